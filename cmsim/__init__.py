@@ -1,0 +1,1 @@
+"""cmsim: performance, latency and energy of AI supernodes, from one scenario file."""

@@ -1,0 +1,68 @@
+"""What can go wrong, and how it is said.
+
+CmsimError                  a user's mistake or a run that cannot be; never a bug of ours
+├── InputError              a file, key or value is wrong: all problems of a file at once (exit code 2)
+└── InfeasibleError         the input is well formed but the plan cannot run, or a check failed (exit code 1)
+
+Bugs of our own raise AssertionError and keep their traceback. Only ``cmsim.cli`` catches, prints and
+sets the exit code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CmsimError(Exception):
+    """Base of every error a user can mend."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an input: where it is, what was got, what is allowed."""
+
+    message: str
+    file: str = ""
+    line: int | None = None
+    key: str = ""
+
+    def __str__(self) -> str:
+        place = self.file + (f":{self.line}" if self.line is not None and self.file else "")
+        return ": ".join(part for part in (place, self.key, self.message) if part)
+
+
+class InputError(CmsimError):
+    """A file, key or value is wrong. Carries every problem that was found, in file order."""
+
+    def __init__(self, problems: str | Problem | Iterable[Problem]):
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class InfeasibleError(CmsimError):
+    """Well-formed input that cannot run, or a check that failed."""
+
+    exit_code = 1
+
+
+class CmsimWarning(UserWarning):
+    """Something a reader of the result should know; also collected in ``Result.warnings``."""
+
+
+def did_you_mean(got: str, allowed: Iterable[str], *, limit: int = 12) -> str:
+    """The nearest name and the allowed ones, ready to end an error message.
+
+    >>> did_you_mean("ringg", ["ring", "direct"])
+    "Did you mean 'ring'? Allowed: direct, ring."
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+    return f"{hint}Allowed: {', '.join(names[:limit]) or 'nothing'}{more}."

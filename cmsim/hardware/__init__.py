@@ -1,0 +1,17 @@
+"""Accelerators, stacks and systems as data, read from ``topologies/``."""
+
+from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
+from cmsim.hardware.system import ACCELERATORS, STACKS, SYSTEMS, System, load_system
+
+__all__ = [
+    "ACCELERATORS",
+    "STACKS",
+    "SYSTEMS",
+    "AcceleratorSpec",
+    "Assumed",
+    "Source",
+    "StackSpec",
+    "System",
+    "SystemSpec",
+    "load_system",
+]

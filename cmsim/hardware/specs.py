@@ -1,0 +1,252 @@
+"""What a system file may say. The string beside a field is its documentation (``cmsim schema`` prints it).
+
+Numbers keep the data sheet's unit in their key. Bandwidths are one direction unless the name says otherwise;
+an accelerator is one package as sold, whatever the rank is. Every number in a file of ``topologies/`` has an
+entry in that file's ``sources``: a citation, or ``{assumed: [low, high], why: ...}``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from cmsim.files import Spec
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Assumed(Spec):
+    """A number without a published source."""
+
+    assumed: tuple[float, float] = Field(description="range in which the number is believed to lie")
+    why: str = Field(description="what the choice rests on")
+
+
+Source = str | Assumed
+Sources = dict[str, Source]
+
+
+class AcceleratorPower(Spec):
+    """Power of one package: idle, plus what full use of each engine adds, held under a limit."""
+
+    idle_W: PositiveFloat = Field(description="powered, clocks up, no work")
+    compute_W: NonNegativeFloat = Field(description="added by the matrix and vector engines at full use")
+    memory_W: NonNegativeFloat = Field(description="added by memory at full bandwidth")
+    link_W: NonNegativeFloat = Field(description="added by the fabric ports at full bandwidth, both directions")
+    max_W: PositiveFloat = Field(description="board limit; the sum above is held under it")
+
+
+class AcceleratorSpec(Spec):
+    """One package as sold: ``topologies/accelerators/NAME.yaml``."""
+
+    name: str
+    description: str
+    aliases: tuple[str, ...] = Field(default=(), description="other names used by traces and tables")
+    relative: str | None = Field(default=None, description="the accelerator whose fitted efficiencies it inherits")
+    dies: PositiveInt = Field(description="dies that a communicator may count as ranks")
+    cores: PositiveInt = Field(description="matrix cores (AIC, SM) of the package")
+    peak_TFLOPps: dict[Precision, PositiveFloat] = Field(description="dense peak of the package by precision")
+    vector_TFLOPps: PositiveFloat = Field(description="peak of the vector units of the package, 16-bit")
+    memory_GB: PositiveFloat = Field(description="capacity of the package's memory")
+    memory_GBps: PositiveFloat = Field(description="peak bandwidth of the package's memory")
+    power: AcceleratorPower
+    sources: Sources
+
+
+class KernelEfficiency(Spec):
+    """What a class of kernels reaches of the roofline."""
+
+    compute: Fraction = Field(description="share of the peak rate reached when compute binds")
+    memory: Fraction = Field(description="share of the peak memory bandwidth reached when memory binds")
+    overhead_us: NonNegativeFloat = Field(default=0.0, description="fixed device time of one kernel of the class")
+
+
+class CollectiveTuning(Spec):
+    """What a collective library adds to the wire."""
+
+    base_us: NonNegativeFloat = Field(description="fixed time of one call: launch, synchronisation")
+    step_us: NonNegativeFloat = Field(default=0.0, description="software time of one dependent step, beside the wire")
+    scale_up_efficiency: Fraction = Field(description="payload share of the port inside a domain")
+    scale_out_efficiency: Fraction = Field(description="payload share of the NIC between domains")
+
+
+class ExpertTuning(Spec):
+    """A fused expert-parallel kernel (dispatch or combine): base + doubling * log2(ranks) + bytes / bandwidth."""
+
+    base_us: NonNegativeFloat = Field(description="fixed time of one call")
+    doubling_us: NonNegativeFloat = Field(default=0.0, description="added each time the group doubles")
+    scale_up_efficiency: Fraction = Field(description="payload share of the port inside a domain")
+    scale_out_efficiency: Fraction = Field(description="payload share of the NIC between domains")
+    scale_bytes_per_token: NonNegativeFloat = Field(
+        default=0.0, description="quantisation scales sent with one token's message of 8-bit elements [B]"
+    )
+
+
+class HostTuning(Spec):
+    """What the host costs. Eager: every op is launched; graph: one launch per graph, a gap between kernels."""
+
+    launch: Literal["eager", "graph"] = Field(description="how kernels reach the device")
+    op_us: NonNegativeFloat = Field(description="host time to issue one op")
+    gap_us: NonNegativeFloat = Field(description="device time between two kernels of one graph or stream")
+    graph_us: NonNegativeFloat = Field(description="host time to launch one captured graph, once per step")
+
+
+class OverlapTuning(Spec):
+    """How two micro-batches share a die when one computes while the other communicates."""
+
+    mode: Literal["interleave", "split"] = Field(
+        description="interleave: one compute stream takes turns; split: attention and experts own a share of the cores"
+    )
+    attention_cores: Fraction = Field(default=1.0, description="split: share of the cores of the attention stream")
+    expert_cores: Fraction = Field(default=1.0, description="split: share of the cores of the expert stream")
+    communication_cores: float = Field(
+        default=0.0, ge=0, lt=1, description="interleave: share of the cores that overlapped communication takes"
+    )
+
+
+class StackSpec(Spec):
+    """The software between model and silicon: ``topologies/stacks/NAME.yaml``."""
+
+    name: str
+    description: str
+    aliases: tuple[str, ...] = ()
+    host: HostTuning
+    kernels: dict[str, KernelEfficiency] = Field(description="by kernel class (cmsim.compute.KERNELS)")
+    collectives: CollectiveTuning
+    dispatch: ExpertTuning = Field(description="MoE dispatch")
+    combine: ExpertTuning = Field(description="MoE combine")
+    overlap: OverlapTuning
+    accelerators: dict[str, dict[str, object]] = Field(
+        default={}, description="by accelerator name: any of the keys above, laid over them for that accelerator"
+    )
+    sources: Sources
+
+
+class NodeSpec(Spec):
+    """One host: server, tray or board."""
+
+    accelerators: PositiveInt
+    cpus: PositiveInt
+    cpu_idle_W: NonNegativeFloat = Field(description="one socket with its memory, idle")
+    cpu_active_W: NonNegativeFloat = Field(description="one socket with its memory, while the node works")
+    other_W: NonNegativeFloat = Field(default=0.0, description="boards, drives, DPU and management, constant")
+
+
+class SwitchPower(Spec):
+    """Power of a fabric. Optics and SerDes idle frames draw nearly constant power, so modules are constant."""
+
+    chip_static_W: NonNegativeFloat = Field(description="one switch chip, no traffic")
+    chip_dynamic_W: NonNegativeFloat = Field(description="added to one switch chip at full traffic")
+    module_W: NonNegativeFloat = Field(default=0.0, description="one optical module, always on")
+
+
+class MultiPlaneClos(Spec):
+    """Two switch tiers in independent planes; one first-tier chip per node and plane, one lane to every second-tier chip of the plane."""
+
+    wiring: Literal["multi_plane_clos"]
+    planes: PositiveInt = Field(description="independent planes; every accelerator and host reaches all of them")
+    lane_GBps: PositiveFloat = Field(description="one lane, one direction")
+    lanes_per_accelerator: PositiveInt = Field(description="lanes of one package into each plane")
+    l2_chips_per_plane: PositiveInt = Field(description="second-tier chips of a plane; each has one lane per node")
+    cpu_GBps: PositiveFloat = Field(description="what one host CPU injects, over all planes")
+    node_us: PositiveFloat = Field(description="small-message latency between ranks of a node")
+    domain_us: PositiveFloat = Field(description="small-message latency between nodes")
+    switch_us: PositiveFloat = Field(description="port to port through one switch chip")
+    modules_per_uplink: NonNegativeFloat = Field(description="optical modules per first-to-second-tier lane, both ends")
+    in_network_reduction: bool = False
+    power: SwitchPower
+
+
+class Switched(Spec):
+    """One tier of switch chips; every accelerator has the same number of links to each."""
+
+    wiring: Literal["switch"]
+    switches: PositiveInt = Field(description="switch chips of the domain")
+    links_per_accelerator: PositiveInt
+    link_GBps: PositiveFloat = Field(description="one link, one direction")
+    domain_us: PositiveFloat = Field(description="small-message latency between accelerators")
+    switch_us: PositiveFloat = Field(description="port to port through one switch chip")
+    in_network_reduction: bool = Field(description="switches reduce in flight")
+    power: SwitchPower
+
+
+class FullMesh(Spec):
+    """A dedicated link between every pair of accelerators; no switch."""
+
+    wiring: Literal["full_mesh"]
+    links_per_pair: PositiveInt = 1
+    link_GBps: PositiveFloat = Field(description="one link, one direction")
+    domain_us: PositiveFloat = Field(description="small-message latency between accelerators")
+    in_network_reduction: bool = False
+    power: SwitchPower
+
+
+ScaleUp = Annotated[MultiPlaneClos | Switched | FullMesh, Field(discriminator="wiring")]
+
+
+class ScaleOut(Spec):
+    """RDMA network that joins domains: a fat tree of leaf and spine switches."""
+
+    protocol: Literal["RoCE", "InfiniBand", "EFA"]
+    nic_GBps: PositiveFloat = Field(description="one direction, per accelerator package")
+    cluster_us: PositiveFloat = Field(description="small-message latency between domains")
+    switch_us: PositiveFloat = Field(description="port to port through one switch")
+    switch_ports: PositiveInt = Field(description="ports of one switch, at the NIC's rate")
+    oversubscription: Annotated[float, Field(ge=1)] = Field(default=1.0, description="leaf down over leaf up")
+    nic_W: NonNegativeFloat = Field(description="one NIC, per accelerator package")
+    modules_per_accelerator: NonNegativeFloat = Field(
+        description="optical modules per accelerator package, all ends (of the switches too)"
+    )
+    module_W: NonNegativeFloat
+    switch_W: NonNegativeFloat = Field(description="one switch, modules left out")
+
+
+class FacilitySpec(Spec):
+    """What stands between the wall and the boards."""
+
+    pue: Annotated[float, Field(ge=1)] = Field(description="facility power over IT power")
+    psu_efficiency: Fraction = Field(description="power supplies: direct current out over alternating current in")
+    fan_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(description="fans and pumps over the power they cool")
+    price_per_accelerator_hour_USD: PositiveFloat | None = Field(
+        default=None, description="rental price of one accelerator package"
+    )
+    carbon_g_per_kWh: PositiveFloat | None = Field(default=None, description="of the electricity used")
+
+
+class Published(Spec):
+    """A published total, to stand beside the derived one."""
+
+    quantity: str = Field(description="name of the derived total, see cmsim.topology.totals")
+    value: PositiveFloat
+    basis: str = Field(default="", description="what it counts: nominal or maximum, accelerators, IT or facility")
+    source: str
+
+
+class SystemSpec(Spec):
+    """A system as a user names it: ``topologies/NAME.yaml``."""
+
+    name: str
+    description: str
+    aliases: tuple[str, ...] = ()
+    accelerator: str = Field(description="name of a file in topologies/accelerators")
+    stack: str = Field(description="default, name of a file in topologies/stacks")
+    stacks: tuple[str, ...] = Field(default=(), description="other stacks that run on it")
+    rank: Literal["die", "package"] = Field(description="what a communicator counts")
+    accelerators: PositiveInt = Field(description="packages of one domain")
+    domains: PositiveInt = Field(default=1, description="domains joined by the scale-out network")
+    racks: PositiveFloat = Field(description="cabinets that one domain fills")
+    node: NodeSpec
+    scale_up: ScaleUp
+    scale_out: ScaleOut
+    facility: FacilitySpec
+    published: tuple[Published, ...] = ()
+    sources: Sources
+
+    @model_validator(mode="after")
+    def _whole_nodes(self) -> SystemSpec:
+        per_node = self.node.accelerators
+        if self.accelerators % per_node:
+            raise ValueError(f"accelerators: {self.accelerators} does not fill nodes of {per_node}")
+        return self

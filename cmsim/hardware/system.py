@@ -1,0 +1,191 @@
+"""A system put together: its own file, its accelerator's and its stack's, with overrides laid on top."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cmsim import files
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
+from cmsim.units import GB, GIGA, TERA
+
+SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"
+
+
+@dataclass(frozen=True)
+class System:
+    """One or several domains of accelerators with the software that runs on them.
+
+    ``packages`` is how many accelerators are used, over all domains. Rates with the suffix ``rank`` are what one
+    rank (a die or a package, as ``spec.rank`` says) has.
+    """
+
+    name: str
+    spec: SystemSpec
+    accelerator: AcceleratorSpec
+    stack: StackSpec
+    packages: int
+    texts: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @property
+    def ranks_per_package(self) -> int:
+        return self.accelerator.dies if self.spec.rank == "die" else 1
+
+    @property
+    def ranks(self) -> int:
+        return self.packages * self.ranks_per_package
+
+    @property
+    def domains(self) -> int:
+        """Domains in use (the last may be partly filled)."""
+        return -(-self.packages // self.spec.accelerators)
+
+    @property
+    def nodes(self) -> int:
+        return -(-self.packages // self.spec.node.accelerators)
+
+    @property
+    def rank_memory_B(self) -> float:
+        return self.accelerator.memory_GB * GB / self.ranks_per_package
+
+    @property
+    def rank_memory_Bps(self) -> float:
+        return self.accelerator.memory_GBps * GIGA / self.ranks_per_package
+
+    @property
+    def rank_vector_FLOPps(self) -> float:
+        return self.accelerator.vector_TFLOPps * TERA / self.ranks_per_package
+
+    def rank_peak_FLOPps(self, precision: str) -> float:
+        """Dense peak of one rank. Raises InputError where the chip has no such unit. [FLOP/s]"""
+        peaks = self.accelerator.peak_TFLOPps
+        if precision not in peaks:
+            raise InputError(
+                f"{self.accelerator.name} has no {precision} peak. {did_you_mean(precision, [str(p) for p in peaks])}"
+            )
+        return peaks[precision] * TERA / self.ranks_per_package  # type: ignore[index]
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides a result, for the manifest."""
+        parts = [self.spec, self.accelerator, self.stack]
+        text = json.dumps([part.model_dump(mode="json") for part in parts] + [self.packages], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def sources(self) -> list[tuple[str, str, Source]]:
+        """(file, key, source) of every sourced number."""
+        return [
+            (name, key, source)
+            for name, spec in (
+                (self.spec.name, self.spec),
+                (self.accelerator.name, self.accelerator),
+                (self.stack.name, self.stack),
+            )
+            for key, source in spec.sources.items()
+        ]
+
+    def assumed(self) -> list[tuple[str, str, Assumed]]:
+        """(file, key, range) of every assumed number."""
+        return [(name, key, source) for name, key, source in self.sources() if isinstance(source, Assumed)]
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        rows = {
+            "accelerators": f"{self.packages} x {self.accelerator.name} ({self.ranks} ranks)",
+            "fabric": spec.scale_up.wiring,
+            "stack": self.stack.name,
+            "memory": f"{self.packages * self.accelerator.memory_GB / 1000:.1f} TB",
+        }
+        cells = "".join(f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows.items())
+        return f"<b>{self.name}</b>: {spec.description}<table>{cells}</table>"
+
+
+def load_system(
+    name: str,
+    *,
+    accelerators: int | None = None,
+    domains: int | None = None,
+    rank: str | None = None,
+    stack: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    label: str | None = None,
+    base: Path | None = None,
+) -> System:
+    """A system by name, alias or path, with a scenario's overrides.
+
+    ``accelerators`` counts packages over all domains (default: all); ``set`` lays dotted keys over the system
+    file, or, with the prefix ``accelerator.`` / ``stack.`` and a key below, over those files.
+
+    >>> load_system("gb200_nvl72").ranks
+    72
+    """
+    document = _open(name, SYSTEMS, "system", base)
+    texts = {document.file: document.text}
+    data = files.merge(document.data, {})
+    part_overrides: dict[str, dict[str, Any]] = {"accelerator": {}, "stack": {}}
+    for key, value in (set or {}).items():
+        part, _, below = key.partition(".")
+        if part in part_overrides and below:
+            part_overrides[part][below] = value
+        else:
+            data = _with(data, key, value, document.file)
+    if domains is not None:
+        data = _with(data, "domains", domains, document.file)
+    if rank is not None:
+        data = _with(data, "rank", rank, document.file)
+    spec = files.validate(SystemSpec, document, data=data)
+
+    chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base)
+    texts[chip_document.file] = chip_document.text
+    chip_data = chip_document.data
+    for key, value in part_overrides["accelerator"].items():
+        chip_data = _with(chip_data, key, value, chip_document.file)
+    chip = files.validate(AcceleratorSpec, chip_document, data=chip_data)
+
+    stack_document = _open(stack or spec.stack, STACKS, "stack", base)
+    texts[stack_document.file] = stack_document.text
+    stack_data = stack_document.data
+    own = (stack_data.get("accelerators") or {}).get(chip.name)
+    if own:
+        stack_data = files.merge(stack_data, own)
+    for key, value in part_overrides["stack"].items():
+        stack_data = _with(stack_data, key, value, stack_document.file)
+    stack_spec = files.validate(StackSpec, stack_document, data=stack_data)
+
+    there = spec.accelerators * spec.domains
+    packages = there if accelerators is None else accelerators
+    if not 0 < packages <= there:
+        raise InputError(
+            Problem(f"got {packages} accelerators; {spec.name} has 1 to {there} ({spec.domains} domain(s))", key="accelerators")
+        )
+    return System(label or spec.name, spec, chip, stack_spec, packages, texts)
+
+
+def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    copy = json.loads(json.dumps(data))
+    files.set_dotted(copy, key, value, where=where)
+    return dict(copy)
+
+
+def _open(name: str, folder: str, what: str, base: Path | None) -> files.Document:
+    return files.read_yaml(files.find(_aliases(folder).get(name, name), folder, what, base=base))
+
+
+@functools.cache
+def _aliases(folder: str) -> dict[str, str]:
+    """Other names of the built-in files of a folder. Only the head of a file is read: aliases stand before the body."""
+    out: dict[str, str] = {}
+    for name, path in files.builtin_files(folder).items():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("aliases:"):
+                    found = line.split(":", 1)[1].split("#")[0].strip(" []\n")
+                    out.update({alias.strip(" '\""): name for alias in found.split(",") if alias.strip()})
+                    break
+    return out
