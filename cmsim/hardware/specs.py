@@ -61,6 +61,9 @@ class KernelEfficiency(Spec):
     compute: Fraction = Field(description="share of the peak rate reached when compute binds")
     memory: Fraction = Field(description="share of the peak memory bandwidth reached when memory binds")
     overhead_us: NonNegativeFloat = Field(default=0.0, description="fixed device time of one kernel of the class")
+    compute_by_precision: dict[Precision, Fraction] = Field(
+        default={}, description="compute, by precision, where it differs from `compute`"
+    )
 
 
 class CollectiveTuning(Spec):
@@ -143,7 +146,10 @@ class SwitchPower(Spec):
 
 
 class MultiPlaneClos(Spec):
-    """Two switch tiers in independent planes; one first-tier chip per node and plane, one lane to every second-tier chip of the plane."""
+    """Two switch tiers in independent planes.
+
+    A node has one first-tier chip per plane, with one lane to every second-tier chip of that plane.
+    """
 
     wiring: Literal["multi_plane_clos"]
     planes: PositiveInt = Field(description="independent planes; every accelerator and host reaches all of them")
@@ -160,7 +166,7 @@ class MultiPlaneClos(Spec):
 
 
 class Switched(Spec):
-    """One tier of switch chips; every accelerator has the same number of links to each."""
+    """One tier of switch chips; the links of every accelerator are spread evenly over them."""
 
     wiring: Literal["switch"]
     switches: PositiveInt = Field(description="switch chips of the domain")
@@ -237,6 +243,9 @@ class SystemSpec(Spec):
     accelerators: PositiveInt = Field(description="packages of one domain")
     domains: PositiveInt = Field(default=1, description="domains joined by the scale-out network")
     racks: PositiveFloat = Field(description="cabinets that one domain fills")
+    compute_racks: PositiveFloat | None = Field(
+        default=None, description="those of them that hold nodes; default all (the others hold switches)"
+    )
     node: NodeSpec
     scale_up: ScaleUp
     scale_out: ScaleOut

@@ -1,0 +1,200 @@
+"""Totals of a whole system, derived from its parts, and how they compare with what was published.
+
+Counts of chips and modules are taken from the graph; everything else is a sum over the fields of the system and
+accelerator files. Power at full use is every component at its maximum at once, which no workload does; at idle it
+is every component powered with nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.hardware import System
+from cmsim.topology.fat_tree import counts as scale_out_switches
+from cmsim.topology.graph import build
+from cmsim.topology.levels import fabric
+from cmsim.units import GIGA, TERA
+
+_KILO = 1e3
+
+
+@dataclass(frozen=True)
+class Total:
+    """A derived total: its value, its unit, and the sum that gave it."""
+
+    value: float
+    unit: str
+    derivation: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A derived total beside a published one; ``deviation`` is derived over published, minus one."""
+
+    quantity: str
+    unit: str
+    derived: float
+    published: float
+    deviation: float
+    basis: str
+    source: str
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What the graph was found to hold."""
+
+    l1_chips: int
+    l2_chips: int
+    switch_chips: int
+    uplink_lanes: float
+    leaves: int
+    spines: int
+
+
+def totals(system: System) -> dict[str, Total]:
+    """Derived totals by name, in the order of a data sheet; units are in the names and in each entry."""
+    counts = _count(build(system))
+    return dict([*_compute(system), *_fabric(system, counts), *_power(system, counts)])
+
+
+def comparison(system: System) -> list[Comparison]:
+    """Every published total of the system file beside the derived one, in the file's order.
+
+    Raises InputError where the file names a total that is not derived.
+    """
+    derived = totals(system)
+    problems, rows = [], []
+    for i, entry in enumerate(system.spec.published):
+        total = derived.get(entry.quantity)
+        if total is None:
+            message = f"no such total '{entry.quantity}'. {did_you_mean(entry.quantity, derived, limit=40)}"
+            problems.append(Problem(message, system.spec.name, key=f"published[{i}].quantity"))
+            continue
+        rows.append(
+            Comparison(
+                quantity=entry.quantity,
+                unit=total.unit,
+                derived=total.value,
+                published=entry.value,
+                deviation=total.value / entry.value - 1,
+                basis=entry.basis,
+                source=entry.source,
+            )
+        )
+    if problems:
+        raise InputError(problems)
+    return rows
+
+
+def _count(graph: Any) -> _Counts:
+    kinds = Counter(kind for _, kind in graph.nodes(data="kind"))
+    lanes = sum(data["lanes"] for a, _, data in graph.edges(data=True) if data["tier"] == "uplink" and a[0] == "l1")
+    return _Counts(
+        l1_chips=kinds["l1"],
+        l2_chips=kinds["l2"],
+        switch_chips=kinds["l1"] + kinds["l2"] + kinds["switch"],
+        uplink_lanes=lanes,
+        leaves=kinds["leaf"],
+        spines=kinds["spine"],
+    )
+
+
+def _compute(system: System) -> Iterator[tuple[str, Total]]:
+    n, chip = system.packages, system.accelerator
+    for precision, peak in chip.peak_TFLOPps.items():
+        yield (
+            f"compute_{precision}_PFLOPps",
+            Total(n * peak / 1e3, "PFLOP/s", f"{n} accelerators x {peak:g} TFLOP/s, dense"),
+        )
+    yield "memory_TB", Total(n * chip.memory_GB / 1e3, "TB", f"{n} accelerators x {chip.memory_GB:g} GB")
+    yield (
+        "memory_TBps",
+        Total(n * chip.memory_GBps / 1e3, "TB/s", f"{n} accelerators x {chip.memory_GBps:g} GB/s"),
+    )
+
+
+def _fabric(system: System, counts: _Counts) -> Iterator[tuple[str, Total]]:
+    port_Bps, out = fabric(system).port_Bps, system.spec.scale_out
+    yield (
+        "injection_TBps",
+        Total(
+            system.ranks * port_Bps / TERA,
+            "TB/s",
+            f"{system.ranks} ranks x {port_Bps / GIGA:g} GB/s into the domain's fabric, one direction",
+        ),
+    )
+    yield (
+        "scale_out_Tbps",
+        Total(
+            system.packages * out.nic_GBps * 8 / 1e3,
+            "Tb/s",
+            f"{system.packages} NICs x {out.nic_GBps * 8:g} Gb/s, one direction",
+        ),
+    )
+    yield "l1_chips", Total(counts.l1_chips, "", "first-tier chips, counted from the graph")
+    yield "l2_chips", Total(counts.l2_chips, "", "second-tier chips, counted from the graph")
+    yield "switch_chips", Total(counts.switch_chips, "", "all chips of the domain's fabric, counted from the graph")
+    per_lane = _modules_per_lane(system)
+    modules = counts.uplink_lanes * per_lane
+    yield (
+        "scale_up_modules",
+        Total(modules, "", f"{counts.uplink_lanes:g} uplink lanes, counted from the graph, x {per_lane:g} modules"),
+    )
+    scale_out = system.packages * out.modules_per_accelerator
+    yield (
+        "scale_out_modules",
+        Total(scale_out, "", f"{system.packages} accelerators x {out.modules_per_accelerator:g}"),
+    )
+    yield "modules", Total(modules + scale_out, "", "scale-up and scale-out modules")
+    yield (
+        "scale_out_switches",
+        Total(counts.leaves + counts.spines, "", f"{counts.leaves} leaves + {counts.spines} spines, from the graph"),
+    )
+
+
+def _power(system: System, counts: _Counts) -> Iterator[tuple[str, Total]]:
+    for state in ("idle", "full"):
+        parts = _components_W(system, counts, full=state == "full")
+        for name, (watts, derivation) in parts.items():
+            yield f"power_{name}_{state}_kW", Total(watts / _KILO, "kW", derivation)
+
+
+def _components_W(system: System, counts: _Counts, *, full: bool) -> dict[str, tuple[float, str]]:
+    """Power by component and the sums over them. [W]"""
+    spec, chip, node, out = system.spec, system.accelerator.power, system.spec.node, system.spec.scale_out
+    fabric_power, facility = spec.scale_up.power, spec.facility
+    engines_W = chip.compute_W + chip.memory_W + chip.link_W
+    package_W = min(chip.idle_W + engines_W, chip.max_W) if full else chip.idle_W
+    host_W = node.cpus * (node.cpu_active_W if full else node.cpu_idle_W) + node.other_W
+    chip_W = fabric_power.chip_static_W + (fabric_power.chip_dynamic_W if full else 0.0)
+    modules = counts.uplink_lanes * _modules_per_lane(system)
+    leaves, spines = scale_out_switches(out, nics=system.packages)
+    parts: dict[str, tuple[float, str]] = {
+        "accelerators": (system.packages * package_W, f"{system.packages} x {package_W:g} W"),
+        "hosts": (system.nodes * host_W, f"{system.nodes} nodes x {host_W:g} W"),
+        "switch_chips": (counts.switch_chips * chip_W, f"{counts.switch_chips} chips x {chip_W:g} W"),
+        "modules": (modules * fabric_power.module_W, f"{modules:g} modules x {fabric_power.module_W:g} W"),
+        "nics": (system.packages * out.nic_W, f"{system.packages} x {out.nic_W:g} W"),
+    }
+    outside_W = (leaves + spines) * out.switch_W + system.packages * out.modules_per_accelerator * out.module_W
+    outside = f"{leaves + spines} switches x {out.switch_W:g} W + modules x {out.module_W:g} W"
+    inside_W = sum(watts for watts, _ in parts.values())
+    parts["scale_out"] = (outside_W, outside)
+    parts["fans"] = ((inside_W + outside_W) * facility.fan_fraction, f"{facility.fan_fraction:g} of all above")
+    per_W = (1 + facility.fan_fraction) / facility.psu_efficiency
+    it_W = (inside_W + outside_W) * per_W
+    direct_W = (inside_W + outside_W) * (1 + facility.fan_fraction)
+    parts["psu_losses"] = (it_W - direct_W, f"power supplies at {facility.psu_efficiency:g}")
+    parts["system"] = (inside_W * per_W, "all but the scale-out network, with its fans and supply losses")
+    parts["it"] = (it_W, "all of the above, at the wall of the rack")
+    parts["facility"] = (it_W * facility.pue, f"IT power x PUE {facility.pue:g}")
+    return parts
+
+
+def _modules_per_lane(system: System) -> float:
+    return float(getattr(system.spec.scale_up, "modules_per_uplink", 0.0))
