@@ -62,7 +62,18 @@ def did_you_mean(got: str, allowed: Iterable[str], *, limit: int = 12) -> str:
     "Did you mean 'ring'? Allowed: direct, ring."
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
+    near = nearest(got, names)
+    hint = f"Did you mean '{near}'? " if near else ""
     more = f", ... ({len(names)} in all)" if len(names) > limit else ""
     return f"{hint}Allowed: {', '.join(names[:limit]) or 'nothing'}{more}."
+
+
+def nearest(got: str, allowed: Iterable[str]) -> str | None:
+    """The closest of the allowed names, capitals apart, or None.
+
+    >>> nearest("FP8", ["int8", "fp8"])
+    'fp8'
+    """
+    names = {name.lower(): name for name in allowed}
+    found = difflib.get_close_matches(got.lower(), list(names), n=1, cutoff=0.5)
+    return names[found[0]] if found else None

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean, nearest
 
 _PACKAGE = Path(__file__).parent
 #: ``topologies/``, ``workloads/`` and ``scenarios/``: beside the package in a checkout, inside it in a wheel
 DATA = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parent
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """YAML 1.1 without dates: ``2026-11-01`` is text here, as it is in JSON and for whoever wrote it."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the base class has it so)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in _Base.yaml_implicit_resolvers.items()
+    }
+
+
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 SpecT = TypeVar("SpecT", bound="Spec")
 Path_ = tuple[str | int, ...]
@@ -64,7 +77,7 @@ def dotted(path: Path_) -> str:
 def read_yaml(path: Path) -> Document:
     """Read one YAML mapping with positions. Raises InputError for a missing, unreadable or malformed file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
     except OSError as error:
         raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
     except UnicodeDecodeError as error:
@@ -74,111 +87,237 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, file: str) -> Document:
     """Parse YAML text; ``file`` only names it in errors. Duplicate keys are refused."""
-    loader = _Loader(text)
     problems: list[Problem] = []
     lines: dict[Path_, int] = {}
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-        data = None if node is None else _build(loader, node, (), lines, problems, file)
+        data = None if node is None else _build(loader, node, (), lines, problems, file, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or str(error)
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
         raise InputError(Problem(f"not valid YAML: {what}", file, mark.line + 1 if mark else None)) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(data, dict) and not problems:
-        got = "nothing" if data is None else type(data).__name__
+        got = "nothing" if data is None else "a list" if isinstance(data, list) else repr(data)
         problems.append(Problem(f"expected a mapping of keys to values, got {got}", file, 1))
     if problems:
         raise InputError(problems)
     return Document(data, lines, file, text)
 
 
-def _build(loader: Any, node: Any, path: Path_, lines: dict[Path_, int], problems: list[Problem], file: str) -> Any:
-    lines.setdefault(path, node.start_mark.line + 1)
+def _build(
+    loader: Any,
+    node: Any,
+    path: Path_,
+    lines: dict[Path_, int],
+    problems: list[Problem],
+    file: str,
+    inside: tuple[int, ...],
+) -> Any:
+    """Data of a node; ``inside`` holds the nodes around it, to refuse an alias of one of them."""
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
+    if id(node) in inside:
+        problems.append(Problem("the alias contains itself", file, lines[path], dotted(path)))
+        return None
+    inside = (*inside, id(node))
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        problems.append(Problem(f"the tag '{node.tag}' is not read", file, line, dotted(path)))
     if isinstance(node, yaml.MappingNode):
         out: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            here = (*path, key)
-            if not isinstance(key, str | int):
-                problems.append(
-                    Problem(f"a key must be text or a whole number, got {key!r}", file, key_node.start_mark.line + 1)
-                )
+            here_line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                problems.append(Problem("'<<' is not read; write the keys out", file, here_line, dotted(path)))
                 continue
+            key = _scalar(loader, key_node, problems, file, path)
+            if isinstance(key, bool) or not isinstance(key, str | int):
+                got = key_node.value if isinstance(key_node, yaml.ScalarNode) else key
+                message = f"a key must be text or a whole number, got {got!r}"
+                if isinstance(key, bool):
+                    message += " (put it in quotes: YAML reads it as true or false)"
+                problems.append(Problem(message, file, here_line, dotted(path)))
+                continue
+            here = (*path, key)
             if key in out:
-                problems.append(Problem("the key stands twice", file, key_node.start_mark.line + 1, dotted(here)))
-            lines[here] = key_node.start_mark.line + 1
-            out[key] = _build(loader, value_node, here, lines, problems, file)
+                message = f"the key stands twice (first on line {lines[here]})"
+                problems.append(Problem(message, file, here_line, dotted(here)))
+                continue
+            lines[here] = here_line
+            out[key] = _build(loader, value_node, here, lines, problems, file, inside)
         return out
     if isinstance(node, yaml.SequenceNode):
-        return [_build(loader, item, (*path, i), lines, problems, file) for i, item in enumerate(node.value)]
-    value = loader.construct_object(node, deep=True)
-    if isinstance(value, str) and node.style is None:
-        # YAML 1.1 reads 1e9 as text; people mean the number.
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if value[0] in "+-.0123456789" else value
+        return [_build(loader, item, (*path, i), lines, problems, file, inside) for i, item in enumerate(node.value)]
+    return _scalar(loader, node, problems, file, path)
+
+
+def _scalar(loader: Any, node: Any, problems: list[Problem], file: str, path: Path_) -> Any:
+    try:
+        value = loader.construct_object(node, deep=True)
+    except ValueError as error:  # a value that looks like a number and is none
+        problems.append(Problem(f"not valid YAML: {error}", file, node.start_mark.line + 1, dotted(path)))
+        return None
+    if node.id == "scalar" and not node.style:  # plain: the C loader says '', the Python loader None
+        text: str = node.value
+        if isinstance(value, str) and text[:1] in "+-.0123456789":
+            # YAML 1.1 reads 1e9 as text; people mean the number.
+            try:
+                return float(text)
+            except ValueError:
+                return value
+        if ":" in text and isinstance(value, int | float):
+            return text  # YAML 1.1 reads 8:30 as 510, in base 60; nobody means it
     return value
 
 
 def validate(spec: type[SpecT], document: Document, *, data: Any = None, at: Path_ = ()) -> SpecT:
-    """Build ``spec`` from a document (or a part of it), turning every complaint into file, line, key.
+    """Build ``spec`` from a document (or the part of it at ``at``), turning every complaint into file, line, key.
 
     ``data`` replaces the document's own data where overrides were applied; ``at`` is where it stands.
     """
+    if data is None:
+        data = _value_at(document.data, at)
     try:
-        return spec.model_validate(document.data if data is None else data)
+        return spec.model_validate(data)
     except ValidationError as error:
-        raise InputError([_explain(spec, document, at, detail) for detail in error.errors()]) from None
+        found = [_explain(spec, document, at, data, dict(detail)) for detail in error.errors(include_url=False)]
+    raise InputError(_tidy(document, found))
 
 
-def _explain(spec: type[BaseModel], document: Document, at: Path_, detail: Any) -> Problem:
-    loc = tuple(part for part in detail["loc"])
-    path = (*at, *_present(document, at, loc))
-    kind, got = detail["type"], detail.get("input")
+#: pydantic's words for a wrong value, and ours
+_WORDS = {
+    "Input should be ": "must be ",
+    "a valid integer": "a whole number",
+    "a valid tuple": "a list",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid ": "a ",
+}
+
+
+@dataclass(frozen=True)
+class _Complaint:
+    path: Path_
+    message: str
+    #: about the kind of value; says nothing new where something below the same place was also found wrong
+    of_type: bool = False
+    shown: str = ""
+    overridden: bool = False
+
+
+def _explain(spec: type[BaseModel], document: Document, at: Path_, data: Any, detail: dict[str, Any]) -> _Complaint:
+    loc, kind, got, ctx = detail["loc"], detail["type"], detail.get("input"), detail.get("ctx", {})
+    inner = _present(data, loc)
+    path = (*at, *inner)
+    shown = "" if isinstance(got, dict) else ", got a list" if isinstance(got, list | tuple) else f", got {got!r}"
+    # A value that is not the file's own came from --set, a sweep or a scenario: the file's line would mislead.
+    overridden = bool(inner) and _differs(_value_at(document.data, path), _value_at(data, inner))
     if kind == "extra_forbidden":
-        allowed = _fields_at(spec, loc[:-1])
-        return document.problem(path, f"unknown key '{loc[-1]}'. {did_you_mean(str(loc[-1]), allowed)}")
+        hint = did_you_mean(str(loc[-1]), _fields_at(spec, loc[:-1]))
+        return _Complaint(path, f"unknown key '{loc[-1]}'. {hint}", overridden=overridden)
     if kind == "missing":
-        parent = document.problem(path, "")
-        return Problem(f"the key '{loc[-1]}' is required", parent.file, parent.line, dotted((*at, *loc)))
+        return _Complaint((*path, loc[-1]), "the key is required")
+    if kind == "union_tag_not_found":
+        return _Complaint((*path, ctx["discriminator"].strip("'")), "the key is required")
+    if kind == "union_tag_invalid":
+        tag = ctx["discriminator"].strip("'")
+        overridden = _differs(_value_at(document.data, (*path, tag)), _value_at(data, (*inner, tag)))
+        hint = did_you_mean(str(ctx["tag"]), _quoted(ctx["expected_tags"]))
+        return _Complaint((*path, tag), f"got '{ctx['tag']}'. {hint}", overridden=overridden)
     if kind in ("literal_error", "enum"):
-        allowed = [part.strip(" '") for part in str(detail["ctx"]["expected"]).replace(" or ", ",").split(",")]
-        return document.problem(path, f"got {got!r}. {did_you_mean(str(got), allowed)}")
-    message = detail["msg"]
-    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    shown = "" if isinstance(got, dict | list) or kind == "value_error" else f", got {got!r}"
-    return document.problem(path, message[:1].lower() + message[1:] + shown)
+        expected = _quoted(ctx["expected"])
+        if isinstance(got, str | int | float):
+            return _Complaint(path, f"got {got!r}. {did_you_mean(str(got), expected)}", overridden=overridden)
+        return _Complaint(path, f"must be one of {', '.join(expected)}", True, shown, overridden)
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if kind in ("value_error", "assertion_error"):
+        # A check over several keys names the one to mend: "accelerators: 7 does not fill nodes of 8".
+        key, colon, rest = message.partition(": ")
+        named = tuple(key.split("."))
+        if colon and _present(data, (*inner, *named)) == (*inner, *named):
+            return _Complaint((*path, *named), rest)
+        return _Complaint(path, message)
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return _Complaint(path, "must be a mapping of keys to values", True, shown, overridden)
+    message = message.split(", unable to parse")[0].split(", got a number")[0]
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return _Complaint(path, message[:1].lower() + message[1:], kind.endswith("_type"), shown, overridden)
 
 
-def _present(document: Document, at: Path_, loc: tuple[Any, ...]) -> Path_:
-    """The part of a pydantic location that names keys of the file (union tags and the like dropped)."""
+def _tidy(document: Document, found: list[_Complaint]) -> list[Problem]:
+    """In file order; what the members of a union say about one place becomes one problem."""
+    problems: list[Problem] = []
+    kinds: dict[Path_, list[_Complaint]] = {}
+    for one in found:
+        below = any(len(other.path) > len(one.path) and other.path[: len(one.path)] == one.path for other in found)
+        if one.of_type and not below:
+            kinds.setdefault(one.path, []).append(one)
+        elif not one.of_type:
+            problems.append(_problem(document, one, one.message + one.shown))
+    for group in kinds.values():
+        first, *others = [one.message for one in group]
+        message = " or ".join([first, *dict.fromkeys(other.removeprefix("must be ") for other in others)])
+        problems.append(_problem(document, group[0], message + group[0].shown))
+    unique = list(dict.fromkeys(problems))
+    return sorted(unique, key=lambda problem: problem.line if problem.line is not None else len(document.text) + 1)
+
+
+def _problem(document: Document, one: _Complaint, message: str) -> Problem:
+    if one.overridden:
+        return Problem(f"{message} (set over the file)", document.file, None, dotted(one.path))
+    return document.problem(one.path, message)
+
+
+def _present(data: Any, loc: tuple[Any, ...]) -> Path_:
+    """The part of a pydantic location that names keys of the data (union tags and the like dropped)."""
     path: Path_ = ()
+    here = data
     for part in loc:
-        if (*at, *path, part) in document.lines:
-            path = (*path, part)
-        elif part is loc[-1] and isinstance(part, str | int):
-            path = (*path, part)
+        if (isinstance(here, Mapping) and part in here) or (
+            isinstance(here, list | tuple) and isinstance(part, int) and part < len(here)
+        ):
+            path, here = (*path, part), here[part]
     return path
+
+
+def _value_at(data: Any, path: Path_) -> Any:
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _differs(one: Any, other: Any) -> bool:
+    return one is not other and bool(one != other)  # not a number is not equal to itself
+
+
+def _quoted(expected: str) -> list[str]:
+    """``"'a', 'b' or 'c'"`` as names."""
+    return [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
 
 
 def _fields_at(spec: Any, loc: tuple[Any, ...]) -> list[str]:
     """Keys allowed at a place in a nested spec."""
     options: list[Any] = [spec]
     for part in loc:
-        following: list[Any] = []
-        for option in options:
-            fields = getattr(option, "model_fields", None)
-            if fields and part in fields:
-                following += _flatten(fields[part].annotation)
-            elif not fields or part not in (fields or {}):
-                following.append(option)
-        options = following or options
-    names = {name for option in options for name in (getattr(option, "model_fields", None) or {})}
-    return sorted(names)
+        holders = [option for option in options if part in option.model_fields]
+        if holders:
+            options = [leaf for option in holders for leaf in _flatten(option.model_fields[part].annotation)]
+        else:  # an index, a key of a mapping, or the tag of a union, which is a class's name or a literal in it
+            options = [option for option in options if part in _tags(option)] or options
+    return sorted({field.alias or name for option in options for name, field in option.model_fields.items()})
+
+
+def _tags(option: Any) -> set[Any]:
+    literals = {value for field in option.model_fields.values() for value in typing.get_args(field.annotation)}
+    return {option.__name__, *(value for value in literals if isinstance(value, str))}
 
 
 def _flatten(annotation: Any) -> list[Any]:
@@ -189,27 +328,38 @@ def _flatten(annotation: Any) -> list[Any]:
 
 
 def set_dotted(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
-    """Set ``a.b.0.c`` in nested data, in place; the parent must exist. Raises InputError with the nearest name."""
-    parts = key.split(".")
+    """Set ``a.b.0.c`` (or ``a.b[0].c``) in nested data, in place.
+
+    Mappings on the way are made where they are absent, for a file leaves out what has a default; a misspelt
+    one is found when the data is validated. Raises InputError where the way leads through a value or past
+    the end of a list.
+
+    >>> data = {"links": [{"GBps": 50}]}
+    >>> set_dotted(data, "links[0].GBps", 100, where="--set")
+    >>> set_dotted(data, "host.pue", 1.1, where="--set")
+    >>> data
+    {'links': [{'GBps': 100}], 'host': {'pue': 1.1}}
+    """
+    parts = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    if not all(parts):
+        raise InputError(Problem("a key has names joined by dots, none of them empty", where, key=key))
     here: Any = data
-    for i, part in enumerate(parts[:-1]):
-        if isinstance(here, list) and part.isdigit() and int(part) < len(here):
-            here = here[int(part)]
-        elif isinstance(here, dict) and part in here:
-            here = here[part]
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                raise InputError(Problem(f"no entry '{part}' in a list of {len(here)}", where, key=key))
+            step: Any = int(part)
         elif isinstance(here, dict):
-            here = here.setdefault(part, {})
+            step = int(part) if part not in here and part.isdigit() and int(part) in here else part
+            if not last and here.get(step) is None:
+                here[step] = {}
         else:
-            raise InputError(Problem(f"no such key '{'.'.join(parts[: i + 1])}'", where, key=key))
-        if not isinstance(here, dict | list):
-            raise InputError(Problem(f"'{'.'.join(parts[: i + 1])}' has no keys below it", where, key=key))
-    last = parts[-1]
-    if isinstance(here, list):
-        if not last.isdigit() or int(last) >= len(here):
-            raise InputError(Problem(f"no entry '{last}' in a list of {len(here)}", where, key=key))
-        here[int(last)] = value
-    else:
-        here[last] = value
+            raise InputError(Problem(f"'{'.'.join(parts[:i])}' is {here!r} and has no keys below it", where, key=key))
+        if last:
+            here[step] = value
+        else:
+            here = here[step]
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -234,24 +384,19 @@ def builtin_files(folder: str, pattern: str = "*.yaml") -> dict[str, Path]:
 def find(name: str, folder: str, what: str, *, pattern: str = "*.yaml", base: Path | None = None) -> Path:
     """A user's path (relative to ``base``, or to the working folder) or a built-in file's name.
 
+    A bare name is a built-in one first, so that a file of the same name in the working folder changes nothing.
     Raises InputError with the nearest built-in name.
     """
-    ending = pattern.lstrip("*")
-    if name.endswith(ending) or "/" in name:
-        for root in ([base] if base else []) + [Path.cwd()]:
-            if (root / name).exists():
-                return root / name
-        built_in = DATA / name
-        if built_in.exists():
-            return built_in
-        raise InputError(f"no such {what} file: {name}")
     files = builtin_files(folder, pattern)
-    if name in files:
+    looks_like_path = name.endswith(pattern.lstrip("*")) or "/" in name or "\\" in name
+    if name in files and not looks_like_path:
         return files[name]
+    for root in ([base] if base else []) + [Path.cwd()] + ([DATA] if looks_like_path else []):
+        path = root / name
+        if path.is_file() if not looks_like_path else path.exists():
+            return path
+    if looks_like_path:
+        near = nearest(Path(name).name.removesuffix(pattern.lstrip("*")), files)
+        hint = f". Built in is '{near}'" if near else ""
+        raise InputError(f"no such {what} file: {name}{hint}")
     raise InputError(f"no {what} named '{name}'. {did_you_mean(name, files)}")
-
-
-def nearest(name: str, allowed: typing.Iterable[str]) -> str | None:
-    """The closest of the allowed names, or None."""
-    found = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return found[0] if found else None
