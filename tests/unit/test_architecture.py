@@ -1,0 +1,301 @@
+"""What holds the rooms apart: imports point one way, hardware is data, only the command line prints."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cmsim.files import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "cmsim"
+
+#: what every room may import
+BASE = frozenset({"errors", "files", "units"})
+
+#: room -> rooms it may import beside BASE. Fewer is better; a new room gets a line here and a reason.
+PERMITTED: dict[str, frozenset[str]] = {
+    # the ground: files reads and says what is wrong, the other two need nothing
+    "errors": frozenset(),
+    "files": frozenset(),
+    "units": frozenset(),
+    # reads system files and nothing else, so that any room may ask what the hardware is
+    "hardware": frozenset(),
+    # places, routes and capacities follow from the hardware alone
+    "topology": frozenset({"hardware"}),
+    # costs of kernels are functions of numbers
+    "compute": frozenset(),
+    # costs and phases of algorithms are functions of numbers
+    "collectives": frozenset(),
+    # shares of resources are functions of numbers
+    "network": frozenset(),
+    # ops say which kernel they are, never on which machine
+    "workload": frozenset({"compute"}),
+    # a scenario names systems and workloads, and knows how neither is run
+    "scenario": frozenset({"hardware", "workload"}),
+    # the one place where workload and machine meet
+    "engine": frozenset({"hardware", "topology", "compute", "collectives", "network", "workload"}),
+    # power follows from parts and their use over time, which comes as a frame
+    "energy": frozenset({"hardware", "topology"}),
+    # frames in, frames out
+    "results": frozenset(),
+    # a figure draws saved results, and runs nothing
+    "plots": frozenset({"results"}),
+    # runs what was published or measured and compares
+    "validation": frozenset({"scenario", "hardware", "topology", "workload", "engine", "results", "api"}),
+    # the whole flow on one page. It and validation may each know the other; the test of circles allows one at a time.
+    "api": frozenset(
+        {"hardware", "topology", "compute", "collectives", "network", "workload", "scenario", "engine"}
+        | {"energy", "results", "plots", "validation"}
+    ),
+    # the front door: names what is public
+    "__init__": frozenset({"api", "validation"}),
+    # the command line may call anything
+    "cli": frozenset(
+        {"hardware", "topology", "compute", "collectives", "network", "workload", "scenario", "engine"}
+        | {"energy", "results", "plots", "validation", "api", "__init__"}
+    ),
+    "__main__": frozenset({"cli"}),
+}
+
+#: libraries that take long to import; they are imported where they are used, so that the command line starts fast
+HEAVY = ("matplotlib", "pandas", "pyarrow", "scipy")
+
+
+def sources() -> list[Path]:
+    """Modules of the package that people wrote."""
+    return [
+        path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not path.name.endswith("_pb2.py") and "data" not in path.relative_to(PACKAGE).parts
+    ]
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def place(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 1)}"
+
+
+def room_of(path: Path, package: Path = PACKAGE) -> str:
+    return path.relative_to(package).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, package: Path = PACKAGE) -> Iterator[tuple[str, ast.AST]]:
+    """(room, node) of every import from the package, wherever it stands in the file, relative ones too."""
+    parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # one dot is the folder of the file, for a module and for __init__ alike
+            start = ".".join(parts[: len(parts) - node.level]) if node.level else ""
+            module = ".".join(filter(None, (start, node.module or "")))
+            targets = [f"{module}.{alias.name}" for alias in node.names] if module == package.name else [module]
+        for target in targets:
+            first, _, rest = target.partition(".")
+            if first == package.name:
+                room = rest.partition(".")[0]
+                known = (package / room).is_dir() or (package / f"{room}.py").is_file()
+                yield (room if room and known else "__init__"), node
+
+
+def edges() -> dict[tuple[str, str], str]:
+    """(importing room, imported room) -> first place where it happens."""
+    found: dict[tuple[str, str], str] = {}
+    for path in sources():
+        for room, node in imports(path):
+            if room != room_of(path):
+                found.setdefault((room_of(path), room), place(path, node))
+    return found
+
+
+def test_every_room_has_a_line():
+    unknown = {room_of(path) for path in sources()} - set(PERMITTED)
+    assert not unknown, f"rooms without a line in PERMITTED: {sorted(unknown)}"
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path in sources():
+        room = room_of(path)
+        allowed = PERMITTED[room] | (frozenset({"errors"}) if room == "files" else BASE if room not in BASE else set())
+        wrong += [
+            f"{place(path, node)}: {room} imports {other}; it may import {', '.join(sorted(allowed)) or 'nothing'}"
+            for other, node in imports(path)
+            if other != room and other not in allowed
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circles():
+    found = edges()
+    following: dict[str, set[str]] = {}
+    for one, other in found:
+        following.setdefault(one, set()).add(other)
+    circle = find_circle(following)
+    steps = [f"{one} imports {other}: {found[one, other]}" for one, other in itertools.pairwise(circle)]
+    assert not circle, "a circle of rooms:\n" + "\n".join(steps)
+
+
+def find_circle(following: dict[str, set[str]]) -> list[str]:
+    """Rooms along a circle, the first again at the end, or nothing."""
+    done: set[str] = set()
+
+    def walk(room: str, trail: list[str]) -> list[str]:
+        if room in trail:
+            return [*trail[trail.index(room) :], room]
+        if room not in done:
+            for other in sorted(following.get(room, ())):
+                if circle := walk(other, [*trail, room]):
+                    return circle
+            done.add(room)
+        return []
+
+    for room in sorted(following):
+        if circle := walk(room, []):
+            return circle
+    return []
+
+
+def test_the_tests_above_see_what_they_should(tmp_path):
+    package = tmp_path / "cmsim"
+    for room in ("engine", "plots", "cli"):
+        (package / room).mkdir(parents=True)
+    page = package / "engine" / "page.py"
+    page.write_text(
+        "import cmsim.plots.page\n"
+        "from cmsim import cli, __version__\n"
+        "from ..plots import page\n"
+        "from . import other\n"
+        "from .. import cli\n"
+        "import numpy\n"
+        "def late():\n"
+        "    from cmsim.plots.page import draw\n"
+    )
+    seen = [(node.lineno, room) for room, node in imports(page, package)]
+    assert seen == [
+        (1, "plots"),
+        (2, "cli"),
+        (2, "__init__"),
+        (3, "plots"),
+        (4, "engine"),
+        (5, "cli"),
+        (8, "plots"),
+    ]
+    start = package / "engine" / "__init__.py"
+    start.write_text("from .page import late\nfrom ..cli import main\n")
+    assert [room for room, _ in imports(start, package)] == ["engine", "cli"]
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def data_names() -> dict[str, str]:
+    """Names of hardware, stacks and models, lower case -> the file that has them."""
+    names: dict[str, str] = {}
+    for path in sorted((ROOT / "topologies").rglob("*.yaml")) + sorted((ROOT / "workloads" / "models").glob("*.*")):
+        if path.suffix not in (".yaml", ".json"):
+            continue
+        data = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_yaml(path).data
+        aliases = data.get("aliases") or [] if isinstance(data, dict) else []
+        for name in (path.stem, *aliases):
+            if len(str(name)) > 3:
+                names.setdefault(str(name).lower(), str(path.relative_to(ROOT)))
+    return names
+
+
+def test_hardware_and_models_are_data():
+    names = data_names()
+    if not names:
+        return
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?![\w-])", re.IGNORECASE)
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: names '{match[0]}', which is data ({names[match[0].lower()]})"
+        for path in sources()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in word.finditer(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_command_line_prints_or_exits():
+    wrong = []
+    for path in sources():
+        if room_of(path) in ("cli", "__main__"):
+            continue
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in ("print", "exit", "quit", "sys.exit", "os._exit", "sys.stdout.write", "sys.stderr.write"):
+                    wrong.append(f"{place(path, node)}: {called}")
+            elif isinstance(node, ast.Raise) and node.exc and "SystemExit" in ast.unparse(node.exc):
+                wrong.append(f"{place(path, node)}: SystemExit")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_exceptions_are_caught_by_name():
+    wrong = []
+    for path in sources():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ExceptHandler):
+                caught = "" if node.type is None else ast.unparse(node.type)
+                if not caught or re.search(r"\b(Base)?Exception\b", caught):
+                    wrong.append(f"{place(path, node)}: except {caught or 'everything'}")
+    assert not wrong, "\n".join(wrong)
+
+
+PUBLIC = {
+    "CmsimError",
+    "Results",
+    "Scenario",
+    "compare",
+    "load_scenario",
+    "predict",
+    "run",
+    "sweep",
+    "validate",
+}
+
+
+def test_public_names():
+    import cmsim
+
+    if hasattr(cmsim, "__all__"):  # the short list of docs/index.md; everything else may change
+        names = set(cmsim.__all__)
+        assert len(names) == len(cmsim.__all__), "a name stands twice"
+        assert names - {"__version__"} <= PUBLIC, f"not public: {sorted(names - PUBLIC)}"
+        for name in names:
+            assert getattr(cmsim, name) is not None
+        present = {name for name in vars(cmsim) if not name.startswith("_")}
+        modules = {room_of(path) for path in sources()}
+        assert present <= names | modules | {"annotations"}, f"public by accident: {sorted(present - names - modules)}"
+
+
+LIGHT = """
+import importlib, json, pkgutil, sys
+import cmsim, cmsim.cli
+for info in pkgutil.walk_packages(getattr(cmsim.cli, "__path__", []), "cmsim.cli."):
+    importlib.import_module(info.name)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_command_line_starts_light():
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    heavy = set(json.loads(done.stdout)) & set(HEAVY)
+    assert not heavy, f"imported at the start, should be imported where they are used: {sorted(heavy)}"
