@@ -1,1 +1,10 @@
-""""""
+"""Networks behind one protocol: a demand goes in, an event comes out."""
+
+from cmsim.network.demand import SHARE_ONE, Demand, Network, Segment
+from cmsim.network.fluid import Fluid
+from cmsim.network.ideal import Ideal
+
+#: by the name a scenario uses
+NETWORKS = {"ideal": Ideal, "fluid": Fluid}
+
+__all__ = ["NETWORKS", "SHARE_ONE", "Demand", "Fluid", "Ideal", "Network", "Segment"]

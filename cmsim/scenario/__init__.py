@@ -1,1 +1,31 @@
-""""""
+"""Scenario files: what they may say, and reading them."""
+
+from cmsim.scenario.load import Run, Scenario, load_scenario
+from cmsim.scenario.schema import (
+    WORKLOAD_KINDS,
+    CollectiveSpec,
+    DecodeSpec,
+    PerturbSpec,
+    PrefillSpec,
+    ScenarioSpec,
+    SystemEntry,
+    TraceSpec,
+    TrainingSpec,
+    WorkloadSpec,
+)
+
+__all__ = [
+    "WORKLOAD_KINDS",
+    "CollectiveSpec",
+    "DecodeSpec",
+    "PerturbSpec",
+    "PrefillSpec",
+    "Run",
+    "Scenario",
+    "ScenarioSpec",
+    "SystemEntry",
+    "TraceSpec",
+    "TrainingSpec",
+    "WorkloadSpec",
+    "load_scenario",
+]

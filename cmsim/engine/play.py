@@ -1,0 +1,296 @@
+"""Playing a plan on SimPy.
+
+One process per rank class and stream. A process knows three things: hold its stream, meet the others of a
+group, move a demand through the network. Runs of ops that nobody outside the stream waits for are one hold;
+their rows are filled in afterwards by integer sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from cmsim.engine.plan import Call, Plan
+from cmsim.errors import InfeasibleError, InputError
+from cmsim.network import NETWORKS, Network, Segment
+from cmsim.workload.ops import COLLECTIVE, HOST, SEND
+
+Ints = NDArray[np.int64]
+
+#: SimPy events between two reports of progress
+_PROGRESS_EVERY = 8192
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When every op of every rank class ran.
+
+    start_ps, end_ps  per class, one entry per op row of its program; a collective starts when its rank arrives
+    wait_ps           per class: how long a rank waited for the others of the group before anything moved
+    segments          stretches of constant rate of everything that moved
+    """
+
+    start_ps: list[Ints]
+    end_ps: list[Ints]
+    wait_ps: list[Ints]
+    segments: list[Segment]
+
+    @property
+    def makespan_ps(self) -> int:
+        return max((int(end.max()) for end in self.end_ps if len(end)), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A hold over rows first..last of a stream, or one communication row (then first == last)."""
+
+    first: int
+    last: int
+    kind: int
+    after: tuple[int, ...]
+    awaited: bool
+
+
+class _Meeting:
+    """One call of a collective: who has yet to come, and what the first comer brought."""
+
+    __slots__ = ("call", "event", "since", "waiting")
+
+    def __init__(self, event: simpy.Event, call: int, waiting: int):
+        self.event = event
+        self.call = call
+        self.waiting = waiting
+        self.since: list[tuple[int, int]] = []
+
+
+def play(plan: Plan, network: str = "fluid", *, progress: Callable[[float], None] | None = None) -> Timeline:
+    """Run a plan. Raises InfeasibleError where ranks wait for each other for ever.
+
+    progress: called now and then with the share of ops that have ended, 0 to 1
+    """
+    return _Player(plan, network).run(progress)
+
+
+class _Player:
+    def __init__(self, plan: Plan, network: str):
+        self.plan = plan
+        self.env = simpy.Environment(initial_time=0)
+        self.network: Network = NETWORKS[network](self.env, plan.resources.capacity_Bps)
+        rows = [len(hold) for hold in plan.hold_ps]
+        self.start = [[0] * n for n in rows]
+        self.end = [[0] * n for n in rows]
+        self.wait = [[0] * n for n in rows]
+        # per class and row: None (not awaited yet), True (ended), or the event that others wait for
+        self.done: list[list[simpy.Event | bool | None]] = [[None] * n for n in rows]
+        self.meetings: dict[tuple[int, int], _Meeting] = {}
+        self.messages: dict[tuple[int, int], simpy.Event] = {}
+        self.arrivals: dict[tuple[int, int], int] = {}
+        self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
+        self.ended = 0
+        self.total = sum(rows)
+
+    def run(self, progress: Callable[[float], None] | None) -> Timeline:
+        steps = [_steps(self.plan, program) for program in range(len(self.plan.programs.program_ptr) - 1)]
+        for rank_class in range(self.plan.classes):
+            for stream in steps[self.plan.program_of(rank_class)]:
+                self.env.process(self._stream(rank_class, stream))
+        if progress is None:
+            self.env.run()
+        else:
+            while self.env.peek() != simpy.core.Infinity:
+                for _ in range(_PROGRESS_EVERY):
+                    try:
+                        self.env.step()
+                    except simpy.core.EmptySchedule:
+                        break
+                progress(self.ended / max(self.total, 1))
+        if self.ended != self.total:
+            raise InfeasibleError(self._stuck(steps))
+        return self._timeline(steps)
+
+    def _stream(self, rank_class: int, steps: list[_Step]) -> Generator[simpy.Event, object, None]:
+        env, done = self.env, self.done[rank_class]
+        start, end = self.start[rank_class], self.end[rank_class]
+        hold = _hold_sums(self.plan.hold_ps[rank_class], steps)
+        for number, step in enumerate(steps):
+            for row in step.after:
+                mark = done[row]
+                if mark is None:
+                    mark = done[row] = env.event()
+                if mark is not True:
+                    yield mark  # type: ignore[misc]
+            start[step.first] = env.now
+            if step.kind <= HOST:
+                if hold[number]:
+                    yield env.timeout(hold[number])
+            elif step.kind == COLLECTIVE:
+                yield from self._collective(rank_class, step.first)
+            elif step.kind == SEND:
+                yield from self._send(rank_class, step.first)
+            else:
+                yield self._message(rank_class, step.first, "in")
+            end[step.last] = env.now
+            self.ended += step.last - step.first + 1
+            if step.awaited:
+                mark = done[step.last]
+                done[step.last] = True
+                if mark is not None:
+                    mark.succeed()  # type: ignore[union-attr]
+
+    def _turn(self, rank_class: int, row: int, side: str = "") -> tuple[int, int]:
+        """(group class, how many times this class and slot came before)."""
+        rows = self.plan.rows_of(rank_class)
+        slot = int(self.plan.programs.ops.slot[rows.start + row])
+        group = int(self.plan.folding.group_class[rank_class, slot])
+        key = (rank_class, slot * 4 + {"": 0, "out": 1, "in": 2}[side])
+        turn = self.arrivals.get(key, 0)
+        self.arrivals[key] = turn + 1
+        return group, turn
+
+    def _collective(self, rank_class: int, row: int) -> Generator[simpy.Event, object, None]:
+        env = self.env
+        key = self._turn(rank_class, row)
+        call = int(self.plan.call[rank_class][row])
+        meeting = self.meetings.get(key)
+        if meeting is None:
+            meeting = self.meetings[key] = _Meeting(env.event(), call, self.parties[key[0]])
+        elif meeting.call != call:
+            raise InputError(self._disagree(meeting.call, call, rank_class))
+        meeting.waiting -= 1
+        meeting.since.append((rank_class, row))
+        if meeting.waiting:
+            yield meeting.event
+            return
+        del self.meetings[key]
+        for other, at in meeting.since:
+            self.wait[other][at] = env.now - self.start[other][at]
+        for demand in self.plan.calls[call].phases:
+            yield self.network.move(demand)
+        if len(meeting.since) > 1:
+            meeting.event.succeed()
+
+    def _send(self, rank_class: int, row: int) -> Generator[simpy.Event, object, None]:
+        message = self._message(rank_class, row, "out")
+        for demand in self.plan.calls[int(self.plan.call[rank_class][row])].phases:
+            yield self.network.move(demand)
+        message.succeed()
+
+    def _message(self, rank_class: int, row: int, side: str) -> simpy.Event:
+        key = self._turn(rank_class, row, side)
+        return self.messages.pop(key) if key in self.messages else self.messages.setdefault(key, self.env.event())
+
+    def _timeline(self, steps: list[list[list[_Step]]]) -> Timeline:
+        starts, ends, waits = [], [], []
+        for rank_class in range(self.plan.classes):
+            start = np.array(self.start[rank_class], np.int64)
+            end = np.array(self.end[rank_class], np.int64)
+            hold = self.plan.hold_ps[rank_class]
+            for stream in steps[self.plan.program_of(rank_class)]:
+                _fill(start, end, hold, stream)
+            starts.append(start)
+            ends.append(end)
+            waits.append(np.array(self.wait[rank_class], np.int64))
+        return Timeline(starts, ends, waits, self.network.log)
+
+    def _disagree(self, first: int, second: int, rank_class: int) -> str:
+        one, two = self.plan.calls[first], self.plan.calls[second]
+        rank = self.plan.folding.first[rank_class]
+        return (
+            f"ranks of one group disagree: rank {rank} calls {two.collective} of {two.size_B:g} B where another rank calls "
+            f"{one.collective} of {one.size_B:g} B"
+        )
+
+    def _stuck(self, steps: list[list[list[_Step]]]) -> str:
+        lines = []
+        for key, meeting in list(self.meetings.items())[:3]:
+            rank_class, row = meeting.since[0]
+            name = self._name(rank_class, row)
+            call: Call = self.plan.calls[meeting.call]
+            lines.append(
+                f"rank {self.plan.folding.first[rank_class]} waits in '{name}' ({call.collective}, {call.size_B:g} B) "
+                f"for {meeting.waiting} other class(es) of group class {key[0]}"
+            )
+        if not lines:
+            lines.append("a receive has no matching send, or ops wait for each other in a circle")
+        return f"ranks wait for each other for ever ({self.total - self.ended} ops left): " + "; ".join(lines)
+
+    def _name(self, rank_class: int, row: int) -> str:
+        ops = self.plan.programs.ops
+        return ops.names[int(ops.name_id[self.plan.rows_of(rank_class).start + row])]
+
+
+def _steps(plan: Plan, program: int) -> list[list[_Step]]:
+    """Cut each stream of a program into steps. Raises InputError for a dependency against stream order."""
+    ops = plan.programs.ops
+    first, last = int(plan.programs.program_ptr[program]), int(plan.programs.program_ptr[program + 1])
+    stream = ops.stream[first:last]
+    kind = ops.kind[first:last]
+    ptr = ops.dep_ptr[first : last + 1]
+    dep = ops.dep_idx[ptr[0] : ptr[-1]]
+    owner = np.repeat(np.arange(last - first), np.diff(ptr))
+    if len(dep) and (dep < 0).any() | (dep >= last - first).any():
+        raise InputError("an op depends on a row outside its program")
+    same = stream[dep] == stream[owner]
+    if (same & (dep >= owner)).any():
+        row = int(owner[np.argmax(same & (dep >= owner))])
+        name = ops.names[int(ops.name_id[first + row])]
+        raise InputError(f"op '{name}' waits for a later op of its own stream '{ops.streams[int(stream[row])]}'")
+    owner, dep = owner[~same], dep[~same]
+    awaited = np.zeros(last - first, bool)
+    awaited[dep] = True
+    waits = np.zeros(last - first, bool)
+    waits[owner] = True
+    out = []
+    for number in np.unique(stream):
+        rows = np.flatnonzero(stream == number)
+        comm = kind[rows] >= COLLECTIVE
+        starts = comm | waits[rows]
+        starts[0] = True
+        starts[1:] |= comm[:-1] | awaited[rows[:-1]]
+        # a hold covers contiguous rows only: its rows are filled in by sums
+        starts[1:] |= np.diff(rows) != 1
+        begin = np.flatnonzero(starts)
+        end = np.append(begin[1:], len(rows)) - 1
+        left, right = np.searchsorted(owner, rows[begin]), np.searchsorted(owner, rows[begin], side="right")
+        out.append(
+            [
+                _Step(a, b, k, tuple(dep[i:j].tolist()), w)
+                for a, b, k, i, j, w in zip(
+                    rows[begin].tolist(),
+                    rows[end].tolist(),
+                    kind[rows[begin]].tolist(),
+                    left.tolist(),
+                    right.tolist(),
+                    awaited[rows[end]].tolist(),
+                    strict=True,
+                )
+            ]
+        )
+    return out
+
+
+def _hold_sums(hold_ps: Ints, steps: list[_Step]) -> list[int]:
+    """Length of every step's hold. [ps]"""
+    until = np.concatenate([[0], np.cumsum(hold_ps)])
+    return [int(until[step.last + 1] - until[step.first]) for step in steps]
+
+
+def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step]) -> None:
+    """Rows inside holds, from the start of each hold and the lengths of its ops, in place."""
+    until = np.concatenate([[0], np.cumsum(hold_ps)])
+    holds = [(step.first, step.last) for step in steps if step.kind <= HOST]
+    if not holds:
+        return
+    first, last = np.array(holds).T
+    length = last - first + 1
+    head = np.repeat(first, length)
+    rows = head + np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    base = start[head]
+    start[rows] = base + until[rows] - until[head]
+    end[rows] = base + until[rows + 1] - until[head]
+
+

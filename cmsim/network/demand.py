@@ -1,0 +1,49 @@
+"""The seam to the networks: a demand goes in, an event comes out that fires when it is met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import simpy
+
+#: shares are whole multiples of 2**-24, so that their sums are exact whatever the order
+SHARE_ONE = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Bytes to move, and what moving one of them costs every resource it crosses.
+
+    size_B      bytes of progress [B]
+    latency_ps  paid once, before the first byte moves [ps]
+    resources   numbers of the resources crossed (each a class of equal instances)
+    shares      bytes that cross ONE instance of each resource per byte of progress, in units of 2**-24: the sum
+                over all members, of all group instances of the class, that cross that instance
+    """
+
+    size_B: float
+    latency_ps: int
+    resources: tuple[int, ...] = ()
+    shares: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Segment:
+    """A stretch of constant rate of one demand, for the record."""
+
+    demand: Demand
+    start_ps: int
+    end_ps: int
+    rate_Bps: float
+
+
+class Network(Protocol):
+    """What the engine needs of a network. Callers never ask which one they hold."""
+
+    #: every stretch of constant rate so far, in order of its end
+    log: list[Segment]
+
+    def move(self, demand: Demand) -> simpy.Event:
+        """Fires when the demand is met."""
+        ...

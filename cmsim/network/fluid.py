@@ -1,0 +1,138 @@
+"""The fluid network: demands in flight share the resources they cross, max-min fair.
+
+A demand pays its latency, then flows. When one starts or ends, rates are solved again for the connected part
+of the network it touches; demands whose rate stays are left alone, so their arithmetic does not depend on what
+happens elsewhere. All starts and ends of one instant are gathered before rates are solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import simpy
+
+from cmsim.errors import InfeasibleError
+from cmsim.network.demand import Demand, Segment
+from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
+from cmsim.units import PS_PER_S
+
+#: after all other events of an instant (SimPy's own are 0 and 1)
+_END_OF_INSTANT = 2
+
+
+class _Flow:
+    """A demand in flight; ``version`` outdates timers set for earlier rates."""
+
+    __slots__ = ("demand", "event", "rate_Bps", "remaining_B", "since_ps", "version")
+
+    def __init__(self, demand: Demand, event: simpy.Event):
+        self.demand = demand
+        self.event = event
+        self.remaining_B = demand.size_B
+        self.rate_Bps = 0.0
+        self.since_ps = 0
+        self.version = 0
+
+
+class Fluid:
+    """Latency, then a max-min fair share of every resource crossed.
+
+    capacity_Bps: what one instance of each resource carries, one direction [B/s]
+    """
+
+    def __init__(self, env: simpy.Environment, capacity_Bps: Sequence[float]):
+        self._env = env
+        self._capacity_Bps = list(capacity_Bps)
+        self._on: list[dict[_Flow, None]] = [{} for _ in self._capacity_Bps]
+        self._touched: dict[int, None] = {}
+        self._settling = False
+        self.log: list[Segment] = []
+
+    def move(self, demand: Demand) -> simpy.Event:
+        if demand.size_B <= 0:
+            return self._env.timeout(demand.latency_ps)
+        event = self._env.event()
+        flow = _Flow(demand, event)
+        if demand.latency_ps:
+            self._env.timeout(demand.latency_ps).callbacks.append(lambda _: self._start(flow))
+        else:
+            self._start(flow)
+        return event
+
+    def _start(self, flow: _Flow) -> None:
+        flow.since_ps = self._env.now
+        for resource in flow.demand.resources:
+            self._on[resource][flow] = None
+        self._touch(flow)
+
+    def _finish(self, flow: _Flow, version: int) -> None:
+        if version != flow.version:
+            return
+        self.log.append(Segment(flow.demand, flow.since_ps, self._env.now, flow.rate_Bps))
+        for resource in flow.demand.resources:
+            del self._on[resource][flow]
+        self._touch(flow)
+        flow.event.succeed()
+
+    def _touch(self, flow: _Flow) -> None:
+        self._touched.update(dict.fromkeys(flow.demand.resources))
+        if not self._settling:
+            self._settling = True
+            settle = self._env.event()
+            settle._ok = True
+            settle._value = None
+            settle.callbacks.append(lambda _: self._settle())
+            self._env.schedule(settle, priority=_END_OF_INSTANT)
+
+    def _settle(self) -> None:
+        self._settling = False
+        touched, self._touched = self._touched, {}
+        seen: set[int] = set()
+        for resource in touched:
+            if resource not in seen and self._on[resource]:
+                self._solve(self._component(resource, seen))
+
+    def _component(self, resource: int, seen: set[int]) -> list[_Flow]:
+        """Flows of the connected part around a resource; its resources are added to ``seen``."""
+        flows: dict[_Flow, None] = {}
+        queue = [resource]
+        seen.add(resource)
+        while queue:
+            for flow in self._on[queue.pop()]:
+                if flow not in flows:
+                    flows[flow] = None
+                    for other in flow.demand.resources:
+                        if other not in seen:
+                            seen.add(other)
+                            queue.append(other)
+        return list(flows)
+
+    def _solve(self, flows: list[_Flow]) -> None:
+        if len(flows) == 1:
+            self._set(flows[0], alone_Bps(flows[0].demand, self._capacity_Bps))
+            return
+        crossings = [flow.demand.resources for flow in flows]
+        resource = np.concatenate([np.array(part, np.int64) for part in crossings])
+        number = np.repeat(np.arange(len(flows)), [len(part) for part in crossings])
+        share = np.concatenate([np.array(flow.demand.shares, np.float64) for flow in flows])
+        used, local = np.unique(resource, return_inverse=True)
+        capacity = np.array([self._capacity_Bps[i] for i in used])
+        for flow, rate in zip(flows, max_min_Bps(capacity, local, number, share, len(flows)).tolist(), strict=True):
+            if not rate > 0:
+                raise InfeasibleError("a transfer is left without capacity: a resource it crosses is down")
+            self._set(flow, rate)
+
+    def _set(self, flow: _Flow, rate_Bps: float) -> None:
+        if rate_Bps == flow.rate_Bps:
+            return
+        now = self._env.now
+        if now > flow.since_ps and flow.rate_Bps:
+            flow.remaining_B = max(flow.remaining_B - flow.rate_Bps * (now - flow.since_ps) / PS_PER_S, 0.0)
+            self.log.append(Segment(flow.demand, flow.since_ps, now, flow.rate_Bps))
+        flow.since_ps = now
+        flow.rate_Bps = rate_Bps
+        flow.version += 1
+        version = flow.version
+        timer = self._env.timeout(duration_ps(flow.remaining_B, rate_Bps))
+        timer.callbacks.append(lambda _: self._finish(flow, version))

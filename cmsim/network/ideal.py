@@ -1,0 +1,31 @@
+"""The ideal network: every demand has every resource to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import simpy
+
+from cmsim.network.demand import Demand, Segment
+from cmsim.network.maxmin import alone_Bps, duration_ps
+
+
+class Ideal:
+    """Latency, then size over the slowest resource; nothing is shared.
+
+    capacity_Bps: what one instance of each resource carries, one direction [B/s]
+    """
+
+    def __init__(self, env: simpy.Environment, capacity_Bps: Sequence[float]):
+        self._env = env
+        self._capacity_Bps = capacity_Bps
+        self.log: list[Segment] = []
+
+    def move(self, demand: Demand) -> simpy.Event:
+        if demand.size_B <= 0:
+            return self._env.timeout(demand.latency_ps)
+        rate = alone_Bps(demand, self._capacity_Bps)
+        start = self._env.now + demand.latency_ps
+        end = start + duration_ps(demand.size_B, rate)
+        self.log.append(Segment(demand, start, end, rate))
+        return self._env.timeout(end - self._env.now)

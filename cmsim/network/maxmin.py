@@ -1,0 +1,72 @@
+"""Max-min fair rates by progressive filling (water-filling).
+
+The rates x are the unique ones for which every demand has a bottleneck: a resource that is full and on which no
+demand has a higher rate. Level by level: the resource whose fair share is smallest fixes the demands that cross
+it; what they use is taken from the others; repeat.
+
+Two things keep the result equal to the bit however demands are grouped or split into independent parts: shares
+are whole numbers, so sums of them are exact; and a rate is the level of its bottleneck, computed from what is
+left there, never a sum of increments.
+
+Source: Bertsekas and Gallager, Data Networks, 2nd ed., 1992, section 6.5.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.errors import InfeasibleError
+from cmsim.network.demand import SHARE_ONE, Demand
+from cmsim.units import PS_PER_S
+
+
+def max_min_Bps(
+    capacity_Bps: NDArray[np.float64], resource: NDArray[np.int64], flow: NDArray[np.int64], share: NDArray[np.float64], flows: int
+) -> NDArray[np.float64]:
+    """Max-min fair rate of each flow. [B/s]
+
+    capacity_Bps  of each resource, shape (resources,)
+    resource, flow, share  one entry per crossing, shape (crossings,); shares are whole numbers (2**-24 units)
+    flows  how many flows there are; every flow crosses at least one resource
+
+    Cost: one pass over the crossings per distinct level.
+
+    >>> one = float(SHARE_ONE)    # parking lot: A crosses both links, B the first (1 B/s), C the second (2 B/s)
+    >>> max_min_Bps(np.array([1.0, 2.0]), np.array([0, 1, 0, 1]), np.array([0, 0, 1, 2]), np.full(4, one), 3)
+    array([0.5, 0.5, 1.5])
+    """
+    rate = np.full(flows, np.inf)
+    left = capacity_Bps * float(SHARE_ONE)
+    size = len(capacity_Bps)
+    active = np.ones(len(flow), bool)
+    while active.any():
+        load = np.bincount(resource[active], share[active], minlength=size)
+        level = np.divide(left, load, out=np.full(size, np.inf), where=load > 0)
+        lowest = level.min()
+        full = level == lowest
+        fixed = np.unique(flow[active & full[resource]])
+        rate[fixed] = lowest
+        gone = active & np.isin(flow, fixed, kind="table")
+        left = np.maximum(left - np.bincount(resource[gone], share[gone], minlength=size) * lowest, 0.0)
+        active &= ~gone
+    return rate
+
+
+def alone_Bps(demand: Demand, capacity_Bps: Sequence[float]) -> float:
+    """Rate of a demand that shares nothing: the slowest of its resources. [B/s]"""
+    rate = math.inf
+    for resource, share in zip(demand.resources, demand.shares, strict=True):
+        level = capacity_Bps[resource] * float(SHARE_ONE) / float(share)
+        rate = level if level < rate else rate
+    if not 0 < rate < math.inf:
+        raise InfeasibleError(f"a transfer of {demand.size_B:g} B crosses no resource with capacity (rate {rate})")
+    return rate
+
+
+def duration_ps(size_B: float, rate_Bps: float) -> int:
+    """Whole picoseconds to move ``size_B`` at ``rate_Bps``, rounded up: a transfer never ends early. [ps]"""
+    return math.ceil(size_B / rate_Bps * PS_PER_S)

@@ -1,0 +1,239 @@
+"""Reading a scenario: extends, overrides and sweeps resolved to runs, every error with its place."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmsim import files
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.scenario.schema import (
+    WORKLOAD_KINDS,
+    CollectiveSpec,
+    PerturbSpec,
+    ReportSpec,
+    ScenarioSpec,
+    SystemEntry,
+    WorkloadSpec,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One workload on one system at one sweep point."""
+
+    key: str
+    workload: str
+    spec: WorkloadSpec
+    system: SystemEntry
+    point: Mapping[str, Any]
+    network: str
+    fold: bool
+    perturb: Mapping[int, PerturbSpec]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A validated scenario; ``runs`` are in file order: workloads, then systems, then sweep points."""
+
+    name: str
+    runs: tuple[Run, ...]
+    report: ReportSpec
+    data: Mapping[str, Any]
+    text: str = field(repr=False)
+    file: str = ""
+
+    @property
+    def base(self) -> Path | None:
+        """Folder that relative paths in the scenario start from."""
+        return Path(self.file).parent if self.file else None
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{run.key}</td><td>{run.spec.kind}</td><td>{run.network}</td></tr>" for run in self.runs)
+        return f"<b>{self.name or self.file}</b><table><tr><th>run</th><th>kind</th><th>network</th></tr>{rows}</table>"
+
+
+def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Scenario:
+    """A scenario from a file, a built-in name, YAML-like data, or YAML text with a line break.
+
+    set: dotted keys to change, as on the command line (``workloads.decode.batch_per_accelerator``)
+
+    Raises InputError with all problems of the file.
+    """
+    document = _document(source)
+    data = copy.deepcopy(_long_form(document, _extended(document, seen=(document.file,))))
+    for key, value in (set or {}).items():
+        _set(data, key, value, where="--set")
+    spec = files.validate(ScenarioSpec, document, data=data)
+    axes = _axes(document, data.get("sweep") or {})
+    runs = _runs(document, data, axes)
+    return Scenario(spec.name or Path(document.file).stem, runs, spec.report, data, document.text, document.file)
+
+
+def _document(source: str | Path | Mapping[str, Any]) -> files.Document:
+    if isinstance(source, Mapping):
+        import yaml
+
+        return files.parse_yaml(yaml.safe_dump(_plain(source), sort_keys=False), "")
+    if isinstance(source, str) and "\n" in source:
+        return files.parse_yaml(source, "")
+    return files.read_yaml(files.find(str(source), "scenarios", "scenario"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _extended(document: files.Document, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The document's data over those of the scenarios it extends."""
+    data = dict(document.data)
+    name = data.get("extends")
+    if not isinstance(name, str):
+        return files.merge(data, {})  # type: ignore[no-any-return]
+    base_folder = Path(document.file).parent if document.file else None
+    base = files.read_yaml(files.find(name, "scenarios", "scenario", base=base_folder))
+    if base.file in seen:
+        raise InputError(document.problem(("extends",), f"scenarios extend each other in a circle: {base.file}"))
+    return files.merge(_extended(base, (*seen, base.file)), data)  # type: ignore[no-any-return]
+
+
+def _long_form(document: files.Document, data: dict[str, Any]) -> dict[str, Any]:
+    """``workload:`` as the one entry of ``workloads``, named by its kind."""
+    if "workload" not in data:
+        return data
+    if "workloads" in data:
+        raise InputError(document.problem(("workload",), "give `workload` or `workloads`, not both"))
+    out = dict(data)
+    one = out.pop("workload")
+    kind = one.get("kind") if isinstance(one, dict) else None
+    out["workloads"] = {kind if isinstance(kind, str) else "workload": one}
+    return out
+
+
+def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
+    """Set a dotted key, in place; ``workload.x`` reaches the one workload."""
+    head, _, rest = key.partition(".")
+    if head == "workload" and rest and len(data.get("workloads") or {}) == 1:
+        key = f"workloads.{next(iter(data['workloads']))}.{rest}"
+    files.set_dotted(data, key, value, where=where)
+
+
+def _axes(document: files.Document, sweep: Any) -> list[tuple[str, list[Any]]]:
+    axes = []
+    for key, values in sweep.items() if isinstance(sweep, dict) else ():
+        place = ("sweep", key)
+        if isinstance(values, dict):
+            unknown = [name for name in values if name not in ("from", "to", "steps", "scale")]
+            missing = [name for name in ("from", "to", "steps") if not isinstance(values.get(name), int | float)]
+            if unknown or missing:
+                what = f"unknown key '{unknown[0]}'" if unknown else f"'{missing[0]}' must be a number"
+                raise InputError(document.problem(place, f"{what}. Allowed: from, to, steps, scale."))
+            values = _steps(document, place, values)
+        if not isinstance(values, list) or not values:
+            raise InputError(document.problem(place, f"expected a list or {{from, to, steps, scale}}, got {values!r}"))
+        axes.append((str(key), values))
+    return axes
+
+
+def _steps(document: files.Document, place: tuple[str, str], values: dict[str, Any]) -> list[Any]:
+    low, high, steps, scale = values["from"], values["to"], int(values["steps"]), values.get("scale", "linear")
+    if scale not in ("linear", "log"):
+        raise InputError(document.problem(place, f"scale: got {scale!r}. Allowed: linear, log."))
+    if steps < 1 or (scale == "log" and min(low, high) <= 0):
+        raise InputError(document.problem(place, "steps must be at least 1, and a log scale needs numbers above 0"))
+    points = np.geomspace(low, high, steps) if scale == "log" else np.linspace(low, high, steps)
+    whole = isinstance(low, int) and isinstance(high, int)
+    return [int(round(x)) if whole else float(x) for x in points.tolist()]
+
+
+def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[tuple[str, list[Any]]]) -> tuple[Run, ...]:
+    problems: list[Problem] = []
+    runs: list[Run] = []
+    points = [dict(zip([key for key, _ in axes], combo, strict=True)) for combo in itertools.product(*(v for _, v in axes))]
+    seen: dict[str, None] = {}
+    for name in data["workloads"]:
+        for number in range(len(data["systems"])):
+            for point in points:
+                try:
+                    for run in _at_point(document, data, name, number, point):
+                        if run.key not in seen:
+                            seen[run.key] = None
+                            runs.append(run)
+                except InputError as error:
+                    problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise InputError(problems)
+    return tuple(runs)
+
+
+def _at_point(
+    document: files.Document, data: dict[str, Any], name: str, number: int, point: Mapping[str, Any]
+) -> list[Run]:
+    """The run of one workload and system at a sweep point; several where message_bytes is a list."""
+    mine = {key: value for key, value in point.items() if _concerns(key, name, number)}
+    at = copy.deepcopy(data)
+    for key, value in mine.items():
+        _set(at, key, value, where="sweep")
+    whole = files.validate(ScenarioSpec, document, data=at)
+    entry = whole.systems[number]
+    entry = SystemEntry(system=entry) if isinstance(entry, str) else entry
+    label = entry.name or entry.system
+    raw = dict(at["workloads"][name])
+    place = ("workload",) if "workload" in document.data else ("workloads", name)
+    per_system = raw.pop("per_system", None) or {}
+    if not isinstance(per_system, dict):
+        raise InputError(document.problem((*place, "per_system"), "expected system names with keys of the workload"))
+    known = [e if isinstance(e, str) else e.name or e.system for e in whole.systems] + [
+        e.system for e in whole.systems if not isinstance(e, str)
+    ]
+    for other in per_system:
+        if other not in known:
+            raise InputError(
+                document.problem((*place, "per_system", other), f"no such system here. {did_you_mean(str(other), known)}")
+            )
+    for key in (entry.system, entry.name):
+        if key in per_system:
+            raw = files.merge(raw, per_system[key])
+    kind = raw.get("kind")
+    if kind not in WORKLOAD_KINDS:
+        what = "the key 'kind' is required." if kind is None else f"got {kind!r}."
+        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(kind), WORKLOAD_KINDS)}"))
+    sizes = raw.get("message_bytes") if WORKLOAD_KINDS[kind] is CollectiveSpec else None
+    runs = []
+    for size in sizes if isinstance(sizes, list) else [None]:
+        here = dict(mine)
+        if size is not None:
+            raw = raw | {"message_bytes": size}
+            here["message_bytes"] = size
+        spec = files.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
+        tail = ",".join(f"{key.split('.')[-1]}={_show(value)}" for key, value in here.items())
+        key = f"{name}/{label}" + (f"/{tail}" if tail else "")
+        runs.append(Run(key, name, spec, entry, here, whole.network, whole.fold, whole.perturb, whole.seed))
+    return runs
+
+
+def _concerns(key: str, name: str, number: int) -> bool:
+    """Whether a swept key changes this workload on this system (others would only repeat runs)."""
+    parts = key.split(".")
+    if parts[0] == "workloads" and len(parts) > 1:
+        return parts[1] == name
+    if parts[0] == "systems" and len(parts) > 1 and parts[1].isdigit():
+        return int(parts[1]) == number
+    return True
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,203 @@
+"""What a scenario file may say. The string beside a field is its documentation (``cmsim schema`` prints it)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from cmsim.files import Spec
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+AutoInt = Literal["auto"] | NonNegativeInt
+
+
+class PrecisionSpec(Spec):
+    """Number formats."""
+
+    weights: Precision = Field(default="bf16", description="weights of linear layers, and the GEMMs that use them")
+    activations: Precision = Field(default="bf16", description="activations that enter GEMMs and MoE dispatch")
+    kv_cache: Precision = Field(default="bf16", description="the key-value (or latent) cache")
+    attention: Precision = Field(default="bf16", description="the attention core")
+    gradients: Precision = Field(default="fp32", description="training: gradients as they are reduced")
+
+
+class ExpertSlots(Spec):
+    """Places for experts beside the routed ones."""
+
+    shared: AutoInt = Field(
+        default="auto",
+        description="slots that hold copies of the shared expert; 0: every rank computes it itself; "
+        "auto: 0, or its share of the traffic where ranks outnumber routed experts",
+    )
+    redundant: AutoInt = Field(default="auto", description="slots for copies of busy experts; auto: what fills the last rank")
+
+
+class ParallelSpec(Spec):
+    """Parallel sizes; all count ranks. World size is tp x cp x pp x dp; EP groups lie inside tp x cp x dp."""
+
+    tp: PositiveInt = Field(default=1, description="tensor parallel")
+    cp: PositiveInt = Field(default=1, description="context parallel")
+    pp: PositiveInt = Field(default=1, description="pipeline parallel (1F1B)")
+    dp: Literal["auto"] | PositiveInt = Field(default="auto", description="data parallel; auto: the ranks that remain")
+    ep: Literal["max"] | PositiveInt = Field(
+        default=1, description="expert parallel; max: the largest size that ranks and expert slots allow"
+    )
+    sequence_parallel: bool = Field(default=True, description="training: norms and residuals split over tp")
+    attention: Literal["tp", "dp"] = Field(
+        default="tp", description="inference: dp gives every rank whole sequences; tp splits heads"
+    )
+    expert_slots: ExpertSlots = ExpertSlots()
+
+
+class Balance(Spec):
+    """How unevenly tokens reach experts. The busiest rank sets the pace."""
+
+    model: Literal["balanced", "multinomial", "zipf"] = Field(
+        default="multinomial", description="balanced: ideal; multinomial: random uniform routing; zipf: skewed popularity"
+    )
+    zipf_exponent: NonNegativeFloat = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
+
+
+class Speculative(Spec):
+    """Speculative or multi-token-prediction decoding."""
+
+    draft_tokens: PositiveInt = Field(default=1, description="tokens proposed per step")
+    acceptance: Annotated[float, Field(ge=0, le=1)] = Field(description="probability that one is accepted")
+
+
+class _Workload(Spec):
+    ranks: PositiveInt | None = Field(default=None, description="ranks to use; default: all of the system's, or the trace's")
+
+
+class _ModelWorkload(_Workload):
+    model: str = Field(description="name of a file in workloads/models, or a path to a Hugging Face config.json")
+    parallel: ParallelSpec = ParallelSpec()
+    precision: PrecisionSpec = PrecisionSpec()
+    balance: Balance = Field(default=Balance(), description="expert load")
+
+
+class CollectiveSpec(_Workload):
+    """One collective, timed."""
+
+    kind: Literal["collective"]
+    collective: Literal[
+        "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv", "barrier"
+    ]
+    message_bytes: NonNegativeFloat = Field(description="as nccl-tests counts it; a list makes one run per size")
+    group: Literal["all"] | PositiveInt = Field(
+        default="all", description="all ranks in one group, or groups of this many consecutive ranks, all at once"
+    )
+    stride: PositiveInt = Field(default=1, description="distance between neighbours of a group")
+    algorithm: str = Field(default="best", description="best, or the name of one algorithm")
+    repeat: PositiveInt = Field(default=1, description="calls, one after the other")
+
+
+class TraceSpec(_Workload):
+    """A recorded trace, replayed."""
+
+    kind: Literal["trace"]
+    path: str = Field(description="a folder or file; built-in ones in workloads/traces by path below that folder")
+    compute: Literal["recorded", "scaled"] = Field(
+        default="recorded", description="recorded: times as they are; scaled: by the roofline ratio of the accelerators"
+    )
+    recorded_on: str | None = Field(default=None, description="scaled: the accelerator the trace was taken on")
+    host_ops: bool = Field(default=False, description="replay host ops too; else only device ops and what orders them")
+
+
+class TrainingSpec(_ModelWorkload):
+    """One optimizer step."""
+
+    kind: Literal["training"]
+    sequence_length: PositiveInt = Field(description="tokens")
+    global_batch: PositiveInt = Field(description="sequences per step, over all data-parallel ranks")
+    micro_batch: PositiveInt = Field(default=1, description="sequences per micro-batch and data-parallel rank")
+    recompute: Literal["none", "selective", "full"] = Field(default="selective", description="activations computed twice")
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(default=1, description="what is sharded over data-parallel ranks")
+    overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
+    overlap_experts: bool = Field(
+        default=True, description="dispatch and combine of one micro-batch run beside compute of another"
+    )
+
+
+class PrefillSpec(_ModelWorkload):
+    """Prompts in, first tokens out: one batch."""
+
+    kind: Literal["prefill"]
+    batch_per_accelerator: PositiveFloat = Field(description="prompts per accelerator package")
+    prompt_tokens: PositiveInt
+    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(default=1, description="2: one computes while one communicates")
+
+
+class DecodeSpec(_ModelWorkload):
+    """One decoding step of a full batch."""
+
+    kind: Literal["decode"]
+    batch_per_accelerator: PositiveFloat = Field(description="sequences per accelerator package")
+    context_tokens: PositiveInt = Field(description="tokens already in the cache, per sequence")
+    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(default=1, description="2: one computes while one communicates")
+    speculative: Speculative | None = None
+
+
+WorkloadSpec = CollectiveSpec | TraceSpec | TrainingSpec | PrefillSpec | DecodeSpec
+WORKLOAD_KINDS: dict[str, type[WorkloadSpec]] = {
+    "collective": CollectiveSpec,
+    "trace": TraceSpec,
+    "training": TrainingSpec,
+    "prefill": PrefillSpec,
+    "decode": DecodeSpec,
+}
+
+
+class SystemEntry(Spec):
+    """A system and what to change on it."""
+
+    system: str = Field(description="a name in topologies/, an alias, or a path")
+    name: str | None = Field(default=None, description="what results call it; default: its own name")
+    accelerators: PositiveInt | None = Field(default=None, description="packages in use, over all domains; default: all")
+    domains: PositiveInt | None = Field(default=None, description="domains joined by the scale-out network")
+    rank: Literal["die", "package"] | None = Field(default=None, description="what a communicator counts")
+    stack: str | None = Field(default=None, description="a name in topologies/stacks; default: the system's")
+    set: dict[str, Any] = Field(
+        default={}, description="dotted keys of the system file (accelerator.* and stack.* reach those files)"
+    )
+
+
+class PerturbSpec(Spec):
+    """What makes one rank differ."""
+
+    compute: PositiveFloat = Field(default=1.0, description="factor on its compute times")
+    port: PositiveFloat = Field(default=1.0, description="factor on its fabric port's capacity")
+    nic: PositiveFloat = Field(default=1.0, description="factor on its NIC's capacity")
+
+
+class ReportSpec(Spec):
+    """What the printed table relates throughput to."""
+
+    per: tuple[Literal["accelerator", "rack", "megawatt", "million_dollars"], ...] = ("accelerator", "rack", "megawatt")
+
+
+class ScenarioSpec(Spec):
+    """A question: workloads, systems, and what to vary."""
+
+    name: str = Field(default="", description="title of the result")
+    schema_version: Literal[1] = 1
+    extends: str | None = Field(default=None, description="another scenario this one is laid over")
+    systems: tuple[str | SystemEntry, ...] = Field(min_length=1, description="names, or entries with changes")
+    workloads: dict[str, dict[str, Any]] = Field(min_length=1, description="by name; `workload:` is the short form for one")
+    network: Literal["ideal", "fluid"] = Field(default="fluid", description="fidelity of the network")
+    fold: bool = Field(default=True, description="simulate equal ranks once")
+    perturb: dict[NonNegativeInt, PerturbSpec] = Field(default={}, description="by rank")
+    sweep: dict[str, Any] = Field(
+        default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
+    )
+    report: ReportSpec = ReportSpec()
+    seed: NonNegativeInt = 0
+
+    @field_validator("workloads")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if "/" in name or not name:
+                raise ValueError(f"a workload's name is part of the run key and cannot be '{name}'")
+        return value
