@@ -1,1 +1,67 @@
-""""""
+"""Kernels as numbers: what each asks of the machine (`Work`) and how long that takes (`price`)."""
+
+from cmsim.compute.attention import (
+    attention_decode,
+    attention_prefill,
+    kv_bytes_per_token,
+    mla_decode,
+    mla_expand,
+    mla_kv_bytes_per_token,
+    mla_prefill,
+)
+from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
+from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
+from cmsim.compute.launch import eager_ends_s, graph_ends_s
+from cmsim.compute.roofline import (
+    BOUNDS,
+    COMPUTE_BOUND,
+    KERNELS,
+    MEMORY_BOUND,
+    OVERHEAD_BOUND,
+    Efficiency,
+    KernelClass,
+    Priced,
+    Rates,
+    price,
+    roofline_s,
+)
+from cmsim.compute.tiles import Tiling, tiling
+from cmsim.compute.work import Column, Work
+
+__all__ = [
+    "BOUNDS",
+    "COMPUTE_BOUND",
+    "KERNELS",
+    "MEMORY_BOUND",
+    "OVERHEAD_BOUND",
+    "Column",
+    "Efficiency",
+    "KernelClass",
+    "Priced",
+    "Rates",
+    "Tiling",
+    "Work",
+    "activation",
+    "attention_decode",
+    "attention_prefill",
+    "conv2d",
+    "conv_out_size",
+    "eager_ends_s",
+    "embedding",
+    "gemm",
+    "graph_ends_s",
+    "grouped_gemm",
+    "kv_bytes_per_token",
+    "mla_decode",
+    "mla_expand",
+    "mla_kv_bytes_per_token",
+    "mla_prefill",
+    "norm",
+    "optimizer",
+    "price",
+    "quantise",
+    "roofline_s",
+    "rope",
+    "sampling",
+    "tiling",
+]
