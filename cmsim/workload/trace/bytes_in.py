@@ -1,0 +1,58 @@
+"""Bytes of a trace file: gzip by magic, a limit on the expanded size, errors that name file and byte."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from cmsim.errors import InputError, Problem
+
+#: expanded size above which a trace file is refused unless the caller allows more [B]
+LIMIT_B = 4 * 2**30
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def bad(path: Path | str, message: str, *, byte: int | None = None) -> InputError:
+    """The error for a file that is not what it should be; ``byte`` counts in the expanded file."""
+    return InputError(Problem(message if byte is None else f"byte {byte}: {message}", str(path)))
+
+
+def read_bytes(path: Path, *, limit_B: int = LIMIT_B) -> bytes:
+    """The whole file, expanded where it starts with the gzip magic (names are not trusted). [B]
+
+    Raises InputError where it cannot be read, is empty, is cut short, or expands beyond ``limit_B``.
+    """
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            if zipped:
+                with gzip.GzipFile(fileobj=file) as expanded:
+                    data = expanded.read(limit_B + 1)
+            else:
+                data = file.read(limit_B + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise bad(path, f"broken gzip data ({error})") from None
+    except OSError as error:
+        raise bad(path, f"cannot be read ({error.strerror or error})") from None
+    if len(data) > limit_B:
+        raise bad(path, f"is larger than {limit_B} bytes when expanded; raise limit_B if that is meant")
+    if not data:
+        raise bad(path, "is empty")
+    return data
+
+
+def head(path: Path, size: int = 4096) -> bytes:
+    """The first bytes of a file, expanded, for sniffing; empty for a folder or where nothing can be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(size)
+    except OSError:
+        return b""
+    if not start.startswith(GZIP_MAGIC):
+        return start
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, size)
+    except zlib.error:
+        return b""
