@@ -39,6 +39,16 @@ def counts(spec: ScaleOut, *, nics: int) -> tuple[int, int]:
     return leaves, 0 if leaves == 1 else math.ceil(leaves * up / spec.switch_ports - 1e-9)
 
 
+def shares(spec: ScaleOut, *, nics: int) -> float:
+    """Switches that so many NICs account for in a large cluster, whose leaves and spines others fill too. [1]
+
+    >>> from types import SimpleNamespace
+    >>> shares(SimpleNamespace(switch_ports=64, oversubscription=1.0), nics=8)
+    0.375
+    """
+    return nics / leaf_ports_down(spec) + nics / spec.oversubscription / spec.switch_ports
+
+
 def wire(graph: Any, system: System) -> None:
     """Add NICs, leaves and spines; the ranks are already nodes of the graph."""
     spec = system.spec.scale_out

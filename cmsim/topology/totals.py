@@ -2,7 +2,8 @@
 
 Counts of chips and modules are taken from the graph; everything else is a sum over the fields of the system and
 accelerator files. Power at full use is every component at its maximum at once, which no workload does; at idle it
-is every component powered with nothing to do.
+is every component powered with nothing to do. Switches of the scale-out network are shared with the rest of a
+cluster, so that a system is charged for the ports it fills; the count of switches is that of the graph, in whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import System
-from cmsim.topology.fat_tree import counts as scale_out_switches
+from cmsim.topology.fat_tree import shares
 from cmsim.topology.graph import build
 from cmsim.topology.levels import fabric
 from cmsim.units import GIGA, TERA
@@ -173,7 +174,8 @@ def _components_W(system: System, counts: _Counts, *, full: bool) -> dict[str, t
     host_W = node.cpus * (node.cpu_active_W if full else node.cpu_idle_W) + node.other_W
     chip_W = fabric_power.chip_static_W + (fabric_power.chip_dynamic_W if full else 0.0)
     modules = counts.uplink_lanes * _modules_per_lane(system)
-    leaves, spines = scale_out_switches(out, nics=system.packages)
+    switches = shares(out, nics=system.packages)
+    outer_modules = system.packages * out.modules_per_accelerator
     parts: dict[str, tuple[float, str]] = {
         "accelerators": (system.packages * package_W, f"{system.packages} x {package_W:g} W"),
         "hosts": (system.nodes * host_W, f"{system.nodes} nodes x {host_W:g} W"),
@@ -181,8 +183,8 @@ def _components_W(system: System, counts: _Counts, *, full: bool) -> dict[str, t
         "modules": (modules * fabric_power.module_W, f"{modules:g} modules x {fabric_power.module_W:g} W"),
         "nics": (system.packages * out.nic_W, f"{system.packages} x {out.nic_W:g} W"),
     }
-    outside_W = (leaves + spines) * out.switch_W + system.packages * out.modules_per_accelerator * out.module_W
-    outside = f"{leaves + spines} switches x {out.switch_W:g} W + modules x {out.module_W:g} W"
+    outside_W = switches * out.switch_W + outer_modules * out.module_W
+    outside = f"a share of {switches:g} switches x {out.switch_W:g} W + {outer_modules:g} modules x {out.module_W:g} W"
     inside_W = sum(watts for watts, _ in parts.values())
     parts["scale_out"] = (outside_W, outside)
     parts["fans"] = ((inside_W + outside_W) * facility.fan_fraction, f"{facility.fan_fraction:g} of all above")
