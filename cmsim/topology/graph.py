@@ -22,6 +22,9 @@ WIRINGS: dict[str, Callable[[Any, System, Any], None]] = {
     "switch": switch.wire,
 }
 
+#: kinds of node that send and receive but never forward
+_ENDS = frozenset({"rank", "cpu"})
+
 #: how many problems of a graph are listed before the rest is only counted
 _LISTED = 10
 
@@ -72,6 +75,14 @@ def check(graph: nx.DiGraph[Any]) -> None:
         problems = [*problems[:_LISTED], _problem(graph, f"and {len(problems) - _LISTED} more problems")]
     if problems:
         raise InputError(problems)
+
+
+def between(graph: nx.DiGraph[Any], start: Any, end: Any) -> nx.DiGraph[Any]:
+    """The part of the graph that a transfer may use: its two ends and what forwards. Ranks and hosts do not."""
+    import networkx as nx
+
+    ends = (start, end)
+    return nx.subgraph_view(graph, filter_node=lambda node: node in ends or node[0] not in _ENDS)
 
 
 def _number(value: Any, *, above: float | None = None) -> bool:
