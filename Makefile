@@ -26,7 +26,8 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/.run
-	$(BIN)/cmsim schema --out docs/reference.md
+	$(BIN)/cmsim schema > docs/reference.md.new
+	mv docs/reference.md.new docs/reference.md
 	$(BIN)/cmsim validate --out docs/validity.md
 
 clean:
