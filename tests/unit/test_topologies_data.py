@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from cmsim import files
 from cmsim.hardware import ACCELERATORS, STACKS, SYSTEMS, AcceleratorSpec, StackSpec, SystemSpec, load_system
-from cmsim.topology import comparison
+from cmsim.topology import comparison, fabric
 
 FOLDERS = {SYSTEMS: SystemSpec, ACCELERATORS: AcceleratorSpec, STACKS: StackSpec}
 FILES = [(folder, name) for folder in FOLDERS for name in files.builtin_files(folder)]
@@ -145,3 +146,32 @@ def test_aliases_are_unique_and_no_files_name(folder: str) -> None:
     aliases = [alias for name in sorted(names) for alias in _document(folder, name).data.get("aliases", [])]
     assert len(aliases) == len(set(aliases))
     assert not names & set(aliases)
+
+
+EXPERT_FITS = [
+    # system, kernel, bytes of a message, messages per token, ranks, published us
+    *(("cloudmatrix384", "dispatch", 7680, 9, ranks, us) for ranks, us in ((8, 116), (32, 133), (128, 152))),
+    *(("cloudmatrix384", "combine", 14336, 9, ranks, us) for ranks, us in ((8, 118), (32, 146), (128, 150))),
+    *(
+        ("hgx_h800", "dispatch", 7392, 8, ranks, us)
+        for ranks, us in ((8, 77), (16, 118), (32, 155), (64, 173), (128, 192), (256, 194))
+    ),
+    *(
+        ("hgx_h800", "combine", 14336, 8, ranks, us)
+        for ranks, us in ((8, 114), (16, 195), (32, 273), (64, 314), (128, 369), (256, 360))
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "kernel", "message_B", "messages", "ranks", "us"), EXPERT_FITS)
+def test_expert_tuning_returns_the_rows_it_was_fitted_on(
+    name: str, kernel: str, message_B: int, messages: int, ranks: int, us: float
+) -> None:
+    """The stack files claim residuals; here they are. 128 tokens per rank, the busier of port and NIC."""
+    system = load_system(name)
+    tuning, level = getattr(system.stack, kernel), fabric(system)
+    size_B, near = 128 * messages * message_B, min(ranks, level.ranks_per_domain)
+    inside_s = size_B * (near - 1) / ranks / (level.port_Bps * tuning.scale_up_efficiency)
+    outside_s = size_B * (ranks - near) / ranks / (level.nic_Bps * tuning.scale_out_efficiency)
+    predicted_us = tuning.base_us + tuning.doubling_us * math.log2(ranks) + max(inside_s, outside_s) * 1e6
+    assert predicted_us == pytest.approx(us, rel=0.06)
