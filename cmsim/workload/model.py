@@ -1,0 +1,487 @@
+"""A transformer as numbers: read from a Hugging Face ``config.json``, counted by part.
+
+To add a family: one function that turns its keys into a `ModelSpec`, and one line in ``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cmsim import files
+from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
+from cmsim.errors import InputError, Problem, did_you_mean
+
+MODELS = "workloads/models"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Sizes of a decoder-only transformer. Counts of parameters are whole numbers [1], FLOPs are [FLOP].
+
+    attention     mha, gqa (fewer key-value heads than heads, one included) or mla (latent attention)
+    head_dim      size of a query-key head; for mla ``nope_dim + rope_dim``
+    v_head_dim    size of a value head
+    q_lora_rank, kv_lora_rank, nope_dim, rope_dim   mla only, else 0 (``q_lora_rank`` 0: queries not compressed)
+    ffn           inner width of a dense FFN
+    gated         FFN and experts have a gate (SwiGLU): three matrices, not two
+    dense_layers  layers with a dense FFN, the first ones; all of them in a dense model
+    experts, top_k, shared_experts, expert_ffn   of the other layers; 0 in a dense model
+    expert_groups, topk_groups   node-limited routing: a token's experts lie in topk_groups of expert_groups; 1, 1
+                  where routing is free
+    small_parameters   norm weights and biases, all layers (multi-token prediction left out)
+    learned_positions  rows of a learned position table, 0 with rotary positions
+    mtp_layers    extra layers that predict further tokens (speculative decoding)
+    """
+
+    name: str
+    family: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    attention: Literal["mha", "gqa", "mla"]
+    vocab: int
+    ffn: int
+    dense_layers: int
+    max_positions: int
+    gated: bool = True
+    tied_embeddings: bool = False
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    nope_dim: int = 0
+    rope_dim: int = 0
+    experts: int = 0
+    top_k: int = 0
+    shared_experts: int = 0
+    expert_ffn: int = 0
+    expert_groups: int = 1
+    topk_groups: int = 1
+    mtp_layers: int = 0
+    small_parameters: int = 0
+    learned_positions: int = 0
+
+    @property
+    def is_moe(self) -> bool:
+        return self.experts > 0
+
+    @property
+    def moe_layers(self) -> int:
+        return self.layers - self.dense_layers
+
+    @property
+    def attention_parameters(self) -> int:
+        """Projections of one layer's attention."""
+        out = self.heads * self.v_head_dim * self.hidden
+        if self.attention != "mla":
+            return self.hidden * (self.heads * self.head_dim + self.kv_heads * (self.head_dim + self.v_head_dim)) + out
+        queries = self.heads * self.head_dim
+        q = self.q_lora_rank * (self.hidden + queries) if self.q_lora_rank else self.hidden * queries
+        kv_down = self.hidden * (self.kv_lora_rank + self.rope_dim)
+        kv_up = self.kv_lora_rank * self.heads * (self.nope_dim + self.v_head_dim)
+        return q + kv_down + kv_up + out
+
+    @property
+    def dense_ffn_parameters(self) -> int:
+        """Dense FFN of one layer."""
+        return self._ffn_matrices * self.hidden * self.ffn
+
+    @property
+    def expert_parameters(self) -> int:
+        """One routed or shared expert."""
+        return self._ffn_matrices * self.hidden * self.expert_ffn
+
+    @property
+    def router_parameters(self) -> int:
+        """Router of one MoE layer."""
+        return self.hidden * self.experts
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Token table (which is the output head too, where they are tied)."""
+        return self.vocab * self.hidden
+
+    @property
+    def head_parameters(self) -> int:
+        """Output head, 0 where it is the token table."""
+        return 0 if self.tied_embeddings else self.vocab * self.hidden
+
+    @property
+    def mtp_parameters(self) -> int:
+        """All multi-token-prediction layers: an ordinary last layer each, and a projection from two inputs.
+
+        Token table and head are shared with the model. Not part of ``parameters``.
+        """
+        last = self._moe_layer if self.moe_layers else self.dense_ffn_parameters
+        return self.mtp_layers * (self.attention_parameters + last + 2 * self.hidden**2)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Parameters of the whole model by part."""
+        return {
+            "attention": self.layers * self.attention_parameters,
+            "dense_ffn": self.dense_layers * self.dense_ffn_parameters,
+            "experts": self.moe_layers * self.experts * self.expert_parameters,
+            "shared_experts": self.moe_layers * self.shared_experts * self.expert_parameters,
+            "router": self.moe_layers * self.router_parameters,
+            "embedding": self.embedding_parameters + self.learned_positions * self.hidden,
+            "head": self.head_parameters,
+            "norms_and_biases": self.small_parameters,
+        }
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters, multi-token prediction left out, as model cards count."""
+        return sum(self.parameters.values())
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters one token meets: ``top_k`` routed experts a layer instead of all; tables counted whole."""
+        idle = self.moe_layers * (self.experts - self.top_k) * self.expert_parameters
+        return self.total_parameters - idle
+
+    @property
+    def matmul_parameters(self) -> int:
+        """Parameters a token is multiplied with: active ones without tables, norms and biases, with the head."""
+        parts = self.parameters
+        tables = parts["embedding"] + parts["head"] + parts["norms_and_biases"]
+        return self.active_parameters - tables + self.vocab * self.hidden
+
+    def attention_flops_per_token(self, sequence: float, *, causal: bool = True) -> float:
+        """Forward FLOPs of the attention cores of all layers, mean over the tokens of a sequence. [FLOP]
+
+        2 s heads (d_qk + d_v) layers, half of it if causal. Latent attention is counted not absorbed.
+        """
+        full = 2.0 * sequence * self.heads * (self.head_dim + self.v_head_dim) * self.layers
+        return full / 2 if causal else full
+
+    def forward_flops_per_token(self, sequence: float, *, causal: bool = True) -> float:
+        """FLOPs of one forward pass: 2 per matrix parameter, plus the attention cores. [FLOP]"""
+        return 2.0 * self.matmul_parameters + self.attention_flops_per_token(sequence, causal=causal)
+
+    def training_flops_per_token(self, sequence: float, *, causal: bool = True) -> float:
+        """FLOPs the model needs for one token of a training step, nothing recomputed: three forwards. [FLOP]
+
+        State ``causal`` beside any utilisation: counting the full square makes it larger.
+        Source: Narayanan et al., SC'21, doi:10.1145/3458817.3476209 (full square); the causal half as in the
+        counter of Megatron-LM (training.py) and in arXiv:2505.09343, table 4.
+        """
+        return 3.0 * self.forward_flops_per_token(sequence, causal=causal)
+
+    def kv_bytes_per_token(self, element_bytes: float) -> float:
+        """Cache of one token over all layers, the whole model's (not one rank's). [B]"""
+        if self.attention == "mla":
+            layer = mla_kv_bytes_per_token(self.kv_lora_rank, self.rope_dim, element_bytes=element_bytes)
+        else:
+            layer = float(
+                kv_bytes_per_token(self.kv_heads, self.head_dim, self.v_head_dim, element_bytes=element_bytes)
+            )
+        return self.layers * layer
+
+    @property
+    def _ffn_matrices(self) -> int:
+        return 3 if self.gated else 2
+
+    @property
+    def _moe_layer(self) -> int:
+        return (self.experts + self.shared_experts) * self.expert_parameters + self.router_parameters
+
+
+class _Keys:
+    """The keys of one config, read with their types; complaints are collected, not raised one by one."""
+
+    def __init__(self, data: Mapping[str, Any], file: str, text: str):
+        self.data, self.file, self.text = data, file, text
+        self.family = str(data.get("model_type"))
+        self.problems: list[Problem] = []
+
+    def complain(self, key: str, message: str) -> None:
+        found = re.search(rf'"{re.escape(key)}"\s*:', self.text)
+        line = self.text.count("\n", 0, found.start()) + 1 if found else None
+        self.problems.append(Problem(message, self.file, line, key if found else ""))
+
+    def mismatch(self, key: str, message: str) -> None:
+        """Complain that keys do not fit each other, unless one of them was wrong by itself."""
+        if not self.problems:
+            self.complain(key, message)
+
+    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number of at least ``least``; without a default the key is required."""
+        value = self.data.get(key)
+        if value is None:
+            if default is None:
+                self.complain(key, f"the key '{key}' is required for model_type '{self.family}'")
+            return least if default is None else default
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self.complain(key, f"expected a whole number of at least {least}, got {value!r}")
+            return least
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, bool):
+            self.complain(key, f"expected true or false, got {value!r}")
+        return default if value is None else bool(value)
+
+    def must_be(self, key: str, only: Any, why: str) -> None:
+        """Refuse a setting that the counts below would silently get wrong."""
+        if self.data.get(key, only) not in (only, None):
+            self.complain(key, f"got {self.data[key]!r}; only {only!r} is modelled ({why})")
+
+
+def _grouped(keys: _Keys, *, head_norms: bool = False, qkv_bias: bool = False) -> dict[str, Any]:
+    """The sizes that decoders with rotary positions, grouped queries and gated FFNs share."""
+    hidden, layers, heads = (
+        keys.whole("hidden_size"),
+        keys.whole("num_hidden_layers"),
+        keys.whole("num_attention_heads"),
+    )
+    kv_heads = keys.whole("num_key_value_heads", heads)
+    if keys.data.get("head_dim") is None and hidden % heads:
+        keys.mismatch(
+            "num_attention_heads", f"{heads} heads do not divide hidden_size {hidden}, and there is no head_dim"
+        )
+    head_dim = keys.whole("head_dim", hidden // heads)
+    if heads % kv_heads:
+        keys.mismatch("num_key_value_heads", f"{kv_heads} does not divide the {heads} attention heads")
+    small = 2 * hidden
+    if head_norms:
+        small += 2 * head_dim
+    if qkv_bias or keys.flag("attention_bias", False):
+        small += (heads + 2 * kv_heads) * head_dim
+    return {
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "v_head_dim": head_dim,
+        "attention": "mha" if kv_heads == heads else "gqa",
+        "vocab": keys.whole("vocab_size"),
+        "max_positions": keys.whole("max_position_embeddings"),
+        "tied_embeddings": keys.flag("tie_word_embeddings", False),
+        "small_parameters": layers * small + hidden,
+    }
+
+
+def _dense(keys: _Keys, **attention: bool) -> dict[str, Any]:
+    sizes = _grouped(keys, **attention)
+    return sizes | {"ffn": keys.whole("intermediate_size"), "dense_layers": sizes["layers"]}
+
+
+def _llama(keys: _Keys) -> dict[str, Any]:
+    return _dense(keys)
+
+
+def _qwen2(keys: _Keys) -> dict[str, Any]:
+    return _dense(keys, qkv_bias=True)
+
+
+def _qwen3(keys: _Keys) -> dict[str, Any]:
+    return _dense(keys, head_norms=True)
+
+
+def _qwen3_moe(keys: _Keys) -> dict[str, Any]:
+    keys.must_be("decoder_sparse_step", 1, "every layer has experts")
+    keys.must_be("mlp_only_layers", [], "every layer has experts")
+    return _grouped(keys, head_norms=True) | {
+        "ffn": keys.whole("intermediate_size", 0, least=0),
+        "dense_layers": 0,
+        "experts": keys.whole("num_experts"),
+        "top_k": keys.whole("num_experts_per_tok"),
+        "expert_ffn": keys.whole("moe_intermediate_size"),
+    }
+
+
+def _mixtral(keys: _Keys) -> dict[str, Any]:
+    return _grouped(keys) | {
+        "ffn": 0,
+        "dense_layers": 0,
+        "experts": keys.whole("num_local_experts"),
+        "top_k": keys.whole("num_experts_per_tok"),
+        "expert_ffn": keys.whole("intermediate_size"),
+    }
+
+
+def _latent(keys: _Keys, *, named: Mapping[str, str], norms: int = 2) -> dict[str, Any]:
+    """Latent attention and shared experts. ``named``: the family's own word for a size."""
+    hidden, layers, heads = (
+        keys.whole("hidden_size"),
+        keys.whole("num_hidden_layers"),
+        keys.whole("num_attention_heads"),
+    )
+    q_rank, kv_rank = keys.whole(named["q_lora_rank"], 0, least=0), keys.whole(named["kv_lora_rank"])
+    nope_dim, rope_dim = keys.whole(named["nope_dim"]), keys.whole(named["rope_dim"])
+    return {
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": nope_dim + rope_dim,
+        "v_head_dim": keys.whole(named["v_head_dim"]),
+        "attention": "mla",
+        "q_lora_rank": q_rank,
+        "kv_lora_rank": kv_rank,
+        "nope_dim": nope_dim,
+        "rope_dim": rope_dim,
+        "vocab": keys.whole("vocab_size"),
+        "max_positions": keys.whole("max_position_embeddings"),
+        "tied_embeddings": keys.flag("tie_word_embeddings", False),
+        "ffn": keys.whole("intermediate_size"),
+        "dense_layers": keys.whole(named["dense_layers"], least=0),
+        "experts": keys.whole(named["experts"]),
+        "top_k": keys.whole("num_experts_per_tok"),
+        "shared_experts": keys.whole(named["shared_experts"], 0, least=0),
+        "expert_ffn": keys.whole("moe_intermediate_size"),
+        "expert_groups": keys.whole("n_group", 1),
+        "topk_groups": keys.whole("topk_group", 1),
+        "mtp_layers": keys.whole(named["mtp_layers"], 0, least=0),
+        "small_parameters": layers * (norms * hidden + q_rank + kv_rank) + hidden,
+    }
+
+
+def _deepseek(keys: _Keys) -> dict[str, Any]:
+    keys.must_be("moe_layer_freq", 1, "every layer after the dense ones has experts")
+    named = {
+        "q_lora_rank": "q_lora_rank",
+        "kv_lora_rank": "kv_lora_rank",
+        "nope_dim": "qk_nope_head_dim",
+        "rope_dim": "qk_rope_head_dim",
+        "v_head_dim": "v_head_dim",
+        "dense_layers": "first_k_dense_replace",
+        "experts": "n_routed_experts",
+        "shared_experts": "n_shared_experts",
+        "mtp_layers": "num_nextn_predict_layers",
+    }
+    return _latent(keys, named=named)
+
+
+def _pangu_ultra_moe(keys: _Keys) -> dict[str, Any]:
+    named = {
+        "q_lora_rank": "attention_q_lora_dim",
+        "kv_lora_rank": "attention_kv_lora_dim",
+        "nope_dim": "attention_qk_dim",
+        "rope_dim": "attention_qk_rope_dim",
+        "v_head_dim": "attention_v_dim",
+        "dense_layers": "num_dense_layers",
+        "experts": "num_routed_experts",
+        "shared_experts": "num_shared_experts",
+        "mtp_layers": "num_mtp_layers",
+    }
+    # sandwich norms: one before and one after both halves of a layer
+    return _latent(keys, named=named, norms=4)
+
+
+def _gpt2(keys: _Keys) -> dict[str, Any]:
+    hidden, layers, heads = keys.whole("n_embd"), keys.whole("n_layer"), keys.whole("n_head")
+    if hidden % heads:
+        keys.mismatch("n_head", f"{heads} heads do not divide n_embd {hidden}")
+    ffn = keys.whole("n_inner", 4 * hidden)
+    positions = keys.whole("n_positions")
+    # weight and bias of two norms, biases of the four projections and of the FFN
+    small = 4 * hidden + 4 * hidden + ffn + hidden
+    return {
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": hidden // heads,
+        "v_head_dim": hidden // heads,
+        "attention": "mha",
+        "vocab": keys.whole("vocab_size"),
+        "max_positions": positions,
+        "tied_embeddings": keys.flag("tie_word_embeddings", True),
+        "ffn": ffn,
+        "gated": False,
+        "dense_layers": layers,
+        "small_parameters": layers * small + 2 * hidden,
+        "learned_positions": positions,
+    }
+
+
+#: how each ``model_type`` is read
+FAMILIES: dict[str, Callable[[_Keys], dict[str, Any]]] = {
+    "llama": _llama,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "qwen3_moe": _qwen3_moe,
+    "mixtral": _mixtral,
+    "deepseek_v2": _deepseek,
+    "deepseek_v3": _deepseek,
+    "gpt2": _gpt2,
+    "pangu_ultra_moe": _pangu_ultra_moe,
+}
+
+
+def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSpec:
+    """A built-in model by name, or a Hugging Face ``config.json`` (or the folder it lies in) by path.
+
+    base: folder a relative path starts from, beside the working folder. Keys that cmsim does not use are ignored,
+    as are those that start with ``_cmsim``. Raises InputError with all problems of the file.
+    """
+    path = files.find(str(name_or_path), MODELS, "model", pattern="*.json", base=base)
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
+    except UnicodeDecodeError as error:
+        raise InputError(Problem(f"is not UTF-8 text (byte {error.start})", str(path))) from None
+    name = path.parent.resolve().name if path.name == "config.json" else path.stem
+    return parse_model(text, name=name, file=str(path))
+
+
+def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
+    """A model from the text of a ``config.json``; ``file`` only names it in errors."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = error.msg[:1].lower() + error.msg[1:]
+        raise InputError(Problem(f"not valid JSON: {what} (column {error.colno})", file, error.lineno)) from None
+    if not isinstance(data, dict):
+        raise InputError(Problem(f"expected an object of keys and values, got {type(data).__name__}", file, 1))
+    keys = _Keys(data, file, text)
+    family = data.get("model_type")
+    if family is None:
+        keys.complain("model_type", f"the key 'model_type' is required. {did_you_mean('', FAMILIES)}")
+    elif not isinstance(family, str) or family not in FAMILIES:
+        keys.complain(
+            "model_type", f"got {family!r}, a family cmsim does not read. {did_you_mean(str(family), FAMILIES)}"
+        )
+    if keys.problems:
+        raise InputError(keys.problems)
+    spec = ModelSpec(name=name, family=str(family), **FAMILIES[str(family)](keys))
+    _check_experts(spec, keys)
+    if keys.problems:
+        raise InputError(keys.problems)
+    return spec
+
+
+def _check_experts(spec: ModelSpec, keys: _Keys) -> None:
+    if spec.dense_layers > spec.layers:
+        keys.mismatch("num_hidden_layers", f"{spec.dense_layers} dense layers are more than the {spec.layers} layers")
+    if spec.top_k > spec.experts:
+        keys.mismatch("num_experts_per_tok", f"{spec.top_k} is more than the {spec.experts} experts")
+    if spec.experts % spec.expert_groups:
+        keys.mismatch("n_group", f"{spec.expert_groups} groups do not divide {spec.experts} experts")
+    if spec.topk_groups > spec.expert_groups:
+        keys.mismatch("topk_group", f"{spec.topk_groups} is more than the {spec.expert_groups} groups")
+
+
+def speculative_tokens_per_step(acceptance: float, draft_tokens: int) -> float:
+    """Mean tokens a decode step yields when each of ``draft_tokens`` drafts is accepted in turn. [1]
+
+    E = 1 + a + ... + a^k = (1 - a^(k+1)) / (1 - a), a = ``acceptance``, independent from draft to draft.
+    Source: Leviathan, Kalman and Matias, ICML 2023, arXiv:2211.17192, eq. 1
+
+    >>> speculative_tokens_per_step(0.7, 1)
+    1.7
+    """
+    return sum(acceptance**i for i in range(draft_tokens + 1))
