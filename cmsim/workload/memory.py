@@ -1,0 +1,146 @@
+"""What lies in memory: states of training, activations of a layer, the cache of serving.
+
+Sizes are of one rank, in bytes. ``tp`` ranks split a layer, ``sequence_parallel`` splits the parts between the split
+matrices as well. Arguments that are counts may be columns.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cmsim.compute import Column
+from cmsim.errors import InputError, did_you_mean
+
+Recompute = Literal["none", "selective", "full"]
+
+#: pipeline schedules whose activations in flight are known
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb1p", "dualpipe")
+
+
+def state_B_per_parameter(
+    *,
+    stage: int = 0,
+    shards: Column = 1,
+    weight_bytes: float = 2.0,
+    gradient_bytes: float = 2.0,
+    optimizer_bytes: float = 12.0,
+) -> Column:
+    """Weights, gradients and optimizer state of one parameter on one rank. [B]
+
+    stage   what is split over ``shards`` data-parallel ranks: 0 nothing, 1 the optimizer state (the distributed
+            optimizer), 2 gradients too, 3 weights too
+    optimizer_bytes   Adam in mixed precision: fp32 master weight and two moments
+
+    With 16-bit gradients this is ZeRO's 16 bytes; with ``gradient_bytes=4`` Megatron-LM's 18, or 6 + 12/d.
+    Source: Rajbhandari et al., SC20, arXiv:1910.02054, fig. 1; Megatron-LM, theoretical_memory_usage.py.
+
+    >>> state_B_per_parameter(stage=1, shards=8, gradient_bytes=4)
+    7.5
+    """
+    if stage not in (0, 1, 2, 3):
+        raise InputError(f"got ZeRO stage {stage!r}. Allowed: 0, 1, 2, 3.")
+    whole = weight_bytes * (stage < 3) + gradient_bytes * (stage < 2) + optimizer_bytes * (stage < 1)
+    split = weight_bytes + gradient_bytes + optimizer_bytes - whole
+    return whole + split / shards
+
+
+def activation_B(
+    sequence: Column,
+    batch: Column,
+    hidden: int,
+    *,
+    ffn: float,
+    heads: int,
+    gated: bool = False,
+    tp: Column = 1,
+    sequence_parallel: bool = False,
+    recompute: Recompute = "none",
+    scores_stored: bool = True,
+    ffn_copies: Column = 1.0,
+) -> Column:
+    """Activations one layer keeps for its backward pass, 16-bit, one micro-batch. [B]
+
+    s b h (8 + 2c + (8 + c g f/h + 5 a s/h) / t), and with sequence parallelism everything over t; c = ``ffn_copies``,
+    g = 4, or 6 where gated. For c = 1, f = 4h this is the published s b h (10 + 24/t + 5 a s/(h t)).
+
+    recompute   selective drops the attention scores (5 a s/h); full keeps only the layer's input, 2 s b h
+    scores_stored   False: a fused attention kernel, which never stores scores
+    ffn_copies  FFNs a token passes: 1; in an MoE layer top_k x imbalance + shared experts, with ``ffn`` one expert's
+
+    Source: Korthikanti et al., MLSys 2023, arXiv:2205.05198, eqs. 1-6 (dropout masks included, which models without
+    dropout do not keep); the gate's two stored products are our own count.
+    """
+    if recompute == "full":
+        return 2.0 * sequence * batch * hidden / (tp if sequence_parallel else 1)
+    scores = 5.0 * heads * sequence / hidden if scores_stored and recompute == "none" else 0.0
+    apart = 8.0 + 2.0 * ffn_copies
+    split = 8.0 + ffn_copies * (6.0 if gated else 4.0) * ffn / hidden + scores
+    per_element = (apart + split) / tp if sequence_parallel else apart + split / tp
+    return sequence * batch * hidden * per_element
+
+
+def logits_B(sequence: Column, batch: Column, vocab: int, *, tp: Column = 1) -> Column:
+    """Logits of the last stage in 16 bits and their fp32 copy for the loss: often the true peak. [B]"""
+    return sequence * batch * vocab / tp * (2.0 + 4.0)
+
+
+def microbatches_in_flight(
+    schedule: str, *, stage: int, stages: int, microbatches: int, virtual_stages: int = 1
+) -> float:
+    """Micro-batches (each over all layers of the rank) whose activations a pipeline rank holds at its peak. [1]
+
+    gpipe m;  1f1b and zb1p min(m, p - i);  interleaved (2 (p - i - 1) + (v - 1) p + 1) / v, which is
+    p (1 + (p - 1)/(p v)) on the first rank;  dualpipe p + 1 (and every rank holds two stages' weights).
+
+    stage: i, from 0    stages: p    microbatches: m    virtual_stages: v, chunks of layers of one rank
+    Source: Narayanan et al., SC'21 (interleaved; factor in Megatron-LM, theoretical_memory_usage.py);
+    DualPipe README (deepseek-ai).
+
+    >>> microbatches_in_flight("1f1b", stage=0, stages=8, microbatches=32)
+    8.0
+    """
+    if schedule not in SCHEDULES:
+        raise InputError(f"no pipeline schedule '{schedule}'. {did_you_mean(schedule, SCHEDULES)}")
+    if schedule == "gpipe":
+        held = float(microbatches)
+    elif schedule == "dualpipe":
+        held = stages + 1.0
+    elif schedule == "interleaved" and virtual_stages > 1:
+        held = (2 * (stages - stage - 1) + (virtual_stages - 1) * stages + 1) / virtual_stages
+    else:
+        held = float(stages - stage)
+    return min(float(microbatches), held)
+
+
+def interleave_factor(stages: int, virtual_stages: int) -> float:
+    """Activations of the first rank under interleaving, over those of plain 1F1B: 1 + (p - 1)/(p v). [1]
+
+    >>> round(interleave_factor(8, 3), 4)
+    1.2917
+    """
+    return (
+        microbatches_in_flight("interleaved", stage=0, stages=stages, microbatches=10**9, virtual_stages=virtual_stages)
+        / stages
+    )
+
+
+def kv_cache_B(
+    bytes_per_token: float, tokens: Column, *, tp: int = 1, kv_heads: int = 1, block_tokens: int = 1
+) -> Column:
+    """Cache of one sequence of ``tokens`` tokens on one rank. [B]
+
+    bytes_per_token   of the whole model (`ModelSpec.kv_bytes_per_token`), or of the layers of one stage
+    tp, kv_heads      ranks that split the heads; each holds at least one head. Latent attention has one for all
+                      heads, so give 1: its cache is repeated on every rank
+    block_tokens      tokens of a page; the last page is held whole
+    """
+    held = -(-tokens // block_tokens) * block_tokens
+    return held * bytes_per_token * -(-kv_heads // tp) / kv_heads
+
+
+def max_sequences(memory_B: float, *, weights_B: float, sequence_B: float, reserve: float = 0.1) -> int:
+    """Sequences whose cache fits beside the weights: floor((M (1 - r) - W) / cache), not below 0. [1]
+
+    reserve: share of the memory kept for activations and the runtime [1]
+    """
+    return max(0, int((memory_B * (1.0 - reserve) - weights_B) // sequence_B))
