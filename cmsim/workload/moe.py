@@ -94,7 +94,7 @@ def _slots(
 
 
 def divisors(number: int) -> list[int]:
-    """Divisors in ascending order.
+    """Divisors, smallest first.
 
     >>> divisors(12)
     [1, 2, 3, 4, 6, 12]
