@@ -1,1 +1,28 @@
-""""""
+"""Collectives: one page per algorithm, the table, and the chooser. Needs nothing but numbers."""
+
+from cmsim.collectives.bounds import bandwidth_bound_B, lower_bound_s
+from cmsim.collectives.chooser import Choice, Phase, Priced, choose, explain
+from cmsim.collectives.price import CANDIDATES
+from cmsim.collectives.rows import Link, Rows, collective_code
+from cmsim.collectives.table import ALGORITHMS, candidates
+from cmsim.collectives.terms import COLLECTIVES, Algorithm, Round, time_s
+
+__all__ = [
+    "ALGORITHMS",
+    "CANDIDATES",
+    "COLLECTIVES",
+    "Algorithm",
+    "Choice",
+    "Link",
+    "Phase",
+    "Priced",
+    "Round",
+    "Rows",
+    "bandwidth_bound_B",
+    "candidates",
+    "choose",
+    "collective_code",
+    "explain",
+    "lower_bound_s",
+    "time_s",
+]

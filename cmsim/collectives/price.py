@@ -1,0 +1,173 @@
+"""What a candidate costs on rows of a given shape.
+
+A phase of an algorithm costs
+
+    steps (alpha + step_s) + reduced S gamma
+      + max(port_B / port, uplink_B in_node / uplink, nic_B / nic, leaf_B in_leaf / leaf)
+
+where alpha is the latency at which the farthest members of the group meet, and the bytes per rank are
+
+    nic_B  = S outside(p, in_domain)                              leave the domain
+    port_B = S (sent(p) - outside(p, in_domain))                  stay on the domain's own network
+    uplink_B = S (outside(p, in_node) - outside(p, in_domain))    leave the node but not the domain
+    leaf_B = S outside(p, in_leaf)                                leave the leaf switch
+
+Everything is linear in S, so a shape needs two numbers per candidate: its latency, and its seconds per byte.
+
+Leaves out: other groups at work in the same node or leaf (the network's business), and that the near and the far
+rounds of a flat algorithm follow each other: they are priced as if chunks kept both networks busy at once.
+Source: as each page; the split by where peers meet is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.collectives.hierarchical import Part, Stage, stages
+from cmsim.collectives.rows import Link
+from cmsim.collectives.table import ALGORITHMS
+from cmsim.collectives.terms import COLLECTIVES, Algorithm
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Shape(NamedTuple):
+    """How a group lies in the machine: its size and how much of it shares a node, a domain, a leaf. [1]"""
+
+    ranks: Ints
+    in_node: Ints
+    in_domain: Ints
+    in_leaf: Ints
+
+    def inner(self) -> Ints:
+        """Ranks in one block of the hierarchical forms: a domain, or a node where one domain holds the group."""
+        return np.where(self.in_domain < self.ranks, self.in_domain, self.in_node)
+
+    def part(self, part: Part) -> Shape:
+        """The shape of the whole group, of one block, or of the ranks with the same place in their blocks."""
+        if part == "all":
+            return self
+        inner = self.inner()
+        if part == "inner":
+            return Shape(inner, np.minimum(self.in_node, inner), np.minimum(self.in_domain, inner), inner)
+        return Shape(
+            self.ranks // inner,
+            np.maximum(self.in_node // inner, 1),
+            np.maximum(self.in_domain // inner, 1),
+            np.maximum(self.in_leaf // inner, 1),
+        )
+
+
+class PhaseTerms(NamedTuple):
+    """One phase per shape: what does not depend on S, and what is to be multiplied by it."""
+
+    latency_s: Floats
+    arithmetic_s_per_B: Floats
+    port: Floats
+    uplink: Floats
+    nic: Floats
+    leaf: Floats
+
+    def s_per_B(self, shape: Shape, link: Link) -> Floats:
+        """Seconds for each byte of S: arithmetic, and the slowest resource. [s/B]"""
+        port = self.port / (link.port_Bps * link.port_efficiency)
+        uplink = self.uplink * shape.in_node / (link.uplink_Bps * link.port_efficiency)
+        nic = self.nic / (link.nic_Bps * link.nic_efficiency)
+        leaf = self.leaf * shape.in_leaf / (link.leaf_Bps * link.nic_efficiency)
+        slowest: Floats = np.maximum(np.maximum(port, uplink), np.maximum(nic, leaf))
+        return self.arithmetic_s_per_B + slowest
+
+
+class Candidate(NamedTuple):
+    """One way to run a collective: phases, each an algorithm on part of the group."""
+
+    name: str
+    collective: str
+    phases: tuple[tuple[Stage, Algorithm], ...]
+
+    def applies(self, shape: Shape, link: Link) -> NDArray[np.bool_]:
+        """Whether it can run, shape by shape."""
+        good = np.ones(shape.ranks.shape, dtype=bool)
+        if len(self.phases) > 1:
+            inner = shape.inner()
+            good &= (inner > 1) & (inner < shape.ranks) & (shape.ranks % inner == 0)
+        for stage, algorithm in self.phases:
+            part = shape.part(stage.part)
+            good &= algorithm.applies(part.ranks)
+            if algorithm.in_network:
+                good &= link.in_network & (part.ranks <= part.in_domain)
+        return good
+
+    def terms(self, shape: Shape, link: Link) -> Iterator[PhaseTerms]:
+        """The phases in order; base_s is in the first."""
+        inner = shape.inner()
+        base_s = link.base_s
+        for stage, algorithm in self.phases:
+            share = stage.share(inner, shape.ranks // inner)
+            yield _phase(algorithm, shape.part(stage.part), link, share=share, base_s=base_s)
+            base_s = 0.0
+
+
+def _phase(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
+    p = part.ranks
+    alpha_s = np.where(p <= part.in_node, link.node_s, np.where(p <= part.in_domain, link.domain_s, link.cluster_s))
+    out_of_domain = algorithm.outside(p, part.in_domain)
+    out_of_node = algorithm.outside(p, part.in_node)
+    sent = algorithm.sent(p)
+    # A root that does not take turns puts all of its traffic through its own NIC.
+    nic = out_of_domain if algorithm.rotates else np.minimum(sent, out_of_domain * part.in_domain)
+    return PhaseTerms(
+        algorithm.steps(p) * (alpha_s + link.step_s) + base_s,
+        share * algorithm.reduced(p) * link.gamma_s_per_B,
+        # Closed forms for blocks that do not divide the group are approximate; no resource carries less than nothing.
+        share * np.maximum(sent - out_of_domain, 0.0),
+        share * np.maximum(out_of_node - out_of_domain, 0.0),
+        share * nic,
+        share * algorithm.outside(p, part.in_leaf),
+    )
+
+
+_FLAT = {(algorithm.name, algorithm.collective): algorithm for algorithm in ALGORITHMS}
+
+# Short lists for the hierarchical forms: inside a block everybody is near, between blocks the bytes are few.
+_INNER: dict[str, dict[str, str]] = {
+    "direct": {},
+    "ring": {"scatter": "binomial", "gather": "binomial"},
+    "halving_doubling": {"scatter": "binomial", "gather": "binomial"},
+    "in_network": {"scatter": "direct", "gather": "direct"},
+}
+_OUTER: dict[str, tuple[str, ...]] = {
+    "all_reduce": ("ring", "halving_doubling", "nhr", "one_shot", "two_shot"),
+    "all_gather": ("ring", "halving_doubling", "nhr", "direct"),
+    "reduce_scatter": ("ring", "halving_doubling", "nhr", "direct"),
+    "all_to_all": ("direct", "pairwise"),
+    "broadcast": ("ring", "nhr", "two_shot", "binomial"),
+    "reduce": ("ring", "nhr", "two_shot", "binomial"),
+}
+
+
+def _hierarchical(collective: str) -> Iterator[Candidate]:
+    for inner, exceptions in _INNER.items():
+        for outer in _OUTER.get(collective, ()):
+            wanted = [
+                (outer if stage.part == "outer" else exceptions.get(stage.collective, inner), stage)
+                for stage in stages(collective)
+            ]
+            if all((name, stage.collective) in _FLAT for name, stage in wanted):
+                phases = tuple((stage, _FLAT[name, stage.collective]) for name, stage in wanted)
+                yield Candidate(f"hierarchical({inner}, {outer})", collective, phases)
+
+
+def _all_candidates(collective: str) -> tuple[Candidate, ...]:
+    whole = Stage(collective, "all")
+    flat = (Candidate(a.name, collective, ((whole, a),)) for a in ALGORITHMS if a.collective == collective)
+    return (*flat, *_hierarchical(collective))
+
+
+#: by position in COLLECTIVES: flat algorithms in table order, then the hierarchical ones
+CANDIDATES: tuple[tuple[Candidate, ...], ...] = tuple(_all_candidates(name) for name in COLLECTIVES)
