@@ -26,6 +26,40 @@ SEEDS = {
 pb: Any = chakra_pb2
 
 
+def messages_of(data: bytes) -> list[bytes]:
+    """The messages of a whole file, each with its length before it."""
+    out, at = [], 0
+    while at < len(data):
+        end, size, shift = at, 0, 0
+        while True:
+            size |= (data[end] & 0x7F) << shift
+            shift, end = shift + 7, end + 1
+            if data[end - 1] < 0x80:
+                break
+        out.append(data[at : end + size])
+        at = end + size
+    return out
+
+
+def changed(messages: list[bytes], rng: random.Random) -> bytes:
+    """A few changes that keep most messages whole: numbers overwritten in place, messages dropped, doubled, moved."""
+    out = list(messages)
+    for _ in range(rng.choice([1, 2, 4])):
+        at = rng.randrange(len(out))
+        edit = rng.randrange(5)
+        if edit == 0 and len(out) > 1:
+            del out[at]
+        elif edit == 1:
+            out.insert(rng.randrange(len(out)), out[at])
+        elif edit == 2:
+            out.insert(rng.randrange(len(out)), out.pop(at))
+        elif len(out[at]) > 2:
+            message = bytearray(out[at])
+            message[rng.randrange(2, len(message))] = rng.choice([0, 1, 2, 7, 9, 127, rng.randrange(256)])
+            out[at] = bytes(message)
+    return b"".join(out)
+
+
 def mutated(data: bytes, rng: random.Random) -> bytes:
     """A few edits: flipped, inserted, deleted, repeated and overwritten bytes, or a cut."""
     out = bytearray(data)
@@ -49,12 +83,15 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mutations_are_read_or_refused(tmp_path: Path, seed: str) -> None:
-    data = SEEDS[seed].read_bytes()[:6000]
+    messages = messages_of(SEEDS[seed].read_bytes())
+    if seed == "ring":
+        messages = messages[1:]  # its metadata embeds 20 kB of XML, most changes would land there
+    data = b"".join(messages)
     rng = random.Random(seed)
     path = tmp_path / "fuzz.0.et"
     outcomes = {True: 0, False: 0}
     for turn in range(800):
-        mutant = mutated(data, rng)
+        mutant = changed(messages, rng) if turn % 2 else mutated(data, rng)
         path.write_bytes(mutated(gzip.compress(mutant, 1), rng) if turn % 10 == 0 else mutant)
         try:
             programs(read_job(path), ranks=8)
@@ -62,7 +99,7 @@ def test_mutations_are_read_or_refused(tmp_path: Path, seed: str) -> None:
         except InputError as error:
             assert str(path) in str(error)
             outcomes[False] += 1
-    assert outcomes[False] > 50
+    assert min(outcomes.values()) > 50, outcomes  # both ways are really tried
 
 
 def test_random_bytes_and_cuts_are_refused(tmp_path: Path) -> None:
@@ -140,11 +177,7 @@ def test_file_order_changes_nothing(tmp_path: Path) -> None:
         one, two = tmp_path / "a.0.et", tmp_path / "b.0.et"
         deps = random_trace(random.Random(seed), one)
         file = read_chakra(one)
-        data, messages, at = one.read_bytes(), [], 0
-        while at < len(data):
-            size, used = (data[at], 1) if data[at] < 128 else (data[at] & 127 | data[at + 1] << 7, 2)
-            messages.append(data[at : at + used + size])
-            at += used + size
+        messages = messages_of(one.read_bytes())
         two.write_bytes(b"".join(messages[::-1]))
         assert len(messages) == len(file) == len(deps)
         a, b = load_trace(one).ops, load_trace(two).ops

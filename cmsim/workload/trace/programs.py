@@ -52,7 +52,7 @@ _COLLECTIVES = {
 }
 _SUBSTITUTED = {"GATHER": "all_gather", "SCATTER": "reduce_scatter", "REDUCE_SCATTER_BLOCK": "reduce_scatter"}
 
-#: (communicator, ranks), or ("", (source, destination), tag) for a channel
+#: (communicator, ranks), no ranks meaning all of them; or ("", (source, destination), tag) for a channel
 Key = tuple[Any, ...]
 
 
@@ -196,16 +196,15 @@ def _group(
     unknown: Mapping[str, tuple[int, ...]],
     notes: _Notes,
 ) -> Key:
-    everyone = tuple(range(size))
     if not name:
-        return "", everyone
+        return "", ()
     members = _defined(job, file, name)
     if members is None:
         members = unknown[name]
         members = () if len(members) == len(job.files) else members
         notes.say(f"communicator '{name}' is not defined; read as {'all ranks' if not members else 'all its users'}")
-    if not members:
-        return name, everyone
+    if not members or len(members) == size == members[-1] + 1:
+        return name, ()
     if members[-1] >= size:
         raise bad(file.path, f"communicator '{name}' has rank {members[-1]}, the job has {size} ranks; give ranks=")
     if rank not in members:
@@ -242,7 +241,7 @@ def _check(job: ChakraJob, slots: dict[int, list[Key]], ops: Sequence[_Lowered])
                 meets.setdefault(key, []).append((rank, names))
     for key, users in meets.items():
         name = f"communicator '{key[0]}'" if key[0] else "the communicator of all ranks"
-        absent = set(key[1]) - {rank for rank, _ in users}
+        absent = set(key[1] or slots) - {rank for rank, _ in users}
         if absent:
             raise bad(job.source, f"{name}: rank {users[0][0]} waits for rank {min(absent)}, which never joins")
         for rank, names in users[1:]:
@@ -306,7 +305,7 @@ def _lower(
     slot = {row: slots[key] for row, key in keys.items()}
     streams = _streams(file, kind.tolist(), slot)
     after = needed_deps(file, order, streams)
-    size_B = _sizes(file, kind, keys)
+    size_B = _sizes(file, kind, keys, size)
     recorded_s = _recorded(file, kind, notes)
     flops = np.where(kind == COMPUTE, file.num_ops, 0.0)
     ops = [
@@ -357,13 +356,13 @@ def _comm_type(file: ChakraFile, row: int) -> int:
     return max(int(file.comm_type[row]), 0)
 
 
-def _sizes(file: ChakraFile, kind: Ints, keys: Mapping[int, Key]) -> Floats:
+def _sizes(file: ChakraFile, kind: Ints, keys: Mapping[int, Key], size: int) -> Floats:
     """Bytes of each op; collectives as nccl-tests counts them (all-gather: the whole gathered array). [B]"""
     size_B = np.where(kind == COMPUTE, file.tensor_size_B, 0.0)
     for row, key in keys.items():
         given_B = float(np.nan_to_num(file.comm_size_B[row]))
         if kind[row] == COLLECTIVE and _COLLECTIVES[COMM_TYPES[_comm_type(file, row)]][1]:
-            given_B *= len(key[1])
+            given_B *= len(key[1]) or size
         size_B[row] = given_B
     return size_B
 
