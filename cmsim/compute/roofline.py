@@ -56,11 +56,15 @@ COMPUTE_BOUND, MEMORY_BOUND, OVERHEAD_BOUND = range(3)
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What a kernel class reaches: shares of peak rate and of peak bandwidth (0, 1], fixed device time [s]."""
+    """What a kernel class reaches: shares of peak rate and of peak bandwidth (0, 1], fixed device time [s].
+
+    compute_by_precision: the share of the peak rate in precisions where it is not ``compute``
+    """
 
     compute: float
     memory: float
     overhead_s: float = 0.0
+    compute_by_precision: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,24 +147,26 @@ def price(
     present = np.zeros(shape[0], bool)
     present[kernel_id] = True
 
-    efficiency = np.ones((shape[0], 2))
+    memory = np.ones(shape[0])
     overhead_s = np.zeros(shape[0])
-    peak = np.ones(shape)
+    reachable = np.ones(shape)
     problems: list[Problem] = []
     for i in np.flatnonzero(present[:-1]).tolist():
         try:
             reached = _efficiency(kernels[i], rates)
-            efficiency[i] = reached.compute, reached.memory
+            memory[i] = reached.memory
             overhead_s[i] = reached.overhead_s
             for j in np.flatnonzero(used[i]).tolist():
-                peak[i, j] = _engine_FLOPps(kernels[i], precisions[j] if j < len(precisions) else "", rates)
+                precision = precisions[j] if j < len(precisions) else ""
+                share = reached.compute_by_precision.get(precision, reached.compute)
+                reachable[i, j] = _engine_FLOPps(kernels[i], precision, rates) * share
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
 
-    compute_s = flops / (peak[kernel_id, precision_id] * efficiency[kernel_id, 0] * cores)
-    memory_s = bytes_B / (rates.memory_Bps * efficiency[kernel_id, 1])
+    compute_s = flops / (reachable[kernel_id, precision_id] * cores)
+    memory_s = bytes_B / (rates.memory_Bps * memory[kernel_id])
     work_s = np.maximum(compute_s, memory_s)
     fixed_s = overhead_s[kernel_id]
     bound = np.where(compute_s >= memory_s, COMPUTE_BOUND, MEMORY_BOUND)

@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 PORT, NIC, UPLINK, LEAF = "port", "nic", "uplink", "leaf"
 DIRECTIONS = ("out", "in")
 
+HOST_BOUND = compute.BOUNDS.index("host")
+
 
 @dataclass(frozen=True)
 class Perturbation:
@@ -84,7 +86,7 @@ class Plan:
     """Everything the engine needs, and what results need to explain it.
 
     hold_ps   device time of each op row at factor 1, shape (rows,); per class it is multiplied by its factor
-    bound     per op row: what binds a kernel (cmsim.compute.BOUNDS), shape (rows,)
+    bound     per op row: what binds a kernel (code into ``compute.BOUNDS``), -1 for communication, shape (rows,)
     call      per class and op row of its program: index into ``calls``, -1 for compute, list of (rows,) arrays
     """
 
@@ -154,9 +156,10 @@ def rates(system: System) -> compute.Rates:
         vector_FLOPps=system.rank_vector_FLOPps,
         memory_Bps=system.rank_memory_Bps,
         efficiency={
-            name: compute.Efficiency(k.compute, k.memory, k.overhead_us * US + gap_s)
+            name: compute.Efficiency(k.compute, k.memory, k.overhead_us * US + gap_s, dict(k.compute_by_precision))
             for name, k in system.stack.kernels.items()
         },
+        name=f"{system.accelerator.name} with {system.stack.name}",
     )
 
 
@@ -184,17 +187,17 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
         issued = host.op_us * US
         slow = is_compute & (seconds < issued)
         seconds[slow] = issued
-        bound[slow] = compute.BOUNDS.index("host")
+        bound[slow] = HOST_BOUND
     recorded = ~np.isnan(ops.recorded_s)
     if options.recorded != "modelled":
         matrix, memory = options.recorded_scale if options.recorded == "scaled" else (1.0, 1.0)
-        on_matrix = np.array([compute.KERNELS[name].matrix for name in ops.kernels] + [False])[ops.kernel]
+        on_matrix = np.array([name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False])[ops.kernel]
         scale = np.where(on_matrix, matrix, memory)
         use = recorded & is_compute
         seconds[use] = ops.recorded_s[use] * scale[use]
     use = recorded & (ops.kind == HOST)
     seconds[use] = ops.recorded_s[use]
-    bound[ops.kind == HOST] = compute.BOUNDS.index("host")
+    bound[ops.kind == HOST] = HOST_BOUND
     return seconds, bound
 
 
@@ -348,7 +351,8 @@ def _calls(
         collective = COLLECTIVES[code]
         which = np.flatnonzero(codes == code)
         size, node, domain, leaf = layout[:, group_class[which]]
-        rows = Rows(codes[which], size_B[which], size, node, domain, leaf)
+        # a leaf smaller than a domain sees the same traffic leave as the domain does
+        rows = Rows(codes[which], size_B[which], size, node, domain, np.maximum(leaf, domain))
         wire = link(system, wires, collective)
         forced = options.algorithm if collective not in ("send_recv", "barrier", "dispatch", "combine") else "best"
         choice = choose(rows, wire, algorithm=forced)

@@ -347,9 +347,21 @@ def _kinds(file: ChakraFile, notes: _Notes) -> Ints:
         notes.count(f"{name} collectives replayed as {ours}", found)
     notes.count("collectives over some network dimensions (involved_dim) read as over all", file.partial_dims)
     notes.count("dependencies on nodes that are not in the file dropped", file.missing_deps)
+    if (kind == COLLECTIVE).any() and host.any() and not _device_edges(file, kind):
+        notes.say(
+            "no dependency joins kernels and collectives: they are ordered by their launches on the host only, "
+            "so a replay overlaps them more than the real run could"
+        )
     if file.call_tree:
         notes.count("ctrl_deps not used as order: they are the profiler's call tree", file.ctrl_deps)
     return kind.astype(np.int64)
+
+
+def _device_edges(file: ChakraFile, kind: Ints) -> bool:
+    """Whether any kernel waits for a collective or the other way round."""
+    here = np.repeat(kind, np.diff(file.dep_ptr))
+    there = kind[file.dep_idx]
+    return bool((((here == COMPUTE) & (there == COLLECTIVE)) | ((here == COLLECTIVE) & (there == COMPUTE))).any())
 
 
 def _comm_type(file: ChakraFile, row: int) -> int:

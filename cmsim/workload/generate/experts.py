@@ -1,0 +1,149 @@
+"""A layer's experts spread over an expert-parallel group: how many tokens arrive where, and what crosses the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cmsim.errors import InfeasibleError, InputError, Problem
+from cmsim.hardware import System
+from cmsim.scenario.schema import Balance, ParallelSpec
+from cmsim.workload import moe
+from cmsim.workload.generate import layers
+from cmsim.workload.generate.chain import Comm, Piece
+from cmsim.workload.model import ModelSpec
+
+
+@dataclass(frozen=True)
+class Experts:
+    """One rank's part of the expert layer.
+
+    ranks             expert-parallel size
+    experts_per_rank  slots on a rank (routed, redundant, and shared ones where those have slots)
+    shared_in_slots   the shared expert is reached by dispatch, not computed by every rank
+    tokens            tokens a rank routes at once
+    copies            messages of one token, each to one expert
+    wire_copies       messages of one token that cross the wire: fewer where ranks or domains are sent only one copy
+    imbalance         busiest rank's load over the mean
+    dispatch_B, combine_B   bytes of one message
+    """
+
+    ranks: int
+    experts_per_rank: float
+    shared_in_slots: bool
+    tokens: float
+    copies: float
+    wire_copies: float
+    imbalance: float
+    dispatch_B: float
+    combine_B: float
+    notes: tuple[str, ...] = ()
+
+    def at(self, share: float) -> Experts:
+        """The same experts with a share of the tokens."""
+        return replace(self, tokens=self.tokens * share)
+
+    def pieces(
+        self,
+        model: ModelSpec,
+        form: layers.Formats,
+        *,
+        slot: str,
+        routing: tuple[str, float] = ("compute", 1.0),
+        working: tuple[str, float] = ("compute", 1.0),
+    ) -> list[Piece]:
+        """Norm and router, dispatch, experts, combine; streams and core shares of the two kinds of work.
+
+        The shared expert, where every rank has it, is computed while tokens travel.
+        """
+        arriving = self.tokens * self.copies * self.imbalance
+        active = float(
+            moe.experts_touched(self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=self.tokens * self.ranks)
+        )
+        local = [] if self.shared_in_slots or not model.shared_experts else layers.dense_ffn(
+            model, self.tokens, 1, form, width=model.shared_experts * model.expert_ffn, name="shared expert"
+        )  # fmt: skip
+        before = [*layers.ffn_norm(model, self.tokens, form), *layers.router(model, self.tokens)]
+        work = layers.experts(model, arriving, active, form)
+        total = layers.combine_sum(model, self.tokens, self.copies, form)
+        if self.ranks == 1:
+            return [Piece([*before, *local], None, *routing), Piece([*work, *total], None, *working)]
+        wire = self.tokens * self.wire_copies * self.imbalance
+        out = Comm("dispatch", "dispatch", wire * self.dispatch_B, slot)
+        back = Comm("combine", "combine", wire * self.combine_B, slot)
+        return [
+            Piece([*before, *local], out, *routing),
+            Piece(work, back, *working),
+            Piece(total, None, *routing),
+        ]
+
+
+def plan_experts(
+    model: ModelSpec,
+    parallel: ParallelSpec,
+    balance: Balance,
+    *,
+    ranks: int,
+    tokens_per_rank: float,
+    system: System,
+    message_B: float,
+    once_per_domain: bool,
+) -> Experts:
+    """Spread a model's experts over ``parallel.ep`` of ``ranks``.
+
+    tokens_per_rank   tokens one rank routes at once
+    message_B         bytes of one element of a dispatched token
+    once_per_domain   bulk kernels send one copy of a token to each destination rank, and one to each other domain,
+                      which fans it out (DeepEP's normal mode); latency kernels send every copy
+    """
+    slots = parallel.expert_slots
+    try:
+        places = moe.place_experts(
+            ranks, routed=model.experts, top_k=model.top_k, shared_experts=model.shared_experts, ep=parallel.ep,
+            shared=slots.shared, redundant=slots.redundant,
+        )  # fmt: skip
+    except InfeasibleError as error:
+        raise InputError(Problem(str(error), key="parallel.ep")) from None
+    size = places.ep
+    in_slots = places.shared > 0
+    copies = model.top_k + (model.shared_experts if in_slots else 0)
+    wire = float(copies)
+    notes = []
+    if once_per_domain and size > 1:
+        wire = moe.distinct_ranks(model.experts, model.top_k, size) + (copies - model.top_k)
+        per_domain = system.spec.accelerators * system.ranks_per_package
+        if size > per_domain:
+            domains = -(-size // per_domain)
+            limit = model.topk_groups if model.expert_groups > model.topk_groups else domains
+            wire = moe.distinct_ranks(model.experts, model.top_k, domains, limit=limit)
+            notes.append(f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it")
+    imbalance = _imbalance(model, balance, places, tokens_per_rank)
+    if imbalance > 1:
+        notes.append(f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace of all")
+    stack = system.stack
+    return Experts(
+        ranks=size,
+        experts_per_rank=float(places.per_rank),
+        shared_in_slots=in_slots,
+        tokens=tokens_per_rank,
+        copies=float(copies),
+        wire_copies=wire,
+        imbalance=imbalance,
+        dispatch_B=model.hidden * message_B + (stack.dispatch.scale_bytes_per_token if message_B < 2 else 0.0),
+        combine_B=model.hidden * 2.0 + stack.combine.scale_bytes_per_token,
+        notes=tuple(notes),
+    )
+
+
+def _imbalance(model: ModelSpec, balance: Balance, places: moe.ExpertSlots, tokens_per_rank: float) -> float:
+    """Busiest rank over the mean: what popularity leaves after copies are placed, and the scatter of random draws."""
+    if balance.model == "balanced" or places.ep == 1:
+        return 1.0
+    skew = 1.0
+    if balance.model == "zipf":
+        shares = moe.zipf_shares(model.experts, balance.zipf_exponent)
+        slots = moe.slot_shares(shares, moe.replicas(shares, places.redundant))
+        skew = moe.rank_imbalance(slots, places.ep, placement="packed") if len(slots) % places.ep == 0 else float(
+            slots.max() * len(slots)
+        )  # fmt: skip
+    mean = tokens_per_rank * model.top_k
+    return skew * float(moe.multinomial_imbalance(mean, places.ep))

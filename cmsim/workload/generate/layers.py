@@ -1,0 +1,245 @@
+"""The kernels and messages of one transformer layer on one rank, forward and backward.
+
+Everything is counted for the busiest rank of a group: heads and columns split over ``tp``, tokens that arrive at
+its experts times the imbalance of routing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cmsim import compute
+from cmsim.compute import Work
+from cmsim.scenario.schema import PrecisionSpec
+from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.workload.generate.chain import Kernel
+from cmsim.workload.model import ModelSpec
+
+#: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
+_WIDTH = BYTES_PER_ELEMENT
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Bytes of one element, and the precision GEMMs multiply in."""
+
+    gemm: str
+    attention: str
+    weight_B: float
+    activation_B: float
+    kv_B: float
+    stream_B: float = 2.0
+
+    @property
+    def quantised(self) -> bool:
+        """Whether activations are narrower than the residual stream, so that they are scaled on the way in."""
+        return self.activation_B < self.stream_B
+
+
+def formats(precision: PrecisionSpec) -> Formats:
+    """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations."""
+    weights, activations = precision.weights, precision.activations
+    return Formats(
+        gemm=activations if _WIDTH[activations] >= _WIDTH[weights] else weights,
+        attention=precision.attention,
+        weight_B=_WIDTH[weights],
+        activation_B=_WIDTH[activations],
+        kv_B=_WIDTH[precision.kv_cache],
+    )
+
+
+def _gemm(name: str, form: Formats, m: float, n: float, k: float, *, out_B: float | None = None) -> Kernel:
+    work = compute.gemm(
+        m, n, k, in_bytes=form.activation_B, weight_bytes=form.weight_B, out_bytes=form.stream_B if out_B is None else out_B
+    )
+    return _kernel(name, "gemm", form.gemm, work)
+
+
+def _kernel(name: str, kernel: str, precision: str, work: Work) -> Kernel:
+    return Kernel(name, kernel, precision, float(work.flops), float(work.bytes_B))
+
+
+def _quantise(name: str, form: Formats, tokens: float, width: float) -> list[Kernel]:
+    if not form.quantised:
+        return []
+    work = compute.quantise(tokens, width, in_bytes=form.stream_B, out_bytes=form.activation_B)
+    return [_kernel(name, "quantise", "", work)]
+
+
+def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
+    """Norm and the projections up to queries, keys and values."""
+    out = [_kernel("attention norm", "norm", "", compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True))]
+    out += _quantise("attention quantise", form, tokens, model.hidden)
+    heads = model.heads / tp
+    if model.attention == "mla":
+        latent = model.kv_lora_rank + model.rope_dim
+        if model.q_lora_rank:
+            out.append(_gemm("q, kv down", form, tokens, model.q_lora_rank + latent, model.hidden))
+            lora = compute.norm(tokens, model.q_lora_rank + model.kv_lora_rank, element_bytes=form.stream_B)
+            out.append(_kernel("latent norm", "norm", "", lora))
+            out += _quantise("latent quantise", form, tokens, model.q_lora_rank)
+            out.append(_gemm("q up", form, tokens, heads * model.head_dim, model.q_lora_rank))
+        else:
+            out.append(_gemm("q, kv down", form, tokens, heads * model.head_dim + latent, model.hidden))
+        rotated, width = heads + 1, model.rope_dim
+    else:
+        kv_heads = max(model.kv_heads / tp, 1.0)
+        columns = heads * model.head_dim + kv_heads * (model.head_dim + model.v_head_dim)
+        out.append(_gemm("q, k, v", form, tokens, columns, model.hidden))
+        rotated, width = heads + kv_heads, model.head_dim
+    if model.rope_dim or model.attention != "mla":
+        work = compute.rope(tokens, rotated, width, element_bytes=form.stream_B)
+        out.append(_kernel("rope", "rope", "", work))
+    return out
+
+
+def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
+    """The output projection."""
+    width = model.heads / tp * model.v_head_dim
+    return [*_quantise("output quantise", form, tokens, width), _gemm("attention out", form, tokens, model.hidden, width)]
+
+
+def core_prefill(
+    model: ModelSpec, sequences: float, queries: float, context: float, tp: int, form: Formats
+) -> list[Kernel]:
+    """The attention core over whole sequences, causal."""
+    element = _WIDTH[form.attention]
+    heads = model.heads / tp
+    if model.attention == "mla":
+        tokens = sequences * context
+        expand = compute.mla_expand(
+            tokens, heads=heads, kv_lora_rank=model.kv_lora_rank, nope_dim=model.nope_dim, d_v=model.v_head_dim,
+            element_bytes=form.stream_B, latent_bytes=form.activation_B, weight_bytes=form.weight_B,
+        )  # fmt: skip
+        # the rotated part of the one shared key is copied beside every head's key
+        copied = Work(0.0, 2 * tokens * heads * model.head_dim * form.stream_B)
+        core = compute.mla_prefill(
+            queries, context, heads=heads, d_qk=model.head_dim, d_v=model.v_head_dim, element_bytes=element, sequences=sequences
+        )
+        return [
+            _kernel("k, v up", "gemm", form.gemm, expand),
+            _kernel("k join", "rope", "", copied),
+            _kernel("attention", "mla_prefill", form.attention, core),
+        ]
+    core = compute.attention_prefill(
+        queries, context, heads=heads, kv_heads=max(model.kv_heads / tp, 1.0), d_qk=model.head_dim, d_v=model.v_head_dim,
+        element_bytes=element, sequences=sequences,
+    )  # fmt: skip
+    return [_kernel("attention", "attention_prefill", form.attention, core)]
+
+
+def core_decode(
+    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats
+) -> list[Kernel]:
+    """The attention core of a decode step over the cache."""
+    element = _WIDTH[form.attention]
+    heads = model.heads / tp
+    tokens = sequences * q_tokens
+    if model.attention == "mla":
+        # queries into the latent space and results out of it: one small GEMM per head, weights read once
+        absorb = compute.grouped_gemm(
+            tokens * heads, model.kv_lora_rank, model.nope_dim, heads, in_bytes=2.0, out_bytes=2.0, weight_bytes=2.0
+        )
+        expand = compute.grouped_gemm(
+            tokens * heads, model.v_head_dim, model.kv_lora_rank, heads, in_bytes=2.0, out_bytes=2.0, weight_bytes=2.0
+        )
+        core = compute.mla_decode(
+            q_tokens, context, heads=heads, kv_lora_rank=model.kv_lora_rank, rope_dim=model.rope_dim,
+            element_bytes=element, kv_bytes=form.kv_B, sequences=sequences,
+        )  # fmt: skip
+        return [
+            _kernel("q absorb", "gemm", form.attention, absorb),
+            _kernel("attention", "mla_decode", form.attention, core),
+            _kernel("v expand", "gemm", form.attention, expand),
+        ]
+    core = compute.attention_decode(
+        q_tokens, context, heads=heads, kv_heads=max(model.kv_heads / tp, 1.0), d_qk=model.head_dim, d_v=model.v_head_dim,
+        element_bytes=element, kv_bytes=form.kv_B, sequences=sequences,
+    )  # fmt: skip
+    return [_kernel("attention", "attention_decode", form.attention, core)]
+
+
+def dense_ffn(model: ModelSpec, tokens: float, tp: int, form: Formats, *, width: float | None = None, name: str = "ffn") -> list[Kernel]:
+    """Norm left out; up (and gate), activation, down."""
+    columns = (model.ffn if width is None else width) / tp
+    fold = 2 if model.gated else 1
+    act = compute.activation(tokens, columns, element_bytes=form.stream_B, gated=model.gated)
+    return [
+        _gemm(f"{name} up", form, tokens, fold * columns, model.hidden),
+        _kernel(f"{name} activation", "activation", "", act),
+        *_quantise(f"{name} quantise", form, tokens, columns),
+        _gemm(f"{name} down", form, tokens, model.hidden, columns),
+    ]
+
+
+def ffn_norm(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
+    """Norm and residual before the second half of a layer."""
+    work = compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True)
+    return [_kernel("ffn norm", "norm", "", work), *_quantise("ffn quantise", form, tokens, model.hidden)]
+
+
+def router(model: ModelSpec, tokens: float) -> list[Kernel]:
+    """Scores and top-k choice, in 16 bits whatever the rest uses."""
+    scores = compute.gemm(tokens, model.experts, model.hidden, in_bytes=2.0, out_bytes=4.0)
+    return [_kernel("router", "gemm", "bf16", scores), _kernel("top-k", "generic", "", Work(0.0, 8.0 * tokens * model.experts))]
+
+
+def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, tp: int = 1) -> list[Kernel]:
+    """The grouped GEMMs of the rank's experts over the tokens that arrive, and their order by expert.
+
+    arriving: (token, expert) pairs at this rank [1]    active: experts of the rank with at least one token [1]
+    """
+    width = model.expert_ffn / tp
+    up = compute.grouped_gemm(
+        arriving, 2 * width, model.hidden, active, in_bytes=form.activation_B, weight_bytes=form.weight_B, out_bytes=form.stream_B
+    )
+    down = compute.grouped_gemm(
+        arriving, model.hidden, width, active, in_bytes=form.activation_B, weight_bytes=form.weight_B, out_bytes=form.stream_B
+    )
+    act = compute.activation(arriving, width, element_bytes=form.stream_B)
+    ordered = Work(0.0, 2 * arriving * model.hidden * form.activation_B)
+    return [
+        _kernel("expert order", "generic", "", ordered),
+        _kernel("expert up", "grouped_gemm", form.gemm, up),
+        _kernel("expert activation", "activation", "", act),
+        *_quantise("expert quantise", form, arriving, width),
+        _kernel("expert down", "grouped_gemm", form.gemm, down),
+    ]
+
+
+def combine_sum(model: ModelSpec, tokens: float, copies: float, form: Formats) -> list[Kernel]:
+    """Weighted sum of the experts' answers for each token."""
+    return [_kernel("expert sum", "generic", "", Work(2.0 * tokens * copies * model.hidden, tokens * (copies + 1) * model.hidden * form.stream_B))]
+
+
+def embedding(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
+    """The token table's rows."""
+    return [_kernel("embedding", "embedding", "", compute.embedding(tokens, model.hidden, weight_bytes=2.0, out_bytes=form.stream_B))]
+
+
+def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool) -> list[Kernel]:
+    """Final norm, the output matrix, and for inference the choice of a token. 16 bits: heads are not quantised."""
+    final = compute.norm(tokens, model.hidden, element_bytes=form.stream_B)
+    logits = compute.gemm(tokens, model.vocab / tp, model.hidden, in_bytes=2.0, out_bytes=4.0 if not sample else 2.0)
+    out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits)]
+    last = compute.sampling(tokens, model.vocab / tp, element_bytes=2.0 if sample else 4.0)
+    return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
+
+
+def backward(kernels: list[Kernel]) -> list[Kernel]:
+    """The backward pass of forward kernels, last first.
+
+    A GEMM becomes two (gradients of input and of weight). A fused attention core recomputes its scores: five
+    products where forward has two, so 2.5 times the work (Dao, arXiv:2307.08691, section 3.1). A memory-bound
+    kernel reads what forward read and wrote, and writes a gradient: 1.5 times the bytes.
+    """
+    out = []
+    for kernel in reversed(kernels):
+        if kernel.kernel in ("gemm", "grouped_gemm"):
+            out.append(kernel._replace(name=f"{kernel.name} dgrad"))
+            out.append(kernel._replace(name=f"{kernel.name} wgrad"))
+        elif kernel.kernel in ("attention_prefill", "mla_prefill"):
+            out.append(kernel._replace(name=f"{kernel.name} backward", flops=2.5 * kernel.flops, bytes_B=2.0 * kernel.bytes_B))
+        else:
+            out.append(kernel._replace(name=f"{kernel.name} backward", flops=2.0 * kernel.flops, bytes_B=1.5 * kernel.bytes_B))
+    return out

@@ -1,0 +1,135 @@
+"""Which rank does what: sizes resolved, and the group of every rank in every dimension.
+
+Ranks are numbered tp fastest, then cp, dp, pp: neighbours in tensor parallelism are neighbours in the machine.
+An expert group is a run of consecutive ranks inside tp x cp x dp of one stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.errors import InputError, Problem
+from cmsim.hardware import System
+from cmsim.scenario.schema import ParallelSpec
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Resolved parallel sizes; ``ranks`` = tp x cp x pp x dp."""
+
+    tp: int
+    cp: int
+    dp: int
+    pp: int
+    ep: int
+
+    @property
+    def ranks(self) -> int:
+        return self.tp * self.cp * self.pp * self.dp
+
+    @property
+    def stage_ranks(self) -> int:
+        return self.tp * self.cp * self.dp
+
+    @property
+    def expert_copies(self) -> int:
+        """Ranks of a stage that hold the same experts."""
+        return self.stage_ranks // self.ep
+
+    @property
+    def stage(self) -> Ints:
+        """Pipeline stage of each rank."""
+        return np.arange(self.ranks) // self.stage_ranks
+
+    def groups(self) -> dict[str, Ints]:
+        """Group of each rank by dimension; -1 where the dimension has one rank."""
+        rank = np.arange(self.ranks)
+        t = rank % self.tp
+        c = rank // self.tp % self.cp
+        inner = rank % self.stage_ranks
+        stage = rank // self.stage_ranks
+        block = self.tp * self.cp
+        none = np.full(self.ranks, -1)
+        expert_group = rank // self.ep
+        out = {
+            "tp": rank // self.tp if self.tp > 1 else none,
+            "cp": (rank // block * self.tp + t) if self.cp > 1 else none,
+            # gradients of what all of cp x dp hold alike
+            "dp": (stage * self.tp + t) if self.cp * self.dp > 1 else none,
+            "ep": expert_group if self.ep > 1 else none,
+            "expert_dp": (stage * self.ep + inner % self.ep) if self.expert_copies > 1 else none,
+        }
+        return _apart(out)
+
+    def channels(self) -> dict[str, Ints]:
+        """Pipeline channels of each rank, both ends: activations forward, gradients backward."""
+        rank = np.arange(self.ranks)
+        up = self.stage_ranks
+        first, last = rank < up, rank >= self.ranks - up
+        return {
+            "next.out": np.where(last, -1, rank),
+            "previous.in": np.where(first, -1, rank - up),
+            "previous.out": np.where(first, -1, self.ranks + rank),
+            "next.in": np.where(last, -1, self.ranks + rank + up),
+        }
+
+
+def _apart(groups: dict[str, Ints]) -> dict[str, Ints]:
+    """Group numbers made distinct between dimensions."""
+    used, out = 0, {}
+    for name, number in groups.items():
+        out[name] = np.where(number >= 0, number + used, -1)
+        used = max(used, int(out[name].max()) + 1)
+    return out
+
+
+def with_channels(layout: Layout) -> dict[str, Ints]:
+    """Groups and pipeline channels in one numbering."""
+    groups = layout.groups()
+    if layout.pp == 1:
+        return groups
+    used = max(int(column.max()) for column in groups.values()) + 1
+    return groups | {name: np.where(n >= 0, n + used, -1) for name, n in layout.channels().items()}
+
+
+def resolve(spec: ParallelSpec, system: System, *, ranks: int | None, experts: int, ep: int | None = None) -> Layout:
+    """Sizes of a layout, ``auto`` filled in. Raises InputError with every size that does not fit.
+
+    ranks: how many to use, default all of the system's    experts: routed experts of the model, 0 for dense
+    ep: expert-parallel size where the caller has resolved ``max``
+    """
+    world = ranks or system.ranks
+    problems = []
+    if world > system.ranks:
+        problems.append(Problem(f"got {world}; {system.name} has {system.ranks} ranks ({system.spec.rank}s)", key="ranks"))
+    inner = spec.tp * spec.cp * spec.pp
+    if spec.dp == "auto":
+        if world % inner:
+            problems.append(
+                Problem(f"tp {spec.tp} x cp {spec.cp} x pp {spec.pp} = {inner} does not divide {world} ranks", key="parallel")
+            )
+        dp = max(world // inner, 1)
+    else:
+        dp = spec.dp
+        if inner * dp > world:
+            problems.append(
+                Problem(f"tp x cp x pp x dp = {inner * dp} is more than the {world} ranks there are", key="parallel")
+            )
+    size = ep if ep is not None else (spec.ep if isinstance(spec.ep, int) else 1)
+    stage = spec.tp * spec.cp * dp
+    if size > 1 and not experts:
+        problems.append(Problem(f"got {size}, but the model has no experts. Allowed: 1.", key="parallel.ep"))
+    elif stage % size:
+        divisors = [d for d in range(1, stage + 1) if stage % d == 0 and d <= max(experts, 1) * 4]
+        near = min(divisors, key=lambda d: abs(d - size))
+        problems.append(
+            Problem(f"got {size}, which does not divide tp x cp x dp = {stage} ranks. Nearest that does: {near}.", key="parallel.ep")
+        )
+    if problems:
+        raise InputError(problems)
+    return Layout(spec.tp, spec.cp, dp, spec.pp, size)

@@ -1,0 +1,419 @@
+"""One optimizer step: 1F1B pipeline, tensor, context, data and expert parallel.
+
+Each stage runs warm-up forwards, then one forward and one backward in turn, then the remaining backwards
+(Narayanan et al., SC'21, arXiv:2104.04473). With ``overlap_experts`` the forward and backward of the steady state
+run interleaved, so that each hides the other's dispatch and combine (as in DualPipe, arXiv:2412.19437); that takes
+one more warm-up forward. Gradients of a layer are reduced as soon as its last backward ends; with
+``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+from cmsim import compute
+from cmsim.errors import InputError, Problem
+from cmsim.hardware import System
+from cmsim.scenario import TrainingSpec
+from cmsim.units import BYTES_PER_ELEMENT, TERA
+from cmsim.workload import memory
+from cmsim.workload.generate import layers
+from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
+from cmsim.workload.generate.experts import Experts, plan_experts
+from cmsim.workload.generate.parallel import Layout, resolve, with_channels
+from cmsim.workload.model import ModelSpec, load_model
+from cmsim.workload.ops import ProgramBuilder, Programs, assemble
+
+
+def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
+    """The step of every rank: one program per pipeline stage."""
+    model = load_model(spec.model, base=base)
+    layout, mixture = _layout(spec, model, system)
+    micro_batches = _micro_batches(spec, layout)
+    stage_layers = _stage_layers(model, layout)
+    notes = list(mixture.notes) if mixture else []
+    if len({len(part) for part in stage_layers}) > 1:
+        counts = ", ".join(str(len(part)) for part in stage_layers)
+        notes.append(f"{model.layers} layers do not divide by {layout.pp} stages: they hold {counts}")
+    form = layers.formats(spec.precision)
+    builders = [
+        _Stage(spec, model, layout, mixture, form, stage, stage_layers[stage], micro_batches).build()
+        for stage in range(layout.pp)
+    ]
+    tokens = float(spec.global_batch * spec.sequence_length)
+    facts = {
+        "tokens_per_step": tokens,
+        "model_flops_per_token": model.training_flops_per_token(spec.sequence_length, causal=True),
+        "hardware_flops_per_token": _hardware_flops(spec, model),
+        # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
+        "peak_FLOPps": system.accelerator.peak_TFLOPps["bf16"] * TERA,
+        "micro_batches": float(micro_batches),
+        "stages": float(layout.pp),
+    }
+    return assemble(
+        builders,
+        program=layout.stage,
+        groups=with_channels(layout),
+        facts=facts,
+        notes=notes,
+        footprint_B=_footprint(spec, model, layout, mixture, stage_layers, micro_batches),
+    )
+
+
+def _layout(spec: TrainingSpec, model: ModelSpec, system: System) -> tuple[Layout, Experts | None]:
+    plain = resolve(spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts)
+    if not model.experts:
+        return resolve(spec.parallel, system, ranks=spec.ranks, experts=0), None
+    tokens = spec.micro_batch * spec.sequence_length / (plain.tp * plain.cp)
+    mixture = plan_experts(
+        model, spec.parallel, spec.balance, ranks=plain.stage_ranks, tokens_per_rank=tokens, system=system,
+        message_B=BYTES_PER_ELEMENT[spec.precision.activations], once_per_domain=True,
+    )  # fmt: skip
+    layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
+    return layout, mixture
+
+
+def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
+    per_step = spec.micro_batch * layout.dp
+    if spec.global_batch % per_step:
+        raise InputError(
+            Problem(
+                f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
+                key="global_batch",
+            )
+        )
+    return spec.global_batch // per_step
+
+
+def _stage_layers(model: ModelSpec, layout: Layout) -> list[range]:
+    """Layers of each stage, in order; where they do not divide, the first and last stages (which also hold the
+    token table and the head) are the smaller ones."""
+    if model.layers < layout.pp:
+        raise InputError(Problem(f"{layout.pp} stages for {model.layers} layers", key="parallel.pp"))
+    base, extra = divmod(model.layers, layout.pp)
+    order = sorted(range(layout.pp), key=lambda s: (s in (0, layout.pp - 1), s))
+    more = set(order[:extra])
+    out, at = [], 0
+    for stage in range(layout.pp):
+        count = base + (stage in more)
+        out.append(range(at, at + count))
+        at += count
+    return out
+
+
+def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
+    """FLOPs per token that are executed, recomputation included."""
+    plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+    if spec.recompute == "full":
+        return plain * 4 / 3
+    return plain
+
+
+class _Stage:
+    """Builds the program of one pipeline stage."""
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        model: ModelSpec,
+        layout: Layout,
+        mixture: Experts | None,
+        form: layers.Formats,
+        stage: int,
+        held: range,
+        micro_batches: int,
+    ):
+        self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
+        self.stage, self.held, self.micro_batches = stage, held, micro_batches
+        self.tokens = spec.micro_batch * spec.sequence_length / layout.cp
+        self.first, self.last = stage == 0, stage == layout.pp - 1
+        self.build_ = ProgramBuilder()
+        per_rank = layout.tp if spec.parallel.sequence_parallel else 1
+        self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
+        self.reduced: list[int] = []
+
+    def build(self) -> ProgramBuilder:
+        overlap = self.spec.overlap_experts and self.mixture is not None and self.mixture.ranks > 1
+        warm_up = min(self.layout.pp - self.stage - 1 + overlap, self.micro_batches)
+        gathered = self._gather_weights()
+        for i in range(warm_up):
+            self._forward(i, gathered)
+        for i in range(warm_up, self.micro_batches):
+            if overlap:
+                self._both(i, i - warm_up, gathered)
+            else:
+                self._forward(i, gathered)
+                self._backward(i - warm_up)
+        for i in range(self.micro_batches - warm_up, self.micro_batches):
+            self._backward(i)
+        self._update()
+        return self.build_
+
+    # one micro-batch through the stage
+
+    def _forward(self, i: int, gathered: Sequence[int]) -> None:
+        (end,) = interleave(self.build_, [self._forward_chain(gathered if i == 0 else ())], after=[self._received("previous.in")])
+        self._send("next.out", end, self.last)
+
+    def _backward(self, i: int) -> None:
+        final = i == self.micro_batches - 1
+        (end,) = interleave(self.build_, [self._backward_chain()], after=[self._received("next.in")])
+        self._send("previous.out", end, self.first)
+        if final:
+            self._reduce(end)
+
+    def _both(self, forward: int, backward: int, gathered: Sequence[int]) -> None:
+        chains = [self._forward_chain(gathered if forward == 0 else ()), self._backward_chain()]
+        arrived = [self._received("previous.in"), self._received("next.in")]
+        ahead, back = interleave(self.build_, chains, after=arrived)
+        self._send("next.out", ahead, self.last)
+        self._send("previous.out", back, self.first)
+        if backward == self.micro_batches - 1:
+            self._reduce(back)
+
+    def _received(self, slot: str) -> list[int]:
+        end = self.first if slot == "previous.in" else self.last
+        if end:
+            return []
+        return [self.build_.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+
+    def _send(self, slot: str, row: int, end: bool) -> None:
+        if not end:
+            self.build_.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+
+    # chains
+
+    def _forward_chain(self, gathered: Sequence[int]) -> list[Piece]:
+        model, form, tp = self.model, self.form, self.layout.tp
+        pieces: list[Piece] = []
+        if self.first:
+            pieces.append(Piece(layers.embedding(model, self.tokens, form)))
+        for number, layer in enumerate(self.held):
+            pieces += self._layer(layer, after=(gathered[number],) if gathered else ())
+        if self.last:
+            pieces.append(Piece(layers.head(model, self.tokens, tp, form, sample=False)))
+        return joined(pieces)
+
+    def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
+        model, form, tp = self.model, self.form, self.layout.tp
+        split = self.tokens / tp if self.spec.parallel.sequence_parallel else self.tokens
+        first, *projections = layers.attention_in(model, self.tokens, tp, form)
+        norm = [_shrunk(first, split / self.tokens)]
+        queries = self.spec.sequence_length / self.layout.cp
+        core = layers.core_prefill(
+            model, self.spec.micro_batch, queries, _causal_context(self.spec.sequence_length, self.layout.cp), tp, form
+        )
+        attention = [*projections, *core, *layers.attention_out(model, self.tokens, tp, form)]
+        pieces = [
+            Piece(norm, self._tp("gather", "all_gather"), after=after),
+            *self._context(),
+            Piece(attention, self._tp("reduce", "reduce_scatter")),
+        ]
+        if self.mixture is None or layer < model.dense_layers:
+            norm = layers.ffn_norm(model, split, form)
+            pieces += [
+                Piece(norm, self._tp("gather", "all_gather")),
+                Piece(layers.dense_ffn(model, self.tokens, tp, form), self._tp("reduce", "reduce_scatter")),
+            ]
+            return pieces
+        return [*pieces, *self.mixture.pieces(model, form, slot="ep")]
+
+    def _context(self) -> list[Piece]:
+        """Context parallel gathers keys and values of the whole sequence."""
+        if self.layout.cp == 1:
+            return []
+        model = self.model
+        if model.attention == "mla":
+            width = model.kv_lora_rank + model.rope_dim
+        else:
+            width = max(model.kv_heads / self.layout.tp, 1) * (model.head_dim + model.v_head_dim)
+        size = self.spec.micro_batch * self.spec.sequence_length * width * self.form.stream_B
+        return [Piece([], Comm("gather keys, values", "all_gather", size, "cp"))]
+
+    def _tp(self, name: str, half: str) -> Comm | None:
+        """The tensor-parallel message at a half-layer's edge: half an all-reduce with sequence parallelism, a whole
+        one on the way out without."""
+        if self.layout.tp == 1:
+            return None
+        size = self.tokens * self.model.hidden * self.form.stream_B
+        if self.spec.parallel.sequence_parallel:
+            return Comm(f"tp {name}", half, size, "tp")
+        return Comm("tp sum", "all_reduce", size, "tp") if half == "reduce_scatter" else None
+
+    def _backward_chain(self) -> list[Piece]:
+        """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored."""
+        forward = self._forward_chain(())
+        again = _recomputed(self.spec.recompute)
+        pieces: list[Piece] = []
+        for number in range(len(forward) - 1, -1, -1):
+            kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
+            before = forward[number - 1].comm if number else None
+            pieces.append(Piece(kernels + layers.backward(forward[number].kernels), _mirrored(before)))
+        # the message after the last forward piece is the first of the backward pass
+        opening = _mirrored(forward[-1].comm)
+        return ([Piece([], opening)] if opening else []) + pieces
+
+    # weights, gradients, optimizer
+
+    def _gather_weights(self) -> list[int]:
+        """With ZeRO and overlap the step opens with the gathering of updated weights, layer by layer."""
+        if not self.spec.overlap_data_parallel or self.spec.zero_stage == 0 or self.layout.dp * self.layout.cp == 1:
+            return []
+        rows = []
+        for layer in self.held:
+            row = -1
+            for size, slot in self._layer_parameters(layer):
+                weight_B = size * max(self.form.weight_B, 1.0)
+                row = self.build_.collective("gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot)
+            if row >= 0:
+                rows.append(row)
+        return rows if len(rows) == len(self.held) else []
+
+    def _reduce(self, row: int) -> None:
+        """Gradients, last layer first. The first ones can start while the last backward still runs; with one
+        bucket per layer we let all but the final bucket start with the pass that precedes it."""
+        collective = "reduce_scatter" if self.spec.zero_stage else "all_reduce"
+        grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        for layer in reversed(self.held):
+            for size, slot in self._layer_parameters(layer):
+                early = self.spec.overlap_data_parallel and layer != self.held[0]
+                ready = self._layer_done(row, layer) if early else row
+                self.reduced.append(
+                    self.build_.collective(
+                        "reduce gradients", stream="dp", collective=collective, size_B=size * grad_B, slot=slot, after=[ready]
+                    )
+                )
+
+    def _layer_done(self, row: int, layer: int) -> int:
+        """Row of the last backward pass at which a layer's gradients are whole: rows are spread evenly over layers."""
+        chain_rows = sum(len(piece.kernels) + (piece.comm is not None) for piece in self._backward_chain())
+        share = (layer - self.held[0]) / len(self.held)
+        return max(row - int(chain_rows * share), 0)
+
+    def _layer_parameters(self, layer: int) -> list[tuple[float, str]]:
+        """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
+        shared, routed = _layer_parameters(self.model, self.layout, layer, self.mixture)
+        out = []
+        if self.layout.dp * self.layout.cp > 1 and shared:
+            out.append((shared, "dp"))
+        if self.layout.expert_copies > 1 and routed:
+            out.append((routed, "expert_dp"))
+        return out
+
+    def _update(self) -> None:
+        held = _stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
+        own = held / (self.layout.dp * self.layout.cp if self.spec.zero_stage else 1)
+        work = compute.optimizer(
+            own, weight_bytes=self.form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        )
+        after = self.reduced[-1:]
+        row = self.build_.compute(
+            "optimizer", stream="compute", kernel="optimizer", flops=float(work.flops), bytes_B=float(work.bytes_B), after=after
+        )
+        if self.spec.zero_stage and not self.spec.overlap_data_parallel:
+            for layer in self.held:
+                for size, slot in self._layer_parameters(layer):
+                    self.build_.collective(
+                        "gather weights", stream="dp", collective="all_gather", size_B=size * self.form.weight_B, slot=slot,
+                        after=[row],
+                    )  # fmt: skip
+
+
+def _shrunk(kernel: Kernel, share: float) -> Kernel:
+    return kernel._replace(flops=kernel.flops * share, bytes_B=kernel.bytes_B * share)
+
+
+def _causal_context(sequence: int, cp: int) -> float:
+    """Context that gives a rank its mean share of causal pairs: with zigzag chunks every rank has s^2 / (2 cp)."""
+    return sequence / 2 + sequence / (2 * cp) if cp > 1 else float(sequence)
+
+
+def _mirrored(comm: Comm | None) -> Comm | None:
+    """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
+    if comm is None:
+        return None
+    other = {"all_gather": "reduce_scatter", "reduce_scatter": "all_gather", "dispatch": "combine", "combine": "dispatch"}
+    return comm._replace(name=f"{comm.name} backward", collective=other.get(comm.collective, comm.collective))
+
+
+def _recomputed(recompute: str) -> Callable[[Kernel], bool]:
+    """Which forward kernels run again in the backward pass."""
+    if recompute == "full":
+        return lambda kernel: kernel.kernel != "embedding"
+    if recompute == "selective":
+        # cheap to compute, large to keep: norms, activations, and the up-projections of latents
+        return lambda kernel: kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
+    return lambda kernel: False
+
+
+def _layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Experts | None) -> tuple[float, float]:
+    """Parameters of one rank in one layer: those all data-parallel ranks hold alike, and its routed experts'."""
+    shared = model.attention_parameters / layout.tp
+    if mixture is None or layer < model.dense_layers:
+        return shared + model.dense_ffn_parameters / layout.tp, 0.0
+    shared += model.router_parameters + model.shared_experts * model.expert_parameters
+    return shared, mixture.experts_per_rank * model.expert_parameters
+
+
+def _stage_parameters(model: ModelSpec, layout: Layout, held: range, mixture: Experts | None, stage: int) -> float:
+    """Parameters of one rank of a stage."""
+    total = sum(sum(_layer_parameters(model, layout, layer, mixture)) for layer in held)
+    if stage == 0:
+        total += model.embedding_parameters / layout.tp
+    if stage == layout.pp - 1:
+        total += model.head_parameters / layout.tp
+    return total
+
+
+def _footprint(
+    spec: TrainingSpec,
+    model: ModelSpec,
+    layout: Layout,
+    mixture: Experts | None,
+    stage_layers: list[range],
+    micro_batches: int,
+) -> dict[str, list[float]]:
+    states, activations = [], []
+    for stage, held in enumerate(stage_layers):
+        shared = sum(_layer_parameters(model, layout, layer, mixture)[0] for layer in held)
+        routed = sum(_layer_parameters(model, layout, layer, mixture)[1] for layer in held)
+        shared = _stage_parameters(model, layout, held, mixture, stage) - routed
+        gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
+        states.append(
+            sum(
+                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B)) * count
+                for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
+            )
+        )
+        in_flight = memory.microbatches_in_flight("1f1b", stage=stage, stages=layout.pp, microbatches=micro_batches)
+        sequence = spec.sequence_length / layout.cp
+        kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
+        logits = memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
+        activations.append(in_flight * kept + float(logits))
+    return {"weights, gradients, optimizer": states, "activations": activations}
+
+
+
+
+def _kept_B(
+    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, sequence: float
+) -> float:
+    """Activations one layer keeps for its backward pass; attention is fused, so scores are never stored. [B]"""
+    dense = mixture is None or layer < model.dense_layers
+    return float(
+        memory.activation_B(
+            sequence,
+            spec.micro_batch,
+            model.hidden,
+            ffn=model.ffn if dense else model.expert_ffn,
+            heads=model.heads,
+            gated=model.gated,
+            tp=layout.tp,
+            sequence_parallel=spec.parallel.sequence_parallel,
+            recompute=spec.recompute,
+            scores_stored=False,
+            ffn_copies=1.0 if dense or mixture is None else model.top_k * mixture.imbalance + model.shared_experts,
+        )
+    )
