@@ -117,6 +117,7 @@ def test_resnet50_host_and_device_time_and_replayed_copies() -> None:
     assert any(note.startswith("1 of 8 ranks have a file (0); the other 7 run copies") for note in got.notes)
     assert "157 kernels and host ops of unknown length (duration 0, no FLOPs or bytes) take no time" in got.notes
     assert "14 communication nodes of the host replayed as host work" in got.notes
+    assert any(note.startswith("no dependency joins kernels and collectives") for note in got.notes)
     assert completes(got)
 
 
