@@ -236,10 +236,13 @@ def _cannot(algorithm: str, rows: Rows, row: int) -> InputError:
     named = [c for c in group if algorithm in (c.name, _family(c))]
     if not named:
         why = f"is no algorithm for {collective}. {did_you_mean(algorithm, {c.name for c in group}, limit=len(group))}"
-    elif any(a.in_network for c in named for _, a in c.phases):
+    elif all(any(a.in_network for _, a in c.phases) for c in named):
         why = f"needs switches that reduce, between all ranks it works on: {ranks} ranks, {in_domain} in a domain."
     elif len(named[0].phases) > 1:
-        why = f"needs equal blocks of more than one rank: {ranks} ranks, {in_node} in a node, {in_domain} in a domain."
+        why = (
+            "needs equal blocks of more than one rank, of sizes that its parts are defined for: "
+            f"{ranks} ranks, {in_node} in a node, {in_domain} in a domain."
+        )
     else:
         why = f"is not defined for {ranks} ranks: it needs a power of two."
     return InputError(Problem(f"{algorithm!r} {why}", key=f"row {row}: {collective}"))
