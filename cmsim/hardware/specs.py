@@ -96,8 +96,8 @@ class HostTuning(Spec):
     graph_us: NonNegativeFloat = Field(description="host time to launch one captured graph, once per step")
 
 
-class OverlapTuning(Spec):
-    """How two micro-batches share a die when one computes while the other communicates."""
+class Sharing(Spec):
+    """How two micro-batches share a rank when one computes while the other communicates."""
 
     mode: Literal["interleave", "split"] = Field(
         description="interleave: one compute stream takes turns; split: attention and experts own a share of the cores"
@@ -107,6 +107,13 @@ class OverlapTuning(Spec):
     communication_cores: float = Field(
         default=0.0, ge=0, lt=1, description="interleave: share of the cores that overlapped communication takes"
     )
+
+
+class OverlapTuning(Spec):
+    """Sharing by kind of work: decode sends small messages, prefill and training send bulk."""
+
+    decode: Sharing
+    bulk: Sharing
 
 
 class StackSpec(Spec):

@@ -53,9 +53,11 @@ class ParallelSpec(Spec):
 class Balance(Spec):
     """How unevenly tokens reach experts. The busiest rank sets the pace."""
 
-    model: Literal["balanced", "multinomial", "zipf"] = Field(
-        default="multinomial", description="balanced: ideal; multinomial: random uniform routing; zipf: skewed popularity"
+    model: Literal["balanced", "multinomial", "zipf", "measured"] = Field(
+        default="multinomial",
+        description="balanced: ideal; multinomial: random uniform routing; zipf: skewed popularity; measured: as given",
     )
+    imbalance: Annotated[float, Field(ge=1)] = Field(default=1.0, description="measured: busiest rank's load over the mean")
     zipf_exponent: NonNegativeFloat = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
 
 
@@ -102,7 +104,6 @@ class TraceSpec(_Workload):
         default="recorded", description="recorded: times as they are; scaled: by the roofline ratio of the accelerators"
     )
     recorded_on: str | None = Field(default=None, description="scaled: the accelerator the trace was taken on")
-    host_ops: bool = Field(default=False, description="replay host ops too; else only device ops and what orders them")
 
 
 class TrainingSpec(_ModelWorkload):

@@ -138,6 +138,8 @@ def _imbalance(model: ModelSpec, balance: Balance, places: moe.ExpertSlots, toke
     """Busiest rank over the mean: what popularity leaves after copies are placed, and the scatter of random draws."""
     if balance.model == "balanced" or places.ep == 1:
         return 1.0
+    if balance.model == "measured":
+        return balance.imbalance
     skew = 1.0
     if balance.model == "zipf":
         shares = moe.zipf_shares(model.experts, balance.zipf_exponent)

@@ -134,7 +134,7 @@ class _Step:
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.core, self.per_sequence = core, tokens_per_sequence
         self.tp = _heads_tp(layout, spec)
-        overlap = system.stack.overlap
+        overlap = system.stack.overlap.decode if spec.kind == "decode" else system.stack.overlap.bulk
         split = overlap.mode == "split" and spec.microbatches > 1 and mixture is not None
         self.attention = ("attention", overlap.attention_cores) if split else ("compute", 1.0)
         self.expert = ("experts", overlap.expert_cores) if split else ("compute", 1.0)

@@ -39,7 +39,10 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         notes.append(f"{model.layers} layers do not divide by {layout.pp} stages: they hold {counts}")
     form = layers.formats(spec.precision)
     builders = [
-        _Stage(spec, model, layout, mixture, form, stage, stage_layers[stage], micro_batches).build()
+        _Stage(
+            spec, model, layout, mixture, form, stage, stage_layers[stage], micro_batches,
+            system.stack.overlap.bulk.communication_cores,
+        ).build()  # fmt: skip
         for stage in range(layout.pp)
     ]
     tokens = float(spec.global_batch * spec.sequence_length)
@@ -124,6 +127,7 @@ class _Stage:
         stage: int,
         held: range,
         micro_batches: int,
+        communication_cores: float,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.stage, self.held, self.micro_batches = stage, held, micro_batches
@@ -133,15 +137,17 @@ class _Stage:
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
+        self.overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
+        # kernels that move tokens take cores from those that compute beside them
+        self.cores = 1.0 - communication_cores if self.overlap else 1.0
 
     def build(self) -> ProgramBuilder:
-        overlap = self.spec.overlap_experts and self.mixture is not None and self.mixture.ranks > 1
-        warm_up = min(self.layout.pp - self.stage - 1 + overlap, self.micro_batches)
+        warm_up = min(self.layout.pp - self.stage - 1 + self.overlap, self.micro_batches)
         gathered = self._gather_weights()
         for i in range(warm_up):
             self._forward(i, gathered)
         for i in range(warm_up, self.micro_batches):
-            if overlap:
+            if self.overlap:
                 self._both(i, i - warm_up, gathered)
             else:
                 self._forward(i, gathered)
@@ -166,6 +172,8 @@ class _Stage:
 
     def _both(self, forward: int, backward: int, gathered: Sequence[int]) -> None:
         chains = [self._forward_chain(gathered if forward == 0 else ()), self._backward_chain()]
+        for piece in (*chains[0], *chains[1]):
+            piece.cores = self.cores
         arrived = [self._received("previous.in"), self._received("next.in")]
         ahead, back = interleave(self.build_, chains, after=arrived)
         self._send("next.out", ahead, self.last)
@@ -401,19 +409,26 @@ def _kept_B(
     spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, sequence: float
 ) -> float:
     """Activations one layer keeps for its backward pass; attention is fused, so scores are never stored. [B]"""
-    dense = mixture is None or layer < model.dense_layers
-    return float(
-        memory.activation_B(
-            sequence,
-            spec.micro_batch,
-            model.hidden,
-            ffn=model.ffn if dense else model.expert_ffn,
-            heads=model.heads,
-            gated=model.gated,
-            tp=layout.tp,
-            sequence_parallel=spec.parallel.sequence_parallel,
-            recompute=spec.recompute,
-            scores_stored=False,
-            ffn_copies=1.0 if dense or mixture is None else model.top_k * mixture.imbalance + model.shared_experts,
-        )
+    routed = mixture is not None and layer >= model.dense_layers
+    dense_B = memory.activation_B(
+        sequence,
+        spec.micro_batch,
+        model.hidden,
+        ffn=0.0 if routed else model.ffn,
+        heads=model.heads,
+        gated=model.gated,
+        tp=layout.tp,
+        sequence_parallel=spec.parallel.sequence_parallel,
+        recompute=spec.recompute,
+        scores_stored=False,
+        ffn_copies=0.0 if routed else 1.0,
     )
+    if mixture is None or not routed or spec.recompute == "full":
+        return float(dense_B)
+    # an expert keeps what enters it and what its first product gives, as GEMMs read them; without recomputation the
+    # activation's result too
+    element_B = BYTES_PER_ELEMENT[spec.precision.activations]
+    width = model.hidden + (2 if spec.recompute == "selective" else 3) * model.expert_ffn
+    copies = model.top_k * mixture.imbalance + model.shared_experts
+    tokens = sequence * spec.micro_batch / (layout.tp if spec.parallel.sequence_parallel else 1)
+    return float(dense_B) + tokens * copies * width * element_B
