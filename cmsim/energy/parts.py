@@ -1,0 +1,80 @@
+"""What is powered: how many of each part a run uses, and what each draws. [W]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cmsim.hardware import System
+from cmsim.hardware.specs import MultiPlaneClos, ScaleUp, Switched
+from cmsim.topology.fat_tree import counts
+
+#: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
+COMPONENTS = (
+    "accelerators_idle",
+    "accelerators_compute",
+    "accelerators_memory",
+    "accelerators_link",
+    "hosts",
+    "switch_chips",
+    "optical_modules",
+    "nics",
+    "fans",
+    "power_supplies",
+    "facility",
+)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """What draws the same whatever the load, over all parts in use. [W]"""
+
+    accelerators_W: float
+    hosts_W: float
+    switch_chips_W: float
+    optical_modules_W: float
+    nics_W: float
+
+
+def constant(system: System) -> Constant:
+    """Power of everything in use with nothing to do. [W]
+
+    P_opt = modules x module_W: optics and serial links send idle frames, so that modules are always on. Switches and
+    modules of a domain used in part count in proportion to the nodes used; those of the scale-out network in
+    proportion to the accelerators.
+    Source: models of static optics as in arXiv:2506.12708v2 section 3.3 (counts) and vendors' maximum ratings.
+    """
+    spec, n = system.spec, system.packages
+    node, out, fabric = spec.node, spec.scale_out, spec.scale_up.power
+    all_packages = spec.accelerators * spec.domains
+    outside = sum(counts(out, nics=all_packages)) * n / all_packages
+    return Constant(
+        accelerators_W=n * system.accelerator.power.idle_W,
+        hosts_W=system.nodes * (node.cpus * node.cpu_idle_W + node.other_W),
+        switch_chips_W=switch_chips(system) * fabric.chip_static_W + outside * out.switch_W,
+        optical_modules_W=scale_up_modules(system) * fabric.module_W + n * out.modules_per_accelerator * out.module_W,
+        nics_W=n * out.nic_W,
+    )
+
+
+def switch_chips(system: System) -> float:
+    """Switch chips of the scale-up fabric that serve the nodes in use. [1]"""
+    spec = system.spec
+    return system.nodes * _chips_per_domain(spec.scale_up, _nodes_per_domain(system)) / _nodes_per_domain(system)
+
+
+def scale_up_modules(system: System) -> float:
+    """Optical modules on the uplinks of the nodes in use, all ends. [1]"""
+    scale_up = system.spec.scale_up
+    if not isinstance(scale_up, MultiPlaneClos):
+        return 0.0
+    return system.nodes * scale_up.planes * scale_up.l2_chips_per_plane * scale_up.modules_per_uplink
+
+
+def _nodes_per_domain(system: System) -> int:
+    return system.spec.accelerators // system.spec.node.accelerators
+
+
+def _chips_per_domain(scale_up: ScaleUp, nodes: int) -> int:
+    if isinstance(scale_up, MultiPlaneClos):
+        return scale_up.planes * (nodes + scale_up.l2_chips_per_plane)
+    return scale_up.switches if isinstance(scale_up, Switched) else 0

@@ -1,0 +1,340 @@
+"""What a run leaves behind: columns of ops and links, the physical bound, and where the time went.
+
+Plain columns (name -> array of one length), in a fixed order; nothing here loops over ops in Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim import compute
+from cmsim.engine.plan import DIRECTIONS, NIC, Plan, rates
+from cmsim.engine.play import Timeline
+from cmsim.network import SHARE_ONE
+from cmsim.units import PS_PER_S, to_ps
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Columns = dict[str, NDArray[Any]]
+
+#: what a stretch of time can be put down to, in the order in which ties are settled
+LIMITERS = ("compute", "memory", "link", "latency", "host", "bubble", "imbalance")
+#: a kernel held back by its fixed cost is held back by latency
+_LIMIT_OF_BOUND = {"overhead": "latency"}
+#: rates are summed in whole units of 2**-10 B/s, so that what goes up comes down to exactly zero
+_RATE_UNIT = 2.0**-10
+
+
+def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
+    """One row per op of each rank class, by class, then in program order.
+
+    rank_class, multiplicity   the class and how many ranks are in it
+    stream, op, kind, kernel, precision, algorithm   as text, "" where it does not apply
+    start_ps, end_ps   a communication op starts when its rank arrives [ps]
+    wait_ps       part of it before anything moved: others of the group had not come, or, of a receive, what it
+                  took beyond the transfer alone [ps]
+    flops         of one rank [FLOP]
+    peak_FLOPps   of the engine it ran on, one rank; 0 without one [FLOP/s]
+    bytes_B       compute: memory traffic of one rank; communication: size as nccl-tests counts it [B]
+    sent_B, received_B   what one rank put on, and took off, its port and NIC, payload [B]
+    limit         what binds the op: compute, memory, latency (fixed costs), host or link
+    """
+    ops = plan.programs.ops
+    row, rank_class = _rows(plan)
+    call = _all(plan.call)
+    start, end = _all(timeline.start_ps), _all(timeline.end_ps)
+    kind = ops.kind[row]
+    sent = np.array([call.sent_B for call in plan.calls] + [0.0])[call]
+    return {
+        "rank_class": rank_class,
+        "multiplicity": plan.folding.count[rank_class].astype(np.int64),
+        "stream": _text(ops.streams)[ops.stream[row]],
+        "op": _text(ops.names)[ops.name_id[row]],
+        "kind": _text(KINDS)[kind],
+        "start_ps": start,
+        "end_ps": end,
+        "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
+        "flops": ops.flops[row],
+        "peak_FLOPps": _peak_FLOPps(plan)[row],
+        "bytes_B": ops.bytes_B[row],
+        "algorithm": _text([call.algorithm for call in plan.calls])[call],
+        "precision": _text(ops.precisions)[ops.precision[row]],
+        "kernel": _text(ops.kernels)[ops.kernel[row]],
+        "limit": _text(LIMITERS)[_limit(plan, row, call)],
+        "sent_B": np.where(kind == RECV, 0.0, sent),
+        "received_B": np.where(kind == SEND, 0.0, sent),
+    }
+
+
+def links_columns(plan: Plan, timeline: Timeline) -> Columns:
+    """One row per resource class and stretch of constant rate above zero, by resource, then in time.
+
+    resource      kind, direction and class of the rank, node or leaf it belongs to: ``port.out[3]``
+    instances     how many equal ones there are
+    start_ps, end_ps   stretches of one resource do not overlap [ps]
+    bytes_B       over one instance, protocol overhead included [B]
+    utilization   rate on one instance over its capacity; above 1 only on a network that does not share [1]
+    """
+    segments = timeline.segments
+    crossings = np.fromiter((len(s.demand.resources) for s in segments), np.int64, len(segments))
+    total = int(crossings.sum())
+    of_segment = np.repeat(np.arange(len(segments)), crossings)
+    resource = np.fromiter(chain.from_iterable(s.demand.resources for s in segments), np.int64, total)
+    share = np.fromiter(chain.from_iterable(s.demand.shares for s in segments), np.float64, total)
+    rate = np.fromiter((s.rate_Bps for s in segments), np.float64, len(segments))
+    begin = np.fromiter((s.start_ps for s in segments), np.int64, len(segments))
+    finish = np.fromiter((s.end_ps for s in segments), np.int64, len(segments))
+
+    units = np.rint(rate[of_segment] * share / SHARE_ONE / _RATE_UNIT).astype(np.int64)
+    where = np.concatenate([resource, resource])
+    when = np.concatenate([begin[of_segment], finish[of_segment]])
+    order = np.lexsort((when, where))
+    where, when = where[order], when[order]
+    new = np.ones(len(where), bool)
+    new[1:] = (where[1:] != where[:-1]) | (when[1:] != when[:-1])
+    change = np.zeros(int(new.sum()), np.int64)
+    np.add.at(change, np.cumsum(new) - 1, np.concatenate([units, -units])[order])
+    where, when = where[new][change != 0], when[new][change != 0]
+    # every resource comes down to zero before the next one begins, so one sum runs over all of them
+    level = np.cumsum(change[change != 0])
+    busy = np.flatnonzero(level > 0)
+
+    resource, start, end = where[busy], when[busy], when[busy + 1]
+    rate = level[busy] * _RATE_UNIT
+    return {
+        "resource": _text(plan.resources.name)[resource],
+        "instances": np.array([*plan.resources.instances, 0], np.int64)[resource],
+        "start_ps": start,
+        "end_ps": end,
+        "bytes_B": rate * (end - start) / PS_PER_S,
+        "utilization": rate / np.array([*plan.resources.capacity_Bps, np.inf])[resource],
+    }
+
+
+def run_bound(plan: Plan, timeline: Timeline) -> dict[str, Any]:
+    """What no software could beat on this machine: the largest of four times of the worst rank class.
+
+    compute    FLOPs over peak, of the matrix or the vector engine or of one stream, whichever is longest. An op
+               of a trace that was recorded without FLOPs counts as long as it took.
+    HBM        bytes over memory bandwidth at line rate
+    port       bytes that communication inside a domain must move, over one rank's port
+    bisection  bytes that communication across domains must move, over the NICs
+
+    Returns ``name``, ``time_s`` and ``fraction`` of the makespan. Assumes peak rates and perfect overlap.
+    Source: Williams, Waterman and Patterson, Commun. ACM 52(4), 65-76, 2009, doi:10.1145/1498765.1498785; bytes of
+    collectives as in cmsim.engine.bound.
+    """
+    ops = plan.programs.ops
+    peak = _peak_FLOPps(plan)
+    flops_s = np.divide(ops.flops, peak, out=np.zeros(len(ops)), where=peak > 0)
+    memory_s = np.where(ops.kind == COMPUTE, ops.bytes_B / plan.system.rank_memory_Bps, 0.0)
+    on_vector = _on_vector(plan)
+    unknown = _without_work(plan)
+    recorded = ~np.isnan(ops.recorded_s)
+    calls_s = np.array([call.lower_bound_s for call in plan.calls] + [0.0])
+    outside = np.array([_crosses_domains(plan, i) for i in range(len(plan.calls))] + [False])
+    best = {"compute": 0.0, "HBM": 0.0, "port": 0.0, "bisection": 0.0}
+    for rank_class in range(plan.classes):
+        rows = plan.rows_of(rank_class)
+        hold_s = plan.hold_ps[rank_class] / PS_PER_S
+        # a rank made faster on purpose has a peak to match; a recorded time beats a peak it contradicts
+        limit_s = np.where(recorded[rows], hold_s, np.inf)
+        factor = min(float(plan.factor[rank_class]), 1.0)
+        busy_s = np.minimum(flops_s[rows] * factor, limit_s)
+        streams_s = np.bincount(ops.stream[rows], np.where(unknown[rows], hold_s, busy_s))
+        engines_s = np.bincount(on_vector[rows], busy_s)
+        call, kind = plan.call[rank_class], ops.kind[rows]
+        moves_s = calls_s[call]
+        best["compute"] = max(best["compute"], float(streams_s.max(initial=0)), float(engines_s.max(initial=0)))
+        best["HBM"] = max(best["HBM"], float(np.minimum(memory_s[rows] * factor, limit_s).sum()))
+        for name, crosses in (("port", False), ("bisection", True)):
+            here = (call >= 0) & (outside[call] == crosses)
+            # ports are full duplex: what is sent and what is received pass at once
+            for other in (RECV, SEND):
+                best[name] = max(best[name], float(moves_s[here & (kind != other)].sum()))
+    name = max(best, key=lambda key: best[key])
+    makespan_s = timeline.makespan_ps / PS_PER_S
+    return {"name": name, "time_s": best[name], "fraction": best[name] / makespan_s if makespan_s else 0.0}
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the makespan of one rank class went.
+
+    rank_class      the class with the most busy time
+    parts_s         seconds by limiter (``compute_s``, ...), which add up to the makespan
+    limiter         the largest part
+    exposed_comm_s  time when communication was in flight and no kernel ran, mean over all ranks [s]
+    """
+
+    rank_class: int
+    parts_s: dict[str, float]
+    limiter: str
+    exposed_comm_s: float
+
+
+def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
+    """Put every instant of the busiest rank class down to one limiter.
+
+    While kernels run, to what binds them (in equal parts where several run). Else, while communication is in
+    flight, to link, latency (the fixed part of a call) or imbalance (waiting for others of the group), in that
+    order. Else to host work, and what is left is bubble; so is a receive that waits for its sender.
+    Busy time is time when a kernel runs or data moves; of equally busy classes the lowest number is taken.
+    """
+    ops = plan.programs.ops
+    latency_ps = to_ps([call.latency_s for call in plan.calls] + [0.0])
+    exposed = np.zeros(plan.classes)
+    busy = np.zeros(plan.classes, np.int64)
+    for rank_class in range(plan.classes):
+        kernels, waits, moves = _stretches(plan, timeline, rank_class)
+        alone = _union_ps(kernels)
+        exposed[rank_class] = _union_ps([*kernels, *waits, *moves]) - alone
+        busy[rank_class] = _union_ps([*kernels, *moves])
+    worst = int(np.argmax(busy)) if len(busy) else 0
+
+    rows = plan.rows_of(worst)
+    start, end, kind = timeline.start_ps[worst], timeline.end_ps[worst], ops.kind[rows]
+    call = plan.call[worst]
+    limit = _limit(plan, np.arange(rows.start, rows.stop), call)
+    (waits, moves) = _stretches(plan, timeline, worst)[1:]
+    lead = [np.minimum(start_ps + latency_ps[call[kind >= COLLECTIVE]], end_ps) for start_ps, end_ps in moves]
+    of = {name: i for i, name in enumerate(LIMITERS)}
+    kernel = kind == COMPUTE
+    stretches: list[tuple[Ints, Ints, Ints | int]] = [(start[kernel], end[kernel], limit[kernel])]
+    # lanes after those of the kernels, by falling precedence
+    link, latency, imbalance, host = range(len(LIMITERS), len(LIMITERS) + 4)
+    stretches += [(at, end_ps, link) for at, (_, end_ps) in zip(lead, moves, strict=True)]
+    stretches += [(start_ps, at, latency) for at, (start_ps, _) in zip(lead, moves, strict=True)]
+    stretches += [(start_ps, end_ps, imbalance) for start_ps, end_ps in waits]
+    stretches.append((start[kind == HOST], end[kind == HOST], host))
+    length_ps, count = _sweep(stretches, host + 1, timeline.makespan_ps)
+
+    parts_ps = np.zeros(len(LIMITERS))
+    running = count[:, : len(LIMITERS)].sum(axis=1)
+    for i in range(len(LIMITERS)):
+        parts_ps[i] = np.sum(length_ps * count[:, i] / np.maximum(running, 1))
+    left = running == 0
+    for lane, name in ((link, "link"), (latency, "latency"), (imbalance, "imbalance"), (host, "host")):
+        here = left & (count[:, lane] > 0)
+        parts_ps[of[name]] += length_ps[here].sum()
+        left &= ~here
+    parts_ps[of["bubble"]] += length_ps[left].sum()
+    ranks = max(int(plan.folding.count.sum()), 1)
+    return Breakdown(
+        rank_class=worst,
+        parts_s={f"{name}_s": float(parts_ps[i]) / PS_PER_S for name, i in of.items()},
+        limiter=LIMITERS[int(np.argmax(parts_ps))],
+        exposed_comm_s=float(exposed @ plan.folding.count) / ranks / PS_PER_S,
+    )
+
+
+def _rows(plan: Plan) -> tuple[Ints, Ints]:
+    """Row in the op table, and rank class, of every row of the columns."""
+    slices = [plan.rows_of(rank_class) for rank_class in range(plan.classes)]
+    row = _all([np.arange(rows.start, rows.stop) for rows in slices])
+    return row, np.repeat(np.arange(plan.classes), [rows.stop - rows.start for rows in slices])
+
+
+def _all(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _text(names: Any) -> NDArray[Any]:
+    """Names to be looked up by number; the number -1 is no name."""
+    return np.array([*names, ""], dtype=object)
+
+
+def _on_vector(plan: Plan) -> Ints:
+    """1 for ops on the vector engine, 0 for all others, shape (rows,)."""
+    ops = plan.programs.ops
+    known = compute.KERNELS
+    engine = np.array([known[name].engine if name in known else "" for name in ops.kernels] + [""])[ops.kernel]
+    return np.where((engine == "vector") | ((engine == "either") & (ops.precision < 0)), 1, 0)
+
+
+def _peak_FLOPps(plan: Plan) -> Floats:
+    """Peak of the engine each op row runs on, one rank; 0 where it runs on none. [FLOP/s]"""
+    ops, rate = plan.programs.ops, rates(plan.system)
+    matrix = np.array([rate.peak_FLOPps.get(name, 0.0) for name in ops.precisions] + [0.0])[ops.precision]
+    peak = np.where(_on_vector(plan) == 1, rate.vector_FLOPps, matrix)
+    out: Floats = np.where((ops.kind == COMPUTE) & (ops.kernel >= 0), peak, 0.0)
+    return out
+
+
+def _without_work(plan: Plan) -> NDArray[np.bool_]:
+    """Ops of a trace of which only the time is known, shape (rows,)."""
+    ops = plan.programs.ops
+    out: NDArray[np.bool_] = (ops.kind == COMPUTE) & ~np.isnan(ops.recorded_s) & (ops.flops == 0) & (ops.bytes_B == 0)
+    return out
+
+
+def _limit(plan: Plan, row: Ints, call: Ints) -> Ints:
+    """What binds each row, as a position in ``LIMITERS``."""
+    names = [LIMITERS.index(_LIMIT_OF_BOUND.get(name, name)) for name in compute.BOUNDS]
+    kernel = np.array([*names, LIMITERS.index("latency")])[plan.bound[row]]
+    kernel = np.where(_without_work(plan)[row], LIMITERS.index("compute"), kernel)
+    fixed = np.array([2 * call.latency_s >= call.ideal_s for call in plan.calls] + [False])
+    comm = np.where(fixed[call], LIMITERS.index("latency"), LIMITERS.index("link"))
+    return np.where(call >= 0, comm, kernel)
+
+
+def _wait_ps(plan: Plan, kind: Ints, call: Ints, start: Ints, end: Ints, wait: Ints) -> Ints:
+    ideal = to_ps([call.ideal_s for call in plan.calls] + [0.0])[call]
+    return np.where(kind == RECV, np.maximum(end - start - ideal, 0), wait)
+
+
+def _crosses_domains(plan: Plan, call: int) -> bool:
+    resources = {resource for phase in plan.calls[call].phases for resource in phase.resources}
+    prefixes = tuple(f"{NIC}.{direction}[" for direction in DIRECTIONS)
+    return any(plan.resources.name[resource].startswith(prefixes) for resource in resources)
+
+
+_Stretch = tuple[Ints, Ints]
+
+
+def _stretches(
+    plan: Plan, timeline: Timeline, rank_class: int
+) -> tuple[list[_Stretch], list[_Stretch], list[_Stretch]]:
+    """(start, end) columns of a class: of kernels, of waiting in collectives, of moving (all communication ops)."""
+    kind = plan.programs.ops.kind[plan.rows_of(rank_class)]
+    start, end = timeline.start_ps[rank_class], timeline.end_ps[rank_class]
+    comm, kernel = kind >= COLLECTIVE, kind == COMPUTE
+    begin = start[comm]
+    wait = _wait_ps(plan, kind[comm], plan.call[rank_class][comm], begin, end[comm], timeline.wait_ps[rank_class][comm])
+    # a receive that waits for its sender is not communication in flight
+    group = kind[comm] == COLLECTIVE
+    waits = [(begin[group], (begin + wait)[group])]
+    return [(start[kernel], end[kernel])], waits, [(begin + wait, end[comm])]
+
+
+def _union_ps(stretches: list[_Stretch]) -> int:
+    """Length of time covered by any of the stretches. [ps]"""
+    start = np.concatenate([start for start, _ in stretches])
+    end = np.concatenate([end for _, end in stretches])
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    if not len(start):
+        return 0
+    before = np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]])
+    return int(np.maximum(end - np.maximum(start, before), 0).sum())
+
+
+def _sweep(stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps: int) -> tuple[Ints, Ints]:
+    """Cut 0..until where anything starts or ends: length of each piece [ps], and how many run per lane in it."""
+    start = np.concatenate([start for start, _, _ in stretches])
+    end = np.concatenate([end for _, end, _ in stretches])
+    lane = np.concatenate([np.broadcast_to(lane, start.shape) for start, _, lane in stretches])
+    edges, position = np.unique(np.concatenate([start, end, [0, until_ps]]), return_inverse=True)
+    count = np.zeros((len(edges), lanes), np.int64)
+    np.add.at(count, (position[: len(start)], lane), 1)
+    np.add.at(count, (position[len(start) : 2 * len(start)], lane), -1)
+    return np.diff(edges), np.cumsum(count, axis=0)[:-1]
+
+
+__all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "links_columns", "ops_columns", "run_bound"]

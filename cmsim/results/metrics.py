@@ -1,0 +1,159 @@
+"""Metrics: facts of a workload and a makespan in, named numbers out. One small function per kind of workload.
+
+``facts`` are what a generator says about its workload, by name:
+
+    collective      size_B, busbw_factor, calls (default 1)
+    training        tokens_per_step, steps (default 1), model_flops_per_token, hardware_flops_per_token,
+                    peak_FLOPps (of one accelerator, in the precision MFU is stated on)
+    prefill, decode tokens_per_run (over all accelerators), layers; decode: steps, tokens_per_step_per_sequence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cmsim.errors import InputError, did_you_mean
+from cmsim.units import GB, TERA
+
+Facts = Mapping[str, float]
+Metrics = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What metrics of a kind are made of: facts of the workload, length of the run [s], accelerators (packages) in
+    use, and bubble time of the breakdown [s]."""
+
+    facts: Facts
+    makespan_s: float
+    accelerators: int
+    bubble_s: float = 0.0
+
+    @property
+    def step_s(self) -> float:
+        """Time of one step of the workload."""
+        return self.makespan_s / self.facts.get("steps", 1)
+
+
+def collective(run: Measured) -> Metrics:
+    """time_s of one call, algbw_GBps = size / time, busbw_GBps = algbw x factor.
+
+    Source: nccl-tests doc/PERFORMANCE.md.
+    """
+    facts = run.facts
+    time_s = run.makespan_s / facts.get("calls", 1)
+    algbw_GBps = facts["size_B"] / time_s / GB
+    return {"time_s": time_s, "algbw_GBps": algbw_GBps, "busbw_GBps": algbw_GBps * facts["busbw_factor"]}
+
+
+def trace(run: Measured) -> Metrics:
+    """A trace says what ran, not what it was for: throughput only where its tokens are known."""
+    return throughput(run, run.facts["tokens_per_run"]) if "tokens_per_run" in run.facts else {}
+
+
+def training(run: Measured) -> Metrics:
+    """mfu = model FLOPs (causal, no recomputation) over peak; hfu = FLOPs done, recomputed ones too, over peak.
+
+    Source: Chowdhery et al., PaLM, arXiv:2204.02311, appendix B; Korthikanti et al., arXiv:2205.05198, section 6.3.
+    """
+    facts = run.facts
+    out = throughput(run, facts["tokens_per_step"] * facts.get("steps", 1))
+    each = float(out["tokens_per_s_per_accelerator"])
+    model_FLOPps = facts["model_flops_per_token"] * each
+    return {
+        "step_time_s": run.step_s,
+        **out,
+        "model_TFLOPps_per_accelerator": model_FLOPps / TERA,
+        "mfu": model_FLOPps / facts["peak_FLOPps"],
+        "hfu": facts["hardware_flops_per_token"] * each / facts["peak_FLOPps"],
+        "bubble_fraction": run.bubble_s / run.makespan_s,
+    }
+
+
+def prefill(run: Measured) -> Metrics:
+    """ttft_s is the whole prompt's pass, without queueing."""
+    return {
+        **throughput(run, run.facts["tokens_per_run"]),
+        "ttft_s": run.makespan_s,
+        "layer_time_s": run.step_s / run.facts["layers"],
+    }
+
+
+def decode(run: Measured) -> Metrics:
+    """tpot_s = makespan / steps / E[tokens of a sequence in one step], more than 1 with speculation."""
+    return {
+        **throughput(run, run.facts["tokens_per_run"]),
+        "tpot_s": run.step_s / run.facts.get("tokens_per_step_per_sequence", 1.0),
+        "layer_time_s": run.step_s / run.facts["layers"],
+    }
+
+
+def throughput(run: Measured, tokens: float) -> Metrics:
+    """Tokens over time, of all and of one accelerator (package). [1/s]"""
+    rate = tokens / run.makespan_s
+    return {"tokens_per_s": rate, "tokens_per_s_per_accelerator": rate / run.accelerators}
+
+
+def per_token(tokens_per_s: float, power: Mapping[str, float]) -> Metrics:
+    """Facility energy and, where priced, carbon and money per token.
+
+    J/token = P_avg / (tokens/s), tokens/J its inverse;  USD per million tokens = USD/h / (3600 tokens/s) x 1e6.
+
+    >>> per_token(746112, {"power_avg_W": 559e3})["energy_per_token_J"]
+    0.7492172756...
+    """
+    joules = power["power_avg_W"] / tokens_per_s
+    out: Metrics = {"energy_per_token_J": joules, "tokens_per_J": 1 / joules}
+    if "cost_per_hour_USD" in power:
+        out["cost_per_Mtoken_USD"] = power["cost_per_hour_USD"] / (3600 * tokens_per_s) * 1e6
+    if "carbon_g" in power:
+        out["carbon_per_Mtoken_g"] = power["carbon_g"] / power["energy_J"] * joules * 1e6
+    return out
+
+
+#: by the ``kind`` of a workload
+KINDS: dict[str, Callable[[Measured], Metrics]] = {
+    "collective": collective,
+    "trace": trace,
+    "training": training,
+    "prefill": prefill,
+    "decode": decode,
+}
+
+
+def metrics(
+    kind: str,
+    facts: Facts,
+    *,
+    makespan_s: float,
+    accelerators: int,
+    exposed_comm_s: float = 0.0,
+    bubble_s: float = 0.0,
+    memory_peak_B: float | None = None,
+    algorithm: str = "",
+    power: Mapping[str, float] | None = None,
+) -> Metrics:
+    """All metrics of a run, in the order in which people read them.
+
+    exposed_comm_s, bubble_s: from the breakdown [s]    memory_peak_B: of the fullest rank [B]
+    algorithm: of a collective    power: power metrics of the run
+
+    Raises InputError for a kind without metrics and for a fact that is missing.
+    """
+    if kind not in KINDS:
+        raise InputError(f"no metrics for workloads of kind '{kind}'. {did_you_mean(kind, KINDS)}")
+    try:
+        own = KINDS[kind](Measured(facts, makespan_s, accelerators, bubble_s))
+    except KeyError as error:
+        raise InputError(f"metrics of a {kind} workload need the fact '{error.args[0]}'") from None
+    out: Metrics = {**own, "makespan_s": makespan_s, "exposed_comm_s": exposed_comm_s}
+    if kind == "collective" and algorithm:
+        out["algorithm"] = algorithm
+    if memory_peak_B is not None:
+        out["memory_peak_B"] = memory_peak_B
+    if power is not None:
+        if "tokens_per_s" in own:
+            out.update(per_token(float(own["tokens_per_s"]), power))
+        out.update(power)
+    return out

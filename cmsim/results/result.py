@@ -1,0 +1,194 @@
+"""One run's result: metrics, bound, breakdown, and its frames, made when somebody looks at them."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.errors import InfeasibleError, InputError, did_you_mean
+from cmsim.units import PS_PER_S
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = Mapping[str, NDArray[Any]]
+#: the frames of every run, and the file each is saved in
+FRAMES = ("ops", "links", "power")
+#: what a throughput can be divided by
+PER = ("accelerator", "rack", "megawatt", "million_dollars")
+#: how far sums may be from what they should add up to
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run gave.
+
+    run           its key: workload/system or workload/system/point
+    accelerators  packages in use    ranks: what communicators counted
+    metrics       by name, units in the names; numbers, and the name of a collective's algorithm
+    bound         name of the physical bound, time_s, fraction of the makespan
+    limiter       what most of the time went to    breakdown: seconds by limiter, which add up to the makespan
+    facts         what the workload said of itself, and racks, price_USD of the machine
+    columns       of each of ``FRAMES``, name -> array
+    """
+
+    run: str
+    workload: str
+    system: str
+    accelerators: int
+    ranks: int
+    metrics: Mapping[str, float | str]
+    bound: Mapping[str, Any]
+    limiter: str
+    breakdown: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+    columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def ops(self) -> pd.DataFrame:
+        """One row per op of each rank class."""
+        return self._frame("ops")
+
+    @cached_property
+    def links(self) -> pd.DataFrame:
+        """One row per resource class and interval."""
+        return self._frame("links")
+
+    @cached_property
+    def power(self) -> pd.DataFrame:
+        """One row per component and interval."""
+        return self._frame("power")
+
+    def metric(self, name: str) -> float:
+        """A metric that is a number. Raises InputError with the names there are."""
+        value = self.metrics.get(name)
+        if value is None or isinstance(value, str):
+            numbers = [key for key, value in self.metrics.items() if not isinstance(value, str)]
+            raise InputError(f"{self.run} has no metric '{name}'. {did_you_mean(name, numbers, limit=40)}")
+        return value
+
+    def summary(self) -> dict[str, Any]:
+        """The run's entry in ``summary.json``."""
+        return {
+            "run": self.run,
+            "workload": self.workload,
+            "system": self.system,
+            "accelerators": self.accelerators,
+            "ranks": self.ranks,
+            "metrics": dict(self.metrics),
+            "bound": dict(self.bound),
+            "limiter": self.limiter,
+            "breakdown": dict(self.breakdown),
+            "warnings": list(self.warnings),
+        }
+
+    def _frame(self, kind: str) -> pd.DataFrame:
+        import pandas as pd
+
+        columns = self.columns.get(kind, {})
+        rows = len(next(iter(columns.values()), ()))
+        return pd.DataFrame({"run": np.repeat(np.array([self.run], dtype=object), rows), **columns})
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "machine": f"{self.system}, {self.accelerators} accelerators, {self.ranks} ranks",
+            "limited by": f"{self.limiter}; {self.bound['fraction']:.0%} of the {self.bound['name']} bound",
+            **{name: shown(value) for name, value in self.metrics.items()},
+        }
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.warnings)
+        return f"<b>{html.escape(self.run)}</b>{html_table(list(rows.items()))}<ul>{notes}</ul>"
+
+
+def rate_name(result: Result) -> str:
+    """The throughput a run is judged by: tokens where there are any, else runs of the whole workload."""
+    return "tokens_per_s" if "tokens_per_s" in result.metrics else "steps_per_s"
+
+
+def per(result: Result, what: str) -> float:
+    """Throughput over one of ``PER``: tokens/s (or steps/s) per accelerator, rack, average facility MW, or M$.
+
+    A rack is a cabinet that the system fills; a megawatt counts IT power times PUE. Raises InputError for a name
+    that is not one of them, or where the price or the racks are not known.
+    """
+    if what not in PER:
+        raise InputError(f"cannot report per '{what}'. {did_you_mean(what, PER)}")
+    rate = result.metric("tokens_per_s") if rate_name(result) == "tokens_per_s" else 1 / result.metric("makespan_s")
+    if what == "accelerator":
+        return rate / result.accelerators
+    if what == "megawatt":
+        return rate / (result.metric("power_avg_W") / 1e6)
+    key, unit = {"rack": ("racks", 1.0), "million_dollars": ("price_USD", 1e6)}[what]
+    if key not in result.facts:
+        raise InputError(f"cannot report {result.run} per {what}: {result.system} has no {key}")
+    return rate / (result.facts[key] / unit)
+
+
+def check(result: Result) -> None:
+    """A result never lies: raises InfeasibleError, naming what is wrong, where it would."""
+    wrong = list(_wrong(result))
+    if wrong:
+        raise InfeasibleError("\n".join(f"{result.run}: {what}" for what in wrong))
+
+
+def _wrong(result: Result) -> Any:
+    numbers: dict[str, float] = {}
+    for prefix, values in (("", result.metrics), ("bound.", result.bound), ("breakdown.", result.breakdown)):
+        numbers.update({prefix + key: value for key, value in values.items() if not isinstance(value, str)})
+    for name, value in numbers.items():
+        if not math.isfinite(value) or value < 0:
+            yield f"{name} is {value!r}; it must be a finite number, 0 or more"
+    makespan_s = numbers.get("makespan_s", 0.0)
+    if not makespan_s > 0:
+        yield f"makespan_s is {makespan_s!r}; a run takes time"
+    whole_s = sum(result.breakdown.values())
+    if result.breakdown and not math.isclose(whole_s, makespan_s, rel_tol=_ROUNDING):
+        yield f"the breakdown adds up to {whole_s!r} s, the makespan is {makespan_s!r} s"
+    for kind in FRAMES:
+        columns = result.columns.get(kind, {})
+        lengths = {len(column) for column in columns.values()}
+        if len(lengths) > 1:
+            yield f"columns of {kind} differ in length: {sorted(lengths)}"
+            return
+        if kind != "links" and not sum(lengths):
+            yield f"the {kind} frame is empty"
+        for name, column in columns.items():
+            if column.dtype.kind in "fi" and len(column) and not (np.isfinite(column).all() and column.min() >= 0):
+                yield f"column {name} of {kind} holds a number that is not finite, or below 0"
+    ops, power, links = (result.columns.get(kind, {}) for kind in ("ops", "power", "links"))
+    if "sent_B" in ops and ops["sent_B"].sum() > 0 and not len(links.get("bytes_B", ())):
+        yield "bytes were sent, but the links frame is empty"
+    if "energy_J" in numbers and "power_W" in power:
+        integral_J = float(np.sum(power["power_W"] * (power["end_ps"] - power["start_ps"])) / PS_PER_S)
+        if not math.isclose(integral_J, numbers["energy_J"], rel_tol=_ROUNDING):
+            yield f"energy_J is {numbers['energy_J']!r}, the integral of power is {integral_J!r}"
+
+
+def shown(value: float | str) -> str:
+    """A number as people read it: four digits, thousands set apart.
+
+    >>> shown(1234567.0), shown(0.00012345), shown(12.3456), shown("ring")
+    ('1,234,567', '0.0001234', '12.35', 'ring')
+    """
+    if isinstance(value, str):
+        return value
+    if value and abs(value) < 1e-4:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def html_table(rows: list[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
+    """Rows as an HTML table, the first column as its heads."""
+    out = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
+    for first, *rest in rows:
+        cells = "".join(f"<td style='text-align:right'>{html.escape(cell)}</td>" for cell in rest)
+        out += f"<tr><th style='text-align:left'>{html.escape(first)}</th>{cells}</tr>"
+    return f"<table>{out}</table>"

@@ -1,0 +1,177 @@
+"""The folder of results: ``summary.json``, ``manifest.json`` and one parquet file per frame.
+
+Equal results give equal bytes. A folder is complete or absent: it is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cmsim.errors import InputError, Problem
+from cmsim.results.result import FRAMES, Columns, Result
+
+if TYPE_CHECKING:
+    from cmsim.results.results import Results
+
+SUMMARY, MANIFEST = "summary.json", "manifest.json"
+_ROW_GROUP = 1 << 20
+#: keys of one entry in summary.json that become fields of a Result
+_FIELDS = ("run", "workload", "system", "accelerators", "ranks", "metrics", "bound", "limiter", "breakdown")
+
+
+def save(results: Results, folder: Path) -> Path:
+    """Write and rename into place. Raises InputError where the place is taken or cannot be written."""
+    folder = folder.absolute()
+    if folder.exists() and not _replaceable(folder):
+        raise InputError(Problem("holds something that is not a folder of results, so it is left alone", str(folder)))
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        _write(results, beside)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    except OSError as error:
+        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(folder))) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, Any]]:
+    """(results, scenario, manifest) of a folder. Raises InputError for one that is absent, foreign or damaged."""
+    if not folder.is_dir():
+        raise InputError(Problem("no such folder of results", str(folder)))
+    if not _ours(folder):
+        raise InputError(Problem(f"is not a folder of results: it has no {SUMMARY} of ours", str(folder)))
+    summary, manifest = _json(folder / SUMMARY), _json(folder / MANIFEST)
+    runs = [str(entry.get("run")) for entry in summary["results"]]
+    frames = {kind: _read(folder / f"{kind}.parquet", runs) for kind in FRAMES}
+    facts = manifest.pop("facts", {})
+    try:
+        results = tuple(
+            Result(
+                **{key: entry[key] for key in _FIELDS},
+                warnings=tuple(entry["warnings"]),
+                facts=facts.get(run, {}),
+                columns={kind: frames[kind][run] for kind in FRAMES},
+            )
+            for run, entry in zip(runs, summary["results"], strict=True)
+        )
+        return results, summary["scenario"], manifest
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            Problem(f"is damaged: {error} is missing or of the wrong kind", str(folder / SUMMARY))
+        ) from None
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and (_ours(folder) or not any(folder.iterdir()))
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder has a summary with the keys that ours have."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and {"schema_version", "cmsim", "results"} <= summary.keys()
+
+
+def _write(results: Results, folder: Path) -> None:
+    manifest = {**results.manifest, "facts": {result.run: dict(result.facts) for result in results}}
+    for name, document in ((SUMMARY, results.summary()), (MANIFEST, manifest)):
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
+    for kind in FRAMES:
+        _write_frame([(result.run, result.columns.get(kind, {})) for result in results], folder / f"{kind}.parquet")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numbers of NumPy, tuples' cousins, paths."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "items"):
+        return dict(value)
+    raise InputError(f"cannot be saved as JSON: {value!r}")
+
+
+def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # a run without rows has nothing to say about types
+    parts = [(run, columns) for run, columns in parts if len(next(iter(columns.values()), ()))] or parts[:1]
+    tables = []
+    for run, columns in parts:
+        rows = len(next(iter(columns.values()), ()))
+        arrays = {"run": pa.array(np.repeat(np.array([run], dtype=object), rows), pa.string())}
+        for name, column in columns.items():
+            arrays[name] = pa.array(column, pa.string()) if column.dtype.kind in "OUT" else pa.array(column)
+        tables.append(pa.table(arrays))
+    table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({"run": pa.array([], pa.string())})
+    pq.write_table(
+        table,
+        path,
+        row_group_size=_ROW_GROUP,
+        compression="zstd",
+        compression_level=3,
+        version="2.6",
+        store_schema=False,
+    )
+
+
+def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
+    """Columns by run; a run without rows has empty ones."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else "is not a readable parquet file"
+        raise InputError(Problem(what, str(path))) from None
+    if "run" not in table.column_names:
+        raise InputError(Problem("has no column 'run'", str(path)))
+    columns = {name: _array(table[name]) for name in table.column_names}
+    run = columns.pop("run")
+    edges = np.flatnonzero(np.append(True, run[1:] != run[:-1])[: len(run)]).tolist()
+    found = {run[a]: slice(a, b) for a, b in zip(edges, [*edges[1:], len(run)], strict=True)}
+    return {name: {key: value[found.get(name, slice(0))] for key, value in columns.items()} for name in runs}
+
+
+def _array(column: Any) -> Any:
+    array = column.to_numpy()
+    return array.astype(object) if array.dtype.kind in "UT" else array
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
+    except ValueError as error:
+        raise InputError(Problem(f"is not JSON: {error}", str(path))) from None
+    if not isinstance(data, dict):
+        raise InputError(Problem("is not a JSON object", str(path)))
+    return data
