@@ -1,1 +1,17 @@
-""""""
+"""Figures, one page each: ``draw(results, ax=None)`` takes saved results and runs nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cmsim.plots import breakdown, power, power_throughput, timeline
+from cmsim.plots.style import save
+
+#: by the name the command line uses
+KINDS: dict[str, Callable[..., Any]] = {
+    "power-throughput": power_throughput.draw,
+    "timeline": timeline.draw,
+    "breakdown": breakdown.draw,
+    "power": power.draw,
+}
+
+__all__ = ["KINDS", "breakdown", "power", "power_throughput", "save", "timeline"]

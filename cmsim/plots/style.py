@@ -1,0 +1,219 @@
+"""What all figures share: axes without global state, colours, labels from unit suffixes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmsim.errors import InputError, Problem
+from cmsim.results import Result, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+
+INK, MUTED, FAINT = "#22262b", "#6b7280", "#d5d9df"
+#: told apart by people who do not see red and green alike (after Okabe and Ito, 2008)
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9458b", "#b8860b", "#56b4e9", "#6b4c9a", "#444b54")
+LIMITER_COLOURS = {
+    "compute": "#0072b2",
+    "memory": "#56b4e9",
+    "link": "#d55e00",
+    "latency": "#f0a35e",
+    "imbalance": "#b03a5b",
+    "host": "#8c8c8c",
+    "bubble": "#e3e5e8",
+}
+FONT = {"title": 12.0, "label": 10.0, "tick": 9.0, "note": 8.5}
+_DPI = 160
+
+#: unit suffixes as people write them, longest first where one ends in another
+_UNITS = {
+    "TFLOPps": "TFLOP/s",
+    "FLOPps": "FLOP/s",
+    "GBps": "GB/s",
+    "Bps": "B/s",
+    "USD": "USD",
+    "kW": "kW",
+    "W": "W",
+    "J": "J",
+    "ps": "ps",
+    "s": "s",
+    "B": "B",
+    "g": "g",
+}
+#: what a prefix multiplies by, for units of the base
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
+    """The axes given, or those of a new figure; either way with our looks."""
+    if ax is None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        ax = figure.add_subplot()
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(FAINT)
+    ax.tick_params(labelsize=FONT["tick"], colors=MUTED, color=FAINT)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def head(ax: Axes, title: str) -> None:
+    """A title at the left, where reading starts."""
+    ax.set_title(title, loc="left", fontsize=FONT["title"], color=INK, pad=10)
+
+
+def label(axis: Any, text: str) -> None:
+    axis.set_label_text(text, fontsize=FONT["label"], color=INK)
+
+
+def words(name: str, unit: str | None = None) -> str:
+    """An axis label from a column's or metric's name; ``unit`` where the values were scaled.
+
+    >>> words("energy_per_token_J"), words("tokens_per_s"), words("power_avg_W", "kW"), words("mfu")
+    ('energy per token [J]', 'tokens per second [1/s]', 'power avg [kW]', 'mfu')
+    """
+    if name.endswith("_per_s"):
+        return f"{name.removesuffix('_s').replace('_', ' ')} second [{unit or '1/s'}]"
+    stem, _, suffix = name.rpartition("_")
+    if not stem or suffix not in _UNITS:
+        return name.replace("_", " ")
+    return f"{stem.replace('_', ' ')} [{unit or _UNITS[suffix]}]"
+
+
+def prefixed(largest: float, unit: str) -> tuple[float, str]:
+    """What to divide by, and the unit with its prefix, so that the largest number is 1 to 1000.
+
+    >>> prefixed(5.6e5, "W"), prefixed(2.4e-4, "s")
+    ((1000.0, 'kW'), (1e-06, 'µs'))
+    """
+    for factor, prefix in _PREFIXES:
+        if largest >= factor and not (unit == "s" and factor > 1):
+            return factor, prefix + unit
+    return (1.0, unit) if largest <= 0 else (_PREFIXES[-1][0], _PREFIXES[-1][1] + unit)
+
+
+def round_steps(low: float, high: float, *, most: int = 6) -> list[float]:
+    """Round numbers from just below ``low`` to just above ``high``: 1, 2, 5 or, where these are too many, fewer.
+
+    >>> round_steps(0.3, 2.5)
+    [0.2, 0.5, 1.0, 2.0, 5.0]
+    >>> round_steps(0.3, 70)
+    [0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+    """
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    found: list[float] = []
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        steps = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
+        below = max(step for step in steps if step <= low)
+        above = min(step for step in steps if step >= high)
+        found = [step for step in steps if below <= step <= above]
+        if len(found) <= most:
+            break
+    return found
+
+
+def pick(results: Results | Iterable[Result], run: str | None) -> Result:
+    """The run asked for, or the first."""
+    found = list(results)
+    if not found:
+        raise InputError("there is no result to draw")
+    if run is None:
+        return found[0]
+    return results[run] if isinstance(results, Results) else Results(tuple(found))[run]
+
+
+def legend(ax: Axes, colours: Mapping[str, str], *, columns: int | None = None) -> None:
+    """Coloured words in a line above the axes."""
+    from matplotlib.patches import Patch
+
+    ax.legend(
+        handles=[Patch(facecolor=colour, label=name) for name, colour in colours.items()],
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=columns or len(colours),
+        frameon=False,
+        fontsize=FONT["note"],
+        labelcolor=INK,
+        handlelength=1.0,
+        handleheight=1.0,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+        borderpad=0.1,
+    )
+
+
+def halo(text: Any) -> None:
+    """A white edge, so that text is read over lines."""
+    from matplotlib.patheffects import withStroke
+
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
+def apart(ax: Axes, labels: list[Annotation], *, gap_px: float = 2.0) -> None:
+    """Push labels up until none lies on another; from the lowest upwards."""
+    figure = ax.get_figure(root=True)
+    if figure is None or len(labels) < 2:
+        return
+    figure.draw_without_rendering()
+    boxes = sorted(((text.get_window_extent(), text) for text in labels), key=lambda pair: (pair[0].y0, pair[0].x0))
+    placed: list[tuple[float, float, float, float]] = []
+    for box, text in boxes:
+        shift = 0.0
+        for x0, x1, y0, y1 in sorted(placed, key=lambda other: other[2]):
+            if box.x0 < x1 and box.x1 > x0 and box.y0 + shift < y1 + gap_px and box.y1 + shift > y0 - gap_px:
+                shift = y1 + gap_px - box.y0
+        if shift:
+            x, y = text.xyann
+            text.xyann = (x, y + shift * 72 / figure.dpi)
+        placed.append((box.x0, box.x1, box.y0 + shift, box.y1 + shift))
+
+
+def thin(ax: Axes, labels: list[Annotation], *, keep: list[Annotation]) -> None:
+    """Hide labels that lie on one of ``keep`` or on a label before them."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return
+    figure.draw_without_rendering()
+    taken = [text.get_window_extent() for text in keep]
+    for text in labels:
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            text.set_visible(False)
+        else:
+            taken.append(box)
+
+
+def log_ticks(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def save(ax: Axes, path: str | Path) -> Path:
+    """Write the axes' figure; equal figures give equal bytes. Raises InputError where it cannot be written."""
+    path = Path(path)
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "axes without a figure"
+    suffix = path.suffix.lower().lstrip(".") or "png"
+    if suffix not in figure.canvas.get_supported_filetypes():
+        allowed = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
+        raise InputError(Problem(f"cannot draw '.{suffix}' files. Allowed: {allowed}.", str(path)))
+    stamps: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
+    except OSError as error:
+        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(path))) from None
+    return path
