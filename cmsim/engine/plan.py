@@ -44,10 +44,17 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Options:
-    """How to plan: algorithm policy, folding, perturbed ranks, where recorded times come from."""
+    """How to plan.
+
+    algorithm  policy or name for collectives    fold  simulate equal ranks once    perturb  by rank
+    host_idle  share of kernel streams in which the device waits for the host: stretches modelled kernels [1]
+    recorded   what becomes of times a trace recorded: "recorded" as they are, "scaled" by ``recorded_scale`` (factor
+               for kernels of the matrix engine, factor for the others), "modelled" where the roofline replaces them
+    """
 
     algorithm: str = "best"
     fold: bool = True
+    host_idle: float = 0.0
     perturb: Mapping[int, Perturbation] = field(default_factory=dict)
     recorded: str = "recorded"
     recorded_scale: tuple[float, float] = (1.0, 1.0)
@@ -181,6 +188,7 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound = np.full(len(ops), -1, np.int64)
     seconds[is_compute] = priced.time_s
     bound[is_compute] = priced.bound
+    seconds /= 1.0 - options.host_idle
     host = system.stack.host
     if host.launch == "eager":
         # the device cannot run ahead of the host that issues it

@@ -94,6 +94,12 @@ class HostTuning(Spec):
     op_us: NonNegativeFloat = Field(description="host time to issue one op")
     gap_us: NonNegativeFloat = Field(description="device time between two kernels of one graph or stream")
     graph_us: NonNegativeFloat = Field(description="host time to launch one captured graph, once per step")
+    idle_decode: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="share of a decode step in which the device waits for the host"
+    )
+    idle_bulk: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the same of prefill and training, where shapes vary and less is captured"
+    )
 
 
 class Sharing(Spec):
