@@ -117,7 +117,9 @@ class TrainingSpec(_ModelWorkload):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(default=1, description="what is sharded over data-parallel ranks")
     overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
     overlap_experts: bool = Field(
-        default=True, description="dispatch and combine of one micro-batch run beside compute of another"
+        default=False,
+        description="forward and backward interleaved, so that each hides the other's dispatch and combine; "
+        "holds about twice the micro-batches",
     )
 
 

@@ -2,8 +2,8 @@
 
 Each stage runs warm-up forwards, then one forward and one backward in turn, then the remaining backwards
 (Narayanan et al., SC'21, arXiv:2104.04473). With ``overlap_experts`` the forward and backward of the steady state
-run interleaved, so that each hides the other's dispatch and combine (as in DualPipe, arXiv:2412.19437); that takes
-one more warm-up forward. Gradients of a layer are reduced as soon as its last backward ends; with
+run interleaved, so that each hides the other's dispatch and combine. A stage then passes both on at once, so it must
+be two forwards ahead of the next one where plain 1F1B is one: about twice the micro-batches in flight. Gradients of a layer are reduced as soon as its last backward ends; with
 ``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
 """
 
@@ -90,6 +90,12 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     return spec.global_batch // per_step
 
 
+def _in_flight(stages: int, stage: int, overlap: bool) -> int:
+    """Micro-batches whose activations a stage holds at its peak, 1F1B."""
+    behind = stages - stage - 1
+    return 2 * behind + 2 if overlap else behind + 1
+
+
 def _stage_layers(model: ModelSpec, layout: Layout) -> list[range]:
     """Layers of each stage, in order; where they do not divide, the first and last stages (which also hold the
     token table and the head) are the smaller ones."""
@@ -142,7 +148,7 @@ class _Stage:
         self.cores = 1.0 - communication_cores if self.overlap else 1.0
 
     def build(self) -> ProgramBuilder:
-        warm_up = min(self.layout.pp - self.stage - 1 + self.overlap, self.micro_batches)
+        warm_up = min(_in_flight(self.layout.pp, self.stage, self.overlap) - 1, self.micro_batches)
         gathered = self._gather_weights()
         for i in range(warm_up):
             self._forward(i, gathered)
@@ -312,7 +318,11 @@ class _Stage:
 
     def _update(self) -> None:
         held = _stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
-        own = held / (self.layout.dp * self.layout.cp if self.spec.zero_stage else 1)
+        routed = sum(_layer_parameters(self.model, self.layout, layer, self.mixture)[1] for layer in self.held)
+        if self.spec.zero_stage:
+            own = (held - routed) / (self.layout.dp * self.layout.cp) + routed / self.layout.expert_copies
+        else:
+            own = held
         work = compute.optimizer(
             own, weight_bytes=self.form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[self.spec.precision.gradients]
         )
@@ -395,7 +405,8 @@ def _footprint(
                 for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
             )
         )
-        in_flight = memory.microbatches_in_flight("1f1b", stage=stage, stages=layout.pp, microbatches=micro_batches)
+        overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
+        in_flight = min(_in_flight(layout.pp, stage, overlap), micro_batches)
         sequence = spec.sequence_length / layout.cp
         kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
         logits = memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
