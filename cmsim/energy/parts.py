@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cmsim.hardware import System
 from cmsim.hardware.specs import MultiPlaneClos, ScaleUp, Switched
-from cmsim.topology.fat_tree import counts
+from cmsim.topology.fat_tree import shares
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
 COMPONENTS = (
@@ -39,18 +39,16 @@ def constant(system: System) -> Constant:
     """Power of everything in use with nothing to do. [W]
 
     P_opt = modules x module_W: optics and serial links send idle frames, so that modules are always on. Switches and
-    modules of a domain used in part count in proportion to the nodes used; those of the scale-out network in
-    proportion to the accelerators.
-    Source: models of static optics as in arXiv:2506.12708v2 section 3.3 (counts) and vendors' maximum ratings.
+    modules of a domain used in part count in proportion to the nodes used; the scale-out network
+    counts with the switches and modules that the accelerators account for in a large cluster.
+    Source: cmsim.topology.totals, of which this is the state with nothing to do; the numbers are the system file's.
     """
     spec, n = system.spec, system.packages
     node, out, fabric = spec.node, spec.scale_out, spec.scale_up.power
-    all_packages = spec.accelerators * spec.domains
-    outside = sum(counts(out, nics=all_packages)) * n / all_packages
     return Constant(
         accelerators_W=n * system.accelerator.power.idle_W,
         hosts_W=system.nodes * (node.cpus * node.cpu_idle_W + node.other_W),
-        switch_chips_W=switch_chips(system) * fabric.chip_static_W + outside * out.switch_W,
+        switch_chips_W=switch_chips(system) * fabric.chip_static_W + shares(out, nics=n) * out.switch_W,
         optical_modules_W=scale_up_modules(system) * fabric.module_W + n * out.modules_per_accelerator * out.module_W,
         nics_W=n * out.nic_W,
     )

@@ -128,7 +128,7 @@ def pick(results: Results | Iterable[Result], run: str | None) -> Result:
         raise InputError("there is no result to draw")
     if run is None:
         return found[0]
-    return results[run] if isinstance(results, Results) else Results(tuple(found))[run]
+    return results[run] if isinstance(results, Results) else Results(found)[run]
 
 
 def legend(ax: Axes, colours: Mapping[str, str], *, columns: int | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +40,10 @@ class Results:
     """Results in the order of the scenario's runs, and how they came about.
 
     scenario   the scenario as data
-    manifest   scenario text, system files and their hashes, ``version`` of cmsim, seed, command, sources
+    manifest   scenario text, system files and their hashes, version of ``cmsim``, seed, command, sources
     """
 
-    results: tuple[Result, ...]
+    results: Sequence[Result]
     scenario: Mapping[str, Any] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
@@ -64,7 +64,8 @@ class Results:
 
     @property
     def version(self) -> str:
-        return str(self.manifest.get("version", ""))
+        """Version of cmsim that made them."""
+        return str(self.manifest.get("cmsim", ""))
 
     def summary(self) -> dict[str, Any]:
         """The document ``summary.json``."""
@@ -117,6 +118,22 @@ class Results:
     def load(cls, folder: str | Path) -> Results:
         """Read a folder that `save` wrote. Raises InputError for one that is absent, foreign or damaged."""
         return cls(*store.load(Path(folder)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Results]) -> Results:
+        """Several as one, side by side. A run that was there before gets a number: ``run#2``."""
+        seen: dict[str, int] = {}
+        results = []
+        for result in (result for part in parts for result in part):
+            seen[result.run] = seen.get(result.run, 0) + 1
+            number = seen[result.run]
+            results.append(result if number == 1 else replace(result, run=f"{result.run}#{number}"))
+        manifest = {"cmsim": ", ".join(dict.fromkeys(part.version for part in parts))}
+        return cls(
+            tuple(results),
+            {"joined": [dict(part.scenario) for part in parts]},
+            {**manifest, "joined": [dict(part.manifest) for part in parts]},
+        )
 
     def _frame(self, kind: str) -> pd.DataFrame:
         import pandas as pd

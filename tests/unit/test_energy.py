@@ -1,0 +1,263 @@
+"""Power by component and its integral, against sums worked out another way."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+
+from cmsim.energy import (
+    COMPONENTS,
+    carbon_g,
+    constant,
+    energy_by_component,
+    facility_W,
+    power_columns,
+    power_metrics,
+    scale_up_modules,
+    switch_chips,
+)
+from cmsim.energy import power as power_page
+from cmsim.energy.power import overhead_W, package_W, supplies_W
+from cmsim.errors import InfeasibleError
+from cmsim.files import builtin_files
+from cmsim.hardware import load_system
+from cmsim.topology import totals
+from cmsim.units import PS_PER_S
+
+SYSTEMS = sorted(builtin_files("topologies"))
+MS = PS_PER_S // 1000
+NO_LINKS = {
+    "resource": np.array([], dtype=object),
+    "start_ps": np.array([], np.int64),
+    "end_ps": np.array([], np.int64),
+    "utilization": np.array([], np.float64),
+}
+
+
+def ops_of(system, rows, *, multiplicity=None):
+    """rows: (rank class, start [ms], end [ms], share of the bf16 peak, share of memory bandwidth)."""
+    rank_class, start, end, compute, memory = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    seconds = (end - start) / 1e3
+    peak = np.full(len(rows), system.rank_peak_FLOPps("bf16"))
+    count = np.array(multiplicity or [system.ranks], np.int64)
+    return {
+        "rank_class": rank_class.astype(np.int64),
+        "multiplicity": count[rank_class.astype(np.int64)],
+        "kind": np.array(["compute"] * len(rows), dtype=object),
+        "kernel": np.array(["gemm"] * len(rows), dtype=object),
+        "limit": np.array(["compute"] * len(rows), dtype=object),
+        "start_ps": (start * MS).astype(np.int64),
+        "end_ps": (end * MS).astype(np.int64),
+        "flops": compute * peak * seconds,
+        "peak_FLOPps": peak,
+        "bytes_B": memory * system.rank_memory_Bps * seconds,
+    }
+
+
+def links_of(rows):
+    """rows: (resource, start [ms], end [ms], utilization)."""
+    names, start, end, use = zip(*rows, strict=True)
+    return {
+        "resource": np.array(names, dtype=object),
+        "start_ps": np.array(start, np.int64) * MS,
+        "end_ps": np.array(end, np.int64) * MS,
+        "utilization": np.array(use, np.float64),
+    }
+
+
+def mean_W(columns, makespan_ps):
+    return {name: joules / (makespan_ps / PS_PER_S) for name, joules in energy_by_component(columns).items()}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_idle_power_is_that_of_the_derived_totals(name):
+    system = load_system(name)
+    rows = totals(system)
+    fixed = constant(system)
+    assert fixed.accelerators_W == pytest.approx(rows["power_accelerators_idle_kW"].value * 1e3)
+    assert fixed.hosts_W == pytest.approx(rows["power_hosts_idle_kW"].value * 1e3)
+    parts_W = fixed.switch_chips_W + fixed.optical_modules_W
+    expected = sum(rows[f"power_{part}_idle_kW"].value for part in ("switch_chips", "modules", "scale_out"))
+    assert parts_W == pytest.approx(expected * 1e3)
+    assert fixed.nics_W == pytest.approx(rows["power_nics_idle_kW"].value * 1e3)
+    assert switch_chips(system) == rows["switch_chips"].value
+    assert scale_up_modules(system) == rows["scale_up_modules"].value
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_power_at_full_use_is_that_of_the_derived_totals(name):
+    system = load_system(name)
+    ops = ops_of(system, [(0, 0, 2, 1, 1)])
+    links = links_of([("port.out[0]", 0, 2, 1), ("port.in[0]", 0, 2, 1)])
+    columns = power_columns(system, ops, links, makespan_ps=2 * MS)
+    watts = mean_W(columns, 2 * MS)
+    rows = totals(system)
+    accelerators_W = sum(watts[f"accelerators_{part}"] for part in ("idle", "compute", "memory", "link"))
+    assert accelerators_W == pytest.approx(rows["power_accelerators_full_kW"].value * 1e3)
+    assert watts["hosts"] == pytest.approx(rows["power_hosts_full_kW"].value * 1e3)
+    assert watts["fans"] == pytest.approx(rows["power_fans_full_kW"].value * 1e3)
+    assert watts["power_supplies"] == pytest.approx(rows["power_psu_losses_full_kW"].value * 1e3)
+    assert sum(watts.values()) == pytest.approx(rows["power_facility_full_kW"].value * 1e3)
+
+
+def test_components_are_exactly_these():
+    system = load_system("gb200_nvl72")
+    columns = power_columns(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
+    assert tuple(dict.fromkeys(columns["component"])) == COMPONENTS
+    assert len({len(column) for column in columns.values()}) == 1
+    assert columns["start_ps"].dtype == columns["end_ps"].dtype == np.int64
+
+
+def test_energy_is_the_sum_over_ops_where_nothing_is_held_back():
+    system = load_system("cloudmatrix384", accelerators=16)
+    rng = np.random.default_rng(5)
+    cuts = np.cumsum(rng.integers(1, 9, 40))
+    rows = [(i % 2, int(cuts[i]), int(cuts[i + 1]), rng.random() * 0.3, rng.random() * 0.3) for i in range(39)]
+    ops = ops_of(system, rows, multiplicity=[20, 12])
+    links = links_of([("port.in[0]", 3, 9, 0.4), ("port.out[0]", 3, 20, 0.25), ("nic.out[0]", 3, 9, 1.0)])
+    end_ps = int(ops["end_ps"].max())
+    joules = energy_by_component(power_columns(system, ops, links, makespan_ps=end_ps))
+    power, dies = system.accelerator.power, system.accelerator.dies
+    took_s = (ops["end_ps"] - ops["start_ps"]) / PS_PER_S
+    use = ops["flops"] / ops["peak_FLOPps"] / took_s
+    compute_J = np.sum(ops["multiplicity"] * power.compute_W / dies * use * took_s)
+    memory_J = np.sum(ops["multiplicity"] * power.memory_W / dies * ops["bytes_B"] / system.rank_memory_Bps)
+    link_J = 20 * power.link_W / dies * (0.4 * 6e-3 + 0.25 * 17e-3) / 2
+    assert joules["accelerators_compute"] == pytest.approx(compute_J, rel=1e-9)
+    assert joules["accelerators_memory"] == pytest.approx(memory_J, rel=1e-9)
+    assert joules["accelerators_link"] == pytest.approx(link_J, rel=1e-9)
+    assert joules["accelerators_idle"] == pytest.approx(16 * power.idle_W * end_ps / PS_PER_S, rel=1e-12)
+
+
+def test_a_package_never_exceeds_its_limit():
+    system = load_system("gb200_nvl72", set={"accelerator.power.max_W": 900.0})
+    power = system.accelerator.power
+    rows = [(0, 0, 1, 1, 1), (0, 0, 2, 0.5, 1)]
+    links = links_of([("port.out[0]", 0, 1, 1), ("port.in[0]", 0, 1, 1)])
+    columns = power_columns(system, ops_of(system, rows), links, makespan_ps=2 * MS)
+    watts = columns["power_W"].reshape(len(COMPONENTS), -1)[:4] / system.packages
+    assert watts.sum(axis=0).max() <= power.max_W * (1 + 1e-12)
+    assert watts.sum(axis=0)[0] == pytest.approx(power.max_W)
+    # all three give way alike
+    assert watts[2, 0] / watts[3, 0] == pytest.approx(2 * power.memory_W / power.link_W)
+
+
+def test_the_grid_keeps_every_integral(monkeypatch):
+    system = load_system("gb200_nvl72")
+    rng = np.random.default_rng(7)
+    cuts = np.cumsum(rng.integers(1, 9, 300))
+    rows = [(0, int(a), int(b), rng.random(), rng.random()) for a, b in itertools.pairwise(cuts)]
+    ops = ops_of(system, rows)
+    links = links_of([("port.out[0]", 5, 77, 0.3)])
+    end_ps = int(ops["end_ps"].max())
+    exact = power_columns(system, ops, links, makespan_ps=end_ps)
+    monkeypatch.setattr(power_page, "MOST_INTERVALS", 37)
+    binned = power_columns(system, ops, links, makespan_ps=end_ps)
+    assert len(binned["power_W"]) == 37 * len(COMPONENTS) < len(exact["power_W"])
+    one, two = energy_by_component(exact), energy_by_component(binned)
+    assert two == pytest.approx(one, rel=1e-11)
+    start, end = binned["start_ps"][:37], binned["end_ps"][:37]
+    assert (start[0], end[-1]) == (0, end_ps) and (start[1:] == end[:-1]).all()
+
+
+def test_metrics_are_integrals_of_the_columns():
+    system = load_system("cloudmatrix384")
+    ops = ops_of(system, [(0, 0, 2, 0.5, 0.1), (0, 4, 5, 0.2, 0.9)])
+    columns = power_columns(system, ops, NO_LINKS, makespan_ps=10 * MS)
+    found, notes = power_metrics(system, columns)
+    seconds = (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
+    assert found["energy_J"] == pytest.approx((columns["power_W"] * seconds).sum(), rel=1e-12)
+    assert found["power_avg_W"] * 0.01 == pytest.approx(found["energy_J"], rel=1e-12)
+    assert (
+        found["power_avg_W"]
+        < found["power_peak_W"]
+        == pytest.approx(columns["power_W"].reshape(len(COMPONENTS), -1)[:, 0].sum())
+    )
+    assert found["power_it_W"] * system.spec.facility.pue == pytest.approx(found["power_avg_W"])
+    assert sum(found[f"power_{name}_W"] for name in COMPONENTS) == pytest.approx(found["power_avg_W"])
+    assert found["cost_per_hour_USD"] == 384 * system.spec.facility.price_per_accelerator_hour_USD
+    assert not notes
+
+
+def test_without_prices_metrics_are_left_out_and_said():
+    system = load_system(
+        "gb200_nvl72",
+        set={"facility.price_per_accelerator_hour_USD": None, "facility.carbon_g_per_kWh": None},
+    )
+    columns = power_columns(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=MS)
+    found, notes = power_metrics(system, columns)
+    assert "carbon_g" not in found and "cost_per_hour_USD" not in found
+    assert len(notes) == 2 and "carbon_g" in notes[0] and "price" in notes[1]
+
+
+def test_waiting_and_unused_accelerators_draw_idle_power():
+    system = load_system("gb200_nvl72")
+    ops = ops_of(system, [(0, 0, 1, 0, 0)], multiplicity=[4])
+    ops["kind"][:] = "collective"
+    watts = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)
+    assert watts["accelerators_compute"] == watts["accelerators_memory"] == watts["accelerators_link"] == 0
+    assert watts["accelerators_idle"] == pytest.approx(72 * system.accelerator.power.idle_W)
+    # one node of eighteen has work in flight
+    node = system.spec.node
+    active_W = node.cpus * (node.cpu_active_W - node.cpu_idle_W)
+    assert watts["hosts"] == pytest.approx(constant(system).hosts_W + active_W)
+
+
+def test_a_kernel_known_only_by_its_time_works_at_fitted_efficiency():
+    system = load_system("gb200_nvl72")
+    ops = ops_of(system, [(0, 0, 1, 0, 0)])
+    watts = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)
+    expected = 72 * system.accelerator.power.compute_W * system.stack.kernels["gemm"].compute
+    assert watts["accelerators_compute"] == pytest.approx(expected)
+
+
+def test_part_of_a_domain_has_part_of_its_fabric():
+    whole, half = load_system("cloudmatrix384"), load_system("cloudmatrix384", accelerators=192)
+    assert switch_chips(half) == switch_chips(whole) / 2
+    assert scale_up_modules(half) == scale_up_modules(whole) / 2
+    assert constant(half).switch_chips_W == pytest.approx(constant(whole).switch_chips_W / 2)
+
+
+def test_a_run_without_time_has_no_power():
+    system = load_system("gb200_nvl72")
+    with pytest.raises(InfeasibleError, match="takes no time"):
+        power_columns(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=0)
+
+
+def _p01(n):
+    return package_W(n["idle_W"], n["max_W"], n["util"])
+
+
+def _p07(n):
+    system = load_system("cloudmatrix384")
+    return scale_up_modules(system) + system.packages * system.spec.scale_out.modules_per_accelerator
+
+
+def _p08(n):
+    system = load_system("cloudmatrix384", set={"scale_up.power.module_W": n["W"], "scale_out.module_W": n["W"]})
+    return constant(system).optical_modules_W / 1e3
+
+
+def _p11(n):
+    return facility_W(n["it_kW"], psu_efficiency=n["psu_eff"], pue=n["pue"])
+
+
+def _p14(n):
+    it_J = n["kW"] * 1e3 * n["h"] * 3600
+    return carbon_g(it_J + overhead_W(it_J, n["pue"]), n["g_per_kWh"]) / 1e3
+
+
+@pytest.mark.parametrize(("check", "ours"), [("P01", _p01), ("P07", _p07), ("P08", _p08), ("P11", _p11), ("P14", _p14)])
+def test_worked_examples(shared, check, ours):
+    with (shared / "reference" / "model_checks.csv").open(encoding="utf-8") as lines:
+        (row,) = [row for row in csv.DictReader(lines) if row["id"] == check]
+    numbers = {key: float(value) for key, value in (pair.split("=") for pair in row["inputs"].split(";"))}
+    assert ours(numbers) == pytest.approx(float(row["expected"]), rel=1e-6)
+
+
+def test_supplies_lose_nothing_when_perfect():
+    assert supplies_W(100.0, 1.0) == 0
+    assert supplies_W(95.0, 0.95) == pytest.approx(5.0)
