@@ -211,9 +211,13 @@ def save(ax: Axes, path: str | Path) -> Path:
         allowed = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
         raise InputError(Problem(f"cannot draw '.{suffix}' files. Allowed: {allowed}.", str(path)))
     stamps: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    from matplotlib import rc_context
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
+        # without a salt, identifiers in SVG files are drawn by lot
+        with rc_context({"svg.hashsalt": "cmsim"}):
+            figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
     except OSError as error:
         raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(path))) from None
     return path

@@ -16,7 +16,6 @@ from cmsim.results.result import per as throughput_per
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
 #: shown in tables where a run has them, in this order
 HEADLINES = (
     "time_s",
@@ -70,7 +69,7 @@ class Results:
     def summary(self) -> dict[str, Any]:
         """The document ``summary.json``."""
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": store.SCHEMA_VERSION,
             "cmsim": self.version,
             "scenario": dict(self.scenario),
             "results": [result.summary() for result in self.results],
@@ -110,7 +109,8 @@ class Results:
     def save(self, folder: str | Path) -> Path:
         """Write the folder, all of it or nothing. One of ours that stands there is replaced.
 
-        Raises InputError where something else stands there, or it cannot be written.
+        Raises InputError where something else stands there, or it cannot be written, InfeasibleError where a result
+        fails its check.
         """
         return store.save(self, Path(folder))
 

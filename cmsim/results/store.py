@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmsim.errors import InputError, Problem
-from cmsim.results.result import FRAMES, Columns, Result
+from cmsim.results.result import FRAMES, Columns, Result, check
 
 if TYPE_CHECKING:
     from cmsim.results.results import Results
 
+SCHEMA_VERSION = 1
 SUMMARY, MANIFEST = "summary.json", "manifest.json"
 _ROW_GROUP = 1 << 20
 #: keys of one entry in summary.json that become fields of a Result
@@ -26,7 +27,14 @@ _FIELDS = ("run", "workload", "system", "accelerators", "ranks", "metrics", "bou
 
 
 def save(results: Results, folder: Path) -> Path:
-    """Write and rename into place. Raises InputError where the place is taken or cannot be written."""
+    """Write and rename into place.
+
+    Raises InputError where the place is taken or cannot be written, InfeasibleError where a result fails its check.
+    """
+    for result in results:
+        check(result)
+    runs = [result.run for result in results]
+    assert len(set(runs)) == len(runs), f"a run stands twice: {runs}"
     folder = folder.absolute()
     if folder.exists() and not _replaceable(folder):
         raise InputError(Problem("holds something that is not a folder of results, so it is left alone", str(folder)))
@@ -61,6 +69,10 @@ def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, An
     if not _ours(folder):
         raise InputError(Problem(f"is not a folder of results: it has no {SUMMARY} of ours", str(folder)))
     summary, manifest = _json(folder / SUMMARY), _json(folder / MANIFEST)
+    if summary["schema_version"] != SCHEMA_VERSION:
+        found = summary["schema_version"]
+        message = f"was written with schema_version {found!r}; this cmsim reads {SCHEMA_VERSION}"
+        raise InputError(Problem(message, str(folder / SUMMARY)))
     runs = [str(entry.get("run")) for entry in summary["results"]]
     frames = {kind: _read(folder / f"{kind}.parquet", runs) for kind in FRAMES}
     facts = manifest.pop("facts", {})
@@ -158,8 +170,9 @@ def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
         raise InputError(Problem("has no column 'run'", str(path)))
     columns = {name: _array(table[name]) for name in table.column_names}
     run = columns.pop("run")
-    edges = np.flatnonzero(np.append(True, run[1:] != run[:-1])[: len(run)]).tolist()
-    found = {run[a]: slice(a, b) for a, b in zip(edges, [*edges[1:], len(run)], strict=True)}
+    starts = np.flatnonzero(np.append(True, run[1:] != run[:-1])[: len(run)])
+    lengths = np.diff(np.append(starts, len(run)))
+    found = {run[a]: slice(a, a + n) for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)}
     return {name: {key: value[found.get(name, slice(0))] for key, value in columns.items()} for name in runs}
 
 
