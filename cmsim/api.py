@@ -5,17 +5,20 @@ Everything the command line does is a function here; notebooks call the same one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cmsim import engine
-from cmsim.energy import power
+from cmsim import collectives, energy, engine, results
 from cmsim.engine import record
-from cmsim.hardware import System, load_system
-from cmsim.results import Result, Results, metrics
-from cmsim.scenario import Run, Scenario, load_scenario
-from cmsim.workload import generate
+from cmsim.errors import CmsimWarning
+from cmsim.hardware import System, load_accelerator, load_system
+from cmsim.results import Result, Results
+from cmsim.scenario import CollectiveSpec, Run, Scenario, TraceSpec, load_scenario
+from cmsim.units import to_s
+from cmsim.version import __version__
+from cmsim.workload import Programs, generate
 
 #: called with the run's key and the share of all runs that is done, 0 to 1
 Progress = Callable[[str, float], None]
@@ -30,21 +33,22 @@ def run(
 ) -> Results:
     """Run every workload on every system at every sweep point of a scenario.
 
-    scenario   a Scenario, a file, a built-in name, or data
+    scenario   a Scenario, a file, a built-in name, YAML text, or data
     set        dotted keys to change first, as ``--set`` does
     out        folder to write (complete or absent)
 
-    Raises CmsimError for what the user can mend.
+    Raises CmsimError for what the user can mend; nothing is written then.
     """
-    if not isinstance(scenario, Scenario) or set:
-        scenario = load_scenario(scenario.data if isinstance(scenario, Scenario) else scenario, set=set)
-    systems: dict[str, System] = {}
-    results = []
-    for number, one in enumerate(scenario.runs):
-        report = _progress(progress, one.key, number, len(scenario.runs))
-        system = _system(one, scenario, systems)
-        results.append(run_one(one, system, base=scenario.base, progress=report))
-    done = Results(results, scenario=dict(scenario.data), manifest=_manifest(scenario, systems))
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario, set=set)
+    elif set:
+        scenario = load_scenario(scenario.data, set=set)
+    systems = {one.system_key: system(one, base=scenario.base) for one in scenario.runs}
+    ran = [
+        run_one(one, systems[one.system_key], base=scenario.base, progress=_share(progress, one.key, i, len(scenario.runs)))
+        for i, one in enumerate(scenario.runs)
+    ]
+    done = Results(ran, scenario=dict(scenario.data), manifest=_manifest(scenario, list(systems.values())))
     if out is not None:
         done.save(out)
     return done
@@ -53,24 +57,44 @@ def run(
 def run_one(
     one: Run, system: System, *, base: Path | None = None, progress: Callable[[float], None] | None = None
 ) -> Result:
-    """One workload on one system: programs, plan, play, then what they say."""
-    programs = generate.programs(one.spec, system, base=base)
-    engine.check_memory(programs, system)
-    plan = engine.plan(programs, system, engine.options(one, system))
-    timeline = engine.play(plan, one.network, progress=progress)
-    ops = record.ops_columns(plan, timeline)
-    links = record.links_columns(plan, timeline)
-    watts = power.power_columns(system, ops, makespan_ps=timeline.makespan_ps, ranks=programs.ranks)
-    return metrics.result(
-        one,
-        system=system,
-        programs=programs,
-        ops=ops,
-        links=links,
+    """One workload on one system: programs, plan, play, and what they say."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CmsimWarning)
+        programs = generate.programs(one.spec, system, base=base)
+        engine.check_memory(programs, system)
+        plan = engine.plan(programs, system, _options(one, system))
+        timeline = engine.play(plan, one.network, progress=progress)
+    ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
+    power = energy.power_columns(system, ops, links, makespan_ps=timeline.makespan_ps)
+    watts, missing = energy.power_metrics(system, power)
+    went = record.breakdown(plan, timeline)
+    facts = _facts(one, system, programs)
+    numbers = results.metrics(
+        one.spec.kind,
+        facts,
+        makespan_s=to_s(timeline.makespan_ps),
+        accelerators=system.packages,
+        exposed_comm_s=went.exposed_comm_s,
+        bubble_s=went.parts_s["bubble_s"],
+        memory_peak_B=float(engine.memory_B(programs).max()) if programs.footprint_B else None,
+        algorithm=plan.calls[0].algorithm if plan.calls else "",
         power=watts,
-        makespan_ps=timeline.makespan_ps,
-        bound=record.run_bound(plan, timeline),
-        breakdown=record.breakdown(plan, timeline),
+    )
+    return results.check(
+        Result(
+            run=one.key,
+            workload=one.workload,
+            system=system.name,
+            accelerators=system.packages,
+            ranks=programs.ranks,
+            metrics=numbers,
+            bound=record.run_bound(plan, timeline),
+            limiter=went.limiter,
+            breakdown=went.parts_s,
+            warnings=(*programs.notes, *missing, *(str(warning.message) for warning in caught)),
+            facts=facts,
+            columns={"ops": ops, "links": links, "power": power},
+        )
     )
 
 
@@ -87,41 +111,74 @@ def compare(*sources: Results | Scenario | str | Path) -> Results:
     return Results.joined(parts)
 
 
-def _system(one: Run, scenario: Scenario, seen: dict[str, System]) -> System:
+def system(one: Run, *, base: Path | None = None) -> System:
+    """The system of a run, with the scenario's changes."""
     entry = one.system
-    key = entry.model_dump_json()
-    if key not in seen:
-        seen[key] = load_system(
-            entry.system,
-            accelerators=entry.accelerators,
-            domains=entry.domains,
-            rank=entry.rank,
-            stack=entry.stack,
-            set=entry.set,
-            label=entry.name,
-            base=scenario.base,
-        )
-    return seen[key]
+    return load_system(
+        entry.system,
+        accelerators=entry.accelerators,
+        domains=entry.domains,
+        rank=entry.rank,
+        stack=entry.stack,
+        set=entry.set,
+        label=entry.name,
+        base=base,
+    )
 
 
-def _progress(progress: Progress | None, key: str, number: int, total: int) -> Callable[[float], None] | None:
+def _options(one: Run, system: System) -> engine.Options:
+    """What a scenario says to the planner."""
+    host = system.stack.host
+    idle = {"decode": host.idle_decode, "prefill": host.idle_bulk, "training": host.idle_bulk}
+    recorded, scale = "recorded", (1.0, 1.0)
+    if isinstance(one.spec, TraceSpec) and one.spec.compute == "scaled":
+        recorded, scale = "scaled", _roofline_ratio(str(one.spec.recorded_on), system)
+    return engine.Options(
+        algorithm=one.spec.algorithm if isinstance(one.spec, CollectiveSpec) else "best",
+        fold=one.fold,
+        host_idle=idle.get(one.spec.kind, 0.0),
+        perturb={rank: engine.Perturbation(**change.model_dump()) for rank, change in one.perturb.items()},
+        recorded=recorded,
+        recorded_scale=scale,
+    )
+
+
+def _roofline_ratio(recorded_on: str, system: System) -> tuple[float, float]:
+    """Time on ``system`` over time on the recorded accelerator: of matrix kernels, by 16-bit peaks; of the others, by
+    memory bandwidth. One recorded accelerator becomes one rank."""
+    there = load_accelerator(recorded_on)
+    matrix = there.peak_TFLOPps["bf16"] * 1e12 / system.rank_peak_FLOPps("bf16")
+    return matrix, there.memory_GBps * 1e9 / system.rank_memory_Bps
+
+
+def _facts(one: Run, system: System, programs: Programs) -> dict[str, float]:
+    """What metrics need beside the timeline: the workload's facts and the machine's."""
+    facts = dict(programs.facts)
+    if isinstance(one.spec, CollectiveSpec):
+        facts["busbw_factor"] = float(collectives.busbw_factor(one.spec.collective, facts["ranks_in_group"]))
+    # the share of its cabinets that the accelerators in use fill
+    facts["racks"] = system.spec.racks * system.packages / system.spec.accelerators
+    return facts
+
+
+def _share(progress: Progress | None, key: str, number: int, total: int) -> Callable[[float], None] | None:
     if progress is None:
         return None
     progress(key, number / total)
     return lambda share: progress(key, (number + share) / total)
 
 
-def _manifest(scenario: Scenario, systems: Mapping[str, System]) -> dict[str, Any]:
-    from cmsim import __version__
-
-    used = sorted(systems.values(), key=lambda system: system.name)
+def _manifest(scenario: Scenario, systems: list[System]) -> dict[str, Any]:
+    """What a figure can be traced back to."""
     return {
         "cmsim": __version__,
+        "seed": scenario.runs[0].seed,
+        "scenario_file": Path(scenario.file).name,
         "scenario_text": scenario.text,
-        "systems": {system.name: {"digest": system.digest, "files": dict(system.texts)} for system in used},
-        "sources": sorted({source for system in used for _, _, source in system.sources() if isinstance(source, str)}),
-        "assumed": sorted(f"{name}: {key}" for system in used for name, key, _ in system.assumed()),
+        "systems": {one.name: {"digest": one.digest, "files": dict(one.texts)} for one in systems},
+        "sources": sorted({source for one in systems for _, _, source in one.sources() if isinstance(source, str)}),
+        "assumed": sorted({f"{name}: {key}" for one in systems for name, key, _ in one.assumed()}),
     }
 
 
-__all__: Sequence[str] = ["compare", "run", "run_one"]
+__all__ = ["Progress", "compare", "run", "run_one", "system"]

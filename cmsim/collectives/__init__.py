@@ -1,6 +1,7 @@
 """Collectives: one page per algorithm, the table, and the chooser. Needs nothing but numbers."""
 
 from cmsim.collectives.bounds import bandwidth_bound_B, lower_bound_s
+from cmsim.collectives.busbw import factor as busbw_factor
 from cmsim.collectives.chooser import Choice, Phase, Priced, choose, explain
 from cmsim.collectives.price import CANDIDATES
 from cmsim.collectives.rows import Link, Rows, collective_code
@@ -19,6 +20,7 @@ __all__ = [
     "Round",
     "Rows",
     "bandwidth_bound_B",
+    "busbw_factor",
     "candidates",
     "choose",
     "collective_code",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cmsim.engine.fold import Folding, fold, members
-from cmsim.engine.plan import Call, Options, Perturbation, Plan, check_memory, plan
+from cmsim.engine.plan import Call, Options, Perturbation, Plan, check_memory, memory_B, plan
 from cmsim.engine.play import Timeline, play
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "check_memory",
     "fold",
     "members",
+    "memory_B",
     "plan",
     "play",
 ]

@@ -1,7 +1,7 @@
 """Accelerators, stacks and systems as data, read from ``topologies/``."""
 
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
-from cmsim.hardware.system import ACCELERATORS, STACKS, SYSTEMS, System, load_system
+from cmsim.hardware.system import ACCELERATORS, STACKS, SYSTEMS, System, load_accelerator, load_system
 
 __all__ = [
     "ACCELERATORS",
@@ -13,5 +13,6 @@ __all__ = [
     "StackSpec",
     "System",
     "SystemSpec",
+    "load_accelerator",
     "load_system",
 ]

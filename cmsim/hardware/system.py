@@ -122,8 +122,6 @@ def load_system(
     ``accelerators`` counts packages over all domains (default: all); ``set`` lays dotted keys over the system
     file, or, with the prefix ``accelerator.`` / ``stack.`` and a key below, over those files.
 
-    >>> load_system("gb200_nvl72").ranks
-    72
     """
     document = _open(name, SYSTEMS, "system", base)
     texts = {document.file: document.text}
@@ -162,9 +160,14 @@ def load_system(
     packages = there if accelerators is None else accelerators
     if not 0 < packages <= there:
         raise InputError(
-            Problem(f"got {packages} accelerators; {spec.name} has 1 to {there} ({spec.domains} domain(s))", key="accelerators")
+            Problem(f"got {packages}; {spec.name} has 1 to {there} ({spec.domains} domain(s))", key="accelerators")
         )
     return System(label or spec.name, spec, chip, stack_spec, packages, texts)
+
+
+def load_accelerator(name: str, *, base: Path | None = None) -> AcceleratorSpec:
+    """One accelerator by name, alias or path."""
+    return files.validate(AcceleratorSpec, _open(name, ACCELERATORS, "accelerator", base))
 
 
 def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:

@@ -38,6 +38,11 @@ class Run:
     perturb: Mapping[int, PerturbSpec]
     seed: int
 
+    @property
+    def system_key(self) -> str:
+        """Runs with equal keys run on the same system."""
+        return self.system.model_dump_json()
+
 
 @dataclass(frozen=True)
 class Scenario:
