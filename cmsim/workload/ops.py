@@ -91,7 +91,7 @@ class Programs:
 
 
 class ProgramBuilder:
-    """Collects the ops of one program. Generators add ops by hand; importers pass columns.
+    """Collects the ops of one program. Generators add ops by hand, and repeat what recurs as a block.
 
     >>> build = ProgramBuilder()
     >>> first = build.compute("gemm", stream="compute", kernel="gemm", precision="bf16", flops=1e9, bytes_B=1e6)
@@ -102,11 +102,11 @@ class ProgramBuilder:
     """
 
     def __init__(self) -> None:
-        self._rows: list[tuple[Any, ...]] = []
-        self._deps: list[Sequence[int]] = []
+        self._parts: list[_Rows | _Copy] = []
+        self._length = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._length
 
     def compute(
         self,
@@ -143,19 +143,104 @@ class ProgramBuilder:
         """Add a receive: ends when the matching send (n-th on the channel) has arrived."""
         return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, ""), after)
 
-    def _add(self, row: tuple[Any, ...], after: Sequence[int]) -> int:
-        self._rows.append(row)
-        self._deps.append(after)
-        return len(self._rows) - 1
+    def append(self, block: ProgramBuilder, after: Sequence[Sequence[int]] = ()) -> int:
+        """Add all ops of another builder; returns the row of its first.
 
-    def extend(self, other: ProgramBuilder, times: int = 1) -> int:
-        """Append another builder's ops ``times`` times (their dependencies stay inside each copy); first new row."""
-        first = len(self._rows)
-        for _ in range(times):
-            offset = len(self._rows)
-            self._rows.extend(other._rows)
-            self._deps.extend([[dep + offset for dep in deps] for deps in other._deps])
+        Where the block's ops wait for ``awaited(i)``, they wait for the rows ``after[i]`` of this one. The block is
+        taken as it is now and can be appended many times at little cost.
+        """
+        first = self._length
+        self._parts.append(_Copy(block, first, tuple(tuple(rows) for rows in after)))
+        self._length += len(block)
         return first
+
+    def _add(self, row: tuple[Any, ...], after: Sequence[int]) -> int:
+        if not self._parts or not isinstance(self._parts[-1], _Rows):
+            self._parts.append(_Rows(self._length))
+        part = self._parts[-1]
+        assert isinstance(part, _Rows)
+        part.rows.append(row)
+        owner = self._length
+        part.deps.extend((owner, dep) for dep in after)
+        self._length += 1
+        return owner
+
+
+def awaited(number: int) -> int:
+    """Stands, in a block, for what `ProgramBuilder.append` is told to wait for at ``after[number]``."""
+    return -1 - number
+
+
+@dataclass
+class _Rows:
+    """Rows added by hand, and (row, row it waits for) pairs; numbers count from the program's first row."""
+
+    first: int
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    deps: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A block, where it stands, and the rows it waits for."""
+
+    block: ProgramBuilder
+    first: int
+    after: tuple[tuple[int, ...], ...]
+
+
+#: positions of a row's text columns, in the order in which names are numbered
+_TEXT = {"name": 0, "stream": 1, "kernel": 3, "precision": 4, "slot": 9, "collective": 10}
+_NUMBER = {"kind": 2, "flops": 5, "bytes_B": 6, "cores": 7, "recorded_s": 8}
+
+
+class _Compiler:
+    """Turns builders into columns. Names are numbered in order of first use; a block is turned once."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, dict[str, int]] = {key: {"": -1} for key in _TEXT}
+        self._blocks: dict[int, tuple[dict[str, NDArray[Any]], Ints, Ints]] = {}
+
+    def columns(self, build: ProgramBuilder) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
+        """Columns by name, and the dependency pairs: row, row it waits for (negative: see `awaited`)."""
+        parts: list[dict[str, NDArray[Any]]] = []
+        owners: list[Ints] = []
+        deps: list[Ints] = []
+        for part in build._parts:
+            if isinstance(part, _Rows):
+                parts.append(self._rows(part.rows))
+                pairs = np.array(part.deps, np.int64).reshape(-1, 2)
+                owners.append(pairs[:, 0])
+                deps.append(pairs[:, 1])
+                continue
+            if id(part.block) not in self._blocks:
+                self._blocks[id(part.block)] = self.columns(part.block)
+            columns, owner, dep = self._blocks[id(part.block)]
+            parts.append(columns)
+            inside = dep >= 0
+            owners.append(owner[inside] + part.first)
+            deps.append(dep[inside] + part.first)
+            for row, number in zip(owner[~inside].tolist(), (-1 - dep[~inside]).tolist(), strict=True):
+                rows = part.after[number]
+                owners.append(np.full(len(rows), row + part.first, np.int64))
+                deps.append(np.array(rows, np.int64))
+        keys = (*_TEXT, *_NUMBER)
+        return {key: np.concatenate([part[key] for part in parts]) for key in keys}, _joined(owners), _joined(deps)
+
+    def _rows(self, rows: list[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
+        columns = list(zip(*rows, strict=True))
+        out: dict[str, NDArray[Any]] = {}
+        for key, position in _TEXT.items():
+            known = self.numbers[key]
+            codes = [known.setdefault(value, len(known) - 1) for value in columns[position]]
+            out[key] = np.array(codes, np.int64)
+        for key, position in _NUMBER.items():
+            out[key] = np.array(columns[position], np.int64 if key == "kind" else np.float64)
+        return out
+
+
+def _joined(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def assemble(
@@ -168,39 +253,41 @@ def assemble(
     footprint_B: dict[str, Sequence[float]] | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
-    rows = [row for build in builders for row in build._rows]
-    assert rows, "a workload without ops"
-    columns = list(zip(*rows, strict=True))
+    assert builders and all(len(build) for build in builders), "a workload without ops"
     slots = tuple(groups)
-    names, name_id = _encode(columns[0])
-    streams, stream = _encode(columns[1])
-    kernels, kernel = _encode(columns[3])
-    precisions, precision = _encode(columns[4])
-    collectives, collective = _encode(columns[10])
-    slot_number = {name: i for i, name in enumerate(slots)} | {"": -1}
-    deps = [dep for build in builders for dep in build._deps]
-    dep_ptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(dep) for dep in deps], out=dep_ptr[1:])
-    dep_idx = np.fromiter((i for dep in deps for i in dep), np.int64, int(dep_ptr[-1]))
+    compiler = _Compiler()
+    compiler.numbers["slot"].update({name: i for i, name in enumerate(slots)})
+    made = [compiler.columns(build) for build in builders]
+    columns = {key: np.concatenate([part[0][key] for part in made]) for key in made[0][0]}
+    assert len(compiler.numbers["slot"]) == len(slots) + 1, "an op uses a slot that has no groups"
+    counts, deps = [], []
+    for build, (_, owner, dep) in zip(builders, made, strict=True):
+        assert not len(dep) or dep.min() >= 0, "a block's wait was left open"
+        order = np.argsort(owner, kind="stable")
+        counts.append(np.bincount(owner, minlength=len(build)))
+        deps.append(dep[order])
+    dep_ptr = np.zeros(len(columns["kind"]) + 1, np.int64)
+    np.cumsum(_joined(counts), out=dep_ptr[1:])
+    names = {key: tuple(name for name in known if name) for key, known in compiler.numbers.items()}
     ops = OpTable(
-        names=names,
-        streams=streams,
-        kernels=kernels,
-        precisions=precisions,
-        collectives=collectives,
-        name_id=name_id,
-        stream=stream,
-        kind=np.array(columns[2], np.int64),
-        kernel=kernel,
-        precision=precision,
-        flops=np.array(columns[5], np.float64),
-        bytes_B=np.array(columns[6], np.float64),
-        cores=np.array(columns[7], np.float64),
-        recorded_s=np.array(columns[8], np.float64),
-        slot=np.array([slot_number[name] for name in columns[9]], np.int64),
-        collective=collective,
+        names=names["name"],
+        streams=names["stream"],
+        kernels=names["kernel"],
+        precisions=names["precision"],
+        collectives=names["collective"],
+        name_id=columns["name"],
+        stream=columns["stream"],
+        kind=columns["kind"],
+        kernel=columns["kernel"],
+        precision=columns["precision"],
+        flops=columns["flops"],
+        bytes_B=columns["bytes_B"],
+        cores=columns["cores"],
+        recorded_s=columns["recorded_s"],
+        slot=columns["slot"],
+        collective=columns["collective"],
         dep_ptr=dep_ptr,
-        dep_idx=dep_idx,
+        dep_idx=_joined(deps),
     )
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])
@@ -216,12 +303,3 @@ def assemble(
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
     )
-
-
-def _encode(values: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
-    """Names in order of first use, and each value's number; the empty name is -1."""
-    numbers: dict[str, int] = {"": -1}
-    codes = np.fromiter((numbers.setdefault(value, len(numbers) - 1) for value in values), np.int64, len(values))
-    return tuple(name for name in numbers if name), codes
-
-

@@ -24,7 +24,7 @@ from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joine
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.model import ModelSpec, load_model
-from cmsim.workload.ops import ProgramBuilder, Programs, assemble
+from cmsim.workload.ops import ProgramBuilder, Programs, assemble, awaited
 
 
 def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
@@ -140,9 +140,11 @@ class _Stage:
         self.tokens = spec.micro_batch * spec.sequence_length / layout.cp
         self.first, self.last = stage == 0, stage == layout.pp - 1
         self.build_ = ProgramBuilder()
+        self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
+        self._chain_rows = 0
         self.overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
         # kernels that move tokens take cores from those that compute beside them
         self.cores = 1.0 - communication_cores if self.overlap else 1.0
@@ -166,26 +168,46 @@ class _Stage:
     # one micro-batch through the stage
 
     def _forward(self, i: int, gathered: Sequence[int]) -> None:
-        (end,) = interleave(self.build_, [self._forward_chain(gathered if i == 0 else ())], after=[self._received("previous.in")])
+        (end,) = self._pass(forward=True, gathered=gathered if i == 0 else ())
         self._send("next.out", end, self.last)
 
     def _backward(self, i: int) -> None:
-        final = i == self.micro_batches - 1
-        (end,) = interleave(self.build_, [self._backward_chain()], after=[self._received("next.in")])
+        (end,) = self._pass(backward=True)
         self._send("previous.out", end, self.first)
-        if final:
+        if i == self.micro_batches - 1:
             self._reduce(end)
 
     def _both(self, forward: int, backward: int, gathered: Sequence[int]) -> None:
-        chains = [self._forward_chain(gathered if forward == 0 else ()), self._backward_chain()]
-        for piece in (*chains[0], *chains[1]):
-            piece.cores = self.cores
-        arrived = [self._received("previous.in"), self._received("next.in")]
-        ahead, back = interleave(self.build_, chains, after=arrived)
+        ahead, back = self._pass(forward=True, backward=True, gathered=gathered if forward == 0 else ())
         self._send("next.out", ahead, self.last)
         self._send("previous.out", back, self.first)
         if backward == self.micro_batches - 1:
             self._reduce(back)
+
+    def _pass(self, *, forward: bool = False, backward: bool = False, gathered: Sequence[int] = ()) -> list[int]:
+        """One micro-batch forward, one backward, or both side by side; the last row of each.
+
+        Passes recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
+        """
+        key = f"{forward} {backward} {bool(gathered)}"
+        both = forward and backward
+        if key not in self._blocks:
+            block = ProgramBuilder()
+            chains = []
+            if forward:
+                chains.append(self._forward_chain([awaited(1 + both + k) for k in range(len(gathered))]))
+            if backward:
+                chains.append(self._backward_chain())
+            if both:
+                for piece in (*chains[0], *chains[1]):
+                    piece.cores = self.cores
+            ends = interleave(block, chains, after=[[awaited(i)] for i in range(len(chains))])
+            self._blocks[key] = block, ends
+        block, ends = self._blocks[key]
+        arrived = [self._received("previous.in")] if forward else []
+        arrived += [self._received("next.in")] if backward else []
+        first = self.build_.append(block, [*arrived, *([row] for row in gathered)])
+        return [first + end for end in ends]
 
     def _received(self, slot: str) -> list[int]:
         end = self.first if slot == "previous.in" else self.last
@@ -302,9 +324,10 @@ class _Stage:
 
     def _layer_done(self, row: int, layer: int) -> int:
         """Row of the last backward pass at which a layer's gradients are whole: rows are spread evenly over layers."""
-        chain_rows = sum(len(piece.kernels) + (piece.comm is not None) for piece in self._backward_chain())
+        if self._chain_rows == 0:
+            self._chain_rows = sum(len(piece.kernels) + (piece.comm is not None) for piece in self._backward_chain())
         share = (layer - self.held[0]) / len(self.held)
-        return max(row - int(chain_rows * share), 0)
+        return max(row - int(self._chain_rows * share), 0)
 
     def _layer_parameters(self, layer: int) -> list[tuple[float, str]]:
         """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
