@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmsim.errors import InputError
 from cmsim.plots import style
@@ -30,6 +31,10 @@ COMPONENTS = {
 }
 
 
+#: finer than this many intervals, means over so many even ones are drawn: spikes narrower than a line are noise
+_MOST_STEPS = 240
+
+
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Facility power by component of one run; the list beside it gives each component's mean."""
     result = style.pick(results, run)
@@ -42,6 +47,13 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     heights = {name: power["power_W"][mine] for name, mine in by_component.items()}
     order = [name for name in COMPONENTS if name in heights] + [name for name in heights if name not in COMPONENTS]
     time_unit, time_name = style.prefixed(float(edges_s[-1]), "s")
+    note = ""
+    if len(edges_s) > _MOST_STEPS + 1:
+        coarse_s = np.linspace(edges_s[0], edges_s[-1], _MOST_STEPS + 1)
+        heights = {name: _means(edges_s, watts, coarse_s) for name, watts in heights.items()}
+        edges_s = coarse_s
+        step, unit = style.prefixed(float(coarse_s[1]), "s")
+        note = f", means over {coarse_s[1] / step:.3g} {unit}"
     total_W = np.sum(list(heights.values()), axis=0)
     watt, watt_name = style.prefixed(float(total_W.max()), "W")
 
@@ -77,6 +89,13 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     ax.set_ylim(0, float(base.max()) * 1.06)
     ax.grid(axis="y", color=style.FAINT, linewidth=0.6)
     style.label(ax.xaxis, f"time [{time_name}]")
-    style.label(ax.yaxis, f"facility power [{watt_name}]")
+    style.label(ax.yaxis, f"facility power{note} [{watt_name}]")
     style.head(ax, result.run)
     return ax
+
+
+def _means(edges: NDArray[Any], watts: NDArray[Any], onto: NDArray[Any]) -> NDArray[Any]:
+    """Means over other intervals of what is constant between edges; the integral stays."""
+    until = np.concatenate([[0.0], np.cumsum(watts * np.diff(edges))])
+    out: NDArray[Any] = np.diff(np.interp(onto, edges, until)) / np.diff(onto)
+    return out

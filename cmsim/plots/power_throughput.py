@@ -1,4 +1,7 @@
-"""Power against throughput: one line per workload and system over its sweep, with lines of equal efficiency."""
+"""Power against throughput: one line per workload and system over its sweep, with lines of equal efficiency.
+
+Colours tell systems apart, markers workloads.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 #: wider than this in throughput or in power, axes are logarithmic
 _WIDE = 30.0
+_MARKERS = "osD^vP"
 
 
 def draw(results: Results, ax: Axes | None = None) -> Axes:
@@ -33,16 +37,18 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
     y_unit, y_name = style.prefixed(_middle([y for _, y in points]), "W")
     _limits(ax, [(x / x_unit, y / y_unit) for x, y in points])
 
-    workloads = {workload for workload, _ in series}
-    systems = {system for _, system in series}
+    workloads = list(dict.fromkeys(workload for workload, _ in series))
+    systems = list(dict.fromkeys(system for _, system in series))
     keys = {key for line in series.values() for result in line for key, _ in _point(result)}
     one_key = next(iter(keys)) if len(keys) == 1 else None
     names, points_said = [], []
-    for colour, ((workload, system), line) in zip(_colours(len(series)), series.items(), strict=True):
+    for (workload, system), line in series.items():
+        colour = style.SERIES[systems.index(system) % len(style.SERIES)]
+        marker = _MARKERS[workloads.index(workload) % len(_MARKERS)]
         line = sorted(line, key=lambda result: result.metric("tokens_per_s"))
         x = [result.metric("tokens_per_s") / x_unit for result in line]
         y = [result.metric("power_avg_W") / y_unit for result in line]
-        ax.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=6, markeredgecolor="white", zorder=3)
+        ax.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=6.5, markeredgecolor="white", zorder=3)
         for result, x_here, y_here in zip(line, x, y, strict=True):
             text = ax.annotate(
                 ", ".join(value if one_key else f"{key} {value}".strip() for key, value in _point(result)),
@@ -76,13 +82,10 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
     style.label(ax.xaxis, f"throughput [{_thousands(x_name)}tokens/s]")
     style.label(ax.yaxis, f"facility power, average [{y_name}]")
     style.head(ax, "Power against throughput" + (f", by {one_key}" if one_key else ""))
+    style.inside(ax, names)
     style.apart(ax, names)
     style.thin(ax, points_said, keep=names)
     return ax
-
-
-def _colours(count: int) -> list[str]:
-    return [style.SERIES[i % len(style.SERIES)] for i in range(count)]
 
 
 def _point(result: Result) -> list[tuple[str, str]]:

@@ -177,6 +177,20 @@ def apart(ax: Axes, labels: list[Annotation], *, gap_px: float = 2.0) -> None:
         placed.append((box.x0, box.x1, box.y0 + shift, box.y1 + shift))
 
 
+def inside(ax: Axes, labels: list[Annotation]) -> None:
+    """Push labels that stick out of the axes at a side back in."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return
+    figure.draw_without_rendering()
+    frame = ax.get_window_extent()
+    for text in labels:
+        box = text.get_window_extent()
+        shift = max(frame.x0 + 4 - box.x0, 0.0) - max(box.x1 - frame.x1, 0.0)
+        x, y = text.xyann
+        text.xyann = (x + shift * 72 / figure.dpi, y)
+
+
 def thin(ax: Axes, labels: list[Annotation], *, keep: list[Annotation]) -> None:
     """Hide labels that lie on one of ``keep`` or on a label before them."""
     figure = ax.get_figure(root=True)

@@ -23,6 +23,11 @@ COLOURS = {
     "host": "#8c8c8c",
     "wait": "#f5d9c4",
 }
+#: where a lane has few bars, none is drawn narrower than this share of the width, or it would not be seen; where
+#: it has many, widening them would make an almost idle lane look busy
+_LEAST, _FEW = 1 / 1200, 100
+#: bars wider than this on average have a white edge between them
+_WIDE = 1 / 100
 #: gaps narrower than this share of the width are not seen, so neighbours of one colour are drawn as one
 _HAIR = 1 / 3000
 
@@ -47,7 +52,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, cl
     for i in shown.tolist():
         mine = ops["rank_class"] == there[i]
         group = f"class {there[i]} × {ops['multiplicity'][first[i]]}"
-        for stream in dict.fromkeys(ops["stream"][mine].tolist()):
+        for stream in _streams(ops, mine):
             rows = np.flatnonzero(mine & (ops["stream"] == stream))
             lanes.append((f"{group}   {stream}", at))
             group = ""
@@ -58,12 +63,14 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, cl
     used = []
     for at, lane in bars:
         for kind, (start, length) in lane.items():
+            seen = np.maximum(length, end_s * _LEAST) if len(length) <= _FEW else length
             ax.broken_barh(
-                list(zip((start / scale).tolist(), (length / scale).tolist(), strict=True)),
+                list(zip((start / scale).tolist(), (seen / scale).tolist(), strict=True)),
                 (at - height / 2, height),
                 facecolors=COLOURS[kind],
-                edgecolors="white" if len(start) < 200 else "none",
+                edgecolors="white" if length.mean() > end_s * _WIDE else "none",
                 linewidth=0.3,
+                snap=len(length) <= _FEW,
             )
             used.append(kind)
     ax.set_yticks([at for _, at in lanes], [name for name, _ in lanes])
@@ -77,6 +84,13 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, cl
     more = f"  ({len(shown)} of {len(there)} rank classes)" if len(shown) < len(there) else ""
     ax.set_title(f"{result.run}{more}", loc="left", fontsize=style.FONT["title"], color=style.INK, pad=22)
     return ax
+
+
+def _streams(ops: Any, mine: NDArray[np.bool_]) -> list[str]:
+    """Streams of a class: those with kernels first, else in the order of their first op."""
+    names = dict.fromkeys(ops["stream"][mine].tolist())
+    kernels = set(ops["stream"][mine & (ops["kind"] == "compute")].tolist())
+    return sorted(names, key=lambda name: name not in kernels)
 
 
 def _bars(ops: Any, rows: NDArray[np.int64], end_s: float) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:

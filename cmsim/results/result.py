@@ -132,11 +132,12 @@ def per(result: Result, what: str) -> float:
     return rate / (result.facts[key] / unit)
 
 
-def check(result: Result) -> None:
-    """A result never lies: raises InfeasibleError, naming what is wrong, where it would."""
+def check(result: Result) -> Result:
+    """The result itself. A result never lies: raises InfeasibleError, naming what is wrong, where it would."""
     wrong = list(_wrong(result))
     if wrong:
         raise InfeasibleError("\n".join(f"{result.run}: {what}" for what in wrong))
+    return result
 
 
 def _wrong(result: Result) -> Any:

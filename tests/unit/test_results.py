@@ -202,7 +202,7 @@ def test_shown_as_html():
 
 
 def test_a_consistent_result_passes():
-    check(made())
+    assert check(result := made()) is result
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
