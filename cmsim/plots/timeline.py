@@ -21,7 +21,7 @@ COLOURS = {
     "send": "#009e73",
     "recv": "#7cc7b0",
     "host": "#8c8c8c",
-    "wait": "#f5d9c4",
+    "wait": "#e6e8ec",
 }
 #: where a lane has few bars, none is drawn narrower than this share of the width, or it would not be seen; where
 #: it has many, widening them would make an almost idle lane look busy
