@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import simpy
@@ -44,13 +45,13 @@ class Timeline:
         return max((int(end.max()) for end in self.end_ps if len(end)), default=0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A hold over rows first..last of a stream, or one communication row (then first == last)."""
+class _Step(NamedTuple):
+    """A hold over rows first..last of a stream, or one communication row (then first == last) on a group slot."""
 
     first: int
     last: int
     kind: int
+    slot: int
     after: tuple[int, ...]
     awaited: bool
 
@@ -88,7 +89,7 @@ class _Player:
         self.done: list[list[simpy.Event | bool | None]] = [[None] * n for n in rows]
         self.meetings: dict[tuple[int, int], _Meeting] = {}
         self.messages: dict[tuple[int, int], simpy.Event] = {}
-        self.arrivals: dict[tuple[int, int], int] = {}
+        self.arrivals: dict[tuple[int, int, str], int] = {}
         self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
         self.ended = 0
         self.total = sum(rows)
@@ -116,6 +117,8 @@ class _Player:
         env, done = self.env, self.done[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
         hold = _hold_sums(self.plan.hold_ps[rank_class], steps)
+        group = self.plan.folding.group_class[rank_class].tolist()
+        call = self.plan.call[rank_class].tolist()
         for number, step in enumerate(steps):
             for row in step.after:
                 mark = done[row]
@@ -128,11 +131,19 @@ class _Player:
                 if hold[number]:
                     yield env.timeout(hold[number])
             elif step.kind == COLLECTIVE:
-                yield from self._collective(rank_class, step.first)
+                if self.parties[group[step.slot]] == 1:
+                    # all members are of this class and arrive as one
+                    for demand in self.plan.calls[call[step.first]].phases:
+                        yield self.network.move(demand)
+                else:
+                    yield from self._meet(rank_class, step, group[step.slot], call[step.first])
             elif step.kind == SEND:
-                yield from self._send(rank_class, step.first)
+                message = self._message(rank_class, step.slot, group[step.slot], "out")
+                for demand in self.plan.calls[call[step.first]].phases:
+                    yield self.network.move(demand)
+                message.succeed()
             else:
-                yield self._message(rank_class, step.first, "in")
+                yield self._message(rank_class, step.slot, group[step.slot], "in")
             end[step.last] = env.now
             self.ended += step.last - step.first + 1
             if step.awaited:
@@ -141,46 +152,37 @@ class _Player:
                 if mark is not None:
                     mark.succeed()  # type: ignore[union-attr]
 
-    def _turn(self, rank_class: int, row: int, side: str = "") -> tuple[int, int]:
-        """(group class, how many times this class and slot came before)."""
-        rows = self.plan.rows_of(rank_class)
-        slot = int(self.plan.programs.ops.slot[rows.start + row])
-        group = int(self.plan.folding.group_class[rank_class, slot])
-        key = (rank_class, slot * 4 + {"": 0, "out": 1, "in": 2}[side])
+    def _turn(self, rank_class: int, slot: int, group: int, side: str) -> tuple[int, int]:
+        """(group class, how many times this class, slot and side came before)."""
+        key = (rank_class, slot, side)
         turn = self.arrivals.get(key, 0)
         self.arrivals[key] = turn + 1
         return group, turn
 
-    def _collective(self, rank_class: int, row: int) -> Generator[simpy.Event, object, None]:
+    def _meet(self, rank_class: int, step: _Step, group: int, call: int) -> Generator[simpy.Event, object, None]:
+        """Wait for the other classes of the group; the last to come moves the data for all."""
         env = self.env
-        key = self._turn(rank_class, row)
-        call = int(self.plan.call[rank_class][row])
+        key = self._turn(rank_class, step.slot, group, "")
         meeting = self.meetings.get(key)
         if meeting is None:
-            meeting = self.meetings[key] = _Meeting(env.event(), call, self.parties[key[0]])
+            meeting = self.meetings[key] = _Meeting(env.event(), call, self.parties[group])
         elif meeting.call != call:
             raise InputError(self._disagree(meeting.call, call, rank_class))
         meeting.waiting -= 1
-        meeting.since.append((rank_class, row))
+        meeting.since.append((rank_class, step.first))
         if meeting.waiting:
             yield meeting.event
             return
         del self.meetings[key]
-        for other, at in meeting.since:
-            self.wait[other][at] = env.now - self.start[other][at]
+        for other, row in meeting.since:
+            self.wait[other][row] = env.now - self.start[other][row]
         for demand in self.plan.calls[call].phases:
             yield self.network.move(demand)
-        if len(meeting.since) > 1:
-            meeting.event.succeed()
+        meeting.event.succeed()
 
-    def _send(self, rank_class: int, row: int) -> Generator[simpy.Event, object, None]:
-        message = self._message(rank_class, row, "out")
-        for demand in self.plan.calls[int(self.plan.call[rank_class][row])].phases:
-            yield self.network.move(demand)
-        message.succeed()
-
-    def _message(self, rank_class: int, row: int, side: str) -> simpy.Event:
-        key = self._turn(rank_class, row, side)
+    def _message(self, rank_class: int, slot: int, group: int, side: str) -> simpy.Event:
+        """The n-th message of a channel: made by whichever end comes first, found by the other."""
+        key = self._turn(rank_class, slot, group, side)
         return self.messages.pop(key) if key in self.messages else self.messages.setdefault(key, self.env.event())
 
     def _timeline(self, steps: list[list[list[_Step]]]) -> Timeline:
@@ -229,6 +231,7 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
     first, last = int(plan.programs.program_ptr[program]), int(plan.programs.program_ptr[program + 1])
     stream = ops.stream[first:last]
     kind = ops.kind[first:last]
+    slot = ops.slot[first:last]
     ptr = ops.dep_ptr[first : last + 1]
     dep = ops.dep_idx[ptr[0] : ptr[-1]]
     owner = np.repeat(np.arange(last - first), np.diff(ptr))
@@ -258,11 +261,12 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
         left, right = np.searchsorted(owner, rows[begin]), np.searchsorted(owner, rows[begin], side="right")
         out.append(
             [
-                _Step(a, b, k, tuple(dep[i:j].tolist()), w)
-                for a, b, k, i, j, w in zip(
+                _Step(a, b, k, s, tuple(dep[i:j].tolist()), w)
+                for a, b, k, s, i, j, w in zip(
                     rows[begin].tolist(),
                     rows[end].tolist(),
                     kind[rows[begin]].tolist(),
+                    slot[rows[begin]].tolist(),
                     left.tolist(),
                     right.tolist(),
                     awaited[rows[end]].tolist(),
@@ -276,7 +280,9 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
 def _hold_sums(hold_ps: Ints, steps: list[_Step]) -> list[int]:
     """Length of every step's hold. [ps]"""
     until = np.concatenate([[0], np.cumsum(hold_ps)])
-    return [int(until[step.last + 1] - until[step.first]) for step in steps]
+    bounds = np.array([(step.first, step.last + 1) for step in steps])
+    sums: list[int] = (until[bounds[:, 1]] - until[bounds[:, 0]]).tolist()
+    return sums
 
 
 def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step]) -> None:

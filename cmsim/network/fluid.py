@@ -62,17 +62,28 @@ class Fluid:
 
     def _start(self, flow: _Flow) -> None:
         flow.since_ps = self._env.now
+        shared = False
         for resource in flow.demand.resources:
-            self._on[resource][flow] = None
-        self._touch(flow)
+            on = self._on[resource]
+            on[flow] = None
+            shared = shared or len(on) > 1
+        if shared:
+            self._touch(flow)
+        else:
+            # nobody to share with: should another start within this instant, it touches these resources itself
+            self._set(flow, alone_Bps(flow.demand, self._capacity_Bps))
 
     def _finish(self, flow: _Flow, version: int) -> None:
         if version != flow.version:
             return
         self.log.append(Segment(flow.demand, flow.since_ps, self._env.now, flow.rate_Bps))
+        left = False
         for resource in flow.demand.resources:
-            del self._on[resource][flow]
-        self._touch(flow)
+            on = self._on[resource]
+            del on[flow]
+            left = left or bool(on)
+        if left:
+            self._touch(flow)
         flow.event.succeed()
 
     def _touch(self, flow: _Flow) -> None:
