@@ -80,22 +80,22 @@ def run_one(
         algorithm=plan.calls[0].algorithm if plan.calls else "",
         power=watts,
     )
-    return results.check(
-        Result(
-            run=one.key,
-            workload=one.workload,
-            system=system.name,
-            accelerators=system.packages,
-            ranks=programs.ranks,
-            metrics=numbers,
-            bound=record.run_bound(plan, timeline),
-            limiter=went.limiter,
-            breakdown=went.parts_s,
-            warnings=(*programs.notes, *missing, *(str(warning.message) for warning in caught)),
-            facts=facts,
-            columns={"ops": ops, "links": links, "power": power},
-        )
+    result = Result(
+        run=one.key,
+        workload=one.workload,
+        system=system.name,
+        accelerators=system.packages,
+        ranks=programs.ranks,
+        metrics=numbers,
+        bound=record.run_bound(plan, timeline),
+        limiter=went.limiter,
+        breakdown=went.parts_s,
+        warnings=(*_idle(programs, system), *programs.notes, *missing, *(str(warning.message) for warning in caught)),
+        facts=facts,
+        columns={"ops": ops, "links": links, "power": power},
     )
+    results.check(result)
+    return result
 
 
 def compare(*sources: Results | Scenario | str | Path) -> Results:
@@ -159,6 +159,14 @@ def _facts(one: Run, system: System, programs: Programs) -> dict[str, float]:
     # the share of its cabinets that the accelerators in use fill
     facts["racks"] = system.spec.racks * system.packages / system.spec.accelerators
     return facts
+
+
+def _idle(programs: Programs, system: System) -> list[str]:
+    """What to say where a workload leaves part of the system idle."""
+    used = -(-programs.ranks // system.ranks_per_package)
+    if used == system.packages:
+        return []
+    return [f"uses {used} of {system.packages} accelerators; the others idle, and count in power and per accelerator"]
 
 
 def _share(progress: Progress | None, key: str, number: int, total: int) -> Callable[[float], None] | None:

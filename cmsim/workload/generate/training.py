@@ -442,27 +442,32 @@ def _footprint(
 def _kept_B(
     spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, sequence: float
 ) -> float:
-    """Activations one layer keeps for its backward pass; attention is fused, so scores are never stored. [B]"""
-    routed = mixture is not None and layer >= model.dense_layers
-    dense_B = memory.activation_B(
-        sequence,
-        spec.micro_batch,
-        model.hidden,
-        ffn=0.0 if routed else model.ffn,
-        heads=model.heads,
-        gated=model.gated,
-        tp=layout.tp,
-        sequence_parallel=spec.parallel.sequence_parallel,
-        recompute=spec.recompute,
-        scores_stored=False,
-        ffn_copies=0.0 if routed else 1.0,
-    )
-    if mixture is None or not routed or spec.recompute == "full":
-        return float(dense_B)
-    # an expert keeps what enters it and what its first product gives, as GEMMs read them; without recomputation the
-    # activation's result too
-    element_B = BYTES_PER_ELEMENT[spec.precision.activations]
-    width = model.hidden + (2 if spec.recompute == "selective" else 3) * model.expert_ffn
-    copies = model.top_k * mixture.imbalance + model.shared_experts
-    tokens = sequence * spec.micro_batch / (layout.tp if spec.parallel.sequence_parallel else 1)
-    return float(dense_B) + tokens * copies * width * element_B
+    """Activations one layer keeps for its backward pass, as far as `_recomputed` does not make them again. [B]
+
+    The residual stream at both halves; queries, keys, values (of latent attention the latents, and what is made of
+    them unless recomputed) and the attention's result; what enters the experts and what their first product gives.
+    Without recomputation also the results of norms and activations. Attention is fused: scores are never stored.
+    """
+    everything = spec.recompute == "none"
+    stream_B, element_B = 2.0, BYTES_PER_ELEMENT[spec.precision.activations]
+    split = layout.tp if spec.parallel.sequence_parallel else 1
+    tokens = sequence * spec.micro_batch
+    if spec.recompute == "full":
+        return tokens * model.hidden * stream_B / split
+    kept = 2 * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
+    heads = model.heads / layout.tp
+    if model.attention == "mla":
+        kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
+        kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
+    else:
+        kept += (heads * model.head_dim + max(model.kv_heads / layout.tp, 1) * 2 * model.head_dim) * stream_B
+    kept += heads * model.v_head_dim * stream_B
+    if mixture is None or layer < model.dense_layers:
+        width, copies = model.ffn / layout.tp, 1.0
+        first_B = stream_B
+    else:
+        width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + model.shared_experts
+        kept += copies * model.hidden * element_B
+        first_B = element_B
+    kept += copies * width * ((2 if model.gated else 1) * first_B + (element_B if everything else 0.0))
+    return tokens * kept
