@@ -45,7 +45,9 @@ def run(
         scenario = load_scenario(scenario.data, set=set)
     systems = {one.system_key: system(one, base=scenario.base) for one in scenario.runs}
     ran = [
-        run_one(one, systems[one.system_key], base=scenario.base, progress=_share(progress, one.key, i, len(scenario.runs)))
+        run_one(
+            one, systems[one.system_key], base=scenario.base, progress=_share(progress, one.key, i, len(scenario.runs))
+        )
         for i, one in enumerate(scenario.runs)
     ]
     done = Results(ran, scenario=dict(scenario.data), manifest=_manifest(scenario, list(systems.values())))

@@ -20,4 +20,5 @@ def wire_bound_s(collective: str, rows: Rows, wire: Link) -> NDArray[np.float64]
     # Every member of an all-to-all has bytes of its own to send out; elsewhere members share the work.
     shared_by = np.ones_like(inside) if collective in ("all_to_all", "dispatch", "combine", "send_recv") else inside
     nic_B = bandwidth_bound_B(collective, domains, rows.size_B, in_network=False) / shared_by
-    return np.where(domains > 1, nic_B / wire.nic_Bps, port_B / wire.port_Bps)
+    bound_s: NDArray[np.float64] = np.where(domains > 1, nic_B / wire.nic_Bps, port_B / wire.port_Bps)
+    return bound_s

@@ -72,9 +72,7 @@ def members(groups: Ints, *, node: Ints, domain: Ints, leaf: Ints) -> Members:
     )
 
 
-def fold(
-    start: Sequence[Ints], who: Members, *, slots: int, node: Ints, leaf: Ints, enabled: bool = True
-) -> Folding:
+def fold(start: Sequence[Ints], who: Members, *, slots: int, node: Ints, leaf: Ints, enabled: bool = True) -> Folding:
     """The coarsest equitable partition that refines the columns of ``start``; every rank by itself if not enabled.
 
     start: columns that already tell ranks apart (program, perturbation, ...), shape (ranks,) each

@@ -69,7 +69,7 @@ class System:
             raise InputError(
                 f"{self.accelerator.name} has no {precision} peak. {did_you_mean(precision, [str(p) for p in peaks])}"
             )
-        return peaks[precision] * TERA / self.ranks_per_package  # type: ignore[index]
+        return peaks[precision] * TERA / self.ranks_per_package
 
     @property
     def digest(self) -> str:
@@ -102,7 +102,9 @@ class System:
             "stack": self.stack.name,
             "memory": f"{self.packages * self.accelerator.memory_GB / 1000:.1f} TB",
         }
-        cells = "".join(f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows.items())
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows.items()
+        )
         return f"<b>{self.name}</b>: {spec.description}<table>{cells}</table>"
 
 

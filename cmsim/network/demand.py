@@ -20,12 +20,15 @@ class Demand:
     resources   numbers of the resources crossed (each a class of equal instances)
     shares      bytes that cross ONE instance of each resource per byte of progress, in units of 2**-24: the sum
                 over all members, of all group instances of the class, that cross that instance
+    alone       the same with the members of one group instance only, which is what a network that shares nothing
+                goes by; empty where it equals ``shares``
     """
 
     size_B: float
     latency_ps: int
     resources: tuple[int, ...] = ()
     shares: tuple[int, ...] = ()
+    alone: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -52,6 +52,8 @@ class Fluid:
     def move(self, demand: Demand) -> simpy.Event:
         if demand.size_B <= 0:
             return self._env.timeout(demand.latency_ps)
+        if not demand.resources:
+            alone_Bps(demand, self._capacity_Bps)  # raises: nothing would ever end it
         event = self._env.event()
         flow = _Flow(demand, event)
         if demand.latency_ps:
@@ -60,8 +62,11 @@ class Fluid:
             self._start(flow)
         return event
 
+    def _now(self) -> int:
+        return self._env.now  # type: ignore[return-value]  # whole picoseconds: every delay is a whole number
+
     def _start(self, flow: _Flow) -> None:
-        flow.since_ps = self._env.now
+        flow.since_ps = self._now()
         shared = False
         for resource in flow.demand.resources:
             on = self._on[resource]
@@ -76,7 +81,7 @@ class Fluid:
     def _finish(self, flow: _Flow, version: int) -> None:
         if version != flow.version:
             return
-        self.log.append(Segment(flow.demand, flow.since_ps, self._env.now, flow.rate_Bps))
+        self.log.append(Segment(flow.demand, flow.since_ps, self._now(), flow.rate_Bps))
         left = False
         for resource in flow.demand.resources:
             on = self._on[resource]
@@ -94,7 +99,7 @@ class Fluid:
             settle._ok = True
             settle._value = None
             settle.callbacks.append(lambda _: self._settle())
-            self._env.schedule(settle, priority=_END_OF_INSTANT)
+            self._env.schedule(settle, priority=_END_OF_INSTANT)  # type: ignore[arg-type]
 
     def _settle(self) -> None:
         self._settling = False
@@ -137,7 +142,7 @@ class Fluid:
     def _set(self, flow: _Flow, rate_Bps: float) -> None:
         if rate_Bps == flow.rate_Bps:
             return
-        now = self._env.now
+        now = self._now()
         if now > flow.since_ps and flow.rate_Bps:
             flow.remaining_B = max(flow.remaining_B - flow.rate_Bps * (now - flow.since_ps) / PS_PER_S, 0.0)
             self.log.append(Segment(flow.demand, flow.since_ps, now, flow.rate_Bps))

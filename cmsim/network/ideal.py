@@ -1,4 +1,4 @@
-"""The ideal network: every demand has every resource to itself."""
+"""The ideal network: every group has every resource to itself."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Ideal:
     def move(self, demand: Demand) -> simpy.Event:
         if demand.size_B <= 0:
             return self._env.timeout(demand.latency_ps)
-        rate = alone_Bps(demand, self._capacity_Bps)
-        start = self._env.now + demand.latency_ps
+        rate = alone_Bps(demand, self._capacity_Bps, one_group=True)
+        now: int = self._env.now  # type: ignore[assignment]  # whole picoseconds
+        start = now + demand.latency_ps
         end = start + duration_ps(demand.size_B, rate)
         self.log.append(Segment(demand, start, end, rate))
-        return self._env.timeout(end - self._env.now)
+        return self._env.timeout(end - now)

@@ -25,7 +25,11 @@ from cmsim.units import PS_PER_S
 
 
 def max_min_Bps(
-    capacity_Bps: NDArray[np.float64], resource: NDArray[np.int64], flow: NDArray[np.int64], share: NDArray[np.float64], flows: int
+    capacity_Bps: NDArray[np.float64],
+    resource: NDArray[np.int64],
+    flow: NDArray[np.int64],
+    share: NDArray[np.float64],
+    flows: int,
 ) -> NDArray[np.float64]:
     """Max-min fair rate of each flow. [B/s]
 
@@ -56,10 +60,14 @@ def max_min_Bps(
     return rate
 
 
-def alone_Bps(demand: Demand, capacity_Bps: Sequence[float]) -> float:
-    """Rate of a demand that shares nothing: the slowest of its resources. [B/s]"""
+def alone_Bps(demand: Demand, capacity_Bps: Sequence[float], *, one_group: bool = False) -> float:
+    """Rate of a demand that shares nothing with others: the slowest of its resources. [B/s]
+
+    one_group: nor do the groups that it stands for share anything with each other
+    """
     rate = math.inf
-    for resource, share in zip(demand.resources, demand.shares, strict=True):
+    shares = demand.alone if one_group and demand.alone else demand.shares
+    for resource, share in zip(demand.resources, shares, strict=True):
         level = capacity_Bps[resource] * float(SHARE_ONE) / float(share)
         rate = level if level < rate else rate
     if not 0 < rate < math.inf:

@@ -61,7 +61,9 @@ class Scenario:
         return Path(self.file).parent if self.file else None
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{run.key}</td><td>{run.spec.kind}</td><td>{run.network}</td></tr>" for run in self.runs)
+        rows = "".join(
+            f"<tr><td>{run.key}</td><td>{run.spec.kind}</td><td>{run.network}</td></tr>" for run in self.runs
+        )
         return f"<b>{self.name or self.file}</b><table><tr><th>run</th><th>kind</th><th>network</th></tr>{rows}</table>"
 
 
@@ -165,7 +167,9 @@ def _steps(document: files.Document, place: tuple[str, str], values: dict[str, A
 def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[tuple[str, list[Any]]]) -> tuple[Run, ...]:
     problems: list[Problem] = []
     runs: list[Run] = []
-    points = [dict(zip([key for key, _ in axes], combo, strict=True)) for combo in itertools.product(*(v for _, v in axes))]
+    points = [
+        dict(zip([key for key, _ in axes], combo, strict=True)) for combo in itertools.product(*(v for _, v in axes))
+    ]
     seen: dict[str, None] = {}
     for name in data["workloads"]:
         for number in range(len(data["systems"])):
@@ -193,7 +197,7 @@ def _at_point(
     whole = files.validate(ScenarioSpec, document, data=at)
     entry = whole.systems[number]
     entry = SystemEntry(system=entry) if isinstance(entry, str) else entry
-    label = entry.name or entry.system
+    label = entry.name or Path(entry.system).stem
     raw = dict(at["workloads"][name])
     place = ("workload",) if "workload" in document.data else ("workloads", name)
     per_system = raw.pop("per_system", None) or {}
@@ -205,11 +209,13 @@ def _at_point(
     for other in per_system:
         if other not in known:
             raise InputError(
-                document.problem((*place, "per_system", other), f"no such system here. {did_you_mean(str(other), known)}")
+                document.problem(
+                    (*place, "per_system", other), f"no such system here. {did_you_mean(str(other), known)}"
+                )
             )
-    for key in (entry.system, entry.name):
-        if key in per_system:
-            raw = files.merge(raw, per_system[key])
+    for other in (entry.system, entry.name):
+        if other in per_system:
+            raw = files.merge(raw, per_system[other])
     kind = raw.get("kind")
     if kind not in WORKLOAD_KINDS:
         what = "the key 'kind' is required." if kind is None else f"got {kind!r}."

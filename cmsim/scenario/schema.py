@@ -30,7 +30,9 @@ class ExpertSlots(Spec):
         description="slots that hold copies of the shared expert; 0: every rank computes it itself; "
         "auto: 0, or its share of the traffic where ranks outnumber routed experts",
     )
-    redundant: AutoInt = Field(default="auto", description="slots for copies of busy experts; auto: what fills the last rank")
+    redundant: AutoInt = Field(
+        default="auto", description="slots for copies of busy experts; auto: what fills the last rank"
+    )
 
 
 class ParallelSpec(Spec):
@@ -57,7 +59,9 @@ class Balance(Spec):
         default="multinomial",
         description="balanced: ideal; multinomial: random uniform routing; zipf: skewed popularity; measured: as given",
     )
-    imbalance: Annotated[float, Field(ge=1)] = Field(default=1.0, description="measured: busiest rank's load over the mean")
+    imbalance: Annotated[float, Field(ge=1)] = Field(
+        default=1.0, description="measured: busiest rank's load over the mean"
+    )
     zipf_exponent: NonNegativeFloat = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
 
 
@@ -69,7 +73,9 @@ class Speculative(Spec):
 
 
 class _Workload(Spec):
-    ranks: PositiveInt | None = Field(default=None, description="ranks to use; default: all of the system's, or the trace's")
+    ranks: PositiveInt | None = Field(
+        default=None, description="ranks to use; default: all of the system's, or the trace's"
+    )
 
 
 class _ModelWorkload(_Workload):
@@ -113,8 +119,12 @@ class TrainingSpec(_ModelWorkload):
     sequence_length: PositiveInt = Field(description="tokens")
     global_batch: PositiveInt = Field(description="sequences per step, over all data-parallel ranks")
     micro_batch: PositiveInt = Field(default=1, description="sequences per micro-batch and data-parallel rank")
-    recompute: Literal["none", "selective", "full"] = Field(default="selective", description="activations computed twice")
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(default=1, description="what is sharded over data-parallel ranks")
+    recompute: Literal["none", "selective", "full"] = Field(
+        default="selective", description="activations computed twice"
+    )
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
+        default=1, description="what is sharded over data-parallel ranks"
+    )
     overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
     overlap_experts: bool = Field(
         default=False,
@@ -129,7 +139,9 @@ class PrefillSpec(_ModelWorkload):
     kind: Literal["prefill"]
     batch_per_accelerator: PositiveFloat = Field(description="prompts per accelerator package")
     prompt_tokens: PositiveInt
-    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(default=1, description="2: one computes while one communicates")
+    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
+        default=1, description="2: one computes while one communicates"
+    )
 
 
 class DecodeSpec(_ModelWorkload):
@@ -138,7 +150,9 @@ class DecodeSpec(_ModelWorkload):
     kind: Literal["decode"]
     batch_per_accelerator: PositiveFloat = Field(description="sequences per accelerator package")
     context_tokens: PositiveInt = Field(description="tokens already in the cache, per sequence")
-    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(default=1, description="2: one computes while one communicates")
+    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
+        default=1, description="2: one computes while one communicates"
+    )
     speculative: Speculative | None = None
 
 
@@ -157,7 +171,9 @@ class SystemEntry(Spec):
 
     system: str = Field(description="a name in topologies/, an alias, or a path")
     name: str | None = Field(default=None, description="what results call it; default: its own name")
-    accelerators: PositiveInt | None = Field(default=None, description="packages in use, over all domains; default: all")
+    accelerators: PositiveInt | None = Field(
+        default=None, description="packages in use, over all domains; default: all"
+    )
     domains: PositiveInt | None = Field(default=None, description="domains joined by the scale-out network")
     rank: Literal["die", "package"] | None = Field(default=None, description="what a communicator counts")
     stack: str | None = Field(default=None, description="a name in topologies/stacks; default: the system's")
@@ -187,7 +203,9 @@ class ScenarioSpec(Spec):
     schema_version: Literal[1] = 1
     extends: str | None = Field(default=None, description="another scenario this one is laid over")
     systems: tuple[str | SystemEntry, ...] = Field(min_length=1, description="names, or entries with changes")
-    workloads: dict[str, dict[str, Any]] = Field(min_length=1, description="by name; `workload:` is the short form for one")
+    workloads: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="by name; `workload:` is the short form for one"
+    )
     network: Literal["ideal", "fluid"] = Field(default="fluid", description="fidelity of the network")
     fold: bool = Field(default=True, description="simulate equal ranks once")
     perturb: dict[NonNegativeInt, PerturbSpec] = Field(default={}, description="by rank")

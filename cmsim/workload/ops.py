@@ -6,7 +6,7 @@ bytes, communication ops carry a collective and a size; `cmsim.engine.plan` pric
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -250,7 +250,7 @@ def assemble(
     groups: dict[str, Ints],
     facts: dict[str, float] | None = None,
     notes: Sequence[str] = (),
-    footprint_B: dict[str, Sequence[float]] | None = None,
+    footprint_B: Mapping[str, Sequence[float]] | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
     assert builders and all(len(build) for build in builders), "a workload without ops"
@@ -292,7 +292,9 @@ def assemble(
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])
     ranks = len(program)
-    table = np.stack([np.asarray(groups[s], np.int64) for s in slots], axis=1) if slots else np.zeros((ranks, 0), np.int64)
+    table = (
+        np.stack([np.asarray(groups[s], np.int64) for s in slots], axis=1) if slots else np.zeros((ranks, 0), np.int64)
+    )
     return Programs(
         ops=ops,
         program_ptr=ptr,

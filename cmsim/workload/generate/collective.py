@@ -41,7 +41,7 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     return assemble([build], program=np.zeros(ranks, np.int64), groups={"group": group}, facts=facts)
 
 
-def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Programs:  # type: ignore[type-arg]
+def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Programs:
     if len(rank) % 2:
         raise InputError(Problem(f"send_recv pairs ranks; {len(rank)} is odd", key="ranks"))
     order = np.lexsort((rank, group))

@@ -57,7 +57,9 @@ class Experts:
         """
         arriving = self.tokens * self.copies * self.imbalance
         active = float(
-            moe.experts_touched(self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=self.tokens * self.ranks)
+            moe.experts_touched(
+                self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=self.tokens * self.ranks
+            )
         )
         local = [] if self.shared_in_slots or not model.shared_experts else layers.dense_ffn(
             model, self.tokens, 1, form, width=model.shared_experts * model.expert_ffn, name="shared expert"
@@ -115,10 +117,14 @@ def plan_experts(
             domains = -(-size // per_domain)
             limit = model.topk_groups if model.expert_groups > model.topk_groups else domains
             wire = moe.distinct_ranks(model.experts, model.top_k, domains, limit=limit)
-            notes.append(f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it")
+            notes.append(
+                f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it"
+            )
     imbalance = _imbalance(model, balance, places, tokens_per_rank)
     if imbalance > 1:
-        notes.append(f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace of all")
+        notes.append(
+            f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace of all"
+        )
     stack = system.stack
     return Experts(
         ranks=size,

@@ -67,7 +67,16 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
         notes.append("the model has no draft layer of its own: drafts are priced as one more layer and head per token")
     for _ in range(draft):
         # one more layer and head guess the next token from the last
-        guess = _Step(spec, system, model, layout, mixture and mixture.at(1.0 / q_tokens), form, draft_core, tokens_per_sequence=1.0)
+        guess = _Step(
+            spec,
+            system,
+            model,
+            layout,
+            mixture and mixture.at(1.0 / q_tokens),
+            form,
+            draft_core,
+            tokens_per_sequence=1.0,
+        )
         guess.draft(build, sequences)
     accepted = speculative_tokens_per_step(spec.speculative.acceptance, draft) if spec.speculative else 1.0
     batch = spec.batch_per_accelerator * layout.ranks / system.ranks_per_package
@@ -204,7 +213,9 @@ def _assemble(
     weights += (model.layers - moe_layers) * model.dense_ffn_parameters / tp
     if mixture:
         local_shared = 0 if mixture.shared_in_slots else model.shared_experts
-        weights += moe_layers * (model.router_parameters + (mixture.experts_per_rank + local_shared) * model.expert_parameters)
+        weights += moe_layers * (
+            model.router_parameters + (mixture.experts_per_rank + local_shared) * model.expert_parameters
+        )
     ends = (model.embedding_parameters + model.head_parameters) / tp * 2.0
     widest = max(model.ffn / tp * (2 if model.gated else 1), 4 * model.hidden)
     return assemble(

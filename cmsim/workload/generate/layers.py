@@ -50,7 +50,12 @@ def formats(precision: PrecisionSpec) -> Formats:
 
 def _gemm(name: str, form: Formats, m: float, n: float, k: float, *, out_B: float | None = None) -> Kernel:
     work = compute.gemm(
-        m, n, k, in_bytes=form.activation_B, weight_bytes=form.weight_B, out_bytes=form.stream_B if out_B is None else out_B
+        m,
+        n,
+        k,
+        in_bytes=form.activation_B,
+        weight_bytes=form.weight_B,
+        out_bytes=form.stream_B if out_B is None else out_B,
     )
     return _kernel(name, "gemm", form.gemm, work)
 
@@ -68,7 +73,11 @@ def _quantise(name: str, form: Formats, tokens: float, width: float) -> list[Ker
 
 def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
     """Norm and the projections up to queries, keys and values."""
-    out = [_kernel("attention norm", "norm", "", compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True))]
+    out = [
+        _kernel(
+            "attention norm", "norm", "", compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True)
+        )
+    ]
     out += _quantise("attention quantise", form, tokens, model.hidden)
     heads = model.heads / tp
     if model.attention == "mla":
@@ -96,7 +105,10 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
 def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
     """The output projection."""
     width = model.heads / tp * model.v_head_dim
-    return [*_quantise("output quantise", form, tokens, width), _gemm("attention out", form, tokens, model.hidden, width)]
+    return [
+        *_quantise("output quantise", form, tokens, width),
+        _gemm("attention out", form, tokens, model.hidden, width),
+    ]
 
 
 def core_prefill(
@@ -114,7 +126,13 @@ def core_prefill(
         # the rotated part of the one shared key is copied beside every head's key
         copied = Work(0.0, 2 * tokens * heads * model.head_dim * form.stream_B)
         core = compute.mla_prefill(
-            queries, context, heads=heads, d_qk=model.head_dim, d_v=model.v_head_dim, element_bytes=element, sequences=sequences
+            queries,
+            context,
+            heads=heads,
+            d_qk=model.head_dim,
+            d_v=model.v_head_dim,
+            element_bytes=element,
+            sequences=sequences,
         )
         return [
             _kernel("k, v up", "gemm", form.gemm, expand),
@@ -159,7 +177,9 @@ def core_decode(
     return [_kernel("attention", "attention_decode", form.attention, core)]
 
 
-def dense_ffn(model: ModelSpec, tokens: float, tp: int, form: Formats, *, width: float | None = None, name: str = "ffn") -> list[Kernel]:
+def dense_ffn(
+    model: ModelSpec, tokens: float, tp: int, form: Formats, *, width: float | None = None, name: str = "ffn"
+) -> list[Kernel]:
     """Norm left out; up (and gate), activation, down."""
     columns = (model.ffn if width is None else width) / tp
     fold = 2 if model.gated else 1
@@ -181,7 +201,10 @@ def ffn_norm(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
 def router(model: ModelSpec, tokens: float) -> list[Kernel]:
     """Scores and top-k choice, in 16 bits whatever the rest uses."""
     scores = compute.gemm(tokens, model.experts, model.hidden, in_bytes=2.0, out_bytes=4.0)
-    return [_kernel("router", "gemm", "bf16", scores), _kernel("top-k", "generic", "", Work(0.0, 8.0 * tokens * model.experts))]
+    return [
+        _kernel("router", "gemm", "bf16", scores),
+        _kernel("top-k", "generic", "", Work(0.0, 8.0 * tokens * model.experts)),
+    ]
 
 
 def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, tp: int = 1) -> list[Kernel]:
@@ -191,10 +214,22 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
     """
     width = model.expert_ffn / tp
     up = compute.grouped_gemm(
-        arriving, 2 * width, model.hidden, active, in_bytes=form.activation_B, weight_bytes=form.weight_B, out_bytes=form.stream_B
+        arriving,
+        2 * width,
+        model.hidden,
+        active,
+        in_bytes=form.activation_B,
+        weight_bytes=form.weight_B,
+        out_bytes=form.stream_B,
     )
     down = compute.grouped_gemm(
-        arriving, model.hidden, width, active, in_bytes=form.activation_B, weight_bytes=form.weight_B, out_bytes=form.stream_B
+        arriving,
+        model.hidden,
+        width,
+        active,
+        in_bytes=form.activation_B,
+        weight_bytes=form.weight_B,
+        out_bytes=form.stream_B,
     )
     act = compute.activation(arriving, width, element_bytes=form.stream_B)
     ordered = Work(0.0, 2 * arriving * model.hidden * form.activation_B)
@@ -209,12 +244,26 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
 
 def combine_sum(model: ModelSpec, tokens: float, copies: float, form: Formats) -> list[Kernel]:
     """Weighted sum of the experts' answers for each token."""
-    return [_kernel("expert sum", "generic", "", Work(2.0 * tokens * copies * model.hidden, tokens * (copies + 1) * model.hidden * form.stream_B))]
+    return [
+        _kernel(
+            "expert sum",
+            "generic",
+            "",
+            Work(2.0 * tokens * copies * model.hidden, tokens * (copies + 1) * model.hidden * form.stream_B),
+        )
+    ]
 
 
 def embedding(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
     """The token table's rows."""
-    return [_kernel("embedding", "embedding", "", compute.embedding(tokens, model.hidden, weight_bytes=2.0, out_bytes=form.stream_B))]
+    return [
+        _kernel(
+            "embedding",
+            "embedding",
+            "",
+            compute.embedding(tokens, model.hidden, weight_bytes=2.0, out_bytes=form.stream_B),
+        )
+    ]
 
 
 def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool) -> list[Kernel]:
@@ -239,7 +288,11 @@ def backward(kernels: list[Kernel]) -> list[Kernel]:
             out.append(kernel._replace(name=f"{kernel.name} dgrad"))
             out.append(kernel._replace(name=f"{kernel.name} wgrad"))
         elif kernel.kernel in ("attention_prefill", "mla_prefill"):
-            out.append(kernel._replace(name=f"{kernel.name} backward", flops=2.5 * kernel.flops, bytes_B=2.0 * kernel.bytes_B))
+            out.append(
+                kernel._replace(name=f"{kernel.name} backward", flops=2.5 * kernel.flops, bytes_B=2.0 * kernel.bytes_B)
+            )
         else:
-            out.append(kernel._replace(name=f"{kernel.name} backward", flops=2.0 * kernel.flops, bytes_B=1.5 * kernel.bytes_B))
+            out.append(
+                kernel._replace(name=f"{kernel.name} backward", flops=2.0 * kernel.flops, bytes_B=1.5 * kernel.bytes_B)
+            )
     return out

@@ -106,12 +106,17 @@ def resolve(spec: ParallelSpec, system: System, *, ranks: int | None, experts: i
     world = ranks or system.ranks
     problems = []
     if world > system.ranks:
-        problems.append(Problem(f"got {world}; {system.name} has {system.ranks} ranks ({system.spec.rank}s)", key="ranks"))
+        problems.append(
+            Problem(f"got {world}; {system.name} has {system.ranks} ranks ({system.spec.rank}s)", key="ranks")
+        )
     inner = spec.tp * spec.cp * spec.pp
     if spec.dp == "auto":
         if world % inner:
             problems.append(
-                Problem(f"tp {spec.tp} x cp {spec.cp} x pp {spec.pp} = {inner} does not divide {world} ranks", key="parallel")
+                Problem(
+                    f"tp {spec.tp} x cp {spec.cp} x pp {spec.pp} = {inner} does not divide {world} ranks",
+                    key="parallel",
+                )
             )
         dp = max(world // inner, 1)
     else:
@@ -128,7 +133,10 @@ def resolve(spec: ParallelSpec, system: System, *, ranks: int | None, experts: i
         divisors = [d for d in range(1, stage + 1) if stage % d == 0 and d <= max(experts, 1) * 4]
         near = min(divisors, key=lambda d: abs(d - size))
         problems.append(
-            Problem(f"got {size}, which does not divide tp x cp x dp = {stage} ranks. Nearest that does: {near}.", key="parallel.ep")
+            Problem(
+                f"got {size}, which does not divide tp x cp x dp = {stage} ranks. Nearest that does: {near}.",
+                key="parallel.ep",
+            )
         )
     if problems:
         raise InputError(problems)

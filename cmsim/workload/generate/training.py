@@ -40,7 +40,14 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     form = layers.formats(spec.precision)
     builders = [
         _Stage(
-            spec, model, layout, mixture, form, stage, stage_layers[stage], micro_batches,
+            spec,
+            model,
+            layout,
+            mixture,
+            form,
+            stage,
+            stage_layers[stage],
+            micro_batches,
             system.stack.overlap.bulk.communication_cores,
         ).build()  # fmt: skip
         for stage in range(layout.pp)
@@ -262,7 +269,7 @@ class _Stage:
             return []
         model = self.model
         if model.attention == "mla":
-            width = model.kv_lora_rank + model.rope_dim
+            width = float(model.kv_lora_rank + model.rope_dim)
         else:
             width = max(model.kv_heads / self.layout.tp, 1) * (model.head_dim + model.v_head_dim)
         size = self.spec.micro_batch * self.spec.sequence_length * width * self.form.stream_B
@@ -302,7 +309,9 @@ class _Stage:
             row = -1
             for size, slot in self._layer_parameters(layer):
                 weight_B = size * max(self.form.weight_B, 1.0)
-                row = self.build_.collective("gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot)
+                row = self.build_.collective(
+                    "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
+                )
             if row >= 0:
                 rows.append(row)
         return rows if len(rows) == len(self.held) else []
@@ -318,7 +327,12 @@ class _Stage:
                 ready = self._layer_done(row, layer) if early else row
                 self.reduced.append(
                     self.build_.collective(
-                        "reduce gradients", stream="dp", collective=collective, size_B=size * grad_B, slot=slot, after=[ready]
+                        "reduce gradients",
+                        stream="dp",
+                        collective=collective,
+                        size_B=size * grad_B,
+                        slot=slot,
+                        after=[ready],
                     )
                 )
 
@@ -351,7 +365,12 @@ class _Stage:
         )
         after = self.reduced[-1:]
         row = self.build_.compute(
-            "optimizer", stream="compute", kernel="optimizer", flops=float(work.flops), bytes_B=float(work.bytes_B), after=after
+            "optimizer",
+            stream="compute",
+            kernel="optimizer",
+            flops=float(work.flops),
+            bytes_B=float(work.bytes_B),
+            after=after,
         )
         if self.spec.zero_stage and not self.spec.overlap_data_parallel:
             for layer in self.held:
@@ -375,7 +394,12 @@ def _mirrored(comm: Comm | None) -> Comm | None:
     """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
     if comm is None:
         return None
-    other = {"all_gather": "reduce_scatter", "reduce_scatter": "all_gather", "dispatch": "combine", "combine": "dispatch"}
+    other = {
+        "all_gather": "reduce_scatter",
+        "reduce_scatter": "all_gather",
+        "dispatch": "combine",
+        "combine": "dispatch",
+    }
     return comm._replace(name=f"{comm.name} backward", collective=other.get(comm.collective, comm.collective))
 
 
@@ -385,7 +409,9 @@ def _recomputed(recompute: str) -> Callable[[Kernel], bool]:
         return lambda kernel: kernel.kernel != "embedding"
     if recompute == "selective":
         # cheap to compute, large to keep: norms, activations, and the up-projections of latents
-        return lambda kernel: kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
+        return lambda kernel: (
+            kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
+        )
     return lambda kernel: False
 
 
@@ -424,7 +450,8 @@ def _footprint(
         gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
         states.append(
             sum(
-                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B)) * count
+                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
+                * count
                 for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
             )
         )
@@ -432,11 +459,11 @@ def _footprint(
         in_flight = min(_in_flight(layout.pp, stage, overlap), micro_batches)
         sequence = spec.sequence_length / layout.cp
         kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
-        logits = memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
+        logits = (
+            memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
+        )
         activations.append(in_flight * kept + float(logits))
     return {"weights, gradients, optimizer": states, "activations": activations}
-
-
 
 
 def _kept_B(

@@ -47,7 +47,7 @@ COMM_TYPES = (
 
 #: attributes with a meaning for replay, by name on the wire
 _NUMBERS = {"is_cpu_op", "num_ops", "tensor_size", "comm_type", "comm_size", "comm_src", "comm_dst", "comm_tag"}
-_WORDS = {"pg_name", "comm_group", "stream"}
+_WORDS = {"pg_name", "comm_group", "stream", "tid"}
 _MARKS = {"involved_dim", "rf_id", "fw_parent"}
 _WANTED = {name.encode() for name in _NUMBERS | _WORDS | _MARKS}
 _SIGNED = {"comm_src", "comm_dst", "comm_tag"}
@@ -72,9 +72,10 @@ class ChakraFile:
     comm_size_B   as the producer counts it (all-gather: what one rank contributes), NaN where not given [B]
     comm_src, comm_dst, comm_tag  as given, -1 where not (tag 0)
     pg_name       communicator, "" for all ranks
-    stream        accelerator stream recorded, "" for none
+    stream        accelerator stream recorded, "" for none (of a profiler also where it calls it a thread: tid)
     dep_ptr, dep_idx  CSR: rows that must end first, each once
     ctrl_deps, data_deps, missing_deps  edges in the file, and how many of both name an id that is not there
+    profiled      the nodes come from a profiler of PyTorch (they say rf_id or fw_parent)
     call_tree     the ctrl_deps are the profiler's call tree and were not used as order
     groups        communicators defined inside the file; an empty tuple means all ranks
     partial_dims  collectives that name only some network dimensions (``involved_dim``)
@@ -102,6 +103,7 @@ class ChakraFile:
     ctrl_deps: int
     data_deps: int
     missing_deps: int
+    profiled: bool
     call_tree: bool
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     partial_dims: int = 0
@@ -127,7 +129,7 @@ class _Rows:
     ctrl_count: list[int] = field(default_factory=list)
     data: array[int] = field(default_factory=lambda: array("Q"))
     data_count: list[int] = field(default_factory=list)
-    call_tree: bool = False
+    profiled: bool = False
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -269,7 +271,7 @@ def _add_node(rows: _Rows, node: Any, cache: dict[bytes, tuple[str, Any] | None]
     rows.data.extend(deps)
     rows.data_count.append(len(deps))
     if "rf_id" in attrs or "fw_parent" in attrs:
-        rows.call_tree = True
+        rows.profiled = True
     if kind == METADATA and "process_group:init" in node.name:
         rows.groups.update(_embedded_groups(_pb.IOInfo.FromString(node.inputs).values))
 
@@ -378,7 +380,7 @@ def _add_json_node(rows: _Rows, node: Any) -> None:
     coerced = [_coerce(key, value) for key, value in fields.items() if value is not None]
     rows.attrs.append(dict(pair for pair in coerced if pair))
     if "rf_id" in fields or "fw_parent" in fields:
-        rows.call_tree = True
+        rows.profiled = True
 
 
 def _unsigned(fields: Mapping[str, Any], key: str, default: int | None) -> int:
@@ -409,7 +411,11 @@ def _columns(path: Path, encoding: str, metadata: dict[str, Any], rows: _Rows) -
     ctrl = rows_of.edges(rows.ctrl, rows.ctrl_count)
     # A profiler's ctrl_deps name the caller, in ids from before the converter renumbered them: they point at
     # unrelated nodes and even form cycles. Elsewhere (text converter) they are the only order there is.
-    used = [data] if rows.call_tree else [data, ctrl]
+    used = [data] if rows.profiled else [data, ctrl]
+
+    def thread(attr: Mapping[str, Any]) -> str:
+        return "" if attr.get("is_cpu_op") else str(attr.get("tid", ""))
+
     dep_ptr, dep_idx = _csr(len(ids), np.concatenate([e[0] for e in used]), np.concatenate([e[1] for e in used]))
     return ChakraFile(
         path=path,
@@ -430,13 +436,14 @@ def _columns(path: Path, encoding: str, metadata: dict[str, Any], rows: _Rows) -
         comm_dst=_ints(a.get("comm_dst", -1) for a in attrs),
         comm_tag=_ints(a.get("comm_tag", 0) for a in attrs),
         pg_name=tuple(a.get("pg_name", "") for a in attrs),
-        stream=tuple(a.get("stream", "") for a in attrs),
+        stream=tuple(a.get("stream") or (thread(a) if rows.profiled else "") for a in attrs),
         dep_ptr=dep_ptr,
         dep_idx=dep_idx,
         ctrl_deps=len(rows.ctrl),
         data_deps=len(rows.data),
         missing_deps=len(rows.ctrl) + len(rows.data) - len(ctrl[0]) - len(data[0]),
-        call_tree=rows.call_tree and len(rows.ctrl) > 0,
+        profiled=rows.profiled,
+        call_tree=rows.profiled and len(rows.ctrl) > 0,
         groups=rows.groups,
         partial_dims=sum(bool(a.get("involved_dim")) for a in attrs),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,44 @@ from cmsim.workload.trace.chakra import COMM_SEND, ChakraFile
 
 #: length given to communication of unknown length when ops are put in order; it decides ties only [us], assumed
 _UNKNOWN_US = 1.0
+
+
+def launch_order(file: ChakraFile) -> list[int] | None:
+    """Rows as the host came to them: host ops by id, each kernel right after the op that launched it.
+
+    The launching op is the last one of the host that a kernel depends on. None where the file is not a profiler's,
+    has no host ops or no kernels, or where a dependency goes against this order.
+
+    Source: the profiler numbers host ops as they start, on all threads together.
+    """
+    host = file.is_cpu == 1
+    if not file.profiled or host.all() or not host.any():
+        return None
+    tie = np.empty(len(file), np.int64)
+    tie[np.argsort(file.id, kind="stable")] = np.arange(len(file))
+    row = np.repeat(np.arange(len(file)), np.diff(file.dep_ptr))
+    launch = np.full(len(file), -1, np.int64)
+    launches = ~host[row] & host[file.dep_idx]
+    np.maximum.at(launch, row[launches], tie[file.dep_idx[launches]])
+    launch = np.where(launch < 0, tie, launch)
+    order = np.lexsort((tie, ~host, launch))
+    position = np.empty(len(file), np.int64)
+    position[order] = np.arange(len(file))
+    return None if (position[file.dep_idx] >= position[row]).any() else [int(r) for r in order]
+
+
+def launched_before(
+    order: Sequence[int], kernel: Sequence[bool], issued: Collection[int], streams: Sequence[str]
+) -> dict[int, tuple[int, ...]]:
+    """For each row in ``issued``, the last kernel of each stream before it in ``order``."""
+    last: dict[str, int] = {}
+    out: dict[int, tuple[int, ...]] = {}
+    for row in order:
+        if kernel[row]:
+            last[streams[row]] = row
+        elif row in issued:
+            out[row] = tuple(last.values())
+    return out
 
 
 def in_order(file: ChakraFile, keys: Mapping[int, Hashable]) -> list[int]:
@@ -78,8 +116,12 @@ def _on_cycle(file: ChakraFile, done: Sequence[int]) -> int:
     return here
 
 
-def needed_deps(file: ChakraFile, order: Sequence[int], streams: Sequence[str]) -> list[tuple[int, ...]]:
+def needed_deps(
+    file: ChakraFile, order: Sequence[int], streams: Sequence[str], more: Mapping[int, Sequence[int]]
+) -> list[tuple[int, ...]]:
     """Dependencies as positions in the program, without those that the queues imply.
+
+    more  rows that must end before a row besides those in the file
 
     A queue is in order: an op on it implies the ones before. So a dependency on the own queue says nothing, of
     another queue only the last counts, and only where no op before on the own queue waited for as much.
@@ -92,7 +134,7 @@ def needed_deps(file: ChakraFile, order: Sequence[int], streams: Sequence[str]) 
     count = 0
     for row in order:
         latest: dict[str, int] = {}
-        for dep in idx[ptr[row] : ptr[row + 1]]:
+        for dep in (*idx[ptr[row] : ptr[row + 1]], *more.get(row, ())):
             if streams[dep]:
                 queue = streams[dep]
                 if position[dep] > latest.get(queue, -1):

@@ -8,11 +8,17 @@ What becomes of a node (rules in the order they are tried):
 - COMM_COLL: a collective over its communicator, sized as nccl-tests sizes it.
 - COMM_SEND, COMM_RECV: one side of a channel (source, destination, tag), matched in order.
 - MEM_LOAD, MEM_STORE: a kernel without FLOPs on the stream "memory".
-- COMP: host work where ``is_cpu_op`` is set, else a kernel of class "generic".
+- COMP: host work where ``is_cpu_op`` is set, else a kernel; its name says of which class.
+
+FLOPs count as 16-bit work of the matrix engine: no trace names a precision, and every accelerator has that one.
 
 Streams are in-order queues: "host", "compute", "memory", "comm"; "stream N" where the trace recorded one. Two
 communicators never share a made-up queue ("comm", "comm 1", ...), and each channel has its own ("send 0", "recv 1",
 ...): a shared queue would add waits between ranks that the trace does not have, and could lock them up.
+
+A profiler's file says which host op launched a kernel, not which kernels a collective waits for. There the order is
+that of the launches, and communication waits for the kernels launched before it, as the framework has its
+communication stream wait for an event on the compute stream. Source: PyTorch, ProcessGroupNCCL, syncStreams.
 """
 
 from __future__ import annotations
@@ -32,9 +38,11 @@ from cmsim.workload.trace import chakra
 from cmsim.workload.trace.bytes_in import LIMIT_B, bad
 from cmsim.workload.trace.chakra import COMM_TYPES, ChakraFile
 from cmsim.workload.trace.job import ChakraJob, read_job
-from cmsim.workload.trace.order import in_order, needed_deps
+from cmsim.workload.trace.kernels import OTHER, kernel_class
+from cmsim.workload.trace.order import in_order, launch_order, launched_before, needed_deps
 
 _DROP = -1
+_PRECISION = "bf16"
 _BARRIER = COMM_TYPES.index("BARRIER")
 
 #: Chakra's collectives: ours, and whether comm_size is one rank's share of what nccl-tests counts
@@ -63,6 +71,7 @@ class _Op(NamedTuple):
     stream: str
     slot: int
     collective: str
+    kernel: str
     bytes_B: float
     flops: float
     recorded_s: float
@@ -297,23 +306,28 @@ def _lower(
     if not host_ops:
         notes.count("host ops left out", int((kind == HOST).sum()))
         kind = np.where(kind == HOST, _DROP, kind)
-    order = in_order(file, keys)
+    launched = launch_order(file)
+    order = in_order(file, keys) if launched is None else launched
     slots: dict[Key, int] = {}
     for row in order:
         if row in keys:
             slots.setdefault(keys[row], len(slots))
     slot = {row: slots[key] for row, key in keys.items()}
     streams = _streams(file, kind.tolist(), slot)
-    after = needed_deps(file, order, streams)
+    before = {} if launched is None else launched_before(order, (kind == COMPUTE).tolist(), keys, streams)
+    after = needed_deps(file, order, streams, before)
+    _say_order(file, kind, before, notes)
     size_B = _sizes(file, kind, keys, size)
     recorded_s = _recorded(file, kind, notes)
     flops = np.where(kind == COMPUTE, file.num_ops, 0.0)
+    kernel = _classes(file, kind, flops, recorded_s, notes)
     ops = [
         _Op(
             kind=int(kind[row]),
             stream=streams[row],
             slot=slot.get(row, -1),
             collective=_COLLECTIVES[COMM_TYPES[_comm_type(file, row)]][0] if kind[row] == COLLECTIVE else "",
+            kernel=kernel[row],
             bytes_B=float(size_B[row]),
             flops=float(flops[row]),
             recorded_s=float(recorded_s[row]),
@@ -347,21 +361,40 @@ def _kinds(file: ChakraFile, notes: _Notes) -> Ints:
         notes.count(f"{name} collectives replayed as {ours}", found)
     notes.count("collectives over some network dimensions (involved_dim) read as over all", file.partial_dims)
     notes.count("dependencies on nodes that are not in the file dropped", file.missing_deps)
-    if (kind == COLLECTIVE).any() and host.any() and not _device_edges(file, kind):
-        notes.say(
-            "no dependency joins kernels and collectives: they are ordered by their launches on the host only, "
-            "so a replay overlaps them more than the real run could"
-        )
     if file.call_tree:
         notes.count("ctrl_deps not used as order: they are the profiler's call tree", file.ctrl_deps)
     return kind.astype(np.int64)
 
 
-def _device_edges(file: ChakraFile, kind: Ints) -> bool:
-    """Whether any kernel waits for a collective or the other way round."""
-    here = np.repeat(kind, np.diff(file.dep_ptr))
-    there = kind[file.dep_idx]
-    return bool((((here == COMPUTE) & (there == COLLECTIVE)) | ((here == COLLECTIVE) & (there == COMPUTE))).any())
+def _say_order(file: ChakraFile, kind: Ints, before: Mapping[int, Sequence[int]], notes: _Notes) -> None:
+    """Note how kernels and communication are ordered where the file says little about it."""
+    notes.count(
+        "communication ops wait for the kernels launched before them: inferred, the trace names launches only",
+        sum(map(bool, before.values())),
+    )
+    here, there = np.repeat(kind, np.diff(file.dep_ptr)), kind[file.dep_idx]
+    mixed = (kind >= COLLECTIVE).any() and (kind == COMPUTE).any() and (file.is_cpu == 1).any()
+    if mixed and not ((here == COMPUTE) & (there >= COLLECTIVE)).any():
+        also = "" if before or ((here >= COLLECTIVE) & (there == COMPUTE)).any() else ", nor the other way round"
+        notes.say(
+            f"no dependency has a kernel wait for communication{also}: "
+            "a replay overlaps them more than the real run could"
+        )
+
+
+def _classes(file: ChakraFile, kind: Ints, flops: Floats, recorded_s: Floats, notes: _Notes) -> list[str]:
+    """Class of each kernel, "" for other ops: by its name where its time was recorded, else left to the roofline."""
+    kernel = kind == COMPUTE
+    modelled = np.isnan(recorded_s)
+    notes.count(
+        "kernels without a recorded time priced by the roofline of FLOPs and bytes", int((kernel & modelled).sum())
+    )
+    notes.count(f"kernels with FLOPs, read as {_PRECISION} on the matrix engine", int((flops > 0).sum()))
+    by_name = {name: kernel_class(name) for name in set(file.name)}
+    return [
+        ("" if not device else OTHER if unknown else by_name[name])
+        for name, device, unknown in zip(file.name, kernel.tolist(), modelled.tolist(), strict=True)
+    ]
 
 
 def _comm_type(file: ChakraFile, row: int) -> int:
@@ -438,7 +471,8 @@ def _builder(ops: Sequence[_Op]) -> ProgramBuilder:
             build.compute(
                 op.name,
                 stream=op.stream,
-                kernel="generic",
+                kernel=op.kernel,
+                precision=_PRECISION if op.flops else "",
                 flops=op.flops,
                 bytes_B=op.bytes_B,
                 recorded_s=op.recorded_s,
