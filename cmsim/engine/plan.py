@@ -163,7 +163,7 @@ def rates(system: System) -> compute.Rates:
         vector_FLOPps=system.rank_vector_FLOPps,
         memory_Bps=system.rank_memory_Bps,
         efficiency={
-            name: compute.Efficiency(k.compute, k.memory, k.overhead_us * US + gap_s, dict(k.compute_by_precision))
+            name: compute.Efficiency(k.compute, k.memory, k.overhead_us * US + gap_s, {str(p): share for p, share in k.compute_by_precision.items()})
             for name, k in system.stack.kernels.items()
         },
         name=f"{system.accelerator.name} with {system.stack.name}",
@@ -353,6 +353,7 @@ def _calls(
     for row, column in zip(layout, (who.size, who.in_node, who.in_domain, who.in_leaf), strict=True):
         np.minimum.at(row, member_group, column)
     parties = _parties(folding, programs)
+    together = _together(folding, who)
     out: list[Call | None] = [None] * len(distinct)
     codes = np.array([COLLECTIVES.index(name) for name in names])[distinct[:, 1].astype(np.int64)]
     for code in np.unique(codes):
@@ -367,8 +368,8 @@ def _calls(
         bound_s = wire_bound_s(collective, rows, wire)
         for i, row in enumerate(which):
             out[row] = _call(
-                choice, i, collective, float(size_B[row]), parties[int(group_class[row])], wire, folding, incidence,
-                float(bound_s[i]),
+                choice, i, collective, float(size_B[row]), parties[int(group_class[row])], together, wire, folding,
+                incidence, float(bound_s[i]),
             )  # fmt: skip
     return [call for call in out if call is not None]
 
@@ -389,19 +390,28 @@ def _parties(folding: Folding, programs: Programs) -> dict[int, list[tuple[int, 
     return out
 
 
+def _together(folding: Folding, who: Members) -> dict[str, Ints]:
+    """The most members of one group in one node, and in one leaf, by rank class and slot of a member there."""
+    out = {}
+    for kind, near in ((UPLINK, who.in_node), (LEAF, who.in_leaf)):
+        out[kind] = np.zeros(folding.group_class.shape, np.int64)
+        np.maximum.at(out[kind], (folding.rank_class[who.rank], who.slot), near)
+    return out
+
+
 def _call(
     choice: Choice,
     row: int,
     collective: str,
     size_B: float,
     parties: list[tuple[int, int]],
+    together: dict[str, Ints],
     wire: Link,
     folding: Folding,
     incidence: _Incidence,
     bound_s: float,
 ) -> Call:
-    classes = [rank_class for rank_class, _ in parties]
-    phases = []
+    phases: list[Demand] = []
     sent = latency = 0.0
     for phase in choice.phases:
         latency_s = float(phase.latency_s[row])
@@ -417,8 +427,8 @@ def _call(
         latency += latency_s
         sent += float(phase.port_B[row]) + float(phase.nic_B[row])
         directions = DIRECTIONS if collective != "send_recv" else None
-        resources, shares = _shares(crossing, size, classes, directions, folding, incidence)
-        phases.append(Demand(size, int(to_ps(latency_s)), resources, shares))
+        resources, shares, alone = _shares(crossing, size, parties, together, directions, folding, incidence)
+        phases.append(Demand(size, int(to_ps(latency_s)), resources, shares, alone if alone != shares else ()))
     return Call(
         collective=collective,
         algorithm=choice.names[int(choice.name_id[row])],
@@ -434,18 +444,25 @@ def _call(
 def _shares(
     crossing: dict[str, float],
     size: float,
-    classes: list[int],
+    parties: list[tuple[int, int]],
+    together: dict[str, Ints],
     directions: tuple[str, ...] | None,
     folding: Folding,
     incidence: _Incidence,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Whole shares on one instance of every resource class crossed. Of a send the first party sends, the second receives."""
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Resource classes crossed, and whole shares on one instance of each: of all groups, and of one group alone.
+
+    Of a send the first party sends, the second receives.
+    """
     shares: dict[int, int] = {}
+    alone: dict[int, int] = {}
     for kind, bytes_B in crossing.items():
         share = round(bytes_B / size * SHARE_ONE) if size else 0
         if not share:
             continue
-        for position, rank_class in enumerate(classes):
+        for position, (rank_class, slot) in enumerate(parties):
+            # of one group: every member in the node or leaf, but one end only of a send
+            members_here = int(together[kind][rank_class, slot]) if kind in together and directions else 1
             for direction in directions or (DIRECTIONS[position],):
                 if kind in (PORT, NIC):
                     resource, times = int(incidence.number[kind, direction][rank_class]), 1
@@ -457,7 +474,8 @@ def _shares(
                     times = int(incidence.in_leaf[rank_class])
                 if resource >= 0:
                     shares[resource] = shares.get(resource, 0) + share * times
-    return tuple(shares), tuple(shares.values())
+                    alone[resource] = max(alone.get(resource, 0), share * members_here)
+    return tuple(shares), tuple(shares.values()), tuple(alone.values())
 
 
 def memory_B(programs: Programs) -> Floats:

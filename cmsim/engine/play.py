@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cmsim.engine.plan import Call, Plan
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.network import NETWORKS, Network, Segment
-from cmsim.workload.ops import COLLECTIVE, HOST, SEND
+from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, SEND
 
 Ints = NDArray[np.int64]
 
@@ -46,12 +46,18 @@ class Timeline:
 
 
 class _Step(NamedTuple):
-    """A hold over rows first..last of a stream, or one communication row (then first == last) on a group slot."""
+    """A hold over rows first..last of a stream, or one communication row (then first == last) on a group slot.
+
+    turn: how many rows of the program before it do the same (meet, send or receive) in the slot. Members of a group
+    match their calls by it, as libraries match them in the order of issue; the order in which the streams of a rank
+    come by is its own.
+    """
 
     first: int
     last: int
     kind: int
     slot: int
+    turn: int
     after: tuple[int, ...]
     awaited: bool
 
@@ -82,14 +88,14 @@ class _Player:
         self.env = simpy.Environment(initial_time=0)
         self.network: Network = NETWORKS[network](self.env, plan.resources.capacity_Bps)
         rows = [len(hold) for hold in plan.hold_ps]
-        self.start = [[0] * n for n in rows]
-        self.end = [[0] * n for n in rows]
-        self.wait = [[0] * n for n in rows]
+        # SimPy types its clock as a float; ours holds whole picoseconds
+        self.start: list[list[float]] = [[0] * n for n in rows]
+        self.end: list[list[float]] = [[0] * n for n in rows]
+        self.wait: list[list[float]] = [[0] * n for n in rows]
         # per class and row: None (not awaited yet), True (ended), or the event that others wait for
         self.done: list[list[simpy.Event | bool | None]] = [[None] * n for n in rows]
         self.meetings: dict[tuple[int, int], _Meeting] = {}
         self.messages: dict[tuple[int, int], simpy.Event] = {}
-        self.arrivals: dict[tuple[int, int, str], int] = {}
         self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
         self.ended = 0
         self.total = sum(rows)
@@ -138,12 +144,12 @@ class _Player:
                 else:
                     yield from self._meet(rank_class, step, group[step.slot], call[step.first])
             elif step.kind == SEND:
-                message = self._message(rank_class, step.slot, group[step.slot], "out")
+                message = self._message(group[step.slot], step.turn)
                 for demand in self.plan.calls[call[step.first]].phases:
                     yield self.network.move(demand)
                 message.succeed()
             else:
-                yield self._message(rank_class, step.slot, group[step.slot], "in")
+                yield self._message(group[step.slot], step.turn)
             end[step.last] = env.now
             self.ended += step.last - step.first + 1
             if step.awaited:
@@ -152,17 +158,10 @@ class _Player:
                 if mark is not None:
                     mark.succeed()  # type: ignore[union-attr]
 
-    def _turn(self, rank_class: int, slot: int, group: int, side: str) -> tuple[int, int]:
-        """(group class, how many times this class, slot and side came before)."""
-        key = (rank_class, slot, side)
-        turn = self.arrivals.get(key, 0)
-        self.arrivals[key] = turn + 1
-        return group, turn
-
     def _meet(self, rank_class: int, step: _Step, group: int, call: int) -> Generator[simpy.Event, object, None]:
         """Wait for the other classes of the group; the last to come moves the data for all."""
         env = self.env
-        key = self._turn(rank_class, step.slot, group, "")
+        key = (group, step.turn)
         meeting = self.meetings.get(key)
         if meeting is None:
             meeting = self.meetings[key] = _Meeting(env.event(), call, self.parties[group])
@@ -180,9 +179,9 @@ class _Player:
             yield self.network.move(demand)
         meeting.event.succeed()
 
-    def _message(self, rank_class: int, slot: int, group: int, side: str) -> simpy.Event:
+    def _message(self, group: int, turn: int) -> simpy.Event:
         """The n-th message of a channel: made by whichever end comes first, found by the other."""
-        key = self._turn(rank_class, slot, group, side)
+        key = (group, turn)
         return self.messages.pop(key) if key in self.messages else self.messages.setdefault(key, self.env.event())
 
     def _timeline(self, steps: list[list[list[_Step]]]) -> Timeline:
@@ -247,6 +246,7 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
     awaited[dep] = True
     waits = np.zeros(last - first, bool)
     waits[owner] = True
+    turn = _turns(slot, kind)
     out = []
     for number in np.unique(stream):
         rows = np.flatnonzero(stream == number)
@@ -261,12 +261,13 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
         left, right = np.searchsorted(owner, rows[begin]), np.searchsorted(owner, rows[begin], side="right")
         out.append(
             [
-                _Step(a, b, k, s, tuple(dep[i:j].tolist()), w)
-                for a, b, k, s, i, j, w in zip(
+                _Step(a, b, k, s, t, tuple(dep[i:j].tolist()), w)
+                for a, b, k, s, t, i, j, w in zip(
                     rows[begin].tolist(),
                     rows[end].tolist(),
                     kind[rows[begin]].tolist(),
                     slot[rows[begin]].tolist(),
+                    turn[rows[begin]].tolist(),
                     left.tolist(),
                     right.tolist(),
                     awaited[rows[end]].tolist(),
@@ -275,6 +276,18 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
             ]
         )
     return out
+
+
+def _turns(slot: Ints, kind: Ints) -> Ints:
+    """Of every row, how many rows before it have its slot and kind."""
+    code = (slot + 1) * len(KINDS) + kind
+    order = np.argsort(code, kind="stable")
+    begins = np.ones(len(code), bool)
+    begins[1:] = np.diff(code[order]) != 0
+    position = np.arange(len(code))
+    turn = np.empty(len(code), np.int64)
+    turn[order] = position - np.maximum.accumulate(np.where(begins, position, 0))
+    return turn
 
 
 def _hold_sums(hold_ps: Ints, steps: list[_Step]) -> list[int]:
