@@ -21,13 +21,19 @@ SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"
 pb: Any = chakra_pb2
 
 
-def node(ident: int, kind: int = 4, *, deps: Sequence[int] = (), us: int = 0, **attrs: Any) -> bytes:
+def node(ident: int, kind: int = 4, *, deps: Sequence[int] = (), us: int = 0, name: str = "", **attrs: Any) -> bytes:
     raw = []
-    for name, value in attrs.items():
+    for attr, value in attrs.items():
         key = "string_val" if isinstance(value, str) else "int64_val"
-        raw.append(pb.AttributeProto(name=name, **{key: value}).SerializeToString())
-    out: bytes = pb.Node(id=ident, type=kind, data_deps=deps, duration_micros=us, attr=raw).SerializeToString()
+        raw.append(pb.AttributeProto(name=attr, **{key: value}).SerializeToString())
+    made = pb.Node(id=ident, name=name, type=kind, data_deps=deps, duration_micros=us, attr=raw)
+    out: bytes = made.SerializeToString()
     return out
+
+
+def host(ident: int, *, deps: Sequence[int] = (), **attrs: Any) -> bytes:
+    """A host op as a profiler writes it."""
+    return node(ident, deps=deps, us=1, is_cpu_op=1, rf_id=ident, **attrs)
 
 
 def write(folder: Path, ranks: dict[int, list[bytes]]) -> Path:
@@ -117,8 +123,95 @@ def test_resnet50_host_and_device_time_and_replayed_copies() -> None:
     assert any(note.startswith("1 of 8 ranks have a file (0); the other 7 run copies") for note in got.notes)
     assert "157 kernels and host ops of unknown length (duration 0, no FLOPs or bytes) take no time" in got.notes
     assert "14 communication nodes of the host replayed as host work" in got.notes
-    assert any(note.startswith("no dependency joins kernels and collectives") for note in got.notes)
+    assert "7 communication ops wait for the kernels launched before them: inferred, the trace names launches only" in (
+        got.notes
+    )
+    assert any(note.startswith("no dependency has a kernel wait for communication: ") for note in got.notes)
     assert completes(got)
+
+
+def deps_of(got: Programs, row: int) -> list[int]:
+    return got.ops.dep_idx[got.ops.dep_ptr[row] : got.ops.dep_ptr[row + 1]].tolist()
+
+
+def test_resnet50_collectives_wait_for_the_kernel_launched_just_before_them() -> None:
+    ops = (got := load_trace(SAMPLES / "resnet50_ddp_rank0")).ops
+    assert set(ops.streams) == {"host", "stream 7", "stream 14"}
+    for row in np.flatnonzero(ops.kind == COLLECTIVE):
+        last_kernel = int(np.flatnonzero(ops.kind[:row] == COMPUTE)[-1])
+        assert last_kernel in deps_of(got, row)
+        assert ops.names[ops.name_id[row - 1]].startswith("c10d::")  # it follows its launch
+    # five buckets of gradients: no two wait for the same kernel, and the last one waits for almost all of them
+    waits = [max(d for d in deps_of(got, r) if ops.kind[d] == COMPUTE) for r in np.flatnonzero(ops.kind == COLLECTIVE)]
+    assert len(set(waits)) == len(waits) and sorted(waits) == waits
+
+
+def test_a_profiled_collective_waits_for_the_last_kernel_of_each_stream_launched_before(tmp_path: Path) -> None:
+    nodes = [
+        *(host(i) for i in (1, 2, 5, 7)),
+        node(11, deps=[1], us=9, tid=7),
+        node(12, deps=[2], us=9, tid=8),
+        node(13, 7, deps=[5], comm_type=0, comm_size=8, tid=14),
+        node(14, deps=[7], us=9, tid=7),
+    ]
+    got = load_trace(write(tmp_path, {0: nodes, 1: nodes}))
+    ops = got.ops
+    assert [ops.streams[s] for s in ops.stream] == [
+        "host", "stream 7", "host", "stream 8", "host", "stream 14", "host", "stream 7",
+    ]  # fmt: skip
+    assert deps_of(got, 5) == [1, 3, 4]
+    assert deps_of(got, 7) == [6]
+    assert len(got.program_ptr) == 2
+    assert any("1 communication ops wait" in note or "2 communication ops wait" in note for note in got.notes)
+    assert completes(got)
+
+
+def test_nothing_is_inferred_without_a_profiler_or_against_a_recorded_dependency(tmp_path: Path) -> None:
+    def nodes(**mark: int) -> list[bytes]:
+        launches = [node(i, us=1, is_cpu_op=1, **mark) for i in (1, 2)]
+        return [*launches, node(11, deps=[1], us=9), node(12, 7, deps=[2], comm_type=0, comm_size=8)]
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "wait").mkdir()
+    plain = load_trace(write(tmp_path / "other", {0: nodes()}))
+    assert not any("inferred" in note for note in plain.notes)
+    assert any("nor the other way round" in note for note in plain.notes)
+    # a host op that waits for a kernel launched after it: launch order would be a cycle
+    late = load_trace(write(tmp_path / "wait", {0: [*nodes(rf_id=1), host(3, deps=[13]), node(13, deps=[4]), host(4)]}))
+    assert not any("inferred" in note for note in late.notes)
+    assert completes(late)
+
+
+def test_dependencies_that_are_there_are_not_doubled(tmp_path: Path) -> None:
+    nodes = [host(1), host(2), node(11, deps=[1], us=9), node(12, 7, deps=[2, 11], comm_type=0, comm_size=8)]
+    nodes += [host(3), node(13, 7, deps=[3], comm_type=0, comm_size=8)]
+    got = load_trace(write(tmp_path, {0: nodes}))
+    assert deps_of(got, 3) == [1, 2]
+    assert deps_of(got, 5) == [4]  # its queue has waited for the kernel already
+
+
+def test_classes_and_precisions_of_kernels(tmp_path: Path) -> None:
+    nodes = [
+        node(1, us=5, name="ampere_sgemm_128x64_nt"),
+        node(2, us=5, name="ampere_sgemm_128x64_nt", num_ops=10),
+        node(3, us=5, name="vectorized_elementwise_kernel", num_ops=10),
+        node(4, name="matmul", num_ops=10, tensor_size=20),
+        node(5, name="copy", tensor_size=20),
+    ]
+    got = load_trace(write(tmp_path, {0: nodes}))
+    ops = got.ops
+    classes = [
+        (ops.kernels[k], ops.precisions[p] if p >= 0 else "") for k, p in zip(ops.kernel, ops.precision, strict=True)
+    ]
+    assert classes == [("gemm", ""), ("gemm", "bf16"), ("generic", "bf16"), ("generic", "bf16"), ("generic", "")]
+    assert np.isnan(ops.recorded_s).tolist() == [False, False, False, True, True]
+    assert "2 kernels without a recorded time priced by the roofline of FLOPs and bytes" in got.notes
+    assert "3 kernels with FLOPs, read as bf16 on the matrix engine" in got.notes
+
+
+def test_kernels_of_other_classes_make_other_programs(tmp_path: Path) -> None:
+    got = load_trace(write(tmp_path, {0: [node(1, us=5, name="gemm")], 1: [node(1, us=5, name="add")]}))
+    assert got.program.tolist() == [0, 1]
 
 
 def test_without_host_ops_only_the_device_is_left() -> None:
