@@ -139,6 +139,9 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         factors[rank] = change.compute, change.port, change.nic
     _, kind = np.unique(factors, axis=0, return_inverse=True)
     who = members(programs.groups, node=node, domain=domain, leaf=leaf)
+    # a node or leaf that carries no resource of its own tells no ranks apart
+    node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
+    leaf = leaf if np.isfinite(wires.leaf_Bps) else np.zeros_like(leaf)
     folding = fold(
         [programs.program, kind.reshape(-1)], who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold
     )
