@@ -1,0 +1,78 @@
+"""The program ``cmsim``: its commands, and what becomes of errors.
+
+A page of commands registers functions on `app`; rooms that take long to import are imported inside them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cmsim.cli import say
+from cmsim.errors import CmsimError
+from cmsim.version import __version__
+
+#: what a shell gives for a program that was interrupted, and for one whose reader went away
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+class Commands(TyperGroup):
+    """Runs a command; a user's mistake becomes one line per problem on stderr, a bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            out = super().invoke(ctx)
+            sys.stdout.flush()  # a reader who went away is met here, not at the interpreter's end
+            return out
+        except CmsimError as error:
+            say.errors(error)
+            raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            # what is still buffered has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(BROKEN_PIPE) from None
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order in which the pages register them, not by the alphabet."""
+        return list(self.commands)
+
+
+app = typer.Typer(
+    name="cmsim",
+    cls=Commands,
+    no_args_is_help=True,
+    # a bug's traceback is for whoever mends it: plain, and whole
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"cmsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cmsim(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Performance, latency and energy of AI supernodes, from one scenario file."""
+
+
+# Pages register their commands when they are imported; the order here is the order of the help.
+from cmsim.cli import run, compare, plot, catalogue, show, check, schema, validate  # noqa: E402, F401, I001
+
+
+def main() -> None:
+    """Entry point of ``cmsim``."""
+    try:
+        app(prog_name="cmsim")
+    except KeyboardInterrupt:  # outside of a command: while the program starts or ends
+        sys.exit(INTERRUPTED)

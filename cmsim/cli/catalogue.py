@@ -1,0 +1,202 @@
+"""``cmsim list``: what is built in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from cmsim.cli import complete, say
+from cmsim.cli.app import app
+from cmsim.cli.numbers import count
+from cmsim.cli.run import Json
+from cmsim.errors import InputError, Problem, did_you_mean
+
+#: kinds that `cmsim show` knows -> (folder, files); asked in this order
+FOLDERS = {
+    "system": ("topologies", "*.yaml"),
+    "accelerator": ("topologies/accelerators", "*.yaml"),
+    "stack": ("topologies/stacks", "*.yaml"),
+    "model": ("workloads/models", "*.json"),
+}
+
+Rows = list[dict[str, Any]]
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="What to list; default: all, in short.", autocompletion=lambda: list(KINDS)
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List what is built in: systems, accelerators, stacks, models, scenarios, traces, collectives, workloads."""
+    if kind is not None and kind not in KINDS:
+        near = {**{name: name for name in KINDS}, **SAME}
+        if kind not in near:
+            raise InputError(Problem(f"no such kind. {did_you_mean(kind, KINDS)}", key=kind))
+        kind = near[kind]
+    found = {name: make() for name, make in KINDS.items() if kind in (None, name)}
+    if json:
+        say.document(found)
+        return
+    to = say.console()
+    for i, (name, rows) in enumerate(found.items()):
+        if i:
+            to.print()
+        if kind is None:  # one line each
+            rows = [{"name": row["name"], "description": row["description"]} for row in rows]
+        heads = list(rows[0]) if rows else ["name"]
+        words = [j for j, head in enumerate(heads) if not isinstance(rows[0][head], int | float)] if rows else []
+        cells = [[_cell(row[head]) for head in heads] for row in rows]
+        to.print(say.table([head.replace("_", " ") for head in heads], cells, title=name, left=words))
+
+
+def systems() -> Rows:
+    return [
+        {
+            "name": name,
+            "accelerators": data["accelerators"] * data.get("domains", 1),
+            "of": data["accelerator"],
+            "fabric": data["scale_up"]["wiring"],
+            "stacks": [data["stack"], *data.get("stacks", [])],
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("system")
+    ]
+
+
+def accelerators() -> Rows:
+    return [
+        {
+            "name": name,
+            "bf16_TFLOPps": data["peak_TFLOPps"].get("bf16", data["peak_TFLOPps"].get("fp16", 0.0)),
+            "memory_GB": data["memory_GB"],
+            "memory_GBps": data["memory_GBps"],
+            "max_W": data["power"]["max_W"],
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("accelerator")
+    ]
+
+
+def stacks() -> Rows:
+    return [
+        {
+            "name": name,
+            "launch": data["host"]["launch"],
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("stack")
+    ]
+
+
+def models() -> Rows:
+    from cmsim.workload.model import load_model
+
+    rows = []
+    for name in complete.builtin(*FOLDERS["model"][:1], pattern=FOLDERS["model"][1]):
+        model = load_model(name)
+        experts = f"{model.experts} experts, {model.top_k} a token" if model.is_moe else "dense"
+        rows.append(
+            {
+                "name": name,
+                "parameters": model.total_parameters,
+                "active": model.active_parameters,
+                "layers": model.layers,
+                "attention": model.attention,
+                "description": f"{model.family}, {experts}",
+            }
+        )
+    return rows
+
+
+def scenarios() -> Rows:
+    from cmsim.files import builtin_files, read_yaml
+
+    rows = []
+    for name, path in builtin_files("scenarios").items():
+        data = read_yaml(path).data
+        workloads = data.get("workloads") or {"": data.get("workload") or {}}
+        kinds = list(dict.fromkeys(str(one.get("kind", "")) for one in workloads.values() if isinstance(one, dict)))
+        entries = [entry if isinstance(entry, str) else entry.get("system", "") for entry in data.get("systems") or []]
+        rows.append(
+            {"name": name, "kinds": kinds, "systems": list(dict.fromkeys(entries)), "description": data.get("name", "")}
+        )
+    return rows
+
+
+def traces() -> Rows:
+    from cmsim.files import DATA
+
+    root = DATA / "workloads" / "traces"
+    return [
+        {
+            "name": f"{form.name}/{trace.name}",
+            "files": sum(path.is_file() for path in trace.iterdir()) if trace.is_dir() else 1,
+            "description": f"{form.name} trace",
+        }
+        for form in sorted(root.iterdir())
+        if form.is_dir()
+        for trace in sorted(form.iterdir())
+        if not trace.name.startswith(".")
+    ]
+
+
+def collectives() -> Rows:
+    from cmsim.collectives import CANDIDATES, COLLECTIVES
+
+    return [
+        {"name": name, "description": ", ".join(dict.fromkeys(one.name for one in group))}
+        for name, group in zip(COLLECTIVES, CANDIDATES, strict=True)
+    ]
+
+
+def workloads() -> Rows:
+    from cmsim.scenario import WORKLOAD_KINDS
+
+    return [
+        {
+            "name": kind,
+            "needs": [name for name, field in spec.model_fields.items() if field.is_required() and name != "kind"],
+            "description": inspect.cleandoc(spec.__doc__ or "").split("\n")[0],
+        }
+        for kind, spec in WORKLOAD_KINDS.items()
+    ]
+
+
+#: what can be listed
+KINDS: dict[str, Callable[[], Rows]] = {
+    "systems": systems,
+    "accelerators": accelerators,
+    "stacks": stacks,
+    "models": models,
+    "scenarios": scenarios,
+    "traces": traces,
+    "collectives": collectives,
+    "workloads": workloads,
+}
+#: other words for them
+SAME = {"algorithms": "collectives", **{name.removesuffix("s"): name for name in KINDS}}
+
+
+def _yaml(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    from cmsim.files import builtin_files, read_yaml
+
+    return [(name, read_yaml(path).data) for name, path in builtin_files(*FOLDERS[kind]).items()]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, int | float):
+        return f"{value / 1e9:,.1f} G" if value >= 1e9 else count(value)
+    return str(value)

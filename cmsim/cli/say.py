@@ -1,0 +1,200 @@
+"""What the program says: errors, JSON, tables, notes, progress. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmsim.errors import CmsimError, InputError, Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+#: columns of a table where nobody says how wide the screen is: a pipe, a file
+WIDTH = 100
+#: a bar appears once something takes longer [s]
+PATIENCE_s = 2.0
+#: more notes than these are only counted
+_NOTES = 12
+_NUMBER = re.compile(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?![\w-])")
+
+
+def errors(error: CmsimError) -> None:
+    """One line per problem on stderr: ``error: FILE:LINE: KEY: message``."""
+    for line in str(error).splitlines():
+        print(f"error: {here(line)}", file=sys.stderr)
+
+
+def message(text: str) -> None:
+    """A line for the reader, not part of the result."""
+    print(here(text), file=sys.stderr)
+
+
+def here(text: str) -> str:
+    """Text with paths below the working folder as the user would type them."""
+    folder = Path.cwd()
+    return text if folder == folder.parent else text.replace(f"{folder}{os.sep}", "")
+
+
+def document(data: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(data, indent=2, allow_nan=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: NumPy's numbers, mappings that are no dict, paths."""
+    if hasattr(value, "item"):
+        return value.item()
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout (or stderr) as it is now; a pipe gets a fixed width."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
+    return Console(file=stream, width=wide, highlight=False)
+
+
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    left: Sequence[int] = (0,),
+    bare: bool = False,
+    marked: str = "",
+) -> Table:
+    """A table of text; columns are set to the right, but those of ``left``.
+
+    bare: no heads and lines    marked: a word that stands out in any cell
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=None if bare else box.SIMPLE_HEAD,
+        show_header=not bare,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="cyan",
+    )
+    for i, head in enumerate(heads):
+        out.add_column(Text(head), justify="left" if i in left else "right", vertical="top", overflow="fold")
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        for cell in cells:
+            if marked:
+                cell.highlight_words([marked], "yellow")
+        out.add_row(*cells)
+    return out
+
+
+def notes(texts: Sequence[str], to: Console) -> None:
+    """Notes of several runs below their tables; those that differ in numbers only are one."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    found = merged(texts)
+    for note in found[:_NOTES]:
+        to.print(Text("- "), end="")
+        lines = Text(note).wrap(to, to.width - 2)
+        to.print(lines[0])
+        for line in lines[1:]:
+            to.print(Padding(line, (0, 0, 0, 2)))
+    if len(found) > _NOTES:
+        to.print(Text(f"- and {len(found) - _NOTES} more; --json has all"))
+
+
+def merged(texts: Iterable[str]) -> list[str]:
+    """Each note once; where notes differ in one number, its range.
+
+    >>> merged(["load is 1.2 times", "load is 1.6 times", "load is 1.4 times", "other"])
+    ['load is 1.2 to 1.6 times', 'other']
+    """
+    alike: dict[str, list[tuple[str, list[str]]]] = {}
+    for text in dict.fromkeys(texts):
+        alike.setdefault(_NUMBER.sub("{}", text), []).append((text, _NUMBER.findall(text)))
+    out = []
+    for group in alike.values():
+        first, numbers = group[0]
+        columns = list(zip(*(found for _, found in group), strict=True))
+        differing = [i for i, column in enumerate(columns) if len(set(column)) > 1]
+        if len(differing) == 1:
+            ordered = sorted(columns[differing[0]], key=lambda number: float(number.replace(",", "")))
+            texts_of = iter([*numbers[: differing[0]], f"{ordered[0]} to {ordered[-1]}", *numbers[differing[0] + 1 :]])
+            out.append(_NUMBER.sub(lambda _, given=texts_of: next(given), first))  # type: ignore[misc]
+        else:
+            out.append(first + (f" (and {len(group) - 1} alike)" if len(group) > 1 else ""))
+    return out
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """``--set key=value`` as dotted keys and values; values are read as YAML.
+
+    >>> settings(["network=ideal", "sweep.x=[1, 2e3]"])
+    {'network': 'ideal', 'sweep.x': [1, 2000.0]}
+    """
+    from cmsim.files import parse_yaml
+
+    out: dict[str, Any] = {}
+    problems = []
+    for one in given:
+        key, equals, text = one.partition("=")
+        if not equals or not key.strip():
+            problems.append(Problem(f"got {one!r}; write key=value", "--set"))
+            continue
+        try:
+            data = parse_yaml(f"value: {text}", "--set").data
+        except InputError as error:
+            problems.append(Problem(f"{text!r} is {error.problems[0].message}", "--set", key=key.strip()))
+            continue
+        if set(data) != {"value"}:
+            problems.append(Problem(f"{text!r} is not one value", "--set", key=key.strip()))
+            continue
+        out[key.strip()] = data["value"]
+    if problems:
+        raise InputError(problems)
+    return out
+
+
+class Bar:
+    """Progress on stderr, drawn once something has taken longer than `PATIENCE_s`; nothing where nobody looks."""
+
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic):
+        self.on = sys.stderr.isatty() and not quiet
+        self.clock = clock
+        self.start_s = clock()
+        self.drawn: Any = None
+
+    def __call__(self, what: str, share: float) -> None:
+        if not self.on or (self.drawn is None and self.clock() - self.start_s < PATIENCE_s):
+            return
+        if self.drawn is None:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+            self.drawn = Progress(*columns, console=console(stderr=True), transient=True)
+            self.drawn.start()
+            self.task = self.drawn.add_task(what, total=1.0)
+        self.drawn.update(self.task, description=what, completed=share)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.drawn is not None:
+            self.drawn.stop()

@@ -1,0 +1,197 @@
+"""``cmsim schema``: what files may say, printed from the models that read them."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cmsim.cli import say
+from cmsim.cli.app import app
+from cmsim.errors import InputError, Problem, did_you_mean
+
+KINDS = ("scenario", "system", "accelerator", "stack")
+
+_HEAD = """\
+# Reference: scenario and system files
+
+Made by `cmsim schema` (`make docs`) from the models that read the files; do not edit. Unknown keys are refused.
+`cmsim schema --json` prints the same as JSON Schema, for completion in editors.
+"""
+
+
+@app.command()
+def schema(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help=f"Only {', '.join(KINDS)}.", autocompletion=lambda: list(KINDS))
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON Schema instead of Markdown.")] = False,
+) -> None:
+    """Print the reference of scenario, system, accelerator and stack files."""
+    if kind is not None and kind not in KINDS:
+        raise InputError(Problem(f"no such kind of file. {did_you_mean(kind, KINDS)}", key=kind))
+    if json:
+        found = json_schemas()
+        say.document(found if kind is None else found[kind])
+    else:
+        print(markdown(KINDS if kind is None else (kind,)), end="")
+
+
+def markdown(kinds: tuple[str, ...] = KINDS) -> str:
+    """The reference, a section per file and per model in it."""
+    parts = [_HEAD]
+    seen: set[type] = set()
+    for kind in kinds:
+        title, models = _files()[kind]
+        parts.append(f"## {title}\n")
+        for model in models:
+            parts += _sections(model, seen)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def json_schemas() -> dict[str, Any]:
+    """JSON Schema of each kind of file."""
+    out = {}
+    for kind in KINDS:
+        models = _files()[kind][1]
+        document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **models[0].model_json_schema()}
+        if kind == "scenario":
+            _with_workloads(document, models[1:])
+        out[kind] = document
+    return out
+
+
+def _files() -> dict[str, tuple[str, list[Any]]]:
+    """Title and models of each kind of file, the whole file's first."""
+    from cmsim.hardware import AcceleratorSpec, StackSpec, SystemSpec
+    from cmsim.scenario import WORKLOAD_KINDS, ScenarioSpec
+
+    return {
+        "scenario": ("Scenario files", [ScenarioSpec, *WORKLOAD_KINDS.values()]),
+        "system": ("System files (`topologies/`)", [SystemSpec]),
+        "accelerator": ("Accelerator files (`topologies/accelerators/`)", [AcceleratorSpec]),
+        "stack": ("Stack files (`topologies/stacks/`)", [StackSpec]),
+    }
+
+
+def _with_workloads(document: dict[str, Any], models: list[Any]) -> None:
+    """Workloads are read in a second step, per system and sweep point; an editor wants them with the rest."""
+    names = []
+    for model in models:
+        own = model.model_json_schema(ref_template="#/$defs/{model}")
+        document["$defs"].update(own.pop("$defs", {}))
+        own["properties"]["per_system"] = {
+            "type": "object",
+            "additionalProperties": {"type": "object"},
+            "description": "by system: keys of the workload to change there",
+        }
+        if "message_bytes" in own["properties"]:
+            one = own["properties"]["message_bytes"]
+            number = {key: one.pop(key) for key in ("type", "minimum") if key in one}
+            one["anyOf"] = [number, {"type": "array", "items": number}]
+        document["$defs"][model.__name__] = own
+        names.append({"$ref": f"#/$defs/{model.__name__}"})
+    document["properties"]["workloads"]["additionalProperties"] = {"anyOf": names}
+    document["properties"]["workload"] = {"anyOf": names, "description": "short form of `workloads` for one"}
+    document["required"] = [name for name in document["required"] if name != "workloads"]
+
+
+def _sections(model: Any, seen: set[type]) -> list[str]:
+    """A model's section, and those of the models in it that had none yet."""
+    if model in seen:
+        return []
+    seen.add(model)
+    rows = [["key", "type", "default", "meaning"], ["---"] * 4]
+    for name, field in model.model_fields.items():
+        said = _cell(field.description or "")
+        rows.append([f"`{field.alias or name}`", _cell(_type(field.annotation, field.metadata)), _default(field), said])
+    about = inspect.cleandoc(model.__doc__ or "")
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    out = [f"### {_title(model)}\n", f"{about}\n", f"{table}\n"]
+    for field in model.model_fields.values():
+        for inner in _models(field.annotation):
+            out += _sections(inner, seen)
+    return out
+
+
+def _title(model: Any) -> str:
+    """A workload is known by its kind, anything else by its class."""
+    kind = model.model_fields.get("kind")
+    if kind is not None and typing.get_origin(kind.annotation) is Literal:
+        return f"workload of kind `{typing.get_args(kind.annotation)[0]}`"
+    return f"{model.__name__}"
+
+
+def _type(annotation: Any, metadata: Any = ()) -> str:
+    """A type as people write it, with its limits."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _type(args[0], annotation.__metadata__)
+    limits = _limits(metadata)
+    if origin is Literal:
+        return ", ".join(f"`{_yaml(value)}`" for value in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type(arg) for arg in args if arg is not types.NoneType)) + limits
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        return f"[{', '.join(_type(arg) for arg in args)}]"
+    if origin in (tuple, list):
+        return f"list of {_type(args[0])}{limits}"
+    if origin is dict:
+        return f"mapping of {_type(args[0])} to {_type(args[1])}"
+    if inspect.isclass(annotation) and hasattr(annotation, "model_fields"):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any", object: "any"}
+    return words.get(annotation, str(getattr(annotation, "__name__", annotation))) + limits
+
+
+def _limits(metadata: Any) -> str:
+    """Limits of a number or a length, ", > 0"."""
+    out = ""
+    for one in metadata:
+        if hasattr(one, "metadata"):  # a field inside Annotated keeps its limits so
+            out += _limits(one.metadata)
+        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+            if getattr(one, name, None) is not None:
+                out += f", {sign} {getattr(one, name):g}"
+        if getattr(one, "min_length", None):
+            out += f", at least {one.min_length}"
+    return out
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return ""
+    if hasattr(value, "model_fields_set"):
+        return "its defaults"
+    return f"`{_yaml(value)}`"
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_yaml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{}" if not value else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value != "" else '""'
+
+
+def _models(annotation: Any) -> Iterator[Any]:
+    """Models named in a type, in order."""
+    if inspect.isclass(annotation) and hasattr(annotation, "model_fields"):
+        yield annotation
+    for arg in typing.get_args(annotation):
+        yield from _models(arg)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,322 @@
+"""``cmsim show``: everything known of a system, accelerator, stack or model, each number with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmsim.cli import complete, say
+from cmsim.cli.app import app
+from cmsim.cli.catalogue import FOLDERS
+from cmsim.cli.numbers import count, digits
+from cmsim.cli.run import Json
+from cmsim.errors import InputError, did_you_mean
+from cmsim.files import Document, dotted, read_yaml
+
+#: keys of a file that are not numbers of the machine
+_APART = ("published", "sources")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value of a file and where it comes from: a citation, or the range in which it is assumed to lie."""
+
+    key: str
+    value: Any
+    source: str = ""
+    assumed: tuple[float, float] | None = None
+
+    def document(self) -> dict[str, Any]:
+        out = {"key": self.key, "value": self.value, "source": self.source}
+        return out if self.assumed is None else {**out, "assumed": list(self.assumed)}
+
+    def said(self) -> str:
+        """For the table."""
+        if self.assumed is None:
+            return self.source or "NO SOURCE"
+        return f"ASSUMED, {self.assumed[0]:g} to {self.assumed[1]:g}: {self.source}"
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name, an alias, or a file.", autocompletion=complete.names)
+    ],
+    json: Json = False,
+) -> None:
+    """Show a system, accelerator, stack or model: its numbers with their sources, its totals beside published ones."""
+    (kind, path), *others = found(name)
+    document = {"system": _system, "accelerator": _part, "stack": _part, "model": _model}[kind](kind, path)
+    if json:
+        say.document(document)
+        return
+    if others:
+        said = ", ".join(f"{kind} {path.stem}" for kind, path in others)
+        say.message(f"note: '{name}' is also the name of: {said}")
+    _print(document)
+
+
+def found(name: str) -> list[tuple[str, Path]]:
+    """(kind, file) of everything of that name: names before aliases, systems before their parts.
+
+    Raises InputError with the nearest names.
+    """
+    from cmsim.files import builtin_files
+
+    if Path(name).is_file():
+        return [(_kind_of_file(Path(name)), Path(name))]
+    exact, by_alias = [], []
+    known: dict[str, None] = {}
+    for kind, (folder, pattern) in FOLDERS.items():
+        for stem, path in builtin_files(folder, pattern).items():
+            aliases = _aliases(path) if path.suffix == ".yaml" else []
+            known.update(dict.fromkeys([stem, *aliases]))
+            if name == stem:
+                exact.append((kind, path))
+            elif name.lower() in [alias.lower() for alias in (*aliases, stem)]:
+                by_alias.append((kind, path))
+    if not exact + by_alias:
+        raise InputError(f"no system, accelerator, stack or model named '{name}'. {did_you_mean(name, known)}")
+    return exact + by_alias
+
+
+def kind_of(document: Document) -> str:
+    """What a YAML file describes, told by its keys."""
+    keys = set(document.data)
+    if keys & {"systems", "workload", "workloads", "extends"}:
+        return "scenario"
+    if keys & {"scale_up", "scale_out", "facility", "node"}:
+        return "system"
+    if keys & {"kernels", "host", "collectives", "overlap"}:
+        return "stack"
+    if keys & {"peak_TFLOPps", "memory_GBps", "vector_TFLOPps", "dies"}:
+        return "accelerator"
+    raise InputError(
+        document.problem(
+            (),
+            "is neither a scenario (systems, workloads), nor a system (scale_up), accelerator (memory_GBps) or stack",
+        )
+    )
+
+
+def numbers(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[Number]:
+    """Every number of a file's data with the source of its key, or of the nearest key around it."""
+    out = []
+    for path, value in _leaves({key: value for key, value in data.items() if key not in _APART}):
+        key = dotted(path)
+        source = next((sources[above] for above in _upwards(key) if above in sources), None)
+        if isinstance(value, bool | str) and key not in sources:
+            continue  # words need none
+        if hasattr(source, "assumed"):
+            out.append(Number(key, value, source.why, tuple(source.assumed)))
+        else:
+            out.append(Number(key, value, str(source or "")))
+    return out
+
+
+def unsourced(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[str]:
+    """Keys of numbers that no source covers."""
+    return [number.key for number in numbers(data, sources) if not number.source]
+
+
+def _system(kind: str, path: Path) -> dict[str, Any]:
+    from cmsim.hardware import load_system
+    from cmsim.topology import comparison, totals
+
+    system = load_system(str(path))
+    spec, stack = system.spec, system.stack
+    published: dict[str, list[dict[str, Any]]] = {}
+    for row in comparison(system):
+        entry = {"published": row.published, "deviation": row.deviation, "basis": row.basis, "source": row.source}
+        published.setdefault(row.quantity, []).append(entry)
+    # what a stack says for this accelerator lies over what it says for all, and has sources of its own
+    own = f"accelerators.{system.accelerator.name}."
+    over = {key.removeprefix(own): source for key, source in stack.sources.items() if key.startswith(own)}
+    laid = {dotted(path) for path, _ in _leaves(stack.accelerators.get(system.accelerator.name, {}))}
+    tuned = {k: v for k, v in stack.model_dump(exclude_unset=True).items() if k != "accelerators"}
+    stack_numbers = [
+        specific
+        if general.key in laid and (specific := numbers(_only(tuned, general.key), over)[0]).source
+        else general
+        for general in numbers(tuned, stack.sources)
+    ]
+    parts = {
+        f"system {spec.name}": numbers(spec.model_dump(exclude_unset=True), spec.sources),
+        f"accelerator {system.accelerator.name}": numbers(
+            system.accelerator.model_dump(exclude_unset=True), system.accelerator.sources
+        ),
+        f"stack {stack.name}": stack_numbers,
+    }
+    return {
+        "kind": kind,
+        "name": spec.name,
+        "description": spec.description,
+        "aliases": list(spec.aliases),
+        "facts": {
+            "accelerators": f"{system.packages} x {system.accelerator.name} in {spec.racks:g} racks",
+            "ranks": f"{system.ranks} ({spec.rank}s)",
+            "fabric": spec.scale_up.wiring,
+            "stacks": ", ".join(dict.fromkeys([spec.stack, *spec.stacks])),
+        },
+        "totals": [
+            {
+                "quantity": name,
+                "unit": total.unit,
+                "derived": total.value,
+                "derivation": total.derivation,
+                "published": published.get(name, []),
+            }
+            for name, total in totals(system).items()
+        ],
+        "numbers": {title: [number.document() for number in listed] for title, listed in parts.items()},
+    }
+
+
+def _part(kind: str, path: Path) -> dict[str, Any]:
+    from cmsim import files
+    from cmsim.hardware import AcceleratorSpec, StackSpec
+
+    spec = files.validate(AcceleratorSpec if kind == "accelerator" else StackSpec, read_yaml(path))
+    return {
+        "kind": kind,
+        "name": spec.name,
+        "description": spec.description,
+        "aliases": list(spec.aliases),
+        "numbers": {
+            f"{kind} {spec.name}": [
+                number.document() for number in numbers(spec.model_dump(exclude_unset=True), spec.sources)
+            ]
+        },
+    }
+
+
+def _model(kind: str, path: Path) -> dict[str, Any]:
+    import json
+
+    from cmsim.workload.model import load_model
+
+    model = load_model(path)
+    said = json.loads(path.read_text(encoding="utf-8")).get("_cmsim", {})
+    sizes = {name: value for name, value in dataclasses.asdict(model).items() if name not in ("name", "family")}
+    return {
+        "kind": kind,
+        "name": model.name,
+        "description": f"{model.family}, {model.attention} attention, {'experts' if model.is_moe else 'dense'}",
+        "aliases": [],
+        "facts": {key: str(value) for key, value in said.items()},
+        "parameters": {
+            **model.parameters,
+            "total": model.total_parameters,
+            "active": model.active_parameters,
+            "mtp (not in total)": model.mtp_parameters,
+        },
+        "kv_bytes_per_token": {"bf16": model.kv_bytes_per_token(2.0), "fp8": model.kv_bytes_per_token(1.0)},
+        "sizes": sizes,
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    to = say.console()
+    head = f"{document['name']} ({document['kind']}): {document['description']}"
+    to.print(head, style="bold", markup=False)
+    facts = dict(document.get("facts", {}))
+    if document["aliases"]:
+        facts["aliases"] = ", ".join(document["aliases"])
+    if facts:
+        to.print(say.table(["", ""], [[key, value] for key, value in facts.items()], left=(0, 1), bare=True))
+    if "totals" in document:
+        to.print()
+        rows = [row for total in document["totals"] for row in _total_rows(total)]
+        heads = ["total", "derived", "published", "off by", "basis and source, or how it is derived"]
+        to.print(say.table(heads, rows, title="totals", left=(0, 4)))
+    if "parameters" in document:
+        rows = [[name, f"{value / 1e9:,.2f} G"] for name, value in document["parameters"].items() if value]
+        to.print()
+        to.print(say.table(["part", "parameters"], rows, title="parameters"))
+        to.print()
+        rows = [[name, f"{value / 1024:,.1f} KiB"] for name, value in document["kv_bytes_per_token"].items()]
+        to.print(say.table(["format", "cache of a token"], rows, title="key-value cache"))
+        to.print()
+        rows = [[name, str(value)] for name, value in document["sizes"].items() if value not in (0, False)]
+        to.print(say.table(["size", "value"], rows, title="sizes"))
+    for title, listed in document.get("numbers", {}).items():
+        to.print()
+        found = [Number(n["key"], n["value"], n["source"], _range(n)) for n in listed]
+        assumed = sum(number.assumed is not None for number in found)
+        rows = [[number.key, _value(number.value), number.said()] for number in found]
+        counted = f"{title}: {len(found)} numbers, {assumed} of them assumed"
+        to.print(say.table(["key", "value", "source"], rows, title=counted, left=(0, 2), marked="ASSUMED"))
+
+
+def _total_rows(total: dict[str, Any]) -> Iterator[list[str]]:
+    derived = f"{_amount(total['derived'])} {total['unit']}".strip()
+    name = re.sub(r"_(PFLOPps|T[Bb]ps|TB|kW)$", "", total["quantity"])
+    if not total["published"]:
+        yield [name, derived, "", "", total["derivation"]]
+    for i, entry in enumerate(total["published"]):
+        off = f"{100 * entry['deviation']:+.1f} %"
+        said = f"{entry['basis']}: {entry['source']}" if entry["basis"] else entry["source"]
+        yield [name if not i else "", derived if not i else "", _amount(entry["published"]), off, said]
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else digits(value)
+
+
+def _range(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    return (entry["assumed"][0], entry["assumed"][1]) if "assumed" in entry else None
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool | str):
+        return str(value).lower() if isinstance(value, bool) else value
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if abs(value) < 1e5 else count(value)
+
+
+def _kind_of_file(path: Path) -> str:
+    if path.suffix == ".json":
+        return "model"
+    document = read_yaml(path)
+    kind = kind_of(document)
+    if kind not in FOLDERS:
+        raise InputError(document.problem((), f"is a {kind}; `cmsim check` and `cmsim run` read those"))
+    return kind
+
+
+def _aliases(path: Path) -> list[str]:
+    """From the head of a file: reading all of every file takes long."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("aliases:"):
+            inside = line.partition(":")[2].split("#")[0].strip(" []")
+            return [alias.strip(" '\"") for alias in inside.split(",") if alias.strip()]
+    return []
+
+
+def _leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    items: Any = (
+        data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list | tuple) else None
+    )
+    if items is None:
+        if data is not None:
+            yield path, data
+        return
+    for key, value in items:
+        yield from _leaves(value, (*path, key))
+
+
+def _upwards(key: str) -> Iterator[str]:
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
+
+
+def _only(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The part of nested data that one dotted key names."""
+    head, _, rest = key.partition(".")
+    return {head: _only(data[head], rest) if rest else data[head]}
