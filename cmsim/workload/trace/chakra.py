@@ -251,7 +251,7 @@ def _add_node(rows: _Rows, node: Any, cache: dict[bytes, tuple[str, Any] | None]
             f"node {node.id}: this is a Chakra layout from before 2023-10, which is not read; convert it"
         )
     attrs: dict[str, Any] = {}
-    for raw in raw_attrs:
+    for raw in raw_attrs[:]:  # a slice makes one list; iterating asks the message for each
         known = cache.get(raw, _MISSING)
         if known is _MISSING:
             if len(cache) >= _CACHE:
@@ -264,11 +264,11 @@ def _add_node(rows: _Rows, node: Any, cache: dict[bytes, tuple[str, Any] | None]
     rows.type.append(kind)
     rows.duration.append(node.duration_micros)
     rows.attrs.append(attrs)
-    deps = node.ctrl_deps
-    rows.ctrl.extend(deps)
+    deps = node.ctrl_deps[:]
+    rows.ctrl.fromlist(deps)
     rows.ctrl_count.append(len(deps))
-    deps = node.data_deps
-    rows.data.extend(deps)
+    deps = node.data_deps[:]
+    rows.data.fromlist(deps)
     rows.data_count.append(len(deps))
     if "rf_id" in attrs or "fw_parent" in attrs:
         rows.profiled = True
