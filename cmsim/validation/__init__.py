@@ -1,1 +1,9 @@
-""""""
+"""Published and measured numbers beside predictions."""
+
+from cmsim.validation.area import Area
+from cmsim.validation.imbalance import fit_expert_imbalance
+from cmsim.validation.registry import AREAS, validate
+from cmsim.validation.report import Report
+from cmsim.validation.row import Row
+
+__all__ = ["AREAS", "Area", "Report", "Row", "fit_expert_imbalance", "validate"]

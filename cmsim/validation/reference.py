@@ -1,0 +1,174 @@
+"""Reading ``workloads/reference/``: published rows as CSV; what each is used for, and why, as YAML beside it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, NonNegativeFloat
+
+from cmsim import files
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.files import Spec
+from cmsim.validation.row import Row
+
+FOLDER = "workloads/reference"
+#: columns that every CSV of rows has; an area may have more (``conditions``)
+COLUMNS = ("id", "system", "workload", "metric", "value", "unit", "source", "where", "confidence")
+
+
+class LeftOut(Spec):
+    """Rows that are not compared."""
+
+    rows: tuple[str, ...] = Field(min_length=1, description="ids")
+    why: str = Field(min_length=1)
+
+
+class AreaSpec(Spec):
+    """What every area's YAML file says; an area's own spec adds to it."""
+
+    title: str
+    about: str = Field(description="what is compared with what, in a few sentences")
+    tolerance_pct: NonNegativeFloat = Field(description="absolute error of a judged row, where it has none of its own")
+    left_out: tuple[LeftOut, ...] = ()
+
+
+class FitSpec(Spec):
+    """A constant fitted on whole-model rows, as shipped."""
+
+    value: float
+    what: str = Field(description="meaning and unit")
+    rows: tuple[str, ...] = Field(min_length=1, description="ids of the rows it was fitted on, which are never judged")
+    residual_pct: float = Field(description="what the fit leaves")
+    how: str
+
+
+class FitsFile(Spec):
+    """``fits.yaml``."""
+
+    fits: dict[str, FitSpec]
+
+
+class GapsFile(Spec):
+    """``not_validated.yaml``."""
+
+    not_validated: tuple[str, ...] = Field(description="what no row here is evidence of")
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a reference file, as published."""
+
+    id: str
+    system: str
+    workload: str
+    metric: str
+    value: str
+    unit: str
+    source: str
+    where: str
+    confidence: str
+    conditions: str = ""
+
+    @property
+    def number(self) -> float | str:
+        """The value, or its text where it is a limit (">94")."""
+        try:
+            return float(self.value)
+        except ValueError:
+            return self.value
+
+
+_FIELDS = tuple(field.name for field in fields(Published))
+
+
+def folder() -> Path:
+    """Where the reference rows are, in a checkout and in an installed package."""
+    return files.DATA / FOLDER
+
+
+def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, files.Document]:
+    """``<name>.yaml`` as a spec, and the document for errors of one's own."""
+    document = files.read_yaml(folder() / f"{name}.yaml")
+    return files.validate(spec, document), document
+
+
+@functools.cache
+def fits() -> Mapping[str, FitSpec]:
+    """Constants fitted on whole-model rows, by name."""
+    return read_spec("fits", FitsFile)[0].fits
+
+
+def fitted_value(name: str) -> float:
+    """A fitted constant. Raises InputError with the names there are."""
+    if name not in fits():
+        raise InputError(f"no fitted constant '{name}'. {did_you_mean(name, fits())}")
+    return fits()[name].value
+
+
+def gaps() -> tuple[str, ...]:
+    """What is not validated at all."""
+    return read_spec("not_validated", GapsFile)[0].not_validated
+
+
+def read_rows(name: str) -> dict[str, Published]:
+    """Rows of ``<name>.csv`` by id, in the file's order; nothing where there is no such file.
+
+    Raises InputError for a missing column or cell and for an id that stands twice.
+    """
+    path = folder() / f"{name}.csv"
+    if not path.exists():
+        return {}
+    rows: dict[str, Published] = {}
+    problems = []
+    with path.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(Problem(f"no column '{missing[0]}'. Required: {', '.join(COLUMNS)}.", str(path), 1))
+        for cells in reader:
+            empty = [column for column in COLUMNS if not cells[column]]
+            if empty or cells["id"] in rows:
+                what = f"'{empty[0]}' is empty" if empty else f"the id '{cells['id']}' stands twice"
+                problems.append(Problem(what, str(path), reader.line_num))
+                continue
+            rows[cells["id"]] = Published(**{name: cells[name] or "" for name in _FIELDS if name in cells})
+    if problems:
+        raise InputError(problems)
+    return rows
+
+
+def left_out_rows(area: str, groups: Iterable[LeftOut], published: Mapping[str, Published]) -> list[Row]:
+    """Rows that are shown with their reason only. Raises InputError for an id that is not in the CSV."""
+    rows = []
+    for group in groups:
+        for id_ in group.rows:
+            if id_ not in published:
+                hint = did_you_mean(id_, published)
+                raise InputError(Problem(f"no such row '{id_}'. {hint}", f"{area}.yaml", key="left_out"))
+            rows.append(as_row(area, published[id_], note=group.why))
+    return rows
+
+
+def as_row(area: str, row: Published, *, note: str) -> Row:
+    """A published row that is left out."""
+    what = f"{row.workload}, {row.metric.replace('_', ' ')}"
+    return Row(row.id, area, "left_out", row.system, what, row.number, row.unit, row.source, row.where, note)
+
+
+def all_used(area: str, published: Mapping[str, Published], used: Iterable[str]) -> None:
+    """Raises InputError where a row of the CSV has no role: nothing is dropped in silence, nothing counted twice."""
+    seen: dict[str, int] = {}
+    for id_ in used:
+        seen[id_] = seen.get(id_, 0) + 1
+    problems = [Problem(f"row '{id_}' has no role", f"{area}.yaml") for id_ in published if id_ not in seen]
+    problems += [Problem(f"row '{id_}' has {count} roles", f"{area}.yaml") for id_, count in seen.items() if count > 1]
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,51 @@
+"""The areas there are, and validating them.
+
+To add one: a module with a function ``rows(area, progress)``, or `points.rows` where data alone will do; its
+``<name>.yaml`` and ``<name>.csv`` in ``workloads/reference/``; and a line in ``AREAS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cmsim.errors import InputError, did_you_mean
+from cmsim.validation import points, totals
+from cmsim.validation.area import Area, Progress
+from cmsim.validation.report import Report
+from cmsim.validation.row import Row
+
+AREAS: dict[str, Area] = {
+    area.name: area
+    for area in (
+        Area("system-totals", totals.rows),
+        Area("system-power", totals.rows),
+        Area("headline-points", points.rows),
+    )
+}
+
+
+def validate(areas: Sequence[str] | None = None, *, progress: Progress | None = None) -> Report:
+    """Predictions beside published and measured numbers.
+
+    areas      names of ``AREAS``; default: all    progress: called with what is predicted and the share done, 0 to 1
+
+    Raises InputError for a name that is not an area.
+    """
+    wanted = list(AREAS) if areas is None else list(dict.fromkeys(areas))
+    for name in wanted:
+        if name not in AREAS:
+            raise InputError(f"no area of validation '{name}'. {did_you_mean(name, AREAS)}")
+    found: dict[str, Sequence[Row]] = {}
+    for number, name in enumerate(wanted):
+        found[name] = AREAS[name].rows(name, _within(progress, number, len(wanted)))
+    if progress is not None:
+        progress("", 1.0)
+    return Report(found)
+
+
+def _within(progress: Progress | None, number: int, total: int) -> Progress:
+    def tell(what: str, share: float) -> None:
+        if progress is not None:
+            progress(what, (number + share) / total)
+
+    return tell

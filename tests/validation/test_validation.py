@@ -1,0 +1,132 @@
+"""The frame itself: roles, statistics, the page, and errors of its data files."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import pytest
+
+from cmsim import files
+from cmsim.errors import InfeasibleError, InputError
+from cmsim.validation import AREAS, Row, fit_expert_imbalance, reference, validate
+from cmsim.validation.report import Report
+
+
+def row(id_: str, predicted: float | None = None, **more) -> Row:
+    base = {"area": "a", "role": "judged", "system": "s", "what": "w", "published": 100.0, "unit": "s", "source": "x"}
+    return Row(**{**base, "id": id_, "predicted": predicted, "tolerance_pct": 10.0, **more})
+
+
+def test_page_is_the_one_in_docs(report, root):
+    page = (root / "docs" / "validity.md").read_text(encoding="utf-8")
+    assert page == report.markdown(), "run `cmsim validate --out docs/validity.md` and read the difference"
+
+
+def test_fitted_rows_are_never_judged(report):
+    judged = {found["id"] for found in report.rows()}
+    for fit in reference.fits().values():
+        assert not judged & set(fit.rows)
+    assert not judged & {found["id"] for role in ("fitted", "left_out") for found in report.rows(role)}
+
+
+@pytest.mark.parametrize("name", sorted(reference.fits()))
+def test_refitting_gives_the_shipped_number(name):
+    shipped = reference.fits()[name]
+    value, residual_pct = fit_expert_imbalance(name)
+    assert value == pytest.approx(shipped.value, rel=1e-5)
+    assert residual_pct == pytest.approx(shipped.residual_pct, abs=0.01)
+
+
+def test_a_fit_without_a_solution_says_so():
+    with pytest.raises(InfeasibleError, match="no imbalance between 2 and 3"):
+        fit_expert_imbalance(low=2, high=3)
+
+
+def test_every_row_has_one_role(report):
+    for name in AREAS:
+        published = reference.read_rows(name)
+        seen = [found["id"] for role in ("judged", "fitted", "left_out") for found in report.rows(role)]
+        assert len(seen) == len(set(seen))
+        assert set(published) <= set(seen)
+
+
+def test_rows_that_are_not_judged_say_why(report):
+    assert not [found["id"] for role in ("fitted", "left_out") for found in report.rows(role) if not found["note"]]
+
+
+def test_summary_is_json(report):
+    document = json.loads(json.dumps(report.summary(), allow_nan=False))
+    assert [area["area"] for area in document["areas"]] == list(AREAS)
+    assert document["ok"] == report.ok == all(area["ok"] for area in document["areas"])
+
+
+def test_statistics():
+    errors = [1.0, -2.0, 3.0, -4.0, 10.0]
+    rows = [row(f"R{i}", 100 + error) for i, error in enumerate(errors)]
+    rows += [row("F", 500.0, role="fitted"), row("L", role="left_out", published=">94")]
+    (found,) = Report({"a": rows}).table()
+    assert (found["rows"], found["judged"], found["fitted"], found["left_out"]) == (7, 5, 1, 1)
+    assert found["median_error_pct"] == pytest.approx(statistics.median(map(abs, errors)))
+    assert found["p90_error_pct"] == pytest.approx(4 + 0.6 * 6)
+    assert (found["worst_error_pct"], found["worst_row"], found["ok"]) == (pytest.approx(10.0), "R4", True)
+    assert not Report({"a": [row("R", 111.0)]}).ok
+    assert Report({"a": [row("F", 500.0, role="fitted")]}).table()[0]["median_error_pct"] is None
+
+
+def test_a_judged_row_has_a_prediction():
+    with pytest.raises(AssertionError, match="judged without a prediction"):
+        row("R")
+
+
+def test_unknown_area():
+    with pytest.raises(InputError, match="Did you mean 'system-totals'"):
+        validate(["system-total"])
+
+
+def test_one_area_and_progress():
+    told: list[tuple[str, float]] = []
+    report = validate(["system-power"], progress=lambda what, share: told.append((what, share)))
+    assert [area["area"] for area in report.table()] == ["system-power"]
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  DECODE-010:\n", "  DECODE-013:\n", "no such row. Did you mean 'DECODE-01"),
+        (
+            "predict: {scenario: supernode-decode, ",
+            "predict: {scenario: supernode-decod, ",
+            "Did you mean 'supernode-dec",
+        ),
+        ("role: judged", "role: judge", "Did you mean 'judged'"),
+        ("rows: [ABL-013]", "rows: [ABL-013, ABL-012]", "row 'ABL-012' has 2 roles"),
+        ("rows: [ABL-013]", "rows: [ABL-014]", "row 'ABL-013' has no role"),
+    ],
+)
+def test_errors_of_data_files(tmp_path, monkeypatch, old, new, message):
+    for path in reference.folder().iterdir():
+        text = path.read_text(encoding="utf-8")
+        if path.name == "headline-points.yaml":
+            assert old in text
+            text = text.replace(old, new, 1)
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(reference, "folder", lambda: tmp_path)
+    with pytest.raises(InputError, match=message):
+        validate(["headline-points"])
+
+
+def test_csv_with_an_empty_cell(tmp_path, monkeypatch):
+    (tmp_path / "x.csv").write_text(f"{','.join(reference.COLUMNS)}\nA-1,s,w,m,1,s,,p,published\n", encoding="utf-8")
+    monkeypatch.setattr(reference, "folder", lambda: tmp_path)
+    with pytest.raises(InputError, match=r"x\.csv:2: 'source' is empty"):
+        reference.read_rows("x")
+
+
+def test_every_area_ships_its_data():
+    for name in AREAS:
+        assert (reference.folder() / f"{name}.yaml").is_file()
+    assert reference.folder().is_relative_to(files.DATA)
