@@ -40,6 +40,9 @@ class Point(Spec):
     what: str = Field(description="the quantity and the conditions it was published for")
     tolerance_pct: NonNegativeFloat | None = Field(default=None, description="default: the area's")
     note: str = Field(default="", description="assumptions; of a row left out, the reason")
+    variants: dict[str, Prediction] = Field(
+        default={}, description="what it would be under another assumption, by that assumption: shown, not judged"
+    )
 
 
 class PointsSpec(AreaSpec):
@@ -60,6 +63,8 @@ def rows(area: str, progress: Progress) -> list[Row]:
     for number, (id_, point) in enumerate(spec.points.items()):
         progress(f"{area}/{id_}", number / len(spec.points))
         of = published[id_]
+        others = {what: predict(other, spec.scenarios, done) for what, other in point.variants.items()}
+        shown = [f"with {what} {value:.4g} {of.unit}" for what, value in others.items()]
         found.append(
             Row(
                 id=id_,
@@ -71,7 +76,7 @@ def rows(area: str, progress: Progress) -> list[Row]:
                 unit=of.unit,
                 source=of.source,
                 where=of.where,
-                note=point.note,
+                note="; ".join(filter(None, [point.note, *shown])),
                 predicted=predict(point.predict, spec.scenarios, done),
                 tolerance_pct=spec.tolerance_pct if point.tolerance_pct is None else point.tolerance_pct,
             )
@@ -99,10 +104,10 @@ def _check(spec: PointsSpec, document: Document, published: Mapping[str, Publish
     for id_, point in spec.points.items():
         if id_ not in published:
             problems.append(document.problem(("points", id_), f"no such row. {did_you_mean(id_, published)}"))
-        name = point.predict.scenario
-        if name not in spec.scenarios:
-            hint = did_you_mean(name, spec.scenarios)
-            problems.append(document.problem(("points", id_, "predict", "scenario"), f"no such scenario. {hint}"))
+        for name in dict.fromkeys(one.scenario for one in (point.predict, *point.variants.values())):
+            if name not in spec.scenarios:
+                hint = did_you_mean(name, spec.scenarios)
+                problems.append(document.problem(("points", id_), f"no scenario '{name}'. {hint}"))
         if point.role == "left_out" and not point.note:
             problems.append(document.problem(("points", id_), "a row that is left out needs its reason in `note`"))
     if problems:
