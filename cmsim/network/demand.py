@@ -44,7 +44,7 @@ class Segment:
 class Network(Protocol):
     """What the engine needs of a network. Callers never ask which one they hold."""
 
-    #: every stretch of constant rate so far, in order of its end
+    #: every stretch of constant rate so far
     log: list[Segment]
 
     def move(self, demand: Demand) -> simpy.Event:
