@@ -284,7 +284,7 @@ def link(system: System, wires: Fabric, collective: str) -> Link:
         step_s=(expert.doubling_us if expert is not None else stack.collectives.step_us) * US,
         port_efficiency=tuning.scale_up_efficiency,
         nic_efficiency=tuning.scale_out_efficiency,
-        in_network=wires.in_network_reduction,
+        in_network=wires.in_network_reduction and stack.collectives.in_network,
     )
 
 

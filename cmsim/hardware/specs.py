@@ -73,6 +73,7 @@ class CollectiveTuning(Spec):
     step_us: NonNegativeFloat = Field(default=0.0, description="software time of one dependent step, beside the wire")
     scale_up_efficiency: Fraction = Field(description="payload share of the port inside a domain")
     scale_out_efficiency: Fraction = Field(description="payload share of the NIC between domains")
+    in_network: bool = Field(default=True, description="whether the library reduces in switches that can")
 
 
 class ExpertTuning(Spec):
