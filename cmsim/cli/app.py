@@ -36,10 +36,6 @@ class Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from None
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """In the order in which the pages register them, not by the alphabet."""
-        return list(self.commands)
-
 
 app = typer.Typer(
     name="cmsim",

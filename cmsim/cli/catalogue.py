@@ -22,6 +22,9 @@ FOLDERS = {
     "model": ("workloads/models", "*.json"),
 }
 
+#: columns that have no room in a table; --json has them, and `cmsim show`
+_APART = ("aliases", "stacks", "algorithms")
+
 Rows = list[dict[str, Any]]
 
 
@@ -45,16 +48,15 @@ def list_(
     if json:
         say.document(found)
         return
-    to = say.console()
-    for i, (name, rows) in enumerate(found.items()):
-        if i:
-            to.print()
+    tables = []
+    for name, rows in found.items():
         if kind is None:  # one line each
             rows = [{"name": row["name"], "description": row["description"]} for row in rows]
-        heads = list(rows[0]) if rows else ["name"]
+        heads = [head for head in rows[0] if head not in _APART] if rows else ["name"]
         words = [j for j, head in enumerate(heads) if not isinstance(rows[0][head], int | float)] if rows else []
         cells = [[_cell(row[head]) for head in heads] for row in rows]
-        to.print(say.table([head.replace("_", " ") for head in heads], cells, title=name, left=words))
+        tables.append(say.table([head.replace("_", " ") for head in heads], cells, title=name, left=words, whole=(0,)))
+    say.show(*tables)
 
 
 def systems() -> Rows:
@@ -154,10 +156,14 @@ def traces() -> Rows:
 def collectives() -> Rows:
     from cmsim.collectives import CANDIDATES, COLLECTIVES
 
-    return [
-        {"name": name, "description": ", ".join(dict.fromkeys(one.name for one in group))}
-        for name, group in zip(COLLECTIVES, CANDIDATES, strict=True)
-    ]
+    rows = []
+    for name, group in zip(COLLECTIVES, CANDIDATES, strict=True):
+        names = list(dict.fromkeys(one.name for one in group))
+        flat = [one for one in names if "(" not in one]
+        pairs = len(names) - len(flat)
+        said = ", ".join(flat) + (f", {pairs} hierarchical (in the domain, between domains)" if pairs else "")
+        rows.append({"name": name, "description": said, "algorithms": names})
+    return rows
 
 
 def workloads() -> Rows:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
-from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
+from cmsim.errors import CmsimError, InputError, Problem
+from cmsim.files import find, read_yaml
+
+if TYPE_CHECKING:
+    from cmsim.hardware import System
+    from cmsim.scenario import Run, Scenario
 
 
 @app.command()
@@ -18,7 +23,7 @@ def check(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Scenario, system, accelerator or stack files, told apart by what they say; or config.json of a model.",
+            help="Scenario, system, accelerator or stack files, told apart by their keys; or a model's config.json.",
             autocompletion=complete.scenarios,
         ),
     ],
@@ -26,46 +31,52 @@ def check(
     """Check files without running them: keys, values, and that every run can be planned and fits its memory."""
     bad = False
     for name in files:
-        problems, said = _checked(name)
-        for problem in problems:
-            say.errors(problem)
-        bad = bad or bool(problems)
-        if not problems:
+        error, said = _checked(name)
+        if error is None:
             print(f"ok: {say.here(said)}")
+        else:
+            say.errors(error)
+            bad = True
     if bad:
         raise typer.Exit(InputError.exit_code)
 
 
-def _checked(name: str) -> tuple[list[CmsimError], str]:
+def _checked(name: str) -> tuple[CmsimError | None, str]:
     """What is wrong with a file, and what it is."""
     from cmsim.cli.show import kind_of
-    from cmsim.files import find, read_yaml
+    from cmsim.scenario import load_scenario
 
     try:
         if name.endswith(".json") or (Path(name).is_dir() and (Path(name) / "config.json").exists()):
-            return [], _model(name)
+            return None, _model(name)
         path = find(name, "scenarios", "scenario")
         document = read_yaml(path)
         kind = kind_of(document)
         if kind == "scenario":
-            problems, runs = _scenario(str(path))
-            return problems, f"{name} (scenario, {runs} run{'s' if runs != 1 else ''})"
+            scenario = load_scenario(path)
+            wrong = problems(scenario)
+            runs = "1 run" if len(scenario.runs) == 1 else f"{len(scenario.runs)} runs"
+            return wrong, f"{name} (scenario, {runs})"
         {"system": _system, "accelerator": _accelerator, "stack": _stack}[kind](path)
-        return [], f"{name} ({kind})"
-    except (InputError, InfeasibleError) as error:
-        return [error], name
+        return None, f"{name} ({kind})"
+    except CmsimError as error:
+        return error, name
 
 
-def _scenario(path: str) -> tuple[list[CmsimError], int]:
-    """Programs of every run are generated, and their memory summed; nothing is played."""
+def problems(scenario: Scenario) -> InputError | None:
+    """What keeps runs of a scenario from being played: systems that cannot be read, workloads that do not fit.
+
+    Programs of every run are generated, and their memory summed; nothing is played.
+    """
     from cmsim import api, engine
-    from cmsim.scenario import load_scenario
+    from cmsim.scenario import CollectiveSpec
     from cmsim.workload import generate
 
-    scenario = load_scenario(path)
-    found: dict[str, CmsimError] = {}
-    systems: dict[str, object] = {}
+    places = _Places(scenario)
+    found: dict[str, list[Problem]] = {}
+    systems: dict[str, System | None] = {}
     for one in scenario.runs:
+        where = places.system(one)
         try:
             if one.system_key not in systems:
                 systems[one.system_key] = None  # a system that cannot be read is complained of once
@@ -73,26 +84,53 @@ def _scenario(path: str) -> tuple[list[CmsimError], int]:
             system = systems[one.system_key]
             if system is None:
                 continue
-            programs = generate.programs(one.spec, system, base=scenario.base)  # type: ignore[arg-type]
-            engine.check_memory(programs, system)  # type: ignore[arg-type]
-            if programs.ranks > system.ranks:  # type: ignore[attr-defined]
-                message = f"the workload needs {programs.ranks} ranks; the system has {system.ranks}"  # type: ignore[attr-defined]
-                raise InputError(message)
-        except (InputError, InfeasibleError) as error:
-            found.setdefault(str(error), _placed(error, path, one.key))
-    return list(found.values()), len(scenario.runs)
+            where = places.workload(one)
+            programs = generate.programs(one.spec, system, base=scenario.base)
+            if programs.ranks > system.ranks:
+                raise InputError(
+                    f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
+                )
+            engine.check_memory(programs, system)
+            if isinstance(one.spec, CollectiveSpec):  # its algorithm may be unknown, or not run on such a group
+                engine.plan(programs, system, engine.Options(algorithm=one.spec.algorithm))
+        except CmsimError as error:
+            found.setdefault(str(error), [_placed(problem, where, one.key) for problem in _problems_of(error)])
+    return InputError([problem for group in found.values() for problem in group]) if found else None
 
 
-def _placed(error: InputError | InfeasibleError, path: str, run: str) -> CmsimError:
-    """The error with the scenario and the run in front where it names no file itself."""
-    if not isinstance(error, InputError):
-        return InfeasibleError(f"{path}: {run}: {error}")
-    return InputError(
-        problem
-        if problem.file
-        else Problem(problem.message, path, None, f"{run}: {problem.key}" if problem.key else run)
-        for problem in error.problems
-    )
+class _Places:
+    """Where things stand in a scenario's file."""
+
+    def __init__(self, scenario: Scenario):
+        self.file = scenario.file
+        self.document = read_yaml(Path(scenario.file)) if scenario.file else None
+
+    def system(self, one: Run) -> Problem:
+        entries = (self.document.data.get("systems") if self.document else None) or []
+        names = [entry if isinstance(entry, str) else entry.get("name") or entry.get("system") for entry in entries]
+        name = one.system.name or one.system.system
+        return self._at(("systems", names.index(name)) if name in names else ("systems",))
+
+    def workload(self, one: Run) -> Problem:
+        short = self.document is not None and "workload" in self.document.data
+        return self._at(("workload",) if short else ("workloads", one.workload))
+
+    def _at(self, path: tuple[str | int, ...]) -> Problem:
+        if self.document is None:
+            return Problem("")
+        return self.document.problem(path, "")
+
+
+def _problems_of(error: CmsimError) -> tuple[Problem, ...]:
+    return error.problems if isinstance(error, InputError) else tuple(Problem(line) for line in str(error).splitlines())
+
+
+def _placed(problem: Problem, where: Problem, run: str) -> Problem:
+    """The problem, with its place in the scenario where it names no file itself."""
+    if problem.file:
+        return problem
+    key = ".".join(part for part in (where.key, problem.key) if part)
+    return Problem(f"{problem.message} ({run})", where.file, where.line, key)
 
 
 def _system(path: Path) -> None:
@@ -120,14 +158,14 @@ def _stack(path: Path) -> None:
 
     document = files.read_yaml(path)
     spec = files.validate(StackSpec, document)
-    problems: list[Problem] = []
+    wrong: list[Problem] = []
     for name, over in spec.accelerators.items():
         try:
             files.validate(StackSpec, document, data=files.merge(document.data, over))
         except InputError as error:
-            problems += [Problem(p.message, p.file, p.line, f"accelerators.{name}: {p.key}") for p in error.problems]
-    if problems:
-        raise InputError(problems)
+            wrong += [Problem(p.message, p.file, p.line, f"accelerators.{name}: {p.key}") for p in error.problems]
+    if wrong:
+        raise InputError(wrong)
     _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
 
 

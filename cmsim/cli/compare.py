@@ -41,11 +41,7 @@ def compare(
         for source, part in zip(sources, parts, strict=True)
         for result in part
     ]
-    to = say.console()
-    for i, table in enumerate(tables.side_by_side(joined.results, labels, width=to.width)):
-        if i:
-            to.print()
-        to.print(table)
+    say.show(*tables.side_by_side(joined.results, labels, width=say.console().width))
 
 
 def load(source: str, bar: say.Bar) -> Results:

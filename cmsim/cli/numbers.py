@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 #: what a suffix of a name stands for, longest first where one ends in another
 _UNITS = {
     "TFLOPps": "TFLOP/s",
@@ -78,15 +80,25 @@ def prefixed(value: float, unit: str) -> str:
 
 
 def count(value: float) -> str:
-    """A number without a unit of its own: thousands set apart, millions as M.
+    """A number without a unit of its own: thousands set apart, large ones in thousands or millions.
 
     >>> count(2083.57), count(14067255.0), count(0.01234), count(72)
-    ('2,084', '14.07 M', '0.0123', '72')
+    ('2,084', '14,067 k', '0.0123', '72')
     """
-    for factor, prefix in _LARGE[:-1]:
-        if abs(value) >= factor:
-            return f"{value / factor:,.4g} {prefix}"
-    return f"{value:,}" if isinstance(value, int) else digits(value)
+    return counts([value])[0]
+
+
+def counts(values: Sequence[float]) -> list[str]:
+    """Numbers of one column, all with the same prefix, so that lengths compare.
+
+    >>> counts([368869.9, 2151277.0])
+    ['369 k', '2,151 k']
+    """
+    largest = max(map(abs, values), default=0)
+    factor, prefix = (1e6, " M") if largest >= 1e9 else (1e3, " k") if largest >= 1e6 else (1, "")
+    return [
+        f"{value:,}" if isinstance(value, int) and not prefix else digits(value / factor) + prefix for value in values
+    ]
 
 
 def digits(value: float) -> str:

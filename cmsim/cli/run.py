@@ -10,6 +10,7 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
+from cmsim.errors import InputError
 
 ScenarioName = Annotated[
     str,
@@ -45,33 +46,25 @@ def run(
 
     start_s = time.monotonic()
     loaded = load_scenario(scenario, set=say.settings(set_ or []))
-    with say.Bar(quiet=quiet) as bar:
-        results = api.run(loaded, out=out, progress=bar)
+    try:
+        with say.Bar(quiet=quiet) as bar:
+            results = api.run(loaded, out=out, progress=bar)
+    except InputError as error:
+        if all(problem.file for problem in error.problems):
+            raise
+        # the first run that cannot be stopped us; say where it stands in the file, and what else there is
+        from cmsim.cli.check import problems
+
+        raise (problems(loaded) or error) from None
     if json:
         say.document(results.summary())
     elif not quiet:
         from cmsim.cli import tables
 
-        to = say.console()
-        to.print(loaded.name, style="bold", markup=False)
-        for table in tables.summary(results, per=loaded.report.per):
-            to.print()
-            to.print(table)
-        to.print()
-        say.notes([note for result in results for note in result.warnings] + _assumed(results.manifest), to)
+        said = tables.notes(results.results) + tables.meaning(results, loaded.report.per) + tables.assumed(results)
+        width = say.console().width
+        say.show(loaded.name, *tables.summary(results, per=loaded.report.per), say.notes(said, width))
     if not quiet:
         # said apart from the results, which are the same each time
         runs = "1 run" if len(results) == 1 else f"{len(results)} runs"
         say.message(f"{runs} in {time.monotonic() - start_s:.2g} s" + (f"; wrote {out}" if out is not None else ""))
-
-
-def _assumed(manifest: object) -> list[str]:
-    """How many numbers behind the results nobody published."""
-    listed = manifest.get("assumed", []) if isinstance(manifest, dict) else []
-    by_file: dict[str, int] = {}
-    for entry in listed:
-        name = str(entry).partition(":")[0]
-        by_file[name] = by_file.get(name, 0) + 1
-    return [f"assumed numbers: {', '.join(f'{n} in {name}' for name, n in by_file.items())} (cmsim show)"] * bool(
-        by_file
-    )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -70,12 +71,13 @@ def table(
     *,
     title: str = "",
     left: Sequence[int] = (0,),
+    whole: Sequence[int] = (),
     bare: bool = False,
     marked: str = "",
 ) -> Table:
     """A table of text; columns are set to the right, but those of ``left``.
 
-    bare: no heads and lines    marked: a word that stands out in any cell
+    whole: columns whose cells are not broken    bare: no heads and lines    marked: a word that stands out
     """
     from rich import box
     from rich.table import Table
@@ -93,7 +95,7 @@ def table(
         header_style="cyan",
     )
     for i, head in enumerate(heads):
-        out.add_column(Text(head), justify="left" if i in left else "right", vertical="top", overflow="fold")
+        out.add_column(Text(head), justify="left" if i in left else "right", overflow="fold", no_wrap=i in whole)
     for row in rows:
         cells = [Text(cell) for cell in row]
         for cell in cells:
@@ -103,42 +105,56 @@ def table(
     return out
 
 
-def notes(texts: Sequence[str], to: Console) -> None:
-    """Notes of several runs below their tables; those that differ in numbers only are one."""
-    from rich.padding import Padding
-    from rich.text import Text
+def show(*parts: Any) -> None:
+    """Tables and lines on stdout, an empty line between them."""
+    to = console()
+    with to.capture() as captured:
+        for i, part in enumerate(parts):
+            if i:
+                to.print()
+            if isinstance(part, str):
+                to.print(part, markup=False)
+            else:
+                to.print(part)
+    text = captured.get()
+    # cells are padded; in a file or a pipe that is only in the way
+    print(text if to.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")), end="")
 
-    found = merged(texts)
-    for note in found[:_NOTES]:
-        to.print(Text("- "), end="")
-        lines = Text(note).wrap(to, to.width - 2)
-        to.print(lines[0])
-        for line in lines[1:]:
-            to.print(Padding(line, (0, 0, 0, 2)))
-    if len(found) > _NOTES:
-        to.print(Text(f"- and {len(found) - _NOTES} more; --json has all"))
+
+def notes(texts: Sequence[str], width: int) -> str:
+    """Notes below tables, a dash before each."""
+    shown = list(texts[:_NOTES]) + [f"and {len(texts) - _NOTES} more (--json has all)"] * (len(texts) > _NOTES)
+    return "\n".join(
+        textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+        for note in shown
+    )
 
 
-def merged(texts: Iterable[str]) -> list[str]:
-    """Each note once; where notes differ in one number, its range.
+def template(text: str) -> str:
+    """A note without its numbers: notes with equal ones say the same thing of several runs."""
+    return _NUMBER.sub("{}", text)
 
-    >>> merged(["load is 1.2 times", "load is 1.6 times", "load is 1.4 times", "other"])
+
+def merged(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """(note, its template), each once; where notes differ in one number, its range.
+
+    >>> [note for note, _ in merged(["load is 1.2 times", "load is 1.6 times", "load is 1.4 times", "other"])]
     ['load is 1.2 to 1.6 times', 'other']
     """
     alike: dict[str, list[tuple[str, list[str]]]] = {}
     for text in dict.fromkeys(texts):
-        alike.setdefault(_NUMBER.sub("{}", text), []).append((text, _NUMBER.findall(text)))
+        alike.setdefault(template(text), []).append((text, _NUMBER.findall(text)))
     out = []
-    for group in alike.values():
+    for shape, group in alike.items():
         first, numbers = group[0]
         columns = list(zip(*(found for _, found in group), strict=True))
         differing = [i for i, column in enumerate(columns) if len(set(column)) > 1]
         if len(differing) == 1:
             ordered = sorted(columns[differing[0]], key=lambda number: float(number.replace(",", "")))
-            texts_of = iter([*numbers[: differing[0]], f"{ordered[0]} to {ordered[-1]}", *numbers[differing[0] + 1 :]])
-            out.append(_NUMBER.sub(lambda _, given=texts_of: next(given), first))  # type: ignore[misc]
+            parts = iter([*numbers[: differing[0]], f"{ordered[0]} to {ordered[-1]}", *numbers[differing[0] + 1 :]])
+            out.append((_NUMBER.sub(lambda _, given=parts: next(given), first), shape))  # type: ignore[misc]
         else:
-            out.append(first + (f" (and {len(group) - 1} alike)" if len(group) > 1 else ""))
+            out.append((first + (f" (and {len(group) - 1} alike)" if len(group) > 1 else ""), shape))
     return out
 
 

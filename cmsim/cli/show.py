@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,8 @@ class Number:
         """For the table."""
         if self.assumed is None:
             return self.source or "NO SOURCE"
-        return f"ASSUMED, {self.assumed[0]:g} to {self.assumed[1]:g}: {self.source}"
+        low, high = self.assumed
+        return f"ASSUMED{f', {low:g} to {high:g}' if low < high else ''}: {self.source}"
 
 
 @app.command()
@@ -110,7 +110,7 @@ def numbers(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[Number]
     out = []
     for path, value in _leaves({key: value for key, value in data.items() if key not in _APART}):
         key = dotted(path)
-        source = next((sources[above] for above in _upwards(key) if above in sources), None)
+        source: Any = next((sources[above] for above in _upwards(key) if above in sources), None)
         if isinstance(value, bool | str) and key not in sources:
             continue  # words need none
         if hasattr(source, "assumed"):
@@ -182,7 +182,11 @@ def _part(kind: str, path: Path) -> dict[str, Any]:
     from cmsim import files
     from cmsim.hardware import AcceleratorSpec, StackSpec
 
-    spec = files.validate(AcceleratorSpec if kind == "accelerator" else StackSpec, read_yaml(path))
+    spec: AcceleratorSpec | StackSpec
+    if kind == "accelerator":
+        spec = files.validate(AcceleratorSpec, read_yaml(path))
+    else:
+        spec = files.validate(StackSpec, read_yaml(path))
     return {
         "kind": kind,
         "name": spec.name,
@@ -214,49 +218,45 @@ def _model(kind: str, path: Path) -> dict[str, Any]:
             **model.parameters,
             "total": model.total_parameters,
             "active": model.active_parameters,
-            "mtp (not in total)": model.mtp_parameters,
         },
+        "mtp_parameters": model.mtp_parameters,
         "kv_bytes_per_token": {"bf16": model.kv_bytes_per_token(2.0), "fp8": model.kv_bytes_per_token(1.0)},
         "sizes": sizes,
     }
 
 
 def _print(document: dict[str, Any]) -> None:
-    to = say.console()
-    head = f"{document['name']} ({document['kind']}): {document['description']}"
-    to.print(head, style="bold", markup=False)
+    parts: list[Any] = [f"{document['name']} ({document['kind']}): {document['description']}"]
     facts = dict(document.get("facts", {}))
     if document["aliases"]:
         facts["aliases"] = ", ".join(document["aliases"])
     if facts:
-        to.print(say.table(["", ""], [[key, value] for key, value in facts.items()], left=(0, 1), bare=True))
+        parts.append(say.table(["", ""], list(facts.items()), left=(0, 1), bare=True))
     if "totals" in document:
-        to.print()
         rows = [row for total in document["totals"] for row in _total_rows(total)]
         heads = ["total", "derived", "published", "off by", "basis and source, or how it is derived"]
-        to.print(say.table(heads, rows, title="totals", left=(0, 4)))
+        parts.append(say.table(heads, rows, title="totals", left=(0, 4), whole=(0, 1, 2, 3)))
     if "parameters" in document:
-        rows = [[name, f"{value / 1e9:,.2f} G"] for name, value in document["parameters"].items() if value]
-        to.print()
-        to.print(say.table(["part", "parameters"], rows, title="parameters"))
-        to.print()
+        listed = {**document["parameters"], "beside these: mtp": document["mtp_parameters"]}
+        rows = [[name, f"{value / 1e9:,.3f} G"] for name, value in listed.items() if value]
+        parts.append(say.table(["part", "parameters"], rows, title="parameters"))
         rows = [[name, f"{value / 1024:,.1f} KiB"] for name, value in document["kv_bytes_per_token"].items()]
-        to.print(say.table(["format", "cache of a token"], rows, title="key-value cache"))
-        to.print()
-        rows = [[name, str(value)] for name, value in document["sizes"].items() if value not in (0, False)]
-        to.print(say.table(["size", "value"], rows, title="sizes"))
+        parts.append(say.table(["format", "cache of a token"], rows, title="key-value cache"))
+        rows = [[name, _value(value)] for name, value in document["sizes"].items() if value]
+        parts.append(say.table(["size", "value"], rows, title="sizes"))
     for title, listed in document.get("numbers", {}).items():
-        to.print()
         found = [Number(n["key"], n["value"], n["source"], _range(n)) for n in listed]
         assumed = sum(number.assumed is not None for number in found)
         rows = [[number.key, _value(number.value), number.said()] for number in found]
         counted = f"{title}: {len(found)} numbers, {assumed} of them assumed"
-        to.print(say.table(["key", "value", "source"], rows, title=counted, left=(0, 2), marked="ASSUMED"))
+        parts.append(
+            say.table(["key", "value", "source"], rows, title=counted, left=(0, 2), whole=(0, 1), marked="ASSUMED")
+        )
+    say.show(*parts)
 
 
 def _total_rows(total: dict[str, Any]) -> Iterator[list[str]]:
-    derived = f"{_amount(total['derived'])} {total['unit']}".strip()
-    name = re.sub(r"_(PFLOPps|T[Bb]ps|TB|kW)$", "", total["quantity"])
+    name, derived = total["quantity"], _amount(total["derived"])
     if not total["published"]:
         yield [name, derived, "", "", total["derivation"]]
     for i, entry in enumerate(total["published"]):

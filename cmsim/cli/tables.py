@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cmsim.cli import say
-from cmsim.cli.numbers import count, quantity, stem_of
+from cmsim.cli.numbers import counts, quantity, stem_of
 from cmsim.errors import InputError
-from cmsim.results import PER, Result, per, rate_name
+from cmsim.results import PER, Result, Results, per, rate_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NOTHING = "-"
 #: stands in a layout where throughput per accelerator, rack, ... goes
 _PER = "*"
+#: width of a column of ratios
+_RATIO = 8
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,9 @@ def _summary(layout: Layout, results: list[Result], what: Sequence[str]) -> Tabl
     columns = []
     for metric in layout.metrics:
         if metric == _PER:
-            columns += [(_per_head(results, one), [_per(result, one) for result in results]) for one in what]
+            columns += [(_per_head(layout, results, one), _per(results, one)) for one in what]
         elif any(metric in result.metrics for result in results):
-            cells = [quantity(metric, result.metrics.get(metric, NOTHING)) for result in results]
-            columns.append((_broken(stem_of(metric)), cells))
+            columns.append((_broken(stem_of(metric)), _column(metric, results)))
     columns += [
         ("bound\nreached", [f"{bound_reached(result)}" for result in results]),
         ("limiter", [result.limiter for result in results]),
@@ -94,7 +95,7 @@ def run_name(result: Result) -> tuple[str, dict[str, str]]:
     assert found is not None
     system, point = found[1], found[2] or ""
     pairs = re.findall(r"(\w+)=(.*?)(?=,\w+=|$)", point)
-    return system, dict(pairs)
+    return system, {key: f"{int(value):,}" if value.isdigit() else value for key, value in pairs}
 
 
 def bound_reached(result: Result) -> str:
@@ -102,59 +103,137 @@ def bound_reached(result: Result) -> str:
     return f"{100 * float(result.bound['fraction']):.0f} % {result.bound['name']}"
 
 
-def _per_head(results: list[Result], what: str) -> str:
-    rates = {rate_name(result).removesuffix("_per_s") for result in results}
-    return f"{'/'.join(sorted(rates))}/s\nper\n{_broken(what)}"
+def _column(metric: str, results: list[Result]) -> list[str]:
+    values = [result.metrics.get(metric) for result in results]
+    if metric.endswith("_per_s"):
+        return _counts([None if isinstance(value, str) else value for value in values])
+    return [NOTHING if value is None else quantity(metric, value) for value in values]
 
 
-def _per(result: Result, what: str) -> str:
-    try:
-        return count(per(result, what))
-    except InputError:  # the machine has no price, or does not say how many racks it fills
-        return NOTHING
+def _counts(values: list[float | None]) -> list[str]:
+    shown = iter(counts([value for value in values if value is not None]))
+    return [NOTHING if value is None else next(shown) for value in values]
+
+
+def _per_head(layout: Layout, results: list[Result], what: str) -> str:
+    rates = {rate_name(result) for result in results}
+    # the rate itself stands in the column before
+    named = (
+        "" if rates <= set(layout.metrics) else f"{'/'.join(sorted(rate.removesuffix('_per_s') for rate in rates))}/s\n"
+    )
+    return f"{named}per\n{_broken(what)}"
+
+
+def _per(results: list[Result], what: str) -> list[str]:
+    values: list[float | None] = []
+    for result in results:
+        try:
+            values.append(per(result, what))
+        except InputError:  # the machine has no price, or does not say how many racks it fills
+            values.append(None)
+    return _counts(values)
 
 
 def _broken(name: str) -> str:
-    """A long name on several lines, broken at its underscores.
+    """A long name on several lines, broken after its underscores, and its longest word within.
 
-    >>> _broken("energy_per_token").splitlines()
-    ['energy_', 'per_token']
+    >>> _broken("energy_per_token").splitlines(), _broken("batch_per_accelerator").splitlines()
+    (['energy_', 'per_', 'token'], ['batch_', 'per_', 'accel-', 'erator'])
     """
     lines = [""]
-    for part in re.findall(r"[^_]+_?", name):
-        if len(lines[-1]) + len(part) > 9 and lines[-1]:
+    for part in re.findall(r"[^_-]+[_-]?", name.replace("accelerator", "accel-erator")):
+        if lines[-1] and len(lines[-1]) + len(part) > 8:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
 
 
+def notes(results: Sequence[Result]) -> list[str]:
+    """What runs say of themselves, each note once with the workloads (and systems) it is of.
+
+    Notes that differ in numbers only are one.
+    """
+    of: dict[str, list[Result]] = {}
+    for result in results:
+        for text in result.warnings:
+            of.setdefault(say.template(text), []).append(result)
+    out = []
+    several = len({(result.workload, result.system) for result in results}) > 1
+    for text, template in say.merged([text for result in results for text in result.warnings]):
+        workloads = list(dict.fromkeys(result.workload for result in of[template]))
+        systems = list(dict.fromkeys(result.system for result in of[template]))
+        everywhere = {result.system for result in results if result.workload in workloads} == set(systems)
+        where = ", ".join(workloads) + ("" if everywhere else f" on {', '.join(systems)}")
+        out.append(f"{where}: {text}" if several else text)
+    return out
+
+
+def meaning(results: Iterable[Result], what: Sequence[str]) -> list[str]:
+    """What throughput was divided by, where a table says so."""
+    if not any(_PER in layout_of(result).metrics for result in results):
+        return []
+    words = {
+        "rack": "per rack: cabinets that the system fills",
+        "megawatt": "per megawatt: average power of the facility, PUE included, as energy is",
+        "million_dollars": "per million_dollars: price of the accelerators",
+    }
+    said = [words[one] for one in what if one in words]
+    return ["; ".join(said)] if said else []
+
+
+def assumed(results: Results) -> list[str]:
+    """How many numbers behind the results nobody published."""
+    by_file: dict[str, int] = {}
+    for entry in results.manifest.get("assumed", []):
+        name = str(entry).partition(":")[0]
+        by_file[name] = by_file.get(name, 0) + 1
+    listed = ", ".join(f"{name} {number}" for name, number in by_file.items())
+    return [f"numbers that are assumed, with their ranges in `cmsim show NAME`: {listed}"] if listed else []
+
+
+def alike(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """(title, runs) to be held against each other: of one workload at one sweep point where that gives pairs,
+    else all of one kind. The first of each is what the others are measured by."""
+    out: list[tuple[str, list[Result]]] = []
+    for layout, group in groups(results):
+        points: dict[str, list[Result]] = {}
+        for result in group:
+            point = ", ".join(f"{key} {value}" for key, value in run_name(result)[1].items())
+            points.setdefault(f"{result.workload}, {point}".removesuffix(", "), []).append(result)
+        paired = len(points) > 1 and any(len(runs) > 1 for runs in points.values())
+        out += points.items() if paired else [(layout.kind, group)]
+    return out
+
+
 def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int) -> list[Table]:
-    """Tables of one row per metric and one column per run, each with its ratio to the first of its kind.
+    """Tables of one row per metric and one column per run, each with its ratio to the first.
 
     As many columns as ``width`` holds; the rest follow in further tables, beside the first run again.
     """
     out = []
     label_of = {result.run: label for result, label in zip(results, labels, strict=True)}
-    for layout, group in groups(results):
+    for title, group in alike(results):
         first, *others = group
         values = {result.run: everything(result) for result in group}
-        names = list(dict.fromkeys(name for result in group for name in values[result.run]))
-        wide = max(len(name) for name in names) + 1
+        names = [
+            name
+            for name in dict.fromkeys(name for result in group for name in values[result.run])
+            if any(values[result.run].get(name) for result in group)
+        ]
         columns = {
             result.run: _cells(values[result.run], values[first.run], names, result is first) for result in group
         }
         widths = {
-            run: max(len(part) for part in [*_label(label_of[run]).split("\n"), *cells]) + 1 + 7
+            run: max(len(part) for part in [*_label(label_of[run]).split("\n"), *cells]) + 1
             for run, (cells, _) in columns.items()
         }
-        room = width - wide - widths[first.run] + 7
-        for chunk in _chunks(others, widths, room) or [[]]:
+        room = width - max(len(name) for name in names) - 1 - widths[first.run]
+        for chunk in _chunks(others, {run: wide + _RATIO for run, wide in widths.items()}, room) or [[]]:
             heads, bodies = ["metric", _label(label_of[first.run])], [names, columns[first.run][0]]
             for result in chunk:
-                cells, ratios = columns[result.run]
                 heads += [_label(label_of[result.run]), "ratio"]
-                bodies += [cells, ratios]
-            out.append(say.table(heads, list(zip(*bodies, strict=True)), title=layout.kind))
+                bodies += columns[result.run]
+            out.append(say.table(heads, list(zip(*bodies, strict=True)), title=title, whole=(0,)))
     return out
 
 
@@ -177,9 +256,9 @@ def everything(result: Result) -> dict[str, float | str]:
 
 
 def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """By run: each number over that of the first run of the same kind."""
+    """By run: each number over that of the first run that it is held against."""
     out: dict[str, dict[str, float]] = {}
-    for _, group in groups(results):
+    for _, group in alike(results):
         first = everything(group[0])
         for result in group:
             out[result.run] = {

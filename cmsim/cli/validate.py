@@ -47,7 +47,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     words = [i for i, head in enumerate(heads) if not any(isinstance(row.get(head), float) for row in rows)]
     cells = [[_cell(row.get(head, ""), digits) for head in heads] for row in rows]
-    say.console().print(say.table([head.replace("_", " ") for head in heads], cells, left=words))
+    say.show(say.table([head.replace("_", " ") for head in heads], cells, left=words))
 
 
 def _cell(value: Any, digits: Any) -> str:
