@@ -52,7 +52,9 @@ def test_every_flow_has_a_bottleneck(network):
     capacity, flows = network
     rate = solve(capacity, flows)
     full = load(capacity, flows, rate) >= np.array(capacity) * (1 - 1e-9)
-    fastest = [max((x for flow, x in zip(flows, rate, strict=True) if r in flow), default=0.0) for r in range(len(full))]
+    fastest = [
+        max((x for flow, x in zip(flows, rate, strict=True) if r in flow), default=0.0) for r in range(len(full))
+    ]
     for flow, x in zip(flows, rate, strict=True):
         assert any(full[r] and x >= fastest[r] * (1 - 1e-9) for r in flow)
 

@@ -1,6 +1,8 @@
-"""Do the networks share what they have fairly, and finish when arithmetic says? (ids are those of the model reference)"""
+"""Do networks share fairly, and finish when arithmetic says? (ids are those of the model reference)"""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -201,7 +203,7 @@ def test_segments_add_up_to_the_bytes(network):
         # the end is rounded up to a whole picosecond
         assert what.size_B * (1 - 1e-9) <= moved <= what.size_B * (1 + 1e-9) + 4e9 / PS_PER_S
         assert own[0].start_ps == start + what.latency_ps and own[-1].end_ps == end
-        assert all(a.end_ps == b.start_ps for a, b in zip(own, own[1:], strict=False))
+        assert all(a.end_ps == b.start_ps for a, b in itertools.pairwise(own))
 
 
 @pytest.mark.parametrize("network", sorted(NETWORKS))
