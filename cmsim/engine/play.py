@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from cmsim.engine.plan import Call, Plan
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.network import NETWORKS, Network, Segment
-from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, SEND
+from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, RECV, SEND
 
 Ints = NDArray[np.int64]
 
 #: SimPy events between two reports of progress
 _PROGRESS_EVERY = 8192
+#: ops that a message about a deadlock names
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ class _Player:
 
     def _stuck(self, steps: list[list[list[_Step]]]) -> str:
         lines = []
-        for key, meeting in list(self.meetings.items())[:3]:
+        for key, meeting in list(self.meetings.items())[:_NAMED]:
             rank_class, row = meeting.since[0]
             name = self._name(rank_class, row)
             call: Call = self.plan.calls[meeting.call]
@@ -215,8 +218,15 @@ class _Player:
                 f"rank {self.plan.folding.first[rank_class]} waits in '{name}' ({call.collective}, {call.size_B:g} B) "
                 f"for {meeting.waiting} other class(es) of group class {key[0]}"
             )
+        asked = {key for key, message in self.messages.items() if not message.triggered}
+        for rank_class in range(self.plan.classes):
+            group = self.plan.folding.group_class[rank_class].tolist()
+            for step in chain.from_iterable(steps[self.plan.program_of(rank_class)]):
+                if len(lines) < _NAMED and step.kind == RECV and (group[step.slot], step.turn) in asked:
+                    name, rank = self._name(rank_class, step.first), self.plan.folding.first[rank_class]
+                    lines.append(f"rank {rank} waits in '{name}' for a message that is never sent")
         if not lines:
-            lines.append("a receive has no matching send, or ops wait for each other in a circle")
+            lines.append("ops wait for each other in a circle")
         return f"ranks wait for each other for ever ({self.total - self.ended} ops left): " + "; ".join(lines)
 
     def _name(self, rank_class: int, row: int) -> str:
