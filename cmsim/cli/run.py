@@ -63,7 +63,8 @@ def run(
 
         said = tables.notes(results.results) + tables.meaning(results, loaded.report.per) + tables.assumed(results)
         width = say.console().width
-        say.show(loaded.name, *tables.summary(results, per=loaded.report.per), say.notes(said, width))
+        shown = tables.summary(results, per=loaded.report.per, width=width)
+        say.show(loaded.name, *shown, say.notes(said, width))
     if not quiet:
         # said apart from the results, which are the same each time
         runs = "1 run" if len(results) == 1 else f"{len(results)} runs"

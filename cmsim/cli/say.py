@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: columns of a table where nobody says how wide the screen is: a pipe, a file
 WIDTH = 100
+#: space between two columns
+GAP = 2
 #: a bar appears once something takes longer [s]
 PATIENCE_s = 2.0
 #: more notes than these are only counted
@@ -91,7 +93,7 @@ def table(
         show_header=not bare,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, GAP - 1, 0, 0),  # the box adds one
         header_style="cyan",
     )
     for i, head in enumerate(heads):
@@ -119,6 +121,20 @@ def show(*parts: Any) -> None:
     text = captured.get()
     # cells are padded; in a file or a pipe that is only in the way
     print(text if to.is_terminal else "\n".join(line.rstrip() for line in text.split("\n")), end="")
+
+
+def broken(name: str) -> str:
+    """A long name on several lines, broken after its underscores, and its longest word within.
+
+    >>> broken("energy_per_token").splitlines(), broken("batch_per_accelerator").splitlines()
+    (['energy_', 'per_', 'token'], ['batch_', 'per_', 'accel-', 'erator'])
+    """
+    lines = [""]
+    for part in re.findall(r"[^_-]+[_-]?", name.replace("accelerator", "accel-erator")):
+        if lines[-1] and len(lines[-1]) + len(part) > 8:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def notes(texts: Sequence[str], width: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, quantity, stem_of
@@ -15,6 +15,7 @@ from cmsim.results import PER, Result, Results, per, rate_name
 if TYPE_CHECKING:
     from rich.table import Table
 
+T = TypeVar("T")
 NOTHING = "-"
 #: stands in a layout where throughput per accelerator, rack, ... goes
 _PER = "*"
@@ -55,34 +56,46 @@ def groups(results: Iterable[Result]) -> list[tuple[Layout, list[Result]]]:
     return list(found.values())
 
 
-def summary(results: Iterable[Result], *, per: Sequence[str] = ()) -> list[Table]:
-    """A table per kind of workload."""
-    return [_summary(layout, group, per) for layout, group in groups(results)]
+def summary(results: Iterable[Result], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[Table]:
+    """A table per kind of workload; one that is wider than ``width`` goes on in another."""
+    return [table for layout, group in groups(results) for table in _summary(layout, group, per, width)]
 
 
-def _summary(layout: Layout, results: list[Result], what: Sequence[str]) -> Table:
+def _summary(layout: Layout, results: list[Result], what: Sequence[str], width: int) -> list[Table]:
     names = [run_name(result) for result in results]
     several = len({result.workload for result in results}) > 1
     keys = list(dict.fromkeys(key for _, point in names for key in point))
-    heads = (["workload"] if several else []) + ["system", *(_broken(key) for key in keys)]
+    heads = (["workload"] if several else []) + ["system", *(say.broken(key) for key in keys)]
     left = len(heads) - len(keys)
     columns = []
     for metric in layout.metrics:
         if metric == _PER:
             columns += [(_per_head(layout, results, one), _per(results, one)) for one in what]
         elif any(metric in result.metrics for result in results):
-            columns.append((_broken(stem_of(metric)), _column(metric, results)))
+            columns.append((say.broken(stem_of(metric)), _column(metric, results)))
     columns += [
         ("bound\nreached", [f"{bound_reached(result)}" for result in results]),
         ("limiter", [result.limiter for result in results]),
     ]
-    rows = []
-    for i, (system, point) in enumerate(names):
-        first = ([results[i].workload] if several else []) + [system]
-        rows.append([*first, *(point.get(key, NOTHING) for key in keys), *(cells[i] for _, cells in columns)])
+    firsts = []
+    for result, (system, point) in zip(results, names, strict=True):
+        workload = [result.workload] if several else []
+        firsts.append([*workload, system, *(point.get(key, NOTHING) for key in keys)])
     title = layout.kind if several or results[0].workload == layout.kind else f"{results[0].workload} ({layout.kind})"
-    words = [i for i, (head, _) in enumerate(columns, len(heads)) if head in ("algorithm", "limiter")]
-    return say.table([*heads, *(head for head, _ in columns)], rows, title=title, left=[*range(left), *words])
+    room = width - sum(_width(head, column) for head, column in zip(heads, zip(*firsts, strict=True), strict=True))
+    out = []
+    for chunk in _chunks(columns, [_width(head, cells) for head, cells in columns], room):
+        words = [i for i, (head, _) in enumerate(chunk, len(heads)) if head in ("algorithm", "limiter")]
+        rows = [[*first, *(cells[i] for _, cells in chunk)] for i, first in enumerate(firsts)]
+        table_heads = [*heads, *(head for head, _ in chunk)]
+        out.append(say.table(table_heads, rows, title=title, left=[*range(left), *words], whole=range(left)))
+        title = f"{title}, continued" if len(out) == 1 else title
+    return out
+
+
+def _width(head: str, cells: Iterable[str]) -> int:
+    """Of a column, with the space beside it."""
+    return max(len(part) for part in [*head.split("\n"), *cells]) + say.GAP
 
 
 def run_name(result: Result) -> tuple[str, dict[str, str]]:
@@ -121,7 +134,7 @@ def _per_head(layout: Layout, results: list[Result], what: str) -> str:
     named = (
         "" if rates <= set(layout.metrics) else f"{'/'.join(sorted(rate.removesuffix('_per_s') for rate in rates))}/s\n"
     )
-    return f"{named}per\n{_broken(what)}"
+    return f"{named}per\n{say.broken(what)}"
 
 
 def _per(results: list[Result], what: str) -> list[str]:
@@ -132,20 +145,6 @@ def _per(results: list[Result], what: str) -> list[str]:
         except InputError:  # the machine has no price, or does not say how many racks it fills
             values.append(None)
     return _counts(values)
-
-
-def _broken(name: str) -> str:
-    """A long name on several lines, broken after its underscores, and its longest word within.
-
-    >>> _broken("energy_per_token").splitlines(), _broken("batch_per_accelerator").splitlines()
-    (['energy_', 'per_', 'token'], ['batch_', 'per_', 'accel-', 'erator'])
-    """
-    lines = [""]
-    for part in re.findall(r"[^_-]+[_-]?", name.replace("accelerator", "accel-erator")):
-        if lines[-1] and len(lines[-1]) + len(part) > 8:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
 
 
 def notes(results: Sequence[Result]) -> list[str]:
@@ -223,12 +222,9 @@ def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int
         columns = {
             result.run: _cells(values[result.run], values[first.run], names, result is first) for result in group
         }
-        widths = {
-            run: max(len(part) for part in [*_label(label_of[run]).split("\n"), *cells]) + 1
-            for run, (cells, _) in columns.items()
-        }
-        room = width - max(len(name) for name in names) - 1 - widths[first.run]
-        for chunk in _chunks(others, {run: wide + _RATIO for run, wide in widths.items()}, room) or [[]]:
+        widths = [_width(_label(label_of[result.run]), columns[result.run][0]) for result in group]
+        room = width - _width("metric", names) - widths[0]
+        for chunk in _chunks(others, [wide + _RATIO for wide in widths[1:]], room) or [[]]:
             heads, bodies = ["metric", _label(label_of[first.run])], [names, columns[first.run][0]]
             for result in chunk:
                 heads += [_label(label_of[result.run]), "ratio"]
@@ -286,15 +282,16 @@ def _ratio(value: Any, first: Any) -> float | None:
     return float(value) / float(first)
 
 
-def _chunks(results: list[Result], widths: Mapping[str, int], room: int) -> list[list[Result]]:
-    out: list[list[Result]] = []
+def _chunks(columns: Sequence[T], widths: Sequence[int], room: int) -> list[list[T]]:
+    """Columns in runs that have room, each of at least one."""
+    out: list[list[T]] = []
     left = 0
-    for result in results:
-        if not out or widths[result.run] > left:
+    for column, wide in zip(columns, widths, strict=True):
+        if not out or wide > left + say.GAP:  # nothing stands beside the last
             out.append([])
             left = room
-        out[-1].append(result)
-        left -= widths[result.run]
+        out[-1].append(column)
+        left -= wide
     return out
 
 

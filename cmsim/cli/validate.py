@@ -37,7 +37,8 @@ def validate(
     if out is not None:
         say.message(f"wrote {out}")
     if not report.ok:
-        say.message("out of tolerance: see the rows above" if out is None and not json else "out of tolerance")
+        wrong = [str(next(iter(row.values()))) for row in report.table() if row.get("ok") is False]
+        say.message(f"out of tolerance{': ' if wrong else ''}{', '.join(wrong)}")
         raise typer.Exit(OUT_OF_TOLERANCE)
 
 
@@ -47,7 +48,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     words = [i for i, head in enumerate(heads) if not any(isinstance(row.get(head), float) for row in rows)]
     cells = [[_cell(row.get(head, ""), digits) for head in heads] for row in rows]
-    say.show(say.table([head.replace("_", " ") for head in heads], cells, left=words))
+    say.show(say.table([say.broken(head) for head in heads], cells, left=words, whole=(0,)))
 
 
 def _cell(value: Any, digits: Any) -> str:
