@@ -28,7 +28,7 @@ bench: $(VENV)/.test
 docs: $(VENV)/.run
 	$(BIN)/cmsim schema > docs/reference.md.new
 	mv docs/reference.md.new docs/reference.md
-	$(BIN)/cmsim validate --out docs/validity.md
+	$(BIN)/cmsim validate --out docs/validity.md || test $$? -eq 1  # the page is written; 1 says that a row misses
 
 clean:
 	rm -rf $(VENV) build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis

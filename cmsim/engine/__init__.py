@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
-from cmsim.engine.plan import Call, Options, Perturbation, Plan, check_memory, memory_B, plan
+from cmsim.engine.memory import check_memory, memory_B
+from cmsim.engine.plan import Options, Perturbation, Plan, plan
 from cmsim.engine.play import Timeline, play
 
 __all__ = [

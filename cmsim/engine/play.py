@@ -16,7 +16,8 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from cmsim.engine.plan import Call, Plan
+from cmsim.engine.calls import Call
+from cmsim.engine.plan import Plan
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.network import NETWORKS, Network, Segment
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, RECV, SEND
@@ -204,8 +205,8 @@ class _Player:
         one, two = self.plan.calls[first], self.plan.calls[second]
         rank = self.plan.folding.first[rank_class]
         return (
-            f"ranks of one group disagree: rank {rank} calls {two.collective} of {two.size_B:g} B where another rank calls "
-            f"{one.collective} of {one.size_B:g} B"
+            f"ranks of one group disagree: rank {rank} calls {two.collective} of {two.size_B:g} B where another rank "
+            f"calls {one.collective} of {one.size_B:g} B"
         )
 
     def _stuck(self, steps: list[list[list[_Step]]]) -> str:
@@ -321,5 +322,3 @@ def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step]) -> None:
     base = start[head]
     start[rows] = base + until[rows] - until[head]
     end[rows] = base + until[rows + 1] - until[head]
-
-

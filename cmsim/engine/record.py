@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.engine.plan import DIRECTIONS, NIC, Plan, rates
+from cmsim.engine.plan import Plan, rates
 from cmsim.engine.play import Timeline
+from cmsim.engine.resources import DIRECTIONS, NIC
 from cmsim.network import SHARE_ONE
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND

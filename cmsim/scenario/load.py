@@ -161,7 +161,7 @@ def _steps(document: files.Document, place: tuple[str, str], values: dict[str, A
         raise InputError(document.problem(place, "steps must be at least 1, and a log scale needs numbers above 0"))
     points = np.geomspace(low, high, steps) if scale == "log" else np.linspace(low, high, steps)
     whole = isinstance(low, int) and isinstance(high, int)
-    return [int(round(x)) if whole else float(x) for x in points.tolist()]
+    return [round(x) if whole else float(x) for x in points.tolist()]
 
 
 def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[tuple[str, list[Any]]]) -> tuple[Run, ...]:

@@ -7,6 +7,7 @@ wait and end at the very picosecond that its class says.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -257,13 +258,13 @@ def test_metrics_and_energy_are_the_same(model, system):
 
 def test_a_lost_share_would_be_seen(model, monkeypatch):
     """All shares of a leaf, but one: as if a rank's bytes left the leaf unseen."""
-    true_shares = PLAN._shares
+    true_resources = PLAN.resources
 
-    def short(crossing, size, parties, together, directions, folding, incidence):
-        lost = PLAN._Incidence(incidence.number, incidence.in_node, np.maximum(incidence.in_leaf - 1, 1))
-        return true_shares(crossing, size, parties, together, directions, folding, lost)
+    def short(*arguments):
+        links, incidence = true_resources(*arguments)
+        return links, dataclasses.replace(incidence, in_leaf=np.maximum(incidence.in_leaf - 1, 1))
 
-    monkeypatch.setattr(PLAN, "_shares", short)
+    monkeypatch.setattr(PLAN, "resources", short)
     with pytest.raises(AssertionError):
         check(training(model, 64), SYSTEMS[64]["boxes"], {}, "fluid")
 

@@ -299,7 +299,9 @@ def test_public_names():
         assert getattr(cmsim, name) is not None
     present = {name for name in vars(cmsim) if not name.startswith("_")}
     modules = {room_of(path).partition("/")[0] for path in sources()}
-    assert present <= names | modules | {"annotations", "TYPE_CHECKING"}, f"public by accident: {sorted(present - names - modules)}"
+    assert present <= names | modules | {"annotations", "TYPE_CHECKING"}, (
+        f"public by accident: {sorted(present - names - modules)}"
+    )
 
 
 LIGHT = """

@@ -12,7 +12,7 @@ from cmsim.scenario import CollectiveSpec
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble
 
 
-def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> Programs:
+def programs(spec: CollectiveSpec, system: System, _base: Path | None = None) -> Programs:
     """``repeat`` calls, one after the other, by groups of ``group`` ranks at distance ``stride``.
 
     send_recv: even ranks of a group send to their odd neighbour.

@@ -61,9 +61,13 @@ class Experts:
                 self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=self.tokens * self.ranks
             )
         )
-        local = [] if self.shared_in_slots or not model.shared_experts else layers.dense_ffn(
-            model, self.tokens, 1, form, width=model.shared_experts * model.expert_ffn, name="shared expert"
-        )  # fmt: skip
+        local = (
+            []
+            if self.shared_in_slots or not model.shared_experts
+            else layers.dense_ffn(
+                model, self.tokens, 1, form, width=model.shared_experts * model.expert_ffn, name="shared expert"
+            )
+        )
         before = [*layers.ffn_norm(model, self.tokens, form), *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form)
         total = layers.combine_sum(model, self.tokens, self.copies, form)
@@ -100,9 +104,14 @@ def plan_experts(
     slots = parallel.expert_slots
     try:
         places = moe.place_experts(
-            ranks, routed=model.experts, top_k=model.top_k, shared_experts=model.shared_experts, ep=parallel.ep,
-            shared=slots.shared, redundant=slots.redundant,
-        )  # fmt: skip
+            ranks,
+            routed=model.experts,
+            top_k=model.top_k,
+            shared_experts=model.shared_experts,
+            ep=parallel.ep,
+            shared=slots.shared,
+            redundant=slots.redundant,
+        )
     except InfeasibleError as error:
         raise InputError(Problem(str(error), key="parallel.ep")) from None
     size = places.ep
@@ -123,7 +132,8 @@ def plan_experts(
     imbalance = _imbalance(model, balance, places, tokens_per_rank)
     if imbalance > 1:
         notes.append(
-            f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace of all"
+            f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace "
+            "of all"
         )
     stack = system.stack
     return Experts(
@@ -150,8 +160,10 @@ def _imbalance(model: ModelSpec, balance: Balance, places: moe.ExpertSlots, toke
     if balance.model == "zipf":
         shares = moe.zipf_shares(model.experts, balance.zipf_exponent)
         slots = moe.slot_shares(shares, moe.replicas(shares, places.redundant))
-        skew = moe.rank_imbalance(slots, places.ep, placement="packed") if len(slots) % places.ep == 0 else float(
-            slots.max() * len(slots)
-        )  # fmt: skip
+        skew = (
+            moe.rank_imbalance(slots, places.ep, placement="packed")
+            if len(slots) % places.ep == 0
+            else float(slots.max() * len(slots))
+        )
     mean = tokens_per_rank * model.top_k
     return skew * float(moe.multinomial_imbalance(mean, places.ep))

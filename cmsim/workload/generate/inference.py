@@ -103,9 +103,15 @@ def _layout(
     plain = resolve(parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts)
     tokens = spec.batch_per_accelerator / system.ranks_per_package * tokens_per_sequence / spec.microbatches
     mixture = plan_experts(
-        model, parallel, spec.balance, ranks=plain.stage_ranks, tokens_per_rank=tokens, system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations], once_per_domain=spec.kind == "prefill",
-    )  # fmt: skip
+        model,
+        parallel,
+        spec.balance,
+        ranks=plain.stage_ranks,
+        tokens_per_rank=tokens,
+        system=system,
+        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        once_per_domain=spec.kind == "prefill",
+    )
     return resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks), mixture
 
 

@@ -120,9 +120,15 @@ def core_prefill(
     if model.attention == "mla":
         tokens = sequences * context
         expand = compute.mla_expand(
-            tokens, heads=heads, kv_lora_rank=model.kv_lora_rank, nope_dim=model.nope_dim, d_v=model.v_head_dim,
-            element_bytes=form.stream_B, latent_bytes=form.activation_B, weight_bytes=form.weight_B,
-        )  # fmt: skip
+            tokens,
+            heads=heads,
+            kv_lora_rank=model.kv_lora_rank,
+            nope_dim=model.nope_dim,
+            d_v=model.v_head_dim,
+            element_bytes=form.stream_B,
+            latent_bytes=form.activation_B,
+            weight_bytes=form.weight_B,
+        )
         # the rotated part of the one shared key is copied beside every head's key
         copied = Work(0.0, 2 * tokens * heads * model.head_dim * form.stream_B)
         core = compute.mla_prefill(
@@ -140,9 +146,15 @@ def core_prefill(
             _kernel("attention", "mla_prefill", form.attention, core),
         ]
     core = compute.attention_prefill(
-        queries, context, heads=heads, kv_heads=max(model.kv_heads / tp, 1.0), d_qk=model.head_dim, d_v=model.v_head_dim,
-        element_bytes=element, sequences=sequences,
-    )  # fmt: skip
+        queries,
+        context,
+        heads=heads,
+        kv_heads=max(model.kv_heads / tp, 1.0),
+        d_qk=model.head_dim,
+        d_v=model.v_head_dim,
+        element_bytes=element,
+        sequences=sequences,
+    )
     return [_kernel("attention", "attention_prefill", form.attention, core)]
 
 
@@ -162,18 +174,31 @@ def core_decode(
             tokens * heads, model.v_head_dim, model.kv_lora_rank, heads, in_bytes=2.0, out_bytes=2.0, weight_bytes=2.0
         )
         core = compute.mla_decode(
-            q_tokens, context, heads=heads, kv_lora_rank=model.kv_lora_rank, rope_dim=model.rope_dim,
-            element_bytes=element, kv_bytes=form.kv_B, sequences=sequences,
-        )  # fmt: skip
+            q_tokens,
+            context,
+            heads=heads,
+            kv_lora_rank=model.kv_lora_rank,
+            rope_dim=model.rope_dim,
+            element_bytes=element,
+            kv_bytes=form.kv_B,
+            sequences=sequences,
+        )
         return [
             _kernel("q absorb", "gemm", form.attention, absorb),
             _kernel("attention", "mla_decode", form.attention, core),
             _kernel("v expand", "gemm", form.attention, expand),
         ]
     core = compute.attention_decode(
-        q_tokens, context, heads=heads, kv_heads=max(model.kv_heads / tp, 1.0), d_qk=model.head_dim, d_v=model.v_head_dim,
-        element_bytes=element, kv_bytes=form.kv_B, sequences=sequences,
-    )  # fmt: skip
+        q_tokens,
+        context,
+        heads=heads,
+        kv_heads=max(model.kv_heads / tp, 1.0),
+        d_qk=model.head_dim,
+        d_v=model.v_head_dim,
+        element_bytes=element,
+        kv_bytes=form.kv_B,
+        sequences=sequences,
+    )
     return [_kernel("attention", "attention_decode", form.attention, core)]
 
 

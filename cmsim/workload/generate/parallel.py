@@ -50,7 +50,6 @@ class Layout:
         """Group of each rank by dimension; -1 where the dimension has one rank."""
         rank = np.arange(self.ranks)
         t = rank % self.tp
-        c = rank // self.tp % self.cp
         inner = rank % self.stage_ranks
         stage = rank // self.stage_ranks
         block = self.tp * self.cp

@@ -3,15 +3,15 @@
 Each stage runs warm-up forwards, then one forward and one backward in turn, then the remaining backwards
 (Narayanan et al., SC'21, arXiv:2104.04473). With ``overlap_experts`` the forward and backward of the steady state
 run interleaved, so that each hides the other's dispatch and combine. A stage then passes both on at once, so it must
-be two forwards ahead of the next one where plain 1F1B is one: about twice the micro-batches in flight. Gradients of a layer are reduced as soon as its last backward ends; with
-``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
+be two forwards ahead of the next one where plain 1F1B is one: about twice the micro-batches in flight. Gradients of a
+layer are reduced as soon as its last backward ends; with ``overlap_data_parallel`` weights are gathered just before
+the first forward that needs them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
 
 from cmsim import compute
 from cmsim.errors import InputError, Problem
@@ -49,7 +49,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             stage_layers[stage],
             micro_batches,
             system.stack.overlap.bulk.communication_cores,
-        ).build()  # fmt: skip
+        ).build()
         for stage in range(layout.pp)
     ]
     tokens = float(spec.global_batch * spec.sequence_length)
@@ -78,9 +78,15 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System) -> tuple[Layou
         return resolve(spec.parallel, system, ranks=spec.ranks, experts=0), None
     tokens = spec.micro_batch * spec.sequence_length / (plain.tp * plain.cp)
     mixture = plan_experts(
-        model, spec.parallel, spec.balance, ranks=plain.stage_ranks, tokens_per_rank=tokens, system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations], once_per_domain=True,
-    )  # fmt: skip
+        model,
+        spec.parallel,
+        spec.balance,
+        ranks=plain.stage_ranks,
+        tokens_per_rank=tokens,
+        system=system,
+        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        once_per_domain=True,
+    )
     layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
     return layout, mixture
 
@@ -376,9 +382,13 @@ class _Stage:
             for layer in self.held:
                 for size, slot in self._layer_parameters(layer):
                     self.build_.collective(
-                        "gather weights", stream="dp", collective="all_gather", size_B=size * self.form.weight_B, slot=slot,
+                        "gather weights",
+                        stream="dp",
+                        collective="all_gather",
+                        size_B=size * self.form.weight_B,
+                        slot=slot,
                         after=[row],
-                    )  # fmt: skip
+                    )
 
 
 def _shrunk(kernel: Kernel, share: float) -> Kernel:
@@ -412,7 +422,7 @@ def _recomputed(recompute: str) -> Callable[[Kernel], bool]:
         return lambda kernel: (
             kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
         )
-    return lambda kernel: False
+    return lambda _: False
 
 
 def _layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Experts | None) -> tuple[float, float]:

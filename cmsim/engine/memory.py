@@ -1,0 +1,35 @@
+"""Whether a workload fits the memory of its ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.errors import InputError
+from cmsim.hardware import System
+from cmsim.units import GB
+from cmsim.workload.ops import Programs
+
+Floats = NDArray[np.float64]
+
+
+def memory_B(programs: Programs) -> Floats:
+    """Memory one rank of each program needs, shape (programs,). [B]"""
+    total = np.zeros(len(programs.program_ptr) - 1)
+    for part in programs.footprint_B.values():
+        total = total + part
+    return total
+
+
+def check_memory(programs: Programs, system: System) -> None:
+    """Raises InputError where a rank's weights, states, activations and cache exceed its memory."""
+    need = memory_B(programs)
+    if not len(need) or need.max() <= system.rank_memory_B:
+        return
+    worst = int(np.argmax(need))
+    parts = ", ".join(f"{key} {value[worst] / GB:.1f}" for key, value in programs.footprint_B.items() if value[worst])
+    raise InputError(
+        f"the model does not fit: a rank needs {need[worst] / GB:.1f} GB ({parts}); a {system.spec.rank} of "
+        f"{system.name} has {system.rank_memory_B / GB:.1f} GB. Spread it over more ranks, or make batch or "
+        "precision smaller."
+    )

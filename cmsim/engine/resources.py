@@ -1,0 +1,90 @@
+"""Classes of equal resources: ports and NICs of rank classes, uplinks of node classes and of leaf classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.engine.fold import Folding
+from cmsim.topology import Fabric
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+#: kinds of resources: of a rank, of a rank, of a node, of a leaf switch
+PORT, NIC, UPLINK, LEAF = "port", "nic", "uplink", "leaf"
+#: both directions of every one are apart
+DIRECTIONS = ("out", "in")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Classes of equal resources. Lists run over classes.
+
+    name          "port.out[3]": kind, direction, number of its rank, node or leaf class
+    instances     how many equal ones there are
+    capacity_Bps  of one instance
+    """
+
+    name: list[str]
+    instances: list[int]
+    capacity_Bps: list[float]
+
+
+@dataclass(frozen=True)
+class Incidence:
+    """Numbers of resource classes, by (kind, direction) -> array over rank, node or leaf classes; and, for each
+    rank class, how many ranks of it one instance of its node and leaf class holds."""
+
+    number: dict[tuple[str, str], Ints]
+    in_node: Ints
+    in_leaf: Ints
+
+
+def resources(
+    folding: Folding, wires: Fabric, factors: Floats, node: Ints, leaf: Ints, ranks: int
+) -> tuple[Resources, Incidence]:
+    """The resource classes of a folding.
+
+    wires  capacities of the fabric    factors  per rank: of compute time, port and NIC capacity, shape (ranks, 3)
+    node, leaf  of each rank
+    """
+    classes = len(folding.first)
+    rank_node_class = folding.node_class[folding.rank_class]
+    rank_leaf_class = folding.leaf_class[folding.rank_class]
+    # instances of node and leaf classes in use, and ranks of a class in one of them
+    node_count = _distinct_per(rank_node_class, node)
+    leaf_count = _distinct_per(rank_leaf_class, leaf)
+    in_node = folding.count // node_count[folding.node_class]
+    in_leaf = folding.count // leaf_count[folding.leaf_class]
+    names: list[str] = []
+    instances: list[int] = []
+    capacity: list[float] = []
+    number: dict[tuple[str, str], Ints] = {}
+
+    def add(kind: str, counts: Sequence[int], capacities: Sequence[float]) -> None:
+        for direction in DIRECTIONS:
+            here = np.full(len(counts), -1, np.int64)
+            for i, (count, rate) in enumerate(zip(counts, capacities, strict=True)):
+                if np.isfinite(rate) and count:
+                    here[i] = len(names)
+                    names.append(f"{kind}.{direction}[{i}]")
+                    instances.append(int(count))
+                    capacity.append(float(rate))
+            number[kind, direction] = here
+
+    add(PORT, list(folding.count), list(wires.port_Bps * factors[folding.first, 1]))
+    add(NIC, list(folding.count), list(wires.nic_Bps * factors[folding.first, 2]))
+    add(UPLINK, list(node_count), [wires.uplink_Bps] * len(node_count))
+    add(LEAF, list(leaf_count), [wires.leaf_Bps] * len(leaf_count))
+    assert int(folding.count.sum()) == ranks and classes == len(in_node)
+    return Resources(names, instances, capacity), Incidence(number, in_node, in_leaf)
+
+
+def _distinct_per(colour: Ints, instance: Ints) -> Ints:
+    """Distinct instances of each colour, shape (max colour + 1,)."""
+    pairs = np.unique(np.stack([colour, instance]), axis=1)
+    return np.bincount(pairs[0], minlength=int(colour.max()) + 1)
