@@ -216,12 +216,12 @@ class Bar:
         if not self.on or (self.drawn is None and self.clock() - self.start_s < PATIENCE_s):
             return
         if self.drawn is None:
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
             self.drawn = Progress(*columns, console=console(stderr=True), transient=True)
             self.drawn.start()
-            self.task = self.drawn.add_task(what, total=1.0)
+            self.task = self.drawn.add_task(what, total=1.0, completed=share)
         self.drawn.update(self.task, description=what, completed=share)
 
     def __enter__(self) -> Bar:

@@ -34,7 +34,7 @@ class Layout:
 
 #: the first whose mark a result has
 LAYOUTS = (
-    Layout("collective", "busbw_GBps", ("time_s", "algorithm", "algbw_GBps", "busbw_GBps", "energy_J", "power_avg_W")),
+    Layout("collective", "busbw_GBps", ("time_s", "algorithm", "algbw_GBps", "busbw_GBps", "energy_J")),
     Layout("training", "mfu", ("step_time_s", "tokens_per_s", _PER, "mfu", "energy_per_token_J")),
     Layout("prefill", "ttft_s", ("ttft_s", "tokens_per_s", _PER, "energy_per_token_J")),
     Layout("decode", "tpot_s", ("tpot_s", "tokens_per_s", _PER, "energy_per_token_J")),
