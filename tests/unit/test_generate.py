@@ -113,7 +113,7 @@ def over_ranks(programs, name, **where):
     ],
 )
 def test_training_does_the_models_flops_once(model, name, parallel, monkeypatch):
-    """Forward 2 FLOPs a matrix parameter and token, backward 4; attention cores 1 and 2.5, scores being computed anew."""
+    """Forward 2 FLOPs a matrix parameter and token, backward 4; cores 1 and 2.5, scores being computed anew."""
     monkeypatch.setattr(engine, "check_memory", lambda programs, system: None)
     programs = training(model, name, parallel=parallel)
     spec = load_model(model(name))
