@@ -43,6 +43,8 @@ def run(
         scenario = load_scenario(scenario, set=set)
     elif set:
         scenario = load_scenario(scenario.data, set=set)
+    if out is not None:
+        results.check_folder(out)
     systems = {one.system_key: system(one, base=scenario.base) for one in scenario.runs}
     ran = [
         run_one(
@@ -123,7 +125,7 @@ def system(one: Run, *, base: Path | None = None) -> System:
         rank=entry.rank,
         stack=entry.stack,
         set=entry.set,
-        label=entry.name,
+        label=entry.label,
         base=base,
     )
 

@@ -3,5 +3,18 @@
 from cmsim.results.metrics import KINDS, metrics
 from cmsim.results.result import FRAMES, PER, Result, check, per, rate_name, shown
 from cmsim.results.results import Results
+from cmsim.results.store import check_folder
 
-__all__ = ["FRAMES", "KINDS", "PER", "Result", "Results", "check", "metrics", "per", "rate_name", "shown"]
+__all__ = [
+    "FRAMES",
+    "KINDS",
+    "PER",
+    "Result",
+    "Results",
+    "check",
+    "check_folder",
+    "metrics",
+    "per",
+    "rate_name",
+    "shown",
+]

@@ -36,8 +36,7 @@ def save(results: Results, folder: Path) -> Path:
     runs = [result.run for result in results]
     assert len(set(runs)) == len(runs), f"a run stands twice: {runs}"
     folder = folder.absolute()
-    if folder.exists() and not _replaceable(folder):
-        raise InputError(Problem("holds something that is not a folder of results, so it is left alone", str(folder)))
+    check_folder(folder)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
@@ -91,6 +90,13 @@ def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, An
         raise InputError(
             Problem(f"is damaged: {error} is missing or of the wrong kind", str(folder / SUMMARY))
         ) from None
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raises InputError where results must not be written: the place holds something else."""
+    folder = Path(folder)
+    if folder.exists() and not _replaceable(folder):
+        raise InputError(Problem("holds something that is not a folder of results, so it is left alone", str(folder)))
 
 
 def _replaceable(folder: Path) -> bool:

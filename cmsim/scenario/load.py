@@ -78,8 +78,11 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
     data = copy.deepcopy(_long_form(document, _extended(document, seen=(document.file,))))
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
-    spec = files.validate(ScenarioSpec, document, data=data)
-    axes = _axes(document, data.get("sweep") or {})
+    try:
+        spec = files.validate(ScenarioSpec, document, data=data)
+        axes = _axes(document, data.get("sweep") or {})
+    except InputError as error:
+        raise InputError(_sorted([*error.problems, *_workload_problems(document, data)])) from None
     runs = _runs(document, data, axes)
     return Scenario(spec.name or Path(document.file).stem, runs, spec.report, data, document.text, document.file)
 
@@ -182,8 +185,39 @@ def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[tuple[s
                 except InputError as error:
                     problems += [problem for problem in error.problems if problem not in problems]
     if problems:
-        raise InputError(problems)
+        raise InputError(_sorted(problems))
     return tuple(runs)
+
+
+def _sorted(problems: Sequence[Problem]) -> list[Problem]:
+    """Each problem once, in file order."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
+
+
+def _workload_problems(document: files.Document, data: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong inside workloads, whatever is wrong around them: all problems of a file are said at once."""
+    problems: list[Problem] = []
+    workloads = data.get("workloads")
+    for name, raw in workloads.items() if isinstance(workloads, dict) else ():
+        if not isinstance(raw, dict):
+            continue
+        place = ("workload",) if "workload" in document.data else ("workloads", name)
+        try:
+            _workload(document, {key: value for key, value in raw.items() if key != "per_system"}, place)
+        except InputError as error:
+            problems += error.problems
+    return problems
+
+
+def _workload(document: files.Document, raw: dict[str, Any], place: tuple[str, ...]) -> WorkloadSpec:
+    """One workload of a kind that is known; the first of the sizes where message_bytes lists several."""
+    kind = raw.get("kind")
+    if kind not in WORKLOAD_KINDS:
+        what = "the key 'kind' is required." if kind is None else f"got {kind!r}."
+        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(kind), WORKLOAD_KINDS)}"))
+    if WORKLOAD_KINDS[kind] is CollectiveSpec and isinstance(raw.get("message_bytes"), list):
+        raw = raw | {"message_bytes": next(iter(raw["message_bytes"]), None)}
+    return files.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
 
 
 def _at_point(
@@ -197,7 +231,7 @@ def _at_point(
     whole = files.validate(ScenarioSpec, document, data=at)
     entry = whole.systems[number]
     entry = SystemEntry(system=entry) if isinstance(entry, str) else entry
-    label = entry.name or Path(entry.system).stem
+    label = entry.label
     raw = dict(at["workloads"][name])
     place = ("workload",) if "workload" in document.data else ("workloads", name)
     per_system = raw.pop("per_system", None) or {}
@@ -216,18 +250,15 @@ def _at_point(
     for other in (entry.system, entry.name):
         if other in per_system:
             raw = files.merge(raw, per_system[other])
-    kind = raw.get("kind")
-    if kind not in WORKLOAD_KINDS:
-        what = "the key 'kind' is required." if kind is None else f"got {kind!r}."
-        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(kind), WORKLOAD_KINDS)}"))
-    sizes = raw.get("message_bytes") if WORKLOAD_KINDS[kind] is CollectiveSpec else None
+    _workload(document, raw, place)
+    sizes = raw.get("message_bytes") if raw["kind"] == "collective" else None
     runs = []
     for size in sizes if isinstance(sizes, list) else [None]:
         here = dict(mine)
         if size is not None:
             raw = raw | {"message_bytes": size}
             here["message_bytes"] = size
-        spec = files.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
+        spec = _workload(document, raw, place)
         tail = ",".join(f"{key.split('.')[-1]}={_show(value)}" for key, value in here.items())
         key = f"{name}/{label}" + (f"/{tail}" if tail else "")
         runs.append(Run(key, name, spec, entry, here, whole.network, whole.fold, whole.perturb, whole.seed))

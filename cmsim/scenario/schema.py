@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
@@ -49,7 +50,7 @@ class ParallelSpec(Spec):
     attention: Literal["tp", "dp"] = Field(
         default="tp", description="inference: dp gives every rank whole sequences; tp splits heads"
     )
-    expert_slots: ExpertSlots = ExpertSlots()
+    expert_slots: ExpertSlots = Field(default=ExpertSlots(), description="places for experts beside the routed ones")
 
 
 class Balance(Spec):
@@ -80,8 +81,8 @@ class _Workload(Spec):
 
 class _ModelWorkload(_Workload):
     model: str = Field(description="name of a file in workloads/models, or a path to a Hugging Face config.json")
-    parallel: ParallelSpec = ParallelSpec()
-    precision: PrecisionSpec = PrecisionSpec()
+    parallel: ParallelSpec = Field(default=ParallelSpec(), description="how work is split over ranks")
+    precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
     balance: Balance = Field(default=Balance(), description="expert load")
 
 
@@ -138,7 +139,7 @@ class PrefillSpec(_ModelWorkload):
 
     kind: Literal["prefill"]
     batch_per_accelerator: PositiveFloat = Field(description="prompts per accelerator package")
-    prompt_tokens: PositiveInt
+    prompt_tokens: PositiveInt = Field(description="tokens of one prompt")
     microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
         default=1, description="2: one computes while one communicates"
     )
@@ -153,7 +154,7 @@ class DecodeSpec(_ModelWorkload):
     microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
         default=1, description="2: one computes while one communicates"
     )
-    speculative: Speculative | None = None
+    speculative: Speculative | None = Field(default=None, description="draft tokens verified beside the last one")
 
 
 WorkloadSpec = CollectiveSpec | TraceSpec | TrainingSpec | PrefillSpec | DecodeSpec
@@ -181,6 +182,11 @@ class SystemEntry(Spec):
         default={}, description="dotted keys of the system file (accelerator.* and stack.* reach those files)"
     )
 
+    @property
+    def label(self) -> str:
+        """What results call it."""
+        return self.name or PurePath(self.system).stem
+
 
 class PerturbSpec(Spec):
     """What makes one rank differ."""
@@ -193,14 +199,16 @@ class PerturbSpec(Spec):
 class ReportSpec(Spec):
     """What the printed table relates throughput to."""
 
-    per: tuple[Literal["accelerator", "rack", "megawatt", "million_dollars"], ...] = ("accelerator", "rack", "megawatt")
+    per: tuple[Literal["accelerator", "rack", "megawatt", "million_dollars"], ...] = Field(
+        default=("accelerator", "rack", "megawatt"), description="throughput is printed per each of these"
+    )
 
 
 class ScenarioSpec(Spec):
     """A question: workloads, systems, and what to vary."""
 
     name: str = Field(default="", description="title of the result")
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(default=1, description="version of this form")
     extends: str | None = Field(default=None, description="another scenario this one is laid over")
     systems: tuple[str | SystemEntry, ...] = Field(min_length=1, description="names, or entries with changes")
     workloads: dict[str, dict[str, Any]] = Field(
@@ -212,8 +220,8 @@ class ScenarioSpec(Spec):
     sweep: dict[str, Any] = Field(
         default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
     )
-    report: ReportSpec = ReportSpec()
-    seed: NonNegativeInt = 0
+    report: ReportSpec = Field(default=ReportSpec(), description="what is printed")
+    seed: NonNegativeInt = Field(default=0, description="of everything drawn at random")
 
     @field_validator("workloads")
     @classmethod
