@@ -180,6 +180,30 @@ def test_what_happens_elsewhere_leaves_a_flow_alone():
     assert len([s for s in log if s.demand.resources == (0,)]) == 1
 
 
+def test_a_flow_whose_rate_stays_is_left_alone():
+    # others come and go on the wide link that flow 0 crosses too, but its own narrow one holds it back
+    others = [(i * 37 * US, demand(1e6 + i, 1)) for i in range(10)]
+    ends, log = finish_times("fluid", [1e9, 1e12], [(0, demand(1e6, 0, 1)), *others])
+    assert ends[0] == 1000 * US
+    assert [(s.start_ps, s.end_ps) for s in log if s.demand.resources == (0, 1)] == [(0, 1000 * US)]
+
+
+def test_one_that_follows_within_the_instant_takes_the_place():
+    """Ends and starts of an instant count together: the rival never sees the link free in between."""
+    env = simpy.Environment(initial_time=0)
+    net = NETWORKS["fluid"](env, [1e9])
+    rival = demand(2e6, 0)
+
+    def one_after_the_other():
+        for _ in range(4):
+            yield net.move(demand(0.5e6, 0))
+
+    net.move(rival)
+    env.process(one_after_the_other())
+    env.run()
+    assert [(s.start_ps, s.end_ps, s.rate_Bps) for s in net.log if s.demand is rival] == [(0, 4000 * US, 0.5e9)]
+
+
 def test_a_wide_shared_link_is_no_contention():
     """Ideal and fluid agree to the picosecond where every flow is held back by a link of its own."""
     capacity = [3e9, 7e9, 1.7e9, 1e12]
