@@ -7,6 +7,7 @@ their rows are filled in afterwards by integer sums.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from cmsim.engine.calls import Call
 from cmsim.engine.plan import Plan
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.network import NETWORKS, Network, Segment
+from cmsim.network import NETWORKS, Network, Segment, fire
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, RECV, SEND
 
 Ints = NDArray[np.int64]
@@ -109,6 +110,20 @@ class _Player:
         for rank_class in range(self.plan.classes):
             for stream in steps[self.plan.program_of(rank_class)]:
                 self.env.process(self._stream(rank_class, stream))
+        collecting = gc.isenabled()
+        # Events come and go by the million and none is in a cycle: looking for cycles costs a tenth of the run.
+        gc.disable()
+        try:
+            self._drain(progress)
+        finally:
+            if collecting:
+                gc.enable()
+        if self.ended != self.total:
+            raise InfeasibleError(self._stuck(steps))
+        return self._timeline(steps)
+
+    def _drain(self, progress: Callable[[float], None] | None) -> None:
+        """Run until nothing is left to happen."""
         if progress is None:
             self.env.run()
         else:
@@ -119,48 +134,47 @@ class _Player:
                     except simpy.core.EmptySchedule:
                         break
                 progress(self.ended / max(self.total, 1))
-        if self.ended != self.total:
-            raise InfeasibleError(self._stuck(steps))
-        return self._timeline(steps)
 
     def _stream(self, rank_class: int, steps: list[_Step]) -> Generator[simpy.Event, object, None]:
-        env, done = self.env, self.done[rank_class]
+        env, network, done = self.env, self.network, self.done[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
         hold = _hold_sums(self.plan.hold_ps[rank_class], steps)
         group = self.plan.folding.group_class[rank_class].tolist()
         call = self.plan.call[rank_class].tolist()
-        for number, step in enumerate(steps):
-            for row in step.after:
+        calls, parties = self.plan.calls, self.parties
+        for step, hold_ps in zip(steps, hold, strict=True):
+            first, last, kind, slot, turn, after, awaited = step
+            for row in after:
                 mark = done[row]
                 if mark is None:
                     mark = done[row] = env.event()
                 if mark is not True:
                     yield mark  # type: ignore[misc]
-            start[step.first] = env.now
-            if step.kind <= HOST:
-                if hold[number]:
-                    yield env.timeout(hold[number])
-            elif step.kind == COLLECTIVE:
-                if self.parties[group[step.slot]] == 1:
+            start[first] = env.now
+            if kind <= HOST:
+                if hold_ps:
+                    yield env.timeout(hold_ps)
+            elif kind == COLLECTIVE:
+                if parties[group[slot]] == 1:
                     # all members are of this class and arrive as one
-                    for demand in self.plan.calls[call[step.first]].phases:
-                        yield self.network.move(demand)
+                    for demand in calls[call[first]].phases:
+                        yield network.move(demand)
                 else:
-                    yield from self._meet(rank_class, step, group[step.slot], call[step.first])
-            elif step.kind == SEND:
-                message = self._message(group[step.slot], step.turn)
-                for demand in self.plan.calls[call[step.first]].phases:
-                    yield self.network.move(demand)
-                message.succeed()
+                    yield from self._meet(rank_class, step, group[slot], call[first])
+            elif kind == SEND:
+                message = self._message(group[slot], turn)
+                for demand in calls[call[first]].phases:
+                    yield network.move(demand)
+                fire(message)
             else:
-                yield self._message(group[step.slot], step.turn)
-            end[step.last] = env.now
-            self.ended += step.last - step.first + 1
-            if step.awaited:
-                mark = done[step.last]
-                done[step.last] = True
+                yield self._message(group[slot], turn)
+            end[last] = env.now
+            self.ended += last - first + 1
+            if awaited:
+                mark = done[last]
+                done[last] = True
                 if mark is not None:
-                    mark.succeed()  # type: ignore[union-attr]
+                    fire(mark)  # type: ignore[arg-type]
 
     def _meet(self, rank_class: int, step: _Step, group: int, call: int) -> Generator[simpy.Event, object, None]:
         """Wait for the other classes of the group; the last to come moves the data for all."""
@@ -181,7 +195,7 @@ class _Player:
             self.wait[other][row] = env.now - self.start[other][row]
         for demand in self.plan.calls[call].phases:
             yield self.network.move(demand)
-        meeting.event.succeed()
+        fire(meeting.event)
 
     def _message(self, group: int, turn: int) -> simpy.Event:
         """The n-th message of a channel: made by whichever end comes first, found by the other."""

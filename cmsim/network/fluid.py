@@ -14,6 +14,7 @@ import simpy
 
 from cmsim.errors import InfeasibleError
 from cmsim.network.demand import Demand, Segment
+from cmsim.network.fire import fire
 from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
 from cmsim.units import PS_PER_S
 
@@ -89,7 +90,7 @@ class Fluid:
             left = left or bool(on)
         if left:
             self._touch(flow)
-        flow.event.succeed()
+        fire(flow.event)
 
     def _touch(self, flow: _Flow) -> None:
         self._touched.update(dict.fromkeys(flow.demand.resources))
