@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from cmsim.files import Spec
 
@@ -100,6 +108,12 @@ class CollectiveSpec(_Workload):
     stride: PositiveInt = Field(default=1, description="distance between neighbours of a group")
     algorithm: str = Field(default="best", description="best, or the name of one algorithm")
     repeat: PositiveInt = Field(default=1, description="calls, one after the other")
+
+    @model_validator(mode="after")
+    def _has_bytes(self) -> CollectiveSpec:
+        if self.message_bytes == 0 and self.collective != "barrier":
+            raise ValueError(f"message_bytes: a {self.collective} moves more than 0 bytes")
+        return self
 
 
 class TraceSpec(_Workload):

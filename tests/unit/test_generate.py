@@ -169,7 +169,9 @@ def test_tensor_parallel_bytes(model, check, sequence_parallel, factors):
         factor * column(programs, 0, "bytes_B", collective=name, slot="tp").sum() for name, factor in factors.items()
     )
     micro_batches, layers, passes = 1, 4, 2
-    assert sent == pytest.approx(234_881_024 * micro_batches * layers * passes, rel=1e-12), check
+    # with sequence parallelism the head needs its input gathered, and its gradient scattered: a quarter layer each
+    head = 1 / 4 if sequence_parallel else 0
+    assert sent == pytest.approx(234_881_024 * micro_batches * (layers + head) * passes, rel=1e-12), check
     assert 234_881_024 == 4 * SBH_B * 7 // 8
 
 
@@ -187,10 +189,11 @@ def test_t28_pipeline_bytes(model, sequence_parallel, expected):
 
 @pytest.mark.parametrize(("zero_stage", "overlap"), [(0, True), (1, True), (1, False)])
 def test_data_parallel_bytes(model, zero_stage, overlap):
-    """T26 on the layers: gradients reduced in 4 bytes, weights gathered in 2; without sharding, all-reduced."""
+    """T26: gradients reduced in 4 bytes, weights gathered in 2; without sharding, all-reduced. Table and head too."""
     programs = training(model, parallel={"tp": 8}, zero_stage=zero_stage, overlap_data_parallel=overlap)
     spec = load_model(model("dense"))
-    parameters = spec.layers * (spec.attention_parameters + spec.dense_ffn_parameters) / 8
+    ends = spec.embedding_parameters + spec.head_parameters
+    parameters = (spec.layers * (spec.attention_parameters + spec.dense_ffn_parameters) + ends) / 8
     got = {
         name: column(programs, 0, "bytes_B", collective=name, slot="dp").sum()
         for name in ("reduce_scatter", "all_gather", "all_reduce")
@@ -201,6 +204,26 @@ def test_data_parallel_bytes(model, zero_stage, overlap):
         assert 6e9 * 15 / 16 == 5.625e9
     else:
         assert got == pytest.approx({"reduce_scatter": 0, "all_gather": 0, "all_reduce": 4 * parameters})
+
+
+def test_t27_zero_3_gathers_weights_in_both_passes(model):
+    """T27: three times the weights for each micro-batch: gathered forward, gathered backward, gradients scattered."""
+    programs = training(model, parallel={"tp": 8}, zero_stage=3, global_batch=16, precision={"gradients": "bf16"})
+    spec = load_model(model("dense"))
+    ends = spec.embedding_parameters + spec.head_parameters
+    parameters = (spec.layers * (spec.attention_parameters + spec.dense_ffn_parameters) + ends) / 8
+    micro_batches = 2
+    gathered = column(programs, 0, "bytes_B", collective="all_gather", slot="dp").sum()
+    scattered = column(programs, 0, "bytes_B", collective="reduce_scatter", slot="dp").sum()
+    assert gathered == pytest.approx(2 * 2 * parameters * micro_batches)
+    assert scattered == pytest.approx(2 * parameters * micro_batches)
+
+
+def test_heads_must_divide(model):
+    with pytest.raises(
+        InputError, match=r"parallel.tp: got 3, which does not divide 64 heads. Nearest that does: [24]"
+    ):
+        training(model, parallel={"tp": 3}, ranks=63)
 
 
 def test_expert_gradients_are_reduced_among_their_copies(model):

@@ -99,7 +99,7 @@ def _layout(
         size = "pp" if parallel.pp > 1 else "cp"
         raise InputError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
     if not model.experts:
-        return resolve(parallel, system, ranks=spec.ranks, experts=0), None
+        return resolve(parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
     plain = resolve(parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts)
     tokens = spec.batch_per_accelerator / system.ranks_per_package * tokens_per_sequence / spec.microbatches
     mixture = plan_experts(

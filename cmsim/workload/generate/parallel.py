@@ -96,10 +96,13 @@ def with_channels(layout: Layout) -> dict[str, Ints]:
     return groups | {name: np.where(n >= 0, n + used, -1) for name, n in layout.channels().items()}
 
 
-def resolve(spec: ParallelSpec, system: System, *, ranks: int | None, experts: int, ep: int | None = None) -> Layout:
+def resolve(
+    spec: ParallelSpec, system: System, *, ranks: int | None, experts: int, heads: int = 0, ep: int | None = None
+) -> Layout:
     """Sizes of a layout, ``auto`` filled in. Raises InputError with every size that does not fit.
 
     ranks: how many to use, default all of the system's    experts: routed experts of the model, 0 for dense
+    heads: query heads, which tensor parallelism splits evenly; 0 where they are not split
     ep: expert-parallel size where the caller has resolved ``max``
     """
     world = ranks or system.ranks
@@ -107,6 +110,13 @@ def resolve(spec: ParallelSpec, system: System, *, ranks: int | None, experts: i
     if world > system.ranks:
         problems.append(
             Problem(f"got {world}; {system.name} has {system.ranks} ranks ({system.spec.rank}s)", key="ranks")
+        )
+    if heads and heads % spec.tp:
+        near = min((d for d in range(1, heads + 1) if heads % d == 0), key=lambda d: abs(d - spec.tp))
+        problems.append(
+            Problem(
+                f"got {spec.tp}, which does not divide {heads} heads. Nearest that does: {near}.", key="parallel.tp"
+            )
         )
     inner = spec.tp * spec.cp * spec.pp
     if spec.dp == "auto":

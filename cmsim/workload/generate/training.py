@@ -73,9 +73,11 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
 
 
 def _layout(spec: TrainingSpec, model: ModelSpec, system: System) -> tuple[Layout, Experts | None]:
-    plain = resolve(spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts)
+    plain = resolve(
+        spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts, heads=model.heads
+    )
     if not model.experts:
-        return resolve(spec.parallel, system, ranks=spec.ranks, experts=0), None
+        return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
     tokens = spec.micro_batch * spec.sequence_length / (plain.tp * plain.cp)
     mixture = plan_experts(
         model,
@@ -187,15 +189,13 @@ class _Stage:
     def _backward(self, i: int) -> None:
         (end,) = self._pass(backward=True)
         self._send("previous.out", end, self.first)
-        if i == self.micro_batches - 1:
-            self._reduce(end)
+        self._reduced(i, end)
 
     def _both(self, forward: int, backward: int, gathered: Sequence[int]) -> None:
         ahead, back = self._pass(forward=True, backward=True, gathered=gathered if forward == 0 else ())
         self._send("next.out", ahead, self.last)
         self._send("previous.out", back, self.first)
-        if backward == self.micro_batches - 1:
-            self._reduce(back)
+        self._reduced(backward, back)
 
     def _pass(self, *, forward: bool = False, backward: bool = False, gathered: Sequence[int] = ()) -> list[int]:
         """One micro-batch forward, one backward, or both side by side; the last row of each.
@@ -208,9 +208,15 @@ class _Stage:
             block = ProgramBuilder()
             chains = []
             if forward:
-                chains.append(self._forward_chain([awaited(1 + both + k) for k in range(len(gathered))]))
+                weights = [awaited(1 + both + k) for k in range(len(gathered))]
+                chains.append(self._forward_chain(weights or self._gather_for(block, self.held)))
             if backward:
                 chains.append(self._backward_chain())
+                rows = self._gather_for(block, list(reversed(self.held)))
+                if rows:
+                    # gathered in the order of use: the first and the last hold the pass up, if any does
+                    chains[-1][0].after += (rows[0],)
+                    chains[-1][-1].after += (rows[-1],)
             if both:
                 for piece in (*chains[0], *chains[1]):
                     piece.cores = self.cores
@@ -242,6 +248,7 @@ class _Stage:
         for number, layer in enumerate(self.held):
             pieces += self._layer(layer, after=(gathered[number],) if gathered else ())
         if self.last:
+            pieces.append(Piece([], self._tp("gather", "all_gather")))
             pieces.append(Piece(layers.head(model, self.tokens, tp, form, sample=False)))
         return joined(pieces)
 
@@ -307,20 +314,33 @@ class _Stage:
     # weights, gradients, optimizer
 
     def _gather_weights(self) -> list[int]:
-        """With ZeRO and overlap the step opens with the gathering of updated weights, layer by layer."""
-        if not self.spec.overlap_data_parallel or self.spec.zero_stage == 0 or self.layout.dp * self.layout.cp == 1:
+        """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
+        if not self.spec.overlap_data_parallel or self.spec.zero_stage not in (1, 2):
             return []
+        return self._gather(self.build_, self.held)
+
+    def _gather_for(self, block: ProgramBuilder, which: Sequence[int]) -> list[int]:
+        """With ZeRO 3 a rank holds a share of its weights: every pass gathers them again."""
+        return self._gather(block, which) if self.spec.zero_stage == 3 else []
+
+    def _gather(self, build: ProgramBuilder, which: Sequence[int]) -> list[int]:
+        """One gathering per layer, in the order given; their rows, or none where nothing is shared."""
         rows = []
-        for layer in self.held:
+        for layer in which:
             row = -1
             for size, slot in self._layer_parameters(layer):
                 weight_B = size * max(self.form.weight_B, 1.0)
-                row = self.build_.collective(
+                row = build.collective(
                     "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
                 )
             if row >= 0:
                 rows.append(row)
-        return rows if len(rows) == len(self.held) else []
+        return rows if len(rows) == len(which) else []
+
+    def _reduced(self, i: int, end: int) -> None:
+        """Gradients are reduced after the last backward; with ZeRO 3, which keeps a share of them, after each."""
+        if i == self.micro_batches - 1 or self.spec.zero_stage == 3:
+            self._reduce(end)
 
     def _reduce(self, row: int) -> None:
         """Gradients, last layer first. The first ones can start while the last backward still runs; with one
@@ -352,6 +372,11 @@ class _Stage:
     def _layer_parameters(self, layer: int) -> list[tuple[float, str]]:
         """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
         shared, routed = _layer_parameters(self.model, self.layout, layer, self.mixture)
+        # the token table and the head are reduced with the layer beside them
+        if self.first and layer == self.held[0]:
+            shared += self.model.embedding_parameters / self.layout.tp
+        if self.last and layer == self.held[-1]:
+            shared += self.model.head_parameters / self.layout.tp
         out = []
         if self.layout.dp * self.layout.cp > 1 and shared:
             out.append((shared, "dp"))
@@ -378,7 +403,7 @@ class _Stage:
             bytes_B=float(work.bytes_B),
             after=after,
         )
-        if self.spec.zero_stage and not self.spec.overlap_data_parallel:
+        if self.spec.zero_stage in (1, 2) and not self.spec.overlap_data_parallel:
             for layer in self.held:
                 for size, slot in self._layer_parameters(layer):
                     self.build_.collective(
