@@ -1,0 +1,28 @@
+"""The README shows real output: its block is part of what its command prints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from cmsim.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_block_is_what_the_command_prints(monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = CliRunner().invoke(app, ["run", str(ROOT / "scenarios" / "headline.yaml")])
+    assert printed.exit_code == 0, printed.output
+    assert block.group(1).rstrip() in printed.stdout
+
+
+def test_links_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
