@@ -38,6 +38,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "collectives": frozenset(),
     # shares of resources are functions of numbers
     "network": frozenset(),
+    # messages of a collective on the links they cross
+    "flow": frozenset({"hardware", "topology", "collectives", "network"}),
     # ops say which kernel they are, never on which machine
     "workload": frozenset({"compute"}),
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has

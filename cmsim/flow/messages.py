@@ -1,0 +1,126 @@
+"""The rounds of an algorithm as arrays of messages.
+
+``Algorithm.schedule`` lists every send with its blocks, which is what an algorithm is checked by; a million of them
+take seconds. Patterns that are plain (all pairs, neighbours, shifts) are written as arrays here, and a test holds them
+equal to the schedule. Everything else comes from the schedule itself. Rounds that repeat stand once, with how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.collectives import Algorithm
+from cmsim.errors import InputError
+
+Floats = NDArray[np.float64]
+Numbers = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The messages of one round, all sent at once. Ranks are positions in the group; -1 stands for the switch.
+
+    src, dst  shape (messages,)    size_B  of each, shape (messages,), or (1,) where all are equal [B]
+    times     how often the round follows itself [1]
+    """
+
+    src: Numbers
+    dst: Numbers
+    size_B: Floats
+    times: int = 1
+
+    @property
+    def total_B(self) -> float:
+        """Bytes of one such round. [B]"""
+        return float(np.sum(np.broadcast_to(self.size_B, len(self.src))))
+
+    @property
+    def key(self) -> bytes:
+        """Equal for rounds that send the same."""
+        return self.src.tobytes() + b"/" + self.dst.tobytes() + b"/" + self.size_B.tobytes()
+
+
+def rounds(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:
+    """The rounds of an algorithm, in order.
+
+    ranks: p [1]    size_B: S, as ``Algorithm`` counts it [B]
+
+    >>> from cmsim.collectives import candidates
+    >>> [(len(r.src), float(r.size_B[0]), r.times) for r in rounds(candidates("all_reduce")[0], 4, 400.0)]
+    [(4, 100.0, 6)]
+    """
+    quick = _QUICK.get((algorithm.collective, algorithm.name))
+    if quick is None:
+        return _from_schedule(algorithm, ranks, size_B)
+    return [] if ranks < 2 else quick(ranks, float(size_B))
+
+
+def from_matrix(matrix_B: Any) -> list[Messages]:
+    """One round of an all-to-all of unequal blocks. [B]
+
+    matrix_B: bytes from row to column; the diagonal stays at home and zeros send nothing
+    Raises InputError for anything but a square of finite numbers of 0 or more.
+    """
+    matrix = np.array(matrix_B, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise InputError(f"the matrix of an all-to-all is a square of bytes; got shape {matrix.shape}")
+    if not (np.isfinite(matrix).all() and (matrix >= 0).all()):
+        row, column = np.argwhere(~np.isfinite(matrix) | (matrix < 0))[0].tolist()
+        raise InputError(f"bytes are finite and not negative; from rank {row} to {column}: {matrix[row, column]}")
+    np.fill_diagonal(matrix, 0.0)
+    src, dst = np.nonzero(matrix)
+    if not len(src):
+        return []
+    size = matrix[src, dst]
+    return [Messages(src.astype(np.int32), dst.astype(np.int32), size[:1] if (size == size[0]).all() else size)]
+
+
+def _from_schedule(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:
+    parts, schedule = algorithm.schedule(ranks)
+    out: list[Messages] = []
+    for sends in schedule:
+        table = np.array([(s.src, s.dst, len(s.blocks)) for s in sends], np.int64).reshape(-1, 3)
+        src, dst = (np.where(column == ranks, -1, column).astype(np.int32) for column in (table[:, 0], table[:, 1]))
+        size: Floats = (table[:, 2] * (size_B / parts)).astype(np.float64)
+        size = size[:1] if len(size) and (size == size[0]).all() else size
+        now = Messages(src, dst, size)
+        if out and out[-1].key == now.key:
+            out[-1] = Messages(src, dst, size, out[-1].times + 1)
+        else:
+            out.append(now)
+    return out
+
+
+def _pairs(ranks: int, size_B: float, times: int = 1) -> list[Messages]:
+    """Everybody to everybody else, source by source."""
+    src = np.repeat(np.arange(ranks, dtype=np.int32), ranks - 1)
+    # the peers of rank r are 0 .. p - 1 without r
+    dst = np.tile(np.arange(ranks - 1, dtype=np.int32), ranks)
+    dst += dst >= src
+    return [Messages(src, dst, np.array([size_B]), times)]
+
+
+def _shift(ranks: int, size_B: float, by: int, times: int = 1) -> Messages:
+    """Everybody to the rank ``by`` further on."""
+    src = np.arange(ranks, dtype=np.int32)
+    return Messages(src, (src + np.int32(by)) % np.int32(ranks), np.array([size_B]), times)
+
+
+_QUICK: dict[tuple[str, str], Callable[[int, float], list[Messages]]] = {
+    ("all_reduce", "ring"): lambda p, S: [_shift(p, S / p, 1, 2 * (p - 1))],
+    ("all_gather", "ring"): lambda p, S: [_shift(p, S / p, 1, p - 1)],
+    ("reduce_scatter", "ring"): lambda p, S: [_shift(p, S / p, 1, p - 1)],
+    ("all_reduce", "two_shot"): lambda p, S: _pairs(p, S / p, 2),
+    ("all_reduce", "one_shot"): lambda p, S: _pairs(p, S),
+    ("all_gather", "direct"): lambda p, S: _pairs(p, S / p),
+    ("reduce_scatter", "direct"): lambda p, S: _pairs(p, S / p),
+    ("all_to_all", "direct"): lambda p, S: _pairs(p, S / p),
+    ("all_to_all", "pairwise"): lambda p, S: [_shift(p, S / p, k) for k in range(1, p)],
+    ("dispatch", "expert"): lambda p, S: _pairs(p, S / p),
+    ("combine", "expert"): lambda p, S: _pairs(p, S / p),
+}

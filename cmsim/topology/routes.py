@@ -1,0 +1,533 @@
+"""Which links a message crosses, and with what share of its bytes: the graph as arrays, for millions of messages.
+
+``edges`` gives the capacity of every link, tier by tier, equal to the graph's (a test compares them edge for edge). A
+``Routes`` turns pairs of ranks into the resources that their messages cross. A resource is one direction of a link, or
+of a bundle of parallel links that nothing tells apart:
+
+    within a block      port out, port in             a block is a node under the two-tier planes, else the domain
+    within a domain     port out, uplink out, uplink in, port in
+    full mesh           the link of the pair
+    between domains     NIC share, NIC, leaf uplink, and the same at the other end; one leaf needs no uplink
+
+Sprayed messages are cut over all planes and second-tier chips (or switch chips, or spines) in proportion to what is
+left of each path, so that a lost or slow link sheds its traffic to the others. Planes and chips that are whole are one
+bundle. Hashed messages take one path each, drawn from (seed, source, destination) as static ECMP does, with its
+collisions; a draw that falls on a dead path moves on to the next one. Pinned messages are hashed and do not move.
+
+Latencies are those along the path's edges; switches forward before the whole message is in (cut-through).
+
+Leaves out: host processors as sources, detours over other ranks, and reordering costs of sprayed packets.
+Source: arXiv:2506.12708v2 section 3.3 for the planes; splitmix64 (Steele, Lea and Flood, OOPSLA 2014) for the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.errors import InfeasibleError, InputError, did_you_mean
+from cmsim.hardware import System
+from cmsim.hardware.specs import FullMesh, MultiPlaneClos, Switched
+from cmsim.topology import fat_tree
+from cmsim.topology.levels import fabric
+from cmsim.topology.places import Places, leaf_ports_down, places
+from cmsim.units import GIGA, US
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+#: resource numbers fit 32 bits; a million messages cross millions of resources
+Numbers = NDArray[np.int32]
+
+#: what is left of the paths of some messages: (path, message) -> rate [B/s]
+_Left = Callable[[Ints, Ints], Floats]
+
+Routing = Literal["sprayed", "hashed", "pinned"]
+ROUTINGS: tuple[str, ...] = get_args(Routing)
+
+#: where the two ends of a message meet, and so which tiers it crosses
+BLOCK, DOMAIN, LEAF, CLUSTER, SWITCH = range(5)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Capacity of every link by tier, one direction; the way back is alike. [B/s]
+
+    port     rank to the first (or only) switch chip of each plane, shape (ranks, planes)
+    uplink   first-tier chip of (node, plane) to each second-tier chip, shape (nodes, planes, chips); chips may be 0
+    mesh     rank to each member of its domain, 0 to itself, shape (ranks, domain); empty where there are switches
+    nic      rank to its package's NIC, shape (ranks,)
+    leaf     NIC to its leaf, shape (packages,)
+    spine    leaf to each spine, shape (leaves, spines); spines may be 0
+    """
+
+    port: Floats
+    uplink: Floats
+    mesh: Floats
+    nic: Floats
+    leaf: Floats
+    spine: Floats
+
+    def scaled(self, *, scale_up: float, scale_out: float) -> Edges:
+        """The same with a payload share of what the wires carry, inside domains and between them. [1]"""
+        inside = {name: getattr(self, name) * scale_up for name in ("port", "uplink", "mesh")}
+        return replace(self, **inside, **{name: getattr(self, name) * scale_out for name in ("nic", "leaf", "spine")})
+
+
+def edges(system: System) -> Edges:
+    """Every link of a system that ranks send over, whole. [B/s]"""
+    spec, out, ranks = system.spec.scale_up, system.spec.scale_out, system.ranks
+    per_package = system.ranks_per_package
+    port, uplink, mesh = np.zeros((ranks, 0)), np.zeros((system.nodes, 0, 0)), np.zeros((ranks, 0))
+    if isinstance(spec, MultiPlaneClos):
+        lane_Bps = spec.lane_GBps * GIGA
+        port = np.full((ranks, spec.planes), spec.lanes_per_accelerator / per_package * lane_Bps)
+        uplink = np.full((system.nodes, spec.planes, spec.l2_chips_per_plane), lane_Bps)
+    elif isinstance(spec, Switched):
+        links = spec.links_per_accelerator / per_package / spec.switches
+        port = np.full((ranks, spec.switches), links * spec.link_GBps * GIGA)
+        uplink = np.zeros((system.domains, spec.switches, 0))
+    else:
+        if per_package > 1:
+            raise InputError("a full mesh joins packages; got rank 'die'. Allowed: package.")
+        size = min(system.spec.accelerators, ranks)
+        rank = np.arange(ranks)
+        peer = rank[:, None] // size * size + np.arange(size)
+        there = (peer < ranks) & (peer != rank[:, None])
+        mesh = np.where(there, spec.links_per_pair * spec.link_GBps * GIGA, 0.0)
+    leaves, spines = fat_tree.counts(out, nics=system.packages)
+    nic_Bps = out.nic_GBps * GIGA
+    return Edges(
+        port=port,
+        uplink=uplink,
+        mesh=mesh,
+        nic=np.full(ranks, nic_Bps / per_package),
+        leaf=np.full(system.packages, nic_Bps),
+        spine=np.full((leaves, spines), fat_tree.leaf_uplink_Bps(out) / spines if spines else 0.0),
+    )
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """What messages cross, column by column. A column is one place along the path, such as the way up in a plane.
+
+    resource   by column, the number of the resource each message crosses there, -1 for none, shape (messages,)
+    pattern    row of ``share`` and ``latency_s`` that each message follows, shape (messages,)
+    share      part of a message's bytes that crosses in a column, shape (patterns, columns) [1]
+    latency_s  of the path, first byte in to first byte out, shape (patterns,) [s]
+    """
+
+    resource: tuple[Numbers, ...]
+    pattern: Numbers
+    share: Floats
+    latency_s: Floats
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Parallel links in groups that nothing tells apart: the group of each (plane, chip) and one member each."""
+
+    group: Ints
+    count: int
+
+
+class Routes:
+    """The paths between the ranks of a system under one way of routing.
+
+    system    whose links                  wires     their capacities, default all whole
+    routing   sprayed, hashed or pinned    seed      of the hash
+    """
+
+    def __init__(
+        self, system: System, *, wires: Edges | None = None, routing: Routing | str = "sprayed", seed: int = 0
+    ) -> None:
+        if routing not in ROUTINGS:
+            raise InputError(f"no routing named '{routing}'. {did_you_mean(routing, ROUTINGS)}")
+        self.edges = edges(system) if wires is None else wires
+        self.where: Places = places(system)
+        self.routing = routing
+        self.seed = seed
+        spec = system.spec.scale_up
+        self._mesh = isinstance(spec, FullMesh)
+        self.block = self.where.node if isinstance(spec, MultiPlaneClos) else self.where.domain
+        self._domain_size = self.edges.mesh.shape[1]
+        self._leaf = np.arange(system.packages, dtype=np.int64) // leaf_ports_down(system.spec.scale_out)
+        self.latency_s = _latencies(system)
+        self._bundles()
+        self._number()
+
+    # --- resources -------------------------------------------------------------------------------------------
+
+    def _bundles(self) -> None:
+        """Planes that are whole are one group, and so are the whole chips of a plane that is not."""
+        wires = self.edges
+        planes, chips, spines = wires.port.shape[1], wires.uplink.shape[2], wires.spine.shape[1]
+        single = self.routing != "sprayed"
+        chip_whole = np.ones((planes, chips), bool) if not chips else _even(wires.uplink, axis=0)
+        plane_whole = _even(wires.port, axis=0) & chip_whole.all(axis=1)
+        self._plane = _groups(plane_whole, single=single)
+        # (plane, chip) -> group; whole planes share theirs, a whole chip of a touched plane shares with its like
+        path = np.zeros((planes, chips), np.int64)
+        used = 0
+        for g in range(self._plane.count):
+            members = np.flatnonzero(self._plane.group == g)
+            inner = _groups(chip_whole[members[0]], single=single)
+            path[members] = used + inner.group
+            used += inner.count
+        self._path = _Bundle(path, used)
+        self._plane_of_path = np.zeros(used, np.int64)
+        if chips:
+            self._plane_of_path[path] = self._plane.group[:, None]
+        self._spine = _groups(_even(wires.spine, axis=0) if spines else np.zeros(0, bool), single=single)
+
+    def _number(self) -> None:
+        """Number the resources, tier by tier, outward and inward apart."""
+        wires = self.edges
+        tables: dict[str, Floats] = {
+            "port": _summed(wires.port, self._plane),
+            "uplink": _summed(wires.uplink.reshape(len(wires.uplink), -1), self._path),
+            "nic": wires.nic[:, None],
+            "leaf": wires.leaf[:, None],
+            "spine": _summed(wires.spine, self._spine),
+        }
+        if self._mesh:
+            tables = {"mesh": wires.mesh, **{name: tables[name] for name in ("nic", "leaf", "spine")}}
+        self._tables: list[tuple[str, int, int]] = []  # (name, first number, width), in order
+        capacity = []
+        first = 0
+        self._first: dict[str, int] = {}
+        for name, table in tables.items():
+            for direction in ("out", "in") if name != "mesh" else ("",):
+                key = f"{name}.{direction}" if direction else name
+                self._first[key] = first
+                self._tables.append((key, first, max(table.shape[1], 1)))
+                capacity.append(table.ravel())
+                first += table.size
+        #: what each resource carries [B/s]
+        self.capacity_Bps: Floats = np.concatenate(capacity)
+        #: which tier and direction each resource belongs to, a small number
+        self.tier: Ints = np.repeat(np.arange(len(capacity)), [len(part) for part in capacity])
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Names of the tiers that ``tier`` counts."""
+        return tuple(name for name, _, _ in self._tables)
+
+    def name(self, resource: int) -> str:
+        """A resource in words: tier, direction, whose it is, and which part of it where it is not the whole bundle.
+
+        A part in brackets lists the plane (and chip) numbers that were told apart.
+        """
+        key, first, width = next(table for table in reversed(self._tables) if resource >= table[1])
+        instance, part = divmod(resource - first, width)
+        tier = key.partition(".")[0]
+        if tier == "mesh":
+            return f"mesh {instance} -> {instance // self._domain_size * self._domain_size + part}"
+        owner = {"port": "rank", "uplink": "node", "nic": "rank", "leaf": "package", "spine": "leaf"}[tier]
+        text = f"{key} {owner} {instance}"
+        if width == 1:
+            return text
+        if tier == "uplink":
+            which = [f"{plane}/{chip}" for plane, chip in np.argwhere(self._path.group == part).tolist()]
+        else:
+            bundle = self._plane if tier == "port" else self._spine
+            which = [str(i) for i in np.flatnonzero(bundle.group == part).tolist()]
+        listed = ", ".join(which[:4]) + (f", ... {len(which)} in all" if len(which) > 4 else "")
+        return f"{text} [{listed}]"
+
+    # --- messages --------------------------------------------------------------------------------------------
+
+    def crossings(self, src: NDArray[Any], dst: NDArray[Any]) -> Crossings:
+        """The resources of each message from ``src`` to ``dst``, ranks of the system; -1 stands for the switch.
+
+        Raises InputError where a message goes from a rank to itself, InfeasibleError where no path is left.
+        """
+        src, dst = np.asarray(src, np.int32), np.asarray(dst, np.int32)
+        if (src == dst).any():
+            raise InputError(f"a message from rank {int(src[int(np.argmax(src == dst))])} to itself crosses nothing")
+        level = self.levels(src, dst)
+        if self.routing == "sprayed":
+            return self._sprayed(src, dst, level)
+        return self._hashed(src, dst, level)
+
+    def levels(self, src: Numbers, dst: Numbers) -> NDArray[np.int8]:
+        """Where the ends of each message meet."""
+        switch = np.minimum(src, dst) < 0
+        if switch.any() and (self._mesh or self.edges.uplink.shape[2]):
+            raise InputError("messages that end in the switch need a fabric of one switch tier")
+        where = self.where
+        level = np.full(len(src), BLOCK, np.int8)
+        if self.block is not where.domain:
+            block = self.block.astype(np.int32)
+            level[block[src] != block[dst]] = DOMAIN
+        if where.domains > 1:
+            domain, leaf = where.domain.astype(np.int32), where.leaf.astype(np.int32)
+            apart = domain[src] != domain[dst]
+            level[apart] = LEAF
+            level[apart & (leaf[src] != leaf[dst])] = CLUSTER
+        level[switch] = SWITCH
+        return level
+
+    def _sprayed(self, src: Numbers, dst: Numbers, level: NDArray[np.int8]) -> Crossings:
+        ends, kinds = self._ends()
+        here = len(kinds)
+        used = np.unique(level) if len(level) else level
+        if here == 1:
+            # the usual case: nothing is broken, and where the ends meet decides
+            code = level.astype(np.int32)
+            distinct = used.astype(np.int64)
+            pattern = np.searchsorted(used, level).astype(np.int32) if len(used) > 1 else np.zeros(len(level), np.int32)
+        else:
+            # the switch has no ports of its own: the rank at the other end decides
+            a, b = np.where(src < 0, dst, src), np.where(dst < 0, src, dst)
+            code = (level.astype(np.int32) * here + ends[a]) * here + ends[b]
+            table = np.zeros(int(code.max(initial=0)) + 1, np.int32)
+            table[code] = 1
+            distinct = np.flatnonzero(table)
+            table[distinct] = np.arange(len(distinct))
+            pattern = table[code]
+        rows = [self._shares(*_unpack(int(number), here), kinds) for number in distinct.tolist()]
+        lost = np.array([row is None for row in rows])
+        if lost.any():
+            first = int(np.argmax(lost[pattern]))
+            raise InfeasibleError(
+                f"no path is left from rank {src[first]} to rank {dst[first]}"
+                f" (and {int(lost[pattern].sum()) - 1} other messages): every link between them is down"
+            )
+        share = np.array([row for row in rows if row is not None]).reshape(len(distinct), -1)
+        latency = self.latency_s[[_unpack(int(number), here)[0] for number in distinct.tolist()]]
+        columns: list[Numbers] = []
+        keep: list[int] = []
+        for column, (key, part) in enumerate(self._columns()):
+            crossed = share[:, column] > 0 if len(share) else np.zeros(0, bool)
+            if not crossed.any():
+                continue
+            number = self._instance(key, part, src, dst)
+            if not crossed.all():
+                number[~crossed[pattern]] = -1
+            if (used == SWITCH).any():
+                number[(dst if key.endswith("in") else src) < 0] = -1
+            columns.append(number)
+            keep.append(column)
+        self._refuse_dead(columns, src, dst)
+        return Crossings(tuple(columns), pattern, share[:, keep], latency)
+
+    def _refuse_dead(self, columns: list[Numbers], src: Numbers, dst: Numbers) -> None:
+        """A link without a way round it (a NIC, the link of a pair) must not be down where a message needs it."""
+        dead = np.append(self.capacity_Bps <= 0, False)
+        if not dead.any():
+            return
+        for number in columns:
+            if (hit := dead[number]).any():
+                first = int(np.argmax(hit))
+                raise InfeasibleError(
+                    f"{int(hit.sum())} messages cannot move from {self.name(int(number[first]))}, which is down,"
+                    f" the first from rank {src[first]} to rank {dst[first]}"
+                )
+
+    def _columns(self) -> list[tuple[str, int]]:
+        """(tier and direction, part) of each column, in the order in which ``_shares`` lists them."""
+        out: list[tuple[str, int]] = []
+        if self._mesh:
+            out.append(("mesh", 0))
+        else:
+            for key, count in (("port.out", self._plane.count), ("uplink.out", self._path.count)):
+                out += [(key, part) for part in range(count)]
+            for key, count in (("uplink.in", self._path.count), ("port.in", self._plane.count)):
+                out += [(key, part) for part in range(count)]
+        out += [("nic.out", 0), ("leaf.out", 0)]
+        out += [(key, part) for key in ("spine.out", "spine.in") for part in range(self._spine.count)]
+        return [*out, ("leaf.in", 0), ("nic.in", 0)]
+
+    def _instance(self, key: str, part: int | Numbers, src: Numbers, dst: Numbers) -> Numbers:
+        """Numbers of one tier's resources at the source (out) or destination (in) of each message."""
+        tier, _, direction = key.partition(".")
+        first = self._first[key]
+        if tier == "mesh":
+            pair = src.astype(np.int64) * self._domain_size + dst % self._domain_size
+            return np.asarray(pair + first, np.int32)
+        width = {"port": self._plane.count, "uplink": self._path.count, "spine": self._spine.count}.get(tier, 1)
+        owner = {"uplink": self.block, "leaf": self.where.package, "spine": self.where.leaf}.get(tier)
+        if owner is None:  # ports and NIC shares are the rank's own
+            owner = np.arange(len(self.where.node))
+        number: Numbers = np.asarray(owner * width + first, np.int32)[dst if direction == "in" else src]
+        number += np.asarray(part, np.int32)
+        return number
+
+    def _ends(self) -> tuple[Numbers, list[int]]:
+        """Kinds of ranks whose links are alike, each rank's kind, and one rank of each."""
+        wires = self.edges
+        if self._mesh or all(
+            _even(table.reshape(len(table), -1), axis=0).all() for table in (wires.port, wires.uplink, wires.spine)
+        ):
+            return np.zeros(len(self.where.node), np.int32), [0]
+        parts = [wires.port, wires.uplink.reshape(len(wires.uplink), -1)[self.block], wires.spine[self.where.leaf]]
+        _, first, kind = np.unique(np.concatenate(parts, axis=1), axis=0, return_index=True, return_inverse=True)
+        return kind.reshape(-1).astype(np.int32), first.tolist()
+
+    def _shares(self, level: int, one: int, other: int, kinds: list[int]) -> list[float] | None:
+        """The share of a message in each column, from one kind of rank to another; None where no path is left.
+
+        A path weighs as much as is left of its narrowest link.
+        """
+        out = self._spray(level, kinds[one], kinds[other])
+        if out is None:
+            return None
+        port, path, spine = out
+        across = float(level in (LEAF, CLUSTER))
+        near = [1.0 - across] if self._mesh else [*port, *path, *path, *port]
+        return [*near, across, across, *spine, *spine, across, across]
+
+    def _spray(self, level: int, a: int, b: int) -> tuple[Floats, Floats, Floats] | None:
+        """Shares over plane groups, (plane, chip) groups and spine groups between two ranks."""
+        wires = self.edges
+        port, path, spine = (np.zeros(bundle.count) for bundle in (self._plane, self._path, self._spine))
+        if level == CLUSTER:
+            weight = np.minimum(wires.spine[self.where.leaf[a]], wires.spine[self.where.leaf[b]])
+            if weight.sum() <= 0:
+                return None
+            np.add.at(spine, self._spine.group, weight / weight.sum())
+        elif level == DOMAIN:
+            end = np.minimum(wires.port[a], wires.port[b]) / wires.port.max()
+            up = np.minimum(wires.uplink[self.block[a]], wires.uplink[self.block[b]]) / wires.uplink.max()
+            weight = np.minimum(end[:, None], up)
+            if weight.sum() <= 0:
+                return None
+            weight = weight / weight.sum()
+            np.add.at(path, self._path.group, weight)
+            np.add.at(port, self._plane.group, weight.sum(axis=1))
+        elif level in (BLOCK, SWITCH) and not self._mesh:
+            weight = np.minimum(wires.port[a], wires.port[b])
+            if weight.sum() <= 0:
+                return None
+            np.add.at(port, self._plane.group, weight / weight.sum())
+        return port, path, spine
+
+    def _hashed(self, src: Numbers, dst: Numbers, level: NDArray[np.int8]) -> Crossings:
+        """One path for each message."""
+        draw = _splitmix(src, dst, self.seed)
+        wires = self.edges
+        planes, chips, spines = wires.port.shape[1], wires.uplink.shape[2], wires.spine.shape[1]
+        plane = np.zeros(len(src), np.int32)
+        chip = np.zeros(len(src), np.int32)
+        spine = np.zeros(len(src), np.int32)
+        near, inside, across = np.isin(level, (BLOCK, SWITCH)), level == DOMAIN, level == CLUSTER
+        a, b = np.where(src < 0, dst, src), np.where(dst < 0, src, dst)
+        if not self._mesh:
+            near_a, near_b = a[near], b[near]
+            plane[near] = self._draw(
+                draw[near], planes, lambda k, i: np.minimum(wires.port[near_a[i], k], wires.port[near_b[i], k]), near_a
+            )
+            if inside.any():
+                path = self._draw(draw[inside], planes * chips, self._left_inside(a[inside], b[inside]), a[inside])
+                plane[inside], chip[inside] = path // chips, path % chips
+        leaf = self.where.leaf
+        if across.any():
+            spine[across] = self._draw(
+                draw[across],
+                spines,
+                lambda k, i: np.minimum(wires.spine[leaf[a[across][i]], k], wires.spine[leaf[b[across][i]], k]),
+                a[across],
+            )
+        out = np.isin(level, (LEAF, CLUSTER))
+        plan: list[tuple[str, NDArray[np.bool_], int | Numbers]] = []
+        if self._mesh:
+            plan.append(("mesh", ~out, 0))
+        else:
+            path_part = (plane * chips + chip).astype(np.int32)
+            plan += [("port.out", ~out & (src >= 0), plane), ("uplink.out", inside, path_part)]
+            plan += [("uplink.in", inside, path_part), ("port.in", ~out & (dst >= 0), plane)]
+        plan += [("nic.out", out, 0), ("leaf.out", out, 0), ("spine.out", across, spine), ("spine.in", across, spine)]
+        plan += [("leaf.in", out, 0), ("nic.in", out, 0)]
+        columns = []
+        for key, crossed, part in plan:
+            if crossed.any():
+                number = self._instance(key, part, src, dst)
+                number[~crossed] = -1
+                columns.append(number)
+        self._refuse_dead(columns, src, dst)
+        used = np.unique(level)
+        pattern = np.searchsorted(used, level).astype(np.int32)
+        return Crossings(tuple(columns), pattern, np.ones((len(used), len(columns))), self.latency_s[used])
+
+    def _left_inside(self, a: Numbers, b: Numbers) -> _Left:
+        """What is left of paths over two tiers; a path is ``plane * chips + chip``."""
+        wires, block, chips = self.edges, self.block, self.edges.uplink.shape[2]
+
+        def left(path: Ints, message: Ints) -> Floats:
+            one, other, plane, chip = a[message], b[message], path // chips, path % chips
+            port = np.minimum(wires.port[one, plane], wires.port[other, plane])
+            up = np.minimum(wires.uplink[block[one], plane, chip], wires.uplink[block[other], plane, chip])
+            return np.asarray(np.minimum(port, up), np.float64)
+
+        return left
+
+    def _draw(self, draw: NDArray[np.uint64], paths: int, left: _Left, src: Numbers) -> NDArray[np.int64]:
+        """One of so many paths for each message; ``left(path, message)`` is what is left of it. [B/s]"""
+        chosen = (draw % np.uint64(max(paths, 1))).astype(np.int64)
+        dead = np.flatnonzero(left(chosen, np.arange(len(chosen))) <= 0)
+        for _ in range(paths if self.routing == "hashed" else 0):
+            if not len(dead):
+                break
+            chosen[dead] = (chosen[dead] + 1) % paths
+            dead = dead[left(chosen[dead], dead) <= 0]
+        if len(dead):
+            raise InfeasibleError(
+                f"{len(dead)} messages cannot move from the dead path they are {self.routing} to,"
+                f" the first from rank {src[dead[0]]}"
+            )
+        return chosen
+
+
+def _latencies(system: System) -> Floats:
+    """Latency of a path by where its ends meet, from the latencies of its edges. [s]"""
+    level, out = fabric(system), system.spec.scale_out
+    # as the graph spreads them: two switches above the leaves, four ends
+    spine_s = min(out.switch_us, out.cluster_us / 4) * US
+    within_leaf_s = level.cluster_s - 2 * spine_s
+    return np.array([level.node_s, level.domain_s, within_leaf_s, level.cluster_s, level.domain_s])
+
+
+def _even(table: Floats, *, axis: int) -> Any:
+    """Where all entries along an axis, and all of the table, are alike."""
+    return (table == table.max(initial=0.0)).all(axis=axis)
+
+
+def _groups(whole: Any, *, single: bool) -> _Bundle:
+    """All that is whole in one group, every other in its own; each in its own if ``single``."""
+    if single:
+        return _Bundle(np.arange(len(whole)), len(whole))
+    whole = np.asarray(whole, bool)
+    group = np.zeros(len(whole), np.int64)
+    first = int(whole.any())
+    group[~whole] = first + np.arange(int((~whole).sum()))
+    return _Bundle(group, first + int((~whole).sum()))
+
+
+def _summed(table: Floats, bundle: _Bundle) -> Floats:
+    """Capacities of bundles, from those of their members."""
+    out = np.zeros((len(table), bundle.count))
+    for member, group in enumerate(np.asarray(bundle.group).ravel().tolist()):
+        out[:, group] += table[:, member]
+    return out
+
+
+def _unpack(code: int, kinds: int) -> tuple[int, int, int]:
+    if kinds == 1:
+        return code, 0, 0
+    code, other = divmod(code, kinds)
+    level, one = divmod(code, kinds)
+    return level, one, other
+
+
+def _splitmix(src: Numbers, dst: Numbers, seed: int) -> NDArray[np.uint64]:
+    """A 64-bit draw for each (seed, source, destination)."""
+    with np.errstate(over="ignore"):
+        x = (src.astype(np.int64).astype(np.uint64) << np.uint64(32)) ^ dst.astype(np.int64).astype(np.uint64)
+        x += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return x ^ (x >> np.uint64(31))
