@@ -272,6 +272,7 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
     waits = np.zeros(last - first, bool)
     waits[owner] = True
     turn = _turns(slot, kind)
+    waited = dep.tolist()
     out = []
     for number in np.unique(stream):
         rows = np.flatnonzero(stream == number)
@@ -286,7 +287,7 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
         left, right = np.searchsorted(owner, rows[begin]), np.searchsorted(owner, rows[begin], side="right")
         out.append(
             [
-                _Step(a, b, k, s, t, tuple(dep[i:j].tolist()), w)
+                _Step(a, b, k, s, t, tuple(waited[i:j]), w)
                 for a, b, k, s, t, i, j, w in zip(
                     rows[begin].tolist(),
                     rows[end].tolist(),

@@ -47,6 +47,8 @@ class Fluid:
         self._capacity_Bps = list(capacity_Bps)
         self._on: list[dict[_Flow, None]] = [{} for _ in self._capacity_Bps]
         self._touched: dict[int, None] = {}
+        # the demand is kept beside its rate, so that its identity is not given to another
+        self._rates: dict[int, tuple[Demand, float]] = {}
         self._settling = False
         self.log: list[Segment] = []
 
@@ -77,7 +79,7 @@ class Fluid:
             self._touch(flow)
         else:
             # nobody to share with: should another start within this instant, it touches these resources itself
-            self._set(flow, alone_Bps(flow.demand, self._capacity_Bps))
+            self._set(flow, self._alone(flow.demand))
 
     def _finish(self, flow: _Flow, version: int) -> None:
         if version != flow.version:
@@ -127,7 +129,7 @@ class Fluid:
 
     def _solve(self, flows: list[_Flow]) -> None:
         if len(flows) == 1:
-            self._set(flows[0], alone_Bps(flows[0].demand, self._capacity_Bps))
+            self._set(flows[0], self._alone(flows[0].demand))
             return
         crossings = [flow.demand.resources for flow in flows]
         resource = np.concatenate([np.array(part, np.int64) for part in crossings])
@@ -139,6 +141,13 @@ class Fluid:
             if not rate > 0:
                 raise InfeasibleError("a transfer is left without capacity: a resource it crosses is down")
             self._set(flow, rate)
+
+    def _alone(self, demand: Demand) -> float:
+        """Rate of a demand that shares nothing; demands recur, and identity tells them apart at no cost. [B/s]"""
+        known = self._rates.get(id(demand))
+        if known is None:
+            known = self._rates[id(demand)] = (demand, alone_Bps(demand, self._capacity_Bps))
+        return known[1]
 
     def _set(self, flow: _Flow, rate_Bps: float) -> None:
         if rate_Bps == flow.rate_Bps:
