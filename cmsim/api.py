@@ -84,6 +84,7 @@ def run_one(
         algorithm=plan.calls[0].algorithm if plan.calls else "",
         power=watts,
     )
+    bound = record.run_bound(plan, timeline)
     result = Result(
         run=one.key,
         workload=one.workload,
@@ -91,10 +92,16 @@ def run_one(
         accelerators=system.packages,
         ranks=programs.ranks,
         metrics=numbers,
-        bound=record.run_bound(plan, timeline),
+        bound=bound,
         limiter=went.limiter,
         breakdown=went.parts_s,
-        warnings=(*_idle(programs, system), *programs.notes, *missing, *(str(warning.message) for warning in caught)),
+        warnings=(
+            *_beyond(bound),
+            *_idle(programs, system),
+            *programs.notes,
+            *missing,
+            *(str(warning.message) for warning in caught),
+        ),
         facts=facts,
         columns={"ops": ops, "links": links, "power": power},
     )
@@ -163,6 +170,16 @@ def _facts(one: Run, system: System, programs: Programs) -> dict[str, float]:
     # the share of its cabinets that the accelerators in use fill
     facts["racks"] = system.spec.racks * system.packages / system.spec.accelerators
     return facts
+
+
+def _beyond(bound: Mapping[str, Any]) -> list[str]:
+    """What to say of a run that is faster than its bound: streams of one rank each see the full memory bandwidth, and
+    the ideal network gives every demand the whole of its links."""
+    if bound["fraction"] <= 1 + 1e-9:
+        return []
+    return [
+        f"faster than the {bound['name']} bound ({bound['fraction']:.2f} of it): what streams share is not shared here"
+    ]
 
 
 def _idle(programs: Programs, system: System) -> list[str]:
