@@ -48,6 +48,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "scenario": frozenset(),
     # the one place where workload and machine meet
     "engine": frozenset({"hardware", "topology", "compute", "collectives", "network", "workload"}),
+    # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
+    "calibration": frozenset({"hardware", "topology", "collectives"}),
     # power follows from parts and their use over time, which comes as a frame
     "energy": frozenset({"hardware", "topology"}),
     # frames in, frames out

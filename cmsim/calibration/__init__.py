@@ -1,0 +1,8 @@
+"""Calibration: measured tables in, predictions and fits out."""
+
+from cmsim.calibration.explain import Candidate, explain
+from cmsim.calibration.fit import Fit, calibrate
+from cmsim.calibration.logs import read_log
+from cmsim.calibration.predict import predict, predict_us
+
+__all__ = ["Candidate", "Fit", "calibrate", "explain", "predict", "predict_us", "read_log"]

@@ -1,0 +1,156 @@
+"""Predictions for the rows of a table: the same rows in the same order, plus ``predicted_us``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.calibration import tables
+from cmsim.calibration.places import Place, place
+from cmsim.calibration.tables import Calls
+from cmsim.collectives import library
+from cmsim.errors import InputError, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+KINDS = ("collective",)
+#: priced as another collective of the same ring: name, ranks (0: the call's), factor of S
+_LIKE = {
+    "broadcast": ("all_gather", 0, 1.0),
+    "reduce": ("reduce_scatter", 0, 1.0),
+    "send_recv": ("all_gather", 2, 2.0),
+}
+_CHUNK = 65_536
+
+
+def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
+    """Predicted times for a table of measured ones.
+
+    kind      "collective"
+    table     CSV or Parquet with system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or with kernel,
+              dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional
+    out       a file to write, .parquet or .csv    system: of every row, instead of the column
+    Returns the table with ``predicted_us`` [us].
+
+    InputError: an unknown kind or system, a missing column, a negative size, not a number: each with column and row.
+    """
+    if kind not in KINDS:
+        raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
+    frame = tables.read(table)
+    frame["predicted_us"] = predict_us(tables.calls(frame, file=str(table), system=system), file=str(table))
+    if out is not None:
+        tables.write(frame, out)
+    return frame
+
+
+def predict_us(calls: Calls, *, file: str = "") -> Floats:
+    """Predicted time of every call. [us]
+
+    InputError: a system or kernel that is not known, with the first row that has it.
+    """
+    places, at = _places(calls, file)
+    out = np.empty(len(calls.ranks))
+    names, code = calls.collective
+    kernels, kernel = calls.kernel
+    group = (at * len(names) + code) * len(kernels) + kernel
+    for number in np.unique(group).tolist():
+        rows = np.flatnonzero(group == number)
+        rest, which = divmod(number, len(kernels))
+        there, collective = places[rest // len(names)], names[rest % len(names)]
+        # in blocks that fit the cache
+        for start in range(0, len(rows), _CHUNK):
+            block = rows[start : start + _CHUNK]
+            ranks, size_B, narrow = calls.ranks[block], calls.size_B[block], calls.narrow[block]
+            if kernels[which]:
+                out[block] = _kernel_us(there, kernels[which], ranks, size_B)
+            else:
+                out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+    return out
+
+
+def time_us(at: Place, *, collective: str, ranks: Floats, size_B: Floats, narrow: Floats) -> Floats:
+    """Time of one collective on rows of one place. [us]
+
+    ranks: p [1]    size_B: S as nccl-tests prints it [B]    narrow: 1 where an element has one byte
+    """
+    if collective in _LIKE:
+        collective, fixed, factor = _LIKE[collective]
+        ranks = np.full_like(ranks, fixed) if fixed else ranks
+        size_B = size_B * factor
+    out = np.empty(np.shape(size_B))
+    near = ranks <= at.domain_ranks
+    if near.any():
+        p, size, thin = ranks[near], size_B[near], narrow[near]
+        if at.mesh:
+            out[near] = library.hccl_us(
+                at.constants,
+                collective=collective,
+                ranks=p,
+                size_B=size,
+                port_Bps=at.domain.port_Bps,
+                alpha_us=at.alpha_us,
+            )
+        else:
+            out[near] = library.inside_us(
+                at.constants, at.domain, collective=collective, ranks=p, size_B=size, narrow=thin
+            )
+    if not near.all():
+        far = ~near
+        p = ranks[far]
+        # groups fill whole domains evenly
+        domains = np.ceil(p / at.domain_ranks)
+        out[far] = library.between_us(
+            at.transport,
+            at.ring,
+            at.domain,
+            collective=collective,
+            ranks=p,
+            per_domain=p / domains,
+            size_B=size_B[far],
+            nic_Bps=np.full(len(p), at.nic_Bps),
+        )
+    return out
+
+
+def _kernel_us(at: Place, kernel: str, ranks: Floats, size_B: Floats) -> Floats:
+    family = kernel.split("_")[0].lower()
+    constants = at.kernels[family]
+    eager = np.full(len(ranks), float("eager" in kernel.lower()))
+    return library.fused_us(constants, at.ring, at.domain, ranks=ranks, size_B=size_B, eager=eager)
+
+
+def _places(calls: Calls, file: str) -> tuple[list[Place], NDArray[np.int64]]:
+    """The distinct places, and the position of every row's."""
+    names, code = calls.system
+    chips, chip = calls.accelerator
+    per_node, node = np.unique(calls.per_node, return_inverse=True)
+    combined = (code * len(chips) + chip) * len(per_node) + node
+    values, at = np.unique(combined, return_inverse=True)
+    places: list[Place] = []
+    problems: list[Problem] = []
+    for position, value in enumerate(values.tolist()):
+        rest, of_node = divmod(value, len(per_node))
+        name, accelerator = names[rest // len(chips)], chips[rest % len(chips)]
+        try:
+            places.append(place(name, accelerator, int(per_node[of_node])))
+        except InputError as error:
+            row = int(np.flatnonzero(at == position)[0])
+            problems += [Problem(one.message, file, key=f"row {row}: system") for one in error.problems]
+    if problems:
+        raise InputError(problems)
+    kernels, kernel = calls.kernel
+    for number, name in enumerate(kernels):
+        for position, there in enumerate(places):
+            if name and name.split("_")[0].lower() not in there.kernels:
+                found = np.flatnonzero((kernel == number) & (at == position))
+                if len(found):
+                    hint = did_you_mean(name, there.kernels or ["none on this system"])
+                    problems.append(Problem(f"got '{name}'. {hint}", file, key=f"row {found[0]}: kernel"))
+    if problems:
+        raise InputError(problems)
+    return places, at.astype(np.int64)

@@ -1,0 +1,33 @@
+"""What collective libraries take, as measured: tuner, protocols, and constants as data. Needs nothing but numbers."""
+
+from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
+from cmsim.collectives.library.between import candidates_us as between_candidates_us
+from cmsim.collectives.library.data import FitNote, LinkClass, mesh_library, networks, ring_library
+from cmsim.collectives.library.fused import FUSED_DEFAULTS, fused_us
+from cmsim.collectives.library.hccl import HCCL_DEFAULTS, hccl_candidates_us, hccl_us, mesh_us
+from cmsim.collectives.library.inside import DEFAULTS, Domain, inside_us, protocols_us
+from cmsim.collectives.library.tuner import PROTOCOLS, TunerSpec, tuner_us
+
+__all__ = [
+    "BETWEEN_DEFAULTS",
+    "DEFAULTS",
+    "FUSED_DEFAULTS",
+    "HCCL_DEFAULTS",
+    "PROTOCOLS",
+    "Domain",
+    "FitNote",
+    "LinkClass",
+    "TunerSpec",
+    "between_candidates_us",
+    "between_us",
+    "fused_us",
+    "hccl_candidates_us",
+    "hccl_us",
+    "inside_us",
+    "mesh_library",
+    "mesh_us",
+    "networks",
+    "protocols_us",
+    "ring_library",
+    "tuner_us",
+]

@@ -1,0 +1,106 @@
+"""Constants of collective libraries as data (``topologies/libraries``): each is sourced, or fitted with its error."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from cmsim import files
+from cmsim.collectives.library.tuner import TunerSpec
+from cmsim.files import Spec
+
+FOLDER = "topologies/libraries"
+
+
+class FitNote(Spec):
+    """How a group of constants was fitted, and what the fit leaves. Errors are absolute, of rows not fitted. [%]"""
+
+    what: str
+    rows: str = Field(description="which measured rows, and how many")
+    count: int
+    median_pct: float = Field(description="held-out rows: median absolute error")
+    p90_pct: float = Field(description="held-out rows: 90th percentile")
+    held_out: str = Field(description="how rows were held out")
+
+
+class LinkClass(Spec):
+    """A generation of scale-up links: who has it, what the tuner believes of it, and the fitted constants."""
+
+    accelerators: tuple[str, ...]
+    tuner_link_GBps: float = Field(description="one link, as the tuner counts it")
+    tuner_generation: str
+    constants: Mapping[str, float] = Field(description="cmsim.collectives.library.inside.DEFAULTS")
+    kernels: Mapping[str, Mapping[str, float]] = Field(default={}, description="all-reduce kernels of serving engines")
+
+
+class RingLibrary(Spec):
+    """A library that goes round rings and trees on rank ports."""
+
+    kind: Literal["ring"]
+    name: str
+    description: str
+    versions: str
+    tuner: TunerSpec
+    classes: Mapping[str, LinkClass]
+    common: Mapping[str, float] = Field(description="of links without rows of their own")
+    transports: Mapping[str, Mapping[str, float]] = Field(description="between domains, by transport")
+    fits: Mapping[str, FitNote]
+    sources: Mapping[str, str]
+
+
+class MeshLibrary(Spec):
+    """A library that sends directly to every peer of one fabric."""
+
+    kind: Literal["mesh"]
+    name: str
+    description: str
+    versions: str
+    accelerators: tuple[str, ...]
+    constants: Mapping[str, float] = Field(description="cmsim.collectives.library.hccl.HCCL_DEFAULTS")
+    fits: Mapping[str, FitNote]
+    sources: Mapping[str, str]
+
+
+class Network(Spec):
+    """How tables name a cluster, and what it is."""
+
+    pattern: str = Field(description="regular expression, found anywhere in the name, capitals apart")
+    system: str | None = Field(default=None, description="a file of topologies/ whose accelerator and domain it has")
+    transport: str | None = None
+    nic_GBps: float | None = Field(default=None, description="one accelerator's share, one direction")
+    source: str
+
+
+class NetworksFile(Spec):
+    """How tables name clusters."""
+
+    kind: Literal["names"]
+    networks: tuple[Network, ...]
+
+
+@functools.cache
+def _documents() -> Mapping[str, files.Document]:
+    """The newest file of each kind: a new release is a new file, whose name sorts after the old one's."""
+    read = (files.read_yaml(path) for path in files.builtin_files(FOLDER).values())
+    return {str(document.data.get("kind")): document for document in read}
+
+
+@functools.cache
+def ring_library() -> RingLibrary:
+    """The constants of the library of rings and trees."""
+    return files.validate(RingLibrary, _documents()["ring"])
+
+
+@functools.cache
+def mesh_library() -> MeshLibrary:
+    """The constants of the library of direct sends."""
+    return files.validate(MeshLibrary, _documents()["mesh"])
+
+
+@functools.cache
+def networks() -> tuple[Network, ...]:
+    """Clusters as tables name them, the first match wins."""
+    return files.validate(NetworksFile, _documents()["names"]).networks

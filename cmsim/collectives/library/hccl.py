@@ -1,0 +1,101 @@
+"""Measured-time model of a library of direct sends on one fabric of dies.
+
+Small messages go by a protocol of the vector cores, direct to every peer; from a block of about 60 KB for each peer on
+by copy engines that cost more to start:
+
+    fast   T = base + f S / (B eta)
+    slow   T = start + peer (p - 1) + f S / (B eta_c)        c: adding, or not
+    f = (p - 2)/p (all-gather, reduce-scatter, all-to-all), 2 (p - 2)/p and a second start for all-reduce
+
+One of the p - 1 peers is the other die of the package and takes no port. Beside the mesh every page that the library
+names (ring, halving and doubling, NHR, NB, pairwise) is priced with its own steps and bytes, a step costing
+another start; the cheapest runs, as the library's selector aims at.
+
+Leaves out: hosts that launch the call, and what else the ports carry; ``serving`` says what a call costs more there.
+Source: HCCL documentation, coll_algo_intro (cost model and algorithms); constants fitted, see ``topologies/libraries``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cmsim.collectives.library.inside import Floats
+from cmsim.collectives.table import candidates
+from cmsim.collectives.terms import Column
+
+#: constants, with unit and starting value. Rates are shares of a die's port.
+HCCL_DEFAULTS: dict[str, float] = {
+    "fast_base_us": 5.2,
+    "fast_rate": 0.84,
+    "fast_add_us": 10.0,  # an all-reduce's second phase
+    "switch_B": 60e3,  # a peer's block from which copy engines are used
+    "start_us": 12.0,
+    "peer_us": 4.0,
+    "rate": 0.97,
+    "add_rate": 0.85,
+    "serving_us": 1.3,  # of a call inside a serving step
+    "serving": 1.03,
+}
+#: the mesh sends to all peers at once; its forms on the pages
+_DIRECT = ("direct", "two_shot", "one_shot")
+
+
+def mesh_us(
+    c: Mapping[str, float], *, collective: str, ranks: Column, size_B: Column, port_Bps: Column, serving: Column = 0.0
+) -> Floats:
+    """Time of a collective by direct sends. [us]
+
+    c: constants (``HCCL_DEFAULTS``)    ranks: dies p [1]    size_B: S as nccl-tests prints it [B]
+    port_Bps: one die's port, one direction [B/s]    serving: 1 inside a serving step, 0 alone
+    """
+    ranks, size_B = np.asarray(ranks, dtype=np.float64), np.asarray(size_B, dtype=np.float64)
+    twice = 2.0 if collective == "all_reduce" else 1.0
+    # one of the peers is the other die of the package, on a link of its own
+    moved_us = (
+        twice * np.maximum(ranks - 2.0, np.minimum(ranks - 1.0, 1.0)) / ranks * size_B / (np.asarray(port_Bps) * 1e-6)
+    )
+    adds = collective in ("all_reduce", "reduce_scatter")
+    fast = c["fast_base_us"] + (c["fast_add_us"] if twice == 2.0 else 0.0) + moved_us / c["fast_rate"]
+    rate = np.sqrt(c["rate"] * c["add_rate"]) if twice == 2.0 else c["add_rate"] if adds else c["rate"]
+    slow = twice * (c["start_us"] + c["peer_us"] * (ranks - 1.0)) + moved_us / rate
+    # a block for a peer: of what one rank holds, not of what all hold together
+    held_B = size_B / ranks if collective in ("all_gather", "reduce_scatter") else size_B
+    share = 1.0 / (1.0 + (c["switch_B"] / (held_B / ranks)) ** 8)
+    alone = np.exp((1.0 - share) * np.log(fast) + share * np.log(slow))
+    out: Floats = alone * (1.0 + (c["serving"] - 1.0) * serving) + c["serving_us"] * serving
+    return out
+
+
+def hccl_candidates_us(
+    c: Mapping[str, float], *, collective: str, ranks: Floats, size_B: Floats, port_Bps: float, alpha_us: float
+) -> dict[str, Floats]:
+    """The mesh and every page that applies, with its time. [us]
+
+    alpha_us: latency of a send between the farthest two ranks [us]    others as ``mesh_us``
+    """
+    out = {"mesh": mesh_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=port_Bps)}
+    for page in candidates(collective):
+        if page.name in _DIRECT or page.in_network:
+            continue
+        moved_us = page.sent(ranks) * size_B / (port_Bps * 1e-6)
+        rate = c["add_rate"] if collective == "reduce_scatter" else c["rate"]
+        # every dependent step starts the copy engines again
+        time = np.maximum(page.steps(ranks), 1) * (c["start_us"] + alpha_us) + moved_us / rate
+        out[page.name] = np.where(page.applies(ranks), time, np.inf)
+    return out
+
+
+def hccl_us(
+    c: Mapping[str, float], *, collective: str, ranks: Floats, size_B: Floats, port_Bps: float, alpha_us: float
+) -> Floats:
+    """The cheapest candidate's time. [us]
+
+    Arguments as ``hccl_candidates_us``.
+    """
+    found = hccl_candidates_us(
+        c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=port_Bps, alpha_us=alpha_us
+    )
+    out: Floats = np.minimum.reduce(list(found.values()))
+    return out

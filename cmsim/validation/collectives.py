@@ -1,0 +1,87 @@
+"""The area of measured collectives: errors on rows that were held out of the fit, by group.
+
+``collectives_folds.csv`` has every row's measured time and what a fit without the row's fold predicted; the constants
+that ship (``topologies/libraries``) were then fitted to all rows. A group is judged by the median and by the 90th
+percentile of its absolute errors, each a row of the area: measured over measured, 1, beside 1 plus the error.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat
+
+from cmsim.errors import InputError, did_you_mean
+from cmsim.files import Spec
+from cmsim.validation import reference
+from cmsim.validation.area import Progress
+from cmsim.validation.reference import AreaSpec
+from cmsim.validation.row import Row
+
+FILE = "collectives_folds.csv"
+
+
+class GroupSpec(Spec):
+    """What a group of rows has to reach."""
+
+    what: str
+    median_pct: NonNegativeFloat
+    p90_pct: NonNegativeFloat
+    held_out: str = Field(description="how rows were held out of the fit")
+    source: str
+
+
+class CollectivesSpec(AreaSpec):
+    """``collectives.yaml``."""
+
+    groups: dict[str, GroupSpec] = Field(description="by the name in the column `group`")
+
+
+def held_out() -> dict[str, list[dict[str, str]]]:
+    """The rows of the file by group, in its order."""
+    with (reference.folder() / FILE).open(encoding="utf-8", newline="") as lines:
+        groups: dict[str, list[dict[str, str]]] = {}
+        for row in csv.DictReader(lines):
+            groups.setdefault(row["group"], []).append(row)
+    return groups
+
+
+def rows(area: str, progress: Progress) -> Sequence[Row]:
+    """Two rows a group: its median error and the 90th percentile.
+
+    Raises InputError where a group of the file has no line in the area's YAML, or the reverse.
+    """
+    spec, document = reference.read_spec(area, CollectivesSpec)
+    groups = held_out()
+    for name in groups.keys() ^ spec.groups.keys():
+        hint = did_you_mean(name, spec.groups if name in groups else groups)
+        raise InputError(document.problem(("groups", name), f"the group '{name}' is in one of two files only. {hint}"))
+    found: list[Row] = []
+    for number, (name, group) in enumerate(spec.groups.items()):
+        progress(f"{area}/{name}", number / len(spec.groups))
+        measured = np.array([float(row["measured_us"]) for row in groups[name]])
+        predicted = np.array([float(row["predicted_us"]) for row in groups[name]])
+        error = np.abs(predicted / measured - 1)
+        systems = ", ".join(dict.fromkeys(row["system"] for row in groups[name]))
+        for statistic, value, tolerance_pct in (
+            ("median", float(np.median(error)), group.median_pct),
+            ("p90", float(np.percentile(error, 90)), group.p90_pct),
+        ):
+            found.append(
+                Row(
+                    id=f"{name}/{statistic}",
+                    area=area,
+                    role="judged",
+                    system=systems,
+                    what=f"{group.what}: {statistic} absolute error of {len(error)} rows, added to 1",
+                    published=1.0,
+                    unit="",
+                    source=group.source,
+                    note=f"held out: {group.held_out}",
+                    predicted=1.0 + value,
+                    tolerance_pct=tolerance_pct,
+                )
+            )
+    return found

@@ -1,0 +1,174 @@
+"""The library models: the tuner's check values, limits that any time must respect, and their data."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from cmsim import files
+from cmsim.collectives import library
+from cmsim.collectives.library import DEFAULTS, Domain
+
+#: C39 to C43 of the model checks (NVIDIA/nccl @5067397c): 8 ranks on one node, 16 channels of 20 GB/s
+TUNER = [
+    ("C39", "ring", "Simple", 67108864, 423.0016),
+    ("C40", "ring", "LL", 65536, 15.8133901),
+    ("C41", "ring", "LL128", 1048576, 46.8330435),
+    ("C42", "tree", "Simple", 1048576, 78.6469565),
+    ("C43", "nvls", "Simple", 67108864, 255.275514),
+]
+
+
+def tuner(algorithm, protocol, **more):
+    base = {"collective": "all_reduce", "ranks": 8, "size_B": 1e6}
+    spec = library.ring_library().tuner
+    return library.tuner_us(spec, "hopper", algorithm=algorithm, protocol=protocol, **{**base, **more})
+
+
+@pytest.mark.parametrize(("algorithm", "protocol", "size_B", "expected"), [case[1:] for case in TUNER])
+def test_tuner_check_values(algorithm, protocol, size_B, expected):
+    assert tuner(algorithm, protocol, size_B=size_B) == pytest.approx(expected, rel=1e-6)
+
+
+def test_tuner_latency_of_a_long_ring():
+    """C44: 72 ranks of one domain."""
+    assert tuner("ring", "Simple", ranks=72, size_B=1e-9) == pytest.approx(491.2, rel=1e-6)
+
+
+def test_check_values_are_those_of_the_reference(shared):
+    with (shared / "reference" / "model_checks.csv").open(encoding="utf-8", newline="") as lines:
+        published = {row["id"]: row["expected"] for row in csv.DictReader(lines)}
+    assert [float(published[case[0]]) for case in TUNER] == [case[4] for case in TUNER]
+
+
+def test_tuner_offers_what_there_is():
+    assert tuner("tree", "LL", collective="all_gather") == np.inf
+    assert tuner("nvls", "LL") == np.inf
+    assert np.isfinite(tuner("pat", "Simple", collective="all_gather", nodes=8))
+    assert np.isfinite(tuner("nvls_tree", "Simple", ranks=16, nodes=2, network_GBps=12.5))
+    # several nodes: the network's rate, and its latency
+    assert tuner("ring", "Simple", ranks=16, nodes=2, network_GBps=12.5) > tuner("ring", "Simple", ranks=16)
+    assert tuner("tree", "LL128", ranks=16, nodes=2, network_GBps=12.5) > tuner("tree", "LL128", ranks=8)
+
+
+HERE = Domain(port_Bps=450e9, tuner_bus_Bps=370e9, ll_max_Bps=141e9, nvls=True)
+
+
+def times(collective, *, ranks, size_B, narrow=0.0, domain=HERE):
+    ranks, size_B, narrow = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (ranks, size_B, narrow)))
+    return library.inside_us(DEFAULTS, domain, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+@pytest.mark.parametrize("constants", ["nvlink3", "nvlink4", "nvlink5", "common"])
+def test_no_time_beats_the_port(collective, constants):
+    nccl = library.ring_library()
+    c = nccl.common if constants == "common" else nccl.classes[constants].constants
+    size_B = np.geomspace(256, 2**34, 60)
+    for ranks in (2, 3, 8, 72):
+        p = np.full(60, float(ranks))
+        # switches that add halve what a port sends, so they are left out
+        without = Domain(HERE.port_Bps, HERE.tuner_bus_Bps, HERE.ll_max_Bps, nvls=False)
+        time = library.inside_us(c, without, collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(60))
+        factor = (2.0 if collective == "all_reduce" else 1.0) * (ranks - 1) / ranks
+        assert np.all(time >= factor * size_B / HERE.port_Bps * 1e6)
+        # near a change of protocol a larger message may be a little quicker, as it is when measured; no more than that
+        assert np.all(np.diff(time) > -0.08 * time[:-1])
+
+
+def test_weights_of_protocols_add_up():
+    found = library.protocols_us(
+        DEFAULTS,
+        HERE,
+        collective="all_reduce",
+        ranks=np.full(5, 8.0),
+        size_B=np.geomspace(1e3, 1e9, 5),
+        narrow=np.zeros(5),
+    )
+    assert sum(weight for _, weight in found.values()) == pytest.approx(np.ones(5))
+    assert list(found) == ["ring LL", "ring LL128", "ring Simple", "nvls Simple"]
+
+
+def test_narrow_elements_are_slower_where_they_are_added():
+    assert times("reduce_scatter", ranks=8, size_B=1e8, narrow=1) > times("reduce_scatter", ranks=8, size_B=1e8)
+    assert times("all_gather", ranks=8, size_B=1e8, narrow=1) == times("all_gather", ranks=8, size_B=1e8)
+
+
+def between(collective="all_reduce", *, transport="InfiniBand", ranks=64.0, per_domain=8.0, size_B=1e9, nic_GBps=50.0):
+    nccl = library.ring_library()
+    one = {
+        "ranks": np.array([ranks]),
+        "per_domain": np.array([per_domain]),
+        "size_B": np.array([size_B]),
+        "nic_Bps": np.array([nic_GBps * 1e9]),
+    }
+    c, own = nccl.transports[transport], nccl.classes["nvlink4"].constants
+    return float(library.between_us(c, own, HERE, collective=collective, **one)[0])
+
+
+@pytest.mark.parametrize("transport", ["EFA", "InfiniBand", "RoCE", "any"])
+def test_between_respects_the_nics(transport):
+    # all-reduce of S: a node sends at least 2 (N - 1)/N S through its eight NICs
+    assert between(transport=transport, size_B=1e10) > 2 * 7 / 8 * 1e10 / 400e9 * 1e6
+    assert between(transport=transport, nic_GBps=12.5) > between(transport=transport)
+    assert between(transport=transport, ranks=512) > between(transport=transport)
+    assert between("all_to_all", transport=transport, size_B=1e9) > 56 / 64 * 1e9 / 50e9 * 1e6
+    assert between("all_gather", transport=transport) < between("all_reduce", transport=transport)
+
+
+def test_ring_neighbours_share_the_nics_of_their_node():
+    """A data-parallel group of one rank a node sees one NIC; eight such groups of a TP8 block fill all of them."""
+    alone = between(ranks=8, per_domain=1.0, size_B=1e10)
+    together = between(ranks=64, per_domain=8.0, size_B=1e10)
+    assert alone / together == pytest.approx(8, rel=0.25)
+
+
+def mesh(collective="all_gather", *, ranks=16.0, block_B=1e6, **more):
+    size_B = block_B * ranks if collective in ("all_gather", "reduce_scatter") else block_B
+    c = library.mesh_library().constants
+    return float(library.mesh_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=196e9, **more))
+
+
+def test_mesh_switches_protocol():
+    # 278 KB and 1.3 MB of a die lie on both sides; the copy engines cost tens of microseconds to start
+    assert mesh(block_B=2.78e5) < 40
+    assert mesh(block_B=1.3e6) > 150
+    assert mesh(block_B=1e4, serving=1.0) > mesh(block_B=1e4)
+    assert mesh("all_reduce", block_B=1e5) > mesh("all_to_all", block_B=1e5)
+
+
+def test_mesh_and_pages():
+    c = library.mesh_library().constants
+    p, size_B = np.array([16.0, 12.0]), np.array([1e9, 1e9])
+    found = library.hccl_candidates_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
+    assert {"mesh", "ring", "nhr", "halving_doubling"} <= set(found)
+    best = library.hccl_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
+    assert best == pytest.approx(np.minimum.reduce(list(found.values())))
+    assert np.all(best > 2 * (p - 2) / p * size_B / 196e9 * 1e6)
+
+
+def test_kernels_of_serving_engines():
+    own = library.ring_library().classes["nvlink4"]
+    one = {"ranks": np.array([8.0]), "size_B": np.array([16384.0])}
+    k = own.kernels["vllm"]
+    graph, eager = (library.fused_us(k, own.constants, HERE, eager=np.array([e]), **one)[0] for e in (0.0, 1.0))
+    assert graph < 8
+    assert 18 < eager < 30
+
+
+def test_data_name_every_constant():
+    nccl, hccl = library.ring_library(), library.mesh_library()
+    for constants in (nccl.common, *(one.constants for one in nccl.classes.values())):
+        assert constants.keys() == DEFAULTS.keys()
+    for constants in nccl.transports.values():
+        assert constants.keys() == library.BETWEEN_DEFAULTS.keys()
+    assert hccl.constants.keys() == library.HCCL_DEFAULTS.keys()
+    for one in nccl.classes.values():
+        for kernel in one.kernels.values():
+            assert kernel.keys() == library.FUSED_DEFAULTS.keys()
+    known = files.builtin_files("topologies/accelerators")
+    for accelerators in (hccl.accelerators, *(one.accelerators for one in nccl.classes.values())):
+        assert set(accelerators) <= set(known)
+    assert {one.system for one in library.networks()} <= {None, *files.builtin_files("topologies")}
