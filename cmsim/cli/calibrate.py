@@ -1,0 +1,80 @@
+"""``cmsim predict``, ``calibrate`` and ``explain``: measured tables in, predictions and fits out, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmsim.cli import say
+from cmsim.cli.app import app
+from cmsim.cli.run import Json
+from cmsim.errors import InputError
+
+_explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
+app.add_typer(_explain, name="explain")
+
+_UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@app.command()
+def predict(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="collective")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, or a log of a collective benchmark.")],
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and predicted_us.")],
+    system: Annotated[str | None, typer.Option(help="System of every row, instead of the table's column.")] = None,
+) -> None:
+    """Predict the rows of a table of measured times."""
+    from cmsim import calibration
+
+    frame = calibration.predict(kind, table, out=out, system=system)
+    say.message(f"{len(frame)} rows; wrote {out}")
+
+
+@app.command()
+def calibrate(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Measured collectives: CSV, Parquet, or a log.")],
+    accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")],
+    out: Annotated[Path | None, typer.Option(help="YAML file to write; default: print it.")] = None,
+) -> None:
+    """Fit the constants of a collective library to measured rows; says the error on rows held out."""
+    from cmsim import calibration
+
+    fit = calibration.calibrate(table, accelerator=accelerator, out=out)
+    median, tail = fit.held_out_pct
+    say.message(
+        f"{fit.rows} rows, {fit.configurations} configurations; held out: median {median:.1f} %, "
+        f"90th percentile {tail:.1f} %" + (f"; wrote {out}" if out else "")
+    )
+    if out is None:
+        print(fit.text(), end="")
+
+
+@_explain.command()
+def collective(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM")],
+    name: Annotated[str, typer.Argument(metavar="COLLECTIVE", help="all_reduce, all_gather, ...")],
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="As nccl-tests prints it, in bytes: 65536, 64K, 1G.")],
+    ranks: Annotated[int, typer.Option(min=1, help="Ranks of the group.")],
+    json: Json = False,
+) -> None:
+    """One call of a collective library: its candidates, their times, and why one won."""
+    from cmsim import calibration
+
+    found = calibration.explain(system, name, _bytes(size), ranks)
+    if json:
+        say.document({"candidates": [vars(one) for one in found[:-1]], "predicted_us": found[-1].time_us})
+        return
+    rows = [[one.name, f"{one.time_us:,.1f} us", f"{one.weight:.0%}", one.why] for one in found]
+    say.show(say.table(["candidate", "time", "weight", "why"], rows, left=(0, 3), whole=(0,)))
+
+
+def _bytes(text: str) -> float:
+    """``64K`` as 65,536. [B]"""
+    number = text.rstrip("KMGiBkmgb")
+    unit = text[len(number) :].upper()
+    try:
+        return float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        raise InputError(f"SIZE: got '{text}'. Allowed: a number of bytes, or one with K, M or G.") from None
