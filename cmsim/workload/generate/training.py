@@ -18,8 +18,7 @@ from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload import memory
-from cmsim.workload.generate import layers
+from cmsim.workload.generate import layers, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
@@ -32,7 +31,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system)
     micro_batches = _micro_batches(spec, layout)
-    stage_layers = _stage_layers(model, layout)
+    stage_layers = stages.layers_of(model, layout)
     notes = list(mixture.notes) if mixture else []
     if len({len(part) for part in stage_layers}) > 1:
         counts = ", ".join(str(len(part)) for part in stage_layers)
@@ -68,7 +67,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=_footprint(spec, model, layout, mixture, stage_layers, micro_batches),
+        footprint_B=stages.footprint_B(spec, model, layout, mixture, stage_layers, micro_batches),
     )
 
 
@@ -103,28 +102,6 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
             )
         )
     return spec.global_batch // per_step
-
-
-def _in_flight(stages: int, stage: int, overlap: bool) -> int:
-    """Micro-batches whose activations a stage holds at its peak, 1F1B."""
-    behind = stages - stage - 1
-    return 2 * behind + 2 if overlap else behind + 1
-
-
-def _stage_layers(model: ModelSpec, layout: Layout) -> list[range]:
-    """Layers of each stage, in order; where they do not divide, the first and last stages (which also hold the
-    token table and the head) are the smaller ones."""
-    if model.layers < layout.pp:
-        raise InputError(Problem(f"{layout.pp} stages for {model.layers} layers", key="parallel.pp"))
-    base, extra = divmod(model.layers, layout.pp)
-    order = sorted(range(layout.pp), key=lambda s: (s in (0, layout.pp - 1), s))
-    more = set(order[:extra])
-    out, at = [], 0
-    for stage in range(layout.pp):
-        count = base + (stage in more)
-        out.append(range(at, at + count))
-        at += count
-    return out
 
 
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
@@ -165,7 +142,7 @@ class _Stage:
         self.cores = 1.0 - communication_cores if self.overlap else 1.0
 
     def build(self) -> ProgramBuilder:
-        warm_up = min(_in_flight(self.layout.pp, self.stage, self.overlap) - 1, self.micro_batches)
+        warm_up = min(stages.in_flight(self.layout.pp, self.stage, self.overlap) - 1, self.micro_batches)
         gathered = self._gather_weights()
         for i in range(warm_up):
             self._forward(i, gathered)
@@ -371,7 +348,7 @@ class _Stage:
 
     def _layer_parameters(self, layer: int) -> list[tuple[float, str]]:
         """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
-        shared, routed = _layer_parameters(self.model, self.layout, layer, self.mixture)
+        shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
         # the token table and the head are reduced with the layer beside them
         if self.first and layer == self.held[0]:
             shared += self.model.embedding_parameters / self.layout.tp
@@ -385,8 +362,8 @@ class _Stage:
         return out
 
     def _update(self) -> None:
-        held = _stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
-        routed = sum(_layer_parameters(self.model, self.layout, layer, self.mixture)[1] for layer in self.held)
+        held = stages.stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
+        routed = sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1] for layer in self.held)
         if self.spec.zero_stage:
             own = (held - routed) / (self.layout.dp * self.layout.cp) + routed / self.layout.expert_copies
         else:
@@ -448,88 +425,3 @@ def _recomputed(recompute: str) -> Callable[[Kernel], bool]:
             kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
         )
     return lambda _: False
-
-
-def _layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Experts | None) -> tuple[float, float]:
-    """Parameters of one rank in one layer: those all data-parallel ranks hold alike, and its routed experts'."""
-    shared = model.attention_parameters / layout.tp
-    if mixture is None or layer < model.dense_layers:
-        return shared + model.dense_ffn_parameters / layout.tp, 0.0
-    shared += model.router_parameters + model.shared_experts * model.expert_parameters
-    return shared, mixture.experts_per_rank * model.expert_parameters
-
-
-def _stage_parameters(model: ModelSpec, layout: Layout, held: range, mixture: Experts | None, stage: int) -> float:
-    """Parameters of one rank of a stage."""
-    total = sum(sum(_layer_parameters(model, layout, layer, mixture)) for layer in held)
-    if stage == 0:
-        total += model.embedding_parameters / layout.tp
-    if stage == layout.pp - 1:
-        total += model.head_parameters / layout.tp
-    return total
-
-
-def _footprint(
-    spec: TrainingSpec,
-    model: ModelSpec,
-    layout: Layout,
-    mixture: Experts | None,
-    stage_layers: list[range],
-    micro_batches: int,
-) -> dict[str, list[float]]:
-    states, activations = [], []
-    for stage, held in enumerate(stage_layers):
-        shared = sum(_layer_parameters(model, layout, layer, mixture)[0] for layer in held)
-        routed = sum(_layer_parameters(model, layout, layer, mixture)[1] for layer in held)
-        shared = _stage_parameters(model, layout, held, mixture, stage) - routed
-        gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
-        states.append(
-            sum(
-                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
-                * count
-                for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
-            )
-        )
-        overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
-        in_flight = min(_in_flight(layout.pp, stage, overlap), micro_batches)
-        sequence = spec.sequence_length / layout.cp
-        kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
-        logits = (
-            memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
-        )
-        activations.append(in_flight * kept + float(logits))
-    return {"weights, gradients, optimizer": states, "activations": activations}
-
-
-def _kept_B(
-    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, sequence: float
-) -> float:
-    """Activations one layer keeps for its backward pass, as far as `_recomputed` does not make them again. [B]
-
-    The residual stream at both halves; queries, keys, values (of latent attention the latents, and what is made of
-    them unless recomputed) and the attention's result; what enters the experts and what their first product gives.
-    Without recomputation also the results of norms and activations. Attention is fused: scores are never stored.
-    """
-    everything = spec.recompute == "none"
-    stream_B, element_B = 2.0, BYTES_PER_ELEMENT[spec.precision.activations]
-    split = layout.tp if spec.parallel.sequence_parallel else 1
-    tokens = sequence * spec.micro_batch
-    if spec.recompute == "full":
-        return tokens * model.hidden * stream_B / split
-    kept = 2 * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
-    heads = model.heads / layout.tp
-    if model.attention == "mla":
-        kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
-        kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
-    else:
-        kept += (heads * model.head_dim + max(model.kv_heads / layout.tp, 1) * 2 * model.head_dim) * stream_B
-    kept += heads * model.v_head_dim * stream_B
-    if mixture is None or layer < model.dense_layers:
-        width, copies = model.ffn / layout.tp, 1.0
-        first_B = stream_B
-    else:
-        width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + model.shared_experts
-        kept += copies * model.hidden * element_B
-        first_B = element_B
-    kept += copies * width * ((2 if model.gated else 1) * first_B + (element_B if everything else 0.0))
-    return tokens * kept

@@ -1,0 +1,118 @@
+"""What a pipeline stage holds: its layers, their parameters, and the memory of one of its ranks."""
+
+from __future__ import annotations
+
+from cmsim.errors import InputError, Problem
+from cmsim.scenario import TrainingSpec
+from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.workload import memory
+from cmsim.workload.generate.experts import Experts
+from cmsim.workload.generate.parallel import Layout
+from cmsim.workload.model import ModelSpec
+
+
+def in_flight(stages: int, stage: int, overlap: bool) -> int:
+    """Micro-batches whose activations a stage holds at its peak, 1F1B."""
+    behind = stages - stage - 1
+    return 2 * behind + 2 if overlap else behind + 1
+
+
+def layers_of(model: ModelSpec, layout: Layout) -> list[range]:
+    """Layers of each stage, in order; where they do not divide, the first and last stages (which also hold the
+    token table and the head) are the smaller ones."""
+    if model.layers < layout.pp:
+        raise InputError(Problem(f"{layout.pp} stages for {model.layers} layers", key="parallel.pp"))
+    base, extra = divmod(model.layers, layout.pp)
+    order = sorted(range(layout.pp), key=lambda s: (s in (0, layout.pp - 1), s))
+    more = set(order[:extra])
+    out, at = [], 0
+    for stage in range(layout.pp):
+        count = base + (stage in more)
+        out.append(range(at, at + count))
+        at += count
+    return out
+
+
+def layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Experts | None) -> tuple[float, float]:
+    """Parameters of one rank in one layer: those all data-parallel ranks hold alike, and its routed experts'."""
+    shared = model.attention_parameters / layout.tp
+    if mixture is None or layer < model.dense_layers:
+        return shared + model.dense_ffn_parameters / layout.tp, 0.0
+    shared += model.router_parameters + model.shared_experts * model.expert_parameters
+    return shared, mixture.experts_per_rank * model.expert_parameters
+
+
+def stage_parameters(model: ModelSpec, layout: Layout, held: range, mixture: Experts | None, stage: int) -> float:
+    """Parameters of one rank of a stage."""
+    total = sum(sum(layer_parameters(model, layout, layer, mixture)) for layer in held)
+    if stage == 0:
+        total += model.embedding_parameters / layout.tp
+    if stage == layout.pp - 1:
+        total += model.head_parameters / layout.tp
+    return total
+
+
+def footprint_B(
+    spec: TrainingSpec,
+    model: ModelSpec,
+    layout: Layout,
+    mixture: Experts | None,
+    stage_layers: list[range],
+    micro_batches: int,
+) -> dict[str, list[float]]:
+    states, activations = [], []
+    for stage, held in enumerate(stage_layers):
+        shared = sum(layer_parameters(model, layout, layer, mixture)[0] for layer in held)
+        routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in held)
+        shared = stage_parameters(model, layout, held, mixture, stage) - routed
+        gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
+        states.append(
+            sum(
+                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
+                * count
+                for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
+            )
+        )
+        overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
+        held_at_once = min(in_flight(layout.pp, stage, overlap), micro_batches)
+        sequence = spec.sequence_length / layout.cp
+        kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
+        logits = (
+            memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
+        )
+        activations.append(held_at_once * kept + float(logits))
+    return {"weights, gradients, optimizer": states, "activations": activations}
+
+
+def _kept_B(
+    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, sequence: float
+) -> float:
+    """Activations one layer keeps for its backward pass, as far as `_recomputed` does not make them again. [B]
+
+    The residual stream at both halves; queries, keys, values (of latent attention the latents, and what is made of
+    them unless recomputed) and the attention's result; what enters the experts and what their first product gives.
+    Without recomputation also the results of norms and activations. Attention is fused: scores are never stored.
+    """
+    everything = spec.recompute == "none"
+    stream_B, element_B = 2.0, BYTES_PER_ELEMENT[spec.precision.activations]
+    split = layout.tp if spec.parallel.sequence_parallel else 1
+    tokens = sequence * spec.micro_batch
+    if spec.recompute == "full":
+        return tokens * model.hidden * stream_B / split
+    kept = 2 * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
+    heads = model.heads / layout.tp
+    if model.attention == "mla":
+        kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
+        kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
+    else:
+        kept += (heads * model.head_dim + max(model.kv_heads / layout.tp, 1) * 2 * model.head_dim) * stream_B
+    kept += heads * model.v_head_dim * stream_B
+    if mixture is None or layer < model.dense_layers:
+        width, copies = model.ffn / layout.tp, 1.0
+        first_B = stream_B
+    else:
+        width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + model.shared_experts
+        kept += copies * model.hidden * element_B
+        first_B = element_B
+    kept += copies * width * ((2 if model.gated else 1) * first_B + (element_B if everything else 0.0))
+    return tokens * kept
