@@ -132,7 +132,8 @@ def _needs(collective: str, k: Floats, root: NDArray[np.bool_], p: int) -> tuple
 def _worst_s(bytes_B: Floats, capacity_Bps: Floats) -> float:
     """The longest of several cuts; those that nothing must cross may have no capacity. [s]"""
     need = bytes_B > 0
-    return float(np.max(bytes_B[need] / capacity_Bps[need], initial=0.0))
+    time_s = np.divide(bytes_B, capacity_Bps, out=np.full(len(bytes_B), np.inf), where=capacity_Bps > 0)
+    return float(np.max(time_s[need], initial=0.0))
 
 
 def _latency_s(routes: Routes, level: int, software: Software) -> float:

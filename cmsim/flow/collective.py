@@ -185,8 +185,8 @@ def collective_time(
         raise InputError(f"size_B is a finite number of bytes, got {size_B}")
     library = software(system, collective, ranks=len(group)) if library is None else library
     wires, routes = _fabric(system, faults, routing, seed, library)
-    # a call without bytes still takes its rounds
-    sends = rounds(chosen, len(group), size_B) if size_B else _empty(rounds(chosen, len(group), 1.0))
+    sends = rounds(chosen, len(group), size_B)
+    laid = plan(sends, routes, ranks=group, software=library, together=together)
     limit = bound(
         collective,
         size_B,
@@ -196,8 +196,8 @@ def collective_time(
         software=library,
         in_network=chosen.in_network,
     )
-    laid = plan(sends, routes, ranks=group, software=library, together=together)
-    return _play(laid, collective, chosen.name, len(group), limit)
+    added_s = float(chosen.reduced(len(group))) * size_B * library.gamma_s_per_B
+    return _play(laid, collective, chosen.name, len(group), limit, added_s=added_s)
 
 
 def all_to_all_v(
@@ -224,10 +224,9 @@ def all_to_all_v(
         raise InputError(f"the matrix has {len(matrix)} rows, the group {len(group)} ranks")
     library = software(system, collective, ranks=len(group)) if library is None else library
     wires, routes = _fabric(system, faults, routing, seed, library)
+    laid = plan(sends, routes, ranks=group, software=library, together=together)
     limit = bound_of_matrix(matrix, routes=routes, wires=wires, ranks=group, software=library)
-    return _play(
-        plan(sends, routes, ranks=group, software=library, together=together), collective, "direct", len(group), limit
-    )
+    return _play(laid, collective, "direct", len(group), limit)
 
 
 def members(system: System, ranks: Group) -> Ints:
@@ -266,13 +265,8 @@ def _fabric(system: System, faults: Faults, routing: str, seed: int, library: So
     return wires, Routes(system, wires=payload, routing=routing, seed=seed)
 
 
-def _empty(messages: Sequence[Messages]) -> list[Messages]:
-    nobody = np.zeros(0, np.int32)
-    return [Messages(nobody, nobody, np.zeros(1), one.times) for one in messages]
-
-
-def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound) -> FlowResult:
-    """The rounds one after the other, on a fabric of their own."""
+def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound, *, added_s: float = 0.0) -> FlowResult:
+    """The rounds one after the other, on a fabric of their own; ``added_s`` is arithmetic between them. [s]"""
     routes = laid.routes
     # a round without sends is a step whose bytes flowed earlier: it takes as long as the longest path of the others
     paths = [float(one.classes.latency_s.max()) for one in laid.distinct if len(one.classes.latency_s)]
@@ -283,7 +277,7 @@ def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound)
     ]
     load = np.zeros(len(routes.capacity_Bps))
     listed = []
-    total = laid.software.base_s if laid.sequence else 0.0
+    total = (laid.software.base_s if laid.sequence else 0.0) + added_s
     for which, repeats in laid.sequence:
         one = laid.distinct[which]
         total += repeats * times[which]

@@ -28,6 +28,10 @@ Floats = NDArray[np.float64]
 
 #: largest table of (resource, message colour) counts; beyond it messages are left apart
 _LARGEST_TABLE = 1 << 22
+#: passes after which messages are left apart: in a long chain of neighbours one break reaches the others link by link
+_MOST_PASSES = 6
+#: messages to a class, below which merging costs more than it saves
+_FEWEST = 4
 #: largest range of colour codes that is renumbered by a table instead of by sorting
 _LARGEST_CODE = 1 << 21
 
@@ -79,7 +83,7 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
     colour: NDArray[np.int32] = crossed.pattern
     if size_code is not None:
         colour, _ = _dense(size_code.astype(np.int64).reshape(-1) * patterns + crossed.pattern, len(sizes) * patterns)
-    found = _refine(crossed, colour, capacity_Bps, tier) if together else None
+    found = _refine(crossed, colour, capacity_Bps, tier) if together and messages else None
     if found is None:
         first, rows = np.arange(messages), np.ones(messages, np.int64)
     else:
@@ -87,11 +91,13 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
     pattern = crossed.pattern[first]
     bytes_B = sizes[np.zeros(len(first), np.int64) if size_code is None else size_code.reshape(-1)[first]]
     largest = float(sizes[-1])
+    # messages without bytes still take their latency
+    part = bytes_B / largest if largest else np.ones(len(bytes_B))
     resource, message, share, one = [], [], [], []
     for column, number in enumerate(crossed.resource):
         here = number[first]
         cross = np.flatnonzero(here >= 0)
-        alone = np.maximum(np.rint(crossed.share[pattern[cross], column] * (bytes_B[cross] / largest) * unit), 1.0)
+        alone = np.maximum(np.rint(crossed.share[pattern[cross], column] * part[cross] * unit), 1.0)
         at = here[cross].astype(np.int64)
         resource.append(at)
         message.append(cross)
@@ -133,7 +139,8 @@ def _refine(
     crossed: Crossings, colour: NDArray[np.int32], capacity_Bps: Floats, tier: Ints
 ) -> tuple[NDArray[np.int32], Ints, Ints, Ints, Ints] | None:
     """Colours of messages and of resources, messages and first message of each colour, and how many messages of each
-    colour cross each resource; None where the table of those would grow too large."""
+    colour cross each resource; None where the table of those would grow too large, the passes too
+    many, or the classes too small."""
     resources = len(capacity_Bps)
     # shares differ between columns, so resources of two columns are never alike; a resource stands in one column only
     column_of = np.full(resources + 1, -1, np.int64)
@@ -142,7 +149,7 @@ def _refine(
     start = np.stack([tier, column_of[:-1], np.unique(capacity_Bps, return_inverse=True)[1].reshape(-1)])
     kind = np.unique(start, axis=1, return_inverse=True)[1].reshape(-1)
     colours = int(colour.max(initial=-1)) + 1
-    while True:
+    for _ in range(_MOST_PASSES):
         if resources * colours > _LARGEST_TABLE:
             return None
         counts = np.zeros((resources + 1) * colours, np.int64)
@@ -152,8 +159,7 @@ def _refine(
             code += colour
             counts += np.bincount(code, minlength=len(counts))
         counts = counts.reshape(-1, colours)[1:]
-        _, kind = np.unique(np.column_stack([kind, counts]), axis=0, return_inverse=True)
-        kind = kind.reshape(-1)
+        kind = _rows(np.column_stack([kind, counts]))
         kinds = int(kind.max(initial=0)) + 2
         # the last entry is what -1 finds
         kind_of = np.append(kind + 1, 0).astype(np.int64)
@@ -171,12 +177,22 @@ def _refine(
             first = np.zeros(colours, np.int64)
             first[finer[::-1]] = np.arange(len(finer))[::-1]
             return finer, kind, np.bincount(finer, minlength=colours), first, counts
+        if _FEWEST * now > len(finer):
+            return None
         colour, colours = finer, now
+    return None
+
+
+def _rows(table: Ints) -> Ints:
+    """A number for each distinct row. Rows are compared as they lie in memory, many times quicker than by column."""
+    row = np.ascontiguousarray(table)
+    packed = row.view(np.dtype((np.void, row.dtype.itemsize * row.shape[1]))).reshape(-1)
+    return np.asarray(np.unique(packed, return_inverse=True)[1].reshape(-1), np.int64)
 
 
 def _dense(code: NDArray[np.int64] | NDArray[np.int32], bound: int) -> tuple[NDArray[np.int32], int]:
     """Codes from 0 to ``bound`` renumbered without gaps, in their order, and how many there are."""
-    if bound > max(_LARGEST_CODE, len(code)):
+    if bound > min(_LARGEST_CODE, 16 * len(code)) and bound > len(code):
         used, dense = np.unique(code, return_inverse=True)
         return dense.reshape(-1).astype(np.int32), len(used)
     table = np.zeros(bound, np.int32)

@@ -87,7 +87,8 @@ def _from_schedule(algorithm: Algorithm, ranks: int, size_B: float) -> list[Mess
         table = np.array([(s.src, s.dst, len(s.blocks)) for s in sends], np.int64).reshape(-1, 3)
         src, dst = (np.where(column == ranks, -1, column).astype(np.int32) for column in (table[:, 0], table[:, 1]))
         size: Floats = (table[:, 2] * (size_B / parts)).astype(np.float64)
-        size = size[:1] if len(size) and (size == size[0]).all() else size
+        if not len(size) or (size == size[0]).all():
+            size = np.append(size[:1], 0.0)[:1]
         now = Messages(src, dst, size)
         if out and out[-1].key == now.key:
             out[-1] = Messages(src, dst, size, out[-1].times + 1)

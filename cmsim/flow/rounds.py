@@ -30,7 +30,9 @@ from cmsim.units import to_ps
 Floats = NDArray[np.float64]
 
 #: ends of messages that are followed before the rest is taken to keep its rate
-_EVENTS = 256
+_EVENTS = 32
+#: rates and times closer than this are taken as one: shares are rounded to whole units
+_ALIKE = 1 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Software:
     base_s      of one call [s]                      step_s  of one round [s]
     overhead_s  o: either end of a message [s]       gap_s   g: between two messages of one rank [s]
     scale_up, scale_out  payload share of what the links carry inside domains and between them [1]
+    gamma_s_per_B  of adding a byte, between rounds [s/B]
     wire        whether a message pays the latency of its path; not where base_s was fitted with it inside
     """
 
@@ -50,6 +53,7 @@ class Software:
     scale_up: float = 1.0
     scale_out: float = 1.0
     wire: bool = True
+    gamma_s_per_B: float = 0.0
 
     def latency_s(self, path_s: Floats) -> Floats:
         """Of a message beside its bytes: o + L + o, and the software of a round. [s]"""
@@ -79,7 +83,7 @@ def solve(classes: Classes, software: Software, *, most_per_rank: int = 1) -> So
     rate = _rates(classes, np.ones(len(classes.count), bool))
     if not (rate > 0).all():
         raise InfeasibleError("a message is left without capacity: a resource it crosses is down")
-    slow = rate == rate.min()
+    slow = rate <= rate.min() * _ALIKE
     slow_latency = float(latency[slow].max())
     time_s = classes.size_B / float(rate.min()) + slow_latency
     # by then all bytes are through; only a message with a longer way may still be under it
@@ -119,7 +123,7 @@ def _last_end_s(classes: Classes, rate: Floats, latency: Floats, slow_latency: f
     for _ in range(_EVENTS):
         ends = np.where(active, left / np.where(active, rate, 1.0), np.inf)
         step = float(ends.min())
-        done = active & (ends <= step * (1 + 1e-12))
+        done = active & (ends <= step * _ALIKE)
         now += step
         if (done & far).any():
             last = max(last, now + float(latency[done & far].max()))

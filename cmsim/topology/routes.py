@@ -246,6 +246,8 @@ class Routes:
         Raises InputError where a message goes from a rank to itself, InfeasibleError where no path is left.
         """
         src, dst = np.asarray(src, np.int32), np.asarray(dst, np.int32)
+        if not len(src):
+            return Crossings((), src, np.zeros((0, 0)), np.zeros(0))
         if (src == dst).any():
             raise InputError(f"a message from rank {int(src[int(np.argmax(src == dst))])} to itself crosses nothing")
         level = self.levels(src, dst)
@@ -274,7 +276,7 @@ class Routes:
     def _sprayed(self, src: Numbers, dst: Numbers, level: NDArray[np.int8]) -> Crossings:
         ends, kinds = self._ends()
         here = len(kinds)
-        used = np.unique(level) if len(level) else level
+        used = np.unique(level)
         if here == 1:
             # the usual case: nothing is broken, and where the ends meet decides
             code = level.astype(np.int32)
@@ -302,7 +304,7 @@ class Routes:
         columns: list[Numbers] = []
         keep: list[int] = []
         for column, (key, part) in enumerate(self._columns()):
-            crossed = share[:, column] > 0 if len(share) else np.zeros(0, bool)
+            crossed = share[:, column] > 0
             if not crossed.any():
                 continue
             number = self._instance(key, part, src, dst)
@@ -389,21 +391,23 @@ class Routes:
             weight = np.minimum(wires.spine[self.where.leaf[a]], wires.spine[self.where.leaf[b]])
             if weight.sum() <= 0:
                 return None
-            np.add.at(spine, self._spine.group, weight / weight.sum())
+            np.add.at(spine, self._spine.group, weight)
+            spine /= spine.sum()
         elif level == DOMAIN:
-            end = np.minimum(wires.port[a], wires.port[b]) / wires.port.max()
-            up = np.minimum(wires.uplink[self.block[a]], wires.uplink[self.block[b]]) / wires.uplink.max()
+            end = np.minimum(wires.port[a], wires.port[b]) / (wires.port.max() or 1.0)
+            up = np.minimum(wires.uplink[self.block[a]], wires.uplink[self.block[b]]) / (wires.uplink.max() or 1.0)
             weight = np.minimum(end[:, None], up)
             if weight.sum() <= 0:
                 return None
-            weight = weight / weight.sum()
             np.add.at(path, self._path.group, weight)
             np.add.at(port, self._plane.group, weight.sum(axis=1))
+            path, port = path / path.sum(), port / port.sum()
         elif level in (BLOCK, SWITCH) and not self._mesh:
             weight = np.minimum(wires.port[a], wires.port[b])
             if weight.sum() <= 0:
                 return None
-            np.add.at(port, self._plane.group, weight / weight.sum())
+            np.add.at(port, self._plane.group, weight)
+            port /= port.sum()
         return port, path, spine
 
     def _hashed(self, src: Numbers, dst: Numbers, level: NDArray[np.int8]) -> Crossings:
