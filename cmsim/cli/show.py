@@ -266,6 +266,9 @@ def _total_rows(total: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _amount(value: float) -> str:
+    # one more digit than elsewhere: published totals are told apart by it
+    if 100 <= abs(value) < 1000 and value != int(value):
+        return f"{value:.1f}"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else digits(value)
 
 
