@@ -21,8 +21,8 @@ from cmsim.flow.messages import Messages, from_matrix, rounds
 from cmsim.flow.rounds import Software, demands, solve
 from cmsim.hardware import System
 from cmsim.network import Demand
-from cmsim.topology.faults import Faults, apply
-from cmsim.topology.routes import Edges, Routes, edges
+from cmsim.topology import Paths, paths
+from cmsim.topology.faults import Faults
 from cmsim.units import US
 
 Ints = NDArray[np.int64]
@@ -96,7 +96,7 @@ class Round:
 class Plan:
     """A collective laid on a fabric. ``sequence`` lists (position in ``distinct``, how often in a row)."""
 
-    routes: Routes
+    routes: Paths
     software: Software
     distinct: tuple[Round, ...]
     sequence: tuple[tuple[int, int], ...]
@@ -134,7 +134,7 @@ def software(system: System, collective: str, *, ranks: int) -> Software:
 
 
 def plan(
-    messages: Sequence[Messages], routes: Routes, *, ranks: Ints, software: Software, together: bool = True
+    messages: Sequence[Messages], routes: Paths, *, ranks: Ints, software: Software, together: bool = True
 ) -> Plan:
     """Rounds of messages among a group, on the resources they cross; equal rounds are laid once.
 
@@ -184,14 +184,13 @@ def collective_time(
     if not (np.isfinite(size_B) and size_B >= 0):
         raise InputError(f"size_B is a finite number of bytes, got {size_B}")
     library = software(system, collective, ranks=len(group)) if library is None else library
-    wires, routes = _fabric(system, faults, routing, seed, library)
+    whole, routes = _fabric(system, faults, routing, seed, library)
     sends = rounds(chosen, len(group), size_B)
     laid = plan(sends, routes, ranks=group, software=library, together=together)
     limit = bound(
         collective,
         size_B,
-        routes=routes,
-        wires=wires,
+        paths=whole,
         ranks=group,
         software=library,
         in_network=chosen.in_network,
@@ -223,9 +222,9 @@ def all_to_all_v(
     if len(group) != len(matrix):
         raise InputError(f"the matrix has {len(matrix)} rows, the group {len(group)} ranks")
     library = software(system, collective, ranks=len(group)) if library is None else library
-    wires, routes = _fabric(system, faults, routing, seed, library)
+    whole, routes = _fabric(system, faults, routing, seed, library)
     laid = plan(sends, routes, ranks=group, software=library, together=together)
-    limit = bound_of_matrix(matrix, routes=routes, wires=wires, ranks=group, software=library)
+    limit = bound_of_matrix(matrix, paths=whole, ranks=group, software=library)
     return _play(laid, collective, "direct", len(group), limit)
 
 
@@ -257,12 +256,20 @@ def _algorithm(system: System, collective: str, name: str, ranks: int) -> Algori
     return chosen
 
 
-def _fabric(system: System, faults: Faults, routing: str, seed: int, library: Software) -> tuple[Edges, Routes]:
-    wires = edges(system)
-    if faults:
-        wires = apply(system, wires, faults)
-    payload = wires.scaled(scale_up=library.scale_up, scale_out=library.scale_out)
-    return wires, Routes(system, wires=payload, routing=routing, seed=seed)
+def _fabric(system: System, faults: Faults, routing: str, seed: int, library: Software) -> tuple[Paths, Paths]:
+    """The links of a system at the rate of the wires, and at what a library makes of it."""
+    whole = paths(system, faults=faults, routing=routing, seed=seed)
+    if library.scale_up == library.scale_out == 1.0:
+        return whole, whole
+    scaled = paths(
+        system,
+        faults=faults,
+        scale_up=library.scale_up,
+        scale_out=library.scale_out,
+        routing=routing,
+        seed=seed,
+    )
+    return whole, scaled
 
 
 def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound, *, added_s: float = 0.0) -> FlowResult:
@@ -289,7 +296,7 @@ def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound,
     return FlowResult(collective, algorithm, ranks, total, tuple(listed), _busiest(routes, load, total), limit)
 
 
-def _busiest(routes: Routes, load_B: Floats, time_s: float) -> tuple[Busy, ...]:
+def _busiest(routes: Paths, load_B: Floats, time_s: float) -> tuple[Busy, ...]:
     used = np.flatnonzero(load_B > 0)
     if not len(used) or not time_s:
         return ()

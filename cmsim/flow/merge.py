@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.topology.routes import Crossings
+from cmsim.topology import Crossings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -33,15 +33,13 @@ from cmsim.errors import InfeasibleError, InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.hardware.specs import FullMesh, MultiPlaneClos, Switched
 from cmsim.topology import fat_tree
+from cmsim.topology.crossings import Crossings, Numbers
 from cmsim.topology.levels import fabric
 from cmsim.topology.places import Places, leaf_ports_down, places
 from cmsim.units import GIGA, US
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-#: resource numbers fit 32 bits; a million messages cross millions of resources
-Numbers = NDArray[np.int32]
-
 #: what is left of the paths of some messages: (path, message) -> rate [B/s]
 _Left = Callable[[Ints, Ints], Floats]
 
@@ -108,22 +106,6 @@ def edges(system: System) -> Edges:
         leaf=np.full(system.packages, nic_Bps),
         spine=np.full((leaves, spines), fat_tree.leaf_uplink_Bps(out) / spines if spines else 0.0),
     )
-
-
-@dataclass(frozen=True)
-class Crossings:
-    """What messages cross, column by column. A column is one place along the path, such as the way up in a plane.
-
-    resource   by column, the number of the resource each message crosses there, -1 for none, shape (messages,)
-    pattern    row of ``share`` and ``latency_s`` that each message follows, shape (messages,)
-    share      part of a message's bytes that crosses in a column, shape (patterns, columns) [1]
-    latency_s  of the path, first byte in to first byte out, shape (patterns,) [s]
-    """
-
-    resource: tuple[Numbers, ...]
-    pattern: Numbers
-    share: Floats
-    latency_s: Floats
 
 
 @dataclass(frozen=True)
@@ -484,6 +466,62 @@ class Routes:
                 f" the first from rank {src[dead[0]]}"
             )
         return chosen
+
+    # --- what bounds ask -------------------------------------------------------------------------------------
+
+    def longest_s(self, src: NDArray[Any], dst: NDArray[Any]) -> float:
+        """Latency of the longest path between these pairs. [s]"""
+        level = int(self.levels(np.asarray(src, np.int32), np.asarray(dst, np.int32)).max())
+        return float(self.latency_s[level])
+
+    def farthest_s(self, ranks: Ints) -> float:
+        """Latency between the two ranks of a group that are farthest apart. [s]"""
+        where = self.where
+        domain, leaf = np.unique(np.stack([where.domain[ranks], where.leaf[ranks]]), axis=1)
+        apart = domain[:, None] != domain
+        if apart.any():
+            level = CLUSTER if (apart & (leaf[:, None] != leaf)).any() else LEAF
+        else:
+            level = DOMAIN if len(np.unique(self.block[ranks])) > 1 else BLOCK
+        return float(self.latency_s[level])
+
+    def port_Bps(self, ranks: Ints) -> Floats:
+        """What each rank sends at most, over all its links to the others. [B/s]"""
+        where, wires = self.where, self.edges
+        port: Floats = wires.port[ranks].sum(axis=1)
+        if wires.mesh.shape[1]:
+            size = wires.mesh.shape[1]
+            present = np.zeros(len(where.domain) + size, bool)
+            present[ranks] = True
+            peer = (ranks // size * size)[:, None] + np.arange(size)
+            port = (wires.mesh[ranks] * present[peer]).sum(axis=1)
+        if len(np.unique(where.domain[ranks])) > 1:
+            # a rank alone in its domain has nobody behind its port
+            alone = np.bincount(where.domain[ranks])[where.domain[ranks]] == 1
+            port = np.where(alone, 0.0, port) + wires.nic[ranks]
+        return port
+
+    def cuts(self, ranks: Ints) -> list[tuple[Ints, Floats]]:
+        """(part of each rank, what each part sends at most [B/s]) where nodes, domains and leaves divide the ranks."""
+        where, wires = self.where, self.edges
+        nic: Floats = np.bincount(where.domain[ranks], wires.nic[ranks], minlength=where.domains).astype(np.float64)
+        out: list[tuple[Ints, Floats]] = []
+        if wires.uplink.shape[2]:
+            # what leaves a node may also leave through its ranks' NICs, where the group goes that far
+            up = wires.uplink.sum(axis=(1, 2))
+            if len(np.unique(where.domain[ranks])) > 1:
+                up = up + np.bincount(where.node[ranks], wires.nic[ranks], minlength=where.nodes)
+            out.append((where.node[ranks], up))
+        if len(np.unique(where.domain[ranks])) > 1:
+            out.append((where.domain[ranks], nic))
+            if wires.spine.shape[1] and len(np.unique(where.leaf[ranks])) > 1 and self._leaves_hold_domains(ranks):
+                out.append((where.leaf[ranks], wires.spine.sum(axis=1)))
+        return out
+
+    def _leaves_hold_domains(self, ranks: Ints) -> bool:
+        """Whether all that crosses between leaves crosses the spines: no domain of the group has ranks under two."""
+        pairs = np.unique(np.stack([self.where.domain[ranks], self.where.leaf[ranks]]), axis=1)
+        return len(np.unique(pairs[0])) == int(pairs.shape[1])
 
 
 def _latencies(system: System) -> Floats:
