@@ -51,7 +51,7 @@ class RoundTime:
 
 @dataclass(frozen=True)
 class Busy:
-    """Resources that are equally busy: the name of one, how many there are, bytes through one, and its utilisation.
+    """Resources that carry the same: the name of one, how many there are, bytes through one, and its utilisation.
 
     Utilisation is bytes over what the resource could have carried in the whole time. [1]
     """
@@ -185,6 +185,11 @@ def collective_time(
         raise InputError(f"size_B is a finite number of bytes, got {size_B}")
     library = software(system, collective, ranks=len(group)) if library is None else library
     whole, routes = _fabric(system, faults, routing, seed, library)
+    domains = len(np.unique(routes.where.domain[group]))
+    if chosen.in_network and domains > 1:
+        raise InfeasibleError(
+            f"{collective} by {chosen.name} needs switches that add between all ranks; these are in {domains} domains"
+        )
     sends = rounds(chosen, len(group), size_B)
     laid = plan(sends, routes, ranks=group, software=library, together=together)
     limit = bound(
@@ -302,7 +307,11 @@ def _busiest(routes: Paths, load_B: Floats, time_s: float) -> tuple[Busy, ...]:
         return ()
     share = load_B[used] / (routes.capacity_Bps[used] * time_s)
     kinds, first, count = np.unique(
-        np.stack([routes.tier[used], np.round(share, 9)]), axis=1, return_index=True, return_counts=True
+        # bundles of other widths may be as busy and carry other bytes
+        np.stack([routes.tier[used], np.round(share, 9), np.round(load_B[used] / load_B.max(), 9)]),
+        axis=1,
+        return_index=True,
+        return_counts=True,
     )
     order = np.argsort(-kinds[1], kind="stable")[:_LISTED]
     return tuple(
