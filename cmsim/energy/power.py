@@ -226,8 +226,8 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     timed = span > 0
     op_W = np.stack([compute * kernel * power.compute_W * per_rank, memory * power.memory_W * per_rank])
 
-    port_class = _port_class(links["resource"])
-    half_use = np.minimum(links["utilization"], 1.0) / 2
+    port_class = np.where(links["port_share"] > 0, links["rank_class"], -1)
+    port_use = np.minimum(links["utilization"], 1.0) * links["port_share"]
 
     out = []
     classes, first = np.unique(ops["rank_class"], return_index=True)
@@ -236,7 +236,7 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     for at, mine, mine_port in zip(first.tolist(), by_class, by_port, strict=True):
         start = np.concatenate([ops["start_ps"][mine], links["start_ps"][mine_port]])
         end = np.concatenate([ops["end_ps"][mine], links["end_ps"][mine_port]])
-        use = half_use[mine_port]
+        use = port_use[mine_port]
         height = np.zeros((5, len(start)))
         height[_COMPUTE : _MEMORY + 1, : len(mine)] = op_W[:, mine]
         height[_LINK, len(mine) :] = use * power.link_W * per_rank
@@ -258,14 +258,6 @@ def _groups(number: Ints, wanted: Ints) -> list[Ints]:
     order = np.argsort(number, kind="stable")
     ends = np.searchsorted(number[order], [wanted, wanted + 1])
     return [order[a:b] for a, b in ends.T.tolist()]
-
-
-def _port_class(resource: NDArray[Any]) -> Ints:
-    """Rank class of every row about a port, either direction; -1 for other resources. Equal rows stand together."""
-    starts = np.flatnonzero(np.append(True, resource[1:] != resource[:-1])[: len(resource)])
-    names = [str(name).partition("[") for name in resource[starts]]
-    number = [int(tail[:-1]) if head in ("port.out", "port.in") else -1 for head, _, tail in names]
-    return np.repeat(np.array(number, np.int64), np.diff(np.append(starts, len(resource))))
 
 
 def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:

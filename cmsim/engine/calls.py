@@ -1,8 +1,10 @@
-"""Communication priced: every distinct call of a group class, all algorithms at once, as demands on resources."""
+"""Communication priced: every distinct call of a group class, all algorithms at once; then laid on the network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +12,12 @@ from numpy.typing import NDArray
 from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose
 from cmsim.engine.bound import wire_bound_s
 from cmsim.engine.fold import Folding, Members
-from cmsim.engine.resources import DIRECTIONS, LEAF, NIC, PORT, UPLINK, Incidence
+from cmsim.engine.resources import Resources
 from cmsim.errors import InputError
 from cmsim.hardware import System
-from cmsim.network import SHARE_ONE, Demand
+from cmsim.network import Demand
 from cmsim.topology import Fabric
-from cmsim.units import US, to_ps
+from cmsim.units import US
 from cmsim.workload.ops import COLLECTIVE, RECV, Programs
 
 Ints = NDArray[np.int64]
@@ -26,17 +28,67 @@ _FIXED = ("send_recv", "barrier", "dispatch", "combine")
 
 
 @dataclass(frozen=True)
+class Ask:
+    """A call as the chooser left it: which group class wants what, by which algorithm.
+
+    choice, row  the chooser's answer and where in it this call stands
+    """
+
+    group: int
+    collective: str
+    size_B: float
+    choice: Choice
+    row: int
+
+    @property
+    def algorithm(self) -> str:
+        return self.choice.name(self.row)
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A call on the network.
+
+    phases     one after the other; the demands of a phase start together, and it ends with the last of them
+    latency_s  the fixed part of it [s]    ideal_s  with nobody else on the network [s]
+    sent_B     what a member puts on its port and NIC, payload [B]
+    """
+
+    phases: tuple[tuple[Demand, ...], ...]
+    latency_s: float
+    ideal_s: float
+    sent_B: float
+
+
+class Layer(Protocol):
+    """How calls become demands: on classes of ports and uplinks (``by_level``), or link by link (``by_link``)."""
+
+    def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
+        """Every call as demands, and the resources that these number."""
+        ...
+
+
+@dataclass(frozen=True)
 class Call:
-    """A communication op of one group class, priced: what to move, phase by phase, and by which algorithm."""
+    """A communication op of one group class, priced and laid; see ``Laid``."""
 
     collective: str
     algorithm: str
     size_B: float
-    phases: tuple[Demand, ...]
+    phases: tuple[tuple[Demand, ...], ...]
     latency_s: float
     ideal_s: float
     sent_B: float
     lower_bound_s: float
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Calls, the call of every op row of each class (-1 for compute), and the resources that demands number."""
+
+    calls: list[Call]
+    call: list[Ints]
+    resources: Resources
 
 
 @dataclass(frozen=True)
@@ -48,10 +100,9 @@ class Pricer:
     wires: Fabric
     folding: Folding
     who: Members
-    incidence: Incidence
     algorithm: str
 
-    def price(self) -> tuple[list[Call], list[Ints]]:
+    def price(self, layer: Layer) -> Priced:
         """Price every distinct (group class, collective, size) once; and which call each op row of each class makes."""
         programs, folding = self.programs, self.folding
         ops = programs.ops
@@ -75,7 +126,21 @@ class Pricer:
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows]], axis=1))
         keys = np.concatenate(what) if what else np.zeros((0, 3))
         distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
-        calls = self._calls(distinct, (*ops.collectives, "send_recv"))
+        asks, bound_s = self._asks(distinct, (*ops.collectives, "send_recv"))
+        laid, resources = layer.lay(asks)
+        calls = [
+            Call(
+                collective=ask.collective,
+                algorithm=ask.algorithm,
+                size_B=ask.size_B,
+                phases=one.phases,
+                latency_s=one.latency_s,
+                ideal_s=one.ideal_s,
+                sent_B=one.sent_B,
+                lower_bound_s=bound,
+            )
+            for ask, one, bound in zip(asks, laid, bound_s, strict=True)
+        ]
         call: list[Ints] = []
         at = 0
         inverse = inverse.reshape(-1)
@@ -85,20 +150,20 @@ class Pricer:
             column[rows] = inverse[at : at + len(rows)]
             at += len(rows)
             call.append(column)
-        return calls, call
+        return Priced(calls, call, resources)
 
-    def _calls(self, distinct: Floats, names: tuple[str, ...]) -> list[Call]:
-        """One call for each row (group class, position in ``names``, size)."""
+    def _asks(self, distinct: Floats, names: tuple[str, ...]) -> tuple[list[Ask], list[float]]:
+        """One call for each row (group class, position in ``names``, size), and its lower bound on the wire. [s]"""
         if not len(distinct):
-            return []
+            return [], []
         unknown = [name for name in names if name not in COLLECTIVES]
         if unknown:
             raise InputError(f"no collective named '{unknown[0]}'. Allowed: {', '.join(COLLECTIVES)}.")
         group_class = distinct[:, 0].astype(np.int64)
         size_B = distinct[:, 2]
         layout = self._layout()
-        parties, together = self._parties(), self._together()
-        out: list[Call | None] = [None] * len(distinct)
+        out: list[Ask | None] = [None] * len(distinct)
+        bounds = [0.0] * len(distinct)
         codes = np.array([COLLECTIVES.index(name) for name in names])[distinct[:, 1].astype(np.int64)]
         for code in np.unique(codes):
             collective = COLLECTIVES[code]
@@ -111,17 +176,9 @@ class Pricer:
             choice = choose(rows, wire, algorithm=forced)
             bound_s = wire_bound_s(collective, rows, wire)
             for i, row in enumerate(which.tolist()):
-                out[row] = self._call(
-                    choice,
-                    i,
-                    collective,
-                    float(size_B[row]),
-                    parties[int(group_class[row])],
-                    together,
-                    wire,
-                    float(bound_s[i]),
-                )
-        return [call for call in out if call is not None]
+                out[row] = Ask(int(group_class[row]), collective, float(size_B[row]), choice, i)
+                bounds[row] = float(bound_s[i])
+        return [ask for ask in out if ask is not None], bounds
 
     def _layout(self) -> Ints:
         """Of each group class its size, and the fewest neighbours that any member has in its node, domain and leaf: the
@@ -133,106 +190,12 @@ class Pricer:
             np.minimum.at(row, member_group, column)
         return layout
 
-    def _parties(self) -> dict[int, list[tuple[int, int]]]:
-        """(rank class, slot) pairs of each group class, in order; of a channel the sender stands first."""
-        programs, folding = self.programs, self.folding
-        ops = programs.ops
-        row_program = np.repeat(np.arange(len(programs.program_ptr) - 1), np.diff(programs.program_ptr))
-        receives = set(zip(row_program[ops.kind == RECV].tolist(), ops.slot[ops.kind == RECV].tolist(), strict=True))
-        program = programs.program[folding.first].tolist()
-        out: dict[int, list[tuple[int, int]]] = {}
-        for rank_class, slots in enumerate(folding.group_class.tolist()):
-            for slot, group in enumerate(slots):
-                if group >= 0:
-                    out.setdefault(group, []).append((rank_class, slot))
-        for pairs in out.values():
-            pairs.sort(key=lambda pair: (program[pair[0]], pair[1]) in receives)
-        return out
 
-    def _together(self) -> dict[str, Ints]:
-        """The most members of one group in one node, and in one leaf, by rank class and slot of a member there."""
-        folding, who = self.folding, self.who
-        out = {}
-        for kind, near in ((UPLINK, who.in_node), (LEAF, who.in_leaf)):
-            out[kind] = np.zeros(folding.group_class.shape, np.int64)
-            np.maximum.at(out[kind], (folding.rank_class[who.rank], who.slot), near)
-        return out
-
-    def _call(
-        self,
-        choice: Choice,
-        row: int,
-        collective: str,
-        size_B: float,
-        parties: list[tuple[int, int]],
-        together: dict[str, Ints],
-        wire: Link,
-        bound_s: float,
-    ) -> Call:
-        phases: list[Demand] = []
-        sent = latency = 0.0
-        for phase in choice.phases:
-            latency_s = float(phase.latency_s[row])
-            crossing = {
-                PORT: float(phase.port_B[row]) / float(np.asarray(wire.port_efficiency)),
-                UPLINK: float(phase.uplink_B[row]) / float(np.asarray(wire.port_efficiency)),
-                NIC: float(phase.nic_B[row]) / float(np.asarray(wire.nic_efficiency)),
-                LEAF: float(phase.leaf_B[row]) / float(np.asarray(wire.nic_efficiency)),
-            }
-            size = float(np.rint(max(crossing.values())))
-            if latency_s == 0.0 and size == 0.0 and phases:
-                continue
-            latency += latency_s
-            sent += float(phase.port_B[row]) + float(phase.nic_B[row])
-            directions = DIRECTIONS if collective != "send_recv" else None
-            resources, shares, alone = self._shares(crossing, size, parties, together, directions)
-            phases.append(Demand(size, int(to_ps(latency_s)), resources, shares, alone if alone != shares else ()))
-        return Call(
-            collective=collective,
-            algorithm=choice.names[int(choice.name_id[row])],
-            size_B=size_B,
-            phases=tuple(phases),
-            latency_s=latency,
-            ideal_s=float(choice.time_s[row]),
-            sent_B=sent,
-            lower_bound_s=bound_s,
-        )
-
-    def _shares(
-        self,
-        crossing: dict[str, float],
-        size: float,
-        parties: list[tuple[int, int]],
-        together: dict[str, Ints],
-        directions: tuple[str, ...] | None,
-    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Resource classes crossed, and whole shares on one instance of each: of all groups, and of one group alone.
-
-        Of a send the first party sends, the second receives.
-        """
-        folding, incidence = self.folding, self.incidence
-        shares: dict[int, int] = {}
-        alone: dict[int, int] = {}
-        for kind, bytes_B in crossing.items():
-            share = round(bytes_B / size * SHARE_ONE) if size else 0
-            if not share:
-                continue
-            for position, (rank_class, slot) in enumerate(parties):
-                # of one group: every member in the node or leaf, but one end only of a send
-                members_here = int(together[kind][rank_class, slot]) if kind in together and directions else 1
-                for direction in directions or (DIRECTIONS[position],):
-                    if kind in (PORT, NIC):
-                        resource, times = int(incidence.number[kind, direction][rank_class]), 1
-                    elif kind == UPLINK:
-                        resource = int(incidence.number[kind, direction][folding.node_class[rank_class]])
-                        times = int(incidence.in_node[rank_class])
-                    else:
-                        resource = int(incidence.number[kind, direction][folding.leaf_class[rank_class]])
-                        times = int(incidence.in_leaf[rank_class])
-                    if resource >= 0:
-                        shares[resource] = shares.get(resource, 0) + share * times
-                        alone[resource] = max(alone.get(resource, 0), share * members_here)
-        return tuple(shares), tuple(shares.values()), tuple(alone.values())
+def receiving(programs: Programs) -> set[tuple[int, int]]:
+    """(program, slot) pairs that receive: the second end of a channel."""
+    ops = programs.ops
+    row_program = np.repeat(np.arange(len(programs.program_ptr) - 1), np.diff(programs.program_ptr))
+    return set(zip(row_program[ops.kind == RECV].tolist(), ops.slot[ops.kind == RECV].tolist(), strict=True))
 
 
 def link(system: System, wires: Fabric, collective: str) -> Link:

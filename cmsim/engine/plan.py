@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
+from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Pricer
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.resources import Resources, resources
@@ -125,8 +126,21 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         rows = slice(int(programs.program_ptr[program]), int(programs.program_ptr[program + 1]))
         hold_ps.append(to_ps(seconds[rows] * class_factor[rank_class]))
     links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
-    calls, call = Pricer(programs, system, wires, folding, who, incidence, options.algorithm).price()
-    return Plan(programs, system, wires, where, folding, class_factor, hold_ps, bound, links, calls, call)
+    layer = ByLevel(programs, system, wires, folding, who, links, incidence)
+    priced = Pricer(programs, system, wires, folding, who, options.algorithm).price(layer)
+    return Plan(
+        programs,
+        system,
+        wires,
+        where,
+        folding,
+        class_factor,
+        hold_ps,
+        bound,
+        priced.resources,
+        priced.calls,
+        priced.call,
+    )
 
 
 def rates(system: System) -> compute.Rates:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cmsim.engine.calls import Call
 from cmsim.engine.plan import Plan
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.network import NETWORKS, Network, Segment, fire
+from cmsim.network import NETWORKS, Demand, Network, Segment, fire
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, RECV, SEND
 
 Ints = NDArray[np.int64]
@@ -136,7 +136,7 @@ class _Player:
                 progress(self.ended / max(self.total, 1))
 
     def _stream(self, rank_class: int, steps: list[_Step]) -> Generator[simpy.Event, object, None]:
-        env, network, done = self.env, self.network, self.done[rank_class]
+        env, done = self.env, self.done[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
         hold = _hold_sums(self.plan.hold_ps[rank_class], steps)
         group = self.plan.folding.group_class[rank_class].tolist()
@@ -157,14 +157,14 @@ class _Player:
             elif kind == COLLECTIVE:
                 if parties[group[slot]] == 1:
                     # all members are of this class and arrive as one
-                    for demand in calls[call[first]].phases:
-                        yield network.move(demand)
+                    for demands in calls[call[first]].phases:
+                        yield self._move(demands)
                 else:
                     yield from self._meet(rank_class, step, group[slot], call[first])
             elif kind == SEND:
                 message = self._message(group[slot], turn)
-                for demand in calls[call[first]].phases:
-                    yield network.move(demand)
+                for demands in calls[call[first]].phases:
+                    yield self._move(demands)
                 fire(message)
             else:
                 yield self._message(group[slot], turn)
@@ -193,9 +193,15 @@ class _Player:
         del self.meetings[key]
         for other, row in meeting.since:
             self.wait[other][row] = env.now - self.start[other][row]
-        for demand in self.plan.calls[call].phases:
-            yield self.network.move(demand)
+        for demands in self.plan.calls[call].phases:
+            yield self._move(demands)
         fire(meeting.event)
+
+    def _move(self, demands: tuple[Demand, ...]) -> simpy.Event:
+        """Fires when all of them are met."""
+        if len(demands) == 1:
+            return self.network.move(demands[0])
+        return simpy.AllOf(self.env, [self.network.move(demand) for demand in demands])
 
     def _message(self, group: int, turn: int) -> simpy.Event:
         """The n-th message of a channel: made by whichever end comes first, found by the other."""

@@ -81,6 +81,8 @@ def links_columns(plan: Plan, timeline: Timeline) -> Columns:
     start_ps, end_ps   stretches of one resource do not overlap [ps]
     bytes_B       over one instance, protocol overhead included [B]
     utilization   rate on one instance over its capacity; above 1 only on a network that does not share [1]
+    rank_class    the class it belongs to; of a node or leaf, the first one there
+    port_share    use of one rank's port, mean of both directions, that full utilization means; 0 if no port [1]
     """
     segments = timeline.segments
     crossings = np.fromiter((len(s.demand.resources) for s in segments), np.int64, len(segments))
@@ -115,6 +117,8 @@ def links_columns(plan: Plan, timeline: Timeline) -> Columns:
         "end_ps": end,
         "bytes_B": rate * (end - start) / PS_PER_S,
         "utilization": rate / np.array([*plan.resources.capacity_Bps, np.inf])[resource],
+        "rank_class": np.array([*plan.resources.rank_class, 0], np.int64)[resource],
+        "port_share": np.array([*plan.resources.port_share, 0.0])[resource],
     }
 
 
@@ -291,7 +295,8 @@ def _wait_ps(plan: Plan, kind: Ints, call: Ints, start: Ints, end: Ints, wait: I
 
 
 def _crosses_domains(plan: Plan, call: int) -> bool:
-    resources = {resource for phase in plan.calls[call].phases for resource in phase.resources}
+    phases = plan.calls[call].phases
+    resources = {resource for demands in dict.fromkeys(phases) for one in demands for resource in one.resources}
     prefixes = tuple(f"{NIC}.{direction}[" for direction in DIRECTIONS)
     return any(plan.resources.name[resource].startswith(prefixes) for resource in resources)
 

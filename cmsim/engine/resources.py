@@ -27,11 +27,15 @@ class Resources:
     name          "port.out[3]": kind, direction, number of its rank, node or leaf class
     instances     how many equal ones there are
     capacity_Bps  of one instance
+    rank_class    the class it belongs to; of a node or leaf, the first one there
+    port_share    use of one rank's port, mean of both directions, when it is fully used; 0 if it is no port [1]
     """
 
     name: list[str]
     instances: list[int]
     capacity_Bps: list[float]
+    rank_class: list[int]
+    port_share: list[float]
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,11 @@ def resources(
     names: list[str] = []
     instances: list[int] = []
     capacity: list[float] = []
+    owner: list[int] = []
+    port_share: list[float] = []
     number: dict[tuple[str, str], Ints] = {}
 
-    def add(kind: str, counts: Sequence[int], capacities: Sequence[float]) -> None:
+    def add(kind: str, counts: Sequence[int], capacities: Sequence[float], home: Ints) -> None:
         for direction in DIRECTIONS:
             here = np.full(len(counts), -1, np.int64)
             for i, (count, rate) in enumerate(zip(counts, capacities, strict=True)):
@@ -74,14 +80,17 @@ def resources(
                     names.append(f"{kind}.{direction}[{i}]")
                     instances.append(int(count))
                     capacity.append(float(rate))
+                    owner.append(int(np.argmax(home == i)))
+                    port_share.append(0.5 if kind == PORT else 0.0)
             number[kind, direction] = here
 
-    add(PORT, list(folding.count), list(wires.port_Bps * factors[folding.first, 1]))
-    add(NIC, list(folding.count), list(wires.nic_Bps * factors[folding.first, 2]))
-    add(UPLINK, list(node_count), [wires.uplink_Bps] * len(node_count))
-    add(LEAF, list(leaf_count), [wires.leaf_Bps] * len(leaf_count))
+    own = np.arange(classes)
+    add(PORT, list(folding.count), list(wires.port_Bps * factors[folding.first, 1]), own)
+    add(NIC, list(folding.count), list(wires.nic_Bps * factors[folding.first, 2]), own)
+    add(UPLINK, list(node_count), [wires.uplink_Bps] * len(node_count), folding.node_class)
+    add(LEAF, list(leaf_count), [wires.leaf_Bps] * len(leaf_count), folding.leaf_class)
     assert int(folding.count.sum()) == ranks and classes == len(in_node)
-    return Resources(names, instances, capacity), Incidence(number, in_node, in_leaf)
+    return Resources(names, instances, capacity, owner, port_share), Incidence(number, in_node, in_leaf)
 
 
 def _distinct_per(colour: Ints, instance: Ints) -> Ints:

@@ -173,7 +173,7 @@ def test_every_byte_that_was_asked_for_moves(jobs, network):
         for call in set(made.call[rank_class].tolist()) - {-1}:
             times[call] = int((made.call[rank_class] == call).sum())
     for call, count in times.items():
-        for phase in made.calls[call].phases:
+        for (phase,) in made.calls[call].phases:
             own = [s for s in line.segments if s.demand is phase]
             moved = sum(s.rate_Bps * (s.end_ps - s.start_ps) / 1e12 for s in own)
             # each ends at a whole picosecond, never early

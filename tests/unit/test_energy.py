@@ -31,6 +31,8 @@ SYSTEMS = sorted(builtin_files("topologies"))
 MS = PS_PER_S // 1000
 NO_LINKS = {
     "resource": np.array([], dtype=object),
+    "rank_class": np.array([], np.int64),
+    "port_share": np.array([], np.float64),
     "start_ps": np.array([], np.int64),
     "end_ps": np.array([], np.int64),
     "utilization": np.array([], np.float64),
@@ -62,6 +64,8 @@ def links_of(rows):
     names, start, end, use = zip(*rows, strict=True)
     return {
         "resource": np.array(names, dtype=object),
+        "rank_class": np.zeros(len(names), np.int64),
+        "port_share": np.array([0.5 if name.startswith("port.") else 0.0 for name in names]),
         "start_ps": np.array(start, np.int64) * MS,
         "end_ps": np.array(end, np.int64) * MS,
         "utilization": np.array(use, np.float64),
