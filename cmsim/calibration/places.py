@@ -87,7 +87,7 @@ def _stated_Bps(name: str, per_node: int) -> float:
 
 def _of(system: System, *, nic_Bps: float, transport: str, per_node: int) -> Place:
     wires = fabric(system)
-    nccl, mesh = library.ring_library(), library.mesh_library()
+    nccl, mesh = library.ring_library(system.accelerator.name), library.mesh_library()
     own = link_class(system)
     links = wires.port_Bps
     generation = nccl.tuner.generations[own.tuner_generation]
@@ -126,7 +126,7 @@ def _link_Bps(system: System) -> float:
 
 def link_class(system: System) -> LinkClass:
     """The link class of a system's accelerator, or one of common constants where no rows are."""
-    nccl = library.ring_library()
+    nccl = library.ring_library(system.accelerator.name)
     for one in nccl.classes.values():
         if system.accelerator.name in one.accelerators or system.accelerator.relative in one.accelerators:
             return one

@@ -82,25 +82,38 @@ class NetworksFile(Spec):
 
 
 @functools.cache
-def _documents() -> Mapping[str, files.Document]:
-    """The newest file of each kind: a new release is a new file, whose name sorts after the old one's."""
-    read = (files.read_yaml(path) for path in files.builtin_files(FOLDER).values())
-    return {str(document.data.get("kind")): document for document in read}
+def _documents() -> Mapping[str, Mapping[str, files.Document]]:
+    """By kind and library the newest file: a new release is a new file, whose name sorts after the old one's."""
+    out: dict[str, dict[str, files.Document]] = {}
+    for name, path in files.builtin_files(FOLDER).items():
+        document = files.read_yaml(path)
+        out.setdefault(str(document.data.get("kind")), {})[name.partition("_")[0]] = document
+    return out
+
+
+def _first(kind: str) -> files.Document:
+    return next(iter(_documents()[kind].values()))
 
 
 @functools.cache
-def ring_library() -> RingLibrary:
-    """The constants of the library of rings and trees."""
-    return files.validate(RingLibrary, _documents()["ring"])
+def _ring_libraries() -> tuple[RingLibrary, ...]:
+    return tuple(files.validate(RingLibrary, document) for document in _documents()["ring"].values())
+
+
+def ring_library(accelerator: str = "") -> RingLibrary:
+    """The constants of the library of rings and trees that an accelerator runs; of the first, where none names it."""
+    found = _ring_libraries()
+    named = (one for one in found if any(accelerator in link.accelerators for link in one.classes.values()))
+    return next(named, found[0])
 
 
 @functools.cache
 def mesh_library() -> MeshLibrary:
     """The constants of the library of direct sends."""
-    return files.validate(MeshLibrary, _documents()["mesh"])
+    return files.validate(MeshLibrary, _first("mesh"))
 
 
 @functools.cache
 def networks() -> tuple[Network, ...]:
     """Clusters as tables name them, the first match wins."""
-    return files.validate(NetworksFile, _documents()["names"]).networks
+    return files.validate(NetworksFile, _first("names")).networks
