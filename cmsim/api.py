@@ -5,18 +5,21 @@ Everything the command line does is a function here; notebooks call the same one
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cmsim import collectives, energy, engine, results
+import numpy as np
+
+from cmsim import collectives, energy, engine, flow, results, topology
 from cmsim.engine import record
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import System, load_accelerator, load_system
 from cmsim.results import Result, Results
 from cmsim.scenario import CollectiveSpec, Run, Scenario, TraceSpec, load_scenario
-from cmsim.units import to_s
+from cmsim.units import to_ps, to_s
 from cmsim.version import __version__
 from cmsim.workload import Programs, generate
 
@@ -66,8 +69,13 @@ def run_one(
         warnings.simplefilter("always", CmsimWarning)
         programs = generate.programs(one.spec, system, base=base)
         engine.check_memory(programs, system)
-        plan = engine.plan(programs, system, _options(one, system))
-        timeline = engine.play(plan, one.network, progress=progress)
+        options = _options(one, system)
+        plan = engine.plan(programs, system, options)
+        timeline = engine.play(plan, progress=progress)
+        impact = None
+        if options.faults:
+            healthy = engine.plan(programs, system, dataclasses.replace(options, faults=()))
+            impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
     power = energy.power_columns(system, ops, links, makespan_ps=timeline.makespan_ps)
     watts, missing = energy.power_metrics(system, power)
@@ -83,6 +91,8 @@ def run_one(
         memory_peak_B=float(engine.memory_B(programs).max()) if programs.footprint_B else None,
         algorithm=plan.calls[0].algorithm if plan.calls else "",
         power=watts,
+        bounds_s=_bounds_s(one, system, programs, plan),
+        fault_slowdown=impact.slowdown if impact is not None else None,
     )
     bound = record.run_bound(plan, timeline)
     result = Result(
@@ -95,7 +105,9 @@ def run_one(
         bound=bound,
         limiter=went.limiter,
         breakdown=went.parts_s,
+        faults=impact.data() if impact is not None else {},
         warnings=(
+            *([impact.words()] if impact is not None else []),
             *_beyond(bound),
             *_idle(programs, system),
             *programs.notes,
@@ -151,7 +163,40 @@ def _options(one: Run, system: System) -> engine.Options:
         perturb={rank: engine.Perturbation(**change.model_dump()) for rank, change in one.perturb.items()},
         recorded=recorded,
         recorded_scale=scale,
+        network=one.network,
+        routing=one.routing,
+        seed=one.seed,
+        faults=[
+            engine.Fault(
+                fault.part,
+                fault.left,
+                int(to_ps(fault.from_s)),
+                None if fault.until_s is None else int(to_ps(fault.until_s)),
+            )
+            for fault in one.faults
+        ],
     )
+
+
+def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -> dict[str, float]:
+    """What no algorithm can beat for the collective that is timed, on a whole fabric with nobody else on it."""
+    if not isinstance(one.spec, CollectiveSpec) or not plan.calls:
+        return {}
+    group = programs.groups[:, 0]
+    least = flow.bound(
+        one.spec.collective,
+        float(one.spec.message_bytes),
+        paths=topology.paths(system),
+        ranks=np.flatnonzero(group == group[0]),
+        software=flow.Software(),
+        in_network="in_network" in plan.calls[0].algorithm,
+    )
+    return {
+        "egress": least.egress_s,
+        "ingress": least.ingress_s,
+        "bisection": least.bisection_s,
+        "latency": least.latency_s,
+    }
 
 
 def _roofline_ratio(recorded_on: str, system: System) -> tuple[float, float]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
+from cmsim.engine.impact import Impact, Saturated, impact
 from cmsim.engine.memory import check_memory, memory_B
-from cmsim.engine.plan import Options, Perturbation, Plan, plan
+from cmsim.engine.plan import Fault, Options, Perturbation, Plan, plan
 from cmsim.engine.play import Timeline, play
 
 __all__ = [
     "Call",
+    "Fault",
     "Folding",
+    "Impact",
     "Options",
     "Perturbation",
     "Plan",
+    "Saturated",
     "Timeline",
     "check_memory",
     "fold",
+    "impact",
     "members",
     "memory_B",
     "plan",

@@ -31,12 +31,15 @@ _FIXED = ("send_recv", "barrier", "dispatch", "combine")
 class Ask:
     """A call as the chooser left it: which group class wants what, by which algorithm.
 
+    inner        ranks of one block of a hierarchical algorithm; in_domain: members in one domain [1]
     choice, row  the chooser's answer and where in it this call stands
     """
 
     group: int
     collective: str
     size_B: float
+    inner: int
+    in_domain: int
     choice: Choice
     row: int
 
@@ -175,8 +178,11 @@ class Pricer:
             forced = "best" if collective in _FIXED else self.algorithm
             choice = choose(rows, wire, algorithm=forced)
             bound_s = wire_bound_s(collective, rows, wire)
+            inner = np.where(in_domain < size, in_domain, in_node).tolist()
             for i, row in enumerate(which.tolist()):
-                out[row] = Ask(int(group_class[row]), collective, float(size_B[row]), choice, i)
+                out[row] = Ask(
+                    int(group_class[row]), collective, float(size_B[row]), inner[i], int(in_domain[i]), choice, i
+                )
                 bounds[row] = float(bound_s[i])
         return [ask for ask in out if ask is not None], bounds
 

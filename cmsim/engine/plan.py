@@ -6,7 +6,7 @@ with all its algorithms in another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from cmsim import compute
 from cmsim.engine.by_level import ByLevel
-from cmsim.engine.calls import Call, Pricer
+from cmsim.engine.by_link import ByLink
+from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
-from cmsim.topology import Fabric, Places, fabric, places
+from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
 from cmsim.units import US, to_ps
 from cmsim.workload.ops import COMPUTE, HOST, Programs
 
@@ -39,11 +40,24 @@ class Perturbation:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A part of the fabric that is down or slow for a time: ``left`` of its rate from ``from_ps`` until ``until_ps``
+    (None: to the end). Names of parts as in ``cmsim.topology.faults``."""
+
+    part: str
+    left: float = 0.0
+    from_ps: int = 0
+    until_ps: int | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """How to plan.
 
     algorithm  policy or name for collectives    fold  simulate equal ranks once    perturb  by rank
     host_idle  share of kernel streams in which the device waits for the host: stretches modelled kernels [1]
+    network    ideal, fluid or flow    routing, seed  of messages, flow only    faults  of links, flow only
+    matrix     bytes from row to column of unequal all-to-alls, as shares of S, by collective; flow only
     recorded   what becomes of times a trace recorded: "recorded" as they are, "scaled" by ``recorded_scale`` (factor
                for kernels of the matrix engine, factor for the others), "modelled" where the roofline replaces them
     """
@@ -54,6 +68,11 @@ class Options:
     perturb: Mapping[int, Perturbation] = field(default_factory=dict)
     recorded: str = "recorded"
     recorded_scale: tuple[float, float] = (1.0, 1.0)
+    network: str = "fluid"
+    routing: str = "sprayed"
+    seed: int = 0
+    faults: Sequence[Fault] = ()
+    matrix: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,7 @@ class Plan:
     hold_ps   device time of each op row at factor 1, shape (rows,); per class it is multiplied by its factor
     bound     per op row: what binds a kernel (code into ``compute.BOUNDS``), -1 for communication, shape (rows,)
     call      per class and op row of its program: index into ``calls``, -1 for compute, list of (rows,) arrays
+    network   what the demands are made for: ideal and fluid take the same, flow its own
     """
 
     programs: Programs
@@ -76,6 +96,7 @@ class Plan:
     resources: Resources
     calls: list[Call]
     call: list[Ints]
+    network: str = "fluid"
 
     @property
     def classes(self) -> int:
@@ -99,6 +120,9 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
             )
         )
     where, wires = places(system), fabric(system)
+    by_link = options.network == "flow"
+    if options.faults and not by_link:
+        raise InputError(Problem(f"faults need network: flow, got {options.network}", key="faults"))
     node, domain, leaf = (np.asarray(column)[: programs.ranks] for column in (where.node, where.domain, where.leaf))
     perturb = dict(options.perturb)
     outside = [rank for rank in perturb if not 0 <= rank < programs.ranks]
@@ -111,12 +135,16 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         factors[rank] = change.compute, change.port, change.nic
     _, kind = np.unique(factors, axis=0, return_inverse=True)
     who = members(programs.groups, node=node, domain=domain, leaf=leaf)
+    start = [programs.program, kind.reshape(-1)]
+    changes_ps: tuple[int, ...] = ()
+    states: list[Paths] = []
+    if by_link:
+        changes_ps, states = _states(system, options, factors)
+        start += [paths.alike()[: programs.ranks] for paths in states]
     # a node or leaf that carries no resource of its own tells no ranks apart
     node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
-    leaf = leaf if np.isfinite(wires.leaf_Bps) else np.zeros_like(leaf)
-    folding = fold(
-        [programs.program, kind.reshape(-1)], who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold
-    )
+    leaf = leaf if np.isfinite(wires.leaf_Bps) or by_link else np.zeros_like(leaf)
+    folding = fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
     seconds, bound = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
@@ -125,8 +153,12 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         program = int(programs.program[folding.first[rank_class]])
         rows = slice(int(programs.program_ptr[program]), int(programs.program_ptr[program + 1]))
         hold_ps.append(to_ps(seconds[rows] * class_factor[rank_class]))
-    links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
-    layer = ByLevel(programs, system, wires, folding, who, links, incidence)
+    layer: Layer
+    if by_link:
+        layer = ByLink(programs, system, wires, folding, who, states, changes_ps, options.matrix)
+    else:
+        links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
+        layer = ByLevel(programs, system, wires, folding, who, links, incidence)
     priced = Pricer(programs, system, wires, folding, who, options.algorithm).price(layer)
     return Plan(
         programs,
@@ -140,7 +172,26 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         priced.resources,
         priced.calls,
         priced.call,
+        options.network,
     )
+
+
+def _states(system: System, options: Options, factors: Floats) -> tuple[tuple[int, ...], list[Paths]]:
+    """When links change [ps], and the fabric from the start and after each change."""
+    slow = {
+        f"rank/{rank}/{part}": float(factors[rank, column])
+        for part, column in (("port", 1), ("nic", 2))
+        for rank in np.flatnonzero(factors[:, column] != 1).tolist()
+    }
+    changes = sorted({at for fault in options.faults for at in (fault.from_ps, fault.until_ps) if at is not None} - {0})
+    states = []
+    for at in (0, *changes):
+        left = dict(slow)
+        for fault in options.faults:
+            if fault.from_ps <= at and (fault.until_ps is None or at < fault.until_ps):
+                left[fault.part] = left.get(fault.part, 1.0) * fault.left
+        states.append(paths(system, faults=left, routing=options.routing, seed=options.seed))
+    return tuple(changes), states
 
 
 def rates(system: System) -> compute.Rates:

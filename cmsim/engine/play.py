@@ -79,19 +79,20 @@ class _Meeting:
         self.since: list[tuple[int, int]] = []
 
 
-def play(plan: Plan, network: str = "fluid", *, progress: Callable[[float], None] | None = None) -> Timeline:
+def play(plan: Plan, network: str | None = None, *, progress: Callable[[float], None] | None = None) -> Timeline:
     """Run a plan. Raises InfeasibleError where ranks wait for each other for ever.
 
+    network: ideal or fluid, default what was planned for; links can be played as links only
     progress: called now and then with the share of ops that have ended, 0 to 1
     """
-    return _Player(plan, network).run(progress)
+    return _Player(plan, network or plan.network).run(progress)
 
 
 class _Player:
     def __init__(self, plan: Plan, network: str):
         self.plan = plan
         self.env = simpy.Environment(initial_time=0)
-        self.network: Network = NETWORKS[network](self.env, plan.resources.capacity_Bps)
+        self.network: Network = NETWORKS[network](self.env, plan.resources.capacity_Bps, plan.resources.changes_ps)
         rows = [len(hold) for hold in plan.hold_ps]
         # SimPy types its clock as a float; ours holds whole picoseconds
         self.start: list[list[float]] = [[0] * n for n in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class Resources:
     capacity_Bps  of one instance
     rank_class    the class it belongs to; of a node or leaf, the first one there
     port_share    use of one rank's port, mean of both directions, when it is fully used; 0 if it is no port [1]
+    label         one of them in words; empty where ``name`` says it all
+    changes_ps    when the network changes; demands say what becomes of them [ps]
     """
 
     name: list[str]
@@ -36,6 +38,8 @@ class Resources:
     capacity_Bps: list[float]
     rank_class: list[int]
     port_share: list[float]
+    label: list[str] = field(default_factory=list)
+    changes_ps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

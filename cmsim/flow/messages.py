@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import Algorithm
-from cmsim.errors import InputError
+from cmsim.collectives import CANDIDATES, Algorithm, collective_code
+from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int32]
@@ -58,6 +58,73 @@ def rounds(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:
     if quick is None:
         return _from_schedule(algorithm, ranks, size_B)
     return [] if ranks < 2 else quick(ranks, float(size_B))
+
+
+def candidate_rounds(
+    collective: str, name: str, ranks: int, *, inner: int = 1, domain: int = 0, most: int = 1 << 24
+) -> list[Messages]:
+    """The rounds of one of the chooser's candidates for S of one byte, blocks and slices of a hierarchy side by side.
+
+    Where a flat algorithm that rotates leaves its domains, it runs as one copy for each member of a domain, with
+    shifted places and its part of the bytes, as libraries do with channels: every NIC has its share of what leaves.
+
+    ranks: p [1]    inner: ranks of a block, neighbours in the group, for hierarchical candidates [1]
+    domain: members in one domain, neighbours in the group; 0 for all [1]
+    most: messages of a round beyond which it is refused [1]
+
+    InputError: no such candidate. InfeasibleError: more messages than ``most``.
+
+    >>> [len(r.src) for r in candidate_rounds("all_reduce", "hierarchical(direct, ring)", 8, inner=4)]
+    [24, 8, 24]
+    """
+    found = {candidate.name: candidate for candidate in CANDIDATES[collective_code(collective)]}
+    if name not in found:
+        raise InputError(f"no algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
+    out: list[Messages] = []
+    for stage, algorithm in found[name].phases:
+        blocks = ranks // inner
+        group = {"all": ranks, "inner": inner, "outer": blocks}[stage.part]
+        side_by_side = ranks // group
+        if (algorithm.collective, algorithm.name) in _ALL_PAIRS and ranks * (group - 1) > most:
+            raise InfeasibleError(
+                f"{collective} by {name} among {ranks} ranks has {ranks * (group - 1):,} messages a round; "
+                f"at most {most:,} are laid one by one"
+            )
+        for one in rounds(algorithm, group, float(stage.share(inner, blocks))):
+            if stage.part != "all":
+                one = _repeated(one, stage.part, group, side_by_side)
+            elif algorithm.rotates and 1 < domain < ranks and (algorithm.collective, algorithm.name) not in _ALL_PAIRS:
+                one = _rotated(one, ranks, domain)
+            out.append(one)
+    return out
+
+
+def _rotated(one: Messages, ranks: int, block: int) -> Messages:
+    """A round as one copy for each member of a block, places shifted by one more each, with its part of the bytes."""
+    copy = np.arange(block, dtype=np.int32)[:, None]
+    # a block that the group does not fill has fewer places to shift through
+    first = np.arange(ranks, dtype=np.int32) // block * block
+    width = np.minimum(block, ranks - first)
+
+    def shift(position: Numbers) -> Numbers:
+        start, size = first[position], width[position]
+        there = start + (position - start + copy) % size
+        return np.where(position < 0, np.int32(-1), there).astype(np.int32).ravel()
+
+    part_B = one.size_B / block
+    return Messages(shift(one.src), shift(one.dst), part_B if len(part_B) == 1 else np.tile(part_B, block), one.times)
+
+
+def _repeated(one: Messages, part: str, group: int, times: int) -> Messages:
+    """A round of one part in all parts at once: blocks of neighbours, or slices of ranks with the same place."""
+    copy = np.arange(times, dtype=np.int32)[:, None]
+
+    def spread(position: Numbers) -> Numbers:
+        there = copy * np.int32(group) + position if part == "inner" else position * np.int32(times) + copy
+        return np.where(position < 0, np.int32(-1), there).astype(np.int32).ravel()
+
+    size_B = one.size_B if len(one.size_B) == 1 else np.tile(one.size_B, times)
+    return Messages(spread(one.src), spread(one.dst), size_B, one.times)
 
 
 def from_matrix(matrix_B: Any) -> list[Messages]:
@@ -125,3 +192,6 @@ _QUICK: dict[tuple[str, str], Callable[[int, float], list[Messages]]] = {
     ("dispatch", "expert"): lambda p, S: _pairs(p, S / p),
     ("combine", "expert"): lambda p, S: _pairs(p, S / p),
 }
+
+#: algorithms of which every round goes from everybody to everybody
+_ALL_PAIRS = frozenset(key for key in _QUICK if key[1] in ("two_shot", "one_shot", "direct", "expert"))

@@ -6,10 +6,15 @@ import simpy
 
 from cmsim.network.demand import SHARE_ONE, Demand, Network, Segment
 from cmsim.network.fire import fire
+from cmsim.network.flow import Flow
 from cmsim.network.fluid import Fluid
 from cmsim.network.ideal import Ideal
 
-#: by the name a scenario uses
-NETWORKS: dict[str, Callable[[simpy.Environment, Sequence[float]], Network]] = {"ideal": Ideal, "fluid": Fluid}
+#: by the name a scenario uses, made from the clock, capacities [B/s] and the times at which links change [ps]
+NETWORKS: dict[str, Callable[[simpy.Environment, Sequence[float], Sequence[int]], Network]] = {
+    "ideal": lambda env, capacity_Bps, _: Ideal(env, capacity_Bps),
+    "fluid": lambda env, capacity_Bps, _: Fluid(env, capacity_Bps),
+    "flow": Flow,
+}
 
-__all__ = ["NETWORKS", "SHARE_ONE", "Demand", "Fluid", "Ideal", "Network", "Segment", "fire"]
+__all__ = ["NETWORKS", "SHARE_ONE", "Demand", "Flow", "Fluid", "Ideal", "Network", "Segment", "fire"]

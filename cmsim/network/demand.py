@@ -22,6 +22,8 @@ class Demand:
                 over all members, of all group instances of the class, that cross that instance
     alone       the same with the members of one group instance only, which is what a network that shares nothing
                 goes by; empty where it equals ``shares``
+    later       what it becomes after each change of the network; empty where it stays as it is. No resources, now or
+                later, then mean that no path is left
     """
 
     size_B: float
@@ -29,6 +31,7 @@ class Demand:
     resources: tuple[int, ...] = ()
     shares: tuple[int, ...] = ()
     alone: tuple[int, ...] = ()
+    later: tuple[Demand, ...] = ()
 
 
 @dataclass(slots=True)

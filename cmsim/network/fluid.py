@@ -7,7 +7,7 @@ happens elsewhere. All starts and ends of one instant are gathered before rates 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import simpy
@@ -19,15 +19,16 @@ from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
 from cmsim.units import PS_PER_S
 
 #: after all other events of an instant (SimPy's own are 0 and 1)
-_END_OF_INSTANT = 2
+END_OF_INSTANT = 2
 
 
-class _Flow:
+class InFlight:
     """A demand in flight; ``version`` outdates timers set for earlier rates."""
 
-    __slots__ = ("demand", "event", "rate_Bps", "remaining_B", "since_ps", "version")
+    __slots__ = ("asked", "demand", "event", "rate_Bps", "remaining_B", "since_ps", "version")
 
     def __init__(self, demand: Demand, event: simpy.Event):
+        self.asked = demand
         self.demand = demand
         self.event = event
         self.remaining_B = demand.size_B
@@ -45,7 +46,7 @@ class Fluid:
     def __init__(self, env: simpy.Environment, capacity_Bps: Sequence[float]):
         self._env = env
         self._capacity_Bps = list(capacity_Bps)
-        self._on: list[dict[_Flow, None]] = [{} for _ in self._capacity_Bps]
+        self._on: list[dict[InFlight, None]] = [{} for _ in self._capacity_Bps]
         self._touched: dict[int, None] = {}
         # the demand is kept beside its rate, so that its identity is not given to another
         self._rates: dict[int, tuple[Demand, float]] = {}
@@ -55,10 +56,10 @@ class Fluid:
     def move(self, demand: Demand) -> simpy.Event:
         if demand.size_B <= 0:
             return self._env.timeout(demand.latency_ps)
-        if not demand.resources:
+        if not demand.resources and not demand.later:
             alone_Bps(demand, self._capacity_Bps)  # raises: nothing would ever end it
         event = self._env.event()
-        flow = _Flow(demand, event)
+        flow = InFlight(demand, event)
         if demand.latency_ps:
             self._env.timeout(demand.latency_ps).callbacks.append(lambda _: self._start(flow))
         else:
@@ -68,7 +69,7 @@ class Fluid:
     def _now(self) -> int:
         return self._env.now  # type: ignore[return-value]  # whole picoseconds: every delay is a whole number
 
-    def _start(self, flow: _Flow) -> None:
+    def _start(self, flow: InFlight) -> None:
         flow.since_ps = self._now()
         shared = False
         for resource in flow.demand.resources:
@@ -81,7 +82,7 @@ class Fluid:
             # nobody to share with: should another start within this instant, it touches these resources itself
             self._set(flow, self._alone(flow.demand))
 
-    def _finish(self, flow: _Flow, version: int) -> None:
+    def _finish(self, flow: InFlight, version: int) -> None:
         if version != flow.version:
             return
         self.log.append(Segment(flow.demand, flow.since_ps, self._now(), flow.rate_Bps))
@@ -94,15 +95,18 @@ class Fluid:
             self._touch(flow)
         fire(flow.event)
 
-    def _touch(self, flow: _Flow) -> None:
+    def _touch(self, flow: InFlight) -> None:
         self._touched.update(dict.fromkeys(flow.demand.resources))
         if not self._settling:
             self._settling = True
-            settle = self._env.event()
-            settle._ok = True
-            settle._value = None
-            settle.callbacks.append(lambda _: self._settle())
-            self._env.schedule(settle, priority=_END_OF_INSTANT)  # type: ignore[arg-type]
+            self._at_end_of_instant(self._settle)
+
+    def _at_end_of_instant(self, act: Callable[[], None]) -> None:
+        event = self._env.event()
+        event._ok = True
+        event._value = None
+        event.callbacks.append(lambda _: act())
+        self._env.schedule(event, priority=END_OF_INSTANT)  # type: ignore[arg-type]
 
     def _settle(self) -> None:
         self._settling = False
@@ -112,9 +116,9 @@ class Fluid:
             if resource not in seen and self._on[resource]:
                 self._solve(self._component(resource, seen))
 
-    def _component(self, resource: int, seen: set[int]) -> list[_Flow]:
+    def _component(self, resource: int, seen: set[int]) -> list[InFlight]:
         """Flows of the connected part around a resource; its resources are added to ``seen``."""
-        flows: dict[_Flow, None] = {}
+        flows: dict[InFlight, None] = {}
         queue = [resource]
         seen.add(resource)
         while queue:
@@ -127,7 +131,7 @@ class Fluid:
                             queue.append(other)
         return list(flows)
 
-    def _solve(self, flows: list[_Flow]) -> None:
+    def _solve(self, flows: list[InFlight]) -> None:
         if len(flows) == 1:
             self._set(flows[0], self._alone(flows[0].demand))
             return
@@ -149,16 +153,20 @@ class Fluid:
             known = self._rates[id(demand)] = (demand, alone_Bps(demand, self._capacity_Bps))
         return known[1]
 
-    def _set(self, flow: _Flow, rate_Bps: float) -> None:
+    def _set(self, flow: InFlight, rate_Bps: float) -> None:
         if rate_Bps == flow.rate_Bps:
             return
+        self._rebase(flow)
+        flow.rate_Bps = rate_Bps
+        version = flow.version
+        timer = self._env.timeout(duration_ps(flow.remaining_B, rate_Bps))
+        timer.callbacks.append(lambda _: self._finish(flow, version))
+
+    def _rebase(self, flow: InFlight) -> None:
+        """Count what has moved at the rate so far, from here on anew; timers set before are void."""
         now = self._now()
         if now > flow.since_ps and flow.rate_Bps:
             flow.remaining_B = max(flow.remaining_B - flow.rate_Bps * (now - flow.since_ps) / PS_PER_S, 0.0)
             self.log.append(Segment(flow.demand, flow.since_ps, now, flow.rate_Bps))
         flow.since_ps = now
-        flow.rate_Bps = rate_Bps
         flow.version += 1
-        version = flow.version
-        timer = self._env.timeout(duration_ps(flow.remaining_B, rate_Bps))
-        timer.callbacks.append(lambda _: self._finish(flow, version))

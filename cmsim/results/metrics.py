@@ -133,11 +133,15 @@ def metrics(
     memory_peak_B: float | None = None,
     algorithm: str = "",
     power: Mapping[str, float] | None = None,
+    bounds_s: Mapping[str, float] | None = None,
+    fault_slowdown: float | None = None,
 ) -> Metrics:
     """All metrics of a run, in the order in which people read them.
 
     exposed_comm_s, bubble_s: from the breakdown [s]    memory_peak_B: of the fullest rank [B]
-    algorithm: of a collective    power: power metrics of the run
+    algorithm: of a collective    power: power metrics of the run    bounds_s: of a collective,
+    egress, ingress, bisection and latency, each for itself [s]
+    fault_slowdown: time over that without faults [1]
 
     Raises InputError for a kind without metrics and for a fact that is missing.
     """
@@ -150,6 +154,11 @@ def metrics(
     out: Metrics = {**own, "makespan_s": makespan_s, "exposed_comm_s": exposed_comm_s}
     if kind == "collective" and algorithm:
         out["algorithm"] = algorithm
+    if bounds_s:
+        out.update({f"bound_{name}_s": value for name, value in bounds_s.items()})
+        out["bound_ratio"] = float(own["time_s"]) / max(bounds_s.values())
+    if fault_slowdown is not None:
+        out["fault_slowdown"] = fault_slowdown
     if memory_peak_B is not None:
         out["memory_peak_B"] = memory_peak_B
     if power is not None:

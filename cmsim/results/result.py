@@ -36,6 +36,7 @@ class Result:
     metrics       by name, units in the names; numbers, and the name of a collective's algorithm
     bound         name of the physical bound, time_s, fraction of the makespan
     limiter       what most of the time went to    breakdown: seconds by limiter, which add up to the makespan
+    faults        what faults in the fabric did: slowdown, ranks, saturated links; empty without
     facts         what the workload said of itself, and racks, price_USD of the machine
     columns       of each of ``FRAMES``, name -> array
     """
@@ -50,6 +51,7 @@ class Result:
     limiter: str
     breakdown: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    faults: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
 
@@ -89,6 +91,7 @@ class Result:
             "limiter": self.limiter,
             "breakdown": dict(self.breakdown),
             "warnings": list(self.warnings),
+            **({"faults": dict(self.faults)} if self.faults else {}),
         }
 
     def _frame(self, kind: str) -> pd.DataFrame:

@@ -80,6 +80,7 @@ def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, An
             Result(
                 **{key: entry[key] for key in _FIELDS},
                 warnings=tuple(entry["warnings"]),
+                faults=entry.get("faults", {}),
                 facts=facts.get(run, {}),
                 columns={kind: frames[kind][run] for kind in FRAMES},
             )

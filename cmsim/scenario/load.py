@@ -16,6 +16,7 @@ from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.scenario.schema import (
     WORKLOAD_KINDS,
     CollectiveSpec,
+    FaultSpec,
     PerturbSpec,
     ReportSpec,
     ScenarioSpec,
@@ -34,6 +35,8 @@ class Run:
     system: SystemEntry
     point: Mapping[str, Any]
     network: str
+    routing: str
+    faults: tuple[FaultSpec, ...]
     fold: bool
     perturb: Mapping[int, PerturbSpec]
     seed: int
@@ -261,7 +264,25 @@ def _at_point(
         spec = _workload(document, raw, place)
         tail = ",".join(f"{key.split('.')[-1]}={_show(value)}" for key, value in here.items())
         key = f"{name}/{label}" + (f"/{tail}" if tail else "")
-        runs.append(Run(key, name, spec, entry, here, whole.network, whole.fold, whole.perturb, whole.seed))
+        faults = tuple(
+            FaultSpec(part=fault) if isinstance(fault, str) else fault for fault in (*whole.faults, *entry.faults)
+        )
+        runs.append(
+            Run(
+                key=key,
+                workload=name,
+                spec=spec,
+                system=entry,
+                point=here,
+                # what is broken shows on single links only
+                network="flow" if faults else whole.network,
+                routing=whole.routing,
+                faults=faults,
+                fold=whole.fold,
+                perturb=whole.perturb,
+                seed=whole.seed,
+            )
+        )
     return runs
 
 

@@ -181,6 +181,27 @@ WORKLOAD_KINDS: dict[str, type[WorkloadSpec]] = {
 }
 
 
+class FaultSpec(Spec):
+    """A part of the fabric that is down or slow."""
+
+    part: str = Field(
+        description="rank/R/plane/P, accelerator/A/plane/P, module/NODE/PLANE/CHIP, l1/NODE/PLANE, "
+        "l2/DOMAIN/PLANE/CHIP, switch/DOMAIN/CHIP, link/A/B, rank/R/port, rank/R/nic, nic/A, leaf/L, spine/S; "
+        "numbers count from 0"
+    )
+    left: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="share of its rate that is left; 0: down"
+    )
+    from_s: NonNegativeFloat = Field(default=0.0, description="when it begins, from the start of the run")
+    until_s: PositiveFloat | None = Field(default=None, description="when it ends; default: it lasts")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> FaultSpec:
+        if self.until_s is not None and self.until_s <= self.from_s:
+            raise ValueError(f"until_s: must be after from_s ({self.from_s:g}), got {self.until_s:g}")
+        return self
+
+
 class SystemEntry(Spec):
     """A system and what to change on it."""
 
@@ -192,6 +213,7 @@ class SystemEntry(Spec):
     domains: PositiveInt | None = Field(default=None, description="domains joined by the scale-out network")
     rank: Literal["die", "package"] | None = Field(default=None, description="what a communicator counts")
     stack: str | None = Field(default=None, description="a name in topologies/stacks; default: the system's")
+    faults: tuple[str | FaultSpec, ...] = Field(default=(), description="of this system, beside the scenario's own")
     set: dict[str, Any] = Field(
         default={}, description="dotted keys of the system file (accelerator.* and stack.* reach those files)"
     )
@@ -228,7 +250,19 @@ class ScenarioSpec(Spec):
     workloads: dict[str, dict[str, Any]] = Field(
         min_length=1, description="by name; `workload:` is the short form for one"
     )
-    network: Literal["ideal", "fluid"] = Field(default="fluid", description="fidelity of the network")
+    network: Literal["ideal", "fluid", "flow"] = Field(
+        default="fluid",
+        description="ideal: nothing is shared; fluid: one demand per collective, ports and uplinks shared; "
+        "flow: every message on the links it crosses (also what `faults` are run with)",
+    )
+    routing: Literal["sprayed", "hashed", "pinned"] = Field(
+        default="sprayed",
+        description="flow: messages spread over all paths, or on one path each, drawn by `seed` as ECMP does; "
+        "pinned ones do not move away from a dead path",
+    )
+    faults: tuple[str | FaultSpec, ...] = Field(
+        default=(), description="parts of the fabric that are down or slow: names, or entries with times"
+    )
     fold: bool = Field(default=True, description="simulate equal ranks once")
     perturb: dict[NonNegativeInt, PerturbSpec] = Field(default={}, description="by rank")
     sweep: dict[str, Any] = Field(

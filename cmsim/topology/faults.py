@@ -1,6 +1,7 @@
 """Parts of a fabric that are down or slow: names turned into what is left of the links they carry.
 
     rank/RANK/plane/PLANE              one rank's port in one plane (its link to one switch chip of a single tier)
+    rank/RANK/port, rank/RANK/nic      all of a rank's links into its domain; its share of the NIC
     accelerator/PACKAGE/plane/PLANE    the same of all ranks of a package
     module/NODE/PLANE/CHIP             an optical module: the lane between chips of the first and second tier
     l1/NODE/PLANE                      a first-tier chip, with all its ports and uplinks
@@ -75,6 +76,8 @@ def apply(system: System, wires: Edges, faults: Faults) -> Edges:
 
 #: the words of each form; numbers stand where a word is in capitals
 _FORMS = (
+    "rank/RANK/port",
+    "rank/RANK/nic",
     "rank/RANK/plane/PLANE",
     "accelerator/PACKAGE/plane/PLANE",
     "module/NODE/PLANE/CHIP",
@@ -101,6 +104,16 @@ def _parts(system: System, left: Edges) -> dict[str, tuple[tuple[int, ...], _Cha
 
     def port(members: Any, plane: int, factor: float) -> None:
         left.port[members, plane] *= factor
+
+    def whole_port(numbers: list[int], factor: float) -> None:
+        left.port[numbers[0]] *= factor
+        if mesh:
+            peers = numbers[0] // mesh * mesh + np.flatnonzero(left.mesh[numbers[0]])
+            left.mesh[numbers[0]] *= factor
+            left.mesh[peers, numbers[0] % mesh] *= factor
+
+    def rank_nic(numbers: list[int], factor: float) -> None:
+        left.nic[numbers[0]] *= factor
 
     def l1(numbers: list[int], factor: float) -> None:
         port(where.node == numbers[0], numbers[1], factor)
@@ -129,6 +142,8 @@ def _parts(system: System, left: Edges) -> dict[str, tuple[tuple[int, ...], _Cha
 
     tier = int(two_tiers)
     changes: tuple[tuple[tuple[int, ...], _Change], ...] = (
+        ((system.ranks,), whole_port),
+        ((system.ranks,), rank_nic),
         ((system.ranks, planes), lambda n, f: port(n[0], n[1], f)),
         ((system.packages, planes), lambda n, f: port(where.package == n[0], n[1], f)),
         ((where.nodes * tier, planes, chips), module),

@@ -28,6 +28,8 @@ class Paths(Protocol):
     capacity_Bps: Floats
     #: which tier and direction each resource belongs to, a position in ``tiers``
     tier: Ints
+    #: the rank whose port each resource is (part of), -1 for all others; a link between two ranks is its source's
+    owner: Ints
     #: where the ranks sit
     where: Places
 
@@ -38,6 +40,13 @@ class Paths(Protocol):
 
     def name(self, resource: int) -> str:
         """A resource in words."""
+        ...
+
+    def alike(self) -> Ints:
+        """A number for each rank: ranks of one number have equal links, and messages between equal ranks equal paths.
+
+        What folding starts from; every rank by itself is always right.
+        """
         ...
 
     def crossings(self, src: NDArray[Any], dst: NDArray[Any]) -> Crossings:

@@ -179,6 +179,7 @@ class Routes:
             tables = {"mesh": wires.mesh, **{name: tables[name] for name in ("nic", "leaf", "spine")}}
         self._tables: list[tuple[str, int, int]] = []  # (name, first number, width), in order
         capacity = []
+        owner = []
         first = 0
         self._first: dict[str, int] = {}
         for name, table in tables.items():
@@ -187,9 +188,13 @@ class Routes:
                 self._first[key] = first
                 self._tables.append((key, first, max(table.shape[1], 1)))
                 capacity.append(table.ravel())
+                own = np.arange(len(table)) if name in ("port", "mesh") else np.full(len(table), -1)
+                owner.append(np.repeat(own, table.shape[1]))
                 first += table.size
         #: what each resource carries [B/s]
         self.capacity_Bps: Floats = np.concatenate(capacity)
+        #: the rank whose port it is (part of), -1 for all others; a link between two ranks is its source's
+        self.owner: Ints = np.concatenate(owner).astype(np.int64)
         #: which tier and direction each resource belongs to, a small number
         self.tier: Ints = np.repeat(np.arange(len(capacity)), [len(part) for part in capacity])
 
@@ -236,6 +241,26 @@ class Routes:
         if self.routing == "sprayed":
             return self._sprayed(src, dst, level)
         return self._hashed(src, dst, level)
+
+    def alike(self) -> Ints:
+        """A number for each rank: ranks of one number have equal links, and messages between equal ranks equal paths.
+
+        No two are alike where paths are drawn, or where the links of pairs differ.
+        """
+        wires, ranks = self.edges, len(self.where.node)
+        peers = np.bincount(self.where.domain)[self.where.domain] - 1
+        pairs_differ = self._mesh and ((wires.mesh == wires.mesh.max()).sum(axis=1) != peers).any()
+        if self.routing != "sprayed" or pairs_differ:
+            return np.arange(ranks, dtype=np.int64)
+        parts = [
+            wires.port,
+            wires.uplink.reshape(len(wires.uplink), -1)[self.block],
+            wires.spine[self.where.leaf],
+            wires.nic[:, None],
+            wires.leaf[self.where.package, None],
+        ]
+        rows = np.unique(np.concatenate(parts, axis=1), axis=0, return_inverse=True)[1]
+        return np.asarray(rows.reshape(-1), np.int64)
 
     def levels(self, src: Numbers, dst: Numbers) -> NDArray[np.int8]:
         """Where the ends of each message meet."""

@@ -47,7 +47,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # a scenario names systems and workloads, and knows how neither is run
     "scenario": frozenset(),
     # the one place where workload and machine meet
-    "engine": frozenset({"hardware", "topology", "compute", "collectives", "network", "workload"}),
+    "engine": frozenset({"hardware", "topology", "compute", "collectives", "network", "flow", "workload"}),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
     "calibration": frozenset({"hardware", "topology", "collectives"}),
     # power follows from parts and their use over time, which comes as a frame
@@ -62,8 +62,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     ),
     # the whole flow on one page
     "api": frozenset(
-        {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
-        | {"engine", "energy", "results"}
+        {"hardware", "topology", "compute", "collectives", "network", "flow", "workload", "workload/generate"}
+        | {"scenario", "engine", "energy", "results"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),

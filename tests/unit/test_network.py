@@ -37,7 +37,7 @@ def demand(size_B, *resources, latency_ps=0, shares=None):
 def finish_times(network, capacity, starts):
     """When each (start in ps, demand) ends [ps], and the network's log."""
     env = simpy.Environment(initial_time=0)
-    net = NETWORKS[network](env, capacity)
+    net = NETWORKS[network](env, capacity, ())
     ends = [0] * len(starts)
 
     def one(number, start, what):
@@ -191,7 +191,7 @@ def test_a_flow_whose_rate_stays_is_left_alone():
 def test_one_that_follows_within_the_instant_takes_the_place():
     """Ends and starts of an instant count together: the rival never sees the link free in between."""
     env = simpy.Environment(initial_time=0)
-    net = NETWORKS["fluid"](env, [1e9])
+    net = NETWORKS["fluid"](env, [1e9], ())
     rival = demand(2e6, 0)
 
     def one_after_the_other():
