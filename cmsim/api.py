@@ -182,12 +182,11 @@ def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -
     """What no algorithm can beat for the collective that is timed, on a whole fabric with nobody else on it."""
     if not isinstance(one.spec, CollectiveSpec) or not plan.calls:
         return {}
-    group = programs.groups[:, 0]
     least = flow.bound(
         one.spec.collective,
         float(one.spec.message_bytes),
         paths=topology.paths(system),
-        ranks=np.flatnonzero(group == group[0]),
+        ranks=np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1)),
         software=flow.Software(),
         in_network="in_network" in plan.calls[0].algorithm,
     )

@@ -16,8 +16,8 @@ Ints = NDArray[np.int64]
 
 #: a link is saturated from this utilization on; shares are rounded to whole units
 _FULL = 1 - 1e-4
-#: a rank is slowed where its last op ends later than this, relative to the whole run
-_LATER = 1e-9
+#: a rank is slowed where its last op ends later than this, relative to the whole run; shares are rounded to 6e-8
+_LATER = 1e-6
 #: how many links and stretches of ranks are listed
 _LISTED = 8
 

@@ -99,7 +99,7 @@ def decode(model, **changes):
     }
 
 
-def play(workload, system, perturb, network, *, fold):
+def play(workload, system, perturb, network, *, fold, faults=()):
     scenario = load_scenario(
         {
             "systems": [system],
@@ -107,6 +107,7 @@ def play(workload, system, perturb, network, *, fold):
             "network": network,
             "fold": fold,
             "perturb": perturb,
+            "faults": list(faults),
         }
     )
     (one,) = scenario.runs
@@ -204,6 +205,33 @@ def test_leaves_that_cut_servers(model, perturbed):
 def test_context_parallel_groups_across_nodes(model):
     workload = training(model, 64, parallel={"tp": 2, "cp": 8, "pp": 2, "ep": 4}, global_batch=8)
     check(workload, boxes(8, 24), PERTURBED["all three"], "fluid")
+
+
+FAULTS = {
+    "rack": [{"part": "rank/5/plane/3"}, {"part": "switch/0/7", "left": 0.5, "from_s": 3e-4, "until_s": 9e-4}],
+    "planes": ["l1/1/3", {"part": "module/2/0/5", "from_s": 5e-4}],
+    "boxes": [{"part": "nic/9", "left": 0.5}, {"part": "nic/20", "from_s": 1e-4, "until_s": 6e-4}],
+}
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+@pytest.mark.parametrize("perturbed", ["even", "all three"])
+@pytest.mark.parametrize("system", SYSTEMS[64])
+def test_training_on_single_links(model, system, perturbed, faulty):
+    """Message by message, with parts down from the start, from a time on, and until a time."""
+    faults = FAULTS[system] if faulty else []
+    runs = [
+        play(training(model, 64), SYSTEMS[64][system], PERTURBED[perturbed], "flow", fold=fold, faults=faults)
+        for fold in (True, False)
+    ]
+    assert not list(differences(*runs))
+    carried = []
+    for plan, line in runs:
+        links = links_columns(plan, line)
+        tier = np.array([name.partition("[")[0] for name in links["resource"]])
+        carried.append({k: (links["bytes_B"] * links["instances"])[tier == k].sum() for k in np.unique(tier).tolist()})
+    assert carried[0] == pytest.approx(carried[1], rel=1e-9)
+    assert runs[0][0].classes < 64 or faulty
 
 
 def test_there_is_contention_at_all(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -34,10 +35,10 @@ def demand(size_B, *resources, latency_ps=0, shares=None):
     return Demand(size_B, latency_ps, resources, tuple(shares or [SHARE_ONE] * len(resources)))
 
 
-def finish_times(network, capacity, starts):
+def finish_times(network, capacity, starts, changes_ps=()):
     """When each (start in ps, demand) ends [ps], and the network's log."""
     env = simpy.Environment(initial_time=0)
-    net = NETWORKS[network](env, capacity, ())
+    net = NETWORKS[network](env, capacity, changes_ps)
     ends = [0] * len(starts)
 
     def one(number, start, what):
@@ -242,3 +243,52 @@ def test_a_resource_that_is_down_is_infeasible(network, rivals):
 def test_bytes_that_cross_nothing_are_refused(network):
     with pytest.raises(InfeasibleError, match="no resource"):
         finish_times(network, [1e9], [(0, demand(1e6))])
+
+
+# links that change
+
+
+def changing(size_B, now, *later):
+    """A demand on one resource of each state; None for a state without a path."""
+    states = [Demand(size_B, 0, *(((one,), (SHARE_ONE,)) if one is not None else ((), ()))) for one in (now, *later)]
+    return Demand(size_B, 0, states[0].resources, states[0].shares, later=tuple(states[1:]))
+
+
+def test_what_is_left_goes_by_the_new_path():
+    # 10 B at 1 B/s; from 4 s on at 2 B/s: 4 + 6/2
+    ends, log = finish_times("flow", [1.0, 2.0], [(0, changing(10.0, 0, 1))], [4 * PS_PER_S])
+    assert ends == [7 * PS_PER_S]
+    assert [(one.start_ps, one.end_ps, one.rate_Bps) for one in log] == [
+        (0, 4 * PS_PER_S, 1.0),
+        (4 * PS_PER_S, 7 * PS_PER_S, 2.0),
+    ]
+    assert log[0].demand.resources == (0,)
+    assert log[1].demand.resources == (1,)
+
+
+def test_those_in_flight_share_the_new_path():
+    # two of 4 B, each on a link of its own; from 2 s on both on one: 2 B each at 1/2 B/s
+    pair = [(0, changing(4.0, 0, 2)), (0, changing(4.0, 1, 2))]
+    assert finish_times("flow", [1.0, 1.0, 1.0], pair, [2 * PS_PER_S])[0] == [6 * PS_PER_S] * 2
+
+
+def test_one_without_a_path_waits_for_the_next_change():
+    ends, log = finish_times("flow", [1.0, 1.0], [(0, changing(4.0, 0, None, 1))], [1 * PS_PER_S, 3 * PS_PER_S])
+    assert ends == [6 * PS_PER_S]
+    assert sum(one.rate_Bps * (one.end_ps - one.start_ps) for one in log) == 4.0 * PS_PER_S
+    # nor does one that begins while it is down
+    assert finish_times("flow", [1.0, 1.0], [(0, changing(4.0, None, 1))], [3 * PS_PER_S])[0] == [7 * PS_PER_S]
+
+
+def test_one_without_a_path_for_good_is_infeasible():
+    with pytest.raises(InfeasibleError, match="no repair is to come"):
+        finish_times("flow", [1.0], [(0, changing(4.0, 0, None))], [1 * PS_PER_S])
+
+
+def test_one_that_ends_as_the_links_change_has_ended():
+    assert finish_times("flow", [1.0], [(0, changing(4.0, 0, None))], [4 * PS_PER_S])[0] == [4 * PS_PER_S]
+
+
+def test_latency_runs_on_while_links_change():
+    demand = dataclasses.replace(changing(2.0, 0, 1), latency_ps=3 * PS_PER_S)
+    assert finish_times("flow", [1.0, 2.0], [(0, demand)], [1 * PS_PER_S])[0] == [4 * PS_PER_S]
