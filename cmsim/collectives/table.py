@@ -5,6 +5,7 @@ To add an algorithm: write its page, add its tuple here; tests and chooser pick 
 
 from __future__ import annotations
 
+from cmsim.collectives.ahc import AHC
 from cmsim.collectives.barrier import BARRIER
 from cmsim.collectives.binomial import BINOMIAL
 from cmsim.collectives.bruck import BRUCK
@@ -14,8 +15,10 @@ from cmsim.collectives.halving_doubling import HALVING_DOUBLING
 from cmsim.collectives.in_network import IN_NETWORK
 from cmsim.collectives.nhr import NHR
 from cmsim.collectives.pairwise import PAIRWISE
+from cmsim.collectives.pipeline import PIPELINE
 from cmsim.collectives.ring import RING
 from cmsim.collectives.send_recv import SEND_RECV
+from cmsim.collectives.star import STAR
 from cmsim.collectives.terms import COLLECTIVES, Algorithm
 from cmsim.errors import InputError, did_you_mean
 
@@ -32,6 +35,9 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     *BARRIER,
     *SEND_RECV,
     *EXPERT,
+    *STAR,
+    *AHC,
+    *PIPELINE,
 )
 
 

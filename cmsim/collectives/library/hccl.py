@@ -8,8 +8,9 @@ by copy engines that cost more to start:
     f = (p - 2)/p (all-gather, reduce-scatter, all-to-all), 2 (p - 2)/p and a second start for all-reduce
 
 One of the p - 1 peers is the other die of the package and takes no port. Beside the mesh every page that the library
-names (ring, halving and doubling, NHR, NB, pairwise) is priced with its own steps and bytes, a step costing
-another start; the cheapest runs, as the library's selector aims at.
+names (ring, halving and doubling, NHR, NB, pairwise, star, pipeline, AHC) is priced with its own steps and bytes, a
+step costing another start and, where a step sends to several peers, each of them what it costs in the mesh; the
+cheapest runs, as the library's selector aims at.
 
 Leaves out: hosts that launch the call, and what else the ports carry; ``serving`` says what a call costs more there.
 Source: HCCL documentation, coll_algo_intro (cost model and algorithms); constants fitted, see ``topologies/libraries``.
@@ -17,10 +18,11 @@ Source: HCCL documentation, coll_algo_intro (cost model and algorithms); constan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cmsim.collectives.grouped import SERVER
 from cmsim.collectives.library.inside import Floats
 from cmsim.collectives.table import candidates
 from cmsim.collectives.terms import Column
@@ -40,6 +42,12 @@ HCCL_DEFAULTS: dict[str, float] = {
 }
 #: the mesh sends to all peers at once; its forms on the pages
 _DIRECT = ("direct", "two_shot", "one_shot")
+#: pages whose steps send to several peers: messages of the busiest rank in a pass; an all-reduce makes two passes
+_MESSAGES: dict[str, Callable[[Floats], Floats]] = {
+    "star": lambda p: 2.0 * (p - 1.0),
+    "pipeline": lambda p: p - 1.0,
+    "ahc": lambda p: SERVER - 1.0 + (np.ceil(p / SERVER) - 1.0) * np.ceil(SERVER / np.maximum(p % SERVER, 1.0)),
+}
 
 
 def mesh_us(
@@ -49,6 +57,19 @@ def mesh_us(
 
     c: constants (``HCCL_DEFAULTS``)    ranks: dies p [1]    size_B: S as nccl-tests prints it [B]
     port_Bps: one die's port, one direction [B/s]    serving: 1 inside a serving step, 0 alone
+    """
+    share, fast, slow = mesh_protocols_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=port_Bps)
+    alone = np.exp((1.0 - share) * np.log(fast) + share * np.log(slow))
+    out: Floats = alone * (1.0 + (c["serving"] - 1.0) * serving) + c["serving_us"] * serving
+    return out
+
+
+def mesh_protocols_us(
+    c: Mapping[str, float], *, collective: str, ranks: Column, size_B: Column, port_Bps: Column
+) -> tuple[Floats, Floats, Floats]:
+    """Direct sends by either protocol: the copy engines' weight, time by the vector cores, time by copy engines. [us]
+
+    Arguments as ``mesh_us``.
     """
     ranks, size_B = np.asarray(ranks, dtype=np.float64), np.asarray(size_B, dtype=np.float64)
     twice = 2.0 if collective == "all_reduce" else 1.0
@@ -63,9 +84,7 @@ def mesh_us(
     # a block for a peer: of what one rank holds, not of what all hold together
     held_B = size_B / ranks if collective in ("all_gather", "reduce_scatter") else size_B
     share = 1.0 / (1.0 + (c["switch_B"] / (held_B / ranks)) ** 8)
-    alone = np.exp((1.0 - share) * np.log(fast) + share * np.log(slow))
-    out: Floats = alone * (1.0 + (c["serving"] - 1.0) * serving) + c["serving_us"] * serving
-    return out
+    return share, fast, slow
 
 
 def hccl_candidates_us(
@@ -83,6 +102,9 @@ def hccl_candidates_us(
         rate = c["add_rate"] if collective == "reduce_scatter" else c["rate"]
         # every dependent step starts the copy engines again
         time = np.maximum(page.steps(ranks), 1) * (c["start_us"] + alpha_us) + moved_us / rate
+        if page.name in _MESSAGES:
+            passes = 2.0 if collective == "all_reduce" and page.name != "star" else 1.0
+            time = time + passes * c["peer_us"] * _MESSAGES[page.name](ranks)
         out[page.name] = np.where(page.applies(ranks), time, np.inf)
     return out
 

@@ -1,0 +1,137 @@
+"""AHC, the asymmetric hierarchical concatenation: an all-reduce over groups of unequal size.
+
+    inside each group     direct reduce-scatter: member i of a group of n holds the sum of slice i of n
+    between the groups    ring all-reduce among the holders of aligned pieces, m groups
+    inside each group     direct all-gather
+
+    T = 2 alpha + 2 (m - 1) alpha + 2 (n_max - 1)/n_max S/B + 2 (m - 1)/m S/(n_min B) + (1 - 1/(m n_max)) S gamma
+
+A hierarchy needs equal groups (``hierarchical``); here slices of one group lie across slices of another. The vector is
+cut wherever any group cuts it, at multiples of 1/lcm(n), so that each piece has one holder in every group: a holder in
+a group of 4 stands for two of a group of 8 and carries twice their bytes. The smallest group sets the pace between
+groups, the largest inside.
+
+Leaves out: overlap of the three phases; that a library also takes logarithmic algorithms between groups.
+Source: HCCL coll_algo_intro (AHC) and HCCL_ALGO; the alignment of slices and the formula are derived here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cmsim.collectives.grouped import SERVER, Traffic, counted_outside, pairs_inside
+from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, any_peers, others
+
+SOURCE = "HCCL coll_algo_intro (AHC); formula derived, see the page"
+
+
+def ahc_all_reduce_s(
+    groups: Sequence[int], size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
+) -> Column:
+    """Time of an all-reduce over groups of any sizes. [s]
+
+    T = 2 m alpha + (2 (n_max - 1)/n_max + 2 (m - 1)/(m n_min)) S/B + (1 - 1/(m n_max)) S gamma
+    groups: ranks of each of the m groups [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a step [s]
+    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
+
+    >>> float(ahc_all_reduce_s([4, 4, 2], 600.0, alpha_s=1.0, bandwidth_Bps=100.0))
+    19.0
+    """
+    m, most, least = len(groups), max(groups), min(groups)
+    steps = 2 * (most > 1) + 2 * (m - 1)
+    sent = 2 * others(most) + 2 * others(m) / least
+    return steps * alpha_s + sent * size_B / bandwidth_Bps + (1 - 1 / (m * most)) * size_B * gamma_s_per_B
+
+
+def groups_of(ranks: int) -> list[int]:
+    """Full servers, and one of what is left.
+
+    >>> groups_of(20)
+    [8, 8, 4]
+    """
+    full, rest = divmod(ranks, SERVER)
+    return [SERVER] * full + [rest] * (rest > 0)
+
+
+def ahc_all_reduce(groups: Sequence[int]) -> Schedule:
+    """The sends among groups of neighbouring ranks."""
+    if sum(groups) < 2:
+        return Schedule(1, [])
+    m, pieces = len(groups), math.lcm(*groups)
+    first = np.cumsum([0, *groups]).tolist()
+
+    def blocks(piece: int) -> range:
+        """A piece has m blocks, one for each step of the ring."""
+        return range(piece * m, (piece + 1) * m)
+
+    def slices(n: int, member: int) -> list[int]:
+        cut = pieces // n
+        return [block for piece in range(member * cut, (member + 1) * cut) for block in blocks(piece)]
+
+    scatter, gather = [], []
+    for start, n in zip(first, groups, strict=False):
+        for r in range(n):
+            scatter += [Send(start + r, start + d, slices(n, d), True) for d in range(n) if d != r]
+            gather += [Send(start + r, start + d, slices(n, r)) for d in range(n) if d != r]
+    ring = []
+    for adds in (True, False):
+        for step in range(m - 1):
+            sends = []
+            for j, n in enumerate(groups):
+                after = (j + 1) % m
+                sent = (j - step if adds else j + 1 - step) % m
+                for piece in range(pieces):
+                    src = first[j] + piece * n // pieces
+                    dst = first[after] + piece * groups[after] // pieces
+                    sends.append(Send(src, dst, (piece * m + sent,), adds))
+            ring.append(sends)
+    return Schedule(pieces * m, [sends for sends in (scatter, *ring, gather) if sends])
+
+
+def _traffic(ranks: int) -> Traffic:
+    full, rest = divmod(ranks, SERVER)
+    m, pieces = full + (rest > 0), math.lcm(SERVER if full else 1, max(rest, 1))
+    near, far = pairs_inside(full, SERVER), pairs_inside(1, rest)
+    # the holder of each piece, group by group
+    piece = np.arange(pieces)
+    holder = np.concatenate(
+        [
+            np.arange(full)[:, None] * SERVER + piece * SERVER // pieces,
+            (full * SERVER + piece * rest // pieces)[None, :] if rest else np.zeros((0, pieces), np.int64),
+        ]
+    )
+    src = np.concatenate([near[0], full * SERVER + far[0], holder.ravel()])
+    dst = np.concatenate([near[1], full * SERVER + far[1], np.roll(holder, -1, axis=0).ravel()])
+    share = [np.full(len(near[0]), 2 / SERVER), np.full(len(far[0]), 2 / max(rest, 1))]
+    return src, dst, np.concatenate([*share, np.full(holder.size, 2 * (m - 1) / m / pieces)])
+
+
+def _groups(ranks: Column) -> Column:
+    return -(-ranks // SERVER)
+
+
+def _most(ranks: Column) -> Column:
+    return np.minimum(ranks, SERVER)
+
+
+def _least(ranks: Column) -> Column:
+    return np.where(np.asarray(ranks) % SERVER == 0, SERVER, np.asarray(ranks) % SERVER)
+
+
+AHC = (
+    Algorithm(
+        name="ahc",
+        collective="all_reduce",
+        steps=lambda p: 2 * any_peers(p) + 2 * (_groups(p) - 1),
+        sent=lambda p: 2 * others(_most(p)) + 2 * others(_groups(p)) / _least(p),
+        reduced=lambda p: 1 - 1 / (_groups(p) * _most(p)),
+        outside=counted_outside(_traffic),
+        schedule=lambda p: ahc_all_reduce(groups_of(p)),
+        source=SOURCE,
+        # equal groups have the hierarchical forms
+        applies=lambda p: (np.asarray(p) > SERVER) & (np.asarray(p) % SERVER != 0),
+    ),
+)
