@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cmsim.calibration import least, tables
+from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
 from cmsim.calibration.places import Place, place
 from cmsim.calibration.predict import time_us
 from cmsim.calibration.tables import Calls
@@ -76,17 +77,23 @@ class Fit:
         return yaml.safe_dump(data, sort_keys=False, width=110)
 
 
-def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit:
-    """Fit the collective library's constants of one accelerator to measured rows.
+def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit | ExpertFit:
+    """Fit the constants of one accelerator to measured rows: of its collective library, or of its kernels for experts.
 
-    table         a table that ``predict`` takes, with ``latency_us`` or ``time_us``; or a log of nccl-tests,
-                  rccl-tests or hccl_test. Rows of other systems are left out, rows beyond one domain as well
+    table         a table that ``predict`` takes, with ``latency_us`` or ``time_us`` (of pairs: ``dispatch_us``,
+                  ``combine_us``); or a log of nccl-tests, rccl-tests or hccl_test. Rows of other systems are left out,
+                  and of collectives those beyond one domain as well
     accelerator   a name that ``predict`` knows    out: a file to write (YAML)
 
     InputError: what ``predict`` raises; no measured time; fewer than eight rows that can be used.
     """
     frame = tables.read(table)
     file = str(table)
+    if {"kernel_source", "mode"} & set(map(str, frame.columns)):
+        experts = calibrate_expert(frame, file=file, accelerator=accelerator)
+        if out is not None:
+            Path(out).write_text(experts.text(), encoding="utf-8")
+        return experts
     time_name = next((name for name in _TIMES if name in frame.columns), None)
     if time_name is None:
         raise InputError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.calibration import tables
+from cmsim.calibration import expert, tables
 from cmsim.calibration.places import Place, place
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-KINDS = ("collective",)
+KINDS = ("collective", "moe_alltoall", "deepep")
 #: priced as another collective of the same ring: name, ranks (0: the call's), factor of S
 _LIKE = {
     "broadcast": ("all_gather", 0, 1.0),
@@ -31,18 +31,34 @@ _CHUNK = 65_536
 def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
-    kind      "collective"
-    table     CSV or Parquet with system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or with kernel,
-              dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional
+    kind      "collective", "moe_alltoall" or "deepep"
+    table     CSV or Parquet. collective: system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or kernel,
+              dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional.
+              moe_alltoall: system, op_name, kernel_source, moe_dtype, num_tokens, hidden_size, topk, num_experts,
+              moe_ep_size; distribution is optional. deepep: system, mode, node_num, hidden_size, num_token, num_topk,
+              num_experts; sms is optional
     out       a file to write, .parquet or .csv    system: of every row, instead of the column
-    Returns the table with ``predicted_us`` [us].
+    Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
+    and ``predicted_us`` is their sum, or the one of the two that the table measured alone.
 
     InputError: an unknown kind or system, a missing column, a negative size, not a number: each with column and row.
     """
     if kind not in KINDS:
         raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
     frame = tables.read(table)
-    frame["predicted_us"] = predict_us(tables.calls(frame, file=str(table), system=system), file=str(table))
+    file = str(table)
+    if kind == "moe_alltoall":
+        calls = expert.alltoall_calls(frame, file=file, system=system)
+        frame["predicted_us"] = expert.predict_calls_us(calls, file=file)
+    elif kind == "deepep":
+        wanted = expert.pair_operations(tuple(map(str, frame.columns)))
+        pairs = {name: expert.pair_calls(frame, file=file, operation=name, system=system) for name in wanted}
+        times = {name: expert.predict_calls_us(calls, file=file) for name, calls in pairs.items()}
+        for name, time in times.items():
+            frame[f"predicted_{name}_us"] = time
+        frame["predicted_us"] = sum(times.values())
+    else:
+        frame["predicted_us"] = predict_us(tables.calls(frame, file=file, system=system), file=file)
     if out is not None:
         tables.write(frame, out)
     return frame

@@ -117,16 +117,16 @@ def calls(frame: pd.DataFrame, *, file: str, system: str | None = None) -> Calls
         )
     problems: list[Problem] = []
     count = len(frame)
-    ranks = numbers(frame, "n_ranks", file, problems, rule="a whole number above 0", good=_whole)
+    ranks = numbers(frame, "n_ranks", file, problems, rule="a whole number above 0", good=whole)
     per_node = np.zeros(count)
     if "ranks_per_node" in have:
-        per_node = numbers(frame, "ranks_per_node", file, problems, rule="a whole number above 0", good=_whole)
+        per_node = numbers(frame, "ranks_per_node", file, problems, rule="a whole number above 0", good=whole)
     width, narrow = np.ones(count), np.zeros(count)
     if "dtype" in have:
-        names, code = _codes(frame["dtype"])
+        names, code = codes(frame["dtype"])
         table = np.array([WIDTHS.get(name.lower(), np.nan) for name in names] or [0.0])
         width = table[code]
-        _unknown(problems, file, "dtype", names, code, [name for name in names if name.lower() not in WIDTHS], WIDTHS)
+        unknown(problems, file, "dtype", names, code, [name for name in names if name.lower() not in WIDTHS], WIDTHS)
         narrow = (width == 1.0).astype(float)
     if serving or "message_bytes" not in have:
         rule = "above 0"
@@ -134,21 +134,21 @@ def calls(frame: pd.DataFrame, *, file: str, system: str | None = None) -> Calls
     else:
         size_B = numbers(frame, "message_bytes", file, problems, rule="above 0", good=lambda v: v > 0)
     if serving:
-        kernel, collective = _codes(frame["kernel"]), _one("all_reduce", count)
+        kernel, collective = codes(frame["kernel"]), one_name("all_reduce", count)
     else:
-        kernel = _one("", count)
-        names, code = _codes(frame["collective"])
+        kernel = one_name("", count)
+        names, code = codes(frame["collective"])
         bad = [name for name in names if name.lower() not in COLLECTIVES]
-        _unknown(problems, file, "collective", names, code, bad, COLLECTIVES)
+        unknown(problems, file, "collective", names, code, bad, COLLECTIVES)
         collective = (tuple(COLLECTIVES.get(name.lower(), "") for name in names), code)
-    where = _one(system, count) if system else _codes(frame["system"])
-    accelerator = _codes(frame["accelerator"]) if "accelerator" in have and not system else _one("", count)
+    where = one_name(system, count) if system else codes(frame["system"])
+    accelerator = codes(frame["accelerator"]) if "accelerator" in have and not system else one_name("", count)
     if problems:
         raise InputError(problems)
     return Calls(where, accelerator, collective, kernel, ranks, per_node, size_B, narrow)
 
 
-def _whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     good: NDArray[np.bool_] = (values >= 1) & (values == np.floor(values))
     return good
 
@@ -176,19 +176,19 @@ def numbers(
     return values
 
 
-def _codes(column: Any) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def codes(column: Any) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     import pandas as pd
 
     code, names = pd.factorize(column, use_na_sentinel=False)
     return tuple("" if name != name else str(name) for name in names), code.astype(np.int64)
 
 
-def _one(name: str, count: int) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def one_name(name: str, count: int) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """A text column that is the same everywhere."""
     return (name,), np.zeros(count, dtype=np.int64)
 
 
-def _unknown(
+def unknown(
     problems: list[Problem],
     file: str,
     column: str,

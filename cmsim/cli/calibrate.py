@@ -20,7 +20,7 @@ _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB"
 
 @app.command()
 def predict(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="collective")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="collective, moe_alltoall or deepep.")],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, or a log of a collective benchmark.")],
     out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and predicted_us.")],
     system: Annotated[str | None, typer.Option(help="System of every row, instead of the table's column.")] = None,
@@ -34,11 +34,14 @@ def predict(
 
 @app.command()
 def calibrate(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Measured collectives: CSV, Parquet, or a log.")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="Measured collectives or kernels of experts: CSV, Parquet, or a log."),
+    ],
     accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")],
     out: Annotated[Path | None, typer.Option(help="YAML file to write; default: print it.")] = None,
 ) -> None:
-    """Fit the constants of a collective library to measured rows; says the error on rows held out."""
+    """Fit the constants of collectives or of expert kernels to measured rows; says the error on rows held out."""
     from cmsim import calibration
 
     fit = calibration.calibrate(table, accelerator=accelerator, out=out)

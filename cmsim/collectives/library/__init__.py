@@ -3,6 +3,17 @@
 from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
 from cmsim.collectives.library.data import FitNote, LinkClass, mesh_library, networks, ring_library
+from cmsim.collectives.library.expert import Exchange
+from cmsim.collectives.library.expert import copies as exchange_copies
+from cmsim.collectives.library.expert_data import (
+    EXPERT_DEFAULTS,
+    ExpertLibrary,
+    ExpertProfile,
+    Operation,
+    Payload,
+    exchange_us,
+    expert_library,
+)
 from cmsim.collectives.library.fused import FUSED_DEFAULTS, fused_us
 from cmsim.collectives.library.hccl import HCCL_DEFAULTS, hccl_candidates_us, hccl_us, mesh_us
 from cmsim.collectives.library.inside import DEFAULTS, Domain, inside_us, protocols_us
@@ -11,15 +22,24 @@ from cmsim.collectives.library.tuner import PROTOCOLS, TunerSpec, tuner_us
 __all__ = [
     "BETWEEN_DEFAULTS",
     "DEFAULTS",
+    "EXPERT_DEFAULTS",
     "FUSED_DEFAULTS",
     "HCCL_DEFAULTS",
     "PROTOCOLS",
     "Domain",
+    "Exchange",
+    "ExpertLibrary",
+    "ExpertProfile",
     "FitNote",
     "LinkClass",
+    "Operation",
+    "Payload",
     "TunerSpec",
     "between_candidates_us",
     "between_us",
+    "exchange_copies",
+    "exchange_us",
+    "expert_library",
     "fused_us",
     "hccl_candidates_us",
     "hccl_us",
