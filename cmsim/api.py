@@ -69,7 +69,7 @@ def run_one(
         warnings.simplefilter("always", CmsimWarning)
         programs = generate.programs(one.spec, system, base=base)
         engine.check_memory(programs, system)
-        options = _options(one, system)
+        options = options_of(one, system)
         plan = engine.plan(programs, system, options)
         timeline = engine.play(plan, progress=progress)
         impact = None
@@ -149,7 +149,7 @@ def system(one: Run, *, base: Path | None = None) -> System:
     )
 
 
-def _options(one: Run, system: System) -> engine.Options:
+def options_of(one: Run, system: System) -> engine.Options:
     """What a scenario says to the planner."""
     host = system.stack.host
     idle = {"decode": host.idle_decode, "prefill": host.idle_bulk, "training": host.idle_bulk}

@@ -68,7 +68,7 @@ def problems(scenario: Scenario) -> InputError | None:
 
     Programs of every run are generated, and their memory summed; nothing is played.
     """
-    from cmsim import api, engine
+    from cmsim import api, engine, topology
     from cmsim.scenario import CollectiveSpec
     from cmsim.workload import generate
 
@@ -91,8 +91,11 @@ def problems(scenario: Scenario) -> InputError | None:
                     f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
                 )
             engine.check_memory(programs, system)
+            if one.faults:
+                where = places.faults(one)
+                topology.paths(system, faults={fault.part: fault.left for fault in one.faults})
             if isinstance(one.spec, CollectiveSpec):  # its algorithm may be unknown, or not run on such a group
-                engine.plan(programs, system, engine.Options(algorithm=one.spec.algorithm))
+                engine.plan(programs, system, api.options_of(one, system))
         except CmsimError as error:
             found.setdefault(str(error), [_placed(problem, where, one.key) for problem in _problems_of(error)])
     return InputError([problem for group in found.values() for problem in group]) if found else None
@@ -115,6 +118,10 @@ class _Places:
         short = self.document is not None and "workload" in self.document.data
         return self._at(("workload",) if short else ("workloads", one.workload))
 
+    def faults(self, one: Run) -> Problem:
+        everywhere = self.document is not None and "faults" in self.document.data
+        return self._at(("faults",)) if everywhere else self.system(one)
+
     def _at(self, path: tuple[str | int, ...]) -> Problem:
         if self.document is None:
             return Problem("")
@@ -129,7 +136,7 @@ def _placed(problem: Problem, where: Problem, run: str) -> Problem:
     """The problem, with its place in the scenario where it names no file itself."""
     if problem.file:
         return problem
-    key = ".".join(part for part in (where.key, problem.key) if part)
+    key = ".".join(part for part in dict.fromkeys((where.key, problem.key)) if part)
     return Problem(f"{problem.message} ({run})", where.file, where.line, key)
 
 

@@ -172,10 +172,11 @@ def _read(name: str) -> tuple[str, list[int]]:
 
 def _nearest_form(name: str, forms: Iterable[str]) -> str:
     """The form whose first word is nearest, and all forms."""
+    forms = list(forms)
     heads = {form.partition("/")[0]: form for form in forms}
     near = nearest(name.partition("/")[0], heads)
     hint = f"Did you mean '{heads[near]}'? " if near else ""
-    return f"{hint}Allowed: {', '.join(heads.values())}."
+    return f"{hint}Allowed: {', '.join(forms)}."
 
 
 def _write(form: str, numbers: list[int]) -> str:

@@ -112,7 +112,7 @@ def play(workload, system, perturb, network, *, fold, faults=()):
     )
     (one,) = scenario.runs
     where = api.system(one)
-    plan = engine.plan(generate.programs(one.spec, where), where, api._options(one, where))
+    plan = engine.plan(generate.programs(one.spec, where), where, api.options_of(one, where))
     return plan, engine.play(plan, network)
 
 
