@@ -21,17 +21,18 @@ SERVER = 8
 Traffic = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
 
 
-def counted_outside(traffic: Callable[[int], Traffic]) -> Callable[[Column, Column], Column]:
+def counted_outside(traffic: Callable[[int, int], Traffic]) -> Callable[[Column, Column], Column]:
     """``Algorithm.outside`` by counting: bytes that cross the edge of the busiest block, per rank of a block. [1]
 
-    traffic(ranks): every pair that talks, once for all its rounds
+    traffic(ranks, block): every pair that talks, once for all its rounds; where blocks are whole groups, one rank may
+        stand for its group
     """
 
     @functools.lru_cache(maxsize=65_536)
     def one(ranks: int, block: int) -> float:
         if ranks <= block:
             return 0.0
-        src, dst, share = traffic(ranks)
+        src, dst, share = traffic(ranks, block)
         crosses = src // block != dst // block
         blocks = -(-ranks // block)
         out, into = (np.bincount(side[crosses] // block, share[crosses], minlength=blocks) for side in (src, dst))

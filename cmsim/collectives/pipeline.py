@@ -117,10 +117,14 @@ def _inner(ranks: int) -> int:
     return SERVER if ranks % SERVER == 0 else ranks
 
 
-def _traffic(ranks: int) -> Traffic:
+def _traffic(ranks: int, block: int) -> Traffic:
     """Of an all-gather: m blocks to each rank of the node, m - 1 to the next node."""
     inner = _inner(ranks)
     outer = ranks // inner
+    if block % inner == 0:
+        # a node lies in one block: its first rank stands for all
+        first = np.arange(outer) * inner
+        return first, np.roll(first, -1), np.full(outer, inner * (outer - 1) / ranks)
     src, dst = pairs_inside(outer, inner)
     rank = np.arange(ranks)
     share = np.append(np.full(len(src), outer / ranks), np.full(ranks, (outer - 1) / ranks))

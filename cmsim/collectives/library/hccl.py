@@ -25,7 +25,7 @@ import numpy as np
 from cmsim.collectives.grouped import SERVER
 from cmsim.collectives.library.inside import Floats
 from cmsim.collectives.table import candidates
-from cmsim.collectives.terms import Column
+from cmsim.collectives.terms import Column, ceil_log2
 
 #: constants, with unit and starting value. Rates are shares of a die's port.
 HCCL_DEFAULTS: dict[str, float] = {
@@ -46,7 +46,8 @@ _DIRECT = ("direct", "two_shot", "one_shot")
 _MESSAGES: dict[str, Callable[[Floats], Floats]] = {
     "star": lambda p: 2.0 * (p - 1.0),
     "pipeline": lambda p: p - 1.0,
-    "ahc": lambda p: SERVER - 1.0 + (np.ceil(p / SERVER) - 1.0) * np.ceil(SERVER / np.maximum(p % SERVER, 1.0)),
+    # between groups a member of the rest stands for several of a full group
+    "ahc": lambda p: SERVER - 1.0 + ceil_log2(np.ceil(p / SERVER)) * np.ceil(SERVER / np.maximum(p % SERVER, 1.0)),
 }
 
 
