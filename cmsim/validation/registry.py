@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cmsim.errors import InputError, did_you_mean
-from cmsim.validation import collectives, points, totals
+from cmsim.validation import collectives, expert_parallel, points, totals
 from cmsim.validation.area import Area, Progress
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
@@ -21,6 +21,7 @@ AREAS: dict[str, Area] = {
         Area("system-power", totals.rows),
         Area("headline-points", points.rows),
         Area("collectives", collectives.rows),
+        Area("expert_parallel", expert_parallel.rows),
     )
 }
 
