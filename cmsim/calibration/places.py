@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from cmsim import files
 from cmsim.collectives import library
-from cmsim.collectives.library import Domain, LinkClass
+from cmsim.collectives.library import Domain, LinkClass, TunerSpec
+from cmsim.collectives.library.data import LibraryName
 from cmsim.errors import InputError
 from cmsim.hardware import System, load_system
 from cmsim.topology.levels import fabric
@@ -34,7 +35,8 @@ class Place:
     domain: rates inside    domain_ranks, node_ranks: ranks of one    nic_Bps: a rank's share [B/s]
     constants: of the domain (ring libraries) or of the mesh    mesh: whether the library sends directly
     transport: constants between domains    kernels: constants of serving engines' kernels
-    alpha_us: latency between the farthest two ranks of a domain
+    alpha_us: latency between the farthest two ranks of a domain    tuner, generation: how a ring library chooses
+    names: what a mesh library calls its algorithms
     """
 
     name: str
@@ -48,6 +50,9 @@ class Place:
     transport: Mapping[str, float]
     kernels: Mapping[str, Mapping[str, float]]
     alpha_us: float
+    tuner: TunerSpec
+    generation: str
+    names: Mapping[str, LibraryName]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -117,6 +122,9 @@ def _of(system: System, *, nic_Bps: float, transport: str, per_node: int) -> Pla
         transport=between,
         kernels=own.kernels,
         alpha_us=wires.domain_s * 1e6,
+        tuner=nccl.tuner,
+        generation=own.tuner_generation,
+        names=mesh.names if sends else {},
     )
 
 

@@ -189,13 +189,85 @@ def test_explain():
     assert found[0].name == "ring LL"
     assert found[-1].name == "predicted"
     assert sum(one.weight for one in found[:-1]) == pytest.approx(1)
-    assert {one.name for one in explain("hgx_h100", "all_reduce", 2**30, 64)} == {"ring", "tree", "predicted"}
-    assert explain("cm384", "all_gather", 2**24, 16)[0].name == "mesh"
-    assert explain("cm384", "all_gather", 2**30, 384)[0].name != "mesh"
+    assert explain("cm384", "all_gather", 2**30, 384)[0].name == "nhr"
     assert [one.name for one in explain("hgx_h100", "alltoall", 2**24, 8)] == ["direct", "predicted"]
     for bad in (("hgx_h100", "all_redce", 1, 8), ("hgx_h100", "all_reduce", -1, 8), ("hgx_h100", "all_reduce", 1, 0)):
         with pytest.raises(InputError):
             explain(*bad)
+
+
+def split(found):
+    """Names of what makes the prediction, and of the tuner's estimates."""
+    names = [one.name for one in found[:-1]]
+    tuner = [name.removeprefix("tuner: ") for name in names if name.startswith("tuner: ")]
+    return [name for name in names if not name.startswith("tuner: ")], tuner
+
+
+def test_explain_lists_what_the_tuner_could_take():
+    protocols = {f"{name} {protocol}" for name in ("ring", "tree") for protocol in ("LL", "LL128", "Simple")}
+    between = explain("hgx_h100", "all_reduce", 2**28, 64)
+    measured, tuner = split(between)
+    assert measured == ["nvls_tree", "ring"]
+    assert set(tuner) == protocols | {"nvls_tree Simple"}
+    assert sum(one.weight for one in between[:-1]) == pytest.approx(1)
+    # inside a domain NVLS; where switches do not add, rings and trees
+    assert set(split(explain("hgx_h100", "all_reduce", 2**28, 8))[1]) == protocols | {"nvls Simple"}
+    assert split(explain("hgx_a100", "all_reduce", 2**28, 64)) == (["tree", "ring"], tuner_order("hgx_a100"))
+    # PAT takes one rank of each domain
+    rails = explain("hgx_h100", "all_gather", 2**16, 8, per_domain=1)
+    assert "pat Simple" in split(rails)[1]
+    assert rails[-1].time_us > explain("hgx_h100", "all_gather", 2**16, 8)[-1].time_us
+    assert "pat Simple" not in split(explain("hgx_h100", "all_gather", 2**16, 64))[1]
+
+
+def tuner_order(system):
+    """The tuner's estimates stand in their own order."""
+    found = [one for one in explain(system, "all_reduce", 2**28, 64) if one.name.startswith("tuner: ")]
+    assert [one.time_us for one in found] == sorted(one.time_us for one in found)
+    assert found[0].why.endswith("its choice")
+    assert not any(one.weight for one in found)
+    return [one.name.removeprefix("tuner: ") for one in found]
+
+
+def test_explain_shows_the_switch_of_protocols():
+    """Vector cores below about 60 KB for a peer, copy engines above; between them both weigh."""
+    small, large, switch = (explain("cm384", "all_gather", 16 * 16 * block_B, 16) for block_B in (2**13, 2**18, 57194))
+    assert (small[0].name, large[0].name) == ("mesh AIV", "mesh copy")
+    assert small[0].weight > 0.99
+    assert large[0].weight > 0.99
+    assert [one.weight for one in switch[:2]] == pytest.approx([0.5, 0.5], abs=0.01)
+    assert switch[-1].time_us == pytest.approx((switch[0].time_us * switch[1].time_us) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("rhd", "halving_doubling"),
+        ("H-D_R", "halving_doubling"),
+        ("NB", "nhr"),
+        ("nhr", "nhr"),
+        ("pipeline", "pipeline"),
+        ("star", "star"),
+        ("double-ring", "ring"),
+        ("fullmesh", "mesh"),
+    ],
+)
+def test_explain_knows_the_library_s_names(name, page):
+    found = explain("cm384", "all_reduce", 2**24, 32, algorithm=name)
+    assert {one.name.split()[0] for one in found[:-1]} == {page}
+    assert found[-1] == explain("cm384", "all_reduce", 2**24, 32)[-1]
+    assert any("the library's" in one.why for one in found)
+
+
+def test_explain_one_algorithm():
+    assert [one.name for one in explain("cm384", "all_reduce", 2**24, 20, algorithm="AHC")] == ["ahc", "predicted"]
+    trees = explain("hgx_h100", "all_reduce", 2**24, 64, algorithm="tree")
+    assert {one.name for one in trees[:-1]} == {f"tuner: tree {protocol}" for protocol in ("LL", "LL128", "Simple")}
+    for system, name in (("cm384", "rdh"), ("cm384", "ahc"), ("hgx_h100", "pat")):
+        with pytest.raises(InputError, match="is no candidate here"):
+            explain(system, "all_reduce", 2**24, 32, algorithm=name)
+    with pytest.raises(InputError, match="per_domain"):
+        explain("hgx_h100", "all_reduce", 2**24, 32, per_domain=3)
 
 
 def synthetic(tmp_path, system="hgx_h100", error=0.0, n=1.3):

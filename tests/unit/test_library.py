@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmsim import files
-from cmsim.collectives import library
+from cmsim.collectives import ALGORITHMS, library
 from cmsim.collectives.library import DEFAULTS, Domain
 
 #: C39 to C43 of the model checks (NVIDIA/nccl @5067397c): 8 ranks on one node, 16 channels of 20 GB/s
@@ -51,6 +51,10 @@ def test_tuner_offers_what_there_is():
     # several nodes: the network's rate, and its latency
     assert tuner("ring", "Simple", ranks=16, nodes=2, network_GBps=12.5) > tuner("ring", "Simple", ranks=16)
     assert tuner("tree", "LL128", ranks=16, nodes=2, network_GBps=12.5) > tuner("tree", "LL128", ranks=8)
+    # switches add inside a node; between nodes their channels are as wide as the NICs, half of that from three nodes on
+    two, four = (tuner("nvls_tree", "Simple", size_B=1e10, ranks=8 * n, nodes=n, network_GBps=25.0) for n in (2, 4))
+    assert two < tuner("ring", "Simple", size_B=1e10, ranks=16, nodes=2, network_GBps=25.0)
+    assert four / two == pytest.approx((31 / 32) / (15 / 16) * 20 / 12.5, rel=0.01)
 
 
 HERE = Domain(port_Bps=450e9, tuner_bus_Bps=370e9, ll_max_Bps=141e9, nvls=True)
@@ -168,6 +172,8 @@ def test_data_name_every_constant():
     for one in nccl.classes.values():
         for kernel in one.kernels.values():
             assert kernel.keys() == library.FUSED_DEFAULTS.keys()
+    for one in hccl.names.values():
+        assert set(one.pages) <= {"mesh", *(page.name for page in ALGORITHMS)}
     known = files.builtin_files("topologies/accelerators")
     for accelerators in (hccl.accelerators, *(one.accelerators for one in nccl.classes.values())):
         assert set(accelerators) <= set(known)

@@ -51,6 +51,14 @@ class RingLibrary(Spec):
     sources: Mapping[str, str]
 
 
+class LibraryName(Spec):
+    """What a library calls an algorithm, and where it takes it."""
+
+    pages: tuple[str, ...] = Field(description="names of the pages, of which a collective has one")
+    also: tuple[str, ...] = Field(default=(), description="other spellings")
+    levels: tuple[int, ...] = Field(description="0 inside a server, 1 between servers of a domain, 2 between domains")
+
+
 class MeshLibrary(Spec):
     """A library that sends directly to every peer of one fabric."""
 
@@ -60,6 +68,7 @@ class MeshLibrary(Spec):
     versions: str
     accelerators: tuple[str, ...]
     constants: Mapping[str, float] = Field(description="cmsim.collectives.library.hccl.HCCL_DEFAULTS")
+    names: Mapping[str, LibraryName] = Field(default={}, description="how the library calls the algorithms")
     fits: Mapping[str, FitNote]
     sources: Mapping[str, str]
 

@@ -7,7 +7,8 @@
 The constants rank; they are not measured times (``inside`` and ``between`` have those). They change with releases
 and stand in ``topologies/libraries``.
 
-Source: NVIDIA/nccl @5067397c, src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime).
+Source: NVIDIA/nccl @5067397c, src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime); what limits NVLS between
+nodes, and who may use PAT, as in the copy of it in ROCm/rccl @9e22c79d.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ from pydantic import Field
 
 from cmsim.collectives.terms import Column
 from cmsim.files import Spec
+from cmsim.units import GB
 
 PROTOCOLS: tuple[str, ...] = ("LL", "LL128", "Simple")
+#: what the tuner chooses from, by collective; the others have the ring, or send to peers directly
+ALGORITHMS: dict[str, tuple[str, ...]] = {
+    "all_reduce": ("ring", "tree", "nvls", "nvls_tree"),
+    "all_gather": ("ring", "nvls", "pat"),
+    "reduce_scatter": ("ring", "nvls", "pat"),
+}
 Triple = tuple[float, float, float]
 
 
@@ -37,6 +45,7 @@ class TunerGeneration(Spec):
 class TunerSpec(Spec):
     """Constants of one release; triples are LL, LL128, Simple. [us]"""
 
+    channels: int = Field(default=16, description="parallel copies of a ring or tree, where nothing says how many")
     base_us: Mapping[str, Triple] = Field(description="by algorithm")
     domain_step_us: Mapping[str, Triple] = Field(description="one hop on the scale-up network, by algorithm")
     network_step_us: Mapping[str, Triple] = Field(description="one hop between nodes, by algorithm")
@@ -131,7 +140,10 @@ def tuner_us(
         if protocol != "Simple" or own.nvls_efficiency == 0.0:
             return np.full(np.broadcast_shapes(size_B.shape, ranks.shape), np.inf)[()]
         share = 2.0 if all_reduce else (per_node - 1) / per_node
-        rate = channels * channel_GBps * own.nvls_efficiency * (channels - 1) / channels * share
+        # between nodes the NICs limit a channel; a tree of more than two nodes goes up and down through them
+        network = np.where((algorithm == "nvls_tree") & (nodes > 2), network_GBps / 2, network_GBps)
+        channel = np.where(several, np.minimum(channel_GBps, network), channel_GBps)
+        rate = channels * channel * own.nvls_efficiency * (channels - 1) / channels * share
         latency = base + hop + np.where(several, far, 0.0)
         if algorithm == "nvls_tree":
             per_channel = np.take(own.nvls_tree_channel_GBps, index2)
@@ -139,3 +151,50 @@ def tuner_us(
             latency = base + hop + 2 * np.log2(nodes) * far
         algbw = rate * ranks / count
     return latency + size_B / (1000 * algbw)
+
+
+def candidates_us(
+    spec: TunerSpec,
+    generation: str,
+    *,
+    nvls: bool,
+    collective: str,
+    size_B: Column,
+    ranks: int,
+    nodes: int,
+    bus_Bps: float,
+    network_Bps: float,
+) -> dict[str, Column]:
+    """What the tuner says of every algorithm and protocol that it offers a group. [us]
+
+    nvls: whether the switches add    ranks, nodes: p, and the nodes (NVLink domains) they fill evenly [1]
+    bus_Bps: all channels inside a node    network_Bps: all NICs of a node that the group uses [B/s]
+
+    NVLS works inside a node; NVLSTree between nodes with several ranks each; PAT takes one rank of each node
+    (ncclPatEnable).
+    """
+    found = {}
+    for algorithm in ALGORITHMS.get(collective, ()):
+        if algorithm == "nvls" and not (nvls and nodes == 1):
+            continue
+        if algorithm == "nvls_tree" and not (nvls and 1 < nodes < ranks):
+            continue
+        if algorithm == "pat" and not 1 < nodes == ranks:
+            continue
+        for protocol in PROTOCOLS if algorithm in ("ring", "tree") else ("Simple",):
+            time = tuner_us(
+                spec,
+                generation,
+                algorithm=algorithm,
+                protocol=protocol,
+                collective=collective,
+                size_B=size_B,
+                ranks=ranks,
+                nodes=nodes,
+                channels=spec.channels,
+                channel_GBps=bus_Bps / spec.channels / GB,
+                network_GBps=network_Bps / spec.channels / GB,
+            )
+            if np.all(np.isfinite(time)):
+                found[f"{algorithm} {protocol}"] = time
+    return found
