@@ -107,7 +107,6 @@ def run_one(
         breakdown=went.parts_s,
         faults=impact.data() if impact is not None else {},
         warnings=(
-            *([impact.words()] if impact is not None else []),
             *_beyond(bound),
             *_idle(programs, system),
             *programs.notes,

@@ -61,7 +61,12 @@ def run(
     elif not quiet:
         from cmsim.cli import tables
 
-        said = tables.notes(results.results) + tables.meaning(results, loaded.report.per) + tables.assumed(results)
+        said = (
+            tables.faults(results.results)
+            + tables.notes(results.results)
+            + tables.meaning(results, loaded.report.per)
+            + tables.assumed(results)
+        )
         width = say.console().width
         shown = tables.summary(results, per=loaded.report.per, width=width)
         say.show(loaded.name, *shown, say.notes(said, width))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmsim.cli import say
-from cmsim.cli.numbers import counts, quantity, stem_of
+from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
 from cmsim.results import PER, Result, Results, per, rate_name
 
@@ -19,6 +19,8 @@ T = TypeVar("T")
 NOTHING = "-"
 #: stands in a layout where throughput per accelerator, rack, ... goes
 _PER = "*"
+#: full links that are named
+_LINKS = 2
 #: width of a column of ratios
 _RATIO = 8
 
@@ -34,7 +36,9 @@ class Layout:
 
 #: the first whose mark a result has
 LAYOUTS = (
-    Layout("collective", "busbw_GBps", ("time_s", "algorithm", "algbw_GBps", "busbw_GBps", "energy_J")),
+    Layout(
+        "collective", "busbw_GBps", ("time_s", "fault_slowdown", "algorithm", "algbw_GBps", "busbw_GBps", "energy_J")
+    ),
     Layout("training", "mfu", ("step_time_s", "tokens_per_s", _PER, "mfu", "energy_per_token_J")),
     Layout("prefill", "ttft_s", ("ttft_s", "tokens_per_s", _PER, "energy_per_token_J")),
     Layout("decode", "tpot_s", ("tpot_s", "tokens_per_s", _PER, "energy_per_token_J")),
@@ -164,6 +168,22 @@ def notes(results: Sequence[Result]) -> list[str]:
         everywhere = {result.system for result in results if result.workload in workloads} == set(systems)
         where = ", ".join(workloads) + ("" if everywhere else f" on {', '.join(systems)}")
         out.append(f"{where}: {text}" if several else text)
+    return out
+
+
+def faults(results: Sequence[Result]) -> list[str]:
+    """What faults in the fabric did to each run that has any: to whom, and which links were full."""
+    out = []
+    for result in results:
+        if not result.faults:
+            continue
+        found = result.faults
+        who = f"{found['slowed']} of {result.ranks} ranks end later ({', '.join(found['ranks'])})"
+        full = [f"{one['link']} for {prefixed(one['time_s'], 's')}" for one in found["saturated"][:_LINKS]]
+        out.append(
+            f"{result.run}: {found['slowdown']:.3f} times the healthy run's time; "
+            f"{who if found['slowed'] else 'no rank ends later'}; full links: {', '.join(full) or 'none'}"
+        )
     return out
 
 

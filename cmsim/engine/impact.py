@@ -50,12 +50,6 @@ class Impact:
         """As plain data, for results."""
         return {**asdict(self), "ranks": list(self.ranks), "saturated": [asdict(one) for one in self.saturated]}
 
-    def words(self) -> str:
-        """One sentence."""
-        who = "no rank ends later" if not self.slowed else f"{self.slowed} ranks end later ({', '.join(self.ranks)})"
-        full = "; ".join(f"{one.link} ({one.instances} alike, {one.time_s:.3g} s)" for one in self.saturated[:3])
-        return f"faults: {self.slowdown:.3f} times the healthy run's time; {who}; full links: {full or 'none'}"
-
 
 def impact(healthy: tuple[Plan, Timeline], broken: tuple[Plan, Timeline]) -> Impact:
     """Compare two runs of one workload by links."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cmsim import api, engine, flow
+from cmsim.cli import tables
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import load_system
 from cmsim.scenario import load_scenario
@@ -87,7 +88,8 @@ def test_a_fault_says_for_whom_and_which_links_were_full():
     # one direction of its port is the first that is full all along
     assert "rank 3" in found.faults["saturated"][0]["link"]
     assert found.faults["healthy_makespan_s"] == pytest.approx(found.metric("time_s") / found.metric("fault_slowdown"))
-    assert any("ranks end later (0-15)" in note for note in found.warnings)
+    (words,) = tables.faults([found])
+    assert "16 of 32 ranks end later (0-15); full links: port.in rank 3" in words
 
 
 def test_a_fault_for_a_time_costs_that_time():
