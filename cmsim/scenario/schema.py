@@ -64,14 +64,28 @@ class ParallelSpec(Spec):
 class Balance(Spec):
     """How unevenly tokens reach experts. The busiest rank sets the pace."""
 
-    model: Literal["balanced", "multinomial", "zipf", "measured"] = Field(
+    model: Literal["balanced", "multinomial", "zipf", "dirichlet", "file", "measured"] = Field(
         default="multinomial",
-        description="balanced: ideal; multinomial: random uniform routing; zipf: skewed popularity; measured: as given",
+        description="balanced: ideal; multinomial: random uniform routing; zipf, dirichlet: skewed popularity; file: "
+        "popularity as counted; measured: as given",
     )
     imbalance: Annotated[float, Field(ge=1)] = Field(
         default=1.0, description="measured: busiest rank's load over the mean"
     )
     zipf_exponent: NonNegativeFloat = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
+    dirichlet_alpha: PositiveFloat = Field(
+        default=1.0, description="dirichlet: concentration; the larger, the more equal the experts"
+    )
+    draw: NonNegativeInt = Field(default=0, description="dirichlet: which draw of the popularity, as a seed")
+    file: str | None = Field(
+        default=None, description="file: CSV with a column `load`, one row for each routed expert, in their order"
+    )
+
+    @model_validator(mode="after")
+    def _has_file(self) -> Balance:
+        if (self.model == "file") != (self.file is not None):
+            raise ValueError("file: the loads of experts; goes with `model: file`, and with nothing else")
+        return self
 
 
 class Speculative(Spec):

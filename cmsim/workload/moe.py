@@ -7,17 +7,23 @@ An *imbalance* is the load of the busiest over the mean load [1]; 1.0 is balance
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cmsim.compute import Column
-from cmsim.errors import InfeasibleError, InputError
+from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 
 Shares = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Placement = Literal["block", "round_robin", "packed"]
+#: how often a token is sent: once for each of its experts, for each rank, or for each node, which fans it out
+Once = Literal["expert", "rank", "node"]
 
 
 @dataclass(frozen=True)
@@ -194,10 +200,18 @@ def slot_shares(shares: ArrayLike, copies: NDArray[np.int64]) -> Shares:
     return np.repeat(np.asarray(shares, np.float64) / copies, copies)
 
 
-def rank_imbalance(
-    slot_load: ArrayLike, ranks: int, *, placement: Literal["block", "round_robin", "packed"] = "block"
-) -> float:
-    """Load of the busiest rank over the mean, for slots placed on ``ranks``. [1]
+def rank_imbalance(slot_load: ArrayLike, ranks: int, *, placement: Placement = "block") -> float:
+    """Load of the busiest rank over the mean, for slots placed on ``ranks`` as ``slot_ranks`` places them. [1]
+
+    Raises InputError where the slots do not fill the ranks evenly.
+    """
+    load = np.asarray(slot_load, np.float64)
+    total = np.bincount(slot_ranks(load, ranks, placement=placement), weights=load, minlength=ranks)
+    return float(total.max() / total.mean())
+
+
+def slot_ranks(slot_load: ArrayLike, ranks: int, *, placement: Placement = "block") -> Ints:
+    """The rank of each slot. [1]
 
     block        slot i on rank i // (slots / ranks)
     round_robin  slot i on rank i mod ranks
@@ -208,12 +222,141 @@ def rank_imbalance(
     load = np.asarray(slot_load, np.float64)
     if len(load) % ranks:
         raise InputError(f"{len(load)} expert slots do not fill {ranks} ranks evenly")
-    if placement == "packed":
-        total, room = np.zeros(ranks), np.full(ranks, len(load) // ranks)
-        for value in np.sort(load)[::-1]:
-            lightest = int(np.argmin(np.where(room > 0, total, np.inf)))
-            total[lightest] += value
-            room[lightest] -= 1
-    else:
-        total = load.reshape(ranks, -1).sum(1) if placement == "block" else load.reshape(-1, ranks).sum(0)
-    return float(total.max() / total.mean())
+    index = np.arange(len(load))
+    if placement == "block":
+        return index // (len(load) // ranks)
+    if placement == "round_robin":
+        return index % ranks
+    total, room = np.zeros(ranks), np.full(ranks, len(load) // ranks)
+    out = np.empty(len(load), np.int64)
+    for slot in np.argsort(-load, kind="stable").tolist():
+        lightest = int(np.argmin(np.where(room > 0, total, np.inf)))
+        out[slot] = lightest
+        total[lightest] += load[slot]
+        room[lightest] -= 1
+    return out
+
+
+def read_shares(path: Path, experts: int) -> Shares:
+    """Share of the tokens each expert gets, from counted loads: a CSV with a column ``load``, experts in order.
+
+    Raises InputError, with file and line, where the file cannot be read, has no such column, a load is not a number
+    above or at 0, all are 0, or there is not one for each expert.
+    """
+    file = str(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            names = [str(name) for name in reader.fieldnames or ()]
+            if "load" not in names:
+                raise InputError(Problem(f"no column 'load'. {did_you_mean('load', names or ['none'])}", file, 1))
+            cells = [(reader.line_num, row["load"]) for row in reader]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Problem(f"cannot be read ({error})", file)) from None
+    loads: list[float] = []
+    problems: list[Problem] = []
+    for line, cell in cells:
+        try:
+            load = float(cell)
+        except (TypeError, ValueError):
+            load = math.nan
+        if not 0 <= load < math.inf:
+            problems.append(Problem(f"must be a number, 0 or more, got {cell}", file, line, "load"))
+        loads.append(load)
+    if not problems and len(loads) != experts:
+        problems.append(Problem(f"{len(loads)} loads; the model has {experts} routed experts", file, key="load"))
+    if not problems and not any(loads):
+        problems.append(Problem("all loads are 0", file, key="load"))
+    if problems:
+        raise InputError(problems[:5])
+    shares: Shares = np.array(loads) / math.fsum(loads)
+    return shares
+
+
+def dispatch_matrix_B(
+    ranks: int,
+    *,
+    tokens_per_rank: int,
+    top_k: int,
+    message_B: float,
+    shares: ArrayLike,
+    redundant: int = 0,
+    shared: int = 0,
+    placement: Placement = "packed",
+    once: Once = "expert",
+    per_node: int | None = None,
+    node_limit: int | None = None,
+    seed: int = 0,
+) -> Shares:
+    """Bytes that every rank (row) sends to every rank (column) in one dispatch; the diagonal stays home. [B]
+
+    tokens_per_rank, top_k, message_B: T, k, bytes of a token to one destination    shares: popularity of the routed
+    experts    redundant: slots for second copies, which share an expert's tokens    shared: slots of a shared expert,
+    each serving an equal part of the ranks; 0 where every rank has it    placement: as ``slot_ranks``
+    once: ``node`` sends a token to the rank of its own number in each node, which hands it on to the ranks there
+    per_node: ranks of a node    node_limit: nodes chosen first for a token, by the popularity of the experts that have
+    their first copy there
+
+    Every token is drawn: k different experts, with Gumbel noise on the logarithm of popularity; equal seeds give equal
+    matrices. A combine is the transpose, with its own message. Time grows with ranks x T x experts.
+
+    Raises InputError where slots do not fill the ranks, k is more than there are experts, or ranks the nodes.
+    """
+    share = np.asarray(shares, np.float64)
+    experts = len(share)
+    if not 0 < top_k <= int(np.count_nonzero(share)):
+        raise InputError(f"top_k {top_k}: {np.count_nonzero(share)} experts get tokens")
+    if (once == "node" or node_limit is not None) and (per_node is None or ranks % per_node):
+        raise InputError(f"per_node {per_node}: must divide {ranks} ranks")
+    copies = replicas(share, redundant)
+    load = np.concatenate([slot_shares(share, copies), np.full(shared, 1.0 / top_k / max(shared, 1))])
+    home = slot_ranks(load, ranks, placement=placement)
+    first = np.concatenate([[0], np.cumsum(copies)])
+    node_of = None if per_node is None else home // per_node
+    with np.errstate(divide="ignore"):
+        log = np.log(share)
+    rng = np.random.default_rng(seed)
+    matrix = np.zeros((ranks, ranks))
+    for sender in range(ranks):
+        score = log + rng.gumbel(size=(tokens_per_rank, experts))
+        if node_limit is not None and node_of is not None and per_node is not None:
+            score = _limited(score, node_of[first[:experts]], share, ranks // per_node, node_limit, rng)
+        chosen = np.argpartition(-score, top_k - 1, axis=1)[:, :top_k]
+        if np.isneginf(np.take_along_axis(score, chosen, axis=1)).any():
+            raise InputError(f"node_limit {node_limit}: the nodes chosen have fewer than {top_k} experts with tokens")
+        # each sender keeps to one copy of an expert: load is even over senders
+        to = home[first[chosen] + sender % copies[chosen]]
+        if shared:
+            to = np.concatenate([to, np.full((len(to), 1), home[first[-1] + sender * shared // ranks])], axis=1)
+        if once == "expert":
+            matrix[sender] += np.bincount(to.ravel(), minlength=ranks)
+            continue
+        there = np.zeros((len(to), ranks), dtype=bool)
+        np.put_along_axis(there, to, True, axis=1)
+        if once == "rank":
+            matrix[sender] += there.sum(0)
+            continue
+        assert per_node is not None  # checked above
+        nodes = there.reshape(len(to), -1, per_node)
+        own = sender // per_node
+        local = nodes.sum(0).astype(np.float64)
+        for node in range(ranks // per_node):
+            relay = sender if node == own else node * per_node + sender % per_node
+            if node != own:
+                matrix[sender, relay] += nodes[:, node].any(axis=1).sum()
+            matrix[relay, node * per_node : (node + 1) * per_node] += local[node]
+    out: Shares = matrix * message_B
+    return out
+
+
+def _limited(score: Shares, node: Ints, share: Shares, nodes: int, limit: int, rng: np.random.Generator) -> Shares:
+    """Scores of experts outside a token's chosen nodes, struck out."""
+    if not 0 < limit <= nodes:
+        raise InputError(f"node_limit {limit}: must be 1 to {nodes}")
+    with np.errstate(divide="ignore"):
+        popular = np.log(np.bincount(node, weights=share, minlength=nodes))
+    noisy = popular + rng.gumbel(size=(len(score), nodes))
+    allowed = np.zeros(noisy.shape, dtype=bool)
+    np.put_along_axis(allowed, np.argpartition(-noisy, limit - 1, axis=1)[:, :limit], True, axis=1)
+    out: Shares = np.where(allowed[:, node], score, -np.inf)
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
@@ -93,6 +94,7 @@ def plan_experts(
     system: System,
     message_B: float,
     once_per_domain: bool,
+    base: Path | None = None,
 ) -> Experts:
     """Spread a model's experts over ``parallel.ep`` of ``ranks``.
 
@@ -100,6 +102,7 @@ def plan_experts(
     message_B         bytes of one element of a dispatched token
     once_per_domain   bulk kernels send one copy of a token to each destination rank, and one to each other domain,
                       which fans it out (DeepEP's normal mode); latency kernels send every copy
+    base              folder that the path of a file of loads starts from, beside the working folder
     """
     slots = parallel.expert_slots
     try:
@@ -129,7 +132,7 @@ def plan_experts(
             notes.append(
                 f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it"
             )
-    imbalance = _imbalance(model, balance, places, tokens_per_rank)
+    imbalance = _imbalance(model, balance, places, tokens_per_rank, base)
     if imbalance > 1:
         notes.append(
             f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace "
@@ -150,15 +153,17 @@ def plan_experts(
     )
 
 
-def _imbalance(model: ModelSpec, balance: Balance, places: moe.ExpertSlots, tokens_per_rank: float) -> float:
+def _imbalance(
+    model: ModelSpec, balance: Balance, places: moe.ExpertSlots, tokens_per_rank: float, base: Path | None
+) -> float:
     """Busiest rank over the mean: what popularity leaves after copies are placed, and the scatter of random draws."""
     if balance.model == "balanced" or places.ep == 1:
         return 1.0
     if balance.model == "measured":
         return balance.imbalance
     skew = 1.0
-    if balance.model == "zipf":
-        shares = moe.zipf_shares(model.experts, balance.zipf_exponent)
+    shares = _shares(model, balance, base)
+    if shares is not None:
         slots = moe.slot_shares(shares, moe.replicas(shares, places.redundant))
         skew = (
             moe.rank_imbalance(slots, places.ep, placement="packed")
@@ -167,3 +172,19 @@ def _imbalance(model: ModelSpec, balance: Balance, places: moe.ExpertSlots, toke
         )
     mean = tokens_per_rank * model.top_k
     return skew * float(moe.multinomial_imbalance(mean, places.ep))
+
+
+def _shares(model: ModelSpec, balance: Balance, base: Path | None) -> moe.Shares | None:
+    """Share of the tokens each expert gets; None where all are equally popular."""
+    if balance.model == "zipf":
+        return moe.zipf_shares(model.experts, balance.zipf_exponent)
+    if balance.model == "dirichlet":
+        return moe.dirichlet_shares(model.experts, balance.dirichlet_alpha, seed=balance.draw)
+    if balance.model == "file":
+        assert balance.file is not None  # the schema has checked it
+        roots = [base, Path.cwd()] if base is not None else [Path.cwd()]
+        path = next((root / balance.file for root in roots if (root / balance.file).is_file()), None)
+        if path is None:
+            raise InputError(Problem(f"no such file: {balance.file}", key="balance.file"))
+        return moe.read_shares(path, model.experts)
+    return None
