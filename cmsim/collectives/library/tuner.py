@@ -57,6 +57,10 @@ class TunerSpec(Spec):
     pat_factor: float
     ring_simple_plateau: float = Field(description="ring, Simple, several nodes: latency is multiplied by this")
     tree_correction: Mapping[str, tuple[float, ...]] = Field(description="by protocol, for 64 B x 2^i")
+    ring_correction: Mapping[str, tuple[float, ...]] = Field(default={}, description="the same, between nodes")
+    shares: Mapping[str, Mapping[str, Triple]] = Field(
+        default={}, description="of the bus, by algorithm and protocol, on 1, 2 and more nodes; in place of the factors"
+    )
     generations: Mapping[str, TunerGeneration]
 
 
@@ -109,7 +113,10 @@ def tuner_us(
 
     if algorithm == "ring":
         rate = bus * spec.ring_factor[kind]
-        if protocol == "LL":
+        if algorithm in spec.shares:
+            rate = bus * _share(spec, algorithm, protocol, nodes)
+            rate = rate * np.where(several, _correction(spec.ring_correction, protocol, size_B), 1.0)
+        elif protocol == "LL":
             rate = np.minimum(rate, np.take(own.ll_max_GBps, index2))
         elif protocol == "LL128":
             rate = np.minimum(rate, channels * np.take(own.ring_ll128_channel_GBps, index2))
@@ -124,15 +131,16 @@ def tuner_us(
     elif algorithm == "tree":
         if not all_reduce:
             return np.full(np.broadcast_shapes(size_B.shape, ranks.shape), np.inf)[()]
-        rate = np.minimum(bus * spec.tree_factor, channels * np.take(own.tree_channel_GBps, index2))
-        if protocol == "LL":
-            rate = rate * spec.tree_ll_factor
-        elif protocol == "LL128":
-            rate = rate * np.where(several, spec.tree_ll128_factor[1], spec.tree_ll128_factor[0])
+        if algorithm in spec.shares:
+            rate = bus * _share(spec, algorithm, protocol, nodes)
+        else:
+            rate = np.minimum(bus * spec.tree_factor, channels * np.take(own.tree_channel_GBps, index2))
+            if protocol == "LL":
+                rate = rate * spec.tree_ll_factor
+            elif protocol == "LL128":
+                rate = rate * np.where(several, spec.tree_ll128_factor[1], spec.tree_ll128_factor[0])
         latency = base + 2 * ((per_node - 1) * hop + np.log2(nodes) * far)
-        table = np.asarray(spec.tree_correction[protocol])
-        at = np.floor(np.log2(np.maximum(size_B / 64, 1))).astype(int)
-        algbw = rate * 0.5 * np.where(at < len(table), table[np.minimum(at, len(table) - 1)], 1.0)
+        algbw = rate * 0.5 * _correction(spec.tree_correction, protocol, size_B)
     elif algorithm == "pat":
         latency = base + np.ceil(np.log2(nodes)) * far + (per_node - 1) * hop
         algbw = bus * spec.pat_factor * ranks / count
@@ -150,7 +158,19 @@ def tuner_us(
             rate = np.where(several, np.minimum(rate, channels * per_channel), rate)
             latency = base + hop + 2 * np.log2(nodes) * far
         algbw = rate * ranks / count
-    return latency + size_B / (1000 * algbw)
+    with np.errstate(divide="ignore"):  # a share of 0 is what the library does not offer
+        return latency + size_B / (1000 * algbw)
+
+
+def _share(spec: TunerSpec, algorithm: str, protocol: str, nodes: Column) -> Column:
+    return np.take(spec.shares[algorithm][protocol], np.clip(nodes, 1, 3).astype(int) - 1)
+
+
+def _correction(tables: Mapping[str, tuple[float, ...]], protocol: str, size_B: Column) -> Column:
+    """Of a bandwidth at a size, 1 beyond the table. [1]"""
+    table = np.asarray(tables.get(protocol, (1.0,)))
+    at = np.floor(np.log2(np.maximum(size_B / 64, 1))).astype(int)
+    return np.where(at < len(table), table[np.minimum(at, len(table) - 1)], 1.0)
 
 
 def candidates_us(
@@ -175,6 +195,8 @@ def candidates_us(
     """
     found = {}
     for algorithm in ALGORITHMS.get(collective, ()):
+        if algorithm not in spec.base_us:
+            continue
         if algorithm == "nvls" and not (nvls and nodes == 1):
             continue
         if algorithm == "nvls_tree" and not (nvls and 1 < nodes < ranks):
