@@ -7,34 +7,14 @@ Where a library sends directly, its other algorithms are priced from their pages
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from cmsim.calibration.places import Place, place
-from cmsim.calibration.predict import time_us
+from cmsim.calibration.places import place
 from cmsim.calibration.tables import COLLECTIVES
-from cmsim.collectives import library
-from cmsim.collectives.library.hccl import mesh_protocols_us
-from cmsim.collectives.library.inside import NVLS_RANKS, Floats
-from cmsim.collectives.library.tuner import candidates_us as tuner_candidates_us
+from cmsim.collectives.library import TUNER, Candidate, Place, candidates, time_us
 from cmsim.errors import InputError, did_you_mean
-
-#: before the tuner's names
-_TUNER = "tuner: "
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to run the call.
-
-    time_us: if it ran alone [us]    weight: its share of the prediction, 1 the certain winner    why: in words
-    """
-
-    name: str
-    time_us: float
-    weight: float
-    why: str
 
 
 def explain(
@@ -62,112 +42,11 @@ def explain(
             raise InputError(f"per_domain: got {per_domain}. Allowed: {allowed}.")
         at = replace(at, domain_ranks=per_domain)
     p, size, none = np.array([float(ranks)]), np.array([float(size_B)]), np.zeros(1)
-    found = _candidates(at, name, p, size)
+    found = candidates(at, name, p, size)
     if algorithm:
         found = _named(at, found, algorithm)
     total = time_us(at, collective=name, ranks=p, size_B=size, narrow=none)
     return [*found, Candidate("predicted", float(total[0]), 1.0, "the candidates joined by their weights")]
-
-
-def _candidates(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
-    if p[0] > at.domain_ranks:
-        return _between(at, name, p, size)
-    if at.mesh:
-        return _mesh(at, name, p, size)
-    if name not in ("all_reduce", "all_gather", "reduce_scatter"):
-        times = {"direct": time_us(at, collective=name, ranks=p, size_B=size, narrow=np.zeros(1))}
-        return _ranked(times, "the only one")
-    found = library.protocols_us(at.constants, at.domain, collective=name, ranks=p, size_B=size, narrow=np.zeros(1))
-    why = "the tuner's choice decides, not the time"
-    made = [
-        Candidate(key, float(time[0]), float(np.broadcast_to(share, (1,))[0]), why)
-        for key, (time, share) in found.items()
-    ]
-    return [*sorted(made, key=lambda one: -one.weight), *_tuner(at, name, p, size)]
-
-
-def _between(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
-    domains = np.ceil(p / at.domain_ranks)
-    times = library.between_candidates_us(
-        at.transport,
-        at.ring,
-        at.domain,
-        collective=name,
-        ranks=p,
-        per_domain=p / domains,
-        size_B=size,
-        nic_Bps=np.array([at.nic_Bps]),
-    )
-    if "tree" in times and at.domain.nvls and p[0] / domains[0] >= NVLS_RANKS:
-        # the same tree between domains, inside them the switches add
-        times = {"nvls_tree" if key == "tree" else key: time for key, time in times.items()}
-    why = "the smooth minimum of the candidates between domains"
-    if at.mesh:
-        return _ranked(times, f"{why}; no measured rows of this library there, a library of rings and trees instead")
-    return [*_ranked(times, why), *_tuner(at, name, p, size)]
-
-
-def _mesh(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
-    """The mesh by its protocol for small messages and by copy engines, and the pages."""
-    port_Bps = at.domain.port_Bps
-    times = library.hccl_candidates_us(
-        at.constants, collective=name, ranks=p, size_B=size, port_Bps=port_Bps, alpha_us=at.alpha_us
-    )
-    made = _ranked(times, "the cheapest of the algorithms that apply")
-    share, fast, slow = mesh_protocols_us(at.constants, collective=name, ranks=p, size_B=size, port_Bps=port_Bps)
-    out = []
-    for one in made:
-        called = _called(at, one.name)
-        if one.name != "mesh":
-            out.append(replace(one, why=one.why + called))
-            continue
-        parts = (
-            ("mesh AIV", fast, 1.0 - share, "vector cores, for blocks under the protocol switch"),
-            ("mesh copy", slow, share, "copy engines, for larger ones"),
-        )
-        for key, time, part, how in parts:
-            weight = one.weight * float(part[0])
-            why = f"{one.why}; {how}" if weight >= 0.5 else how
-            out.append(Candidate(key, float(time[0]), weight, why + called))
-    return sorted(out, key=lambda one: (-one.weight, one.time_us))
-
-
-def _called(at: Place, page: str) -> str:
-    """What the library calls a page, and where it takes it: level 0 inside a server, 1 between servers, 2 between
-    domains."""
-    names = [f"{name} (level {', '.join(map(str, one.levels))})" for name, one in at.names.items() if page in one.pages]
-    return f"; the library's {' or '.join(names)}" if names else ""
-
-
-def _tuner(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
-    """What the library's tuner says of everything it could take, the least first."""
-    ranks = int(p[0])
-    domains = -(-ranks // at.domain_ranks)
-    found = tuner_candidates_us(
-        at.tuner,
-        at.generation,
-        nvls=at.domain.nvls,
-        collective=name,
-        size_B=float(size[0]),
-        ranks=ranks,
-        nodes=domains,
-        bus_Bps=at.domain.tuner_bus_Bps,
-        network_Bps=at.nic_Bps * ranks / domains,
-    )
-    order = sorted(found, key=lambda key: float(found[key]))
-    why = ["the tuner's least estimate, its choice", *["the tuner's estimate, no measured time"] * len(order)]
-    return [Candidate(_TUNER + key, float(found[key]), 0.0, text) for key, text in zip(order, why, strict=False)]
-
-
-def _ranked(times: dict[str, Floats], why: str) -> list[Candidate]:
-    """The least has all the weight."""
-    best = min(times, key=lambda key: float(times[key][0]))
-    made = [
-        Candidate(key, float(time[0]), float(key == best), why if key == best else "slower")
-        for key, time in times.items()
-        if np.isfinite(time[0])
-    ]
-    return sorted(made, key=lambda one: one.time_us)
 
 
 def _plain(name: str) -> str:
@@ -180,8 +59,8 @@ def _named(at: Place, found: list[Candidate], algorithm: str) -> list[Candidate]
     for name, one in at.names.items():
         if _plain(algorithm) in {_plain(name), *map(_plain, one.also)}:
             wanted |= set(one.pages)
-    out = [one for one in found if _plain(one.name.removeprefix(_TUNER).split()[0]) in wanted]
+    out = [one for one in found if _plain(one.name.removeprefix(TUNER).split()[0]) in wanted]
     if not out:
-        names = {one.name.removeprefix(_TUNER).split()[0] for one in found} | set(at.names)
+        names = {one.name.removeprefix(TUNER).split()[0] for one in found} | set(at.names)
         raise InputError(f"algorithm: '{algorithm}' is no candidate here. {did_you_mean(algorithm, sorted(names))}")
     return out

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from cmsim.calibration import least, tables
 from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
-from cmsim.calibration.places import Place, place
-from cmsim.calibration.predict import time_us
+from cmsim.calibration.places import place
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
+from cmsim.collectives.library import Place, time_us
 from cmsim.errors import InputError, Problem, did_you_mean
 
 Floats = NDArray[np.float64]

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.calibration import expert, tables
-from cmsim.calibration.places import Place, place
+from cmsim.calibration.places import place
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
+from cmsim.collectives.library import Place, time_us
 from cmsim.errors import InputError, Problem, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 KINDS = ("collective", "moe_alltoall", "deepep")
-#: priced as another collective of the same ring: name, ranks (0: the call's), factor of S
-_LIKE = {
-    "broadcast": ("all_gather", 0, 1.0),
-    "reduce": ("reduce_scatter", 0, 1.0),
-    "send_recv": ("all_gather", 2, 2.0),
-}
 _CHUNK = 65_536
 
 
@@ -86,50 +81,6 @@ def predict_us(calls: Calls, *, file: str = "") -> Floats:
                 out[block] = _kernel_us(there, kernels[which], ranks, size_B)
             else:
                 out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
-    return out
-
-
-def time_us(at: Place, *, collective: str, ranks: Floats, size_B: Floats, narrow: Floats) -> Floats:
-    """Time of one collective on rows of one place. [us]
-
-    ranks: p [1]    size_B: S as nccl-tests prints it [B]    narrow: 1 where an element has one byte
-    """
-    if collective in _LIKE:
-        collective, fixed, factor = _LIKE[collective]
-        ranks = np.full_like(ranks, fixed) if fixed else ranks
-        size_B = size_B * factor
-    out = np.empty(np.shape(size_B))
-    near = ranks <= at.domain_ranks
-    if near.any():
-        p, size, thin = ranks[near], size_B[near], narrow[near]
-        if at.mesh:
-            out[near] = library.hccl_us(
-                at.constants,
-                collective=collective,
-                ranks=p,
-                size_B=size,
-                port_Bps=at.domain.port_Bps,
-                alpha_us=at.alpha_us,
-            )
-        else:
-            out[near] = library.inside_us(
-                at.constants, at.domain, collective=collective, ranks=p, size_B=size, narrow=thin
-            )
-    if not near.all():
-        far = ~near
-        p = ranks[far]
-        # groups fill whole domains evenly
-        domains = np.ceil(p / at.domain_ranks)
-        out[far] = library.between_us(
-            at.transport,
-            at.ring,
-            at.domain,
-            collective=collective,
-            ranks=p,
-            per_domain=p / domains,
-            size_B=size_B[far],
-            nic_Bps=np.full(len(p), at.nic_Bps),
-        )
     return out
 
 

@@ -113,7 +113,7 @@ class ByLink:
             sends = flow.from_matrix(matrix)
         else:
             sends = flow.candidate_rounds(
-                ask.collective, ask.algorithm, ranks, inner=ask.inner, domain=ask.in_domain, most=MOST_MESSAGES
+                ask.collective, ask.page, ranks, inner=ask.inner, domain=ask.in_domain, most=MOST_MESSAGES
             )
         known: dict[bytes, int] = {}
         out = []

@@ -9,11 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose
+from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose, library
+from cmsim.collectives.chooser import NAMES
 from cmsim.engine.bound import wire_bound_s
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
-from cmsim.errors import InputError
+from cmsim.errors import InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.network import Demand
 from cmsim.topology import Fabric
@@ -46,6 +47,11 @@ class Ask:
     @property
     def algorithm(self) -> str:
         return self.choice.name(self.row)
+
+    @property
+    def page(self) -> str:
+        """The algorithm whose rounds are played, where a library has a name of its own for it."""
+        return library.page(self.collective, self.algorithm)
 
 
 @dataclass(frozen=True)
@@ -175,8 +181,7 @@ class Pricer:
             # a leaf smaller than a domain sees the same traffic leave as the domain does
             rows = Rows(codes[which], size_B[which], size, in_node, in_domain, np.maximum(in_leaf, in_domain))
             wire = link(self.system, self.wires, collective)
-            forced = "best" if collective in _FIXED else self.algorithm
-            choice = choose(rows, wire, algorithm=forced)
+            choice = self._choice(collective, rows, wire)
             bound_s = wire_bound_s(collective, rows, wire)
             inner = np.where(in_domain < size, in_domain, in_node).tolist()
             for i, row in enumerate(which.tolist()):
@@ -185,6 +190,18 @@ class Pricer:
                 )
                 bounds[row] = float(bound_s[i])
         return [ask for ask in out if ask is not None], bounds
+
+    def _choice(self, collective: str, rows: Rows, wire: Link) -> Choice:
+        """By the cheapest algorithm, a named one, or as the system's own library would."""
+        if self.algorithm in library.libraries() and collective in library.PRICED:
+            at = library.place_of(self.system)
+            library.check(at, self.algorithm)
+            return library.choose(at, rows, wire)
+        known = {*NAMES, "best", "hierarchical", *library.libraries()} - {"none"}
+        if self.algorithm not in known:
+            raise InputError(f"unknown algorithm '{self.algorithm}'. {did_you_mean(self.algorithm, known, limit=80)}")
+        free = collective in _FIXED or self.algorithm in library.libraries()
+        return choose(rows, wire, algorithm="best" if free else self.algorithm)
 
     def _layout(self) -> Ints:
         """Of each group class its size, and the fewest neighbours that any member has in its node, domain and leaf: the

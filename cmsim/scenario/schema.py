@@ -120,7 +120,11 @@ class CollectiveSpec(_Workload):
         default="all", description="all ranks in one group, or groups of this many consecutive ranks, all at once"
     )
     stride: PositiveInt = Field(default=1, description="distance between neighbours of a group")
-    algorithm: str = Field(default="best", description="best, or the name of one algorithm")
+    algorithm: str = Field(
+        default="best",
+        description="best: the cheapest; the system's own library (nccl, hccl, rccl): what that would choose, in the "
+        "time measured of it; or the name of one algorithm",
+    )
     repeat: PositiveInt = Field(default=1, description="calls, one after the other")
 
     @model_validator(mode="after")

@@ -36,6 +36,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "compute": frozenset(),
     # costs and phases of algorithms are functions of numbers
     "collectives": frozenset(),
+    # what libraries take on a system: their constants are data, their pages those of collectives
+    "collectives/library": frozenset({"collectives", "hardware", "topology"}),
     # shares of resources are functions of numbers
     "network": frozenset(),
     # messages of a collective on the links they cross
@@ -47,9 +49,11 @@ PERMITTED: dict[str, frozenset[str]] = {
     # a scenario names systems and workloads, and knows how neither is run
     "scenario": frozenset(),
     # the one place where workload and machine meet
-    "engine": frozenset({"hardware", "topology", "compute", "collectives", "network", "flow", "workload"}),
+    "engine": frozenset(
+        {"hardware", "topology", "compute", "collectives", "collectives/library", "network"} | {"flow", "workload"}
+    ),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
-    "calibration": frozenset({"hardware", "topology", "collectives"}),
+    "calibration": frozenset({"hardware", "topology", "collectives", "collectives/library"}),
     # power follows from parts and their use over time, which comes as a frame
     "energy": frozenset({"hardware", "topology"}),
     # frames in, frames out

@@ -298,7 +298,9 @@ def test_parts_that_do_not_exist_are_named_with_the_nearest():
     text = str(caught.value)
     assert len(caught.value.problems) == 5
     assert "Did you mean 'accelerator/383/plane/2'? accelerator/PACKAGE/plane/PLANE: 0 to 383, 0 to 6." in text
-    assert "Did you mean 'module/NODE/PLANE/CHIP'? Allowed: rank/RANK/port, rank/RANK/nic, rank/RANK/plane/PLANE, " in text
+    assert (
+        "Did you mean 'module/NODE/PLANE/CHIP'? Allowed: rank/RANK/port, rank/RANK/nic, rank/RANK/plane/PLANE, " in text
+    )
     assert "'nic/3': what is left is a number from 0 to 1, got 1.5" in text
     with pytest.raises(InputError, match="share no link"):
         apply(SYSTEMS["mesh, two domains"], edges(SYSTEMS["mesh, two domains"]), ["link/3/3"])

@@ -2,7 +2,9 @@
 
 from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
-from cmsim.collectives.library.data import FitNote, LinkClass, mesh_library, networks, ring_library
+from cmsim.collectives.library.call import TUNER, Candidate, candidates, time_us
+from cmsim.collectives.library.choose import PRICED, check, choose, page
+from cmsim.collectives.library.data import FitNote, LinkClass, libraries, mesh_library, networks, ring_library
 from cmsim.collectives.library.expert import Exchange
 from cmsim.collectives.library.expert import copies as exchange_copies
 from cmsim.collectives.library.expert_data import (
@@ -17,6 +19,7 @@ from cmsim.collectives.library.expert_data import (
 from cmsim.collectives.library.fused import FUSED_DEFAULTS, fused_us
 from cmsim.collectives.library.hccl import HCCL_DEFAULTS, hccl_candidates_us, hccl_us, mesh_us
 from cmsim.collectives.library.inside import DEFAULTS, Domain, inside_us, protocols_us
+from cmsim.collectives.library.place import Place, link_class, place_of
 from cmsim.collectives.library.tuner import PROTOCOLS, TunerSpec, tuner_us
 
 __all__ = [
@@ -25,7 +28,10 @@ __all__ = [
     "EXPERT_DEFAULTS",
     "FUSED_DEFAULTS",
     "HCCL_DEFAULTS",
+    "PRICED",
     "PROTOCOLS",
+    "TUNER",
+    "Candidate",
     "Domain",
     "Exchange",
     "ExpertLibrary",
@@ -34,9 +40,13 @@ __all__ = [
     "LinkClass",
     "Operation",
     "Payload",
+    "Place",
     "TunerSpec",
     "between_candidates_us",
     "between_us",
+    "candidates",
+    "check",
+    "choose",
     "exchange_copies",
     "exchange_us",
     "expert_library",
@@ -44,10 +54,15 @@ __all__ = [
     "hccl_candidates_us",
     "hccl_us",
     "inside_us",
+    "libraries",
+    "link_class",
     "mesh_library",
     "mesh_us",
     "networks",
+    "page",
+    "place_of",
     "protocols_us",
     "ring_library",
+    "time_us",
     "tuner_us",
 ]

@@ -50,6 +50,11 @@ class RingLibrary(Spec):
     fits: Mapping[str, FitNote]
     sources: Mapping[str, str]
 
+    @property
+    def short(self) -> str:
+        """What people call it: its name without the version."""
+        return self.name.partition("_")[0]
+
 
 class LibraryName(Spec):
     """What a library calls an algorithm, and where it takes it."""
@@ -71,6 +76,11 @@ class MeshLibrary(Spec):
     names: Mapping[str, LibraryName] = Field(default={}, description="how the library calls the algorithms")
     fits: Mapping[str, FitNote]
     sources: Mapping[str, str]
+
+    @property
+    def short(self) -> str:
+        """What people call it: its name without the version."""
+        return self.name.partition("_")[0]
 
 
 class Network(Spec):
@@ -98,6 +108,11 @@ def _documents() -> Mapping[str, Mapping[str, files.Document]]:
         document = files.read_yaml(path)
         out.setdefault(str(document.data.get("kind")), {})[name.partition("_")[0]] = document
     return out
+
+
+def libraries() -> tuple[str, ...]:
+    """Names of the libraries, as a scenario's ``algorithm`` takes them."""
+    return tuple(name for kind in ("ring", "mesh") for name in _documents()[kind])
 
 
 def _first(kind: str) -> files.Document:

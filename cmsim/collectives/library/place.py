@@ -1,0 +1,119 @@
+"""From a system to what the models of libraries need: domain, ports, NICs, and the library that it runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cmsim import files
+from cmsim.collectives.library.data import LibraryName, LinkClass, mesh_library, ring_library
+from cmsim.collectives.library.inside import Domain
+from cmsim.collectives.library.tuner import TunerSpec
+from cmsim.hardware import System, load_system
+from cmsim.topology.levels import fabric
+from cmsim.units import GB
+
+
+@dataclass(frozen=True)
+class Place:
+    """A system as the models see it.
+
+    library: what its accelerators run
+    domain: rates inside    domain_ranks, node_ranks: ranks of one    nic_Bps: a rank's share [B/s]
+    constants: of the domain (ring libraries) or of the mesh    mesh: whether the library sends directly
+    transport: constants between domains    kernels: constants of serving engines' kernels
+    alpha_us: latency between the farthest two ranks of a domain    tuner, generation: how a ring library chooses
+    names: what a mesh library calls its algorithms
+    """
+
+    name: str
+    library: str
+    domain: Domain
+    domain_ranks: int
+    node_ranks: int
+    nic_Bps: float
+    constants: Mapping[str, float]
+    ring: Mapping[str, float]
+    mesh: bool
+    transport: Mapping[str, float]
+    kernels: Mapping[str, Mapping[str, float]]
+    alpha_us: float
+    tuner: TunerSpec
+    generation: str
+    names: Mapping[str, LibraryName]
+
+
+def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_node: int = 0) -> Place:
+    """What the models need to know of a system.
+
+    nic_Bps: a rank's share of the NIC [B/s]    transport: between domains    per_node: ranks of what counts as a
+    domain [1]; each the system's own where it is 0 or ""
+    """
+    wires = fabric(system)
+    nccl, mesh = ring_library(system.accelerator.name), mesh_library()
+    own = link_class(system)
+    links = wires.port_Bps
+    generation = nccl.tuner.generations[own.tuner_generation]
+    bus = links * 0.82 if not own.accelerators else wires.port_Bps / _link_Bps(system) * own.tuner_link_GBps * GB
+    domain = Domain(
+        port_Bps=wires.port_Bps,
+        tuner_bus_Bps=bus,
+        ll_max_Bps=generation.ll_max_GBps[0] * GB,
+        nvls=wires.in_network_reduction and generation.nvls_efficiency > 0,
+    )
+    transports = nccl.transports
+    between = transports.get(transport or system.spec.scale_out.protocol, transports["any"])
+    # a table counts the nodes of a rack: the domain is the rack
+    domain_ranks = wires.ranks_per_domain
+    if per_node and per_node != wires.ranks_per_node:
+        domain_ranks = per_node
+    sends = system.accelerator.name in mesh.accelerators
+    return Place(
+        name=system.name,
+        library=mesh.short if sends else nccl.short,
+        domain=domain,
+        domain_ranks=domain_ranks,
+        node_ranks=wires.ranks_per_node,
+        nic_Bps=nic_Bps or wires.nic_Bps,
+        constants=mesh.constants if sends else own.constants,
+        ring=own.constants,
+        mesh=sends,
+        transport=between,
+        kernels=own.kernels,
+        alpha_us=wires.domain_s * 1e6,
+        tuner=nccl.tuner,
+        generation=own.tuner_generation,
+        names=mesh.names if sends else {},
+    )
+
+
+def _link_Bps(system: System) -> float:
+    return float(getattr(system.spec.scale_up, "link_GBps", 25.0)) * GB
+
+
+def link_class(system: System) -> LinkClass:
+    """The link class of a system's accelerator, or one of common constants where no rows are."""
+    nccl = ring_library(system.accelerator.name)
+    for one in nccl.classes.values():
+        if system.accelerator.name in one.accelerators or system.accelerator.relative in one.accelerators:
+            return one
+    # no rows of its own: the tuner's view of the class whose port is nearest
+    near = min(
+        nccl.classes.values(),
+        key=lambda one: abs(fabric(system).port_Bps - _first_port_Bps(one)),
+    )
+    return near.model_copy(update={"constants": nccl.common, "accelerators": (), "kernels": near.kernels})
+
+
+@functools.cache
+def _ports() -> dict[str, float]:
+    out: dict[str, float] = {}
+    for name in files.builtin_files("topologies"):
+        system = load_system(name)
+        out.setdefault(system.accelerator.name, fabric(system).port_Bps)
+    return out
+
+
+def _first_port_Bps(one: LinkClass) -> float:
+    return _ports().get(one.accelerators[0], 0.0)

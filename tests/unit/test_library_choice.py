@@ -1,0 +1,56 @@
+"""algorithm: nccl, hccl: in the engine a call takes what the library's model says, and shares what it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from cmsim import api, calibration
+from cmsim.collectives.library import libraries
+from cmsim.errors import InputError
+from cmsim.scenario import load_scenario
+
+GPU, BOXES = "hgx_h100", {"system": "hgx_h100", "domains": 4}
+DIES = {"system": "cloudmatrix384", "accelerators": 8}
+
+
+def result(system, library, collective="all_reduce", size_B=1 << 20, **changes):
+    workload = {"kind": "collective", "collective": collective, "message_bytes": size_B, "algorithm": library}
+    for key in ("group", "stride"):
+        if key in changes:
+            workload[key] = changes.pop(key)
+    (one,) = load_scenario({"systems": [system], "workload": workload, **changes}).runs
+    return api.run_one(one, api.system(one))
+
+
+@pytest.mark.parametrize("size_B", [4096, 1 << 20, 1 << 30])
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+@pytest.mark.parametrize(("system", "library", "ranks"), [(GPU, "nccl", 8), (BOXES, "nccl", 32), (DIES, "hccl", 16)])
+def test_alone_a_call_takes_what_the_library_is_predicted_to(system, library, ranks, collective, size_B):
+    found = result(system, library, collective, size_B)
+    name = system if isinstance(system, str) else system["system"]
+    *candidates, predicted = calibration.explain(name, collective, size_B, ranks)
+    assert found.metric("time_s") * 1e6 == pytest.approx(predicted.time_us, rel=1e-6)
+    assert found.metrics["algorithm"] == candidates[0].name
+
+
+def test_groups_with_a_nic_each_do_not_slow_each_other():
+    """Eight groups of one accelerator in each of four boxes, all at once."""
+    found = result(BOXES, "nccl", "all_gather", 1 << 30, group=4, stride=8)
+    *_, predicted = calibration.explain("hgx_h100", "all_gather", 1 << 30, 4, per_domain=1)
+    assert found.metric("time_s") * 1e6 == pytest.approx(predicted.time_us, rel=1e-6)
+
+
+def test_links_play_the_algorithm_that_the_library_takes():
+    by_link = result(DIES, "hccl", size_B=1 << 26, network="flow")
+    assert by_link.metrics["algorithm"] == "mesh copy"
+    assert by_link.metric("bound_ratio") > 1
+    with pytest.raises(InputError, match="nvls_tree for all_reduce has no page with rounds"):
+        result(BOXES, "nccl", size_B=1 << 26, network="flow")
+
+
+def test_a_library_that_the_system_does_not_run_is_refused():
+    with pytest.raises(InputError, match=r"cloudmatrix384 runs hccl, got 'nccl'. Allowed: hccl, best"):
+        result(DIES, "nccl")
+    with pytest.raises(InputError, match=r"unknown algorithm 'ncl'. Did you mean 'nccl'"):
+        result(GPU, "ncl")
+    assert {"nccl", "hccl"} <= set(libraries())
