@@ -60,12 +60,14 @@ def collective(
     name: Annotated[str, typer.Argument(metavar="COLLECTIVE", help="all_reduce, all_gather, ...")],
     size: Annotated[str, typer.Argument(metavar="SIZE", help="As nccl-tests prints it, in bytes: 65536, 64K, 1G.")],
     ranks: Annotated[int, typer.Option(min=1, help="Ranks of the group.")],
+    per_domain: Annotated[int, typer.Option(min=0, help="Of them in each domain; 0: as many as fit.")] = 0,
+    algorithm: Annotated[str, typer.Option(help="Only this one, by our name or the library's: tree, rhd, AHC.")] = "",
     json: Json = False,
 ) -> None:
     """One call of a collective library: its candidates, their times, and why one won."""
     from cmsim import calibration
 
-    found = calibration.explain(system, name, _bytes(size), ranks)
+    found = calibration.explain(system, name, _bytes(size), ranks, per_domain=per_domain, algorithm=algorithm)
     if json:
         say.document({"candidates": [vars(one) for one in found[:-1]], "predicted_us": found[-1].time_us})
         return

@@ -81,6 +81,16 @@ def test_explain_lists_candidates():
     assert document["predicted_us"] > 0
 
 
+def test_explain_one_algorithm_and_one_rank_of_each_domain():
+    said = cmsim("explain", "collective", "cm384", "all_reduce", "16M", "--ranks", 20, "--algorithm", "AHC", "--json")
+    assert [one["name"] for one in json.loads(said.stdout)["candidates"]] == ["ahc"]
+    said = cmsim("explain", "collective", "hgx_h100", "all_gather", "64K", "--ranks", 8, "--per-domain", 1)
+    assert "tuner: pat Simple" in said.stdout
+    wrong = cmsim("explain", "collective", "cm384", "all_reduce", "16M", "--ranks", 16, "--algorithm", "rdh")
+    assert wrong.exit_code == 2
+    assert "Did you mean 'RHD'" in wrong.stderr
+
+
 @pytest.mark.parametrize(("text", "size_B"), [("65536", 65536), ("64K", 65536), ("1.5G", 1.5 * 2**30), ("2MiB", 2**21)])
 def test_sizes(text, size_B):
     assert _bytes(text) == size_B
