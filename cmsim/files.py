@@ -76,13 +76,17 @@ def dotted(path: Path_) -> str:
 
 def read_yaml(path: Path) -> Document:
     """Read one YAML mapping with positions. Raises InputError for a missing, unreadable or malformed file."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """A whole text file. Raises InputError for one that is missing, unreadable or no text."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
     except OSError as error:
         raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
     except UnicodeDecodeError as error:
         raise InputError(Problem(f"is not UTF-8 text (byte {error.start})", str(path))) from None
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, file: str) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cmsim.hardware import System
-from cmsim.hardware.specs import MultiPlaneClos, ScaleUp, Switched
+from cmsim.hardware.specs import Dimensions, MultiPlaneClos, ScaleUp, Switched
 from cmsim.topology.fat_tree import shares
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
@@ -75,4 +75,4 @@ def _nodes_per_domain(system: System) -> int:
 def _chips_per_domain(scale_up: ScaleUp, nodes: int) -> int:
     if isinstance(scale_up, MultiPlaneClos):
         return scale_up.planes * (nodes + scale_up.l2_chips_per_plane)
-    return scale_up.switches if isinstance(scale_up, Switched) else 0
+    return scale_up.switches if isinstance(scale_up, Switched | Dimensions) else 0

@@ -83,14 +83,20 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
     colour: NDArray[np.int32] = crossed.pattern
     if size_code is not None:
         colour, _ = _dense(size_code.astype(np.int64).reshape(-1) * patterns + crossed.pattern, len(sizes) * patterns)
-    found = _refine(crossed, colour, capacity_Bps, tier) if together and messages else None
+    largest = float(sizes[-1])
+    apart = None
+    if together and messages and _met_twice(crossed, len(capacity_Bps)):
+        part_of = sizes / largest if largest else np.ones(len(sizes))
+        shares = crossed.share if size_code is None else np.concatenate([crossed.share * size for size in part_of])
+        row = crossed.pattern if size_code is None else size_code.reshape(-1) * patterns + crossed.pattern
+        apart = [np.maximum(np.rint(shares[row, column] * unit), 1.0) for column in range(shares.shape[1])]
+    found = _refine(crossed, colour, capacity_Bps, tier, apart) if together and messages else None
     if found is None:
         first, rows = np.arange(messages), np.ones(messages, np.int64)
     else:
         colour, rows, first = found[0], found[2], found[3]
     pattern = crossed.pattern[first]
     bytes_B = sizes[np.zeros(len(first), np.int64) if size_code is None else size_code.reshape(-1)[first]]
-    largest = float(sizes[-1])
     # messages without bytes still take their latency
     part = bytes_B / largest if largest else np.ones(len(bytes_B))
     resource, message, share, one = [], [], [], []
@@ -103,8 +109,19 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
         message.append(cross)
         one.append(alone)
         # the counts of one instance: that which the class's first message crosses, as good as any other
-        share.append(alone if found is None else alone * found[4][at, cross])
+        if found is None:
+            share.append(alone)
+        else:
+            share.append((1.0 if apart is not None else alone) * found[4][at, cross])
     number_of = np.concatenate(resource) if resource else np.zeros(0, np.int64)
+    if found is not None and apart is not None:
+        # a class that meets a class of links at several places along its path has it once: its load is over all places
+        keep = _once(found[1][number_of], np.concatenate(message), np.concatenate(one))
+        number_of = number_of[keep]
+        message, share, one = ([np.concatenate(part)[keep]] for part in (message, share, one))
+        if np.any(share[0] % one[0]):
+            # shares of one class on one link that are no multiples of each other: nothing to say of a member alone
+            return merge(crossed, capacity_Bps, tier, size_B, together=False)
     if found is None:
         used, compact = np.unique(number_of, return_inverse=True)
         resource_class = np.full(len(capacity_Bps), -1, np.int64)
@@ -135,16 +152,41 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
     )
 
 
+def _met_twice(crossed: Crossings, resources: int) -> bool:
+    """Whether a resource stands in several columns: a link that is the first of one path and the second of another."""
+    met = np.zeros(resources, bool)
+    for number in crossed.resource:
+        here = np.zeros(resources, bool)
+        here[number[number >= 0]] = True
+        if (met & here).any():
+            return True
+        met |= here
+    return False
+
+
+def _once(kind: Ints, message: Ints, one: Floats) -> Ints:
+    """The first entry of each (resource class, message class), of those with the smallest share of a message."""
+    order = np.lexsort((one, message, kind))
+    pairs = np.stack([kind[order], message[order]])
+    first = np.ones(len(order), bool)
+    first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+    return np.sort(order[first])
+
+
 def _refine(
-    crossed: Crossings, colour: NDArray[np.int32], capacity_Bps: Floats, tier: Ints
+    crossed: Crossings,
+    colour: NDArray[np.int32],
+    capacity_Bps: Floats,
+    tier: Ints,
+    apart: list[Floats] | None = None,
 ) -> tuple[NDArray[np.int32], Ints, Ints, Ints, Ints] | None:
     """Colours of messages and of resources, messages and first message of each colour, and how many messages of each
-    colour cross each resource; None where the table of those would grow too large, the passes too
-    many, or the classes too small."""
+    colour cross each resource (or, given ``apart``, their shares by column, the sum of these); None where the table of
+    those would grow too large, the passes too many, or the classes too small."""
     resources = len(capacity_Bps)
-    # shares differ between columns, so resources of two columns are never alike; a resource stands in one column only
+    # shares differ between columns, so resources of two columns are never alike, where each stands in one column only
     column_of = np.full(resources + 1, -1, np.int64)
-    for column, number in enumerate(crossed.resource):
+    for column, number in enumerate(crossed.resource if apart is None else ()):
         column_of[number] = column
     start = np.stack([tier, column_of[:-1], np.unique(capacity_Bps, return_inverse=True)[1].reshape(-1)])
     kind = np.unique(start, axis=1, return_inverse=True)[1].reshape(-1)
@@ -153,11 +195,12 @@ def _refine(
         if resources * colours > _LARGEST_TABLE:
             return None
         counts = np.zeros((resources + 1) * colours, np.int64)
-        for number in crossed.resource:
+        for column, number in enumerate(crossed.resource):
             # one further, so that what is not crossed (-1) falls into a row of its own
             code = (number + np.int32(1)) * np.int32(colours)
             code += colour
-            counts += np.bincount(code, minlength=len(counts))
+            share = None if apart is None else apart[column]
+            counts += np.bincount(code, share, minlength=len(counts)).astype(np.int64, copy=False)
         counts = counts.reshape(-1, colours)[1:]
         kind = _rows(np.column_stack([kind, counts]))
         kinds = int(kind.max(initial=0)) + 2

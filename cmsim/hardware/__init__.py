@@ -1,5 +1,6 @@
 """Accelerators, stacks and systems as data, read from ``topologies/``."""
 
+from cmsim.hardware.link_table import Cable
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
 from cmsim.hardware.system import ACCELERATORS, STACKS, SYSTEMS, System, load_accelerator, load_system
 
@@ -9,6 +10,7 @@ __all__ = [
     "SYSTEMS",
     "AcceleratorSpec",
     "Assumed",
+    "Cable",
     "Source",
     "StackSpec",
     "System",

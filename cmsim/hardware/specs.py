@@ -7,6 +7,7 @@ entry in that file's ``sources``: a citation, or ``{assumed: [low, high], why: .
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -203,13 +204,73 @@ class FullMesh(Spec):
     power: SwitchPower
 
 
-ScaleUp = Annotated[MultiPlaneClos | Switched | FullMesh, Field(discriminator="wiring")]
+class Dimension(Spec):
+    """One dimension of a grid of accelerators: how those are joined that differ in this coordinate only."""
+
+    kind: Literal["ring", "line", "mesh", "switch"] = Field(
+        description="ring: neighbours, the last with the first; line: without that; mesh: every two; switch: one chip"
+    )
+    size: PositiveInt = Field(description="accelerators along it")
+    links: PositiveInt = Field(
+        default=1, description="parallel links to each neighbour (ring, line), to each peer (mesh), or to the switch"
+    )
+    link_GBps: PositiveFloat = Field(description="one link, one direction")
+    hop_us: PositiveFloat = Field(
+        description="small-message latency to the next accelerator, through the switch if any"
+    )
+
+
+class Dimensions(Spec):
+    """A grid of accelerators, joined dimension by dimension: tori, nD full meshes, rings of switched rows."""
+
+    wiring: Literal["dimensions"]
+    dimensions: dict[str, Dimension] = Field(
+        min_length=1, description="by name, innermost first: accelerators are numbered along the first one first"
+    )
+    in_network_reduction: Literal[False] = False
+    power: SwitchPower
+
+    @property
+    def accelerators(self) -> int:
+        """How many it joins."""
+        return math.prod(one.size for one in self.dimensions.values())
+
+    @property
+    def switches(self) -> int:
+        """Switch chips of all rows."""
+        return sum(self.accelerators // one.size for one in self.dimensions.values() if one.kind == "switch")
+
+
+class Custom(Spec):
+    """Any graph, from a table of links."""
+
+    wiring: Literal["custom"]
+    file: str = Field(
+        description="CSV beside the system file: from, to, GBps, latency_us and perhaps links (default 1), of one "
+        "direction; a line is a link both ways. Ranks are rank/0, rank/1, ...; every other name is a switch"
+    )
+    in_network_reduction: Literal[False] = False
+    power: SwitchPower
+
+
+class AstraSim(Spec):
+    """A network file of ASTRA-sim's analytical backend, read as `dimensions`."""
+
+    wiring: Literal["astra_sim"]
+    file: str = Field(description="YAML beside the system file: topology, npus_count, bandwidth, latency")
+    in_network_reduction: Literal[False] = False
+    power: SwitchPower
+
+
+ScaleUp = Annotated[
+    MultiPlaneClos | Switched | FullMesh | Dimensions | Custom | AstraSim, Field(discriminator="wiring")
+]
 
 
 class ScaleOut(Spec):
     """RDMA network that joins domains: a fat tree of leaf and spine switches."""
 
-    protocol: Literal["RoCE", "InfiniBand", "EFA"]
+    protocol: Literal["RoCE", "InfiniBand", "EFA", "Ethernet"]
     nic_GBps: PositiveFloat = Field(description="one direction, per accelerator package")
     cluster_us: PositiveFloat = Field(description="small-message latency between domains")
     switch_us: PositiveFloat = Field(description="port to port through one switch")
@@ -272,4 +333,10 @@ class SystemSpec(Spec):
         per_node = self.node.accelerators
         if self.accelerators % per_node:
             raise ValueError(f"accelerators: {self.accelerators} does not fill nodes of {per_node}")
+        fabric = self.scale_up
+        if isinstance(fabric, Dimensions) and fabric.accelerators != self.accelerators:
+            sizes = " x ".join(str(one.size) for one in fabric.dimensions.values())
+            raise ValueError(
+                f"accelerators: {self.accelerators} is not {sizes} = {fabric.accelerators}, the dimensions"
+            )
         return self

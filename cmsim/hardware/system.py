@@ -12,7 +12,9 @@ from typing import Any
 
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
+from cmsim.hardware.astra_sim import read_network
+from cmsim.hardware.link_table import Cable, read_links
+from cmsim.hardware.specs import AcceleratorSpec, Assumed, AstraSim, Custom, Source, StackSpec, SystemSpec
 from cmsim.units import GB, GIGA, TERA
 
 SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"
@@ -32,6 +34,8 @@ class System:
     stack: StackSpec
     packages: int
     texts: Mapping[str, str] = field(repr=False, default_factory=dict)
+    #: of one domain, where the wiring is a table of links
+    links: tuple[Cable, ...] = field(repr=False, default=())
 
     @property
     def ranks_per_package(self) -> int:
@@ -75,7 +79,10 @@ class System:
     def digest(self) -> str:
         """Hash of everything that decides a result, for the manifest."""
         parts = [self.spec, self.accelerator, self.stack]
-        text = json.dumps([part.model_dump(mode="json") for part in parts] + [self.packages], sort_keys=True)
+        said = [part.model_dump(mode="json") for part in parts]
+        # the order of dimensions is the order of ranks, and a table of links is not in the system file
+        beside = [list(getattr(self.spec.scale_up, "dimensions", ())), *([self.links] if self.links else [])]
+        text = json.dumps([*said, self.packages, *(one for one in beside if one)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def sources(self) -> list[tuple[str, str, Source]]:
@@ -158,13 +165,32 @@ def load_system(
         stack_data = _with(stack_data, key, value, stack_document.file)
     stack_spec = files.validate(StackSpec, stack_document, data=stack_data)
 
+    links: tuple[Cable, ...] = ()
+    if isinstance(spec.scale_up, AstraSim | Custom):
+        beside = Path(document.file).parent / spec.scale_up.file
+        if not beside.is_file():
+            raise InputError(document.problem(("scale_up", "file"), f"no such file: {beside}"))
+        if isinstance(spec.scale_up, AstraSim):
+            network = files.read_yaml(beside)
+            fabric = read_network(network, spec.scale_up, accelerators=spec.accelerators)
+            spec = spec.model_copy(update={"scale_up": fabric})
+            texts[network.file] = network.text
+        else:
+            text = files.read_text(beside)
+            ranks = spec.accelerators * (chip.dies if spec.rank == "die" else 1)
+            links = read_links(text, file=str(beside), ranks=ranks)
+            texts[str(beside)] = text
+
     there = spec.accelerators * spec.domains
     packages = there if accelerators is None else accelerators
     if not 0 < packages <= there:
         raise InputError(
             Problem(f"got {packages}; {spec.name} has 1 to {there} ({spec.domains} domain(s))", key="accelerators")
         )
-    return System(label or spec.name, spec, chip, stack_spec, packages, texts)
+    if isinstance(spec.scale_up, Custom) and packages % spec.accelerators:
+        message = f"got {packages}; a custom fabric is used whole: multiples of {spec.accelerators}"
+        raise InputError(Problem(message, key="accelerators"))
+    return System(label or spec.name, spec, chip, stack_spec, packages, texts, links)
 
 
 def load_accelerator(name: str, *, base: Path | None = None) -> AcceleratorSpec:

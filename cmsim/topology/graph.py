@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
-from cmsim.topology import fat_tree, full_mesh, multi_plane_clos, switch
+from cmsim.topology import custom, dimensions, fat_tree, full_mesh, multi_plane_clos, switch
 from cmsim.topology.links import add_node
 from cmsim.topology.places import places
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: what a system file may name as ``scale_up.wiring``: each adds its chips and links to a graph that holds the ranks
 WIRINGS: dict[str, Callable[[Any, System, Any], None]] = {
+    "astra_sim": dimensions.wire,  # a network file is read as dimensions before any graph is built
+    "custom": custom.wire,
+    "dimensions": dimensions.wire,
     "full_mesh": full_mesh.wire,
     "multi_plane_clos": multi_plane_clos.wire,
     "switch": switch.wire,
@@ -78,11 +81,13 @@ def check(graph: nx.DiGraph[Any]) -> None:
 
 
 def between(graph: nx.DiGraph[Any], start: Any, end: Any) -> nx.DiGraph[Any]:
-    """The part of the graph that a transfer may use: its two ends and what forwards. Ranks and hosts do not."""
+    """The part of the graph that a transfer may use: its two ends and what forwards. Hosts do not, and ranks only where
+    they are joined to each other dimension by dimension or by a custom graph."""
     import networkx as nx
 
     ends = (start, end)
-    return nx.subgraph_view(graph, filter_node=lambda node: node in ends or node[0] not in _ENDS)
+    still = _ENDS - {"rank"} if graph.graph.get("ranks_forward") else _ENDS
+    return nx.subgraph_view(graph, filter_node=lambda node: node in ends or node[0] not in still)
 
 
 def _number(value: Any, *, above: float | None = None) -> bool:

@@ -1,7 +1,8 @@
 """The seam between fabrics and whoever sends messages over them: ``paths`` lays a system out, whatever its wiring.
 
 A fabric numbers its resources (one direction of a link, or of a bundle of links that nothing tells apart), and says of
-any pairs of ranks which of them a message crosses. Bounds ask it for cuts. A new wiring adds one line to ``_FABRICS``.
+any pairs of ranks which of them a message crosses. Bounds ask it for cuts. Wirings of switch tiers and full meshes are
+``Routes``; those in which ranks forward are ``Linked``, one line each in ``_LINKED``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 
 from cmsim.hardware import System
 from cmsim.topology.crossings import Crossings
+from cmsim.topology.custom import GraphPaths
+from cmsim.topology.dimensions import GridPaths
 from cmsim.topology.faults import Faults, apply
+from cmsim.topology.linked import Linked
 from cmsim.topology.places import Places
 from cmsim.topology.routes import Routes, edges
 
@@ -73,6 +77,9 @@ class Paths(Protocol):
         ...
 
 
+_LINKED: dict[str, type[Linked]] = {"custom": GraphPaths, "dimensions": GridPaths}
+
+
 def paths(
     system: System,
     *,
@@ -90,6 +97,9 @@ def paths(
 
     Raises InputError for parts and routings that do not exist.
     """
+    linked = _LINKED.get(system.spec.scale_up.wiring)
+    if linked is not None:
+        return linked(system, faults=faults, scale_up=scale_up, scale_out=scale_out, routing=routing, seed=seed)
     wires = edges(system)
     if faults:
         wires = apply(system, wires, faults)

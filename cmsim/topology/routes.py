@@ -76,7 +76,7 @@ class Edges:
 
 
 def edges(system: System) -> Edges:
-    """Every link of a system that ranks send over, whole. [B/s]"""
+    """Every link of a system that ranks send over, whole; of other wirings the scale-out network alone. [B/s]"""
     spec, out, ranks = system.spec.scale_up, system.spec.scale_out, system.ranks
     per_package = system.ranks_per_package
     port, uplink, mesh = np.zeros((ranks, 0)), np.zeros((system.nodes, 0, 0)), np.zeros((ranks, 0))
@@ -88,7 +88,7 @@ def edges(system: System) -> Edges:
         links = spec.links_per_accelerator / per_package / spec.switches
         port = np.full((ranks, spec.switches), links * spec.link_GBps * GIGA)
         uplink = np.zeros((system.domains, spec.switches, 0))
-    else:
+    elif isinstance(spec, FullMesh):
         if per_package > 1:
             raise InputError("a full mesh joins packages; got rank 'die'. Allowed: package.")
         size = min(system.spec.accelerators, ranks)
@@ -419,7 +419,7 @@ class Routes:
 
     def _hashed(self, src: Numbers, dst: Numbers, level: NDArray[np.int8]) -> Crossings:
         """One path for each message."""
-        draw = _splitmix(src, dst, self.seed)
+        draw = draws(src, dst, self.seed)
         wires = self.edges
         planes, chips, spines = wires.port.shape[1], wires.uplink.shape[2], wires.spine.shape[1]
         plane = np.zeros(len(src), np.int32)
@@ -590,7 +590,7 @@ def _unpack(code: int, kinds: int) -> tuple[int, int, int]:
     return level, one, other
 
 
-def _splitmix(src: Numbers, dst: Numbers, seed: int) -> NDArray[np.uint64]:
+def draws(src: Numbers, dst: Numbers, seed: int) -> NDArray[np.uint64]:
     """A 64-bit draw for each (seed, source, destination)."""
     with np.errstate(over="ignore"):
         x = (src.astype(np.int64).astype(np.uint64) << np.uint64(32)) ^ dst.astype(np.int64).astype(np.uint64)

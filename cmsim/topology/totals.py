@@ -8,6 +8,7 @@ cluster, so that a system is charged for the ports it fills; the count of switch
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ def _fabric(system: System, counts: _Counts) -> Iterator[tuple[str, Total]]:
             f"{system.ranks} ranks x {port_Bps / GIGA:g} GB/s into the domain's fabric, one direction",
         ),
     )
+    yield from _bisection(system)
     yield (
         "scale_out_Tbps",
         Total(
@@ -155,6 +157,26 @@ def _fabric(system: System, counts: _Counts) -> Iterator[tuple[str, Total]]:
     yield (
         "scale_out_switches",
         Total(counts.leaves + counts.spines, "", f"{counts.leaves} leaves + {counts.spines} spines, from the graph"),
+    )
+
+
+def _bisection(system: System) -> Iterator[tuple[str, Total]]:
+    """Of a domain whose ranks lie on a grid: the narrowest cut in half across one dimension."""
+    grid = fabric(system).grid
+    if grid is None or not grid.dims:
+        return
+    ranks = math.prod(dim.size for dim in grid.dims)
+    # links that leave one half of a row
+    crossing = {dim.name: dim.links_across for dim in grid.dims}
+    narrow = min(grid.dims, key=lambda dim: crossing[dim.name] * dim.link_Bps / dim.size)
+    links = crossing[narrow.name] * ranks // narrow.size
+    yield (
+        "bisection_TBps",
+        Total(
+            links * narrow.link_Bps / TERA,
+            "TB/s",
+            f"{links} links of {narrow.link_Bps / GIGA:g} GB/s across {narrow.name}, one domain, one direction",
+        ),
     )
 
 

@@ -17,12 +17,14 @@ import pytest
 from cmsim import files
 from cmsim.errors import InputError
 from cmsim.hardware import SYSTEMS, System, load_system
-from cmsim.hardware.specs import MultiPlaneClos
+from cmsim.hardware.specs import Custom, Dimensions, MultiPlaneClos
 from cmsim.topology import WIRINGS, between, build, check, comparison, fabric, places, totals
 from cmsim.topology.fat_tree import counts
 
 NAMES = sorted(files.builtin_files(SYSTEMS))
-CASES = [(name, domains) for name in NAMES for domains in (1, 2)]
+#: ranks that forward have no levels to cut the graph at: see test_fabrics
+TIERED = [name for name in NAMES if not isinstance(load_system(name).spec.scale_up, Custom | Dimensions)]
+CASES = [(name, domains) for name in TIERED for domains in (1, 2)]
 
 
 def _system(name: str, domains: int = 1, **kwargs: Any) -> System:
@@ -337,7 +339,8 @@ def test_a_published_total_that_is_not_derived_is_refused() -> None:
 
 
 def test_wirings_are_those_of_the_schema() -> None:
-    assert set(WIRINGS) == {load_system(name).spec.scale_up.wiring for name in NAMES}
+    # tables of links and network files are the user's own: see test_fabrics
+    assert set(WIRINGS) - {"astra_sim", "custom"} == {load_system(name).spec.scale_up.wiring for name in NAMES}
 
 
 def test_import_and_levels_do_not_load_networkx() -> None:
