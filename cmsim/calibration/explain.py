@@ -61,6 +61,7 @@ def _named(at: Place, found: list[Candidate], algorithm: str) -> list[Candidate]
             wanted |= set(one.pages)
     out = [one for one in found if _plain(one.name.removeprefix(TUNER).split()[0]) in wanted]
     if not out:
-        names = {one.name.removeprefix(TUNER).split()[0] for one in found} | set(at.names)
+        names = {one.name.removeprefix(TUNER).split()[0] for one in found}
+        names |= {name for name, one in at.names.items() if names & set(one.pages)}
         raise InputError(f"algorithm: '{algorithm}' is no candidate here. {did_you_mean(algorithm, sorted(names))}")
     return out

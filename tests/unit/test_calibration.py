@@ -259,6 +259,25 @@ def test_explain_knows_the_library_s_names(name, page):
     assert any("the library's" in one.why for one in found)
 
 
+def test_the_accelerator_s_library_predicts(tmp_path):
+    """A row of 8 x MI300X, by the system's name and by a table's text; the row itself set one constant."""
+    frame = pd.DataFrame(
+        {
+            "system": ["mi300x_8", "HPE 8x MI300X node", "hgx_h100"],
+            "collective": ["all_reduce"] * 3,
+            "n_ranks": [8] * 3,
+            "message_bytes": [2**23] * 3,
+        }
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    predicted = predict("collective", tmp_path / "t.csv")["predicted_us"].tolist()
+    assert predicted[0] == predicted[1] == pytest.approx(91.1, rel=0.01)
+    assert predicted[2] != predicted[0]
+    names = [one.name for one in explain("mi300x_8", "all_reduce", 2**23, 16)]
+    assert {"ring", "tree", "tuner: ring Simple", "tuner: tree Simple", "predicted"} <= set(names)
+    assert not any("nvls" in name or "pat" in name for name in names)
+
+
 def test_explain_one_algorithm():
     assert [one.name for one in explain("cm384", "all_reduce", 2**24, 20, algorithm="AHC")] == ["ahc", "predicted"]
     trees = explain("hgx_h100", "all_reduce", 2**24, 64, algorithm="tree")
