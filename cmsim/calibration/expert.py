@@ -238,9 +238,6 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
                 )
             )
             continue
-        class_ = library.class_of(system.accelerator.name)
-        if class_ == "common" and system.accelerator.relative:
-            class_ = library.class_of(system.accelerator.relative)
         for there in (False, True):
             part = rows[far] if there else rows[~far]
             if not len(part):
@@ -248,7 +245,7 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
             kernels = profile.between if there and operation_name in profile.between else profile.operations
             label = f"{key}/{operation_name}" + ("/between" if kernels is profile.between else "")
             operation = kernels[operation_name]
-            constants = operation.classes.get(class_, operation.common)
+            constants = operation.classes.get(_class(system, operation), operation.common)
             out.append(Group(label, part, system, wires, profile, operation, form, skew, constants))
     if problems:
         raise InputError(problems)
@@ -344,6 +341,13 @@ def expert_us(
         sms=np.array([float(sms)]),
     )
     return float(predict_calls_us(calls)[0])
+
+
+def _class(system: System, operation: Operation) -> str:
+    """The class whose constants an accelerator has, by its own name or its relative's."""
+    own, library = system.accelerator, expert_library()
+    found = library.class_of(own.name, operation)
+    return library.class_of(own.relative, operation) if found == "common" and own.relative else found
 
 
 @functools.lru_cache(maxsize=256)

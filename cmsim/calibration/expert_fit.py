@@ -39,8 +39,8 @@ WIDTH: dict[str, float] = {
     "core_power": 0.2,
     "crowd_tokens": 4.0,
 }
-#: of the page for large batches: published, and rows say little of it
-_HELD = {"bulk": {"near_rate": 1e-3}}
+#: by page. bulk: published, and rows say little of it; fused: a share of the cores' rate as much as of the port's
+_WIDTH_OF = {"bulk": {"near_rate": 1e-3}, "fused": {"rate": 1.0}}
 FOLDS = 5
 FEWEST = 8
 
@@ -104,7 +104,7 @@ def fit_constants(
         form = own[0].group.profile.form
         names = own[0].group.operation.common
         start = {key: names[key] if shipped else EXPERT_DEFAULTS[form][key] for key in names}
-        width = {**WIDTH, **_HELD.get(form, {})}
+        width = {**WIDTH, **_WIDTH_OF.get(form, {})}
         by_class: dict[str, list[Measured]] = {}
         for part in own:
             if keep[part.rows].any():

@@ -76,9 +76,11 @@ class ExpertLibrary(Spec):
     fits: Mapping[str, FitNote]
     sources: Mapping[str, str]
 
-    def class_of(self, accelerator: str) -> str:
-        """The class of an accelerator, or "common"."""
-        return next((name for name, members in self.classes.items() if accelerator in members), "common")
+    def class_of(self, accelerator: str, operation: Operation | None = None) -> str:
+        """The class of an accelerator, or "common"; of several, the first that the operation has constants of."""
+        found = [name for name, members in self.classes.items() if accelerator in members]
+        known = found if operation is None else [name for name in found if name in operation.classes]
+        return next(iter(known), "common")
 
     def profile(self, name: str) -> str | None:
         """The profile that a table calls so, capitals apart."""
