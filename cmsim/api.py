@@ -181,14 +181,14 @@ def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -
     """What no algorithm can beat for the collective that is timed, on a whole fabric with nobody else on it."""
     if not isinstance(one.spec, CollectiveSpec) or not plan.calls:
         return {}
-    least = flow.bound(
-        one.spec.collective,
-        float(one.spec.message_bytes),
-        paths=topology.paths(system),
-        ranks=np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1)),
-        software=flow.Software(),
-        in_network="in_network" in plan.calls[0].algorithm,
-    )
+    name, size_B = one.spec.collective, programs.facts["size_B"]
+    ranks = np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1))
+    whole, nothing = topology.paths(system), flow.Software()
+    if name in programs.traffic:
+        least = flow.bound_of_matrix(programs.traffic[name] * size_B, paths=whole, ranks=ranks, software=nothing)
+    else:
+        adds = "in_network" in plan.calls[0].algorithm
+        least = flow.bound(name, size_B, paths=whole, ranks=ranks, software=nothing, in_network=adds)
     return {
         "egress": least.egress_s,
         "ingress": least.ingress_s,

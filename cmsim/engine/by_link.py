@@ -14,8 +14,8 @@ Leaves out: messages of one round that wait for each other, and skew between mem
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,6 @@ class ByLink:
 
     states    the fabric, from the start and after each change
     changes_ps  when it changes
-    matrix    bytes from row to column of an all-to-all of unequal blocks, as shares of S; by collective
     """
 
     programs: Programs
@@ -69,7 +68,6 @@ class ByLink:
     who: Members
     states: Sequence[Paths]
     changes_ps: Sequence[int]
-    matrix: Mapping[str, Floats] = field(default_factory=dict)
 
     def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
         """See ``Layer``."""
@@ -108,7 +106,7 @@ class ByLink:
         ranks = groups.shape[1]
         if ranks == 1:
             return []
-        matrix = self.matrix.get(ask.collective)
+        matrix = self.programs.traffic.get(ask.collective)
         if matrix is not None and len(matrix) == ranks:
             sends = flow.from_matrix(matrix)
         else:

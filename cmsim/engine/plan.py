@@ -57,7 +57,6 @@ class Options:
     algorithm  policy or name for collectives    fold  simulate equal ranks once    perturb  by rank
     host_idle  share of kernel streams in which the device waits for the host: stretches modelled kernels [1]
     network    ideal, fluid or flow    routing, seed  of messages, flow only    faults  of links, flow only
-    matrix     bytes from row to column of unequal all-to-alls, as shares of S, by collective; flow only
     recorded   what becomes of times a trace recorded: "recorded" as they are, "scaled" by ``recorded_scale`` (factor
                for kernels of the matrix engine, factor for the others), "modelled" where the roofline replaces them
     """
@@ -72,7 +71,6 @@ class Options:
     routing: str = "sprayed"
     seed: int = 0
     faults: Sequence[Fault] = ()
-    matrix: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +139,8 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     if by_link:
         changes_ps, states = _states(system, options, factors)
         start += [paths.alike()[: programs.ranks] for paths in states]
+        if programs.traffic:
+            start.append(np.arange(programs.ranks))
     # a node or leaf that carries no resource of its own tells no ranks apart
     node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
     leaf = leaf if np.isfinite(wires.leaf_Bps) or by_link else np.zeros_like(leaf)
@@ -155,7 +155,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         hold_ps.append(to_ps(seconds[rows] * class_factor[rank_class]))
     layer: Layer
     if by_link:
-        layer = ByLink(programs, system, wires, folding, who, states, changes_ps, options.matrix)
+        layer = ByLink(programs, system, wires, folding, who, states, changes_ps)
     else:
         links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
         layer = ByLevel(programs, system, wires, folding, who, links, incidence)

@@ -1,6 +1,6 @@
 """A collective as its messages on the links of a fabric: max-min fair, round by round."""
 
-from cmsim.flow.bounds import Bound, bound
+from cmsim.flow.bounds import Bound, bound, bound_of_matrix
 from cmsim.flow.collective import (
     Busy,
     FlowResult,
@@ -27,6 +27,7 @@ __all__ = [
     "Software",
     "all_to_all_v",
     "bound",
+    "bound_of_matrix",
     "candidate_rounds",
     "collective_time",
     "from_matrix",

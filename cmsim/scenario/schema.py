@@ -108,14 +108,47 @@ class _ModelWorkload(_Workload):
     balance: Balance = Field(default=Balance(), description="expert load")
 
 
+class ExchangeSpec(Spec):
+    """Tokens of a mixture of experts on their way to the experts, or back."""
+
+    model: str = Field(description="name of a file in workloads/models, or a path to a Hugging Face config.json")
+    tokens: PositiveInt = Field(description="tokens that every rank of the group sends")
+    precision: Precision = Field(default="bf16", description="elements of a dispatched token; combined ones are bf16")
+    balance: Balance = Field(default=Balance(), description="expert load; `draw` also seeds the routing of tokens")
+    expert_slots: ExpertSlots = Field(default=ExpertSlots(), description="places for experts beside the routed ones")
+    once: Literal["expert", "rank", "node"] = Field(
+        default="expert",
+        description="a token goes out once for every expert, every rank, or every node (and fans out there)",
+    )
+
+
 class CollectiveSpec(_Workload):
     """One collective, timed."""
 
     kind: Literal["collective"]
     collective: Literal[
-        "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv", "barrier"
+        "all_reduce",
+        "all_gather",
+        "reduce_scatter",
+        "all_to_all",
+        "broadcast",
+        "reduce",
+        "send_recv",
+        "barrier",
+        "dispatch",
+        "combine",
     ]
-    message_bytes: NonNegativeFloat = Field(description="as nccl-tests counts it; a list makes one run per size")
+    message_bytes: NonNegativeFloat | None = Field(
+        default=None, description="as nccl-tests counts it; a list makes one run per size"
+    )
+    matrix: str | None = Field(
+        default=None,
+        description="all_to_all, dispatch, combine: CSV without a head, bytes from row to column, instead of "
+        "message_bytes; who sends how much to whom shows with `network: flow`, the busiest rank with all",
+    )
+    exchange: ExchangeSpec | None = Field(
+        default=None, description="dispatch, combine: tokens, instead of message_bytes or a matrix"
+    )
     group: Literal["all"] | PositiveInt = Field(
         default="all", description="all ranks in one group, or groups of this many consecutive ranks, all at once"
     )
@@ -129,6 +162,15 @@ class CollectiveSpec(_Workload):
 
     @model_validator(mode="after")
     def _has_bytes(self) -> CollectiveSpec:
+        given = [key for key in ("message_bytes", "matrix", "exchange") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: give {' or '.join(given)}, not both")
+        if self.matrix is not None and self.collective not in ("all_to_all", "dispatch", "combine"):
+            raise ValueError(f"matrix: a {self.collective} has none. Allowed: all_to_all, dispatch, combine.")
+        if self.exchange is not None and self.collective not in ("dispatch", "combine"):
+            raise ValueError(f"exchange: a {self.collective} moves no tokens. Allowed: dispatch, combine.")
+        if not (given or self.collective == "barrier"):
+            raise ValueError("message_bytes: the key is required")
         if self.message_bytes == 0 and self.collective != "barrier":
             raise ValueError(f"message_bytes: a {self.collective} moves more than 0 bytes")
         return self

@@ -73,6 +73,8 @@ class Programs:
                   receive is a group of two: the sender names it in one slot, the receiver in another.
     facts         what metrics need (tokens per step, sequence length, ...), by name
     notes         assumptions and substitutions to say beside the result
+    traffic       by collective: who sends how much to whom in a group, as shares of the size, shape (members, members);
+                  where it is missing, all alike
     footprint_B   memory one rank of each program needs, by what for, shape (programs,) each [B]
     """
 
@@ -83,6 +85,7 @@ class Programs:
     groups: Ints
     facts: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    traffic: Mapping[str, Floats] = field(default_factory=dict)
     footprint_B: dict[str, Floats] = field(default_factory=dict)
 
     @property
@@ -251,6 +254,7 @@ def assemble(
     facts: dict[str, float] | None = None,
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
+    traffic: Mapping[str, Floats] | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
     assert builders and all(len(build) for build in builders), "a workload without ops"
@@ -302,6 +306,7 @@ def assemble(
         slots=slots,
         groups=table,
         facts=facts or {},
+        traffic=dict(traffic or {}),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
     )

@@ -1,18 +1,26 @@
-"""One collective, timed: every group calls it at once."""
+"""One collective, timed: every group calls it at once. Its bytes are given, or those of a matrix, or of tokens."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import CollectiveSpec
+from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.workload import moe
+from cmsim.workload.generate.experts import popularity
+from cmsim.workload.model import load_model
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble
 
+Floats = NDArray[np.float64]
 
-def programs(spec: CollectiveSpec, system: System, _base: Path | None = None) -> Programs:
+
+def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> Programs:
     """``repeat`` calls, one after the other, by groups of ``group`` ranks at distance ``stride``.
 
     send_recv: even ranks of a group send to their odd neighbour.
@@ -32,13 +40,124 @@ def programs(spec: CollectiveSpec, system: System, _base: Path | None = None) ->
         return _pairs(spec, rank, group)
     if size < 2:
         raise InputError(Problem(f"a {spec.collective} needs at least two ranks, got {size}", key="group"))
+    matrix = _matrix_B(spec, system, size, base)
+    size_B = float(spec.message_bytes or 0.0)
+    notes: list[str] = []
+    if matrix is not None:
+        size_B, notes = _busiest_B(matrix)
     build = ProgramBuilder()
     for _ in range(spec.repeat):
-        build.collective(
-            spec.collective, stream="comm", collective=spec.collective, size_B=spec.message_bytes, slot="group"
+        build.collective(spec.collective, stream="comm", collective=spec.collective, size_B=size_B, slot="group")
+    facts = {"size_B": size_B, "ranks_in_group": float(size), "calls": float(spec.repeat)}
+    traffic: dict[str, Floats] = {} if matrix is None else {spec.collective: matrix / size_B}
+    return assemble(
+        [build],
+        program=np.zeros(ranks, np.int64),
+        groups={"group": group},
+        facts=facts,
+        notes=notes,
+        traffic=traffic,
+    )
+
+
+def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None) -> Floats | None:
+    """Bytes from every member of a group to every other, the diagonal 0; None where all blocks are alike. [B]"""
+    if spec.matrix is not None:
+        return _read_matrix_B(spec.matrix, size, base)
+    if spec.exchange is None:
+        return None
+    exchange, stack = spec.exchange, system.stack
+    model = load_model(exchange.model)
+    if not model.experts:
+        raise InputError(Problem(f"{exchange.model} has no experts", key="exchange.model"))
+    try:
+        places = moe.place_experts(
+            size,
+            routed=model.experts,
+            top_k=model.top_k,
+            shared_experts=model.shared_experts,
+            ep=size,
+            shared=exchange.expert_slots.shared,
+            redundant=exchange.expert_slots.redundant,
         )
-    facts = {"size_B": float(spec.message_bytes), "ranks_in_group": float(size), "calls": float(spec.repeat)}
-    return assemble([build], program=np.zeros(ranks, np.int64), groups={"group": group}, facts=facts)
+    except InfeasibleError as error:
+        raise InputError(Problem(str(error), key="exchange.expert_slots")) from None
+    element_B = BYTES_PER_ELEMENT[exchange.precision]
+    scales_B = stack.dispatch.scale_bytes_per_token if element_B < 2 else 0.0
+    message_B = model.hidden * element_B + scales_B
+    if spec.collective == "combine":
+        message_B = model.hidden * 2.0 + stack.combine.scale_bytes_per_token
+    if exchange.balance.model in ("balanced", "measured"):
+        raise InputError(
+            Problem(
+                f"got {exchange.balance.model!r}. Tokens are drawn one by one: multinomial, zipf, dirichlet, file.",
+                key="exchange.balance.model",
+            )
+        )
+    shares = popularity(model, exchange.balance, base)
+    limited = model.expert_groups > model.topk_groups
+    per_node = system.spec.node.accelerators * system.ranks_per_package
+    matrix = moe.dispatch_matrix_B(
+        size,
+        tokens_per_rank=exchange.tokens,
+        top_k=model.top_k,
+        message_B=message_B,
+        shares=np.full(model.experts, 1.0 / model.experts) if shares is None else shares,
+        redundant=places.redundant,
+        shared=places.shared,
+        once=exchange.once,
+        per_node=per_node if size % per_node == 0 else None,
+        # groups of experts are nodes where there are as many of them
+        node_limit=model.topk_groups if limited and size == model.expert_groups * per_node else None,
+        seed=exchange.balance.draw,
+    )
+    np.fill_diagonal(matrix, 0.0)
+    return matrix.T if spec.collective == "combine" else matrix
+
+
+def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
+    """A square of bytes from a CSV file. Raises InputError with file and line."""
+    roots = [base, Path.cwd()] if base is not None else [Path.cwd()]
+    path = next((root / name for root in roots if (root / name).is_file()), None)
+    if path is None:
+        raise InputError(Problem(f"no such file: {name}", key="matrix"))
+    rows: list[list[float]] = []
+    problems: list[Problem] = []
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        cells = text.split(",")
+        row = [_bytes(cell) for cell in cells]
+        bad = [i for i, value in enumerate(row) if not 0 <= value < math.inf]
+        if bad:
+            got = cells[bad[0]].strip()
+            problems.append(Problem(f"column {bad[0] + 1}: bytes are 0 or more and finite, got '{got}'", name, line))
+        elif len(row) != size:
+            problems.append(Problem(f"has {len(row)} columns; the group has {size} ranks", name, line))
+        rows.append(row)
+    if not problems and len(rows) != size:
+        problems.append(Problem(f"has {len(rows)} rows; the group has {size} ranks", name))
+    if problems:
+        raise InputError(problems[:5])
+    matrix = np.array(rows)
+    np.fill_diagonal(matrix, 0.0)
+    if not matrix.any():
+        raise InputError(Problem("no rank sends anything to another", name))
+    return matrix
+
+
+def _bytes(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _busiest_B(matrix: Floats) -> tuple[float, list[str]]:
+    """S of an exchange of equal blocks that loads every rank as this one loads the busiest [B], and what to say."""
+    sent = np.maximum(matrix.sum(axis=0), matrix.sum(axis=1))
+    ranks = len(matrix)
+    skew = float(sent.max() / (matrix.sum() / ranks))
+    note = f"unequal blocks: the busiest rank sends or receives {skew:.2f} times the mean, and its bytes are the size"
+    return float(sent.max()) * ranks / (ranks - 1), [note]
 
 
 def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Programs:
@@ -48,14 +167,15 @@ def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Program
     position = np.empty_like(rank)
     position[order] = np.arange(len(rank))
     channel = position // 2
+    size_B = float(spec.message_bytes or 0.0)
     sender, receiver = ProgramBuilder(), ProgramBuilder()
     for _ in range(spec.repeat):
-        sender.send("send", stream="comm", size_B=spec.message_bytes, slot="out")
-        receiver.recv("recv", stream="comm", size_B=spec.message_bytes, slot="in")
+        sender.send("send", stream="comm", size_B=size_B, slot="out")
+        receiver.recv("recv", stream="comm", size_B=size_B, slot="in")
     odd = position % 2
     return assemble(
         [sender, receiver],
         program=odd,
         groups={"out": np.where(odd == 0, channel, -1), "in": np.where(odd == 1, channel, -1)},
-        facts={"size_B": float(spec.message_bytes), "ranks_in_group": 2.0, "calls": float(spec.repeat)},
+        facts={"size_B": size_B, "ranks_in_group": 2.0, "calls": float(spec.repeat)},
     )

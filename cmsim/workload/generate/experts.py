@@ -162,7 +162,7 @@ def _imbalance(
     if balance.model == "measured":
         return balance.imbalance
     skew = 1.0
-    shares = _shares(model, balance, base)
+    shares = popularity(model, balance, base)
     if shares is not None:
         slots = moe.slot_shares(shares, moe.replicas(shares, places.redundant))
         skew = (
@@ -174,7 +174,7 @@ def _imbalance(
     return skew * float(moe.multinomial_imbalance(mean, places.ep))
 
 
-def _shares(model: ModelSpec, balance: Balance, base: Path | None) -> moe.Shares | None:
+def popularity(model: ModelSpec, balance: Balance, base: Path | None) -> moe.Shares | None:
     """Share of the tokens each expert gets; None where all are equally popular."""
     if balance.model == "zipf":
         return moe.zipf_shares(model.experts, balance.zipf_exponent)
