@@ -250,3 +250,16 @@ def test_errors_of_calibrate(tmp_path, drop, count, message):
     path = table(tmp_path, {**ALLTOALL, "latency_us": 12.0}, [{"num_tokens": n + 1} for n in range(count)], drop)
     with pytest.raises(InputError, match=message):
         calibrate(path, accelerator="gb200")
+
+
+def test_command_line(tmp_path):
+    from typer.testing import CliRunner
+
+    from cmsim.cli import calibrate as page
+
+    rows = table(tmp_path, ALLTOALL, [{}, {"num_tokens": 256}])
+    done = CliRunner().invoke(page.app, ["predict", "moe_alltoall", str(rows), "--out", str(tmp_path / "out.parquet")])
+    assert done.exit_code == 0
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(frame.columns) == [*ALLTOALL, "predicted_us"]
+    assert (frame["predicted_us"] > 10).all()
