@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +45,7 @@ class ExpertCalls:
 
     system, kernel, operation, form, skew: whose, which profile, dispatch or combine or..., number format, routing
     ranks: p; where 0, of ``nodes`` whole nodes    tokens: of one rank    sms: 0 where the table has none
+    columns: the table's names of these, where they differ
     """
 
     system: Names
@@ -59,6 +60,11 @@ class ExpertCalls:
     top_k: Floats
     experts: Floats
     sms: Floats
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> str:
+        """What the table calls one of the above, for errors."""
+        return self.columns.get(name, name)
 
 
 def alltoall_calls(frame: pd.DataFrame, *, file: str, system: str | None = None) -> ExpertCalls:
@@ -94,6 +100,13 @@ def alltoall_calls(frame: pd.DataFrame, *, file: str, system: str | None = None)
         top_k=top_k,
         experts=experts,
         sms=np.zeros(count),
+        columns={
+            "kernel": "kernel_source",
+            "operation": "op_name",
+            "form": "moe_dtype",
+            "skew": "distribution",
+            "ranks": "moe_ep_size",
+        },
     )
 
 
@@ -134,6 +147,7 @@ def pair_calls(frame: pd.DataFrame, *, file: str, operation: str, system: str | 
         top_k=top_k,
         experts=experts,
         sms=sms,
+        columns={"kernel": "mode", "ranks": "node_num"},
     )
 
 
@@ -205,22 +219,26 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
         if key is None:
             known = [name for one, profile in library.profiles.items() for name in (one, *profile.names)]
             hint = did_you_mean(kernel, known, limit=len(known))
-            problems.append(Problem(f"no kernel '{kernel}'. {hint}", file, key=f"{row}kernel"))
+            problems.append(Problem(f"no kernel '{kernel}'. {hint}", file, key=row + calls.column("kernel")))
             continue
         profile = library.profiles[key]
         if operation_name not in profile.operations:
             hint = did_you_mean(operation_name, profile.operations)
-            problems.append(Problem(f"{key} has no operation '{operation_name}'. {hint}", file, key=f"{row}operation"))
+            problems.append(
+                Problem(f"{key} has no operation '{operation_name}'. {hint}", file, key=row + calls.column("operation"))
+            )
             continue
         if profile.operations[operation_name].payload(form) is None:
             known = list(profile.operations[operation_name].payloads)
             hint = did_you_mean(form, known)
-            problems.append(Problem(f"number format '{form}'. {hint}", file, key=f"{row}dtype"))
+            problems.append(Problem(f"number format '{form}'. {hint}", file, key=row + calls.column("form")))
             continue
         if skew not in ("balanced", "uniform") and not _POWER_LAW.match(skew):
             problems.append(
                 Problem(
-                    f"got '{skew}'. Allowed: balanced, uniform, power_law_<exponent>.", file, key=f"{row}distribution"
+                    f"got '{skew}'. Allowed: balanced, uniform, power_law_<exponent>.",
+                    file,
+                    key=row + calls.column("skew"),
                 )
             )
             continue
@@ -234,7 +252,7 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
                     f"{int(ranks[far][0])} ranks; {key} reaches the {wires.ranks_per_domain} of a domain of "
                     f"{system.name}",
                     file,
-                    key=f"row {first}: ranks",
+                    key=f"row {first}: {calls.column('ranks')}",
                 )
             )
             continue

@@ -154,12 +154,12 @@ def test_unequal_loads_cost_more(tmp_path):
         ({"system": "nothing9"}, "row 1: system"),
         (
             {"kernel_source": "NVLinkTwoSide"},
-            "row 1: kernel: no kernel 'NVLinkTwoSide'. Did you mean 'NVLinkTwoSided'?",
+            "row 1: kernel_source: no kernel 'NVLinkTwoSide'. Did you mean 'NVLinkTwoSided'?",
         ),
-        ({"op_name": "alltoall_dispatched"}, "row 1: operation: two_sided has no operation 'dispatched'"),
-        ({"moe_dtype": "fp7"}, "row 1: dtype: number format 'fp7'"),
+        ({"op_name": "alltoall_dispatched"}, "row 1: op_name: two_sided has no operation 'dispatched'"),
+        ({"moe_dtype": "fp7"}, "row 1: moe_dtype: number format 'fp7'"),
         ({"distribution": "odd"}, "row 1: distribution: got 'odd'. Allowed: balanced, uniform, power_law_<exponent>."),
-        ({"moe_ep_size": 144}, "row 1: ranks: 144 ranks; two_sided reaches the 72 of a domain"),
+        ({"moe_ep_size": 144}, "row 1: moe_ep_size: 144 ranks; two_sided reaches the 72 of a domain"),
     ],
 )
 def test_errors_of_alltoall_tables(tmp_path, change, message):
@@ -174,7 +174,8 @@ def test_errors_of_alltoall_tables(tmp_path, change, message):
         ({"num_token": 0}, "row 1: num_token: must be a whole number above 0, got 0"),
         ({"node_num": -1}, "row 1: node_num"),
         ({"sms": np.nan}, "row 1: sms"),
-        ({"mode": "slow"}, "row 1: kernel: no kernel 'slow'"),
+        ({"mode": "slow"}, "row 1: mode: no kernel 'slow'"),
+        ({"sms": "many"}, "row 1: sms: must be a whole number above 0, got many"),
         ({"num_topk": 257}, "row 1: num_topk: 257 of 256 experts"),
     ],
 )
