@@ -10,6 +10,7 @@ from cmsim.collectives.barrier import BARRIER
 from cmsim.collectives.binomial import BINOMIAL
 from cmsim.collectives.bruck import BRUCK
 from cmsim.collectives.direct import DIRECT
+from cmsim.collectives.double_tree import DOUBLE_TREE
 from cmsim.collectives.expert import EXPERT
 from cmsim.collectives.halving_doubling import HALVING_DOUBLING
 from cmsim.collectives.in_network import IN_NETWORK
@@ -38,6 +39,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     *STAR,
     *AHC,
     *PIPELINE,
+    *DOUBLE_TREE,
 )
 
 

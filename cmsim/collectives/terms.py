@@ -88,6 +88,7 @@ class Algorithm:
     in_network: whether it needs switches that add or multicast
     rotates: whether libraries run it as several copies with shifted ranks (channels, rails), so that what leaves a
         block is spread over all its NICs; if not, the busiest rank's NIC carries it alone
+    pipelined: whether the sends of a round stream through ranks in the order written, chunk by chunk
     source: where the formula comes from
     """
 
@@ -102,6 +103,7 @@ class Algorithm:
     applies: Callable[[Column], Column] = lambda ranks: np.ones(np.shape(ranks), dtype=bool)
     in_network: bool = False
     rotates: bool = True
+    pipelined: bool = False
 
     def rounds(self, ranks: int, size_B: float) -> list[Round]:
         """The messages of each round, which depends on the round before. [rank, rank, B]

@@ -123,7 +123,7 @@ def wanted(collective: str, p: int, parts: int) -> list[dict[int, int]]:
 
 
 def deliver(held: list[dict[int, int]], sends, p: int, *, streams: bool) -> None:
-    """One round. Ranks send what they held when it began; through a switch data stream in the order written."""
+    """One round. Ranks send what they held when it began; through switches and pipelines data stream as written."""
     before = held if streams else [dict(one) for one in held]
     for send in sends:
         for block in send.blocks:
@@ -149,7 +149,7 @@ def test_the_rounds_deliver(algorithm, ranks):
         return
     held = [*start(algorithm.collective, ranks, parts), {}]
     for sends in rounds:
-        deliver(held, sends, ranks, streams=algorithm.in_network)
+        deliver(held, sends, ranks, streams=algorithm.in_network or algorithm.pipelined)
     for rank, (has, needs) in enumerate(zip(held, wanted(algorithm.collective, ranks, parts), strict=False)):
         assert {block: has.get(block) for block in needs} == needs, f"rank {rank}"
 

@@ -40,8 +40,8 @@ HCCL_DEFAULTS: dict[str, float] = {
     "serving_us": 1.3,  # of a call inside a serving step
     "serving": 1.03,
 }
-#: the mesh sends to all peers at once; its forms on the pages
-_DIRECT = ("direct", "two_shot", "one_shot")
+#: the mesh sends to all peers at once; its forms on the pages, and a page that the library does not have
+_LEFT_OUT = ("direct", "two_shot", "one_shot", "double_tree")
 #: pages whose steps send to several peers: messages of the busiest rank in a pass; an all-reduce makes two passes
 _MESSAGES: dict[str, Callable[[Floats], Floats]] = {
     "star": lambda p: 2.0 * (p - 1.0),
@@ -97,7 +97,7 @@ def hccl_candidates_us(
     """
     out = {"mesh": mesh_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=port_Bps)}
     for page in candidates(collective):
-        if page.name in _DIRECT or page.in_network:
+        if page.name in _LEFT_OUT or page.in_network:
             continue
         moved_us = page.sent(ranks) * size_B / (port_Bps * 1e-6)
         rate = c["add_rate"] if collective == "reduce_scatter" else c["rate"]
