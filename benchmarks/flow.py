@@ -1,29 +1,22 @@
-"""Collectives played message by message: whole-process seconds and peak memory; and a comparison with ASTRA-sim.
+"""Collectives played message by message: whole-process seconds and peak memory.
 
 python benchmarks/flow.py [CASE ...]       run each case in a process of its own, print what it took and its target
-python benchmarks/flow.py --astra TABLE    write docs/astra_sim.md from a table of ASTRA-sim's analytical backends
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from cmsim.collectives import candidates
-from cmsim.flow import FlowResult, Software, all_to_all_v, collective_time, rounds
+from cmsim.flow import FlowResult, Software, all_to_all_v, collective_time
 from cmsim.hardware import System, load_system
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "astra_sim.md"
 
 #: what a case may take: seconds and MB of the whole process, where a target is set
 TARGETS: dict[str, tuple[float | None, float | None]] = {
@@ -87,182 +80,15 @@ def measure(case: str) -> tuple[float, float, str]:
     return wall_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, said
 
 
-# --- ASTRA-sim ---------------------------------------------------------------------------------------------------
-
-#: link bandwidths of the table are in GiB/s
-GIB = 2**30
-#: the backend's memory of 1,600 GB/s is read twice and written once for each byte added
-GAMMA_S_PER_B = 3 / 1600e9
-#: names of the table, where ours differ
-ALGORITHMS = {
-    ("all_reduce", "direct"): "two_shot",
-    ("all_reduce", "halvingDoubling"): "halving_doubling",
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table beside what flow says. [ns]
-
-    explained_ns  flow with the backend's known differences put in: a second transmission at the switch, arithmetic,
-                  whole nanoseconds per message
-    """
-
-    topology: str
-    ranks: int
-    bandwidth_GiBps: float
-    collective: str
-    algorithm: str
-    chunks: int
-    message_B: int
-    backend_ns: float
-    flow_ns: float
-    bound_ns: float
-    explained_ns: float
-
-
-def astra_system(row: Mapping[str, str]) -> System:
-    """A fabric like that of a row: one switch chip, or a link for every pair, at the row's rate and latency."""
-    power = {"chip_static_W": 0, "chip_dynamic_W": 0}
-    link = {"link_GBps": float(row["bandwidth_GBps"]) * GIB / 1e9, "power": power}
-    latency_us = float(row["latency_ns"]) / 1e3
-    if row["topology"] == "Switch":
-        link |= {"wiring": "switch", "switches": 1, "links_per_accelerator": 1, "in_network_reduction": False}
-        # a link up and a link down
-        link |= {"domain_us": 2 * latency_us, "switch_us": latency_us}
-    else:
-        link |= {"wiring": "full_mesh", "domain_us": latency_us}
-    ranks = {"accelerators": int(row["n_npus"]), "node.accelerators": 1}
-    return load_system("hgx_h100", set={**ranks, "scale_up": link})
-
-
-def added_B(collective: str, algorithm: str, ranks: int, size_B: float) -> float:
-    """Bytes whose addition the backend waits for: the last block of a direct exchange, all but the first message of
-    recursive halving, every block of a ring. [B]"""
-    if collective not in ("all_reduce", "reduce_scatter"):
-        return 0.0
-    if algorithm == "ring":
-        return size_B * (ranks - 1) / ranks
-    return size_B / ranks if algorithm != "halving_doubling" else size_B * (0.5 - 1 / ranks)
-
-
-def astra_rows(table: Iterable[Mapping[str, str]]) -> list[Row]:
-    """Every row of the contention-aware backend."""
-    out = []
-    for row in table:
-        if row["backend"] != "congestion_aware":
-            continue
-        system = astra_system(row)
-        ranks, collective, chunks = system.ranks, row["collective"], int(row["chunks"])
-        name = ALGORITHMS.get((collective, row["algorithm"]), row["algorithm"])
-        # chunks follow one another; an all-gather is counted per rank
-        size_B = float(row["message_bytes"]) * (ranks if collective == "all_gather" else 1) / chunks
-        got = collective_time(system, collective, algorithm=name, size_B=size_B, library=Software())
-        (algorithm,) = (one for one in candidates(collective) if one.name == name)
-        byte_ns = 1e9 / (float(row["bandwidth_GBps"]) * GIB)
-        extra_ns = 0.0
-        for one in rounds(algorithm, ranks, size_B):
-            message_ns = float(one.size_B.max()) * byte_ns
-            one_link = row["topology"] == "FullyConnected"
-            in_series = 1 if one_link else len(one.src) // ranks + 1
-            # the switch sends the last message once more; all times are cut to whole nanoseconds
-            extra_ns += one.times * (0.0 if one_link else message_ns)
-            extra_ns -= one.times * in_series * (message_ns - math.floor(message_ns))
-        extra_ns += added_B(collective, name, ranks, size_B) * GAMMA_S_PER_B * 1e9
-        out.append(
-            Row(
-                topology=row["topology"],
-                ranks=ranks,
-                bandwidth_GiBps=float(row["bandwidth_GBps"]),
-                collective=collective,
-                algorithm=row["algorithm"],
-                chunks=chunks,
-                message_B=int(row["message_bytes"]),
-                backend_ns=float(row["simulated_ns"]),
-                flow_ns=got.time_s * chunks * 1e9,
-                bound_ns=got.bound_s.time_s * chunks * 1e9,
-                explained_ns=(got.time_s * 1e9 + extra_ns) * chunks,
-            )
-        )
-    return out
-
-
-def astra_page(rows: list[Row]) -> str:
-    """docs/astra_sim.md: by kind of row how far apart the two are, and every row that differs by more than 3 %."""
-    kinds: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        kinds.setdefault((row.topology, row.collective, row.algorithm), []).append(row)
-    lines = [
-        "| topology | collective | algorithm | rows | flow over backend: least | median | most "
-        "| with (a) to (c): least | most |",
-        "|---" * 9 + "|",
-    ]
-    for (topology, collective, name), some in kinds.items():
-        plain = [row.flow_ns / row.backend_ns for row in some]
-        full = [row.explained_ns / row.backend_ns for row in some]
-        figures = (min(plain), statistics.median(plain), max(plain), min(full), max(full))
-        cells = " | ".join(f"{value:.3f}" for value in figures)
-        lines.append(f"| {topology} | {collective} | {name} | {len(some)} | {cells} |")
-    far = [row for row in rows if abs(row.flow_ns / row.backend_ns - 1) > 0.03]
-    detail = [
-        "| topology | ranks | GiB/s | collective | algorithm | chunks | bytes | backend [ns] | flow [ns] | flow over "
-        "backend | with (a) to (c) | bound over flow |",
-        "|---" * 12 + "|",
-    ]
-    for row in far:
-        detail.append(
-            f"| {row.topology} | {row.ranks} | {row.bandwidth_GiBps:g} | {row.collective} | {row.algorithm} "
-            f"| {row.chunks} | {row.message_B} | {row.backend_ns:.0f} | {row.flow_ns:.0f} "
-            f"| {row.flow_ns / row.backend_ns:.3f} | {row.explained_ns / row.backend_ns:.3f} "
-            f"| {row.bound_ns / row.flow_ns:.3f} |"
-        )
-    worst = max(abs(row.explained_ns / row.backend_ns - 1) for row in rows)
-    return ASTRA_TEXT.format(
-        rows=len(rows), worst=f"{worst:.1%}", far=len(far), kinds="\n".join(lines), detail="\n".join(detail)
-    )
-
-
-ASTRA_TEXT = """<!-- Made by `python benchmarks/flow.py --astra TABLE`; changes here are lost. -->
-# Flow beside ASTRA-sim
-
-{rows} runs of ASTRA-sim's contention-aware analytical backend against `flow` on the same topology: one switch, or a
-link between every two ranks. Latency is 500 ns a link; link rates are in GiB/s; an all-gather is counted per rank;
-several chunks are taken to follow one another. Flow never goes below its bound. Three things differ, and the last
-columns put them into flow's figure to see whether anything else does:
-
-* (a) The backend's switch takes a message in before it sends it on; flow cuts through. That adds the time of one
-  message to every round through a switch: little where a rank sends hundreds of messages at once, as long again as
-  the round where it sends one (rings, halving and doubling).
-* (b) The backend charges arithmetic, three accesses to a memory of 1,600 GB/s for a byte: for every block of a ring,
-  for the last block of a direct exchange, for all but the first message of recursive halving. These figures of flow
-  leave it out (`Software.gamma_s_per_B` puts in what the formulas charge).
-* (c) The backend cuts the time of every message to whole nanoseconds: 6.4 ns become 6 where 384 ranks share 1 MiB, and
-  1.6 become 1 in four chunks. There flow stands above the backend.
-
-With them the largest difference is {worst}, in exchanges of half a microsecond, to which the backend adds 20 ns.
-
-{kinds}
-
-## The {far} rows that differ by more than 3 %
-
-{detail}
-"""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Collectives played message by message: seconds, peak memory.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(TARGETS)}; default all")
     parser.add_argument("--runs", type=int, default=3, help="processes for each case; the median counts")
     parser.add_argument("--one", metavar="CASE", help="play one case in this process")
-    parser.add_argument("--astra", metavar="TABLE", type=Path, help="write docs/astra_sim.md")
     asked = parser.parse_args()
     if asked.one:
         got = play(asked.one)
         print(f"{got.time_s * 1e6:.1f} us, {got.ratio:.3f} times the bound")
-        return
-    if asked.astra:
-        with asked.astra.open(encoding="utf-8", newline="") as lines:
-            PAGE.write_text(astra_page(astra_rows(csv.DictReader(lines))), encoding="utf-8", newline="\n")
         return
     for case in asked.cases or TARGETS:
         if case not in TARGETS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cmsim.errors import InputError, did_you_mean
-from cmsim.validation import collectives, expert_parallel, points, totals
+from cmsim.validation import backend, collectives, expert_parallel, points, totals
 from cmsim.validation.area import Area, Progress
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
@@ -22,6 +22,7 @@ AREAS: dict[str, Area] = {
         Area("headline-points", points.rows),
         Area("collectives", collectives.rows),
         Area("expert_parallel", expert_parallel.rows),
+        Area("flow-backend", backend.rows),
     )
 }
 

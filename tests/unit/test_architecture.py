@@ -62,7 +62,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "plots": frozenset({"results"}),
     # runs what was published or measured and compares
     "validation": frozenset(
-        {"scenario", "hardware", "topology", "workload", "workload/generate", "engine", "results", "api"}
+        {"scenario", "hardware", "topology", "collectives", "flow", "workload", "workload/generate", "engine"}
+        | {"results", "api"}
     ),
     # the whole flow on one page
     "api": frozenset(
