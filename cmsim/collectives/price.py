@@ -14,6 +14,9 @@ where alpha is the latency at which the farthest members of the group meet, and 
 
 Everything is linear in S, so a shape needs two numbers per candidate: its latency, and its seconds per byte.
 
+Where a port is many links that lead different ways (``Link.grid``), port_B is what would keep the whole port busy as
+long as the busiest link is: what a flat ring puts on one link counts for all of them.
+
 Leaves out: other groups at work in the same node or leaf (the network's business), and that the near and the far
 rounds of a flat algorithm follow each other: they are priced as if chunks kept both networks busy at once.
 Source: as each page; the split by where peers meet is ours.
@@ -27,10 +30,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.collectives import dimensional
 from cmsim.collectives.hierarchical import Part, Stage, stages
 from cmsim.collectives.rows import Link
 from cmsim.collectives.table import ALGORITHMS
-from cmsim.collectives.terms import COLLECTIVES, Algorithm
+from cmsim.collectives.terms import COLLECTIVES, Algorithm, others
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -84,7 +88,10 @@ class PhaseTerms(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One way to run a collective: phases, each an algorithm on part of the group."""
+    """One way to run a collective: phases, each an algorithm on part of the group.
+
+    A candidate without phases takes the dimensions of a grid (``dimensional``), where the group fills them.
+    """
 
     name: str
     collective: str
@@ -93,6 +100,8 @@ class Candidate(NamedTuple):
     def applies(self, shape: Shape, link: Link) -> NDArray[np.bool_]:
         """Whether it can run, shape by shape."""
         good = np.ones(shape.ranks.shape, dtype=bool)
+        if not self.phases:
+            return np.array([spanned is not None for spanned in _spans(shape, link)])
         if len(self.phases) > 1:
             inner = shape.inner()
             good &= (inner > 1) & (inner < shape.ranks) & (shape.ranks % inner == 0)
@@ -105,6 +114,9 @@ class Candidate(NamedTuple):
 
     def terms(self, shape: Shape, link: Link) -> Iterator[PhaseTerms]:
         """The phases in order; base_s is in the first."""
+        if not self.phases:
+            yield _along(self.collective, shape, link)
+            return
         inner = shape.inner()
         base_s = link.base_s
         for stage, algorithm in self.phases:
@@ -119,17 +131,73 @@ def _phase(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base
     out_of_domain = algorithm.outside(p, part.in_domain)
     out_of_node = algorithm.outside(p, part.in_node)
     sent = algorithm.sent(p)
+    near = np.maximum(sent - out_of_domain, 0.0)
+    if (grid := _grid(link)) is not None:
+        alpha_s, near = _on_grid(algorithm, part, link, grid, alpha_s, near)
     # A root that does not take turns puts all of its traffic through its own NIC.
     nic = out_of_domain if algorithm.rotates else np.minimum(sent, out_of_domain * part.in_domain)
     return PhaseTerms(
         algorithm.steps(p) * (alpha_s + link.step_s) + base_s,
         share * algorithm.reduced(p) * link.gamma_s_per_B,
         # Closed forms for blocks that do not divide the group are approximate; no resource carries less than nothing.
-        share * np.maximum(sent - out_of_domain, 0.0),
+        share * near,
         share * np.maximum(out_of_node - out_of_domain, 0.0),
         share * nic,
         share * algorithm.outside(p, part.in_leaf),
     )
+
+
+def _grid(link: Link) -> dimensional.Grid | None:
+    """The grid of a link, which a checked one holds as an array of one object."""
+    grid: dimensional.Grid | None = link.grid.item() if isinstance(link.grid, np.ndarray) else link.grid
+    return grid
+
+
+def _on_grid(
+    algorithm: Algorithm, part: Shape, link: Link, grid: dimensional.Grid, alpha_s: Floats, near: Floats
+) -> tuple[Floats, Floats]:
+    """Latency of a step, and bytes through the port, where the port is many links.
+
+    Bytes are those that would take the whole port as long as the busiest link takes: a network of ports goes by them.
+    """
+    inside = np.minimum(part.ranks, part.in_domain)
+    found = [
+        (
+            dimensional.routed_s_per_B(algorithm.name, grid, ranks, in_node),
+            dimensional.routed_s(algorithm.name, grid, ranks, in_node),
+        )
+        if ranks > 1
+        else (0.0, 0.0)
+        for ranks, in_node in zip(inside.tolist(), part.in_node.tolist(), strict=True)
+    ]
+    per_B, path_s = np.array(found).reshape(-1, 2).T
+    # where the wire's latency is inside the base, it is not counted again
+    alone = (part.ranks <= part.in_domain) & (np.broadcast_to(link.domain_s, path_s.shape) > 0)
+    return np.where(alone, path_s, alpha_s), near * per_B * link.port_Bps
+
+
+def _spans(shape: Shape, link: Link) -> list[tuple[dimensional.Dim, ...] | None]:
+    """The dimensions that each group fills; None where there are none, or where it leaves its domain."""
+    grid = _grid(link)
+    columns = zip(shape.ranks.tolist(), shape.in_node.tolist(), shape.in_domain.tolist(), strict=True)
+    return [
+        None if grid is None or ranks > in_domain or ranks == 1 else dimensional.span(grid, ranks, in_node)
+        for ranks, in_node, in_domain in columns
+    ]
+
+
+def _along(collective: str, shape: Shape, link: Link) -> PhaseTerms:
+    """A collective along the dimensions of the grid, all of them busy at once."""
+    zero = np.zeros(shape.ranks.shape)
+    latency_s, per_B = zero.copy(), zero.copy()
+    steps_s = np.broadcast_to(link.step_s, zero.shape)
+    for i, spanned in enumerate(_spans(shape, link)):
+        if spanned is not None:
+            latency_s[i] = dimensional.latency_s(collective, spanned, step_s=float(steps_s[i]))
+            per_B[i] = dimensional.seconds_per_B(collective, spanned)
+    adds = collective in ("all_reduce", "reduce_scatter")
+    arithmetic = zero + (others(shape.ranks) * link.gamma_s_per_B if adds else 0.0)
+    return PhaseTerms(latency_s + link.base_s, arithmetic, per_B * link.port_Bps, zero, zero, zero)
 
 
 _FLAT = {(algorithm.name, algorithm.collective): algorithm for algorithm in ALGORITHMS}
@@ -166,7 +234,8 @@ def _hierarchical(collective: str) -> Iterator[Candidate]:
 def _all_candidates(collective: str) -> tuple[Candidate, ...]:
     whole = Stage(collective, "all")
     flat = (Candidate(a.name, collective, ((whole, a),)) for a in ALGORITHMS if a.collective == collective)
-    return (*flat, *_hierarchical(collective))
+    grid = (Candidate(dimensional.NAME, collective, ()),) if collective in dimensional.COLLECTIVES else ()
+    return (*flat, *_hierarchical(collective), *grid)
 
 
 #: by position in COLLECTIVES: flat algorithms in table order, then the hierarchical ones

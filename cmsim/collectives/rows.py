@@ -49,6 +49,7 @@ class Link:
     port_efficiency, nic_efficiency: payload per byte that the hardware rate counts, above 0, at most 1 [1]
     gamma_s_per_B: cost of adding a byte; 0 where libraries hide it behind the transfer [s/B]
     in_network: whether the domain's switches add and multicast
+    grid: where a port is many links that lead different ways, the grid that they make (``dimensional.Grid``); else None
     """
 
     node_s: Column
@@ -64,6 +65,7 @@ class Link:
     nic_efficiency: Column = 1.0
     gamma_s_per_B: Column = 0.0
     in_network: Column = False
+    grid: Any = None
 
 
 def collective_code(name: str) -> int:
@@ -111,6 +113,11 @@ def _checked_link(link: Link, length: int) -> Link:
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     for name in (f.name for f in fields(link)):
+        if name == "grid":
+            # an array of one object, so that it passes where numbers do; it is the same for all rows
+            held = np.array(getattr(link, name), dtype=object)
+            values[name] = held.reshape(-1)[:1].reshape(())
+            continue
         value = np.asarray(getattr(link, name))
         if name == "in_network":
             value = value.astype(bool)

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import Algorithm, candidates
+from cmsim.collectives import Algorithm, candidates, dimensional
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 from cmsim.flow.bounds import Bound, bound, bound_of_matrix
 from cmsim.flow.merge import Classes, merge
-from cmsim.flow.messages import Messages, from_matrix, rounds
+from cmsim.flow.messages import Messages, from_matrix, grid_rounds, rounds
 from cmsim.flow.rounds import Software, demands, solve
 from cmsim.hardware import System
 from cmsim.network import Demand
-from cmsim.topology import Paths, paths
+from cmsim.topology import Paths, fabric, paths, places
 from cmsim.topology.faults import Faults
 from cmsim.units import US
 
@@ -180,7 +180,7 @@ def collective_time(
     Raises InputError for names and ranks that do not exist, InfeasibleError where no path is left.
     """
     group = members(system, ranks)
-    chosen = _algorithm(system, collective, algorithm, len(group))
+    chosen = _algorithm(system, collective, algorithm, group)
     if not (np.isfinite(size_B) and size_B >= 0):
         raise InputError(f"size_B is a finite number of bytes, got {size_B}")
     library = software(system, collective, ranks=len(group)) if library is None else library
@@ -190,7 +190,11 @@ def collective_time(
         raise InfeasibleError(
             f"{collective} by {chosen.name} needs switches that add between all ranks; these are in {domains} domains"
         )
-    sends = rounds(chosen, len(group), size_B)
+    if chosen.name == dimensional.NAME:
+        near = _in_node(system, group)
+        sends = grid_rounds(collective, len(group), size_B, grid=fabric(system).grid, in_node=near)
+    else:
+        sends = rounds(chosen, len(group), size_B)
     laid = plan(sends, routes, ranks=group, software=library, together=together)
     limit = bound(
         collective,
@@ -249,7 +253,20 @@ def members(system: System, ranks: Group) -> Ints:
     return group
 
 
-def _algorithm(system: System, collective: str, name: str, ranks: int) -> Algorithm:
+def _in_node(system: System, group: Ints) -> int:
+    """The fewest members in one node. [1]"""
+    count = np.bincount(places(system).node[group])
+    return int(count[count > 0].min())
+
+
+def _algorithm(system: System, collective: str, name: str, group: Ints) -> Algorithm:
+    ranks = len(group)
+    if name == dimensional.NAME and collective in dimensional.COLLECTIVES:
+        grid = fabric(system).grid
+        dims = dimensional.span(grid, ranks, _in_node(system, group)) if grid is not None else None
+        if dims is None:
+            raise InfeasibleError(f"{collective} by {name} needs a group that fills dimensions of a grid")
+        return dimensional.algorithm(collective, dims)
     found = {algorithm.name: algorithm for algorithm in candidates(collective)}
     if name not in found:
         raise InputError(f"no flat algorithm '{name}' for {collective}. {did_you_mean(name, found)}")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import CANDIDATES, Algorithm, collective_code
+from cmsim.collectives import CANDIDATES, Algorithm, collective_code, dimensional
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 Floats = NDArray[np.float64]
@@ -61,7 +61,14 @@ def rounds(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:
 
 
 def candidate_rounds(
-    collective: str, name: str, ranks: int, *, inner: int = 1, domain: int = 0, most: int = 1 << 24
+    collective: str,
+    name: str,
+    ranks: int,
+    *,
+    inner: int = 1,
+    domain: int = 0,
+    most: int = 1 << 24,
+    grid: dimensional.Grid | None = None,
 ) -> list[Messages]:
     """The rounds of one of the chooser's candidates for S of one byte, blocks and slices of a hierarchy side by side.
 
@@ -70,7 +77,7 @@ def candidate_rounds(
 
     ranks: p [1]    inner: ranks of a block, neighbours in the group, for hierarchical candidates [1]
     domain: members in one domain, neighbours in the group; 0 for all [1]
-    most: messages of a round beyond which it is refused [1]
+    most: messages of a round beyond which it is refused [1]    grid: on which the ranks lie, if they lie on one
 
     InputError: no such candidate. InfeasibleError: more messages than ``most``.
 
@@ -80,6 +87,8 @@ def candidate_rounds(
     found = {candidate.name: candidate for candidate in CANDIDATES[collective_code(collective)]}
     if name not in found:
         raise InputError(f"no algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
+    if name == dimensional.NAME:
+        return grid_rounds(collective, ranks, 1.0, grid=grid, in_node=inner)
     out: list[Messages] = []
     for stage, algorithm in found[name].phases:
         blocks = ranks // inner
@@ -96,6 +105,29 @@ def candidate_rounds(
             elif algorithm.rotates and 1 < domain < ranks and (algorithm.collective, algorithm.name) not in _ALL_PAIRS:
                 one = _rotated(one, ranks, domain)
             out.append(one)
+    return out
+
+
+def grid_rounds(
+    collective: str, ranks: int, size_B: float, *, grid: dimensional.Grid | None, in_node: int
+) -> list[Messages]:
+    """The rounds of a collective along the dimensions that a group fills.
+
+    size_B: S [B]    in_node: members in one node [1]    InputError: it fills none
+    """
+    dims = dimensional.span(grid, ranks, in_node) if grid is not None else None
+    if dims is None:
+        raise InputError(f"{collective} by {dimensional.NAME} needs a group that fills dimensions of a grid")
+    out: list[Messages] = []
+    for one in dimensional.rounds(collective, dims, size_B):
+        size = one[:, 2]
+        if (size == size[0]).all():
+            size = size[:1]
+        now = Messages(one[:, 0].astype(np.int32), one[:, 1].astype(np.int32), size)
+        if out and out[-1].key == now.key:
+            out[-1] = Messages(now.src, now.dst, now.size_B, out[-1].times + 1)
+        else:
+            out.append(now)
     return out
 
 

@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from cmsim.collectives import dimensional
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.flow import Software, collective_time
 from cmsim.flow.merge import merge
@@ -420,3 +421,50 @@ def test_network_files_that_cannot_be_are_refused(tmp_path, old, new, said):
     with pytest.raises(InputError) as caught:
         astra(tmp_path, NETWORK.replace(old, new), 64)
     assert said in str(caught.value)
+
+
+# --- collectives along dimensions, on the links -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+@pytest.mark.parametrize(
+    "system",
+    [
+        grid(("ring", 5, 50, 1)),
+        grid(("ring", 4, 50, 1), ("ring", 4, 50, 1)),
+        grid(("ring", 4, 50, 1), ("ring", 4, 50, 1), ("ring", 4, 50, 1)),
+        grid(("mesh", 4, 50, 1), ("mesh", 4, 50, 1)),
+        grid(("switch", 4, 50, 1), ("switch", 4, 50, 1)),
+    ],
+    ids=["ring", "square", "cube", "meshes", "switches"],
+)
+def test_rounds_on_the_links_take_as_long_as_the_formula(system, collective):
+    got = collective_time(system, collective, algorithm="dimensional", size_B=1e9, library=WIRE_ONLY)
+    level = fabric(system)
+    dims = dimensional.span(level.grid, system.ranks, 1)
+    assert got.time_s == pytest.approx(dimensional.dimensional_s(collective, dims, 1e9), rel=1e-6)
+    assert got.ratio >= 1
+    if len(dims) == 3 and collective != "all_to_all":
+        assert got.ratio == pytest.approx(1.0, rel=0.01)  # all six links busy all the time
+
+
+def test_dimensions_that_differ_take_longer_without_chunks():
+    system = GRIDS["of all kinds"]
+    got = collective_time(system, "all_reduce", algorithm="dimensional", size_B=1e9, library=WIRE_ONLY)
+    dims = dimensional.span(fabric(system).grid, system.ranks, 1)
+    assert dimensional.dimensional_s("all_reduce", dims, 1e9) < got.time_s
+    assert got.time_s >= got.bound_s.time_s
+
+
+def test_a_group_along_one_dimension_keeps_to_its_links():
+    system = grid(("ring", 4, 50, 1), ("ring", 8, 25, 1), per_node=4)
+    inner, outer = (
+        collective_time(
+            system, "all_gather", algorithm="dimensional", size_B=1e9, ranks=ranks, library=WIRE_ONLY
+        ).busiest[0].name
+        for ranks in (4, list(range(0, 32, 4)))
+    )  # fmt: skip
+    assert inner.startswith("x rank/")
+    assert outer.startswith("y rank/")
+    with pytest.raises(InfeasibleError, match="needs a group that fills dimensions of a grid"):
+        collective_time(system, "all_gather", algorithm="dimensional", size_B=1e9, ranks=[0, 1, 2, 4, 5, 6])

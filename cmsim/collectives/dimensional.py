@@ -1,0 +1,449 @@
+"""Dimensional: on a grid of ranks, one dimension after the other, and all dimensions busy at once.
+
+A dimension of n ranks gathers a block from each in so many steps, over its busiest link so many blocks pass:
+
+    ring     n/2 steps, (n - 1)/2 blocks     every block goes both ways round, half of it each way to the last
+    line     n - 1, n - 1                    the same without the link that closes the ring
+    mesh     1, 1                            a link for every pair
+    switch   1, n - 1                        one port
+
+S is cut into copies that take the dimensions in rotated orders, so that each starts with another one. In a copy a
+reduce-scatter along dimensions of n1, n2, ... leaves S, S/n1, S/(n1 n2), ... to do; an all-gather is that backwards; an
+all-reduce is both. Copies get the shares f, in twelfths, with which the slowest dimension is done soonest:
+
+    T = sum over k of steps_k (hop_k + alpha)
+      + S max over k of (sum over copies of f blocks_k/n_k / sizes before k) / B_k
+
+An all-to-all moves every block along one dimension after the other; along a dimension its busiest link carries n/8 S
+(ring, even n), (n^2 - 1)/(8 n) S (odd), floor(n/2) ceil(n/2)/n S (line), S/n (mesh), (n - 1)/n S (switch).
+
+Bytes are priced as if chunks kept all dimensions busy: the slowest binds, and latencies add. On equal dimensions the
+rounds do that by themselves; where dimensions differ, rounds played one after the other take longer.
+
+``routed_s_per_B`` says what flat algorithms get on a grid: a ring of neighbours uses one link, not the whole port;
+traffic between all pairs is bound by the links of the slowest dimension; steps with one peer by both.
+
+Leaves out: twisted tori, and shares finer than twelfths.
+Source: Chan, Heimlich, Purkayastha and van de Geijn 2007, doi:10.1002/cpe.1206 (collectives along dimensions); Jain and
+Sabharwal, ICS 2010 (rotated orders on a torus: all links at once).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.collectives.terms import Algorithm, Round, Schedule, Send, nothing, others
+
+SOURCE = "Chan et al. 2007, doi:10.1002/cpe.1206; Jain and Sabharwal, ICS 2010"
+NAME = "dimensional"
+#: collectives that have this form
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+
+#: S is cut into so many pieces, which copies share
+_PIECES = 12
+#: algorithms in which every rank talks to one neighbour, and to all others at once; the others have one peer a step
+_NEIGHBOURS = frozenset({"ring", "send_recv", "pipeline"})
+_ALL_AT_ONCE = frozenset({"direct", "one_shot", "two_shot", "expert", "star", "mesh"})
+
+
+class Dim(NamedTuple):
+    """One dimension: ring, line, mesh or switch; ``link_Bps`` to one neighbour, one peer or the switch. [B/s], [s]"""
+
+    kind: str
+    size: int
+    link_Bps: float
+    hop_s: float
+
+
+class Grid(Protocol):
+    """What a fabric says of the grid of one domain, numbered along the first dimension first.
+
+    ranks_per_node  neighbours by number
+    pairs_s_per_B, next_s_per_B, farthest_s  for fabrics without dimensions: what traffic between all pairs and to the
+        next rank needs for each byte a rank sends [s/B], and the longest path [s]
+    """
+
+    @property
+    def dims(self) -> Sequence[Any]: ...
+    @property
+    def ranks_per_node(self) -> int: ...
+    @property
+    def pairs_s_per_B(self) -> float: ...
+    @property
+    def next_s_per_B(self) -> float: ...
+    @property
+    def farthest_s(self) -> float: ...
+
+
+def span(grid: Grid, ranks: int, in_node: int) -> tuple[Dim, ...] | None:
+    """The dimensions along which a group of one domain lies, or None where its counts do not tell.
+
+    A group is taken to be a run of whole dimensions, the last of which it may fill in part: neighbours by number lie
+    along the first ones, and ranks so many apart that they share no node along later ones.
+
+    ranks: of the group [1]    in_node: of them in one node [1]
+    """
+    dims = [Dim(one.kind, one.size, one.link_Bps, one.hop_s) for one in grid.dims]
+    for whole, first in itertools.product((True, False), range(len(dims))):
+        stride = math.prod(dim.size for dim in dims[:first])
+        if in_node != max(min(ranks, grid.ranks_per_node // stride), 1):
+            continue
+        found = _filled(dims[first:], ranks, whole)
+        if found is not None:
+            return found
+    return None
+
+
+def _filled(dims: Sequence[Dim], ranks: int, whole: bool) -> tuple[Dim, ...] | None:
+    """The first dimensions, up to so many ranks; a part of a ring is a line."""
+    out, left = [], ranks
+    for dim in dims:
+        if left == 1:
+            break
+        if left % dim.size == 0:
+            out.append(dim)
+            left //= dim.size
+        elif left < dim.size and not whole:
+            out.append(dim._replace(size=left, kind="line" if dim.kind == "ring" and left > 2 else _short(dim.kind)))
+            left = 1
+        else:
+            return None
+    return tuple(out) if left == 1 and out else None
+
+
+def _short(kind: str) -> str:
+    """Two neighbours of a ring or line have one link, as a mesh of two."""
+    return "mesh" if kind in ("ring", "line") else kind
+
+
+# --- along one dimension ------------------------------------------------------------------------------------------
+
+
+def steps(dim: Dim) -> int:
+    """Dependent steps of a gather, a reduce-scatter or an all-to-all along a dimension. [1]
+
+    >>> [steps(Dim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
+    [4, 7, 1, 1]
+    """
+    return {"ring": dim.size // 2, "line": dim.size - 1}.get(dim.kind, 1)
+
+
+def gathered(dim: Dim) -> float:
+    """Blocks over the busiest link when everybody's block goes to everybody along a dimension. [1]
+
+    >>> [gathered(Dim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
+    [3.5, 7, 1, 7]
+    """
+    return {"ring": (dim.size - 1) / 2, "mesh": 1}.get(dim.kind, dim.size - 1)
+
+
+def exchanged(dim: Dim) -> float:
+    """Share of what a rank sends, its own block included, over the busiest link of an all-to-all along a dimension. [1]
+
+    >>> [exchanged(Dim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
+    [1.0, 2.0, 0.125, 0.875]
+    """
+    n = dim.size
+    if dim.kind == "ring":
+        return (n * n - n % 2) / 8 / n
+    return {"line": (n // 2) * (n - n // 2) / n, "mesh": 1 / n}.get(dim.kind, (n - 1) / n)
+
+
+# --- all of them --------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1024)
+def shares(dims: tuple[Dim, ...]) -> tuple[int, ...]:
+    """Pieces of S, of twelve, that reduce-scatter the dimensions in the order that begins with each. [1]
+
+    >>> ring = Dim("ring", 4, 1.0, 1.0)
+    >>> shares((ring, ring)), shares((ring, Dim("ring", 4, 0.1, 1.0)))
+    ((6, 6), (12, 0))
+    """
+    count = len(dims)
+    load = np.array([_copy_load(dims, first) for first in range(count)])  # copies by dimensions
+    cuts = itertools.combinations(range(_PIECES + count - 1), count - 1)
+    ends = np.array([(-1, *cut, _PIECES + count - 1) for cut in cuts], np.int64)
+    pieces = np.diff(ends, axis=1) - 1
+    worst = (pieces @ load).max(axis=1)
+    # of equally good ones the most even
+    good = np.flatnonzero(worst <= worst.min() * (1 + 1e-9))
+    best = good[int(np.argmin((pieces[good] ** 2).sum(axis=1)))]
+    return tuple(pieces[best].tolist())
+
+
+def _order(count: int, first: int) -> list[int]:
+    """Dimensions in the order of a copy's reduce-scatter."""
+    return [(first + i) % count for i in range(count)]
+
+
+def _copy_load(dims: Sequence[Dim], first: int) -> list[float]:
+    """Seconds on the busiest link of each dimension for a byte that a copy reduce-scatters. [s/B]"""
+    out, left = [0.0] * len(dims), 1.0
+    for k in _order(len(dims), first):
+        out[k] = left * gathered(dims[k]) / dims[k].size / dims[k].link_Bps
+        left /= dims[k].size
+    return out
+
+
+def seconds_per_B(collective: str, dims: tuple[Dim, ...]) -> float:
+    """What the slowest dimension needs for a byte of S. [s/B]"""
+    if collective == "all_to_all":
+        return max(exchanged(dim) / dim.link_Bps for dim in dims)
+    load = [_copy_load(dims, first) for first in range(len(dims))]
+    return max(
+        sum(share * one[k] for share, one in zip(shares(dims), load, strict=True)) / _PIECES * _passes(collective, dim)
+        for k, dim in enumerate(dims)
+    )
+
+
+def _passes(collective: str, dim: Dim) -> float:
+    """How often the busiest link carries what a gather puts on it. Along a line a reduction and a gather have different
+    busiest links: n blocks pass any link in both together."""
+    if collective != "all_reduce":
+        return 1.0
+    return dim.size / gathered(dim) if dim.kind == "line" else 2.0
+
+
+def latency_s(collective: str, dims: Sequence[Dim], *, step_s: float = 0.0) -> float:
+    """Of all dependent steps: hops of the wire, and the software of each. [s]"""
+    once = sum(steps(dim) * (dim.hop_s + step_s) for dim in dims)
+    return once * (2 if collective == "all_reduce" else 1)
+
+
+def dimensional_s(collective: str, dims: tuple[Dim, ...], size_B: float, *, step_s: float = 0.0) -> float:
+    """Time of a collective along the dimensions of a grid, all busy at once. [s]
+
+    T = sum of steps_k (hop_k + step) + S max over k of load_k/B_k
+    dims: of the group    size_B: S, as ``terms`` counts it [B]    step_s: software of a step [s]
+
+    >>> ring = Dim("ring", 4, 50.0, 1.0)
+    >>> dimensional_s("all_reduce", (ring, ring), 800.0)    # 8 steps; 2 (15/16) 800 over four links
+    15.5
+    """
+    return latency_s(collective, dims, step_s=step_s) + size_B * seconds_per_B(collective, dims)
+
+
+def routed_s_per_B(algorithm: str, grid: Grid, ranks: int, in_node: int) -> float:
+    """Seconds on the busiest link for each byte that every rank of a group sends by a flat algorithm. [s/B]
+
+    ranks, in_node: members in the domain, and in one node of it [1]
+    """
+    dims = span(grid, ranks, in_node)
+    whole = tuple(Dim(one.kind, one.size, one.link_Bps, one.hop_s) for one in grid.dims)
+    if not whole:
+        pairs, near = grid.pairs_s_per_B, grid.next_s_per_B
+    else:
+        # of a group that lies otherwise every message is taken to go as far as an average pair of the domain
+        pairs = seconds_per_B("all_to_all", dims or whole)
+        near = 1 / min(dim.link_Bps for dim in dims or whole)
+    spread = ranks if dims or not whole else math.prod(dim.size for dim in whole)
+    everywhere = pairs / float(others(spread))
+    if algorithm in _ALL_AT_ONCE:
+        return everywhere
+    if algorithm in _NEIGHBOURS and (dims or not whole):
+        return near
+    return max(everywhere, near)
+
+
+def routed_s(algorithm: str, grid: Grid, ranks: int, in_node: int) -> float:
+    """Latency of a step of a flat algorithm: one hop between neighbours, the longest path otherwise. [s]"""
+    dims = span(grid, ranks, in_node) or tuple(Dim(d.kind, d.size, d.link_Bps, d.hop_s) for d in grid.dims)
+    if not dims:
+        return grid.farthest_s
+    if algorithm in _NEIGHBOURS:
+        return max(dim.hop_s for dim in dims)
+    return sum(steps(dim) * dim.hop_s for dim in dims)
+
+
+# --- the sends ----------------------------------------------------------------------------------------------------
+
+
+class _Move(NamedTuple):
+    """In a step everybody sends ``shift`` further what came from ``origin`` further, for those ``target`` further than
+    that (of an all-to-all); ``half`` 0 means all of it, 1 and 2 its halves."""
+
+    shift: int
+    origin: int
+    half: int = 0
+    target: int = 0
+
+
+def _gather_moves(dim: Dim) -> list[list[_Move]]:
+    n = dim.size
+    if dim.kind in ("mesh", "switch"):
+        return [[_Move(shift, 0) for shift in range(1, n)]]
+    last = [(1, 2) if dim.kind == "ring" and 2 * t == n else (0, 0) for t in range(1, steps(dim) + 1)]
+    return [[_Move(1, -t, up), _Move(-1, t, down)] for t, (up, down) in enumerate(last)]
+
+
+def _exchange_moves(dim: Dim) -> list[list[_Move]]:
+    n = dim.size
+    if dim.kind in ("mesh", "switch"):
+        return [[_Move(shift, 0, target=shift) for shift in range(1, n)]]
+    out = []
+    for t in range(steps(dim)):
+        moves = []
+        for far in range(t + 1, steps(dim) + 1):
+            up, down = (1, 2) if dim.kind == "ring" and 2 * far == n else (0, 0)
+            moves += [_Move(1, -t, up, far), _Move(-1, t, down, -far)]
+        out.append(moves)
+    return out
+
+
+def _there(dim: Dim, at: Any, move: _Move) -> Any:
+    """Which ranks of a row make a move: all but those past the ends of a line."""
+    if dim.kind != "line":
+        return np.ones(np.shape(at), bool)
+    places = (at + move.shift, at + move.origin, at + move.origin + move.target)
+    return np.logical_and.reduce([(0 <= place) & (place < dim.size) for place in places])
+
+
+def _phases(collective: str, dims: tuple[Dim, ...]) -> list[list[tuple[int, int, int, list[int]]]]:
+    """Phases of all copies side by side: (copy, its pieces, dimension, dimensions done before)."""
+    count = len(dims)
+    pieces = shares(dims)
+    if collective == "all_to_all":
+        pieces = tuple(_PIECES // count + (i < _PIECES % count) for i in range(count))
+    out: list[list[tuple[int, int, int, list[int]]]] = [[] for _ in range(count)]
+    for copy in range(count):
+        if pieces[copy]:
+            order = _order(count, copy)
+            if collective != "all_to_all":
+                order = order[::-1]  # a gather begins with what a reduce-scatter ends with
+            for i, k in enumerate(order):
+                out[i].append((copy, pieces[copy], k, order[:i]))
+    return out
+
+
+def _coordinates(dims: Sequence[Dim]) -> tuple[list[int], list[NDArray[np.int64]]]:
+    sizes = [dim.size for dim in dims]
+    strides = [math.prod(sizes[:i]) for i in range(len(sizes))]
+    rank = np.arange(math.prod(sizes), dtype=np.int64)
+    return strides, [rank // stride % size for stride, size in zip(strides, sizes, strict=True)]
+
+
+def rounds(collective: str, dims: tuple[Dim, ...], size_B: float) -> list[Round]:
+    """The messages of each round. [rank, rank, B]
+
+    dims: of the group, whose ranks are numbered along the first one first    size_B: S [B]
+    """
+    if collective == "all_reduce":
+        return rounds("reduce_scatter", dims, size_B) + rounds("all_gather", dims, size_B)
+    strides, coord = _coordinates(dims)
+    ranks = len(coord[0])
+    rank = np.arange(ranks, dtype=np.int64)
+    out: list[Round] = []
+    for phase in _phases(collective, dims):
+        length = max((steps(dims[k]) for _, _, k, _ in phase), default=0)
+        here: list[list[Round]] = [[] for _ in range(length)]
+        for _, pieces, k, done in phase:
+            dim, at = dims[k], coord[k]
+            whole_B = size_B * pieces / _PIECES
+            exchange = collective == "all_to_all"
+            blocks = ranks // dim.size if exchange else math.prod(dims[j].size for j in done)
+            for step, moves in enumerate(_exchange_moves(dim) if exchange else _gather_moves(dim)):
+                for shift in dict.fromkeys(move.shift for move in moves):
+                    bytes_B = np.zeros(ranks)
+                    for move in moves:
+                        if move.shift == shift:
+                            bytes_B += _there(dim, at, move) * (0.5 if move.half else 1.0)
+                    bytes_B *= blocks * whole_B / ranks
+                    to = rank + ((at + shift) % dim.size - at) * strides[k]
+                    here[step].append(np.column_stack([rank, to, bytes_B])[bytes_B > 0])
+        out += [np.concatenate(one) for one in here]
+    if collective == "reduce_scatter":
+        out = [one[:, [1, 0, 2]] for one in out[::-1]]
+    return out
+
+
+def schedule(collective: str, dims: tuple[Dim, ...]) -> Schedule:
+    """The sends with their blocks: halves of twelfths of what each rank owns, or has for each other in an all-to-all.
+
+    Block (owner, piece, half) has number ``(owner * 12 + piece) * 2 + half``; in an all-to-all the owner is
+    ``origin * p + destination``.
+    """
+    ranks = math.prod(dim.size for dim in dims)
+    if collective == "all_reduce":
+        first, then = (schedule(name, dims) for name in ("reduce_scatter", "all_gather"))
+        return Schedule(first.parts, first.rounds + then.rounds)
+    strides, coord = _coordinates(dims)
+    starts = np.cumsum([0, *shares(dims)])
+    if collective == "all_to_all":
+        starts = np.cumsum([0, *(_PIECES // len(dims) + (i < _PIECES % len(dims)) for i in range(len(dims)))])
+    out: list[list[Send]] = []
+    for phase in _phases(collective, dims):
+        length = max((steps(dims[k]) for _, _, k, _ in phase), default=0)
+        here: list[list[Send]] = [[] for _ in range(length)]
+        for copy, pieces, k, done in phase:
+            dim = dims[k]
+            exchange = collective == "all_to_all"
+            for step, moves in enumerate(_exchange_moves(dim) if exchange else _gather_moves(dim)):
+                for rank, move in itertools.product(range(ranks), moves):
+                    at = int(coord[k][rank])
+                    if not _there(dim, at, move):
+                        continue
+                    owners = _owners(dims, strides, coord, rank, k, move, done, exchange=exchange)
+                    halves = {0: (0, 1), 1: (0,), 2: (1,)}[move.half]
+                    numbers = range(int(starts[copy]), int(starts[copy]) + pieces)
+                    blocks = [(o * _PIECES + n) * 2 + h for o in owners for n in numbers for h in halves]
+                    to = rank + ((at + move.shift) % dim.size - at) * strides[k]
+                    here[step].append(Send(rank, to, tuple(blocks)))
+        out += here
+    if collective == "reduce_scatter":
+        out = [[Send(send.dst, send.src, send.blocks, True) for send in sends] for sends in out[::-1]]
+    return Schedule(ranks * _PIECES * 2, out)
+
+
+def _owners(
+    dims: Sequence[Dim],
+    strides: Sequence[int],
+    coord: Sequence[NDArray[np.int64]],
+    rank: int,
+    k: int,
+    move: _Move,
+    done: Sequence[int],
+    *,
+    exchange: bool,
+) -> list[int]:
+    """Whose blocks a rank holds that a move takes: of dimensions that are done anybody's."""
+    origin = (int(coord[k][rank]) + move.origin) % dims[k].size
+    if not exchange:
+        places = [
+            range(dim.size) if j in done else [origin if j == k else int(coord[j][rank])] for j, dim in enumerate(dims)
+        ]
+        return [sum(p * s for p, s in zip(place, strides, strict=True)) for place in itertools.product(*places)]
+    target = (origin + move.target) % dims[k].size
+    source, sink = [], []
+    for j, dim in enumerate(dims):
+        mine = [int(coord[j][rank])]
+        source.append([origin] if j == k else range(dim.size) if j in done else mine)
+        sink.append([target] if j == k else mine if j in done else range(dim.size))
+    ends = [
+        [sum(p * s for p, s in zip(place, strides, strict=True)) for place in itertools.product(*places)]
+        for places in (source, sink)
+    ]
+    return [one * len(coord[0]) + other for one in ends[0] for other in ends[1]]
+
+
+def algorithm(collective: str, dims: tuple[Dim, ...]) -> Algorithm:
+    """The same as a line of the table, for one grid; ``sent`` counts bytes through all links of a rank together."""
+    once = 2 if collective == "all_reduce" else 1
+    return Algorithm(
+        name=NAME,
+        collective=collective,
+        steps=lambda p: once * sum(steps(dim) for dim in dims) + 0 * p,
+        sent=lambda p: once * others(p),
+        reduced=others if collective in ("all_reduce", "reduce_scatter") else nothing,
+        outside=lambda p, block: 0.0 * p * block,
+        schedule=lambda _: schedule(collective, dims),
+        source=SOURCE,
+        applies=lambda p: p == math.prod(dim.size for dim in dims),
+    )
