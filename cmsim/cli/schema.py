@@ -121,8 +121,9 @@ def _sections(model: Any, seen: set[type]) -> list[str]:
 def _title(model: Any) -> str:
     """A workload is known by its kind, anything else by its class."""
     kind = model.model_fields.get("kind")
-    if kind is not None and typing.get_origin(kind.annotation) is Literal:
-        return f"workload of kind `{typing.get_args(kind.annotation)[0]}`"
+    values = typing.get_args(kind.annotation) if kind is not None else ()
+    if kind is not None and typing.get_origin(kind.annotation) is Literal and len(values) == 1:
+        return f"workload of kind `{values[0]}`"
     return f"{model.__name__}"
 
 

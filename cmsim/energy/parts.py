@@ -57,6 +57,9 @@ def constant(system: System) -> Constant:
 def switch_chips(system: System) -> float:
     """Switch chips of the scale-up fabric that serve the nodes in use. [1]"""
     spec = system.spec
+    if system.links:
+        ends = {end for cable in system.links for end in (cable.a, cable.b)}
+        return system.domains * sum(not end.startswith("rank/") for end in ends)
     return system.nodes * _chips_per_domain(spec.scale_up, _nodes_per_domain(system)) / _nodes_per_domain(system)
 
 

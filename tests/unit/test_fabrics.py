@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+import cmsim
 from cmsim.collectives import dimensional
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.flow import Software, collective_time
@@ -468,3 +469,63 @@ def test_a_group_along_one_dimension_keeps_to_its_links():
     assert outer.startswith("y rank/")
     with pytest.raises(InfeasibleError, match="needs a group that fills dimensions of a grid"):
         collective_time(system, "all_gather", algorithm="dimensional", size_B=1e9, ranks=[0, 1, 2, 4, 5, 6])
+
+
+# --- the systems and scenarios that come along --------------------------------------------------------------------
+
+SCENARIOS = (
+    *("tpu_allreduce", "mi300x_allreduce", "ub_mesh_alltoall", "custom_graph"),
+    *("nvl72_infiniband", "oversubscribed"),
+)
+
+
+@pytest.mark.parametrize("network", ["ideal", "fluid"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_scenarios_run(name, network):
+    results = cmsim.run(cmsim.load_scenario(name, set={"network": network}))
+    times = [one.metrics["time_s"] for one in results]
+    assert len(times) >= 4
+    assert all(1e-6 < time_s < 1.0 for time_s in times)
+
+
+def test_what_oversubscription_costs_is_what_leaves_lose():
+    level = [fabric(load_system("hgx_h100", domains=36, set={"scale_out.oversubscription": o})) for o in (1.0, 3.0)]
+    assert level[0].leaf_Bps == float("inf")
+    assert level[1].leaf_Bps == pytest.approx(level[1].ranks_per_leaf * level[1].nic_Bps / 3)
+    results = cmsim.run("oversubscribed")
+    times = {(one.system, one.workload): one.metrics["time_s"] for one in results}
+    whole, third = (times[system, "all-to-all"] for system in ("full bisection", "3 to 1"))
+    # 280 of 288 ranks are in other boxes, 240 under other leaves, which let out a third of what their NICs send
+    assert third / whole == pytest.approx(3 * 240 / 280, rel=0.01)
+
+
+def test_racks_over_infiniband_are_bound_by_their_nics():
+    got = collective_time(load_system("gb200_nvl72", domains=2), "all_to_all", algorithm="direct", size_B=1e9)
+    inside = collective_time(load_system("gb200_nvl72"), "all_to_all", algorithm="direct", size_B=1e9)
+    assert got.time_s > 5 * inside.time_s
+    assert got.busiest[0].name.startswith(("nic", "leaf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "injection_GBps"),
+    [
+        ("tpu_v4_pod", [16, 16, 16], 270),
+        ("tpu_v5p_pod", [16, 20, 28], 600),
+        ("tpu_v6e_pod", [16, 16], 400),
+        ("ub_mesh_pod", [8, 8, 4, 4], 1008),
+        ("atlas950_superpod", [8, 8, 128], 1008),
+        ("mi300x_8", [8], 448),
+    ],
+)
+def test_the_systems_have_their_published_shapes(name, shape, injection_GBps):
+    level = fabric(load_system(name))
+    assert [dim.size for dim in level.grid.dims] == shape
+    assert level.port_Bps / 1e9 == pytest.approx(injection_GBps, rel=1e-3)
+
+
+def test_a_slice_of_a_torus_as_a_scenario_sets_it():
+    sizes = {f"scale_up.dimensions.{name}.size": 8 for name in "xyz"}
+    system = load_system("tpu_v4_pod", set={"accelerators": 512, **sizes})
+    got = collective_time(system, "all_reduce", algorithm="dimensional", size_B=1e9, library=WIRE_ONLY)
+    assert got.time_s == pytest.approx(2 * 511 / 512 * 1e9 / 270e9 + 24e-6, rel=1e-3)
+    assert got.ratio == pytest.approx(1.0, rel=0.02)
