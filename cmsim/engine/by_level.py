@@ -39,8 +39,8 @@ class ByLevel:
     def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
         """See ``Layer``."""
         parties, together = self._parties(), self._together()
-        links = {name: link(self.system, self.wires, name) for name in dict.fromkeys(ask.collective for ask in asks)}
-        laid = [self._lay(ask, parties[ask.group], together, links[ask.collective]) for ask in asks]
+        links = {key: link(self.system, self.wires, *key) for key in {(ask.collective, ask.ranks) for ask in asks}}
+        laid = [self._lay(ask, parties[ask.group], together, links[ask.collective, ask.ranks]) for ask in asks]
         return laid, self.resources
 
     def _lay(self, ask: Ask, parties: list[tuple[int, int]], together: dict[str, Ints], wire: Link) -> Laid:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose, library
 from cmsim.collectives.chooser import NAMES
+from cmsim.collectives.terms import Column
 from cmsim.engine.bound import wire_bound_s
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
@@ -32,15 +33,17 @@ _FIXED = ("send_recv", "barrier", "dispatch", "combine")
 class Ask:
     """A call as the chooser left it: which group class wants what, by which algorithm.
 
-    inner        ranks of one block of a hierarchical algorithm; in_domain: members in one domain [1]
+    ranks, in_domain  members of a group, and of them in one domain [1]
+    inner        ranks of one block of a hierarchical algorithm [1]
     choice, row  the chooser's answer and where in it this call stands
     """
 
     group: int
     collective: str
     size_B: float
-    inner: int
+    ranks: int
     in_domain: int
+    inner: int
     choice: Choice
     row: int
 
@@ -180,13 +183,20 @@ class Pricer:
             size, in_node, in_domain, in_leaf = layout[:, group_class[which]]
             # a leaf smaller than a domain sees the same traffic leave as the domain does
             rows = Rows(codes[which], size_B[which], size, in_node, in_domain, np.maximum(in_leaf, in_domain))
-            wire = link(self.system, self.wires, collective)
+            wire = link(self.system, self.wires, collective, size)
             choice = self._choice(collective, rows, wire)
             bound_s = wire_bound_s(collective, rows, wire)
             inner = np.where(in_domain < size, in_domain, in_node).tolist()
             for i, row in enumerate(which.tolist()):
                 out[row] = Ask(
-                    int(group_class[row]), collective, float(size_B[row]), inner[i], int(in_domain[i]), choice, i
+                    group=int(group_class[row]),
+                    collective=collective,
+                    size_B=float(size_B[row]),
+                    ranks=int(size[i]),
+                    in_domain=int(in_domain[i]),
+                    inner=inner[i],
+                    choice=choice,
+                    row=i,
                 )
                 bounds[row] = float(bound_s[i])
         return [ask for ask in out if ask is not None], bounds
@@ -197,11 +207,16 @@ class Pricer:
             at = library.place_of(self.system)
             library.check(at, self.algorithm)
             return library.choose(at, rows, wire)
+        if collective in _FIXED or self.algorithm in library.libraries():
+            return choose(rows, wire, algorithm="best")
         known = {*NAMES, "best", "hierarchical", *library.libraries()} - {"none"}
-        if self.algorithm not in known:
+        if self.algorithm in known:
+            return choose(rows, wire, algorithm=self.algorithm)
+        # the library of the system may have a name of its own for it
+        pages = library.pages(library.place_of(self.system), collective, self.algorithm)
+        if not pages:
             raise InputError(f"unknown algorithm '{self.algorithm}'. {did_you_mean(self.algorithm, known, limit=80)}")
-        free = collective in _FIXED or self.algorithm in library.libraries()
-        return choose(rows, wire, algorithm="best" if free else self.algorithm)
+        return choose(rows, wire, algorithm=pages[0])
 
     def _layout(self) -> Ints:
         """Of each group class its size, and the fewest neighbours that any member has in its node, domain and leaf: the
@@ -221,7 +236,7 @@ def receiving(programs: Programs) -> set[tuple[int, int]]:
     return set(zip(row_program[ops.kind == RECV].tolist(), ops.slot[ops.kind == RECV].tolist(), strict=True))
 
 
-def link(system: System, wires: Fabric, collective: str) -> Link:
+def link(system: System, wires: Fabric, collective: str, ranks: Column) -> Link:
     """What a collective runs on: latencies and rates of the fabric, software costs of the stack."""
     stack = system.stack
     expert = {"dispatch": stack.dispatch, "combine": stack.combine}.get(collective)
@@ -230,6 +245,7 @@ def link(system: System, wires: Fabric, collective: str) -> Link:
         # fitted to whole fused kernels: the wire's latency is inside the base
         node_s = domain_s = cluster_s = 0.0
     tuning = expert or stack.collectives
+    crowding = 1.0 + expert.crowd * np.log2(ranks) if expert is not None and expert.crowd else 1.0
     return Link(
         node_s=node_s,
         domain_s=domain_s,
@@ -240,7 +256,7 @@ def link(system: System, wires: Fabric, collective: str) -> Link:
         leaf_Bps=wires.leaf_Bps,
         base_s=tuning.base_us * US,
         step_s=(expert.doubling_us if expert is not None else stack.collectives.step_us) * US,
-        port_efficiency=tuning.scale_up_efficiency,
+        port_efficiency=tuning.scale_up_efficiency / crowding,
         nic_efficiency=tuning.scale_out_efficiency,
         in_network=wires.in_network_reduction and stack.collectives.in_network,
     )

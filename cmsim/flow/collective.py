@@ -120,7 +120,7 @@ def software(system: System, collective: str, *, ranks: int) -> Software:
         base_us = expert.base_us + expert.doubling_us * float(np.ceil(np.log2(ranks)))
         return Software(
             base_s=base_us * US,
-            scale_up=expert.scale_up_efficiency,
+            scale_up=expert.scale_up_efficiency / (1.0 + expert.crowd * float(np.log2(ranks))),
             scale_out=expert.scale_out_efficiency,
             wire=False,
         )

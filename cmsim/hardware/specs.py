@@ -78,12 +78,18 @@ class CollectiveTuning(Spec):
 
 
 class ExpertTuning(Spec):
-    """A fused expert-parallel kernel (dispatch or combine): base + doubling * log2(ranks) + bytes / bandwidth."""
+    """A fused expert-parallel kernel (dispatch or combine).
+
+    base + doubling * log2(ranks) + bytes / bandwidth * (1 + crowd * log2(ranks))
+    """
 
     base_us: NonNegativeFloat = Field(description="fixed time of one call")
     doubling_us: NonNegativeFloat = Field(default=0.0, description="added each time the group doubles")
     scale_up_efficiency: Fraction = Field(description="payload share of the port inside a domain")
     scale_out_efficiency: Fraction = Field(description="payload share of the NIC between domains")
+    crowd: NonNegativeFloat = Field(
+        default=0.0, description="share by which the bytes' time inside a domain grows each time the group doubles"
+    )
     scale_bytes_per_token: NonNegativeFloat = Field(
         default=0.0, description="quantisation scales sent with one token's message of 8-bit elements [B]"
     )

@@ -44,8 +44,16 @@ def test_links_play_the_algorithm_that_the_library_takes():
     by_link = result(DIES, "hccl", size_B=1 << 26, network="flow")
     assert by_link.metrics["algorithm"] == "mesh copy"
     assert by_link.metric("bound_ratio") > 1
-    with pytest.raises(InputError, match="nvls_tree for all_reduce has no page with rounds"):
-        result(BOXES, "nccl", size_B=1 << 26, network="flow")
+    between = result(BOXES, "nccl", size_B=1 << 26, network="flow")
+    assert between.metrics["algorithm"] == "nvls_tree"
+    assert between.metric("time_s") == pytest.approx(
+        result(BOXES, "hierarchical(in_network, nhr)", size_B=1 << 26, network="flow").metric("time_s")
+    )
+
+
+def test_a_library_s_own_names_stand_for_pages():
+    assert result(DIES, "RHD").metrics["algorithm"] == "halving_doubling"
+    assert result(DIES, "rhd", "all_gather").metrics["algorithm"] == "halving_doubling"
 
 
 def test_a_library_that_the_system_does_not_run_is_refused():

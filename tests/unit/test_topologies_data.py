@@ -171,7 +171,8 @@ def test_expert_tuning_returns_the_rows_it_was_fitted_on(
     system = load_system(name)
     tuning, level = getattr(system.stack, kernel), fabric(system)
     size_B, near = 128 * messages * message_B, min(ranks, level.ranks_per_domain)
-    inside_s = size_B * (near - 1) / ranks / (level.port_Bps * tuning.scale_up_efficiency)
+    crowding = 1 + tuning.crowd * math.log2(ranks)
+    inside_s = size_B * (near - 1) / ranks / (level.port_Bps * tuning.scale_up_efficiency) * crowding
     outside_s = size_B * (ranks - near) / ranks / (level.nic_Bps * tuning.scale_out_efficiency)
     predicted_us = tuning.base_us + tuning.doubling_us * math.log2(ranks) + max(inside_s, outside_s) * 1e6
     assert predicted_us == pytest.approx(us, rel=0.06)

@@ -3,7 +3,7 @@
 from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
 from cmsim.collectives.library.call import TUNER, Candidate, candidates, time_us
-from cmsim.collectives.library.choose import PRICED, check, choose, page
+from cmsim.collectives.library.choose import PRICED, check, choose, page, pages
 from cmsim.collectives.library.data import FitNote, LinkClass, libraries, mesh_library, networks, ring_library
 from cmsim.collectives.library.expert import Exchange
 from cmsim.collectives.library.expert import copies as exchange_copies
@@ -60,6 +60,7 @@ __all__ = [
     "mesh_us",
     "networks",
     "page",
+    "pages",
     "place_of",
     "protocols_us",
     "ring_library",

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from cmsim.collectives import COLLECTIVES, Choice, Link, Phase, Rows, busbw_factor
+from cmsim.collectives import candidates as flat
 from cmsim.collectives.library.call import TUNER, candidates, time_us
 from cmsim.collectives.library.place import Place
 from cmsim.errors import InputError
@@ -22,7 +23,13 @@ PRICED = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast
 #: a message so small that only latency counts [B]
 _SMALL_B = 256.0
 #: algorithms of libraries on the pages that have their rounds, by name: of an all-reduce, of others
-_PAGES = {"nvls": ("in_network", "in_network"), "mesh": ("two_shot", "direct")}
+_PAGES = {
+    "nvls": ("in_network", "in_network"),
+    "mesh": ("two_shot", "direct"),
+    "tree": ("double_tree", "double_tree"),
+    # the tree runs between domains: as many steps and bytes as this one
+    "nvls_tree": ("hierarchical(in_network, nhr)", "hierarchical(in_network, nhr)"),
+}
 
 
 def choose(at: Place, rows: Rows, link: Link) -> Choice:
@@ -74,13 +81,20 @@ def page(collective: str, name: str) -> str:
     >>> page("all_reduce", "ring LL128"), page("all_reduce", "mesh copy")
     ('ring', 'two_shot')
     """
-    head = name.split()[0]
-    if head.endswith("tree"):
-        raise InputError(
-            f"algorithm: the library's {head} for {collective} has no page with rounds, so network: flow cannot play "
-            "it. Name an algorithm, or use network: fluid."
-        )
+    # names of our own may have arguments, the library's have a protocol
+    head = name if "(" in name else name.split()[0]
     return _PAGES.get(head, (head, head))[collective != "all_reduce"]
+
+
+def pages(at: Place, collective: str, name: str) -> list[str]:
+    """Pages of a collective that the system's library calls by a name of its own."""
+    plain = name.lower().replace("-", "_")
+    ours = {page.name for page in flat(collective)}
+    out = []
+    for theirs, one in at.names.items():
+        if plain in {word.lower().replace("-", "_") for word in (theirs, *one.also)}:
+            out += [page for page in one.pages if page in ours]
+    return out
 
 
 def check(at: Place, library: str) -> None:

@@ -30,7 +30,7 @@ Core = Callable[[float], list[Kernel]]
 def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Programs:
     """A batch of prompts, from the token table to the first token of each."""
     model = load_model(spec.model, base=base)
-    layout, mixture = _layout(spec, model, system, tokens_per_sequence=float(spec.prompt_tokens))
+    layout, mixture = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
     form = layers.formats(spec.precision)
     sequences = _sequences(spec.batch_per_accelerator, layout, spec, system)
 
@@ -50,7 +50,7 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     model = load_model(spec.model, base=base)
     draft = spec.speculative.draft_tokens if spec.speculative else 0
     q_tokens = 1.0 + draft
-    layout, mixture = _layout(spec, model, system, tokens_per_sequence=q_tokens)
+    layout, mixture = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
     form = layers.formats(spec.precision)
     sequences = _sequences(spec.batch_per_accelerator, layout, spec, system)
 
@@ -92,7 +92,7 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
 
 
 def _layout(
-    spec: PrefillSpec | DecodeSpec, model: ModelSpec, system: System, *, tokens_per_sequence: float
+    spec: PrefillSpec | DecodeSpec, model: ModelSpec, system: System, base: Path | None, *, tokens_per_sequence: float
 ) -> tuple[Layout, Experts | None]:
     parallel = spec.parallel
     if parallel.pp > 1 or parallel.cp > 1:
@@ -111,6 +111,7 @@ def _layout(
         system=system,
         message_B=BYTES_PER_ELEMENT[spec.precision.activations],
         once_per_domain=spec.kind == "prefill",
+        base=base,
     )
     return resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks), mixture
 

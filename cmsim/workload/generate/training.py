@@ -29,7 +29,7 @@ from cmsim.workload.ops import ProgramBuilder, Programs, assemble, awaited
 def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
     """The step of every rank: one program per pipeline stage."""
     model = load_model(spec.model, base=base)
-    layout, mixture = _layout(spec, model, system)
+    layout, mixture = _layout(spec, model, system, base)
     micro_batches = _micro_batches(spec, layout)
     stage_layers = stages.layers_of(model, layout)
     notes = list(mixture.notes) if mixture else []
@@ -71,7 +71,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     )
 
 
-def _layout(spec: TrainingSpec, model: ModelSpec, system: System) -> tuple[Layout, Experts | None]:
+def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
     plain = resolve(
         spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts, heads=model.heads
     )
@@ -87,6 +87,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System) -> tuple[Layou
         system=system,
         message_B=BYTES_PER_ELEMENT[spec.precision.activations],
         once_per_domain=True,
+        base=base,
     )
     layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
     return layout, mixture
