@@ -445,5 +445,9 @@ def algorithm(collective: str, dims: tuple[Dim, ...]) -> Algorithm:
         outside=lambda p, block: 0.0 * p * block,
         schedule=lambda _: schedule(collective, dims),
         source=SOURCE,
-        applies=lambda p: p == math.prod(dim.size for dim in dims),
+        applies=lambda p: p == math.prod(dim.size for dim in dims) if dims else np.ones(np.shape(p), dtype=bool),
     )
+
+
+#: what candidates are made of, before a group says along which dimensions it lies
+PHASES = tuple(algorithm(collective, ()) for collective in COLLECTIVES)

@@ -34,7 +34,7 @@ from cmsim.collectives import dimensional
 from cmsim.collectives.hierarchical import Part, Stage, stages
 from cmsim.collectives.rows import Link
 from cmsim.collectives.table import ALGORITHMS
-from cmsim.collectives.terms import COLLECTIVES, Algorithm, others
+from cmsim.collectives.terms import COLLECTIVES, Algorithm
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,10 +88,7 @@ class PhaseTerms(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One way to run a collective: phases, each an algorithm on part of the group.
-
-    A candidate without phases takes the dimensions of a grid (``dimensional``), where the group fills them.
-    """
+    """One way to run a collective: phases, each an algorithm on part of the group."""
 
     name: str
     collective: str
@@ -100,28 +97,28 @@ class Candidate(NamedTuple):
     def applies(self, shape: Shape, link: Link) -> NDArray[np.bool_]:
         """Whether it can run, shape by shape."""
         good = np.ones(shape.ranks.shape, dtype=bool)
-        if not self.phases:
-            return np.array([spanned is not None for spanned in _spans(shape, link)])
         if len(self.phases) > 1:
             inner = shape.inner()
             good &= (inner > 1) & (inner < shape.ranks) & (shape.ranks % inner == 0)
         for stage, algorithm in self.phases:
             part = shape.part(stage.part)
             good &= algorithm.applies(part.ranks)
+            if algorithm.name == dimensional.NAME:
+                if _grid(link) is None:
+                    return np.zeros(shape.ranks.shape, dtype=bool)
+                good &= np.array([spanned is not None for spanned in _spans(part, link)])
             if algorithm.in_network:
                 good &= link.in_network & (part.ranks <= part.in_domain)
         return good
 
     def terms(self, shape: Shape, link: Link) -> Iterator[PhaseTerms]:
         """The phases in order; base_s is in the first."""
-        if not self.phases:
-            yield _along(self.collective, shape, link)
-            return
         inner = shape.inner()
         base_s = link.base_s
         for stage, algorithm in self.phases:
             share = stage.share(inner, shape.ranks // inner)
-            yield _phase(algorithm, shape.part(stage.part), link, share=share, base_s=base_s)
+            of_stage = _along if algorithm.name == dimensional.NAME else _phase
+            yield of_stage(algorithm, shape.part(stage.part), link, share=share, base_s=base_s)
             base_s = 0.0
 
 
@@ -186,21 +183,20 @@ def _spans(shape: Shape, link: Link) -> list[tuple[dimensional.Dim, ...] | None]
     ]
 
 
-def _along(collective: str, shape: Shape, link: Link) -> PhaseTerms:
-    """A collective along the dimensions of the grid, all of them busy at once."""
-    zero = np.zeros(shape.ranks.shape)
+def _along(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
+    """A phase along the dimensions of the grid, all of them busy at once."""
+    zero = np.zeros(part.ranks.shape)
     latency_s, per_B = zero.copy(), zero.copy()
     steps_s = np.broadcast_to(link.step_s, zero.shape)
-    for i, spanned in enumerate(_spans(shape, link)):
+    for i, spanned in enumerate(_spans(part, link)):
         if spanned is not None:
-            latency_s[i] = dimensional.latency_s(collective, spanned, step_s=float(steps_s[i]))
-            per_B[i] = dimensional.seconds_per_B(collective, spanned)
-    adds = collective in ("all_reduce", "reduce_scatter")
-    arithmetic = zero + (others(shape.ranks) * link.gamma_s_per_B if adds else 0.0)
-    return PhaseTerms(latency_s + link.base_s, arithmetic, per_B * link.port_Bps, zero, zero, zero)
+            latency_s[i] = dimensional.latency_s(algorithm.collective, spanned, step_s=float(steps_s[i]))
+            per_B[i] = dimensional.seconds_per_B(algorithm.collective, spanned)
+    arithmetic = share * algorithm.reduced(part.ranks) * link.gamma_s_per_B + zero
+    return PhaseTerms(latency_s + base_s, arithmetic, share * per_B * link.port_Bps, zero, zero, zero)
 
 
-_FLAT = {(algorithm.name, algorithm.collective): algorithm for algorithm in ALGORITHMS}
+_FLAT = {(one.name, one.collective): one for one in (*ALGORITHMS, *dimensional.PHASES)}
 
 # Short lists for the hierarchical forms: inside a block everybody is near, between blocks the bytes are few.
 _INNER: dict[str, dict[str, str]] = {
@@ -208,6 +204,7 @@ _INNER: dict[str, dict[str, str]] = {
     "ring": {"scatter": "binomial", "gather": "binomial"},
     "halving_doubling": {"scatter": "binomial", "gather": "binomial"},
     "in_network": {"scatter": "direct", "gather": "direct"},
+    dimensional.NAME: {},
 }
 _OUTER: dict[str, tuple[str, ...]] = {
     "all_reduce": ("ring", "halving_doubling", "nhr", "one_shot", "two_shot"),
@@ -234,8 +231,10 @@ def _hierarchical(collective: str) -> Iterator[Candidate]:
 def _all_candidates(collective: str) -> tuple[Candidate, ...]:
     whole = Stage(collective, "all")
     flat = (Candidate(a.name, collective, ((whole, a),)) for a in ALGORITHMS if a.collective == collective)
-    grid = (Candidate(dimensional.NAME, collective, ()),) if collective in dimensional.COLLECTIVES else ()
-    return (*flat, *_hierarchical(collective), *grid)
+    along = (
+        Candidate(dimensional.NAME, collective, ((whole, a),)) for a in dimensional.PHASES if a.collective == collective
+    )
+    return (*flat, *_hierarchical(collective), *along)
 
 
 #: by position in COLLECTIVES: flat algorithms in table order, then the hierarchical ones

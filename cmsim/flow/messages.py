@@ -87,8 +87,6 @@ def candidate_rounds(
     found = {candidate.name: candidate for candidate in CANDIDATES[collective_code(collective)]}
     if name not in found:
         raise InputError(f"no algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
-    if name == dimensional.NAME:
-        return grid_rounds(collective, ranks, 1.0, grid=grid, in_node=inner)
     out: list[Messages] = []
     for stage, algorithm in found[name].phases:
         blocks = ranks // inner
@@ -99,7 +97,14 @@ def candidate_rounds(
                 f"{collective} by {name} among {ranks} ranks has {ranks * (group - 1):,} messages a round; "
                 f"at most {most:,} are laid one by one"
             )
-        for one in rounds(algorithm, group, float(stage.share(inner, blocks))):
+        share = float(stage.share(inner, blocks))
+        if algorithm.name == dimensional.NAME:
+            # one domain, of which ``inner`` are in a node, or a block that is a whole domain
+            near = inner if stage.part == "all" else min(grid.ranks_per_node if grid is not None else 1, group)
+            sends = grid_rounds(stage.collective, group, share, grid=grid, in_node=near)
+        else:
+            sends = rounds(algorithm, group, share)
+        for one in sends:
             if stage.part != "all":
                 one = _repeated(one, stage.part, group, side_by_side)
             elif algorithm.rotates and 1 < domain < ranks and (algorithm.collective, algorithm.name) not in _ALL_PAIRS:

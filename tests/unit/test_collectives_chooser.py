@@ -186,7 +186,9 @@ def test_hierarchical_alone_means_the_best_of_them():
     given = rows(("all_reduce", 1e8, *SPREAD))
     best = choose(given, LINK, algorithm="hierarchical")
     each = [c.name for c in CANDIDATES[0] if c.name.startswith("hierarchical(")]
-    times = [choose(given, LINK, algorithm=n).time_s[0] for n in each if "halving" not in n and "in_network" not in n]
+    elsewhere = ("halving", "in_network", "dimensional")  # need a power of two, switches that add, a grid
+    some = [name for name in each if not any(word in name for word in elsewhere)]
+    times = [choose(given, LINK, algorithm=name).time_s[0] for name in some]
     assert best.time_s[0] <= min(times) * (1 + 1e-12)
     assert best.name(0) in each
 

@@ -284,6 +284,16 @@ def test_it_is_offered_where_a_group_fills_dimensions_only():
         choose(row("broadcast", 1e9, 4096, 4), link(POD), algorithm="dimensional")
 
 
+def test_several_domains_take_their_dimensions_inside():
+    """Two pods: a reduce-scatter along the dimensions of each, the rest between them, and back."""
+    two = row("all_reduce", 1e9, 8192, 4, 4096)
+    priced = {one.name: one.time_s for one in explain(two, link(POD))}
+    inside_s = sum(dimensional_s(name, POD.dims, 1e9) for name in ("reduce_scatter", "all_gather"))
+    outside_s = 2 * (2e-5 + 1e9 / 4096 / 2 / 25e9)
+    assert priced["hierarchical(dimensional, ring)"] == pytest.approx(inside_s + outside_s)
+    assert min(priced, key=lambda name: priced[name]).startswith("hierarchical(dimensional, ")
+
+
 def test_it_is_a_line_of_the_table_for_one_grid():
     page = algorithm("all_reduce", GRIDS["square"])
     assert (page.steps(16), page.sent(16), bool(page.applies(16)), bool(page.applies(8))) == (8, 1.875, True, False)
