@@ -529,3 +529,49 @@ def test_a_slice_of_a_torus_as_a_scenario_sets_it():
     got = collective_time(system, "all_reduce", algorithm="dimensional", size_B=1e9, library=WIRE_ONLY)
     assert got.time_s == pytest.approx(2 * 511 / 512 * 1e9 / 270e9 + 24e-6, rel=1e-3)
     assert got.ratio == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("topology", "GBps", "collective", "algorithm", "flow_ns"),
+    [("Switch", 400.0, "all_to_all", "direct", 3136), ("FullyConnected", 57.1429, "all_reduce", "two_shot", 5272)],
+)
+def test_a_network_file_gives_the_times_of_the_page_beside_astra_sim(
+    tmp_path, topology, GBps, collective, algorithm, flow_ns
+):
+    """docs/astra_sim.md, rows of 8 ranks and 1 MiB; it builds its fabrics by hand."""
+    text = f"topology: [ {topology} ]\nnpus_count: [ 8 ]\nbandwidth: [ {GBps} ]\nlatency: [ 500.0 ]\n"
+    got = collective_time(astra(tmp_path, text, 8), collective, algorithm=algorithm, size_B=2**20, library=WIRE_ONLY)
+    assert got.time_s * 1e9 == pytest.approx(flow_ns, abs=1)
+
+
+# --- any grid -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_beats_the_bound_on_any_grid(seed):
+    """Random shapes and rates: flat and dimensional collectives, whole and with a slow link."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 4))
+    kinds = rng.choice(["ring", "line", "mesh", "switch"], count).tolist()
+    shape = [(kind, int(rng.integers(2, 5)), float(rng.integers(5, 100)), float(rng.random())) for kind in kinds]
+    system = grid(*shape)
+    end = paths(system).links
+    slow = f"link/{end.word(int(end.start[0]))}/{end.word(int(end.end[0]))}"
+    for collective, algorithm in (
+        ("all_reduce", "ring"),
+        ("all_reduce", "dimensional"),
+        ("all_gather", "dimensional"),
+        ("all_to_all", "direct"),
+        ("all_to_all", "dimensional"),
+    ):
+        got = collective_time(system, collective, algorithm=algorithm, size_B=1e8, library=WIRE_ONLY)
+        assert got.time_s >= got.bound_s.time_s * (1 - 1e-9), (shape, collective, algorithm)
+        assert max(one.utilisation for one in got.busiest) <= 1 + 1e-9
+        if algorithm != "ring":
+            dims = dimensional.span(fabric(system).grid, system.ranks, 1)
+            needs = dimensional.seconds_per_B("all_to_all" if algorithm == "direct" else collective, dims) * 1e8
+            assert got.time_s >= needs * (1 - 1e-9)
+        worse = collective_time(
+            system, collective, algorithm=algorithm, size_B=1e8, library=WIRE_ONLY, faults={slow: 0.5}
+        )
+        assert worse.time_s >= got.time_s * (1 - 1e-9)
