@@ -38,8 +38,8 @@ Floats = NDArray[np.float64]
 
 #: kinds of messages beyond which a round is one demand
 MOST_DEMANDS = 128
-#: messages of one round, over all groups of a class; a million needs about 100 MB
-MOST_MESSAGES = 1 << 24
+#: messages of one round, over all groups of a class: 2,048 ranks, all to all. A million needs 100 MB or more
+MOST_MESSAGES = 1 << 22
 
 #: tiers whose payload share is that of the scale-out network; all others are inside a domain
 _SCALE_OUT = ("nic", "leaf", "spine")
@@ -111,7 +111,13 @@ class ByLink:
             sends = flow.from_matrix(matrix)
         else:
             sends = flow.candidate_rounds(
-                ask.collective, ask.page, ranks, inner=ask.inner, domain=ask.in_domain, most=MOST_MESSAGES
+                ask.collective,
+                ask.page,
+                ranks,
+                inner=ask.inner,
+                domain=ask.in_domain,
+                most=MOST_MESSAGES,
+                grid=self.wires.grid,
             )
         known: dict[bytes, int] = {}
         out = []

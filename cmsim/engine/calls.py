@@ -259,4 +259,5 @@ def link(system: System, wires: Fabric, collective: str, ranks: Column) -> Link:
         port_efficiency=tuning.scale_up_efficiency / crowding,
         nic_efficiency=tuning.scale_out_efficiency,
         in_network=wires.in_network_reduction and stack.collectives.in_network,
+        grid=wires.grid,
     )
