@@ -96,16 +96,14 @@ def _latencies_s(system: System) -> tuple[float, float]:
     if isinstance(scale_up, Dimensions):
         used = dims(system)
         domain_s = sum(dim.most_hops * dim.hop_s for dim in used)
-        node_s = left = 0.0
-        left = per_node
+        # a node is a run of neighbours along the inner dimensions
+        node_s, left = 0.0, per_node
         for dim in used:
-            # a node is a run of neighbours along the inner dimensions
-            along = min(dim.size, int(left))
-            node_s += (min(dim.most_hops, along - 1) if along > 1 else 0) * dim.hop_s
-            left = left / dim.size
-            if left <= 1:
-                break
-        return min(node_s or min((dim.hop_s for dim in used), default=0.0), domain_s), domain_s
+            along = min(dim.size, left)
+            node_s += min(dim.most_hops, along - 1) * dim.hop_s
+            left = max(left // dim.size, 1)
+        # of nodes of one rank: the nearest neighbour
+        return node_s or min((dim.hop_s for dim in used), default=0.0), domain_s
     ranks = system.spec.accelerators * system.ranks_per_package
     path_s = shortest.latency_s(shortest.graph(system.links, ranks).distance())[:ranks, :ranks]
     near = [path_s[i : i + per_node, i : i + per_node].max() for i in range(0, ranks, per_node)]
