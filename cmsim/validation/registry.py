@@ -1,6 +1,6 @@
 """The areas there are, and validating them.
 
-To add one: a module with a function ``rows(area, progress)``, or `points.rows` where data alone will do; its
+To add one: a module with a function ``rows(area, progress)``, or `points.rows` or `folds.rows` where data alone will do; its
 ``<name>.yaml`` and ``<name>.csv`` in ``workloads/reference/``; and a line in ``AREAS``.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cmsim.errors import InputError, did_you_mean
-from cmsim.validation import backend, collectives, expert_parallel, points, totals
+from cmsim.validation import backend, folds, points, totals
 from cmsim.validation.area import Area, Progress
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
@@ -20,8 +20,8 @@ AREAS: dict[str, Area] = {
         Area("system-totals", totals.rows),
         Area("system-power", totals.rows),
         Area("headline-points", points.rows),
-        Area("collectives", collectives.rows),
-        Area("expert_parallel", expert_parallel.rows),
+        Area("collectives", folds.rows),
+        Area("expert_parallel", folds.rows),
         Area("flow-backend", backend.rows),
     )
 }

@@ -8,7 +8,7 @@ import pytest
 
 from cmsim.calibration import calibrate, predict
 from cmsim.validation import reference, validate
-from cmsim.validation.collectives import CollectivesSpec, held_out
+from cmsim.validation.folds import FoldsSpec, held_out
 
 #: group -> median, 90th percentile [%]: set before the fit, and not moved
 TARGETS = {
@@ -21,13 +21,13 @@ TARGETS = {
 
 
 def test_targets_are_those_of_the_area():
-    spec, _ = reference.read_spec("collectives", CollectivesSpec)
+    spec, _ = reference.read_spec("collectives", FoldsSpec)
     assert {name: (one.median_pct, one.p90_pct) for name, one in spec.groups.items()} == TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_held_out_rows(name):
-    rows = held_out()[name]
+    rows = held_out("collectives")[name]
     error = [abs(float(row["predicted_us"]) / float(row["measured_us"]) - 1) * 100 for row in rows]
     assert len(error) >= 30
     assert np.median(error) <= TARGETS[name][0]
@@ -44,7 +44,7 @@ def test_shipped_rows_are_those_of_the_reference(shared):
     """Every fourth NCCL row, all others; predictions are of fits without the row, so they differ from the shipped."""
     whole = pd.read_parquet(shared / "reference" / "measured" / "nccl.parquet")
     for name in ("nccl-under-1MiB", "nccl-from-1MiB-ranks-seen"):
-        for row in held_out()[name]:
+        for row in held_out("collectives")[name]:
             number = int(row["id"].removeprefix("nccl-"))
             assert number % 4 == 0
             found = whole.iloc[number]

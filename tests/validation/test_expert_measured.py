@@ -12,8 +12,7 @@ from cmsim.calibration import calibrate, expert_us, predict
 from cmsim.calibration.expert import alltoall_calls, pair_calls
 from cmsim.calibration.expert_fit import configurations, folds_of, held_out_us, measured
 from cmsim.validation import reference, validate
-from cmsim.validation.collectives import CollectivesSpec
-from cmsim.validation.expert_parallel import held_out
+from cmsim.validation.folds import FoldsSpec, held_out
 
 #: median, 90th percentile [%]: set before the fit, and not moved
 MEDIAN, TAIL = 10, 28
@@ -29,13 +28,13 @@ def assert_within(error):
 
 
 def test_targets_are_those_of_the_area():
-    spec, _ = reference.read_spec("expert_parallel", CollectivesSpec)
+    spec, _ = reference.read_spec("expert_parallel", FoldsSpec)
     assert {(one.median_pct, one.p90_pct) for one in spec.groups.values()} == {(MEDIAN, TAIL)}
 
 
-@pytest.mark.parametrize("name", held_out())
+@pytest.mark.parametrize("name", held_out("expert_parallel"))
 def test_held_out_rows(name):
-    rows = held_out()[name]
+    rows = held_out("expert_parallel")[name]
     assert len(rows) >= 6
     assert_within(errors_pct([row["predicted_us"] for row in rows], [row["measured_us"] for row in rows]))
 
@@ -43,7 +42,7 @@ def test_held_out_rows(name):
 def test_area_is_within():
     report = validate(["expert_parallel"])
     assert report.ok
-    assert len(report.rows()) == 2 * len(held_out())
+    assert len(report.rows()) == 2 * len(held_out("expert_parallel"))
 
 
 def tables(shared):
@@ -76,7 +75,7 @@ def test_sizes_and_models_held_out_again(shared):
 
 def test_shipped_rows_are_those_of_the_reference(shared):
     whole = {name: time for name, _, time in tables(shared)}
-    for rows in held_out().values():
+    for rows in held_out("expert_parallel").values():
         for row in rows:
             table, _, rest = row["id"].partition("-")
             if table in ("moe_alltoall", "deepep"):

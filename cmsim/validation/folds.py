@@ -1,8 +1,8 @@
-"""The area of measured collectives: errors on rows that were held out of the fit, by group.
+"""Areas of measured times: errors on rows that were held out of a fit, by group. Data alone makes a new one.
 
-``collectives_folds.csv`` has every row's measured time and what a fit without the row's fold predicted; the constants
-that ship (``topologies/libraries``) were then fitted to all rows. A group is judged by the median and by the 90th
-percentile of its absolute errors, each a row of the area: measured over measured, 1, beside 1 plus the error.
+``<area>_folds.csv`` has measured times and what a fit without the row's fold predicted; the constants that ship were
+then fitted to all rows. A group is judged by the median and by the 90th percentile of its absolute errors, each a row
+of the area: measured over measured, 1, beside 1 plus the error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from cmsim.validation.area import Progress
 from cmsim.validation.reference import AreaSpec
 from cmsim.validation.row import Row
 
-FILE = "collectives_folds.csv"
-
 
 class GroupSpec(Spec):
     """What a group of rows has to reach."""
@@ -33,15 +31,15 @@ class GroupSpec(Spec):
     source: str
 
 
-class CollectivesSpec(AreaSpec):
-    """``collectives.yaml``."""
+class FoldsSpec(AreaSpec):
+    """``<area>.yaml``."""
 
     groups: dict[str, GroupSpec] = Field(description="by the name in the column `group`")
 
 
-def held_out() -> dict[str, list[dict[str, str]]]:
-    """The rows of the file by group, in its order."""
-    with (reference.folder() / FILE).open(encoding="utf-8", newline="") as lines:
+def held_out(area: str) -> dict[str, list[dict[str, str]]]:
+    """The measured rows of an area by group, in the file's order."""
+    with (reference.folder() / f"{area}_folds.csv").open(encoding="utf-8", newline="") as lines:
         groups: dict[str, list[dict[str, str]]] = {}
         for row in csv.DictReader(lines):
             groups.setdefault(row["group"], []).append(row)
@@ -53,8 +51,8 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
 
     Raises InputError where a group of the file has no line in the area's YAML, or the reverse.
     """
-    spec, document = reference.read_spec(area, CollectivesSpec)
-    groups = held_out()
+    spec, document = reference.read_spec(area, FoldsSpec)
+    groups = held_out(area)
     for name in groups.keys() ^ spec.groups.keys():
         hint = did_you_mean(name, spec.groups if name in groups else groups)
         raise InputError(document.problem(("groups", name), f"the group '{name}' is in one of two files only. {hint}"))
