@@ -1,20 +1,20 @@
 """A transformer as numbers: read from a Hugging Face ``config.json``, counted by part.
 
-To add a family: one function that turns its keys into a `ModelSpec`, and one line in ``FAMILIES``.
+To add a family: a function in ``cmsim.workload.families`` that turns its keys into a `ModelSpec`, and
+one line in its ``FAMILIES``.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cmsim import files
 from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.workload.families import FAMILIES, Keys
 
 MODELS = "workloads/models"
 
@@ -193,232 +193,6 @@ class ModelSpec:
         return (self.experts + self.shared_experts) * self.expert_parameters + self.router_parameters
 
 
-class _Keys:
-    """The keys of one config, read with their types; complaints are collected, not raised one by one."""
-
-    def __init__(self, data: Mapping[str, Any], file: str, text: str):
-        self.data, self.file, self.text = data, file, text
-        self.family = str(data.get("model_type"))
-        self.problems: list[Problem] = []
-
-    def complain(self, key: str, message: str) -> None:
-        found = re.search(rf'"{re.escape(key)}"\s*:', self.text)
-        line = self.text.count("\n", 0, found.start()) + 1 if found else None
-        self.problems.append(Problem(message, self.file, line, key if found else ""))
-
-    def mismatch(self, key: str, message: str) -> None:
-        """Complain that keys do not fit each other, unless one of them was wrong by itself."""
-        if not self.problems:
-            self.complain(key, message)
-
-    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """A whole number of at least ``least``; without a default the key is required."""
-        value = self.data.get(key)
-        if value is None:
-            if default is None:
-                self.complain(key, f"the key '{key}' is required for model_type '{self.family}'")
-            return least if default is None else default
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.complain(key, f"expected a whole number of at least {least}, got {value!r}")
-            return least
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.data.get(key)
-        if value is not None and not isinstance(value, bool):
-            self.complain(key, f"expected true or false, got {value!r}")
-        return default if value is None else bool(value)
-
-    def must_be(self, key: str, only: Any, why: str) -> None:
-        """Refuse a setting that the counts below would silently get wrong."""
-        if self.data.get(key, only) not in (only, None):
-            self.complain(key, f"got {self.data[key]!r}; only {only!r} is modelled ({why})")
-
-
-def _grouped(keys: _Keys, *, head_norms: bool = False, qkv_bias: bool = False) -> dict[str, Any]:
-    """The sizes that decoders with rotary positions, grouped queries and gated FFNs share."""
-    hidden, layers, heads = (
-        keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
-        keys.whole("num_attention_heads"),
-    )
-    kv_heads = keys.whole("num_key_value_heads", heads)
-    if keys.data.get("head_dim") is None and hidden % heads:
-        keys.mismatch(
-            "num_attention_heads", f"{heads} heads do not divide hidden_size {hidden}, and there is no head_dim"
-        )
-    head_dim = keys.whole("head_dim", hidden // heads)
-    if heads % kv_heads:
-        keys.mismatch("num_key_value_heads", f"{kv_heads} does not divide the {heads} attention heads")
-    small = 2 * hidden
-    if head_norms:
-        small += 2 * head_dim
-    if qkv_bias or keys.flag("attention_bias", False):
-        small += (heads + 2 * kv_heads) * head_dim
-    return {
-        "layers": layers,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "v_head_dim": head_dim,
-        "attention": "mha" if kv_heads == heads else "gqa",
-        "vocab": keys.whole("vocab_size"),
-        "max_positions": keys.whole("max_position_embeddings"),
-        "tied_embeddings": keys.flag("tie_word_embeddings", False),
-        "small_parameters": layers * small + hidden,
-    }
-
-
-def _dense(keys: _Keys, **attention: bool) -> dict[str, Any]:
-    sizes = _grouped(keys, **attention)
-    return sizes | {"ffn": keys.whole("intermediate_size"), "dense_layers": sizes["layers"]}
-
-
-def _llama(keys: _Keys) -> dict[str, Any]:
-    return _dense(keys)
-
-
-def _qwen2(keys: _Keys) -> dict[str, Any]:
-    return _dense(keys, qkv_bias=True)
-
-
-def _qwen3(keys: _Keys) -> dict[str, Any]:
-    return _dense(keys, head_norms=True)
-
-
-def _qwen3_moe(keys: _Keys) -> dict[str, Any]:
-    keys.must_be("decoder_sparse_step", 1, "every layer has experts")
-    keys.must_be("mlp_only_layers", [], "every layer has experts")
-    return _grouped(keys, head_norms=True) | {
-        "ffn": keys.whole("intermediate_size", 0, least=0),
-        "dense_layers": 0,
-        "experts": keys.whole("num_experts"),
-        "top_k": keys.whole("num_experts_per_tok"),
-        "expert_ffn": keys.whole("moe_intermediate_size"),
-    }
-
-
-def _mixtral(keys: _Keys) -> dict[str, Any]:
-    return _grouped(keys) | {
-        "ffn": 0,
-        "dense_layers": 0,
-        "experts": keys.whole("num_local_experts"),
-        "top_k": keys.whole("num_experts_per_tok"),
-        "expert_ffn": keys.whole("intermediate_size"),
-    }
-
-
-def _latent(keys: _Keys, *, named: Mapping[str, str], norms: int = 2) -> dict[str, Any]:
-    """Latent attention and shared experts. ``named``: the family's own word for a size."""
-    hidden, layers, heads = (
-        keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
-        keys.whole("num_attention_heads"),
-    )
-    q_rank, kv_rank = keys.whole(named["q_lora_rank"], 0, least=0), keys.whole(named["kv_lora_rank"])
-    nope_dim, rope_dim = keys.whole(named["nope_dim"]), keys.whole(named["rope_dim"])
-    return {
-        "layers": layers,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": nope_dim + rope_dim,
-        "v_head_dim": keys.whole(named["v_head_dim"]),
-        "attention": "mla",
-        "q_lora_rank": q_rank,
-        "kv_lora_rank": kv_rank,
-        "nope_dim": nope_dim,
-        "rope_dim": rope_dim,
-        "vocab": keys.whole("vocab_size"),
-        "max_positions": keys.whole("max_position_embeddings"),
-        "tied_embeddings": keys.flag("tie_word_embeddings", False),
-        "ffn": keys.whole("intermediate_size"),
-        "dense_layers": keys.whole(named["dense_layers"], least=0),
-        "experts": keys.whole(named["experts"]),
-        "top_k": keys.whole("num_experts_per_tok"),
-        "shared_experts": keys.whole(named["shared_experts"], 0, least=0),
-        "expert_ffn": keys.whole("moe_intermediate_size"),
-        "expert_groups": keys.whole("n_group", 1),
-        "topk_groups": keys.whole("topk_group", 1),
-        "mtp_layers": keys.whole(named["mtp_layers"], 0, least=0),
-        "small_parameters": layers * (norms * hidden + q_rank + kv_rank) + hidden,
-    }
-
-
-def _deepseek(keys: _Keys) -> dict[str, Any]:
-    keys.must_be("moe_layer_freq", 1, "every layer after the dense ones has experts")
-    named = {
-        "q_lora_rank": "q_lora_rank",
-        "kv_lora_rank": "kv_lora_rank",
-        "nope_dim": "qk_nope_head_dim",
-        "rope_dim": "qk_rope_head_dim",
-        "v_head_dim": "v_head_dim",
-        "dense_layers": "first_k_dense_replace",
-        "experts": "n_routed_experts",
-        "shared_experts": "n_shared_experts",
-        "mtp_layers": "num_nextn_predict_layers",
-    }
-    return _latent(keys, named=named)
-
-
-def _pangu_ultra_moe(keys: _Keys) -> dict[str, Any]:
-    named = {
-        "q_lora_rank": "attention_q_lora_dim",
-        "kv_lora_rank": "attention_kv_lora_dim",
-        "nope_dim": "attention_qk_dim",
-        "rope_dim": "attention_qk_rope_dim",
-        "v_head_dim": "attention_v_dim",
-        "dense_layers": "num_dense_layers",
-        "experts": "num_routed_experts",
-        "shared_experts": "num_shared_experts",
-        "mtp_layers": "num_mtp_layers",
-    }
-    # sandwich norms: one before and one after both halves of a layer
-    return _latent(keys, named=named, norms=4)
-
-
-def _gpt2(keys: _Keys) -> dict[str, Any]:
-    hidden, layers, heads = keys.whole("n_embd"), keys.whole("n_layer"), keys.whole("n_head")
-    if hidden % heads:
-        keys.mismatch("n_head", f"{heads} heads do not divide n_embd {hidden}")
-    ffn = keys.whole("n_inner", 4 * hidden)
-    positions = keys.whole("n_positions")
-    # weight and bias of two norms, biases of the four projections and of the FFN
-    small = 4 * hidden + 4 * hidden + ffn + hidden
-    return {
-        "layers": layers,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": hidden // heads,
-        "v_head_dim": hidden // heads,
-        "attention": "mha",
-        "vocab": keys.whole("vocab_size"),
-        "max_positions": positions,
-        "tied_embeddings": keys.flag("tie_word_embeddings", True),
-        "ffn": ffn,
-        "gated": False,
-        "dense_layers": layers,
-        "small_parameters": layers * small + 2 * hidden,
-        "learned_positions": positions,
-    }
-
-
-#: how each ``model_type`` is read
-FAMILIES: dict[str, Callable[[_Keys], dict[str, Any]]] = {
-    "llama": _llama,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "qwen3_moe": _qwen3_moe,
-    "mixtral": _mixtral,
-    "deepseek_v2": _deepseek,
-    "deepseek_v3": _deepseek,
-    "gpt2": _gpt2,
-    "pangu_ultra_moe": _pangu_ultra_moe,
-}
-
-
 def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSpec:
     """A built-in model by name, or a Hugging Face ``config.json`` (or the folder it lies in) by path.
 
@@ -447,7 +221,7 @@ def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
         raise InputError(Problem(f"not valid JSON: {what} (column {error.colno})", file, error.lineno)) from None
     if not isinstance(data, dict):
         raise InputError(Problem(f"expected an object of keys and values, got {type(data).__name__}", file, 1))
-    keys = _Keys(data, file, text)
+    keys = Keys(data, file, text)
     family = data.get("model_type")
     if family is None:
         keys.complain("model_type", f"the key 'model_type' is required. {did_you_mean('', FAMILIES)}")
@@ -464,7 +238,7 @@ def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
     return spec
 
 
-def _check_experts(spec: ModelSpec, keys: _Keys) -> None:
+def _check_experts(spec: ModelSpec, keys: Keys) -> None:
     if spec.dense_layers > spec.layers:
         keys.mismatch("num_hidden_layers", f"{spec.dense_layers} dense layers are more than the {spec.layers} layers")
     if spec.top_k > spec.experts:
