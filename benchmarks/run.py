@@ -90,6 +90,33 @@ BENCHMARKS = (
         target_s=2.0,
         prints=r"rows: ([\d.]+) s",
     ),
+    *(
+        Benchmark(
+            name,
+            f"`cmsim run benchmarks/scenarios/{name}.yaml --quiet`: {what}",
+            (*CMSIM_RUN, f"benchmarks/scenarios/{name}.yaml", "--quiet"),
+            target_s=target_s,
+            target_MB=target_MB,
+        )
+        for name, what, target_s, target_MB in (
+            ("flow_all_to_all_384", "message by message, 384 ranks", 0.9, 150),
+            ("flow_all_to_all_1024", "the same on 1,024 ranks", 2.0, 300),
+            ("flow_all_reduce_384", "direct all-reduce on 384 ranks", 0.9, None),
+            ("flow_ring_384", "ring all-reduce on 384 ranks, 766 rounds", 0.7, None),
+            ("flow_faults_384", "all-to-all with one plane and three modules down, and the healthy run", 5.0, None),
+            ("flow_skewed_320", "dispatch of drawn tokens, 320 ranks, no two blocks alike", 3.0, None),
+        )
+    ),
+    *(
+        Benchmark(
+            f"predict_{kind}",
+            f"`cmsim predict {kind}` on a million rows, Parquet in and out",
+            ("benchmarks/predict.py", kind),
+            target_s=3.0,
+            prints=r"rows: ([\d.]+) s",
+        )
+        for kind in ("collective", "deepep", "moe_alltoall")
+    ),
 )
 
 

@@ -1,6 +1,6 @@
 """The areas there are, and validating them.
 
-To add one: a module with a function ``rows(area, progress)``, or `points.rows` or `folds.rows` where data alone will do; its
+To add one: a module with a function ``rows(area, progress)``, or `points.rows` or `folds.rows` where data will do; its
 ``<name>.yaml`` and ``<name>.csv`` in ``workloads/reference/``; and a line in ``AREAS``.
 """
 
