@@ -46,7 +46,10 @@ def explain(
     if algorithm:
         found = _named(at, found, algorithm)
     total = time_us(at, collective=name, ranks=p, size_B=size, narrow=none)
-    return [*found, Candidate("predicted", float(total[0]), 1.0, "the candidates joined by their weights")]
+    why = "the candidates joined by their weights"
+    if not at.measured:
+        why += f"; no measured rows of these links: constants common to all of {at.library} stand in"
+    return [*found, Candidate("predicted", float(total[0]), 1.0, why)]
 
 
 def _plain(name: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 
 from cmsim.collectives import library
 from cmsim.collectives.library import Place, place_of
-from cmsim.errors import InputError
+from cmsim.errors import CmsimWarning, InputError
 from cmsim.hardware import load_system
 from cmsim.units import GB
 
@@ -45,7 +46,14 @@ def place(name: str, accelerator: str = "", per_node: int = 0) -> Place:
         nic_Bps = (found.nic_GBps or 0.0) * GB
         transport = found.transport or next((ours for word, ours in _TRANSPORTS if word in name), "")
         nic_Bps = _stated_Bps(name, per_node or system.spec.node.accelerators) or nic_Bps
-    return place_of(system, nic_Bps=nic_Bps, transport=transport, per_node=per_node)
+    found_place = place_of(system, nic_Bps=nic_Bps, transport=transport, per_node=per_node)
+    if not found_place.measured:
+        warnings.warn(
+            f"{system.name}: no measured rows of its links; constants common to all of {found_place.library} stand in",
+            CmsimWarning,
+            stacklevel=2,
+        )
+    return found_place
 
 
 def _stated_Bps(name: str, per_node: int) -> float:

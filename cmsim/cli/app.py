@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from cmsim.cli import say
-from cmsim.errors import CmsimError
+from cmsim.errors import CmsimError, CmsimWarning
 from cmsim.version import __version__
 
 #: what a shell gives for a program that was interrupted, and for one whose reader went away
@@ -24,6 +25,7 @@ class Commands(TyperGroup):
     """Runs a command; a user's mistake becomes one line per problem on stderr, a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        warnings.formatwarning = _note
         try:
             out = super().invoke(ctx)
             sys.stdout.flush()  # a reader who went away is met here, not at the interpreter's end
@@ -35,6 +37,13 @@ class Commands(TyperGroup):
             # what is still buffered has nowhere to go
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from None
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, _line: str | None = None) -> str:
+    """A warning of ours as one line for people; others, which are of the code, with their place."""
+    if issubclass(category, CmsimWarning):
+        return f"note: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 app = typer.Typer(

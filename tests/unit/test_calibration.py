@@ -47,6 +47,7 @@ def test_one_system_for_all_rows(tmp_path):
     assert np.all(slow[[0, 2]] > fast[[0, 2]])
 
 
+@pytest.mark.filterwarnings("ignore::cmsim.errors.CmsimWarning")
 def test_every_built_in_system_and_collective(tmp_path, root):
     systems = sorted(path.stem for path in (root / "topologies").glob("*.yaml"))
     names = ["all_reduce", "all_gather", "reduce_scatter", "alltoall", "broadcast", "reduce", "sendrecv"]

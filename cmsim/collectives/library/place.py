@@ -24,7 +24,8 @@ class Place:
     constants: of the domain (ring libraries) or of the mesh    mesh: whether the library sends directly
     transport: constants between domains    kernels: constants of serving engines' kernels
     alpha_us: latency between the farthest two ranks of a domain    tuner, generation: how a ring library chooses
-    names: what a mesh library calls its algorithms
+    names: what a mesh library calls its algorithms    measured: whether rows of its links, or of its relative's, were
+    fitted; constants common to all links stand in where not
     """
 
     name: str
@@ -42,6 +43,7 @@ class Place:
     tuner: TunerSpec
     generation: str
     names: Mapping[str, LibraryName]
+    measured: bool
 
 
 def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_node: int = 0) -> Place:
@@ -85,6 +87,7 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
         tuner=nccl.tuner,
         generation=own.tuner_generation,
         names=mesh.names if sends else {},
+        measured=sends or bool(own.accelerators),
     )
 
 
