@@ -39,7 +39,13 @@ class Commands(TyperGroup):
             raise typer.Exit(BROKEN_PIPE) from None
 
 
-def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, _line: str | None = None) -> str:
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,  # noqa: ARG001  # the interpreter passes it
+) -> str:
     """A warning of ours as one line for people; others, which are of the code, with their place."""
     if issubclass(category, CmsimWarning):
         return f"note: {message}\n"
