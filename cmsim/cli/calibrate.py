@@ -35,13 +35,30 @@ def predict(
 @app.command()
 def calibrate(
     table: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="TABLE", help="Measured collectives or kernels of experts: CSV, Parquet, or a log."),
-    ],
-    accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")],
-    out: Annotated[Path | None, typer.Option(help="YAML file to write; default: print it.")] = None,
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="YAML file to write, default: print it; with --measure the folder of tables.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time kernels on the accelerator at hand instead, and write tables.")
+    ] = False,
+    only: Annotated[list[str] | None, typer.Option(help="--measure: gemm, copy, ...; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="--measure: a fifth of the shapes.")] = False,
 ) -> None:
     """Fit the constants of collectives or of expert kernels to measured rows; says the error on rows held out."""
+    if measure:
+        if table is not None or out is None:
+            raise InputError("--measure takes no TABLE, and --out FOLDER")
+        from cmsim.calibration.measure import measure as take
+
+        counts = take(out, accelerator=accelerator, kinds=only or (), quick=quick, progress=_measured)
+        say.message("\n" + ", ".join(f"{count} rows of {kind}" for kind, count in counts.items()) + f"; wrote {out}")
+        return
+    if table is None or not accelerator:
+        raise InputError(f"{'TABLE' if table is None else '--accelerator'}: is required (or give --measure)")
     from cmsim import calibration
 
     fit = calibration.calibrate(table, accelerator=accelerator, out=out)
@@ -52,6 +69,11 @@ def calibrate(
     )
     if out is None:
         print(fit.text(), end="")
+
+
+def _measured(kind: str, number: int, _: int) -> None:
+    if number % 20 == 1:
+        say.message(f"{kind} {number}")
 
 
 @_explain.command()
