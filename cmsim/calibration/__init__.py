@@ -4,8 +4,20 @@ from cmsim.calibration.expert import expert_us
 from cmsim.calibration.expert_fit import ExpertFit
 from cmsim.calibration.explain import explain
 from cmsim.calibration.fit import Fit, calibrate
+from cmsim.calibration.kernels import KernelsFit
 from cmsim.calibration.logs import read_log
 from cmsim.calibration.predict import predict, predict_us
 from cmsim.collectives.library import Candidate
 
-__all__ = ["Candidate", "ExpertFit", "Fit", "calibrate", "expert_us", "explain", "predict", "predict_us", "read_log"]
+__all__ = [
+    "Candidate",
+    "ExpertFit",
+    "Fit",
+    "KernelsFit",
+    "calibrate",
+    "expert_us",
+    "explain",
+    "predict",
+    "predict_us",
+    "read_log",
+]

@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cmsim.calibration import least, tables
+from cmsim.calibration import kernels, least, tables
 from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
+from cmsim.calibration.kernels import KernelsFit, calibrate_kernels
 from cmsim.calibration.places import place
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
@@ -77,8 +78,8 @@ class Fit:
         return yaml.safe_dump(data, sort_keys=False, width=110)
 
 
-def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit | ExpertFit:
-    """Fit the constants of one accelerator to measured rows: of its collective library, or of its kernels for experts.
+def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit | ExpertFit | KernelsFit:
+    """Fit the constants of one accelerator to measured rows: of its collective library, or of its kernels.
 
     table         a table that ``predict`` takes, with ``latency_us`` or ``time_us`` (of pairs: ``dispatch_us``,
                   ``combine_us``); or a log of nccl-tests, rccl-tests or hccl_test. Rows of other systems are left out,
@@ -89,6 +90,11 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
     """
     frame = tables.read(table)
     file = str(table)
+    if (kind := kernels.kind_of(frame)) is not None:
+        fitted_kernels = calibrate_kernels(frame, kind, file=file, accelerator=accelerator)
+        if out is not None:
+            fitted_kernels.write(Path(out))
+        return fitted_kernels
     if {"kernel_source", "mode"} & set(map(str, frame.columns)):
         experts = calibrate_expert(frame, file=file, accelerator=accelerator)
         if out is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.calibration import expert, tables
+from cmsim.calibration import expert, kernels, tables
 from cmsim.calibration.places import place
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-KINDS = ("collective", "moe_alltoall", "deepep")
+KINDS = ("collective", "moe_alltoall", "deepep", *kernels.KINDS)
 _CHUNK = 65_536
 
 
 def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
-    kind      "collective", "moe_alltoall" or "deepep"
+    kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``kernels.KINDS``: gemm, ...)
     table     CSV or Parquet. collective: system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or kernel,
               dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional.
               moe_alltoall: system, op_name, kernel_source, moe_dtype, num_tokens, hidden_size, topk, num_experts,
               moe_ep_size; distribution is optional. deepep: system, mode, node_num, hidden_size, num_token, num_topk,
-              num_experts; sms is optional
+              num_experts; sms is optional. Kernels: system and what the kind declares (``kernel_<kind>.py``)
     out       a file to write, .parquet or .csv    system: of every row, instead of the column
     Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
     and ``predicted_us`` is their sum, or the one of the two that the table measured alone.
@@ -42,7 +42,9 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
         raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
     frame = tables.read(table)
     file = str(table)
-    if kind == "moe_alltoall":
+    if kind in kernels.KINDS:
+        frame["predicted_us"] = kernels.predict_kernels(frame, kind, file=file, system=system)
+    elif kind == "moe_alltoall":
         calls = expert.alltoall_calls(frame, file=file, system=system)
         frame["predicted_us"] = expert.predict_calls_us(calls, file=file)
     elif kind == "deepep":

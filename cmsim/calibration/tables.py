@@ -161,16 +161,21 @@ def numbers(
     *,
     rule: str,
     good: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    row: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
-    """A column as numbers; what is wrong with it goes to problems, by row."""
+    """A column as numbers; what is wrong with it goes to problems, by row.
+
+    row: what problems call each row, where it is not its position
+    """
     import pandas as pd
 
     column = frame[name]
     values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     with np.errstate(invalid="ignore"):
         bad = np.flatnonzero(~(np.isfinite(values) & good(values)))
-    for row in bad[:_SHOWN].tolist():
-        problems.append(Problem(f"must be {rule}, got {column.iloc[row]}", file, key=f"row {row}: {name}"))
+    for at in bad[:_SHOWN].tolist():
+        shown = at if row is None else row[at]
+        problems.append(Problem(f"must be {rule}, got {column.iloc[at]}", file, key=f"row {shown}: {name}"))
     if len(bad) > _SHOWN:
         problems.append(Problem(f"must be {rule}; {len(bad) - _SHOWN} more rows", file, key=name))
     return values

@@ -20,10 +20,10 @@ _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB"
 
 @app.command()
 def predict(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="collective, moe_alltoall or deepep.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="collective, moe_alltoall, deepep, or a kernel: gemm, ...")],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, or a log of a collective benchmark.")],
     out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and predicted_us.")],
-    system: Annotated[str | None, typer.Option(help="System of every row, instead of the table's column.")] = None,
+    system: Annotated[str | None, typer.Option(help="System or accelerator of every row, instead of the table's column.")] = None,
 ) -> None:
     """Predict the rows of a table of measured times."""
     from cmsim import calibration
@@ -36,7 +36,7 @@ def predict(
 def calibrate(
     table: Annotated[
         Path | None,
-        typer.Argument(metavar="TABLE", help="Measured collectives or kernels of experts: CSV, Parquet, or a log."),
+        typer.Argument(metavar="TABLE", help="Measured collectives or kernels: CSV, Parquet, or a log."),
     ] = None,
     accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")] = "",
     out: Annotated[
@@ -48,7 +48,7 @@ def calibrate(
     only: Annotated[list[str] | None, typer.Option(help="--measure: gemm, copy, ...; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="--measure: a fifth of the shapes.")] = False,
 ) -> None:
-    """Fit the constants of collectives or of expert kernels to measured rows; says the error on rows held out."""
+    """Fit the constants of collectives or kernels to measured rows; says the error on rows held out."""
     if measure:
         if table is not None or out is None:
             raise InputError("--measure takes no TABLE, and --out FOLDER")

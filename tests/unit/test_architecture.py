@@ -34,6 +34,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "topology": frozenset({"hardware"}),
     # costs of kernels are functions of numbers
     "compute": frozenset(),
+    # what kernels take on an accelerator, as measured: pages of numbers, constants as data
+    "compute/kernels": frozenset({"compute", "hardware"}),
     # costs and phases of algorithms are functions of numbers
     "collectives": frozenset(),
     # what libraries take on a system: their constants are data, their pages those of collectives
@@ -53,7 +55,9 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "collectives/library", "network"} | {"flow", "workload"}
     ),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
-    "calibration": frozenset({"hardware", "topology", "collectives", "collectives/library"}),
+    "calibration": frozenset(
+        {"hardware", "topology", "collectives", "collectives/library", "compute", "compute/kernels"}
+    ),
     # power follows from parts and their use over time, which comes as a frame
     "energy": frozenset({"hardware", "topology"}),
     # frames in, frames out

@@ -1,0 +1,109 @@
+"""What a kind of kernel declares: its columns, its page, where its constants start. Prediction and fit need no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.compute.kernels import Machine
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Names = tuple[tuple[str, ...], Ints]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of a table: numbers, and texts as names with codes."""
+
+    numbers: Mapping[str, Floats]
+    texts: Mapping[str, Names]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.numbers.values())))
+
+    def __getitem__(self, name: str) -> Floats:
+        return self.numbers[name]
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> Rows:
+        return Rows(
+            {name: values[rows] for name, values in self.numbers.items()},
+            {name: (names, code[rows]) for name, (names, code) in self.texts.items()},
+        )
+
+    def spelled(self, name: str) -> list[str]:
+        """A text column, one text a row."""
+        names, code = self.texts[name]
+        return [names[c] for c in code.tolist()]
+
+
+def spelled_so(column: str, good: Callable[[str], bool]) -> Callable[[Rows], NDArray[np.bool_]]:
+    """A rule of a text column, asked once of each different text."""
+
+    def holds(rows: Rows) -> NDArray[np.bool_]:
+        names, code = rows.texts[column]
+        return np.array([good(name) for name in names], dtype=bool)[code]
+
+    return holds
+
+
+def from_zero(values: Floats) -> NDArray[np.bool_]:
+    good: NDArray[np.bool_] = (values >= 0) & (values == np.floor(values))
+    return good
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of kernel.
+
+    name        as ``cmsim predict`` takes it
+    numbers     columns that must be there: whole, above 0    zero: of them, which may be 0
+    texts       columns of text that must be there    optional: those that may be absent, and what stands in
+    variants    of every row the name of its constants, leading part first: format, then kernel ("fp8/cutlass")
+    precision   of a variant the key of ``peak_TFLOPps`` that its arithmetic counts against
+    time_us     the page: rows of one variant, the device, the variant, constants -> time [us]
+    start       constants that a fit of a variant starts from, and is pulled to
+    width       how far they may go, in the logarithm (1 where nothing is said)
+    axes        columns of the residual from rows, each above 0; its range is what "seen" means
+    terms       surfaces of the residual: columns, and doublings of a column a step
+    known       columns by which ``calibrate`` knows the table    is_one: of those, whether it is this kind
+    rules       what else must hold of rows: column, what it must be, and where it does
+    """
+
+    name: str
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...]
+    variants: Callable[[Rows], Names]
+    precision: Callable[[str], str]
+    time_us: Callable[[Rows, Machine, str, Mapping[str, float]], Floats]
+    start: Callable[[str], Mapping[str, float]]
+    axes: Callable[[Rows], Mapping[str, Floats]]
+    terms: Sequence[tuple[tuple[str, ...], float]]
+    known: tuple[str, ...]
+    width: Mapping[str, float] = field(default_factory=dict)
+    zero: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
+    is_one: Callable[[Rows], bool] = lambda _: True
+    rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()
+    #: weights of the residual's penalties: squared curvature, squared size
+    smooth: float = 0.3
+    small: float = 0.01
+
+
+def joined(rows: Rows, parts: Sequence[Names]) -> Names:
+    """Names of several columns joined by "/", each combination once."""
+    code = np.zeros(len(rows), dtype=np.int64)
+    for names, own in parts:
+        code = code * len(names) + own
+    values, at = np.unique(code, return_inverse=True)
+    spelled = []
+    for value in values.tolist():
+        words = []
+        for names, _ in reversed(parts):
+            value, which = divmod(value, len(names))
+            words.append(names[which])
+        spelled.append("/".join(reversed(words)))
+    return tuple(spelled), at.astype(np.int64)

@@ -1,0 +1,398 @@
+"""Kernels: predictions for tables, and fits to measured ones, of every kind in ``KINDS``.
+
+To add a kind: a page in ``cmsim/compute/kernels``, a module ``kernel_<kind>.py`` that declares a `Kind`, a line here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+
+from cmsim.calibration import kernel_gemm, least, tables
+from cmsim.calibration.kernel_kind import Floats, Ints, Kind, Rows, from_zero
+from cmsim.compute.kernels import (
+    Found,
+    Machine,
+    Residual,
+    choose_variant,
+    fit_residual,
+    kernel_data,
+    kernel_machine,
+    write_residuals,
+)
+from cmsim.errors import CmsimWarning, InputError, Problem, did_you_mean
+from cmsim.hardware import AcceleratorSpec, load_accelerator, load_system
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS: dict[str, Kind] = {one.name: one for one in (kernel_gemm.KIND,)}
+FOLDS = 5
+FEWEST = 8
+_BLOCK = 32_768
+
+
+def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: str | None = None) -> Floats:
+    """Predicted time of every row. [us]
+
+    system: accelerator (or system) of every row, instead of the table's column
+
+    Warns (CmsimWarning) of constants that are a relative's or another format's, and of rows outside the measured range.
+    InputError: columns are absent; not a number, zero or negative; an unknown accelerator: each with column and row.
+    """
+    one = KINDS[kind]
+    first, back = _distinct(frame, one, system)
+    rows, where = _rows(frame.iloc[first].reset_index(drop=True), one, file, system, first)
+    out = np.empty(len(first))
+    names, code = where
+    for number in np.unique(code).tolist():
+        here = np.flatnonzero(code == number)
+        spec = accelerator_of(names[number], file=file, row=int(first[here[0]]))
+        out[here] = times_us(one, rows.take(here), spec, kernel_data(spec, kind), file=file, row=first[here])
+    found: Floats = out[back]
+    return found
+
+
+def times_us(
+    kind: Kind, rows: Rows, spec: AcceleratorSpec, data: Found, *, file: str = "", row: Ints | None = None
+) -> Floats:
+    """Times of rows on one accelerator, from constants and residuals. [us]
+
+    row: what errors call each row
+    """
+    machine = kernel_machine(spec)
+    if data.inherited:
+        _warn(f"{spec.name} has no measured rows of '{kind.name}': constants of {data.of}, shares of its own peaks")
+    out = np.empty(len(rows))
+    names, code = kind.variants(rows)
+    outside = 0
+    for number in np.unique(code).tolist():
+        here = np.flatnonzero(code == number)
+        wanted = names[number]
+        if kind.precision(wanted) not in spec.peak_TFLOPps:
+            hint = did_you_mean(kind.precision(wanted), spec.peak_TFLOPps)
+            at = int(here[0] if row is None else row[here[0]])
+            problem = f"{spec.name} has no peak for '{wanted.partition('/')[0]}'. {hint}"
+            raise InputError(Problem(problem, file, key=f"row {at}: {kind.texts[0]}"))
+        name = choose_variant(wanted, data.variants)
+        if name.partition("/")[0] != wanted.partition("/")[0]:
+            _warn(f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak")
+        # in blocks that fit the cache
+        for start in range(0, len(here), _BLOCK):
+            block = here[start : start + _BLOCK]
+            part = rows.take(block)
+            time = kind.time_us(part, machine, wanted, data.variants[name].constants)
+            if name in data.residuals:
+                factor, beyond = data.residuals[name].factor(kind.axes(part))
+                time, outside = time * factor, outside + beyond
+            out[block] = time
+    if outside:
+        _warn(f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}")
+    return out
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CmsimWarning, stacklevel=3)
+
+
+def accelerator_of(name: str, *, file: str = "", row: int = 0) -> AcceleratorSpec:
+    """An accelerator by its name or alias, or a system's.
+
+    InputError: neither is known; the nearest names are said.
+    """
+    try:
+        return load_accelerator(name)
+    except InputError as unknown:
+        try:
+            return load_system(name).accelerator
+        except InputError:
+            message = "\n".join(one.message for one in unknown.problems)
+            raise InputError(Problem(message, file, key=f"row {row}: system")) from None
+
+
+def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints, Ints]:
+    """Positions of the first of equal rows, and for every row which of them it is."""
+    import pandas as pd
+
+    own = [*kind.numbers, *kind.texts, *kind.optional, *([] if system else ["system"])]
+    code = np.zeros(len(frame), dtype=np.int64)
+    span = 1
+    for name in own:
+        if name not in frame.columns:
+            continue
+        which, values = pd.factorize(frame[name], use_na_sentinel=False)
+        if span * len(values) > 2**62:
+            code = pd.factorize(code)[0].astype(np.int64)
+            span = int(code.max()) + 1
+        code, span = code * len(values) + which, span * len(values)
+    back = pd.factorize(code)[0].astype(np.int64)
+    first = np.flatnonzero(~pd.Series(code).duplicated().to_numpy())
+    return first.astype(np.int64), back
+
+
+def _rows(
+    frame: pd.DataFrame, kind: Kind, file: str, system: str | None, row: Ints
+) -> tuple[Rows, tuple[tuple[str, ...], Ints]]:
+    """The columns of a table, checked, and the system of every row.
+
+    row: what errors call each row of the frame
+    """
+    have = [str(name) for name in frame.columns]
+    missing = [name for name in (*([] if system else ["system"]), *kind.numbers, *kind.texts) if name not in have]
+    if missing:
+        raise InputError(
+            Problem(f"no such column. {did_you_mean(name, have, limit=20)}", file, key=name) for name in missing
+        )
+    problems: list[Problem] = []
+    numbers = {
+        name: tables.numbers(
+            frame,
+            name,
+            file,
+            problems,
+            rule="a whole number" + ("" if name in kind.zero else " above 0"),
+            good=from_zero if name in kind.zero else tables.whole,
+            row=row,
+        )
+        for name in kind.numbers
+    }
+    count = len(frame)
+    texts = {name: tables.codes(frame[name]) for name in kind.texts}
+    for name, (names, code) in texts.items():
+        for empty in np.flatnonzero(np.isin(code, [i for i, one in enumerate(names) if not one]))[:1].tolist():
+            problems.append(Problem("must not be empty", file, key=f"row {row[empty]}: {name}"))
+    for name, default in kind.optional.items():
+        texts[name] = tables.codes(frame[name]) if name in have else tables.one_name(default, count)
+    where = tables.one_name(system, count) if system else tables.codes(frame["system"])
+    rows = Rows(numbers, texts)
+    if not problems:
+        for column, rule, good in kind.rules:
+            for bad in np.flatnonzero(~good(rows))[:5].tolist():
+                got = rows.texts[column][0][rows.texts[column][1][bad]] if column in rows.texts else rows[column][bad]
+                shown = f"{got:g}" if isinstance(got, float) else f"'{got}'"
+                problems.append(Problem(f"must be {rule}, got {shown}", file, key=f"row {row[bad]}: {column}"))
+    if problems:
+        raise InputError(problems)
+    return rows, where
+
+
+def kind_of(frame: pd.DataFrame) -> str | None:
+    """The kind of a table, by its columns; None where it is no table of kernels.
+
+    InputError: what a prediction raises, where kinds share columns.
+    """
+    have = set(map(str, frame.columns))
+    found = [one for one in KINDS.values() if set(one.known) <= have]
+    if len(found) > 1:
+        few = frame.head(1000).reset_index(drop=True)
+        place = np.arange(len(few))
+        found = [one for one in found if one.is_one(_rows(few, one, "", "any", place)[0])]
+    return found[0].name if found else None
+
+
+@dataclass(frozen=True)
+class KernelConstants:
+    """Constants and residuals by variant."""
+
+    constants: Mapping[str, Mapping[str, float]]
+    residuals: Mapping[str, Residual]
+    seen: Mapping[str, Mapping[str, tuple[float, float]]]
+
+
+def fit_kernels(
+    kind: Kind,
+    rows: Rows,
+    time_us: Floats,
+    machine: Machine,
+    *,
+    start: Mapping[str, Mapping[str, float]] | None = None,
+    residual: bool = True,
+) -> KernelConstants:
+    """Constants of every variant in the rows, then the residual of each.
+
+    start: constants by variant to start from, instead of the kind's own    residual: whether to fit one
+    """
+    names, code = kind.variants(rows)
+    constants: dict[str, Mapping[str, float]] = {}
+    residuals: dict[str, Residual] = {}
+    seen: dict[str, Mapping[str, tuple[float, float]]] = {}
+    # most rows first: the first of a format is what an unknown kernel takes
+    for number in np.argsort(-np.bincount(code, minlength=len(names)), kind="stable").tolist():
+        here = np.flatnonzero(code == number)
+        if len(here) < FEWEST:
+            continue
+        name, part, wanted = names[number], rows.take(here), time_us[here]
+
+        def model(c: Mapping[str, float], part: Rows = part, name: str = name) -> Floats:
+            return kind.time_us(part, machine, name, c)
+
+        begin = (start or {}).get(name) or kind.start(name)
+        found, _ = least.fit([least.Part(name, wanted, model, np.ones(len(here)))], begin, width=kind.width)
+        constants[name] = {key: float(f"{value:.5g}") for key, value in found[name].items()}
+        axes = kind.axes(part)
+        seen[name] = {key: (float(values.min()), float(values.max())) for key, values in axes.items()}
+        if residual:
+            ratio = np.log2(wanted / model(constants[name]))
+            residuals[name] = fit_residual(axes, ratio, kind.terms, smooth=kind.smooth, small=kind.small)
+    return KernelConstants(constants, residuals, seen)
+
+
+def held_out_us(
+    kind: Kind, rows: Rows, time_us: Floats, spec: AcceleratorSpec, fold: Ints, *, residual: bool = True
+) -> Floats:
+    """Every row as a fit without the rows of its fold has it; not a number where nothing was left to fit. [us]"""
+    machine = kernel_machine(spec)
+    out = np.full(len(fold), np.nan)
+    for number in np.unique(fold).tolist():
+        here = fold == number
+        found = fit_kernels(kind, rows.take(~here), time_us[~here], machine, residual=residual)
+        if found.constants:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CmsimWarning)
+                out[here] = times_us(kind, rows.take(here), spec, as_found(spec.name, found))
+    return out
+
+
+def as_found(accelerator: str, fitted: KernelConstants) -> Found:
+    """A fit as data that predictions take."""
+    from cmsim.compute.kernels import Variant
+
+    variants = {
+        name: Variant(constants=constants, seen=fitted.seen[name]) for name, constants in fitted.constants.items()
+    }
+    return Found(accelerator, accelerator, variants, fitted.residuals)
+
+
+def configurations(rows: Rows) -> Ints:
+    """A number for each different row: repeats are one."""
+    key = np.stack([*rows.numbers.values(), *(code for _, code in rows.texts.values())], axis=1)
+    found: Ints = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
+    return found
+
+
+def folds_of(configuration: Ints, *, seed: int = 0) -> Ints:
+    """A fold for every row; rows of one configuration share it."""
+    order = np.random.default_rng(seed).permutation(int(configuration.max()) + 1)
+    found: Ints = order[configuration] % FOLDS
+    return found
+
+
+@dataclass(frozen=True)
+class KernelsFit:
+    """What ``calibrate`` found for one kind on one accelerator.
+
+    rows, configurations: how many    fitted_pct, held_out_pct: median and 90th percentile of absolute errors [%]
+    by_variant: rows, median and 90th percentile of the rows held out, of each variant [%]
+    """
+
+    accelerator: str
+    kind: str
+    found: KernelConstants
+    rows: int
+    configurations: int
+    fitted_pct: tuple[float, float]
+    held_out_pct: tuple[float, float]
+    by_variant: Mapping[str, tuple[int, float, float]]
+    source: str
+
+    def text(self) -> str:
+        """As YAML, in the form of ``topologies/kernels``."""
+        data = {
+            "accelerator": self.accelerator,
+            "kind": self.kind,
+            "description": f"{self.kind} kernels of {self.accelerator}, fitted",
+            "variants": {
+                name: {
+                    "constants": dict(constants),
+                    "seen": {key: list(pair) for key, pair in self.found.seen[name].items()},
+                }
+                for name, constants in self.found.constants.items()
+            },
+            "fits": {
+                name: {
+                    "what": f"constants and residual of {name}",
+                    "rows": f"{self.source}, {self.accelerator}",
+                    "count": count,
+                    "median_pct": round(median, 2),
+                    "p90_pct": round(tail, 2),
+                    "held_out": f"{FOLDS} folds grouped by configuration; errors of the rows held out",
+                }
+                for name, (count, median, tail) in self.by_variant.items()
+            },
+            "sources": {"variants": f"fitted to {self.source}, see fits"},
+        }
+        return yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)
+
+    def residual_text(self) -> str:
+        """As CSV, to stand beside the YAML file under the same name."""
+        return write_residuals(self.found.residuals)
+
+    def write(self, out: Path) -> None:
+        """Both files."""
+        out.write_text(self.text(), encoding="utf-8")
+        if self.found.residuals:
+            out.with_suffix(".csv").write_text(self.residual_text(), encoding="utf-8")
+
+
+def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator: str) -> KernelsFit:
+    """Constants and residuals of one accelerator's kernels from measured rows; rows of other accelerators are left out.
+
+    InputError: what a prediction raises; no measured time; fewer than eight rows of the accelerator.
+    """
+    one = KINDS[kind]
+    spec = accelerator_of(accelerator, file=file)
+    if "system" in frame.columns:
+        same = {name: _is(str(name), spec) for name in frame["system"].unique()}
+        frame = frame[frame["system"].map(same).astype(bool)].reset_index(drop=True)
+    name = next((name for name in ("latency_us", "time_us") if name in frame.columns), None)
+    if name is None:
+        raise InputError(Problem("no such column", file, key="latency_us"))
+    if len(frame) < FEWEST:
+        raise InputError(Problem(f"{len(frame)} rows of {accelerator}; at least {FEWEST} are needed", file))
+    rows, _ = _rows(frame, one, file, spec.name, np.arange(len(frame)))
+    problems: list[Problem] = []
+    time = tables.numbers(frame, name, file, problems, rule="above 0", good=lambda v: v > 0)
+    if problems:
+        raise InputError(problems)
+    configuration = configurations(rows)
+    held = held_out_us(one, rows, time, spec, folds_of(configuration))
+    found = fit_kernels(one, rows, time, kernel_machine(spec))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CmsimWarning)
+        ours = times_us(one, rows, spec, as_found(spec.name, found))
+    names, code = one.variants(rows)
+    return KernelsFit(
+        accelerator=spec.name,
+        kind=kind,
+        found=found,
+        rows=len(time),
+        configurations=len(np.unique(configuration)),
+        fitted_pct=errors_pct(ours, time),
+        held_out_pct=errors_pct(held, time),
+        by_variant={
+            name: (int((code == number).sum()), *errors_pct(held[code == number], time[code == number]))
+            for number, name in enumerate(names)
+            if name in found.constants
+        },
+        source=Path(file).name,
+    )
+
+
+def _is(name: str, spec: AcceleratorSpec) -> bool:
+    try:
+        return accelerator_of(name).name == spec.name
+    except InputError:
+        return False
+
+
+def errors_pct(ours: Floats, measured: Floats) -> tuple[float, float]:
+    """Median and 90th percentile of absolute errors. [%]"""
+    error = 100 * np.abs(ours / measured - 1)
+    error = error[np.isfinite(error)]
+    return float(np.median(error)), float(np.percentile(error, 90))

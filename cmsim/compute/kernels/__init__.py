@@ -1,0 +1,36 @@
+"""Kernels as measured: one page each, from columns to microseconds; constants are data (``topologies/kernels``).
+
+A page prices rows by tiles, waves, bytes and fixed times, with a few named constants; a residual, smooth in the logs of
+the columns, may lie on top. To add a kind: a page here, a module ``cmsim/calibration/kernel_<kind>.py`` that declares
+its columns, a line in ``cmsim/calibration/kernels.py``; ``cmsim calibrate`` then writes its data file.
+"""
+
+from cmsim.compute.kernels.data import (
+    FOLDER,
+    Found,
+    KernelFile,
+    KernelFit,
+    Variant,
+    choose_variant,
+    kernel_data,
+    kernel_machine,
+)
+from cmsim.compute.kernels.machine import Machine
+from cmsim.compute.kernels.residual import Residual, Term, fit_residual, read_residuals, write_residuals
+
+__all__ = [
+    "FOLDER",
+    "Found",
+    "KernelFile",
+    "KernelFit",
+    "Machine",
+    "Residual",
+    "Term",
+    "Variant",
+    "choose_variant",
+    "fit_residual",
+    "kernel_data",
+    "kernel_machine",
+    "read_residuals",
+    "write_residuals",
+]

@@ -1,0 +1,156 @@
+"""Constants of kernels as data: ``topologies/kernels/<accelerator>_<kind>.yaml``, and who inherits whose."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from cmsim import files
+from cmsim.compute.kernels.machine import Machine
+from cmsim.compute.kernels.residual import Residual, read_residuals
+from cmsim.errors import InputError, Problem
+from cmsim.files import Spec
+from cmsim.hardware import AcceleratorSpec
+from cmsim.units import GB
+
+FOLDER = "topologies/kernels"
+
+
+class KernelFit(Spec):
+    """How constants were fitted, and what the fit leaves. Errors are absolute, of rows not fitted. [%]"""
+
+    what: str
+    rows: str = Field(description="which measured rows")
+    count: int
+    median_pct: float = Field(description="held-out rows: median absolute error")
+    p90_pct: float = Field(description="held-out rows: 90th percentile")
+    held_out: str = Field(description="how rows were held out")
+
+
+class Variant(Spec):
+    """Constants of one number format and kernel family, and the columns that were seen."""
+
+    constants: Mapping[str, float]
+    seen: Mapping[str, tuple[float, float]] = Field(default={}, description="least and largest value of a column")
+
+
+class KernelFile(Spec):
+    """One kind of kernel on one accelerator. Residuals stand in a CSV of the same name, where there are any."""
+
+    accelerator: str
+    kind: str
+    description: str
+    variants: Mapping[str, Variant] = Field(
+        description="by number format, then kernel: `fp8/cutlass`; best known first"
+    )
+    fits: Mapping[str, KernelFit]
+    sources: Mapping[str, str]
+
+
+class Relative(Spec):
+    """Whose constants an accelerator takes that has no rows."""
+
+    accelerator: str
+    why: str
+
+
+class RelativesFile(Spec):
+    """Whose constants are inherited where the accelerator's own file names nobody."""
+
+    relatives: Mapping[str, Relative]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Constants of a kind for an accelerator.
+
+    accelerator: asked for    of: whose constants these are    residuals: by variant
+    """
+
+    accelerator: str
+    of: str
+    variants: Mapping[str, Variant]
+    residuals: Mapping[str, Residual] = field(default_factory=dict)
+
+    @property
+    def inherited(self) -> bool:
+        return self.of != self.accelerator
+
+
+def kernel_machine(spec: AcceleratorSpec) -> Machine:
+    """The device that runs one kernel: a die where the accelerator's dies are devices."""
+    return Machine(
+        name=spec.name,
+        cores=spec.cores / spec.dies,
+        peak_FLOPps={name: value * 1e12 / spec.dies for name, value in spec.peak_TFLOPps.items()},
+        vector_FLOPps=spec.vector_TFLOPps * 1e12 / spec.dies,
+        memory_Bps=spec.memory_GBps * GB / spec.dies,
+    )
+
+
+def kernel_data(spec: AcceleratorSpec, kind: str) -> Found:
+    """Constants of an accelerator, or of the nearest relative that has a file of this kind.
+
+    InputError: neither it nor a relative has one.
+    """
+    seen = [spec.name]
+    while True:
+        path = files.builtin_files(FOLDER).get(f"{seen[-1]}_{kind}")
+        if path is not None:
+            data, residuals = _read(f"{seen[-1]}_{kind}")
+            return Found(spec.name, seen[-1], data.variants, residuals)
+        following = _relative(seen[-1])
+        if following is None or following in seen:
+            known = sorted(name.removesuffix(f"_{kind}") for name in files.builtin_files(FOLDER) if name.endswith(kind))
+            raise InputError(
+                Problem(
+                    f"no constants of '{kind}' for {' or its relative '.join(seen)}. "
+                    f"There are some for: {', '.join(known) or 'none'}",
+                    FOLDER,
+                )
+            )
+        seen.append(following)
+
+
+@functools.cache
+def _read(name: str) -> tuple[KernelFile, Mapping[str, Residual]]:
+    path = files.builtin_files(FOLDER)[name]
+    data = files.validate(KernelFile, files.read_yaml(path))
+    beside = path.with_suffix(".csv")
+    return data, read_residuals(files.read_text(beside), file=str(beside)) if beside.is_file() else {}
+
+
+@functools.cache
+def _relative(accelerator: str) -> str | None:
+    """The relative that the accelerator's file names, or the folder's list."""
+    path = files.builtin_files("topologies/accelerators").get(accelerator)
+    own = files.read_yaml(path).data.get("relative") if path is not None else None
+    if own is None and accelerator in _listed():
+        return _listed()[accelerator].accelerator
+    return own
+
+
+@functools.cache
+def _listed() -> Mapping[str, Relative]:
+    """The one file of the folder that is a list of kinship."""
+    for path in files.builtin_files(FOLDER).values():
+        if "\nrelatives:" in files.read_text(path):
+            return files.validate(RelativesFile, files.read_yaml(path)).relatives
+    return {}
+
+
+def choose_variant(wanted: str, known: Iterable[str]) -> str:
+    """The variant that shares most leading parts with the one wanted; of equals, the first of the file.
+
+    >>> choose_variant("fp8/other", ["bfloat16/a", "fp8/b", "fp8/c"])
+    'fp8/b'
+    """
+
+    def shared(name: str) -> int:
+        same = [a == b for a, b in zip(wanted.split("/"), name.split("/"), strict=False)]
+        return ([*same, False]).index(False)
+
+    return max(known, key=shared)

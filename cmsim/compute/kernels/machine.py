@@ -1,0 +1,21 @@
+"""What pages ask of an accelerator. Numbers of one device: a die where dies are devices of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One device.
+
+    cores: matrix cores [1]    peak_FLOPps: dense, by precision [FLOP/s]    vector_FLOPps: 16-bit [FLOP/s]
+    memory_Bps: peak bandwidth [B/s]
+    """
+
+    name: str
+    cores: float
+    peak_FLOPps: Mapping[str, float]
+    vector_FLOPps: float
+    memory_Bps: float
