@@ -41,6 +41,6 @@ def test_a_folder_that_is_there_and_kinds_that_are_not_are_refused(tmp_path, mon
     monkeypatch.setattr(measure, "device", lambda: measure.Device("cuda", "a device", None))
     with pytest.raises(InputError, match="exists already"):
         measure.measure(tmp_path)
-    with pytest.raises(InputError, match="no measurement of kind 'gem'. Allowed: power, launch, copy, gemm"):
+    with pytest.raises(InputError, match=r"no measurement of kind 'gem'. Allowed: power, launch, copy, gemm"):
         measure.measure(tmp_path / "new", kinds=["gem"])
     assert not list(tmp_path.iterdir())
