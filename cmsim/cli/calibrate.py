@@ -20,10 +20,14 @@ _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB"
 
 @app.command()
 def predict(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="collective, moe_alltoall, deepep, or a kernel: gemm, ...")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="collective, moe_alltoall, deepep, or a kernel: gemm, ...")
+    ],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, or a log of a collective benchmark.")],
     out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and predicted_us.")],
-    system: Annotated[str | None, typer.Option(help="System or accelerator of every row, instead of the table's column.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="System or accelerator of every row, instead of the table's column.")
+    ] = None,
 ) -> None:
     """Predict the rows of a table of measured times."""
     from cmsim import calibration
