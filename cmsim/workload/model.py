@@ -21,7 +21,7 @@ MODELS = "workloads/models"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Sizes of a decoder-only transformer. Counts of parameters are whole numbers [1], FLOPs are [FLOP].
+    """Sizes of a transformer. Counts of parameters are whole numbers [1], FLOPs are [FLOP].
 
     attention     mha, gqa (fewer key-value heads than heads, one included) or mla (latent attention)
     head_dim      size of a query-key head; for mla ``nope_dim + rope_dim``
@@ -36,6 +36,10 @@ class ModelSpec:
     small_parameters   norm weights and biases, all layers (multi-token prediction left out)
     learned_positions  rows of a learned position table, 0 with rotary positions
     mtp_layers    extra layers that predict further tokens (speculative decoding)
+    window, window_layers   layers whose tokens see only this many before them, 0 where all see everything
+    encoder       every token sees every other: images or whole texts in, nothing cached
+    patch_inputs  of an image, the numbers in a patch, which one matrix turns into a token
+    classes, pooler   of an encoder: labels of its classifier; a square layer on the first token
     """
 
     name: str
@@ -66,6 +70,12 @@ class ModelSpec:
     mtp_layers: int = 0
     small_parameters: int = 0
     learned_positions: int = 0
+    window: int = 0
+    window_layers: int = 0
+    encoder: bool = False
+    patch_inputs: int = 0
+    classes: int = 0
+    pooler: bool = False
 
     @property
     def is_moe(self) -> bool:
@@ -109,7 +119,9 @@ class ModelSpec:
 
     @property
     def head_parameters(self) -> int:
-        """Output head, 0 where it is the token table."""
+        """Output head, 0 where it is the token table; of an encoder its pooler and classifier."""
+        if self.encoder:
+            return self.hidden * (self.classes + (self.hidden if self.pooler else 0))
         return 0 if self.tied_embeddings else self.vocab * self.hidden
 
     @property
@@ -124,7 +136,9 @@ class ModelSpec:
     @property
     def parameters(self) -> dict[str, int]:
         """Parameters of the whole model by part."""
+        patches = {"patches": self.patch_inputs * self.hidden} if self.patch_inputs else {}
         return {
+            **patches,
             "attention": self.layers * self.attention_parameters,
             "dense_ffn": self.dense_layers * self.dense_ffn_parameters,
             "experts": self.moe_layers * self.experts * self.expert_parameters,
@@ -148,18 +162,25 @@ class ModelSpec:
 
     @property
     def matmul_parameters(self) -> int:
-        """Parameters a token is multiplied with: active ones without tables, norms and biases, with the head."""
+        """Parameters a token is multiplied with: active ones without tables, norms and biases, with the head.
+
+        The head of an encoder is left out: it is for one token of each sample.
+        """
         parts = self.parameters
         tables = parts["embedding"] + parts["head"] + parts["norms_and_biases"]
-        return self.active_parameters - tables + self.vocab * self.hidden
+        return self.active_parameters - tables + (0 if self.encoder else self.vocab * self.hidden)
 
     def attention_flops_per_token(self, sequence: float, *, causal: bool = True) -> float:
         """Forward FLOPs of the attention cores of all layers, mean over the tokens of a sequence. [FLOP]
 
-        2 s heads (d_qk + d_v) layers, half of it if causal. Latent attention is counted not absorbed.
+        2 s heads (d_qk + d_v) layers, half of it if causal; a window of w tokens sees w (1 - w/2s) of them on average.
+        Latent attention is counted not absorbed. An encoder's is never causal.
         """
-        full = 2.0 * sequence * self.heads * (self.head_dim + self.v_head_dim) * self.layers
-        return full / 2 if causal else full
+        seen = sequence / 2 if causal and not self.encoder else sequence
+        layer = 2.0 * self.heads * (self.head_dim + self.v_head_dim)
+        narrow = self.window_layers if self.window and self.window < sequence else 0
+        windowed = self.window * (1 - self.window / (2 * sequence))
+        return layer * ((self.layers - narrow) * seen + narrow * windowed)
 
     def forward_flops_per_token(self, sequence: float, *, causal: bool = True) -> float:
         """FLOPs of one forward pass: 2 per matrix parameter, plus the attention cores. [FLOP]"""
@@ -175,7 +196,9 @@ class ModelSpec:
         return 3.0 * self.forward_flops_per_token(sequence, causal=causal)
 
     def kv_bytes_per_token(self, element_bytes: float) -> float:
-        """Cache of one token over all layers, the whole model's (not one rank's). [B]"""
+        """Cache of one token over all layers, the whole model's (not one rank's); an encoder has none. [B]"""
+        if self.encoder:
+            return 0.0
         if self.attention == "mla":
             layer = mla_kv_bytes_per_token(self.kv_lora_rank, self.rope_dim, element_bytes=element_bytes)
         else:
@@ -224,10 +247,13 @@ def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
     keys = Keys(data, file, text)
     family = data.get("model_type")
     if family is None:
-        keys.complain("model_type", f"the key 'model_type' is required. {did_you_mean('', FAMILIES)}")
+        keys.complain(
+            "model_type", f"the key 'model_type' is required. {did_you_mean('', FAMILIES, limit=len(FAMILIES))}"
+        )
     elif not isinstance(family, str) or family not in FAMILIES:
         keys.complain(
-            "model_type", f"got {family!r}, a family cmsim does not read. {did_you_mean(str(family), FAMILIES)}"
+            "model_type",
+            f"got {family!r}, a family cmsim does not read. {did_you_mean(str(family), FAMILIES, limit=len(FAMILIES))}",
         )
     if keys.problems:
         raise InputError(keys.problems)

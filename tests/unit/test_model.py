@@ -173,6 +173,11 @@ def _parse(**changes):
             "num_dense_layers": 1,
             "num_routed_experts": 8,
         },
+        {"model_type": "gpt_oss", "num_local_experts": 8, **EXPERTS, "sliding_window": 128},
+        {"model_type": "PanguEmbedded", "bias": True},
+        {"model_type": "PanguProMoE", "num_experts": 8, **EXPERTS, "shared_expert_intermediate_size": 64},
+        {"model_type": "vit", "image_size": 32, "patch_size": 8, "num_labels": 10},
+        {"model_type": "bert"},
     ],
     ids=lambda changes: changes["model_type"],
 )

@@ -8,8 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cmsim.workload.families.encoder import bert, vit
 from cmsim.workload.families.gpt import gpt2
-from cmsim.workload.families.grouped import llama, mixtral, qwen2, qwen3, qwen3_moe
+from cmsim.workload.families.grouped import (
+    gpt_oss,
+    llama,
+    mixtral,
+    pangu_embedded,
+    pangu_pro_moe,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+)
 from cmsim.workload.families.keys import Keys
 from cmsim.workload.families.latent import deepseek, pangu_ultra_moe
 
@@ -23,7 +33,12 @@ FAMILIES: dict[str, Callable[[Keys], dict[str, Any]]] = {
     "deepseek_v2": deepseek,
     "deepseek_v3": deepseek,
     "gpt2": gpt2,
+    "gpt_oss": gpt_oss,
     "pangu_ultra_moe": pangu_ultra_moe,
+    "PanguEmbedded": pangu_embedded,
+    "PanguProMoE": pangu_pro_moe,
+    "vit": vit,
+    "bert": bert,
 }
 
 __all__ = ["FAMILIES", "Keys"]

@@ -49,3 +49,14 @@ class Keys:
         """Refuse a setting that the counts below would silently get wrong."""
         if self.data.get(key, only) not in (only, None):
             self.complain(key, f"got {self.data[key]!r}; only {only!r} is modelled ({why})")
+
+    def wholes(self, key: str) -> list[int]:
+        """A list of whole numbers of at least 1; required."""
+        value = self.data.get(key)
+        if value is None:
+            self.complain(key, f"the key '{key}' is required for model_type '{self.family}'")
+            return []
+        if not isinstance(value, list) or not value or not all(type(one) is int and one > 0 for one in value):
+            self.complain(key, f"expected a list of whole numbers of at least 1, got {value!r}")
+            return []
+        return value
