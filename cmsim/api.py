@@ -151,7 +151,9 @@ def system(one: Run, *, base: Path | None = None) -> System:
 def options_of(one: Run, system: System) -> engine.Options:
     """What a scenario says to the planner."""
     host = system.stack.host
-    idle = {"decode": host.idle_decode, "prefill": host.idle_bulk, "training": host.idle_bulk}
+    # launched one by one, ops show by themselves where the device waits for the host
+    one_by_one = host.launch == "eager"
+    idle = {} if one_by_one else dict.fromkeys(("prefill", "training"), host.idle_bulk) | {"decode": host.idle_decode}
     recorded, scale = "recorded", (1.0, 1.0)
     if isinstance(one.spec, TraceSpec) and one.spec.compute == "scaled":
         recorded, scale = "scaled", _roofline_ratio(str(one.spec.recorded_on), system)

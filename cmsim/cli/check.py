@@ -161,14 +161,15 @@ def _accelerator(path: Path) -> None:
 def _stack(path: Path) -> None:
     from cmsim import files
     from cmsim.cli.show import unsourced
-    from cmsim.hardware import StackSpec
+    from cmsim.hardware import StackSpec, stack_data
 
     document = files.read_yaml(path)
-    spec = files.validate(StackSpec, document)
+    data = stack_data(document, path.parent)
+    spec = files.validate(StackSpec, document, data=data)
     wrong: list[Problem] = []
     for name, over in spec.accelerators.items():
         try:
-            files.validate(StackSpec, document, data=files.merge(document.data, over))
+            files.validate(StackSpec, document, data=files.merge(data, over))
         except InputError as error:
             wrong += [Problem(p.message, p.file, p.line, f"accelerators.{name}: {p.key}") for p in error.problems]
     if wrong:

@@ -89,11 +89,12 @@ def found(name: str) -> list[tuple[str, Path]]:
 def kind_of(document: Document) -> str:
     """What a YAML file describes, told by its keys."""
     keys = set(document.data)
-    if keys & {"systems", "workload", "workloads", "extends"}:
+    stack = keys & {"kernels", "host", "collectives", "overlap"}
+    if keys & {"systems", "workload", "workloads"} or ("extends" in keys and not stack):
         return "scenario"
     if keys & {"scale_up", "scale_out", "facility", "node"}:
         return "system"
-    if keys & {"kernels", "host", "collectives", "overlap"}:
+    if stack:
         return "stack"
     if keys & {"peak_TFLOPps", "memory_GBps", "vector_TFLOPps", "dies"}:
         return "accelerator"
@@ -180,13 +181,10 @@ def _system(kind: str, path: Path) -> dict[str, Any]:
 
 def _part(kind: str, path: Path) -> dict[str, Any]:
     from cmsim import files
-    from cmsim.hardware import AcceleratorSpec, StackSpec
+    from cmsim.hardware import AcceleratorSpec, StackSpec, load_stack
 
     spec: AcceleratorSpec | StackSpec
-    if kind == "accelerator":
-        spec = files.validate(AcceleratorSpec, read_yaml(path))
-    else:
-        spec = files.validate(StackSpec, read_yaml(path))
+    spec = files.validate(AcceleratorSpec, read_yaml(path)) if kind == "accelerator" else load_stack(str(path))
     return {
         "kind": kind,
         "name": spec.name,

@@ -80,6 +80,8 @@ class Plan:
     hold_ps   device time of each op row at factor 1, shape (rows,); per class it is multiplied by its factor
     bound     per op row: what binds a kernel (code into ``compute.BOUNDS``), -1 for communication, shape (rows,)
     call      per class and op row of its program: index into ``calls``, -1 for compute, list of (rows,) arrays
+    issue_ps  per class and op row: when the host has issued it, from the start of the run; empty where graphs are
+              launched whole, and for recorded times, which have the host in them
     network   what the demands are made for: ideal and fluid take the same, flow its own
     """
 
@@ -95,6 +97,7 @@ class Plan:
     calls: list[Call]
     call: list[Ints]
     network: str = "fluid"
+    issue_ps: list[Ints] = field(default_factory=list)
 
     @property
     def classes(self) -> int:
@@ -173,7 +176,22 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         priced.calls,
         priced.call,
         options.network,
+        _issued_ps(programs, system, folding),
     )
+
+
+def _issued_ps(programs: Programs, system: System, folding: Folding) -> list[Ints]:
+    """When the host has issued each op of each class, one after the other in the order of the program. [ps]"""
+    host = system.stack.host
+    if host.launch != "eager" or not np.isnan(programs.ops.recorded_s).all():
+        return []
+    each_ps = int(to_ps(host.op_us * host.launches_per_op * US))
+    out = []
+    for first in folding.first:
+        program = int(programs.program[first])
+        rows = int(programs.program_ptr[program + 1] - programs.program_ptr[program])
+        out.append((np.arange(rows, dtype=np.int64) + 1) * each_ps)
+    return out
 
 
 def _states(system: System, options: Options, factors: Floats) -> tuple[tuple[int, ...], list[Paths]]:
@@ -233,13 +251,6 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     seconds[is_compute] = priced.time_s
     bound[is_compute] = priced.bound
     seconds /= 1.0 - options.host_idle
-    host = system.stack.host
-    if host.launch == "eager":
-        # the device cannot run ahead of the host that issues it
-        issued = host.op_us * US
-        slow = is_compute & (seconds < issued)
-        seconds[slow] = issued
-        bound[slow] = HOST_BOUND
     recorded = ~np.isnan(ops.recorded_s)
     if options.recorded != "modelled":
         matrix, memory = options.recorded_scale if options.recorded == "scaled" else (1.0, 1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
@@ -38,12 +38,14 @@ class Timeline:
     start_ps, end_ps  per class, one entry per op row of its program; a collective starts when its rank arrives
     wait_ps           per class: how long a rank waited for the others of the group before anything moved
     segments          stretches of constant rate of everything that moved
+    host_ps           per class: how long an op waited, ready, for the host to issue it; empty where none does
     """
 
     start_ps: list[Ints]
     end_ps: list[Ints]
     wait_ps: list[Ints]
     segments: list[Segment]
+    host_ps: list[Ints] = field(default_factory=list)
 
     @property
     def makespan_ps(self) -> int:
@@ -100,6 +102,8 @@ class _Player:
         self.wait: list[list[float]] = [[0] * n for n in rows]
         # per class and row: None (not awaited yet), True (ended), or the event that others wait for
         self.done: list[list[simpy.Event | bool | None]] = [[None] * n for n in rows]
+        # per class and row: how long it waited for the host
+        self.host = [np.zeros(n, np.int64) for n in rows] if plan.issue_ps else []
         self.meetings: dict[tuple[int, int], _Meeting] = {}
         self.messages: dict[tuple[int, int], simpy.Event] = {}
         self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
@@ -143,6 +147,7 @@ class _Player:
         group = self.plan.folding.group_class[rank_class].tolist()
         call = self.plan.call[rank_class].tolist()
         calls, parties = self.plan.calls, self.parties
+        issued = self.plan.issue_ps[rank_class] if self.plan.issue_ps else None
         for step, hold_ps in zip(steps, hold, strict=True):
             first, last, kind, slot, turn, after, awaited = step
             for row in after:
@@ -151,6 +156,10 @@ class _Player:
                     mark = done[row] = env.event()
                 if mark is not True:
                     yield mark  # type: ignore[misc]
+            if issued is not None:
+                hold_ps = self._issue(rank_class, step, hold_ps)
+                if kind > HOST and hold_ps:
+                    yield env.timeout(hold_ps)
             start[first] = env.now
             if kind <= HOST:
                 if hold_ps:
@@ -176,6 +185,27 @@ class _Player:
                 done[last] = True
                 if mark is not None:
                     fire(mark)  # type: ignore[arg-type]
+
+    def _issue(self, rank_class: int, step: _Step, hold_ps: int) -> int:
+        """How long a step takes from now when the host must issue its ops; of communication, until it is issued. [ps]
+
+        An op starts when it is issued and its forerunner has ended: with K the running sum of times k, ends are K + the
+        running maximum of what is issued less K - k.
+        """
+        now: int = self.env.now  # type: ignore[assignment]  # whole picoseconds
+        rows = slice(step.first, step.last + 1)
+        issued = self.plan.issue_ps[rank_class][rows]
+        if step.kind > HOST:
+            self.host[rank_class][step.first] = wait = max(int(issued[0]) - now, 0)
+            return wait
+        if issued[-1] <= now:
+            return hold_ps
+        k = self.plan.hold_ps[rank_class][rows]
+        before = np.cumsum(k) - k
+        lag = np.maximum.accumulate(np.maximum(issued - before, now))
+        starts = before + lag
+        self.host[rank_class][rows] = np.diff(lag, prepend=now)
+        return int(starts[-1] + k[-1]) - now
 
     def _meet(self, rank_class: int, step: _Step, group: int, call: int) -> Generator[simpy.Event, object, None]:
         """Wait for the other classes of the group; the last to come moves the data for all."""
@@ -216,11 +246,11 @@ class _Player:
             end = np.array(self.end[rank_class], np.int64)
             hold = self.plan.hold_ps[rank_class]
             for stream in steps[self.plan.program_of(rank_class)]:
-                _fill(start, end, hold, stream)
+                _fill(start, end, hold, stream, self.host[rank_class] if self.host else None)
             starts.append(start)
             ends.append(end)
             waits.append(np.array(self.wait[rank_class], np.int64))
-        return Timeline(starts, ends, waits, self.network.log)
+        return Timeline(starts, ends, waits, self.network.log, self.host)
 
     def _disagree(self, first: int, second: int, rank_class: int) -> str:
         one, two = self.plan.calls[first], self.plan.calls[second]
@@ -331,8 +361,8 @@ def _hold_sums(hold_ps: Ints, steps: list[_Step]) -> list[int]:
     return sums
 
 
-def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step]) -> None:
-    """Rows inside holds, from the start of each hold and the lengths of its ops, in place."""
+def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step], host_ps: Ints | None) -> None:
+    """Rows inside holds, from the start of each hold, the lengths of its ops and their waits for the host, in place."""
     until = np.concatenate([[0], np.cumsum(hold_ps)])
     holds = [(step.first, step.last) for step in steps if step.kind <= HOST]
     if not holds:
@@ -343,4 +373,7 @@ def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step]) -> None:
     rows = head + np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
     base = start[head]
     start[rows] = base + until[rows] - until[head]
-    end[rows] = base + until[rows + 1] - until[head]
+    if host_ps is not None:
+        waited = np.cumsum(host_ps)
+        start[rows] += waited[rows] - waited[head] + host_ps[head]
+    end[rows] = start[rows] + hold_ps[rows]

@@ -218,6 +218,8 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     stretches += [(start_ps, at, latency) for at, (start_ps, _) in zip(lead, moves, strict=True)]
     stretches += [(start_ps, end_ps, imbalance) for start_ps, end_ps in waits]
     stretches.append((start[kind == HOST], end[kind == HOST], host))
+    if timeline.host_ps:
+        stretches.append((start - timeline.host_ps[worst], start, host))
     length_ps, count = _sweep(stretches, host + 1, timeline.makespan_ps)
 
     parts_ps = np.zeros(len(LIMITERS))

@@ -2,7 +2,16 @@
 
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
-from cmsim.hardware.system import ACCELERATORS, STACKS, SYSTEMS, System, load_accelerator, load_system
+from cmsim.hardware.system import (
+    ACCELERATORS,
+    STACKS,
+    SYSTEMS,
+    System,
+    load_accelerator,
+    load_stack,
+    load_system,
+    stack_data,
+)
 
 __all__ = [
     "ACCELERATORS",
@@ -16,5 +25,7 @@ __all__ = [
     "System",
     "SystemSpec",
     "load_accelerator",
+    "load_stack",
     "load_system",
+    "stack_data",
 ]

@@ -99,7 +99,14 @@ class HostTuning(Spec):
     """What the host costs. Eager: every op is launched; graph: one launch per graph, a gap between kernels."""
 
     launch: Literal["eager", "graph"] = Field(description="how kernels reach the device")
-    op_us: NonNegativeFloat = Field(description="host time to issue one op")
+    op_us: NonNegativeFloat = Field(description="host time to issue one op of the framework")
+    launches_per_op: PositiveFloat = Field(
+        default=1.0,
+        description="eager: framework ops that one op of a program stands for; graphs and compilers fuse them",
+    )
+    compile_s: NonNegativeFloat = Field(
+        default=0.0, description="capturing or compiling a step, once, before the first; no run counts it"
+    )
     gap_us: NonNegativeFloat = Field(description="device time between two kernels of one graph or stream")
     graph_us: NonNegativeFloat = Field(description="host time to launch one captured graph, once per step")
     idle_decode: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -134,6 +141,7 @@ class StackSpec(Spec):
     """The software between model and silicon: ``topologies/stacks/NAME.yaml``."""
 
     name: str
+    extends: str | None = Field(default=None, description="another stack that this one is laid over")
     description: str
     aliases: tuple[str, ...] = ()
     host: HostTuning

@@ -157,13 +157,13 @@ def load_system(
 
     stack_document = _open(stack or spec.stack, STACKS, "stack", base)
     texts[stack_document.file] = stack_document.text
-    stack_data = stack_document.data
-    own = (stack_data.get("accelerators") or {}).get(chip.name)
+    laid = stack_data(stack_document, base, texts)
+    own = (laid.get("accelerators") or {}).get(chip.name)
     if own:
-        stack_data = files.merge(stack_data, own)
+        laid = files.merge(laid, own)
     for key, value in part_overrides["stack"].items():
-        stack_data = _with(stack_data, key, value, stack_document.file)
-    stack_spec = files.validate(StackSpec, stack_document, data=stack_data)
+        laid = _with(laid, key, value, stack_document.file)
+    stack_spec = files.validate(StackSpec, stack_document, data=laid)
 
     links: tuple[Cable, ...] = ()
     if isinstance(spec.scale_up, AstraSim | Custom):
@@ -191,6 +191,31 @@ def load_system(
         message = f"got {packages}; a custom fabric is used whole: multiples of {spec.accelerators}"
         raise InputError(Problem(message, key="accelerators"))
     return System(label or spec.name, spec, chip, stack_spec, packages, texts, links)
+
+
+def load_stack(name: str, *, base: Path | None = None) -> StackSpec:
+    """One stack by name, alias or path, with what it says for all accelerators."""
+    document = _open(name, STACKS, "stack", base)
+    return files.validate(StackSpec, document, data=stack_data(document, base))
+
+
+def stack_data(
+    document: files.Document, base: Path | None = None, texts: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """A stack's data over those of the stacks it extends; ``texts`` takes what was read."""
+    data = dict(document.data)
+    name = data.get("extends")
+    seen = {document.file}
+    while isinstance(name, str):
+        below = _open(name, STACKS, "stack", base)
+        if below.file in seen:
+            raise InputError(document.problem(("extends",), f"stacks extend each other in a circle: {below.file}"))
+        seen.add(below.file)
+        if texts is not None:
+            texts[below.file] = below.text
+        name = below.data.get("extends")
+        data = files.merge({key: value for key, value in below.data.items() if key != "aliases"}, data)
+    return data
 
 
 def load_accelerator(name: str, *, base: Path | None = None) -> AcceleratorSpec:

@@ -202,6 +202,14 @@ def test_leaves_that_cut_servers(model, perturbed):
     check(decode(model), boxes(8, 20), PERTURBED[perturbed], "fluid")
 
 
+@pytest.mark.parametrize("perturbed", ["even", "all three"])
+def test_hosts_that_issue_every_op(model, perturbed):
+    """Ops wait for their host as well as for each other."""
+    system = {**SYSTEMS[64]["boxes"], "stack": "cuda_eager", "set": {**boxes(8, 24)["set"], "stack.host.op_us": 40}}
+    folded = check(training(model, 64), system, PERTURBED[perturbed], "fluid")
+    assert sum(int(wait.sum()) for wait in folded[1].host_ps) > 0
+
+
 def test_context_parallel_groups_across_nodes(model):
     workload = training(model, 64, parallel={"tp": 2, "cp": 8, "pp": 2, "ep": 4}, global_batch=8)
     check(workload, boxes(8, 24), PERTURBED["all three"], "fluid")

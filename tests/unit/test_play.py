@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from cmsim.engine import Options, Perturbation, plan, play
+from cmsim.compute import launch
+from cmsim.engine import Options, Perturbation, plan, play, record
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import load_system
 from cmsim.workload.ops import ProgramBuilder, assemble
@@ -348,3 +351,52 @@ def test_t08_makespan_of_1f1b(network):
     }
     _, line = run(*builders, groups=groups, network=network)
     assert line.makespan_ps / 1e12 / unit_s == pytest.approx(81, rel=1e-6)
+
+
+# --- hosts that issue every op -------------------------------------------------------------------------------------
+
+
+def eager(op_us, ops_us, *, fold=True, ranks=2):
+    """A step of kernels of given times on an eager stack: (plan, timeline)."""
+    system = load_system(
+        "hgx_h100",
+        accelerators=ranks,
+        stack="cuda_eager",
+        set={"stack.host.op_us": op_us, "stack.host.launches_per_op": 1},
+    )
+    build = ProgramBuilder()
+    for i in range(len(ops_us)):
+        build.compute(f"op {i}", stream="compute", kernel="gemm", precision="bf16", flops=1.0, bytes_B=1.0)
+    programs = assemble([build], program=np.zeros(ranks, np.int64), groups={})
+    made = plan(programs, system, Options(fold=fold))
+    # device times as the test wants them
+    held = [np.rint(np.array(ops_us) * 1e6).astype(np.int64) for _ in made.hold_ps]
+    made = dataclasses.replace(made, hold_ps=held)
+    return made, play(made)
+
+
+@pytest.mark.parametrize(("kernel_us", "makespan_us"), [(3, 5003), (8, 8005)])
+def test_k23_k24_equal_ops_take_what_the_slower_of_host_and_device_needs(kernel_us, makespan_us):
+    _, line = eager(5, [kernel_us] * 1000)
+    assert line.makespan_ps == makespan_us * 1_000_000
+
+
+def test_a_host_that_is_ahead_hides_in_long_kernels():
+    """The larger of host and device for each op would add up to 40: but the host issues while the long one runs."""
+    made, line = eager(5, [1, 20, 1, 1, 1])
+    assert line.start_ps[0].tolist() == [us * 1_000_000 for us in (5, 10, 30, 31, 32)]
+    assert line.host_ps[0].tolist() == [us * 1_000_000 for us in (5, 4, 0, 0, 0)]
+    assert line.makespan_ps == 33_000_000
+    ends = launch.eager_ends_s(np.array([1, 20, 1, 1, 1.0]), 5.0)
+    assert (line.end_ps[0] / 1e6).tolist() == ends.tolist()
+    went = record.breakdown(made, line)
+    assert went.parts_s["host_s"] == pytest.approx(9e-6)
+    assert went.parts_s["bubble_s"] == 0
+
+
+def test_graphs_have_no_host_in_the_way():
+    system = load_system("hgx_h100", accelerators=2)
+    build = ProgramBuilder()
+    build.compute("op", stream="compute", kernel="gemm", precision="bf16", flops=1.0, bytes_B=1.0)
+    programs = assemble([build], program=np.zeros(2, np.int64), groups={})
+    assert plan(programs, system).issue_ps == []

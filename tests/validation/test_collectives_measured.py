@@ -70,3 +70,25 @@ def test_calibrate_one_system(shared, accelerator):
     fit = calibrate(shared / "reference" / "measured" / "nccl.parquet", accelerator=accelerator)
     assert fit.held_out_pct[0] < 6
     assert fit.held_out_pct[1] < 18
+
+
+def test_eager_and_graph_pairs(shared, tmp_path):
+    """The same all-reduce kernel launched by the host each time and from a captured graph: direction and size."""
+
+    rows = pd.read_parquet(shared / "reference" / "measured" / "custom_allreduce.parquet")
+    rows = rows[rows["kernel"].str.contains("eager|graph")]
+    rows.to_parquet(tmp_path / "pairs.parquet")
+    rows["predicted_us"] = predict("collective", tmp_path / "pairs.parquet")["predicted_us"].to_numpy()
+    rows["how"] = rows["kernel"].str.extract("(eager|graph)$")[0]
+    keys = ["system", "dtype", "n_ranks", "message_elements"]
+    pairs = rows.pivot_table(
+        index=keys, columns="how", values=["latency_us", "predicted_us"], aggfunc="median"
+    ).dropna()
+    # where the host matters: the kernel itself is shorter than what the host needs
+    short = pairs[pairs["latency_us", "eager"] > 2 * pairs["latency_us", "graph"]]
+    assert len(short) >= 5
+    for system, of in short.groupby(level="system"):
+        measured = of["latency_us", "eager"] / of["latency_us", "graph"]
+        predicted = of["predicted_us", "eager"] / of["predicted_us", "graph"]
+        assert (predicted > 1.2).all(), system
+        assert float((predicted / measured - 1).abs().median()) < 0.2, system
