@@ -39,9 +39,14 @@ LAYOUTS = (
     Layout(
         "collective", "busbw_GBps", ("time_s", "fault_slowdown", "algorithm", "algbw_GBps", "busbw_GBps", "energy_J")
     ),
-    Layout("training", "mfu", ("step_time_s", "tokens_per_s", _PER, "mfu", "energy_per_token_J")),
+    Layout(
+        "training",
+        "mfu",
+        ("step_time_s", "tokens_per_s", "samples_per_s", _PER, "mfu", "energy_per_token_J", "energy_per_sample_J"),
+    ),
     Layout("prefill", "ttft_s", ("ttft_s", "tokens_per_s", _PER, "energy_per_token_J")),
     Layout("decode", "tpot_s", ("tpot_s", "tokens_per_s", _PER, "energy_per_token_J")),
+    Layout("encoder", "samples_per_s", ("step_time_s", "samples_per_s", _PER, "energy_per_sample_J")),
     Layout("trace", "makespan_s", ("makespan_s", "exposed_comm_s", "tokens_per_s", _PER, "power_avg_W")),
 )
 
@@ -256,10 +261,11 @@ def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int
 def everything(result: Result) -> dict[str, float | str]:
     """All metrics of a result, throughput per rack and the like, and the bound."""
     out: dict[str, float | str] = {"accelerators": result.accelerators, "ranks": result.ranks, **result.metrics}
-    if "tokens_per_s" in result.metrics:
+    rate = rate_name(result)
+    if rate in result.metrics:
         for what in PER:
             try:
-                out[f"tokens_per_s_per_{what}"] = per(result, what)
+                out[f"{rate}_per_{what}"] = per(result, what)
             except InputError:
                 continue
     return {

@@ -4,7 +4,9 @@
 
     collective      size_B, busbw_factor, calls (default 1)
     training        tokens_per_step, steps (default 1), model_flops_per_token, hardware_flops_per_token,
-                    peak_FLOPps (of one accelerator, in the precision MFU is stated on)
+                    peak_FLOPps (of one accelerator, in the precision MFU is stated on); of images and graphs
+                    samples_per_step, model_flops_per_sample, hardware_flops_per_sample instead
+    encoder         samples_per_run, model_flops_per_sample
     prefill, decode tokens_per_run (over all accelerators), layers; decode: steps, tokens_per_step_per_sequence
 """
 
@@ -58,15 +60,16 @@ def training(run: Measured) -> Metrics:
     Source: Chowdhery et al., PaLM, arXiv:2204.02311, appendix B; Korthikanti et al., arXiv:2205.05198, section 6.3.
     """
     facts = run.facts
-    out = throughput(run, facts["tokens_per_step"] * facts.get("steps", 1))
-    each = float(out["tokens_per_s_per_accelerator"])
-    model_FLOPps = facts["model_flops_per_token"] * each
+    of = "sample" if "samples_per_step" in facts else "token"
+    out = throughput(run, facts[f"{of}s_per_step"] * facts.get("steps", 1), of)
+    each = float(out[f"{of}s_per_s_per_accelerator"])
+    model_FLOPps = facts[f"model_flops_per_{of}"] * each
     return {
         "step_time_s": run.step_s,
         **out,
         "model_TFLOPps_per_accelerator": model_FLOPps / TERA,
         "mfu": model_FLOPps / facts["peak_FLOPps"],
-        "hfu": facts["hardware_flops_per_token"] * each / facts["peak_FLOPps"],
+        "hfu": facts[f"hardware_flops_per_{of}"] * each / facts["peak_FLOPps"],
         "bubble_fraction": run.bubble_s / run.makespan_s,
     }
 
@@ -89,14 +92,21 @@ def decode(run: Measured) -> Metrics:
     }
 
 
-def throughput(run: Measured, tokens: float) -> Metrics:
-    """Tokens over time, of all and of one accelerator (package). [1/s]"""
-    rate = tokens / run.makespan_s
-    return {"tokens_per_s": rate, "tokens_per_s_per_accelerator": rate / run.accelerators}
+def encoder(run: Measured) -> Metrics:
+    """step_time_s is one batch's pass, without queueing."""
+    out = throughput(run, run.facts["samples_per_run"], "sample")
+    model_FLOPps = run.facts["model_flops_per_sample"] * float(out["samples_per_s_per_accelerator"])
+    return {"step_time_s": run.step_s, **out, "model_TFLOPps_per_accelerator": model_FLOPps / TERA}
 
 
-def per_token(tokens_per_s: float, power: Mapping[str, float]) -> Metrics:
-    """Facility energy and, where priced, carbon and money per token.
+def throughput(run: Measured, count: float, of: str = "token") -> Metrics:
+    """Tokens (or samples) over time, of all and of one accelerator (package). [1/s]"""
+    rate = count / run.makespan_s
+    return {f"{of}s_per_s": rate, f"{of}s_per_s_per_accelerator": rate / run.accelerators}
+
+
+def per_token(tokens_per_s: float, power: Mapping[str, float], of: str = "token") -> Metrics:
+    """Facility energy and, where priced, carbon and money per token (or sample).
 
     J/token = P_avg / (tokens/s), tokens/J its inverse;  USD per million tokens = USD/h / (3600 tokens/s) x 1e6.
 
@@ -104,11 +114,11 @@ def per_token(tokens_per_s: float, power: Mapping[str, float]) -> Metrics:
     0.7492172756...
     """
     joules = power["power_avg_W"] / tokens_per_s
-    out: Metrics = {"energy_per_token_J": joules, "tokens_per_J": 1 / joules}
+    out: Metrics = {f"energy_per_{of}_J": joules, f"{of}s_per_J": 1 / joules}
     if "cost_per_hour_USD" in power:
-        out["cost_per_Mtoken_USD"] = power["cost_per_hour_USD"] / (3600 * tokens_per_s) * 1e6
+        out[f"cost_per_M{of}_USD"] = power["cost_per_hour_USD"] / (3600 * tokens_per_s) * 1e6
     if "carbon_g" in power:
-        out["carbon_per_Mtoken_g"] = power["carbon_g"] / power["energy_J"] * joules * 1e6
+        out[f"carbon_per_M{of}_g"] = power["carbon_g"] / power["energy_J"] * joules * 1e6
     return out
 
 
@@ -119,6 +129,7 @@ KINDS: dict[str, Callable[[Measured], Metrics]] = {
     "training": training,
     "prefill": prefill,
     "decode": decode,
+    "encoder": encoder,
 }
 
 
@@ -164,5 +175,7 @@ def metrics(
     if power is not None:
         if "tokens_per_s" in own:
             out.update(per_token(float(own["tokens_per_s"]), power))
+        if "samples_per_s" in own:
+            out.update(per_token(float(own["samples_per_s"]), power, "sample"))
         out.update(power)
     return out

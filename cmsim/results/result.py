@@ -112,8 +112,8 @@ class Result:
 
 
 def rate_name(result: Result) -> str:
-    """The throughput a run is judged by: tokens where there are any, else runs of the whole workload."""
-    return "tokens_per_s" if "tokens_per_s" in result.metrics else "steps_per_s"
+    """The throughput a run is judged by: tokens or samples where there are any, else runs of the whole workload."""
+    return next((name for name in ("tokens_per_s", "samples_per_s") if name in result.metrics), "steps_per_s")
 
 
 def per(result: Result, what: str) -> float:
@@ -124,7 +124,8 @@ def per(result: Result, what: str) -> float:
     """
     if what not in PER:
         raise InputError(f"cannot report per '{what}'. {did_you_mean(what, PER)}")
-    rate = result.metric("tokens_per_s") if rate_name(result) == "tokens_per_s" else 1 / result.metric("makespan_s")
+    name = rate_name(result)
+    rate = 1 / result.metric("makespan_s") if name == "steps_per_s" else result.metric(name)
     if what == "accelerator":
         return rate / result.accelerators
     if what == "megawatt":

@@ -27,8 +27,11 @@ HEADLINES = (
     "tpot_s",
     "tokens_per_s",
     "tokens_per_s_per_accelerator",
+    "samples_per_s",
+    "samples_per_s_per_accelerator",
     "mfu",
     "energy_per_token_J",
+    "energy_per_sample_J",
     "makespan_s",
     "power_avg_W",
 )

@@ -191,8 +191,10 @@ class TrainingSpec(_ModelWorkload):
     """One optimizer step."""
 
     kind: Literal["training"]
-    sequence_length: PositiveInt = Field(description="tokens")
-    global_batch: PositiveInt = Field(description="sequences per step, over all data-parallel ranks")
+    sequence_length: NonNegativeInt = Field(
+        default=0, description="tokens; required for models of text, of images and graph files there are none"
+    )
+    global_batch: PositiveInt = Field(description="sequences (or images) per step, over all data-parallel ranks")
     micro_batch: PositiveInt = Field(default=1, description="sequences per micro-batch and data-parallel rank")
     recompute: Literal["none", "selective", "full"] = Field(
         default="selective", description="activations computed twice"
@@ -206,6 +208,26 @@ class TrainingSpec(_ModelWorkload):
         description="forward and backward interleaved, so that each hides the other's dispatch and combine; "
         "holds about twice the micro-batches",
     )
+    dims: dict[str, PositiveInt] = Field(
+        default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
+    )
+
+
+class EncoderSpec(_Workload):
+    """One forward pass of a batch through a model that reads its input whole: images, texts, or a graph file."""
+
+    kind: Literal["encoder"]
+    model: str = Field(
+        description="name of a file in workloads/models or workloads/graphs, or a path: ONNX, MindIR, or the "
+        "config.json of an encoder"
+    )
+    batch_per_accelerator: PositiveFloat = Field(description="samples per accelerator package")
+    sequence_length: NonNegativeInt = Field(default=0, description="tokens of a text; required for models of text")
+    dims: dict[str, PositiveInt] = Field(
+        default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
+    )
+    parallel: ParallelSpec = Field(default=ParallelSpec(), description="data parallel only: every rank holds the model")
+    precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
 
 
 class PrefillSpec(_ModelWorkload):
@@ -231,13 +253,14 @@ class DecodeSpec(_ModelWorkload):
     speculative: Speculative | None = Field(default=None, description="draft tokens verified beside the last one")
 
 
-WorkloadSpec = CollectiveSpec | TraceSpec | TrainingSpec | PrefillSpec | DecodeSpec
+WorkloadSpec = CollectiveSpec | TraceSpec | TrainingSpec | PrefillSpec | DecodeSpec | EncoderSpec
 WORKLOAD_KINDS: dict[str, type[WorkloadSpec]] = {
     "collective": CollectiveSpec,
     "trace": TraceSpec,
     "training": TrainingSpec,
     "prefill": PrefillSpec,
     "decode": DecodeSpec,
+    "encoder": EncoderSpec,
 }
 
 

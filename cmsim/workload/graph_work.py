@@ -35,7 +35,7 @@ class GraphWork:
     precision  the format the file dictates, into ``precisions``, -1 where it dictates none
     product    whether the node multiplies matrices    depthwise  a convolution of one channel each, on vectors
     flops      [FLOP]
-    activations, weights   floating elements read and written [1]
+    read, written   floating activations [1]    weights  floating weights and constants read [1]
     trained    of the weights, those that a training step updates [1]
     other_B    what is not floating (indices, masks, quantised tensors) [B]
     file_B     the same traffic in the formats of the file [B]
@@ -50,7 +50,8 @@ class GraphWork:
     product: Bools
     depthwise: Bools
     flops: Floats
-    activations: Floats
+    read: Floats
+    written: Floats
     weights: Floats
     trained: Floats
     other_B: Floats
@@ -111,7 +112,8 @@ def graph_work(graph: Graph) -> GraphWork:
         reads = reads.copy()
         reads[first] = np.minimum(reads[first], operand.results[gathers & has_inputs])
     held = kinds[read] == ACTIVATION
-    moved = summed(graph.in_ptr, reads * (held & floating[read])) + summed(graph.out_ptr, writes * floating[written])
+    taken = summed(graph.in_ptr, reads * (held & floating[read]))
+    made = summed(graph.out_ptr, writes * floating[written])
     weights = summed(graph.in_ptr, reads * (~held & floating[read]))
     other = summed(graph.in_ptr, reads * width[read] * ~floating[read])
     other += summed(graph.out_ptr, writes * width[written] * ~floating[written])
@@ -121,7 +123,7 @@ def graph_work(graph: Graph) -> GraphWork:
     where = np.flatnonzero(trained[read])
     first_use[where[np.unique(read[where], return_index=True)[1]]] = True
     updated = summed(graph.in_ptr, elements[read] * first_use)
-    for column in (moved, weights, other, file_B):
+    for column in (taken, made, weights, other, file_B, updated):
         column[free] = 0.0
     product = of_rules([rule.flops in _PRODUCTS for rule in rules], np.bool_) & ~free
     return GraphWork(
@@ -132,7 +134,8 @@ def graph_work(graph: Graph) -> GraphWork:
         product=product,
         depthwise=product & operand.depthwise,
         flops=flops,
-        activations=moved,
+        read=taken,
+        written=made,
         weights=weights,
         trained=updated,
         other_B=other,

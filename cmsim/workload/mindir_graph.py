@@ -1,4 +1,4 @@
-"""MindSpore's MindIR files as graphs. A node's result shape stands in the file, so nothing is inferred."""
+"""MindIR files as graphs. A node's result shape stands in the file, so nothing is inferred."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LAYOUT: graph_wire.Layout = {
     12: ("primitive", {3: ("attribute", _ATTRIBUTE)}),
 }
 
-#: MindSpore's primitives under ONNX's names; those that are not here are called alike, or are not known
+#: primitives under ONNX's names; those that are not here are called alike, or are not known
 _ONNX = {
     "Conv2D": "Conv",
     "Conv3D": "Conv",

@@ -82,6 +82,16 @@ class ModelSpec:
         return self.experts > 0
 
     @property
+    def window_note(self) -> str:
+        """What to say beside a run of a model with windows, which generators do not know; "" of others."""
+        if not (self.window and self.window_layers):
+            return ""
+        return (
+            f"{self.window_layers} of {self.layers} layers see a window of {self.window} tokens; "
+            "their attention and cache are priced over the whole context"
+        )
+
+    @property
     def moe_layers(self) -> int:
         return self.layers - self.dense_layers
 

@@ -1,0 +1,390 @@
+"""Graphs on a system: one forward pass of a batch, or a training step, data parallel.
+
+A compiler appends what works element by element to the kernel that made its input (conv, norm, activation and sum in
+one); an eager stack launches every operator. Gradients are reduced in buckets while the backward pass still runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim import compute
+from cmsim.errors import InputError, Problem
+from cmsim.hardware import System
+from cmsim.scenario import EncoderSpec, TrainingSpec
+from cmsim.units import BYTES_PER_ELEMENT, TERA
+from cmsim.workload import memory
+from cmsim.workload.generate import layers
+from cmsim.workload.generate.parallel import Layout, resolve
+from cmsim.workload.graph import ACTIVATION, Graph
+from cmsim.workload.graph_load import find_model, load_any, load_graph, model_format
+from cmsim.workload.graph_work import GraphWork, graph_work
+from cmsim.workload.model import ModelSpec
+from cmsim.workload.ops import Floats, Ints, ProgramBuilder, Programs, assemble, awaited
+
+#: gradients travel in pieces of at least this. Source: PyTorch, DistributedDataParallel, bucket_cap_mb [B]
+_BUCKET_B = 25 * 2**20
+
+
+def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Programs:
+    """One forward pass of every rank's samples."""
+    graph = _graph(spec, base)
+    layout = _layout(spec, system)
+    samples = spec.batch_per_accelerator / system.ranks_per_package
+    passes = _Pass(graph, spec, system, samples, training=False)
+    build = ProgramBuilder()
+    for row in range(len(passes.rows)):
+        passes.forward(build, row)
+    work = passes.work
+    facts = {
+        "samples_per_run": spec.batch_per_accelerator * layout.ranks / system.ranks_per_package,
+        "steps": 1.0,
+        "model_flops_per_sample": float(work.flops[work.product].sum()) / graph.samples,
+    }
+    widest = float((passes.read_B + passes.written_B).max(initial=0.0))
+    return assemble(
+        [build],
+        program=np.zeros(layout.ranks, np.int64),
+        groups={},
+        facts=facts,
+        notes=_notes(graph, work),
+        footprint_B={
+            "weights": [_weights(graph) * passes.form.weight_B],
+            # the widest kernel's operands, and as much again for what waits to be summed later
+            "activations": [2 * widest],
+        },
+    )
+
+
+def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
+    """One optimizer step, of a decoder or of a graph."""
+    found = load_any(spec.model, base=base, sizes=_sizes(spec, base))
+    if isinstance(found, ModelSpec):
+        if not spec.sequence_length:
+            raise InputError(Problem("the key is required for a model of text", key="sequence_length"))
+        from cmsim.workload.generate import training as of_decoders
+
+        made = of_decoders.programs(spec, system, base)
+        return replace(made, notes=(*made.notes, found.window_note)) if found.window_note else made
+    layout = _layout(spec, system)
+    if spec.zero_stage == 3:
+        raise InputError(Problem("got 3; a graph's weights are not split. Allowed: 0, 1, 2.", key="zero_stage"))
+    if spec.global_batch % (spec.micro_batch * layout.dp):
+        raise InputError(
+            Problem(
+                f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
+                key="global_batch",
+            )
+        )
+    return _Step(spec, system, found, layout).programs()
+
+
+def _graph(spec: EncoderSpec, base: Path | None) -> Graph:
+    return load_graph(spec.model, base=base, sizes=_sizes(spec, base))
+
+
+def _sizes(spec: EncoderSpec | TrainingSpec, base: Path | None) -> dict[str, int]:
+    """Sizes that a file leaves open; the tokens of a text are one of them in a config."""
+    sizes = dict(spec.dims)
+    if spec.sequence_length and model_format(find_model(spec.model, base=base)) == "config":
+        sizes.setdefault("sequence", spec.sequence_length)
+    return sizes
+
+
+def _layout(spec: EncoderSpec | TrainingSpec, system: System) -> Layout:
+    parallel = spec.parallel
+    problems = [
+        Problem(
+            f"got {getattr(parallel, size)!r}; a graph runs data parallel only. Allowed: 1.", key=f"parallel.{size}"
+        )
+        for size in ("tp", "cp", "pp", "ep")
+        if getattr(parallel, size) != 1
+    ]
+    if problems:
+        raise InputError(problems)
+    return resolve(parallel, system, ranks=spec.ranks, experts=0)
+
+
+def _weights(graph: Graph) -> float:
+    """Weights and constants that lie in memory. [1]"""
+    return float(graph.elements[(graph.kind != ACTIVATION) & graph.floating].sum())
+
+
+def _notes(graph: Graph, work: GraphWork) -> list[str]:
+    notes = list(graph.notes)
+    unknown = {name: count for name, count in graph.op_counts.items() if not _known(graph, work, name)}
+    if unknown:
+        said = ", ".join(f"{count} {name}" for name, count in unknown.items())
+        notes.append(f"operators that cmsim does not know, priced by their operands alone: {said}")
+    blind = int((~work.shaped).sum())
+    if blind:
+        notes.append(f"{blind} nodes of {len(graph)} have operands of unknown shape, and too small a cost")
+    return notes
+
+
+def _known(graph: Graph, work: GraphWork, name: str) -> bool:
+    return bool(work.known[np.argmax(graph.op == graph.op_types.index(name))])
+
+
+def roots(graph: Graph, work: GraphWork, *, norms: bool) -> tuple[Ints, Floats]:
+    """For every node the node whose kernel it runs in, and the elements that then stay on chip between the two. [1]
+
+    A node joins the maker of its latest input where nothing else reads that input. Views cost nothing and are looked
+    through. norms: whether a batch norm joins too (it is a scale in inference; a training step needs its means first)
+    """
+    nodes = len(graph)
+    tensors = len(graph.kind)
+    maker = np.full(tensors + 1, -1, np.int64)
+    writer = np.repeat(np.arange(nodes), np.diff(graph.out_ptr))
+    maker[graph.out_idx] = writer
+    reader = np.repeat(np.arange(nodes), np.diff(graph.in_ptr))
+    readers = np.bincount(graph.in_idx[graph.in_idx >= 0], minlength=tensors + 1)
+    readers[list(graph.outputs)] += 1  # whoever called the model
+    kind = np.append(graph.kind, -1)
+    # the latest maker of an input, and the tensor between
+    makers = np.where(kind[graph.in_idx] == ACTIVATION, maker[graph.in_idx], -1)
+    latest = np.full(nodes, -1, np.int64)
+    np.maximum.at(latest, reader, makers)
+    mine = (makers == latest[reader]) & (makers >= 0)
+    between = np.full(nodes, -1, np.int64)
+    between[reader[mine]] = graph.in_idx[mine]
+    alone = (between >= 0) & (readers[between] == 1)
+    own = np.arange(nodes)
+    free = work.kernel < 0
+    source = _followed(np.where(free & alone, latest, own))
+    joins = work.joins & alone & ~free
+    if not norms:
+        batch_norms = np.array([name == "BatchNormalization" for name in graph.like])
+        joins &= ~batch_norms[graph.op] if nodes else False
+    ahead = source[np.where(latest >= 0, latest, own)]
+    joins &= ~free[ahead]
+    kept: Floats = np.where(joins, np.append(graph.elements * graph.floating, 0.0)[between], 0.0)
+    return _followed(np.where(joins, ahead, own)), kept
+
+
+def _followed(parent: Ints) -> Ints:
+    """The end of each row's chain of parents; parents stand before their children."""
+    while True:
+        further = parent[parent]
+        if (further == parent).all():
+            return parent
+        parent = further
+
+
+def _by(root: Ints, values: Floats, nodes: int) -> Floats:
+    """Sums over the nodes of each kernel."""
+    return np.asarray(np.bincount(root, values, nodes), np.float64)
+
+
+class _Pass:
+    """The kernels of one pass of ``samples`` samples, forward and backward."""
+
+    def __init__(
+        self, graph: Graph, spec: EncoderSpec | TrainingSpec, system: System, samples: float, *, training: bool
+    ):
+        self.graph, self.work = graph, graph_work(graph)
+        self.form = form = layers.formats(spec.precision)
+        work, scale = self.work, samples / graph.samples
+        stream_B = max(form.stream_B, form.activation_B)
+        nodes = len(graph)
+        own = np.arange(nodes)
+        if system.stack.host.launch == "graph":
+            root, kept = roots(graph, work, norms=not training)
+        else:
+            root, kept = own, np.zeros(nodes)
+        narrow = np.where(work.product, form.activation_B, stream_B)
+        # a backward pass needs what was between, so it is written all the same
+        hidden = kept * stream_B * (0.0 if training else 1.0)
+        read = work.read * narrow - kept * stream_B
+        other = work.other_B * scale
+        self.read_B = _by(root, np.maximum(read, 0.0) * scale, nodes)
+        self.written_B = _by(root, (work.written * stream_B - hidden) * scale, nodes)
+        self.weights_B = _by(root, work.weights * form.weight_B, nodes)
+        self.bytes_B: Floats = self.read_B + self.written_B + self.weights_B + _by(root, other, nodes)
+        on_vectors = _by(root, work.flops * ~work.product, nodes)
+        self.flops: Floats = np.where(
+            work.product & ~work.depthwise, work.flops, on_vectors + work.flops * work.depthwise
+        )
+        self.flops = self.flops * scale
+        self.trained = _by(root, work.trained, nodes)
+        self.rows: Ints = np.flatnonzero((root == own) & (work.kernel >= 0))
+        self._first = self._reads_input_only()
+        self._names = graph.names
+
+    def _reads_input_only(self) -> NDArray[np.bool_]:
+        """Nodes whose activations all come from outside: nobody asks for their gradient."""
+        graph = self.graph
+        made = np.append(graph.kind == ACTIVATION, False)
+        made[list(graph.inputs)] = False
+        reader = np.repeat(np.arange(len(graph)), np.diff(graph.in_ptr))
+        out: NDArray[np.bool_] = np.bincount(reader, made[graph.in_idx], len(graph)) == 0
+        return out
+
+    def kernel(self, node: int) -> tuple[str, str]:
+        """Class and precision of a node's kernel."""
+        work = self.work
+        name = work.kernels[work.kernel[node]]
+        if not work.product[node]:
+            return name, ""
+        if work.depthwise[node]:
+            return "generic", ""
+        if work.precision[node] >= 0:
+            return name, work.precisions[work.precision[node]]
+        return name, self.form.attention if name == "attention_prefill" else self.form.gemm
+
+    def forward(self, build: ProgramBuilder, row: int, after: tuple[int, ...] = ()) -> int:
+        node = int(self.rows[row])
+        return self._add(build, node, self._names[node], 1.0, 1.0, after)
+
+    def backward(self, build: ProgramBuilder, row: int, after: tuple[int, ...] = ()) -> tuple[int, float]:
+        """Gradients of one kernel: the last row, and FLOPs done.
+
+        A product becomes two, for its input and for its weight (or its two inputs); the first layer's input needs
+        none. A fused attention core recomputes its scores: 2.5 times the work. Others read what forward read and
+        wrote, and write a gradient. As in ``layers.backward``.
+        """
+        node = int(self.rows[row])
+        name, flops = self._names[node], float(self.flops[node])
+        if self.kernel(node)[0] == "attention_prefill":
+            return self._add(build, node, f"{name} backward", 2.5, 2.0, after), 2.5 * flops
+        if not self.work.product[node] or self.work.depthwise[node]:
+            return self._add(build, node, f"{name} backward", 2.0, 1.5, after), 2.0 * flops
+        parts = ["wgrad"] if self._first[node] else ["dgrad", "wgrad"]
+        last = -1
+        for part in parts:
+            last = self._add(build, node, f"{name} {part}", 1.0, 1.0, after)
+            after = ()
+        return last, flops * len(parts)
+
+    def _add(
+        self, build: ProgramBuilder, node: int, name: str, flops: float, traffic: float, after: tuple[int, ...]
+    ) -> int:
+        kernel, precision = self.kernel(node)
+        return build.compute(
+            name,
+            stream="compute",
+            kernel=kernel,
+            precision=precision,
+            flops=flops * float(self.flops[node]),
+            bytes_B=traffic * float(self.bytes_B[node]),
+            after=after,
+        )
+
+
+class _Step:
+    """A training step of a graph: passes over micro-batches, gradients reduced, weights updated."""
+
+    def __init__(self, spec: TrainingSpec, system: System, graph: Graph, layout: Layout):
+        self.spec, self.system, self.graph, self.layout = spec, system, graph, layout
+        self.passes = _Pass(graph, spec, system, float(spec.micro_batch), training=True)
+        self.count = spec.global_batch // (spec.micro_batch * layout.dp)
+        self.gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
+        self.done = 0.0
+
+    def programs(self) -> Programs:
+        spec, layout, graph, work = self.spec, self.layout, self.graph, self.passes.work
+        build = ProgramBuilder()
+        block = self._block()
+        for _ in range(self.count - 1):
+            build.append(block, [()])
+        reduced = self._last(build)
+        trained = float(self.passes.trained.sum())
+        self._update(build, trained, reduced)
+        product = float(work.flops[work.product].sum()) / graph.samples
+        facts = {
+            "samples_per_step": float(spec.global_batch),
+            "model_flops_per_sample": 3.0 * product,
+            "hardware_flops_per_sample": self.done / spec.micro_batch,
+            # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
+            "peak_FLOPps": self.system.accelerator.peak_TFLOPps["bf16"] * TERA,
+            "micro_batches": float(self.count),
+        }
+        shards = layout.dp
+        states = float(
+            memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=self.gradient_B)
+        )
+        frozen = max(_weights(graph) - trained, 0.0) * self.passes.form.weight_B
+        return assemble(
+            [build],
+            program=np.zeros(layout.ranks, np.int64),
+            groups={"dp": layout.groups()["dp"]},
+            facts=facts,
+            notes=_notes(graph, work),
+            footprint_B={
+                "weights, gradients, optimizer": [states * trained + frozen],
+                # recomputation is of whole passes: then only one kernel's operands are held
+                "activations": [
+                    float(self.passes.written_B.sum() if spec.recompute != "full" else 2 * self.passes.written_B.max())
+                ],
+            },
+        )
+
+    def _block(self) -> ProgramBuilder:
+        """A micro-batch whose gradients are only added up."""
+        block = ProgramBuilder()
+        self._forward(block, (awaited(0),))
+        for row in range(len(self.passes.rows) - 1, -1, -1):
+            self.passes.backward(block, row)
+        return block
+
+    def _forward(self, build: ProgramBuilder, after: tuple[int, ...] = ()) -> None:
+        for turn in range(2 if self.spec.recompute == "full" else 1):
+            for row in range(len(self.passes.rows)):
+                self.passes.forward(build, row, after if not (row or turn) else ())
+
+    def _last(self, build: ProgramBuilder) -> list[int]:
+        """The last micro-batch: gradients leave in buckets as they are made."""
+        passes, spec = self.passes, self.spec
+        self._forward(build)
+        matrix = passes.work.product[passes.rows]
+        self.done = float(passes.flops[passes.rows][matrix].sum()) * (2 if spec.recompute == "full" else 1)
+        held, out = 0.0, []
+        ends: list[tuple[float, int]] = []
+        for number in range(len(passes.rows) - 1, -1, -1):
+            end, flops = passes.backward(build, number)
+            self.done += flops if matrix[number] else 0.0
+            held += float(passes.trained[passes.rows[number]]) * self.gradient_B
+            if held and (held >= _BUCKET_B or not number):
+                ends.append((held, end))
+                held = 0.0
+        if self.layout.dp == 1:
+            return []
+        last = ends[-1][1] if ends else 0
+        for size, end in ends:
+            out.append(
+                build.collective(
+                    "reduce gradients",
+                    stream="dp",
+                    collective="reduce_scatter" if spec.zero_stage else "all_reduce",
+                    size_B=size,
+                    slot="dp",
+                    after=[end if spec.overlap_data_parallel else last],
+                )
+            )
+        return out
+
+    def _update(self, build: ProgramBuilder, trained: float, reduced: list[int]) -> None:
+        spec, form = self.spec, self.passes.form
+        own = trained / self.layout.dp if spec.zero_stage else trained
+        work = compute.optimizer(own, weight_bytes=form.stream_B, gradient_bytes=self.gradient_B)
+        row = build.compute(
+            "optimizer",
+            stream="compute",
+            kernel="optimizer",
+            flops=float(work.flops),
+            bytes_B=float(work.bytes_B),
+            after=reduced[-1:],
+        )
+        if spec.zero_stage and self.layout.dp > 1 and trained:
+            build.collective(
+                "gather weights",
+                stream="dp",
+                collective="all_gather",
+                size_B=trained * form.weight_B,
+                slot="dp",
+                after=[row],
+            )
