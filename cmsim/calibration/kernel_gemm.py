@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+import numpy as np
 
 from cmsim.calibration.kernel_kind import Floats, Kind, Names, Rows, joined, spelled_so
 from cmsim.compute.kernels import Machine
-from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, gemm_kernel_us
+from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, GEMM_WIDTH, gemm_kernel_us
 
 #: by format of the table: precision of the arithmetic, bytes of an element of A, B and C
 FORMATS: dict[str, tuple[str, float, float, float]] = {
@@ -18,6 +21,15 @@ FORMATS: dict[str, tuple[str, float, float, float]] = {
     "nvfp4": ("fp4", 0.5625, 0.5625, 2.0),
 }
 _SAME = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp4": "nvfp4"}
+#: what families of kernels have beside the defaults; several are tried, and the one that fits best is kept
+_QUANTISED = {"quantise_rate": 4.0, "splits": 1.0}
+_HOSTED = {"host_us": 100.0, "ragged_us": 20.0}
+FAMILIES: tuple[tuple[re.Pattern[str], tuple[Mapping[str, float], ...]], ...] = (
+    # A is rounded by a kernel of its own inside the timed region; tiles by the rows of A on some generations
+    (re.compile(r"fp8/.*scaled|fp4", re.IGNORECASE), (_QUANTISED, {**_QUANTISED, "by_rows": 1.0})),
+    # rounding in blocks and arranging scales is host work of several calls; rows that are no multiple of 4 are copied
+    (re.compile(r"fp8_block", re.IGNORECASE), (_HOSTED, {**_HOSTED, "splits": 1.0})),
+)
 
 
 def _format(name: str) -> str:
@@ -31,6 +43,11 @@ def _variants(rows: Rows) -> Names:
 
 def _of(variant: str) -> tuple[str, float, float, float]:
     return FORMATS[variant.partition("/")[0]]
+
+
+def _start(variant: str) -> tuple[Mapping[str, float], ...]:
+    beside = next((found for pattern, found in FAMILIES if pattern.match(variant)), ({},))
+    return tuple({**GEMM_DEFAULTS, **one} for one in beside)
 
 
 def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
@@ -48,6 +65,11 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
+def _waves(rows: Rows, machine: Machine) -> dict[str, Floats]:
+    """Waves of the commonest tile, not rounded: what is left of their rounding recurs with these."""
+    return {"waves": np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
+
+
 KIND = Kind(
     name="gemm",
     numbers=("m", "n", "k"),
@@ -56,15 +78,13 @@ KIND = Kind(
     variants=_variants,
     precision=lambda variant: _of(variant)[0],
     time_us=_time_us,
-    start=lambda _: GEMM_DEFAULTS,
+    start=_start,
+    width=GEMM_WIDTH,
     axes=lambda rows: {name: rows[name] for name in ("m", "n", "k")},
-    terms=((("m", "n", "k"), 1.5),),
+    machine_axes=_waves,
+    terms=((("m", "n", "k"), 1.5), (("waves", "k"), (0.25, 2.5))),
+    smooth=0.05,
+    small=0.02,
     known=("m", "n", "k", "dtype"),
-    rules=(
-        (
-            "dtype",
-            f"one of {', '.join(FORMATS)}",
-            spelled_so("dtype", lambda name: _format(name) in FORMATS),
-        ),
-    ),
+    rules=(("dtype", f"one of {', '.join(FORMATS)}", spelled_so("dtype", lambda name: _format(name) in FORMATS)),),
 )

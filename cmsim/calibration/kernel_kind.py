@@ -65,10 +65,11 @@ class Kind:
     variants    of every row the name of its constants, leading part first: format, then kernel ("fp8/cutlass")
     precision   of a variant the key of ``peak_TFLOPps`` that its arithmetic counts against
     time_us     the page: rows of one variant, the device, the variant, constants -> time [us]
-    start       constants that a fit of a variant starts from, and is pulled to
+    start       constants that a fit of a variant starts from, and is pulled to; of several, the one that fits best
     width       how far they may go, in the logarithm (1 where nothing is said)
     axes        columns of the residual from rows, each above 0; its range is what "seen" means
-    terms       surfaces of the residual: columns, and doublings of a column a step
+    machine_axes   more of them, which depend on the device
+    terms       surfaces of the residual: columns, and doublings of a column a step (one for all, or one for each)
     known       columns by which ``calibrate`` knows the table    is_one: of those, whether it is this kind
     rules       what else must hold of rows: column, what it must be, and where it does
     """
@@ -79,18 +80,28 @@ class Kind:
     variants: Callable[[Rows], Names]
     precision: Callable[[str], str]
     time_us: Callable[[Rows, Machine, str, Mapping[str, float]], Floats]
-    start: Callable[[str], Mapping[str, float]]
+    start: Callable[[str], Mapping[str, float] | tuple[Mapping[str, float], ...]]
     axes: Callable[[Rows], Mapping[str, Floats]]
-    terms: Sequence[tuple[tuple[str, ...], float]]
+    terms: Sequence[tuple[tuple[str, ...], float | tuple[float, ...]]]
     known: tuple[str, ...]
     width: Mapping[str, float] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
     optional: Mapping[str, str] = field(default_factory=dict)
     is_one: Callable[[Rows], bool] = lambda _: True
+    machine_axes: Callable[[Rows, Machine], Mapping[str, Floats]] = lambda _, __: {}
     rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()
     #: weights of the residual's penalties: squared curvature, squared size
     smooth: float = 0.3
     small: float = 0.01
+
+    def all_axes(self, rows: Rows, machine: Machine) -> dict[str, Floats]:
+        """Columns of the residual."""
+        return {**self.axes(rows), **self.machine_axes(rows, machine)}
+
+    def starts(self, variant: str) -> tuple[Mapping[str, float], ...]:
+        """Constants to start from, one or several."""
+        found = self.start(variant)
+        return found if isinstance(found, tuple) else (found,)
 
 
 def joined(rows: Rows, parts: Sequence[Names]) -> Names:

@@ -89,7 +89,7 @@ def times_us(
             part = rows.take(block)
             time = kind.time_us(part, machine, wanted, data.variants[name].constants)
             if name in data.residuals:
-                factor, beyond = data.residuals[name].factor(kind.axes(part))
+                factor, beyond = data.residuals[name].factor(kind.all_axes(part, machine))
                 time, outside = time * factor, outside + beyond
             out[block] = time
     if outside:
@@ -232,10 +232,14 @@ def fit_kernels(
         def model(c: Mapping[str, float], part: Rows = part, name: str = name) -> Floats:
             return kind.time_us(part, machine, name, c)
 
-        begin = (start or {}).get(name) or kind.start(name)
-        found, _ = least.fit([least.Part(name, wanted, model, np.ones(len(here)))], begin, width=kind.width)
-        constants[name] = {key: float(f"{value:.5g}") for key, value in found[name].items()}
-        axes = kind.axes(part)
+        begins = (start[name],) if start and name in start else kind.starts(name)
+        tried = [
+            least.fit([least.Part(name, wanted, model, np.ones(len(here)))], begin, width=kind.width)[0][name]
+            for begin in begins
+        ]
+        found = min(tried, key=lambda c: float(np.mean(np.abs(np.log(model(c) / wanted)))))
+        constants[name] = {key: float(f"{value:.5g}") for key, value in found.items()}
+        axes = kind.all_axes(part, machine)
         seen[name] = {key: (float(values.min()), float(values.max())) for key, values in axes.items()}
         if residual:
             ratio = np.log2(wanted / model(constants[name]))
@@ -310,7 +314,7 @@ class KernelsFit:
             "variants": {
                 name: {
                     "constants": dict(constants),
-                    "seen": {key: list(pair) for key, pair in self.found.seen[name].items()},
+                    "seen": {key: [float(f"{v:.6g}") for v in pair] for key, pair in self.found.seen[name].items()},
                 }
                 for name, constants in self.found.constants.items()
             },

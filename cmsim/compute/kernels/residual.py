@@ -101,7 +101,7 @@ class Residual:
 def fit_residual(
     columns: Mapping[str, Floats],
     log2_ratio: Floats,
-    terms: Sequence[tuple[tuple[str, ...], float]],
+    terms: Sequence[tuple[tuple[str, ...], float | tuple[float, ...]]],
     *,
     smooth: float = 0.3,
     small: float = 0.01,
@@ -110,7 +110,8 @@ def fit_residual(
 ) -> Residual:
     """Surfaces that explain measured over physics.
 
-    columns: above 0    log2_ratio: of measured to physics    terms: columns of each surface, and doublings a grid step
+    columns: above 0    log2_ratio: of measured to physics
+    terms: columns of each surface, and doublings a grid step (of all, or of each)
     smooth, small: weights of squared curvature and of squared size, for one row's weight of 1
     error: in log2, beyond which a row weighs less (soft L1)    rounds: of reweighting
     """
@@ -123,7 +124,11 @@ def fit_residual(
     blocks, penalties = [], []
     count = len(log2_ratio)
     for axes, wanted in terms:
-        shape = tuple(max(1, round((high[name] - low[name]) / wanted)) + (high[name] > low[name]) for name in axes)
+        steps = (wanted,) * len(axes) if isinstance(wanted, int | float) else wanted
+        shape = tuple(
+            max(1, round((high[name] - low[name]) / one)) + (high[name] > low[name])
+            for name, one in zip(axes, steps, strict=True)
+        )
         step = tuple((high[name] - low[name]) / (n - 1) if n > 1 else 1.0 for name, n in zip(axes, shape, strict=True))
         term = Term(axes, tuple(low[name] for name in axes), step, np.zeros(shape))
         empty.append(term)
