@@ -212,6 +212,7 @@ def _facts(one: Run, system: System, programs: Programs) -> dict[str, float]:
     facts = dict(programs.facts)
     if isinstance(one.spec, CollectiveSpec):
         facts["busbw_factor"] = float(collectives.busbw_factor(one.spec.collective, facts["ranks_in_group"]))
+    facts["memory_Bps"] = system.rank_memory_Bps
     # the share of its cabinets that the accelerators in use fill
     facts["racks"] = system.spec.racks * system.packages / system.spec.accelerators
     return facts

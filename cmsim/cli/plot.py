@@ -28,7 +28,7 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="File to write, png, svg or pdf by its ending. Default KIND.png.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="timeline, power: which run; default the first.")] = None,
+    run: Annotated[str | None, typer.Option(help="timeline, power, roofline: which run; default the first.")] = None,
 ) -> None:
     """Draw a figure; prints the path of the file."""
     if kind not in complete.PLOTS:
@@ -36,8 +36,8 @@ def plot(
     out = out or Path(f"{kind}.png")
     if out.suffix.lower() not in ENDINGS:  # said before anything is run
         raise InputError(Problem(f"cannot draw '{out.suffix}' files. Allowed: {', '.join(ENDINGS)}.", str(out)))
-    if run is not None and kind not in ("timeline", "power"):
-        raise InputError(Problem(f"{kind} shows all runs at once; --run is for timeline and power", "--run"))
+    if run is not None and kind not in ("timeline", "power", "roofline"):
+        raise InputError(Problem(f"{kind} shows all runs at once; --run is for timeline, power and roofline", "--run"))
 
     from cmsim import api, plots
     from cmsim.cli.compare import load

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, power, power_throughput, timeline
+from cmsim.plots import breakdown, power, power_throughput, roofline, timeline
 from cmsim.plots.style import save
 
 #: by the name the command line uses
@@ -12,6 +12,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "timeline": timeline.draw,
     "breakdown": breakdown.draw,
     "power": power.draw,
+    "roofline": roofline.draw,
 }
 
-__all__ = ["KINDS", "breakdown", "power", "power_throughput", "save", "timeline"]
+__all__ = ["KINDS", "breakdown", "power", "power_throughput", "roofline", "save", "timeline"]

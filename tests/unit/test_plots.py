@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.plots import KINDS, breakdown, power, power_throughput, save, style, timeline
+from cmsim.plots import KINDS, breakdown, power, power_throughput, roofline, save, style, timeline
 from cmsim.results import Result, Results
 
 BATCHES = (8, 24, 96)
@@ -28,6 +28,11 @@ def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5
         "start_ps": end - step,
         "end_ps": end,
         "wait_ps": np.where(kinds == "compute", 0, step // 4),
+        "flops": np.where(kinds == "compute", 1e9 * (1 + np.arange(rows)), 0.0),
+        "bytes_B": np.full(rows, 1e7),
+        "peak_FLOPps": np.where(kinds == "compute", 4e13, 0.0),
+        "precision": np.where(kinds == "compute", "bf16", "").astype(object),
+        "kernel": np.where(kinds == "compute", "gemm", "").astype(object),
     }
     shares = np.array([0.5, 0.3, 0.2])
     components = ["accelerators_idle", "accelerators_compute", "facility"]
@@ -49,6 +54,7 @@ def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5
         bound={"name": "HBM", "time_s": time_s / 2, "fraction": 0.5},
         limiter="memory",
         breakdown={"compute_s": 0.2 * time_s, "memory_s": 0.5 * time_s, "link_s": 0.3 * time_s, "host_s": 0.0},
+        facts={"memory_Bps": 2e12},
         columns={"ops": ops, "power": power_columns},
     )
 
@@ -174,6 +180,20 @@ def test_breakdown_has_a_bar_per_run_that_is_full():
     assert widths.sum(axis=1) == pytest.approx(1)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["compute", "memory", "link"]
     assert texts(ax).count("6 ms") == 6
+
+
+def test_roofline_puts_kernels_under_their_roofs():
+    ax = roofline.draw(swept(), run="decode/rack/workloads.decode.batch_per_accelerator=24")
+    (points,) = ax.collections
+    x, y = points.get_offsets().T
+    # of the class with most kernel time: 1, 3 and 5 GFLOP over 10 MB, a millisecond each
+    assert sorted(x) == pytest.approx([100, 300, 500])
+    assert sorted(y) == pytest.approx([1, 3, 5])
+    assert np.all(y <= np.minimum(40, x * 2e12 / 1e12))
+    assert "bf16 40" in texts(ax) and "memory 2 TB/s" in texts(ax)
+    without = dataclasses.replace(made(), facts={})
+    with pytest.raises(InputError, match="no kernel has FLOPs and bytes"):
+        roofline.draw(Results((without,)))
 
 
 def test_power_stacks_to_the_total():
