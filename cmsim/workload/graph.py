@@ -90,6 +90,7 @@ class GraphBuilder:
         self.notes: list[str] = []
         self.facts: dict[str, str | float] = {}
         self._number: dict[str, int] = {}
+        self._tensors: list[str] = []
         self._dims: list[Sequence[int] | None] = []
         self._width: list[float] = []
         self._floating: list[bool] = []
@@ -115,6 +116,7 @@ class GraphBuilder:
         """Add a tensor; returns its number. ``dims`` None: shape not known."""
         number = len(self._dims)
         self._number[name] = number
+        self._tensors.append(name)
         self._dims.append(dims)
         self._width.append(width_B)
         self._floating.append(floating)
@@ -185,7 +187,7 @@ class GraphBuilder:
             names=tuple(self._names),
             **_csr("in", self._reads),
             **_csr("out", self._writes),
-            tensors=tuple(self._number),
+            tensors=tuple(self._tensors),
             rank=rank,
             dims=table,
             width_B=np.array(self._width, np.float64),

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+from cmsim.workload.trace.bytes_in import bad
 
 #: field number -> (what to call it, fields inside; None: bytes that are not looked into)
 Layout = Mapping[int, tuple[str, "Layout | None"]]
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+def text(value: str | bytes, path: Path, where: str) -> str:
+    """A name as text: protobuf gives bytes where a damaged file has no UTF-8."""
+    if isinstance(value, str):
+        return value
+    raise bad(path, f"{where}: a name is not UTF-8 text ({value[:40]!r}); the file is damaged")
 
 
 class BrokenError(Exception):

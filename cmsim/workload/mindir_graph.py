@@ -10,6 +10,7 @@ from typing import Any
 
 from cmsim.workload import graph_wire
 from cmsim.workload.graph import ACTIVATION, CONSTANT, PARAMETER, Graph, GraphBuilder
+from cmsim.workload.graph_wire import text
 from cmsim.workload.trace.bytes_in import bad, read_bytes
 
 #: bytes of an element and whether it is of a floating format, by MindIR's number of the type
@@ -177,9 +178,13 @@ class _Reader:
         model, build = self.model, self.build
         graphs = [model.graph, *model.functions]
         build.facts.update(
-            ir_version=model.ir_version,
+            ir_version=text(model.ir_version, self.path, "ir_version"),
             mind_ir_version=float(model.mind_ir_version),
-            producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
+            producer=" ".join(
+                filter(
+                    None, (text(one, self.path, "producer") for one in (model.producer_name, model.producer_version))
+                )
+            ),
             functions=float(len(model.functions)),
         )
         if model.functions:
@@ -207,6 +212,7 @@ class _Reader:
         found = self.build.find(name)
         if found is not None:
             return found
+        name = text(name, self.path, "a tensor")
         if tensor is None:
             return self.build.tensor(name, None, kind=kind)
         width, floating = _TYPES.get(tensor.data_type, (4.0, True))
@@ -221,10 +227,12 @@ class _Reader:
     def _nodes(self, graph: Any, where: str) -> None:
         build = self.build
         for number, node in enumerate(graph.node):
-            key = node.op_type.removeprefix("REF::")
+            place = f"{where}node {number}"
+            title = text(node.name, self.path, place)
+            key = text(node.op_type, self.path, place).removeprefix("REF::")
             primitive = self.primitives.get(key)
             said = primitive.op_type or primitive.instance_name if primitive is not None else ""
-            name = said or key.partition(":")[0] or "(no name)"
+            name = text(said, self.path, place) or key.partition(":")[0] or "(no name)"
             self.named[name] += 1
             attributes = {one.name: one for one in (*(primitive.attribute if primitive else ()), *node.attribute)}
             reads = []
@@ -248,7 +256,7 @@ class _Reader:
             if op == "BatchNormalization":
                 for read in reads[3:5]:
                     build.freeze(read)
-            build.node(name, reads, writes, name=node.name, like=op, attributes=self._numbers(op, attributes, reads))
+            build.node(name, reads, writes, name=title, like=op, attributes=self._numbers(op, attributes, reads))
 
     def _numbers(self, op: str, attributes: Mapping[str, Any], reads: list[int]) -> dict[str, float]:
         """What of a node's attributes its cost hangs on."""

@@ -10,6 +10,7 @@ from typing import Any
 from cmsim.errors import InputError, Problem
 from cmsim.workload import graph_wire
 from cmsim.workload.graph import ACTIVATION, CONSTANT, PARAMETER, Graph, GraphBuilder
+from cmsim.workload.graph_wire import text
 from cmsim.workload.trace.bytes_in import bad, read_bytes
 
 #: bytes of an element and whether it is of a floating format, by ONNX's number of the type
@@ -147,11 +148,13 @@ class _Reader:
 
     def read(self) -> Graph:
         graph = self.model.graph
-        opset = {entry.domain or "ai.onnx": int(entry.version) for entry in self.model.opset_import}
+        opset = {
+            text(entry.domain, self.path, "opset") or "ai.onnx": int(entry.version) for entry in self.model.opset_import
+        }
         self.build.facts.update(
             ir_version=float(self.model.ir_version),
             opset=", ".join(f"{domain} {version}" for domain, version in opset.items()),
-            producer=self.model.producer_name,
+            producer=text(self.model.producer_name, self.path, "producer"),
         )
         self._scope(graph)
         given = [value.name for value in graph.input if value.name not in self.fixed]
@@ -177,6 +180,9 @@ class _Reader:
 
     def _weight(self, name: str, tensor: Any, *, dims: tuple[int, ...] | None = None, kind: int = PARAMETER) -> None:
         width, floating = _TYPES.get(tensor.data_type, (4.0, True))
+        name = text(name, self.path, "a weight")
+        if self.build.find(name) is not None:
+            raise bad(self.path, f"the weight '{name}' is there twice")
         shape = tuple(tensor.dims) if dims is None else dims
         self._check(name, shape)
         self.build.tensor(name, shape, width_B=width, floating=floating, kind=kind)
@@ -191,7 +197,7 @@ class _Reader:
         found = self.build.find(name)
         if found is not None:
             return found
-        value = self.shapes.get(name)
+        value = self.shapes.get(text(name, self.path, "a tensor"))
         dims: tuple[int, ...] | None = None
         width, floating = 4.0, True
         if value is not None and value.type.HasField("tensor_type"):
@@ -207,7 +213,10 @@ class _Reader:
     def _nodes(self, graph: Any, where: str) -> None:
         build, fixed = self.build, self.fixed
         for number, node in enumerate(graph.node):
-            op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+            op = text(node.op_type, self.path, f"{where}node {number}")
+            if node.domain not in ("", "ai.onnx"):
+                op = f"{text(node.domain, self.path, f'{where}node {number}')}.{op}"
+            title = text(node.name, self.path, f"{where}node {number}")
             reads = []
             still = True
             for name in node.input:
@@ -240,7 +249,7 @@ class _Reader:
             if op == "BatchNormalization":
                 for read in reads[3:5]:
                     build.freeze(read)
-            build.node(op, reads, writes, name=node.name, attributes=attributes)
+            build.node(op, reads, writes, name=title, attributes=attributes)
             for inner in graphs:
                 build.notes.append(f"{op}: each body is counted once, however often it runs")
                 self._scope(inner)
