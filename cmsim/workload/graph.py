@@ -175,7 +175,7 @@ class GraphBuilder:
             column = np.full(len(self._op), np.nan)
             column[list(values)] = list(values.values())
             attributes[key] = column
-        trained = np.array(self._kind) == PARAMETER
+        trained = (np.array(self._kind) == PARAMETER) & np.array(self._floating, np.bool_)
         trained[list(self._frozen)] = False
         first = self._dims[inputs[0]] if inputs else None
         return Graph(

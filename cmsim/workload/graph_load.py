@@ -23,7 +23,7 @@ def find_model(name_or_path: str | Path, *, base: Path | None = None) -> Path:
     built_in = {**files.builtin_files(MODELS, "*.json"), **files.builtin_files(GRAPHS, "*.json")}
     if name in built_in:
         return built_in[name]
-    for root in (*([base] if base else []), Path.cwd(), files.DATA):
+    for root in (*([base] if base else []), Path.cwd(), files.DATA, files.DATA / "workloads" / "traces"):
         path = root / name
         if path.is_dir() and (path / "config.json").is_file():
             return path / "config.json"

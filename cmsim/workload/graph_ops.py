@@ -46,23 +46,24 @@ def _all(names: str, rule: Rule) -> dict[str, Rule]:
 
 _VIEWS = (
     "Constant ConstantOfShape Identity Reshape Flatten Squeeze Unsqueeze Shape Size Dropout If Loop Scan "
-    "SequenceConstruct SequenceAt SplitToSequence ConcatFromSequence SequenceEmpty SequenceInsert SequenceLength "
-    "Optional OptionalGetElement OptionalHasElement EyeLike RandomNormal RandomUniform "
+    "SequenceConstruct SequenceAt SplitToSequence ConcatFromSequence SequenceEmpty SequenceInsert SequenceErase "
+    "SequenceLength BitCast Optional OptionalGetElement OptionalHasElement EyeLike RandomNormal RandomUniform "
     # of other frameworks: what keeps order or bundles, and computes nothing
     "Load Depend UpdateState MakeTuple TupleGetItem Return StopGradient Partial"
 )
 _CHEAP = (
     "Add Sub Mul Neg Abs Relu LeakyRelu PRelu ThresholdedRelu Clip Max Min Sum Mean And Or Not Xor Equal Greater Less "
     "GreaterOrEqual LessOrEqual Where Sign Ceil Floor Round IsNaN IsInf BitShift BitwiseAnd BitwiseOr BitwiseXor "
-    "BitwiseNot Shrink BiasAdd Swiglu"
+    "BitwiseNot Shrink BiasAdd"
 )
 _DEAR = (
     "Div Mod Reciprocal Sqrt Exp Log Pow Erf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Det "
     "com.microsoft.ComplexMul"
 )
 _ACTIVATIONS = (
-    "Sigmoid Tanh Gelu Elu Selu Celu Softplus Softsign HardSigmoid HardSwish Swish Mish com.microsoft.Gelu "
-    "com.microsoft.FastGelu com.microsoft.BiasGelu com.microsoft.QuickGelu com.microsoft.BiasSplitGelu"
+    "Sigmoid Tanh SwiGLU Swiglu Gelu Elu Selu Celu Softplus Softsign HardSigmoid HardSwish Swish Mish "
+    "com.microsoft.Gelu com.microsoft.FastGelu com.microsoft.BiasGelu com.microsoft.QuickGelu "
+    "com.microsoft.BiasSplitGelu"
 )
 _NORMS = (
     "LayerNormalization RMSNormalization InstanceNormalization GroupNormalization MeanVarianceNormalization "

@@ -37,7 +37,7 @@ class GraphWork:
     flops      [FLOP]
     read, written   floating activations [1]    weights  floating weights and constants read [1]
     trained    of the weights, those that a training step updates [1]
-    other_B    what is not floating (indices, masks, quantised tensors) [B]
+    other_B, fixed_B   what is not floating (indices, masks, quantised tensors): activations, and weights [B]
     file_B     the same traffic in the formats of the file [B]
     known      whether ``graph_ops`` has a line for the operator
     shaped     whether all shapes that its cost follows from are known
@@ -55,6 +55,7 @@ class GraphWork:
     weights: Floats
     trained: Floats
     other_B: Floats
+    fixed_B: Floats
     file_B: Floats
     known: Bools
     shaped: Bools
@@ -115,7 +116,8 @@ def graph_work(graph: Graph) -> GraphWork:
     taken = summed(graph.in_ptr, reads * (held & floating[read]))
     made = summed(graph.out_ptr, writes * floating[written])
     weights = summed(graph.in_ptr, reads * (~held & floating[read]))
-    other = summed(graph.in_ptr, reads * width[read] * ~floating[read])
+    other = summed(graph.in_ptr, reads * width[read] * (held & ~floating[read]))
+    fixed = summed(graph.in_ptr, reads * width[read] * (~held & ~floating[read]))
     other += summed(graph.out_ptr, writes * width[written] * ~floating[written])
     file_B = summed(graph.in_ptr, reads * width[read]) + summed(graph.out_ptr, writes * width[written])
     # a weight that several nodes read is updated once: with the first
@@ -123,7 +125,7 @@ def graph_work(graph: Graph) -> GraphWork:
     where = np.flatnonzero(trained[read])
     first_use[where[np.unique(read[where], return_index=True)[1]]] = True
     updated = summed(graph.in_ptr, elements[read] * first_use)
-    for column in (taken, made, weights, other, file_B, updated):
+    for column in (taken, made, weights, other, fixed, file_B, updated):
         column[free] = 0.0
     product = of_rules([rule.flops in _PRODUCTS for rule in rules], np.bool_) & ~free
     return GraphWork(
@@ -139,6 +141,7 @@ def graph_work(graph: Graph) -> GraphWork:
         weights=weights,
         trained=updated,
         other_B=other,
+        fixed_B=fixed,
         file_B=file_B,
         known=of_rules([name in OPS for name in graph.like], np.bool_),
         shaped=shaped,

@@ -114,6 +114,13 @@ def _weights(graph: Graph) -> float:
     return float(graph.elements[(graph.kind != ACTIVATION) & graph.floating].sum())
 
 
+def _trained(graph: Graph) -> float:
+    """Weights that a training step updates. [1]"""
+    used = np.zeros(len(graph.kind) + 1, bool)
+    used[graph.in_idx] = True
+    return float(graph.elements[graph.trained & used[:-1]].sum())
+
+
 def _notes(graph: Graph, work: GraphWork) -> list[str]:
     notes = list(graph.notes)
     unknown = {name: count for name, count in graph.op_counts.items() if not _known(graph, work, name)}
@@ -204,14 +211,18 @@ class _Pass:
         self.read_B = _by(root, np.maximum(read, 0.0) * scale, nodes)
         self.written_B = _by(root, (work.written * stream_B - hidden) * scale, nodes)
         self.weights_B = _by(root, work.weights * form.weight_B, nodes)
-        self.bytes_B: Floats = self.read_B + self.written_B + self.weights_B + _by(root, other, nodes)
+        self.bytes_B: Floats = self.read_B + self.written_B + self.weights_B + _by(root, other + work.fixed_B, nodes)
         on_vectors = _by(root, work.flops * ~work.product, nodes)
         self.flops: Floats = np.where(
             work.product & ~work.depthwise, work.flops, on_vectors + work.flops * work.depthwise
         )
         self.flops = self.flops * scale
         self.trained = _by(root, work.trained, nodes)
+        # a weight that is turned or cut before its use belongs to no kernel: it goes with the first
+        rest = _trained(graph) - float(self.trained.sum())
         self.rows: Ints = np.flatnonzero((root == own) & (work.kernel >= 0))
+        if len(self.rows):
+            self.trained[self.rows[0]] += max(rest, 0.0)
         self._first = self._reads_input_only()
         self._names = graph.names
 
