@@ -128,13 +128,16 @@ def graph_work(graph: Graph) -> GraphWork:
     for column in (taken, made, weights, other, fixed, file_B, updated):
         column[free] = 0.0
     product = of_rules([rule.flops in _PRODUCTS for rule in rules], np.bool_) & ~free
+    # a filter of one channel has too little to multiply for a matrix engine
+    depthwise = product & operand.depthwise
+    kernel[depthwise] = kernels.index(UNKNOWN.kernel)
     return GraphWork(
         kernels=kernels,
         precisions=precisions,
         kernel=kernel,
         precision=of_rules([precisions.index(r.precision) if r.precision else -1 for r in rules], np.int64),
         product=product,
-        depthwise=product & operand.depthwise,
+        depthwise=depthwise,
         flops=flops,
         read=taken,
         written=made,

@@ -239,10 +239,8 @@ class _Pass:
         """Class and precision of a node's kernel."""
         work = self.work
         name = work.kernels[work.kernel[node]]
-        if not work.product[node]:
+        if not work.product[node] or work.depthwise[node]:
             return name, ""
-        if work.depthwise[node]:
-            return "generic", ""
         if work.precision[node] >= 0:
             return name, work.precisions[work.precision[node]]
         return name, self.form.attention if name == "attention_prefill" else self.form.gemm
