@@ -232,8 +232,14 @@ class _Pass:
         made = np.append(graph.kind == ACTIVATION, False)
         made[list(graph.inputs)] = False
         reader = np.repeat(np.arange(len(graph)), np.diff(graph.in_ptr))
-        out: NDArray[np.bool_] = np.bincount(reader, made[graph.in_idx], len(graph)) == 0
-        return out
+        writer = np.repeat(np.arange(len(graph)), np.diff(graph.out_ptr))
+        while True:
+            out: NDArray[np.bool_] = np.bincount(reader, made[graph.in_idx], len(graph)) == 0
+            # a view of what comes from outside does so too
+            seen = graph.out_idx[(out & (self.work.kernel < 0))[writer]]
+            if not made[seen].any():
+                return out
+            made[seen] = False
 
     def kernel(self, node: int) -> tuple[str, str]:
         """Class and precision of a node's kernel."""
