@@ -197,7 +197,7 @@ class GraphBuilder:
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             attributes=attributes,
-            samples=float(first[0]) if first else 1.0,
+            samples=max(float(first[0]), 1.0) if first else 1.0,
             facts=dict(self.facts),
             notes=tuple(dict.fromkeys(self.notes)),
         )

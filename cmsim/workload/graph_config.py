@@ -133,10 +133,16 @@ def _resnet(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None:
         keys.complain("layer_type", f"got {kind!r}. Allowed: basic, bottleneck.")
     labels = keys.data.get("id2label")
     classes = keys.whole("num_labels", len(labels) if isinstance(labels, dict) else 0, least=0)
-    image = sizes.get("image_size") or keys.whole("image_size")
+    image = sizes.get("image_size") or keys.data.get("image_size")
+    if image is None:
+        # published configs leave it to the preprocessor
+        why = "in the config, or as dims: {image_size: 224}"
+        keys.complain("image_size", f"the key 'image_size' is required for model_type '{keys.family}', {why}")
+    elif "image_size" not in sizes:
+        image = keys.whole("image_size")
     if len(depths) != len(widths):
         keys.mismatch("depths", f"{len(depths)} depths for {len(widths)} hidden_sizes")
-    if keys.problems:
+    if keys.problems or not isinstance(image, int):
         return None
     net = _Net(name)
     pixels = net.given("pixels", (1, channels, image, image))

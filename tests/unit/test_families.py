@@ -110,6 +110,8 @@ def test_bias_of_the_config_is_about_the_output_too():
     sizes = {"hidden_size": 4096, "num_hidden_layers": 2, "intermediate_size": 128, **ATTENTION}
     plain, biased = decoder(model_type="llama", **sizes), decoder(model_type="llama", attention_bias=True, **sizes)
     assert biased.total_parameters - plain.total_parameters == 2 * ((32 + 16) * 128 + 4096)
+    biased = decoder(model_type="llama", mlp_bias=True, **sizes)
+    assert biased.total_parameters - plain.total_parameters == 2 * (2 * 128 + 4096)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -179,7 +181,8 @@ def test_basic_blocks():
     [
         ({"depths": ...}, "the key 'depths' is required for model_type 'resnet'"),
         ({"depths": [2, 0]}, "depths: expected a list of whole numbers of at least 1, got [2, 0]"),
-        ({"image_size": ...}, "the key 'image_size' is required for model_type 'resnet'"),
+        ({"image_size": ...}, "the key 'image_size' is required for model_type 'resnet', in the config, or as dims"),
+        ({"image_size": "big"}, "image_size: expected a whole number of at least 1, got 'big'"),
         ({"layer_type": "wide"}, "layer_type: got 'wide'. Allowed: basic, bottleneck."),
         ({"depths": [1]}, "depths: 1 depths for 4 hidden_sizes"),
         ({"downsample_in_bottleneck": True}, "only False is modelled"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -216,7 +217,14 @@ def test_bodies_of_control_flow_are_counted_once(tmp_path):
     assert "If: each body is counted once" in found["notes"][0]
 
 
-# damaged files
+# damaged files, and no package
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    done = CliRunner().invoke(app, ["trace", "info", str(SAMPLES / "light_squeezenet.onnx")])
+    assert done.exit_code == 2
+    assert "reading ONNX needs the onnx package: pip install 'cmsim[onnx]'" in done.stderr
 
 
 def test_a_file_that_ends_early_says_where(tmp_path):

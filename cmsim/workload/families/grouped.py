@@ -54,7 +54,10 @@ def dense(keys: Keys, *, head_norms: bool = False, qkv_bias: bool = False) -> di
 
 
 def llama(keys: Keys) -> dict[str, Any]:
-    return dense(keys)
+    sizes = dense(keys)
+    if keys.flag("mlp_bias", False):
+        sizes["small_parameters"] += sizes["layers"] * (2 * sizes["ffn"] + sizes["hidden"])
+    return sizes
 
 
 def qwen2(keys: Keys) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class _Pass:
         self.rows: Ints = np.flatnonzero((root == own) & (work.kernel >= 0))
         if len(self.rows):
             self.trained[self.rows[0]] += max(rest, 0.0)
-        self._first = self._reads_input_only()
+        self.reads_input_only = self._reads_input_only()
         self._names = graph.names
 
     def _reads_input_only(self) -> NDArray[np.bool_]:
@@ -268,7 +268,7 @@ class _Pass:
             return self._add(build, node, f"{name} backward", 2.5, 2.0, after), 2.5 * flops
         if not self.work.product[node] or self.work.depthwise[node]:
             return self._add(build, node, f"{name} backward", 2.0, 1.5, after), 2.0 * flops
-        parts = ["wgrad"] if self._first[node] else ["dgrad", "wgrad"]
+        parts = ["wgrad"] if self.reads_input_only[node] else ["dgrad", "wgrad"]
         last = -1
         for part in parts:
             last = self._add(build, node, f"{name} {part}", 1.0, 1.0, after)
@@ -309,10 +309,11 @@ class _Step:
         reduced = self._last(build)
         trained = float(self.passes.trained.sum())
         self._update(build, trained, reduced)
-        product = float(work.flops[work.product].sum()) / graph.samples
+        # forward, and gradients of weights and inputs; of pixels nobody asks for one
+        times = np.where(self.passes.reads_input_only, 2.0, 3.0)
         facts = {
             "samples_per_step": float(spec.global_batch),
-            "model_flops_per_sample": 3.0 * product,
+            "model_flops_per_sample": float((times * work.flops)[work.product].sum()) / graph.samples,
             "hardware_flops_per_sample": self.done / spec.micro_batch,
             # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
             "peak_FLOPps": self.system.accelerator.peak_TFLOPps["bf16"] * TERA,
