@@ -1,0 +1,102 @@
+"""Tables of latent attention: prefill with expanded heads (context) and absorbed decode (generation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cmsim.calibration.kernel_attention import (
+    PRECISION,
+    WIDTH_B,
+    decodes,
+    formats,
+    known_format,
+    precision,
+)
+from cmsim.calibration.kernel_kind import Floats, Kind, Names, Rows, joined
+from cmsim.compute.kernels import Machine
+from cmsim.compute.kernels.attention import DECODE_WIDTH, PREFILL_WIDTH, Parts
+from cmsim.compute.kernels.mla import (
+    MLA_DECODE_DEFAULTS,
+    MLA_PREFILL_DEFAULTS,
+    MLA_UNSPLIT,
+    mla_decode_parts,
+    mla_prefill_parts,
+)
+
+
+def _variants(rows: Rows) -> Names:
+    of, cached = formats(rows.texts["mla_dtype"]), formats(rows.texts["kv_cache_dtype"])
+    return joined(rows, [of, cached, rows.texts["kernel_source"]])
+
+
+def mla_context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+    """What the time of each row is made of. The cache's format costs only its writing, which is in the constants."""
+    of = variant.split("/")[0]
+    return mla_prefill_parts(
+        c,
+        machine,
+        sequences=rows["batch_size"],
+        tokens=rows["isl"],
+        heads=rows["num_heads"],
+        prefix=rows["step"],
+        precision=PRECISION[of],
+        in_B=WIDTH_B[of],
+    )
+
+
+def mla_generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+    """What the time of each row is made of. Products are in the cache's format where the device has it."""
+    of, cached = variant.split("/")[:2]
+    return mla_decode_parts(
+        c,
+        machine,
+        sequences=rows["batch_size"],
+        context=rows["isl"] + rows["step"],
+        heads=rows["num_heads"],
+        precision=PRECISION[cached] if PRECISION[cached] in machine.peak_FLOPps else PRECISION[of],
+        in_B=WIDTH_B[of],
+        kv_B=WIDTH_B[cached],
+    )
+
+
+def _axes(rows: Rows) -> dict[str, Floats]:
+    return {"context": rows["isl"] + rows["step"], "sequences": rows["batch_size"], "heads": rows["num_heads"]}
+
+
+_NUMBERS = ("num_heads", "batch_size", "isl", "step")
+_RULES = (known_format("mla_dtype"), known_format("kv_cache_dtype"))
+
+CONTEXT = Kind(
+    name="mla_context",
+    numbers=_NUMBERS,
+    texts=("mla_dtype", "kv_cache_dtype"),
+    zero=("step",),
+    optional={"kernel_source": ""},
+    variants=_variants,
+    precision=precision,
+    time_us=lambda rows, machine, variant, c: mla_context_parts(rows, machine, variant, c)["physics_us"],
+    start=lambda _: MLA_PREFILL_DEFAULTS,
+    width=PREFILL_WIDTH,
+    axes=_axes,
+    terms=((("context", "sequences", "heads"), 1.5),),
+    known=(*_NUMBERS, "mla_dtype"),
+    is_one=lambda rows: not decodes(rows),
+    rules=_RULES,
+)
+GENERATION = Kind(
+    name="mla_generation",
+    numbers=_NUMBERS,
+    texts=("mla_dtype", "kv_cache_dtype"),
+    zero=("step",),
+    optional={"kernel_source": ""},
+    variants=_variants,
+    precision=precision,
+    time_us=lambda rows, machine, variant, c: mla_generation_parts(rows, machine, variant, c)["physics_us"],
+    start=lambda _: (MLA_DECODE_DEFAULTS, MLA_UNSPLIT),
+    width=DECODE_WIDTH,
+    axes=_axes,
+    terms=((("context", "sequences", "heads"), 1.0),),
+    known=(*_NUMBERS, "mla_dtype"),
+    is_one=decodes,
+    rules=_RULES,
+)
