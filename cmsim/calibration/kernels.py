@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from cmsim.calibration import kernel_gemm, kernel_moe, least, tables
+from cmsim.calibration import kernel_attention, kernel_gemm, kernel_mla, kernel_moe, least, tables
 from cmsim.calibration.kernel_kind import Floats, Ints, Kind, Rows, from_zero
 from cmsim.compute.kernels import (
     Found,
@@ -32,7 +32,17 @@ from cmsim.hardware import AcceleratorSpec, load_accelerator, load_system
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS: dict[str, Kind] = {one.name: one for one in (kernel_gemm.KIND, kernel_moe.KIND)}
+KINDS: dict[str, Kind] = {
+    one.name: one
+    for one in (
+        kernel_gemm.KIND,
+        kernel_attention.CONTEXT,
+        kernel_attention.GENERATION,
+        kernel_mla.CONTEXT,
+        kernel_mla.GENERATION,
+        kernel_moe.KIND,
+    )
+}
 FOLDS = 5
 FEWEST = 8
 _BLOCK = 32_768
