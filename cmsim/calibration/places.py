@@ -6,10 +6,11 @@ import functools
 import re
 import warnings
 
+from cmsim import files
 from cmsim.collectives import library
 from cmsim.collectives.library import Place, place_of
 from cmsim.errors import CmsimWarning, InputError
-from cmsim.hardware import load_system
+from cmsim.hardware import SYSTEMS, load_accelerator, load_system
 from cmsim.units import GB
 
 #: rates that a name states itself: pattern, what to divide the product of its numbers [Gb/s] by ("node": its ranks)
@@ -40,12 +41,14 @@ def place(name: str, accelerator: str = "", per_node: int = 0) -> Place:
         found = None
         for text in (name, accelerator):
             found = found or next((n for n in library.networks() if re.search(n.pattern, text, re.IGNORECASE)), None)
-        if found is None or found.system is None:
+        known_as = found.system if found is not None else _with_accelerator(name)
+        if known_as is None:
             raise unknown
-        system = load_system(found.system)
-        nic_Bps = (found.nic_GBps or 0.0) * GB
-        transport = found.transport or next((ours for word, ours in _TRANSPORTS if word in name), "")
-        nic_Bps = _stated_Bps(name, per_node or system.spec.node.accelerators) or nic_Bps
+        system = load_system(known_as)
+        if found is not None:
+            nic_Bps = (found.nic_GBps or 0.0) * GB
+            transport = found.transport or next((ours for word, ours in _TRANSPORTS if word in name), "")
+            nic_Bps = _stated_Bps(name, per_node or system.spec.node.accelerators) or nic_Bps
     found_place = place_of(system, nic_Bps=nic_Bps, transport=transport, per_node=per_node)
     if not found_place.measured:
         warnings.warn(
@@ -54,6 +57,16 @@ def place(name: str, accelerator: str = "", per_node: int = 0) -> Place:
             stacklevel=2,
         )
     return found_place
+
+
+def _with_accelerator(name: str) -> str | None:
+    """The first built-in system of an accelerator, where a table names that instead of a system."""
+    try:
+        wanted = load_accelerator(name).name
+    except InputError:
+        return None
+    documents = {system: files.read_yaml(path).data for system, path in files.builtin_files(SYSTEMS).items()}
+    return next((system for system, data in documents.items() if data.get("accelerator") == wanted), None)
 
 
 def _stated_Bps(name: str, per_node: int) -> float:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from cmsim.calibration import calibrate, explain, predict, read_log
+from cmsim.calibration.places import place
 from cmsim.errors import InputError
 
 ROWS = {
@@ -342,3 +343,11 @@ def test_errors_of_calibrate(tmp_path):
         calibrate(path, accelerator="hgx_h100")
     with pytest.raises(InputError, match="no system named"):
         calibrate(path, accelerator="nothing")
+
+
+@pytest.mark.filterwarnings("ignore::cmsim.errors.CmsimWarning")
+@pytest.mark.parametrize(
+    ("name", "system"), [("b300_sxm", "gb300_nvl72"), ("tpu_v5p", "tpu_v5p_pod"), ("gb300_288gb", "gb300_nvl72")]
+)
+def test_a_table_may_name_an_accelerator_alone(name, system):
+    assert place(name).name == system
