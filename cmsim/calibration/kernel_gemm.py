@@ -1,4 +1,4 @@
-"""Tables of matrix multiplications: C (m, n) = A (m, k) B (k, n), one call a row."""
+"""Tables of matrix multiplications: C (m, n) = A (m, k) B (k, n), one call a row; ``groups`` of them where given."""
 
 from __future__ import annotations
 
@@ -62,12 +62,13 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
         in_B=in_B,
         weight_B=weight_B,
         out_B=out_B,
+        groups=rows["groups"],
     )
 
 
 def _waves(rows: Rows, machine: Machine) -> dict[str, Floats]:
     """Waves of the commonest tile, not rounded: what is left of their rounding recurs with these."""
-    return {"waves": np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
+    return {"waves": rows["groups"] * np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
 
 
 KIND = Kind(
@@ -75,6 +76,7 @@ KIND = Kind(
     numbers=("m", "n", "k"),
     texts=("dtype",),
     optional={"kernel": ""},
+    defaults={"groups": 1.0},
     variants=_variants,
     precision=lambda variant: _of(variant)[0],
     time_us=_time_us,

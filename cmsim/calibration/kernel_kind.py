@@ -61,7 +61,8 @@ class Kind:
 
     name        as ``cmsim predict`` takes it
     numbers     columns that must be there: whole, above 0    zero: of them, which may be 0
-    texts       columns of text that must be there    optional: those that may be absent, and what stands in
+    texts       columns of text that must be there
+    optional    columns of text that may be absent, and what stands in    defaults: the same of numbers
     variants    of every row the name of its constants, leading part first: format, then kernel ("fp8/cutlass")
     precision   of a variant the key of ``peak_TFLOPps`` that its arithmetic counts against
     time_us     the page: rows of one variant, the device, the variant, constants -> time [us]
@@ -87,6 +88,7 @@ class Kind:
     width: Mapping[str, float] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
     optional: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, float] = field(default_factory=dict)
     is_one: Callable[[Rows], bool] = lambda _: True
     machine_axes: Callable[[Rows, Machine], Mapping[str, Floats]] = lambda _, __: {}
     rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()

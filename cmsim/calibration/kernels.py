@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from cmsim.calibration import kernel_attention, kernel_gemm, kernel_mla, kernel_moe, least, tables
 from cmsim.calibration.kernel_kind import Floats, Ints, Kind, Rows, from_zero
@@ -57,16 +58,20 @@ def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: s
     InputError: columns are absent; not a number, zero or negative; an unknown accelerator: each with column and row.
     """
     one = KINDS[kind]
-    first, back = _distinct(frame, one, system)
-    rows, where = _rows(frame.iloc[first].reset_index(drop=True), one, file, system, first)
+    folded = _distinct(frame, one, system)
+    first = np.arange(len(frame)) if folded is None else folded[0]
+    part = frame
+    if folded is not None:
+        wanted = {"system", *one.numbers, *one.texts, *one.optional, *one.defaults}
+        part = frame[[name for name in frame.columns if name in wanted]].iloc[first].reset_index(drop=True)
+    rows, where = _rows(part, one, file, system, first)
     out = np.empty(len(first))
     names, code = where
     for number in np.unique(code).tolist():
         here = np.flatnonzero(code == number)
         spec = accelerator_of(names[number], file=file, row=int(first[here[0]]))
         out[here] = times_us(one, rows.take(here), spec, kernel_data(spec, kind), file=file, row=first[here])
-    found: Floats = out[back]
-    return found
+    return out if folded is None else out[folded[1]]
 
 
 def times_us(
@@ -126,24 +131,34 @@ def accelerator_of(name: str, *, file: str = "", row: int = 0) -> AcceleratorSpe
             raise InputError(Problem(message, file, key=f"row {row}: system")) from None
 
 
-def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints, Ints]:
-    """Positions of the first of equal rows, and for every row which of them it is."""
+def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints, Ints] | None:
+    """Positions of the first of equal rows, and for every row which of them it is; None where most differ."""
     import pandas as pd
 
-    own = [*kind.numbers, *kind.texts, *kind.optional, *([] if system else ["system"])]
-    code = np.zeros(len(frame), dtype=np.int64)
-    span = 1
+    own = [*kind.numbers, *kind.texts, *kind.optional, *kind.defaults, *([] if system else ["system"])]
+    key = np.zeros(len(frame), dtype=np.uint64)
+    codes: list[NDArray[Any]] = []
     for name in own:
         if name not in frame.columns:
             continue
-        which, values = pd.factorize(frame[name], use_na_sentinel=False)
-        if span * len(values) > 2**62:
-            code = pd.factorize(code)[0].astype(np.int64)
-            span = int(code.max()) + 1
-        code, span = code * len(values) + which, span * len(values)
-    back = pd.factorize(code)[0].astype(np.int64)
-    first = np.flatnonzero(~pd.Series(code).duplicated().to_numpy())
-    return first.astype(np.int64), back
+        column = frame[name]
+        whole = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu"
+        code = column.to_numpy() if whole else pd.factorize(column, use_na_sentinel=False)[0]
+        codes.append(code)
+        # an odd multiplier spreads the columns over 64 bits; that equal keys are equal rows is checked below
+        key = (key ^ code.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    few = key[::50]
+    if len(few) > 1000 and len(np.unique(few)) == len(few):
+        return None
+    back, different = pd.factorize(key)
+    if 2 * len(different) > len(frame):
+        return None
+    first = np.empty(len(different), dtype=np.int64)
+    first[back[::-1]] = np.arange(len(frame) - 1, -1, -1)
+    if any((code != code[first][back]).any() for code in codes):
+        return None
+    return first, back.astype(np.int64)
 
 
 def _rows(
@@ -170,9 +185,10 @@ def _rows(
             good=from_zero if name in kind.zero else tables.whole,
             row=row,
         )
-        for name in kind.numbers
+        for name in (*kind.numbers, *(name for name in kind.defaults if name in have))
     }
     count = len(frame)
+    numbers.update({name: np.full(count, value) for name, value in kind.defaults.items() if name not in have})
     texts = {name: tables.codes(frame[name]) for name in kind.texts}
     for name, (names, code) in texts.items():
         for empty in np.flatnonzero(np.isin(code, [i for i, one in enumerate(names) if not one]))[:1].tolist():

@@ -2,7 +2,7 @@
 
     T     = host or (fixed + body + quantise), smoothly the larger, + ragged where m is no multiple of 4
     body  = smooth maximum of the best tiling's time on the cores and of the bytes over memory
-    tiling: tiles = ceil(m/tm) ceil(n/tn) split;  waves = ceil(tiles / cores)
+    tiling: tiles = groups ceil(m/tm) ceil(n/tn) split;  waves = ceil(tiles / cores)
             cores' time = waves (k/split + k0) max(2 tm tn / core rate, (tm in + tn weight) / core_GBps)
             at least bytes / (busy cores x draw_GBps); split > 1 adds split_us and 8 m n split bytes in the cache
     bytes = m k in + k n weight + m n out; of those that stay in the cache the rate is (1 + cache_gain) times memory's
@@ -48,6 +48,8 @@ GEMM_WIDTH: dict[str, float] = {
     "ragged_us": 1.5,
     "splits": 1e-3,
     "by_rows": 1e-3,
+    "tile_m": 1e-3,
+    "tile_n": 1e-3,
 }
 #: rows and columns of C that one core makes at a time
 TILES = ((64, 64), (64, 128), (64, 256), (128, 64), (128, 128), (128, 256), (256, 64), (256, 128))
@@ -65,19 +67,21 @@ def gemm_kernel_us(
     in_B: float,
     weight_B: float,
     out_B: float,
+    groups: Floats | float = 1.0,
 ) -> Floats:
     """Time of C = A B. [us]
 
     c: GEMM_DEFAULTS, and where the kernel has them host_us, ragged_us [us], quantise_rate (elements of one core in a
     ns), splits (at most so many, [1]), by_rows (the tile is 64 x 64 up to 64 rows times this, 64 x 128 up to twice
-    that, else 128 x 128; without it the best)
-    in_B, weight_B, out_B: of an element of A, B, C [B]
+    that, else 128 x 128; without it the best), tile_m and tile_n (the only tile)
+    in_B, weight_B, out_B: of an element of A, B, C [B]    groups: alike products with weights of their own, launched
+    together [1]
     """
-    total_B = m * k * in_B + k * n * weight_B + m * n * out_B
+    total_B = groups * (m * k * in_B + k * n * weight_B + m * n * out_B)
     memory_Bps = machine.memory_Bps * c["memory"]
     stays = 1.0 / (1.0 + (total_B / (c["cache_MB"] * 1e6)) ** 2)
     memory = total_B * (1.0 - stays + stays / (1.0 + c["cache_gain"])) / memory_Bps
-    cores = _cores_s(c, machine, m, n, k, precision, in_B, weight_B, total_B)
+    cores = _cores_s(c, machine, m, n, k, groups, precision, in_B, weight_B, total_B)
     time = c["fixed_us"] + 1e6 * larger(cores, memory, min(c["sharp"], 50.0))
     if "quantise_rate" in c:
         time = time + 1e-3 * k * np.maximum(m / machine.cores, 1.0) / c["quantise_rate"]
@@ -94,6 +98,7 @@ def _cores_s(
     m: Floats,
     n: Floats,
     k: Floats,
+    groups: Floats | float,
     precision: str,
     in_B: float,
     weight_B: float,
@@ -112,9 +117,12 @@ def _cores_s(
     if "by_rows" in c:
         few, some = m <= 64.0 * c["by_rows"], m <= 128.0 * c["by_rows"]
         tall, wide = np.where(some, 64.0, 128.0), np.where(few, 64.0, 128.0)
-        return time(np.ceil(m / tall) * np.ceil(n / wide), k + c["k0"], tall, wide)
-    merge = 8.0 * m * n / (machine.memory_Bps * c["memory"] * (1.0 + c["cache_gain"]))
-    down = {tm: np.ceil(m / tm) for tm in {tm for tm, _ in TILES}}
+        return time(groups * np.ceil(m / tall) * np.ceil(n / wide), k + c["k0"], tall, wide)
+    if "tile_m" in c:
+        tm, tn = c["tile_m"], c["tile_n"]
+        return time(groups * np.ceil(m / tm) * np.ceil(n / tn), k + c["k0"], tm, tn)
+    merge = 8.0 * groups * m * n / (machine.memory_Bps * c["memory"] * (1.0 + c["cache_gain"]))
+    down = {tm: groups * np.ceil(m / tm) for tm in {tm for tm, _ in TILES}}
     across = {tn: np.ceil(n / tn) for tn in {tn for _, tn in TILES}}
     best = np.full(len(m), np.inf)
     for split in SPLITS:

@@ -87,7 +87,7 @@ class Residual:
         fade = self.inside(logs)
         total = sum((term.value(logs) for term in self.terms), np.zeros(len(fade)))
         out: Floats = np.exp2(fade * total)
-        return out, int((fade < 1.0 - 1e-9).sum())
+        return out, int((fade < 1.0 - 1e-3).sum())
 
     def inside(self, logs: Mapping[str, Floats]) -> Floats:
         """1 in the range, 0 from ``FADE`` doublings beyond it."""
