@@ -23,7 +23,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Scenario, system, accelerator or stack files, told apart by their keys; or a model's config.json.",
+            help="Scenario, system, accelerator or stack files, told apart by their keys; or a model (config.json, "
+            "ONNX, MindIR).",
             autocompletion=complete.scenarios,
         ),
     ],
@@ -47,7 +48,9 @@ def _checked(name: str) -> tuple[CmsimError | None, str]:
     from cmsim.scenario import load_scenario
 
     try:
-        if name.endswith(".json") or (Path(name).is_dir() and (Path(name) / "config.json").exists()):
+        if name.endswith((".json", ".onnx", ".mindir")) or (
+            Path(name).is_dir() and (Path(name) / "config.json").exists()
+        ):
             return None, _model(name)
         path = find(name, "scenarios", "scenario")
         document = read_yaml(path)
@@ -179,10 +182,9 @@ def _stack(path: Path) -> None:
 
 def _model(name: str) -> str:
     from cmsim.cli.numbers import count
-    from cmsim.workload.model import load_model
+    from cmsim.workload.graph_load import parameters_of
 
-    model = load_model(name)
-    return f"{name} (model, {count(float(model.total_parameters))} parameters)"
+    return f"{name} (model, {count(float(parameters_of(name)))} parameters)"
 
 
 def _say_unsourced(path: Path, keys: list[str]) -> None:

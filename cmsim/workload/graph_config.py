@@ -196,13 +196,9 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
     sizes: ``sequence`` of a text encoder, ``image_size`` of a net whose config does not say it
     """
     given = dict(sizes or {})
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError:
-        data = None
-    family = data.get("model_type") if isinstance(data, dict) else None
+    family = family_of(text)
     if family in NETS:
-        keys = Keys(data, file, text)
+        keys = Keys(json.loads(text), file, text)
         _refuse(given, ("image_size",), file)
         graph = NETS[family](keys, name, given)
         if graph is None or keys.problems:
@@ -224,6 +220,16 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
     if not model.patch_inputs and "sequence" not in given:
         raise InputError(Problem(f"tokens of a text are needed for {name}", key="sequence_length"))
     return encoder_graph(model, given.get("sequence", 0))
+
+
+def family_of(text: str) -> str | None:
+    """The ``model_type`` of a config; None where it has none, or is no config."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    family = data.get("model_type") if isinstance(data, dict) else None
+    return None if family is None else str(family)
 
 
 def _refuse(given: Mapping[str, int], allowed: Sequence[str], file: str) -> None:

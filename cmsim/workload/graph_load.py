@@ -8,8 +8,9 @@ from pathlib import Path
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.workload.graph import Graph
-from cmsim.workload.graph_config import parse_config
-from cmsim.workload.model import MODELS, ModelSpec
+from cmsim.workload.graph_config import NETS, family_of, parse_config
+from cmsim.workload.graph_work import graph_info
+from cmsim.workload.model import MODELS, ModelSpec, parse_model
 from cmsim.workload.trace.bytes_in import bad, head
 
 #: folder of built-in models that are graphs and no transformers
@@ -74,6 +75,16 @@ def load_any(
         return read_mindir(path)
     name = path.parent.resolve().name if path.name == "config.json" else path.stem
     return parse_config(files.read_text(path), name=name, file=str(path), sizes=sizes)
+
+
+def parameters_of(name_or_path: str | Path, *, base: Path | None = None) -> int:
+    """Parameters of a model of any kind, told without the sizes that its file leaves open."""
+    path = find_model(name_or_path, base=base)
+    if model_format(path) == "config":
+        text = files.read_text(path)
+        if family_of(text) not in NETS:
+            return parse_model(text, name=path.stem, file=str(path)).total_parameters
+    return int(graph_info(load_graph(path))["parameters"])
 
 
 def load_graph(name_or_path: str | Path, *, base: Path | None = None, sizes: Mapping[str, int] | None = None) -> Graph:
