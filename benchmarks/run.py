@@ -107,6 +107,13 @@ BENCHMARKS = (
             ("flow_skewed_320", "dispatch of drawn tokens, 320 ranks, no two blocks alike", 3.0, None),
         )
     ),
+    Benchmark(
+        "onnx_100k",
+        "`python benchmarks/models.py`: an ONNX model of 100,000 nodes, read and priced; making it is not counted",
+        ("benchmarks/models.py",),
+        target_s=5.0,
+        prints=r"together ([\d.]+) s",
+    ),
     *(
         Benchmark(
             f"predict_{kind}",

@@ -206,13 +206,10 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
         return graph
     if family is not None and family not in FAMILIES:
         known = sorted((*FAMILIES, *NETS))
-        raise InputError(
-            Problem(
-                f"got {family!r}, a family cmsim does not read. {did_you_mean(str(family), known, limit=len(known))}",
-                file,
-                key="model_type",
-            )
-        )
+        keys = Keys(json.loads(text), file, text)
+        hint = did_you_mean(family, known, limit=len(known))
+        keys.complain("model_type", f"got {family!r}, a family cmsim does not read. {hint}")
+        raise InputError(keys.problems)
     model = parse_model(text, name=name, file=file)
     if not model.encoder:
         return model

@@ -60,6 +60,43 @@ def test_mixtral_8x7b():
     assert model.total_parameters == 46_702_792_704
 
 
+def test_qwen2_72b_K09():
+    model = decoder(
+        model_type="qwen2",
+        hidden_size=8192,
+        num_hidden_layers=80,
+        intermediate_size=29568,
+        **ATTENTION | {"num_attention_heads": 64, "vocab_size": 152064},
+    )
+    assert model.total_parameters == 72_706_203_648
+    assert model.kv_bytes_per_token(2) == 327_680
+
+
+def test_deepseek_v2_lite_without_compressed_queries():
+    """Published as 15.7 B, 2.4 B of them active (arXiv:2405.04434, appendix B)."""
+    model = decoder(
+        model_type="deepseek_v2",
+        hidden_size=2048,
+        num_hidden_layers=27,
+        num_attention_heads=16,
+        q_lora_rank=None,
+        kv_lora_rank=512,
+        qk_nope_head_dim=128,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+        first_k_dense_replace=1,
+        intermediate_size=10944,
+        n_routed_experts=64,
+        n_shared_experts=2,
+        num_experts_per_tok=6,
+        moe_intermediate_size=1408,
+        max_position_embeddings=163840,
+        vocab_size=102400,
+    )
+    assert model.total_parameters == 15_706_484_224
+    assert model.active_parameters - model.embedding_parameters == pytest.approx(2.4e9, rel=0.03)
+
+
 def test_pangu_pro_moe():
     """Published as 72 B with 16 B active (arXiv:2505.21411)."""
     keys = ATTENTION | {"num_attention_heads": 40, "vocab_size": 153376}
