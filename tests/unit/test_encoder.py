@@ -86,6 +86,15 @@ def test_a_tensor_that_is_read_twice_is_written():
     assert kept.tolist() == [0, 32, 0, 32]
 
 
+def test_a_name_that_is_made_twice_makes_no_circle():
+    build = GraphBuilder("twice", "by hand")
+    x, a, b = (build.tensor(name, (4, 8)) for name in "xab")
+    build.node("Relu", [b], [a])
+    build.node("Relu", [a], [b])
+    graph = build.graph(inputs=[x], outputs=[a])
+    assert roots(graph, graph_work(graph), norms=True)[0].tolist() == [0, 1]
+
+
 def test_text_is_as_long_as_said():
     short, long = (encoder(model="bert-base", sequence_length=length) for length in (128, 256))
     layers, wide = 12, 768
@@ -205,6 +214,10 @@ def test_the_vision_scenario_is_read():
             "model: vit-b-16 is an encoder, which has no decode",
         ),
         ({"kind": "training", "model": "llama-3.1-8b", "global_batch": 8}, "sequence_length: the key is required"),
+        (
+            {"kind": "training", "model": "llama-3.1-8b", "global_batch": 8, "sequence_length": 8, "dims": {"a": 1}},
+            "dims: llama-3.1-8b leaves no sizes open",
+        ),
         ({"kind": "training", "model": "resnet50", "global_batch": 9}, "global_batch: got 9, which is not a multiple"),
         ({"kind": "training", "model": "resnet50", "global_batch": 8, "zero_stage": 3}, "zero_stage: got 3"),
         (

@@ -32,7 +32,7 @@ _BUCKET_B = 25 * 2**20
 
 def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Programs:
     """One forward pass of every rank's samples."""
-    graph = _graph(spec, base)
+    graph = load_graph(spec.model, base=base, sizes=_sizes(spec, base))
     layout = _layout(spec, system)
     samples = spec.batch_per_accelerator / system.ranks_per_package
     passes = _Pass(graph, spec, system, samples, training=False)
@@ -66,6 +66,8 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     if isinstance(found, ModelSpec):
         if not spec.sequence_length:
             raise InputError(Problem("the key is required for a model of text", key="sequence_length"))
+        if spec.dims:
+            raise InputError(Problem(f"{found.name} leaves no sizes open", key="dims"))
         from cmsim.workload.generate import training as of_decoders
 
         made = of_decoders.programs(spec, system, base)
@@ -81,10 +83,6 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             )
         )
     return _Step(spec, system, found, layout).programs()
-
-
-def _graph(spec: EncoderSpec, base: Path | None) -> Graph:
-    return load_graph(spec.model, base=base, sizes=_sizes(spec, base))
 
 
 def _sizes(spec: EncoderSpec | TrainingSpec, base: Path | None) -> dict[str, int]:
@@ -159,8 +157,9 @@ def roots(graph: Graph, work: GraphWork, *, norms: bool) -> tuple[Ints, Floats]:
     mine = (makers == latest[reader]) & (makers >= 0)
     between = np.full(nodes, -1, np.int64)
     between[reader[mine]] = graph.in_idx[mine]
-    alone = (between >= 0) & (readers[between] == 1)
     own = np.arange(nodes)
+    # a name that is made twice may stand behind its reader
+    alone = (between >= 0) & (readers[between] == 1) & (latest < own)
     free = work.kernel < 0
     source = _followed(np.where(free & alone, latest, own))
     joins = work.joins & alone & ~free
