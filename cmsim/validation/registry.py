@@ -22,6 +22,7 @@ AREAS: dict[str, Area] = {
         Area("headline-points", points.rows),
         Area("collectives", folds.rows),
         Area("expert_parallel", folds.rows),
+        Area("kernels", folds.rows),
         Area("flow-backend", backend.rows),
     )
 }
