@@ -64,7 +64,7 @@ def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: s
     if folded is not None:
         wanted = {"system", *one.numbers, *one.texts, *one.optional, *one.defaults}
         part = frame[[name for name in frame.columns if name in wanted]].iloc[first].reset_index(drop=True)
-    rows, where = _rows(part, one, file, system, first)
+    rows, where = kernel_rows(part, one, file, system, first)
     out = np.empty(len(first))
     names, code = where
     for number in np.unique(code).tolist():
@@ -161,7 +161,7 @@ def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints
     return first, back.astype(np.int64)
 
 
-def _rows(
+def kernel_rows(
     frame: pd.DataFrame, kind: Kind, file: str, system: str | None, row: Ints
 ) -> tuple[Rows, tuple[tuple[str, ...], Ints]]:
     """The columns of a table, checked, and the system of every row.
@@ -208,6 +208,14 @@ def _rows(
     return rows, where
 
 
+def read_rows(frame: pd.DataFrame, kind: str, *, file: str = "", system: str | None = None) -> Rows:
+    """The columns of a table as its kind's page takes them, checked.
+
+    InputError: what a prediction raises of columns.
+    """
+    return _rows(frame, KINDS[kind], file, system, np.arange(len(frame)))[0]
+
+
 def kind_of(frame: pd.DataFrame) -> str | None:
     """The kind of a table, by its columns; None where it is no table of kernels.
 
@@ -218,7 +226,7 @@ def kind_of(frame: pd.DataFrame) -> str | None:
     if len(found) > 1:
         few = frame.head(1000).reset_index(drop=True)
         place = np.arange(len(few))
-        found = [one for one in found if one.is_one(_rows(few, one, "", "any", place)[0])]
+        found = [one for one in found if one.is_one(kernel_rows(few, one, "", "any", place)[0])]
     return found[0].name if found else None
 
 
@@ -385,7 +393,7 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
         raise InputError(Problem("no such column", file, key="latency_us"))
     if len(frame) < FEWEST:
         raise InputError(Problem(f"{len(frame)} rows of {accelerator}; at least {FEWEST} are needed", file))
-    rows, _ = _rows(frame, one, file, spec.name, np.arange(len(frame)))
+    rows, _ = kernel_rows(frame, one, file, spec.name, np.arange(len(frame)))
     problems: list[Problem] = []
     time = tables.numbers(frame, name, file, problems, rule="above 0", good=lambda v: v > 0)
     if problems:
