@@ -208,14 +208,6 @@ def kernel_rows(
     return rows, where
 
 
-def read_rows(frame: pd.DataFrame, kind: str, *, file: str = "", system: str | None = None) -> Rows:
-    """The columns of a table as its kind's page takes them, checked.
-
-    InputError: what a prediction raises of columns.
-    """
-    return _rows(frame, KINDS[kind], file, system, np.arange(len(frame)))[0]
-
-
 def kind_of(frame: pd.DataFrame) -> str | None:
     """The kind of a table, by its columns; None where it is no table of kernels.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmsim.cli import say
+from cmsim.cli import numbers, say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError
@@ -99,6 +99,31 @@ def collective(
         return
     rows = [[one.name, f"{one.time_us:,.1f} us", f"{one.weight:.0%}", one.why] for one in found]
     say.show(say.table(["candidate", "time", "weight", "why"], rows, left=(0, 3), whole=(0,)))
+
+
+@_explain.command()
+def kernel(
+    accelerator: Annotated[str, typer.Argument(metavar="ACCELERATOR")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="gemm, attention_context, mla_generation, ...")],
+    columns: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE...", help="A row of its table: m=4096 n=7168.")],
+    json: Json = False,
+) -> None:
+    """One kernel on an accelerator: the parts of its time, what binds, and what measured neighbours add."""
+    from cmsim.calibration.explain_kernel import WHY, explain_kernel
+
+    pairs = [text.partition("=") for text in columns]
+    for (name, sign, value), text in zip(pairs, columns, strict=True):
+        if not (name and sign and value):
+            raise InputError(f"COLUMN=VALUE: got '{text}'. Allowed: the name of a column, =, and its value.")
+    found = explain_kernel(accelerator, kind, {name: value for name, _, value in pairs})
+    if json:
+        say.document({**vars(found), "predicted_us": found.predicted_us})
+        return
+    rows = [[name, numbers.digits(value), WHY.get(name, "")] for name, value in found.parts.items()]
+    say.show(say.table(["part", "value", "what it is"], rows, left=(0, 2), whole=(0,)))
+    for note in found.notes:
+        say.message(note)
+    say.message(f"binds: {found.binds}; constants of {found.of}, {found.variant}")
 
 
 def _bytes(text: str) -> float:
