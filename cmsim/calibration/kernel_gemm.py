@@ -87,6 +87,7 @@ KIND = Kind(
     terms=((("m", "n", "k"), 1.5), (("waves", "k"), (0.25, 2.5))),
     smooth=0.05,
     small=0.02,
+    per_core=("core_GBps", "draw_GBps", "quantise_rate"),
     known=("m", "n", "k", "dtype"),
     rules=(("dtype", f"one of {', '.join(FORMATS)}", spelled_so("dtype", lambda name: _format(name) in FORMATS)),),
 )

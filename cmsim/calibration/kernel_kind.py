@@ -71,6 +71,7 @@ class Kind:
     axes        columns of the residual from rows, each above 0; its range is what "seen" means
     machine_axes   more of them, which depend on the device
     terms       surfaces of the residual: columns, and doublings of a column a step (one for all, or one for each)
+    per_core    constants that are rates of one core: where a relative's cores are unlike, scaled by the cores' peaks
     known       columns by which ``calibrate`` knows the table    is_one: of those, whether it is this kind
     rules       what else must hold of rows: column, what it must be, and where it does
     """
@@ -91,6 +92,7 @@ class Kind:
     defaults: Mapping[str, float] = field(default_factory=dict)
     is_one: Callable[[Rows], bool] = lambda _: True
     machine_axes: Callable[[Rows, Machine], Mapping[str, Floats]] = lambda _, __: {}
+    per_core: tuple[str, ...] = ()
     rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()
     #: weights of the residual's penalties: squared curvature, squared size
     smooth: float = 0.3

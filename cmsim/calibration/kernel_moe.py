@@ -108,6 +108,7 @@ KIND = Kind(
     terms=((("copies", "active", "inner"), 2.0), (("tokens", "hidden"), 1.5)),
     smooth=0.1,
     small=0.05,
+    per_core=("core_GBps", "draw_GBps"),
     known=("num_tokens", "hidden_size", "inter_size", "moe_tp_size", "moe_dtype"),
     rules=(
         ("moe_dtype", f"one of {', '.join(FORMATS)}", spelled_so("moe_dtype", lambda name: _format(name) in FORMATS)),

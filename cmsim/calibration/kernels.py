@@ -84,6 +84,7 @@ def times_us(
     machine = kernel_machine(spec)
     if data.inherited:
         _warn(f"{spec.name} has no measured rows of '{kind.name}': constants of {data.of}, shares of its own peaks")
+    larger = 1.0 if data.same_cores else _core_ratio(machine, kernel_machine(load_accelerator(data.of)))
     out = np.empty(len(rows))
     names, code = kind.variants(rows)
     outside = 0
@@ -98,11 +99,15 @@ def times_us(
         name = choose_variant(wanted, data.variants)
         if name.partition("/")[0] != wanted.partition("/")[0]:
             _warn(f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak")
+        constants = {
+            key: value * (larger if key in kind.per_core else 1.0)
+            for key, value in data.variants[name].constants.items()
+        }
         # in blocks that fit the cache
         for start in range(0, len(here), _BLOCK):
             block = here[start : start + _BLOCK]
             part = rows.take(block)
-            time = kind.time_us(part, machine, wanted, data.variants[name].constants)
+            time = kind.time_us(part, machine, wanted, constants)
             if name in data.residuals:
                 factor, beyond = data.residuals[name].factor(kind.all_axes(part, machine))
                 time, outside = time * factor, outside + beyond
@@ -110,6 +115,12 @@ def times_us(
     if outside:
         _warn(f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}")
     return out
+
+
+def _core_ratio(machine: Machine, of: Machine) -> float:
+    """How much faster a core is than the relative's, of unlike cores: what feeds it is built for what it computes."""
+    common = next(name for name in machine.peak_FLOPps if name in of.peak_FLOPps and name not in ("fp32", "tf32"))
+    return (machine.peak_FLOPps[common] / machine.cores) / (of.peak_FLOPps[common] / of.cores)
 
 
 def _warn(text: str) -> None:

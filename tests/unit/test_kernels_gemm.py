@@ -121,6 +121,16 @@ def test_relatives_are_said_and_scaled(tmp_path):
     assert slow[0] / own[0] == pytest.approx(989 / 148, rel=0.15)
 
 
+@pytest.mark.parametrize(("name", "peak"), [("mi300x", 1307e12), ("tpu_v5p", 459e12), ("h200_sxm", 989e12)])
+def test_unlike_cores_still_reach_their_peak(name, peak):
+    """Rates of one core go with the core: few large ones, or many small."""
+    frame = pd.DataFrame({"m": [16384], "n": [16384], "k": [16384], "dtype": ["bfloat16"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CmsimWarning)
+        found = predict_kernels(frame, "gemm", system=name)
+    assert 0.5 < 2.0 * 16384**3 / (found[0] * 1e-6) / peak < 1.0
+
+
 def test_beyond_the_rows_is_physics_alone():
     frame = pd.DataFrame({"m": [4_000_000], "n": [8192], "k": [8192], "dtype": ["bfloat16"]})
     with pytest.warns(CmsimWarning, match="1 of 1 different rows of 'gemm' lie outside"):

@@ -54,6 +54,7 @@ class Relative(Spec):
     """Whose constants an accelerator takes that has no rows."""
 
     accelerator: str
+    same_cores: bool = Field(default=False, description="whether rates of one core carry over as they are")
     why: str
 
 
@@ -68,12 +69,14 @@ class Found:
     """Constants of a kind for an accelerator.
 
     accelerator: asked for    of: whose constants these are    residuals: by variant
+    same_cores: whether rates of one core are the accelerator's own too
     """
 
     accelerator: str
     of: str
     variants: Mapping[str, Variant]
     residuals: Mapping[str, Residual] = field(default_factory=dict)
+    same_cores: bool = True
 
     @property
     def inherited(self) -> bool:
@@ -97,12 +100,14 @@ def kernel_data(spec: AcceleratorSpec, kind: str) -> Found:
     InputError: neither it nor a relative has one.
     """
     seen = [spec.name]
+    same = True
     while True:
         path = files.builtin_files(FOLDER).get(f"{seen[-1]}_{kind}")
         if path is not None:
             data, residuals = _read(f"{seen[-1]}_{kind}")
-            return Found(spec.name, seen[-1], data.variants, residuals)
-        following = _relative(seen[-1])
+            return Found(spec.name, seen[-1], data.variants, residuals, same)
+        following, like = _relative(seen[-1])
+        same = same and like
         if following is None or following in seen:
             known = sorted(name.removesuffix(f"_{kind}") for name in files.builtin_files(FOLDER) if name.endswith(kind))
             raise InputError(
@@ -124,13 +129,14 @@ def _read(name: str) -> tuple[KernelFile, Mapping[str, Residual]]:
 
 
 @functools.cache
-def _relative(accelerator: str) -> str | None:
-    """The relative that the accelerator's file names, or the folder's list."""
+def _relative(accelerator: str) -> tuple[str | None, bool]:
+    """The relative that the accelerator's file names, or the folder's list; and whether their cores are alike."""
     path = files.builtin_files("topologies/accelerators").get(accelerator)
     own = files.read_yaml(path).data.get("relative") if path is not None else None
-    if own is None and accelerator in _listed():
-        return _listed()[accelerator].accelerator
-    return own
+    if own is not None:
+        return own, True
+    listed = _listed().get(accelerator)
+    return (listed.accelerator, listed.same_cores) if listed is not None else (None, False)
 
 
 @functools.cache
