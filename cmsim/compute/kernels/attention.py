@@ -47,7 +47,7 @@ DECODE_DEFAULTS: dict[str, float] = {
     "compute": 0.3,
     "pad": 16.0,
     "block_us": 0.5,
-    "depth": 4.0,
+    "depth": 1.5,
     "splits": 64.0,
     "split_us": 2.0,
     "long_us": 0.3,
@@ -55,7 +55,7 @@ DECODE_DEFAULTS: dict[str, float] = {
 }
 #: how far fits may take them, in the logarithm, where less than 1: shares of peaks stay shares
 PREFILL_WIDTH: dict[str, float] = {"compute": 0.15, "memory": 0.3, "tail": 0.5}
-DECODE_WIDTH: dict[str, float] = {"memory": 0.05, "pad": 0.3, "depth": 0.7, "skip": 1.5, "splits": 1.5}
+DECODE_WIDTH: dict[str, float] = {"memory": 0.05, "pad": 0.3, "depth": 0.1, "skip": 1.5, "splits": 1.5}
 
 
 def smooth_max(*times: Floats) -> Floats:

@@ -26,7 +26,7 @@ from cmsim.compute.kernels.machine import Machine
 LATENT, ROPE, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0
 
 MLA_PREFILL_DEFAULTS = {**PREFILL_DEFAULTS, "compute": 0.75}
-MLA_DECODE_DEFAULTS = {**DECODE_DEFAULTS, "compute": 0.65, "token_memory": 0.6, "depth": 0.5}
+MLA_DECODE_DEFAULTS = {**DECODE_DEFAULTS, "compute": 0.65, "token_memory": 0.6}
 #: no split of the cache: where each sequence has one worker, however few they are
 MLA_UNSPLIT = {**MLA_DECODE_DEFAULTS, "splits": 1.0, "compute": 0.3, "block_us": 7.0}
 
