@@ -133,6 +133,13 @@ def _generation_axes(rows: Rows) -> dict[str, Floats]:
     }
 
 
+def cache_us(rows: Rows, machine: Machine, variant: str) -> Floats:
+    """The cache once over the peak of memory: no residual makes it faster."""
+    elements = rows["batch_size"] * rows["num_key_value_heads"] * _seen(rows) * 2.0 * rows["head_dim"]
+    out: Floats = elements * WIDTH_B[variant.split("/")[2]] / machine.memory_Bps * 1e6
+    return out
+
+
 _NUMBERS = ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "step", "window_size")
 
 
@@ -164,6 +171,7 @@ CONTEXT = Kind(
     time_us=lambda rows, machine, variant, c: context_parts(rows, machine, variant, c)["physics_us"],
     start=lambda _: PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
+    per_core=("softmax_Gpps",),
     axes=_context_axes,
     terms=(
         (("tokens", "sequences", "heads"), 1.5),
@@ -187,6 +195,7 @@ GENERATION = Kind(
     start=lambda variant: {**DECODE_DEFAULTS, "compute": 0.1} if "/each/" in variant else DECODE_DEFAULTS,
     width=DECODE_WIDTH,
     axes=_generation_axes,
+    least_us=cache_us,
     terms=(
         (("seen", "workers"), 1.0),
         (("seen", "width"), 1.0),

@@ -94,6 +94,8 @@ class Kind:
     machine_axes: Callable[[Rows, Machine], Mapping[str, Floats]] = lambda _, __: {}
     per_core: tuple[str, ...] = ()
     rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()
+    #: what no row is faster than, with its residual: rows, the device, the variant -> time [us]
+    least_us: Callable[[Rows, Machine, str], Floats] | None = None
     #: weights of the residual's penalties: squared curvature, squared size
     smooth: float = 0.3
     small: float = 0.01

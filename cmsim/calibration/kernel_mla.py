@@ -77,6 +77,7 @@ CONTEXT = Kind(
     time_us=lambda rows, machine, variant, c: mla_context_parts(rows, machine, variant, c)["physics_us"],
     start=lambda _: MLA_PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
+    per_core=("softmax_Gpps",),
     axes=_axes,
     terms=((("context", "sequences", "heads"), 1.5),),
     known=(*_NUMBERS, "mla_dtype"),

@@ -119,6 +119,8 @@ def times_us(
                 return 0
             factor, beyond = residual.factor(kind.all_axes(part, machine))
             out[block] *= factor
+            if kind.least_us is not None:
+                out[block] = np.maximum(out[block], kind.least_us(part, machine, wanted))
             return beyond
 
         # in blocks that fit the cache, side by side: NumPy lets go of the interpreter

@@ -194,7 +194,8 @@ def decode_parts(
     chain = waves * np.maximum(steps / splits, 1.0) * c["block_us"]
     rate = machine.memory_Bps * 1e-6
     cache_B = sequences * kv_heads * seen * cached * kv_B
-    memory = cache_B / (rate * c["memory"])
+    # no cache is read faster than memory delivers, whatever a table's label of its format makes a fit believe
+    memory = cache_B / (rate * min(c["memory"], 1.0))
     flops = 2.0 * workers * (1.0 if each else padded) * seen * (d_qk + d_v)
     peak_FLOPps = machine.vector_FLOPps if each else machine.peak_FLOPps[precision]
     compute = flops / (peak_FLOPps * 1e-6 * c["compute"])
