@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import collectives, energy, engine, flow, results, topology
+from cmsim import collectives, energy, engine, results, topology
 from cmsim.engine import record
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import System, load_accelerator, load_system
@@ -183,6 +183,8 @@ def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -
     """What no algorithm can beat for the collective that is timed, on a whole fabric with nobody else on it."""
     if not isinstance(one.spec, CollectiveSpec) or not plan.calls:
         return {}
+    from cmsim import flow
+
     name, size_B = one.spec.collective, programs.facts["size_B"]
     ranks = np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1))
     whole, nothing = topology.paths(system), flow.Software()

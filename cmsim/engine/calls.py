@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose, library
+from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose
 from cmsim.collectives.chooser import NAMES
 from cmsim.collectives.terms import Column
 from cmsim.engine.bound import wire_bound_s
@@ -54,6 +54,8 @@ class Ask:
     @property
     def page(self) -> str:
         """The algorithm whose rounds are played, where a library has a name of its own for it."""
+        from cmsim.collectives import library
+
         return library.page(self.collective, self.algorithm)
 
 
@@ -203,18 +205,25 @@ class Pricer:
 
     def _choice(self, collective: str, rows: Rows, wire: Link) -> Choice:
         """By the cheapest algorithm, a named one, or as the system's own library would."""
-        if self.algorithm in library.libraries() and collective in library.PRICED:
+        if collective in _FIXED or self.algorithm == "best":
+            return choose(rows, wire, algorithm="best")
+        ours = {*NAMES, "hierarchical"} - {"none"}
+        if self.algorithm in ours:
+            return choose(rows, wire, algorithm=self.algorithm)
+        # only where a library may be meant: reading the files of all takes longer than pricing
+        from cmsim.collectives import library
+
+        libraries = library.libraries()
+        if self.algorithm in libraries:
+            if collective not in library.PRICED:
+                return choose(rows, wire, algorithm="best")
             at = library.place_of(self.system)
             library.check(at, self.algorithm)
             return library.choose(at, rows, wire)
-        if collective in _FIXED or self.algorithm in library.libraries():
-            return choose(rows, wire, algorithm="best")
-        known = {*NAMES, "best", "hierarchical", *library.libraries()} - {"none"}
-        if self.algorithm in known:
-            return choose(rows, wire, algorithm=self.algorithm)
         # the library of the system may have a name of its own for it
         pages = library.pages(library.place_of(self.system), collective, self.algorithm)
         if not pages:
+            known = {"best", *ours, *libraries}
             raise InputError(f"unknown algorithm '{self.algorithm}'. {did_you_mean(self.algorithm, known, limit=80)}")
         return choose(rows, wire, algorithm=pages[0])
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from cmsim import compute
 from cmsim.engine.by_level import ByLevel
-from cmsim.engine.by_link import ByLink
 from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.resources import Resources, resources
@@ -158,6 +157,8 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         hold_ps.append(to_ps(seconds[rows] * class_factor[rank_class]))
     layer: Layer
     if by_link:
+        from cmsim.engine.by_link import ByLink  # brings the room of flows along, which levels do without
+
         layer = ByLink(programs, system, wires, folding, who, states, changes_ps)
     else:
         links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)

@@ -141,7 +141,7 @@ class _Player:
                 progress(self.ended / max(self.total, 1))
 
     def _stream(self, rank_class: int, steps: list[_Step]) -> Generator[simpy.Event, object, None]:
-        env, done = self.env, self.done[rank_class]
+        env, move, done = self.env, self.network.move, self.done[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
         hold = _hold_sums(self.plan.hold_ps[rank_class], steps)
         group = self.plan.folding.group_class[rank_class].tolist()
@@ -168,13 +168,13 @@ class _Player:
                 if parties[group[slot]] == 1:
                     # all members are of this class and arrive as one
                     for demands in calls[call[first]].phases:
-                        yield self._move(demands)
+                        yield move(demands[0]) if len(demands) == 1 else self._together(demands)
                 else:
                     yield from self._meet(rank_class, step, group[slot], call[first])
             elif kind == SEND:
                 message = self._message(group[slot], turn)
                 for demands in calls[call[first]].phases:
-                    yield self._move(demands)
+                    yield move(demands[0]) if len(demands) == 1 else self._together(demands)
                 fire(message)
             else:
                 yield self._message(group[slot], turn)
@@ -225,13 +225,11 @@ class _Player:
         for other, row in meeting.since:
             self.wait[other][row] = env.now - self.start[other][row]
         for demands in self.plan.calls[call].phases:
-            yield self._move(demands)
+            yield self.network.move(demands[0]) if len(demands) == 1 else self._together(demands)
         fire(meeting.event)
 
-    def _move(self, demands: tuple[Demand, ...]) -> simpy.Event:
+    def _together(self, demands: tuple[Demand, ...]) -> simpy.Event:
         """Fires when all of them are met."""
-        if len(demands) == 1:
-            return self.network.move(demands[0])
         return simpy.AllOf(self.env, [self.network.move(demand) for demand in demands])
 
     def _message(self, group: int, turn: int) -> simpy.Event:

@@ -156,7 +156,10 @@ class Fluid:
     def _set(self, flow: InFlight, rate_Bps: float) -> None:
         if rate_Bps == flow.rate_Bps:
             return
-        self._rebase(flow)
+        if flow.rate_Bps:
+            self._rebase(flow)
+        else:  # it begins
+            flow.version += 1
         flow.rate_Bps = rate_Bps
         version = flow.version
         timer = self._env.timeout(duration_ps(flow.remaining_B, rate_Bps))
