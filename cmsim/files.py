@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cmsim.errors import InputError, Problem, did_you_mean, nearest
 
@@ -41,6 +41,17 @@ class Spec(BaseModel):
     """Base of everything read from a file: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FitNote(Spec):
+    """How a group of constants was fitted, and what the fit leaves. Errors are absolute, of rows not fitted. [%]"""
+
+    what: str
+    rows: str = Field(description="which measured rows, and how many")
+    count: int
+    median_pct: float = Field(description="held-out rows: median absolute error")
+    p90_pct: float = Field(description="held-out rows: 90th percentile")
+    held_out: str = Field(description="how rows were held out")
 
 
 class Document:

@@ -4,7 +4,7 @@ from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
 from cmsim.collectives.library.call import TUNER, Candidate, candidates, time_us
 from cmsim.collectives.library.choose import PRICED, check, choose, page, pages
-from cmsim.collectives.library.data import FitNote, LinkClass, libraries, mesh_library, networks, ring_library
+from cmsim.collectives.library.data import LinkClass, libraries, mesh_library, networks, ring_library
 from cmsim.collectives.library.expert import Exchange
 from cmsim.collectives.library.expert import copies as exchange_copies
 from cmsim.collectives.library.expert_data import (
@@ -36,7 +36,6 @@ __all__ = [
     "Exchange",
     "ExpertLibrary",
     "ExpertProfile",
-    "FitNote",
     "LinkClass",
     "Operation",
     "Payload",

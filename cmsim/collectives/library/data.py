@@ -10,20 +10,9 @@ from pydantic import Field
 
 from cmsim import files
 from cmsim.collectives.library.tuner import TunerSpec
-from cmsim.files import Spec
+from cmsim.files import FitNote, Spec
 
 FOLDER = "topologies/libraries"
-
-
-class FitNote(Spec):
-    """How a group of constants was fitted, and what the fit leaves. Errors are absolute, of rows not fitted. [%]"""
-
-    what: str
-    rows: str = Field(description="which measured rows, and how many")
-    count: int
-    median_pct: float = Field(description="held-out rows: median absolute error")
-    p90_pct: float = Field(description="held-out rows: 90th percentile")
-    held_out: str = Field(description="how rows were held out")
 
 
 class LinkClass(Spec):

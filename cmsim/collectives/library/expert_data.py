@@ -9,13 +9,13 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cmsim import files
-from cmsim.collectives.library.data import FOLDER, FitNote
+from cmsim.collectives.library.data import FOLDER
 from cmsim.collectives.library.expert import Exchange, Floats, Routing
 from cmsim.collectives.library.expert_bulk import BULK_DEFAULTS, BULK_FAR_DEFAULTS, bulk_kernel_us
 from cmsim.collectives.library.expert_domain import DOMAIN_DEFAULTS, domain_kernel_us
 from cmsim.collectives.library.expert_fused import FUSED_EXCHANGE_DEFAULTS, fused_exchange_us
 from cmsim.collectives.library.expert_latency import LATENCY_DEFAULTS, latency_kernel_us
-from cmsim.files import Spec
+from cmsim.files import FitNote, Spec
 
 Form = Literal["latency", "bulk", "domain", "fused"]
 #: constants that a page knows

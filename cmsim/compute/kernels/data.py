@@ -12,22 +12,11 @@ from cmsim import files
 from cmsim.compute.kernels.machine import Machine
 from cmsim.compute.kernels.residual import Residual, read_residuals
 from cmsim.errors import InputError, Problem
-from cmsim.files import Spec
+from cmsim.files import FitNote, Spec
 from cmsim.hardware import AcceleratorSpec
 from cmsim.units import GB
 
 FOLDER = "topologies/kernels"
-
-
-class KernelFit(Spec):
-    """How constants were fitted, and what the fit leaves. Errors are absolute, of rows not fitted. [%]"""
-
-    what: str
-    rows: str = Field(description="which measured rows")
-    count: int
-    median_pct: float = Field(description="held-out rows: median absolute error")
-    p90_pct: float = Field(description="held-out rows: 90th percentile")
-    held_out: str = Field(description="how rows were held out")
 
 
 class Variant(Spec):
@@ -46,7 +35,7 @@ class KernelFile(Spec):
     variants: Mapping[str, Variant] = Field(
         description="by number format, then kernel: `fp8/cutlass`; best known first"
     )
-    fits: Mapping[str, KernelFit]
+    fits: Mapping[str, FitNote]
     sources: Mapping[str, str]
 
 
