@@ -22,6 +22,7 @@ from cmsim.calibration.expert import (
     pair_calls,
     pair_operations,
 )
+from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.collectives.library import EXPERT_DEFAULTS, Exchange, expert_library
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import load_system
@@ -41,8 +42,6 @@ WIDTH: dict[str, float] = {
 }
 #: by page. bulk: published, and rows say little of it; fused: a share of the cores' rate as much as of the port's
 _WIDTH_OF = {"bulk": {"near_rate": 1e-3}, "fused": {"rate": 1.0}}
-FOLDS = 5
-FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -150,13 +149,6 @@ def configurations(calls: ExpertCalls) -> Ints:
     return found
 
 
-def folds_of(configuration: Ints, *, seed: int = 0) -> Ints:
-    """A fold for every row; rows of one configuration share it."""
-    order = np.random.default_rng(seed).permutation(int(configuration.max()) + 1)
-    found: Ints = order[configuration] % FOLDS
-    return found
-
-
 @dataclass(frozen=True)
 class ExpertFit:
     """What ``calibrate`` found.
@@ -188,7 +180,7 @@ class ExpertFit:
                     "count": self.rows,
                     "median_pct": round(self.held_out_pct[0], 2),
                     "p90_pct": round(self.held_out_pct[1], 2),
-                    "held_out": f"{FOLDS} folds grouped by configuration; errors of the rows held out",
+                    "held_out": HOW,
                 }
             },
         }
@@ -227,7 +219,7 @@ def calibrate_expert(frame: pd.DataFrame, *, file: str, accelerator: str) -> Exp
         parts = measured(calls, time, file=file)
         constants = fit_constants(parts, np.ones(len(time), dtype=bool), shipped=True)
         configuration = configurations(calls)
-        held.append(held_out_us(parts, folds_of(configuration), shipped=True) / time)
+        held.append(held_out_us(parts, folds_of(configuration, file=file), shipped=True) / time)
         ours = np.empty(len(time))
         for part in parts:
             found[part.name] = constants[part.name].of(part.class_)
@@ -240,8 +232,8 @@ def calibrate_expert(frame: pd.DataFrame, *, file: str, accelerator: str) -> Exp
         operations=found,
         rows=count,
         configurations=different,
-        fitted_pct=_errors_pct(np.concatenate(fitted)),
-        held_out_pct=_errors_pct(np.concatenate(held)),
+        fitted_pct=errors_pct(np.concatenate(fitted), np.ones(count)),
+        held_out_pct=errors_pct(np.concatenate(held), np.ones(count)),
         source=Path(file).name,
     )
 
@@ -251,8 +243,3 @@ def _accelerator(name: str) -> str:
         return load_system(name).accelerator.name
     except InputError:
         return ""
-
-
-def _errors_pct(ratio: Floats) -> tuple[float, float]:
-    error = 100 * np.abs(ratio - 1)
-    return float(np.median(error)), float(np.percentile(error, 90))

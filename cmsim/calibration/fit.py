@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cmsim.calibration import kernels, least, tables
 from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
+from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.calibration.kernels import KernelsFit, calibrate_kernels
 from cmsim.calibration.places import place
 from cmsim.calibration.tables import Calls
@@ -35,7 +36,6 @@ INSIDE_WIDTH: dict[str, float] = {
 MESH_WIDTH: dict[str, float] = {"switch_B": 0.1, "rate": 0.03, "add_rate": 0.2}
 #: names of measured times in tables [us]
 _TIMES = ("latency_us", "time_us")
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fit:
                     "count": self.rows,
                     "median_pct": round(self.held_out_pct[0], 2),
                     "p90_pct": round(self.held_out_pct[1], 2),
-                    "held_out": f"{FOLDS} folds grouped by configuration; errors of the rows held out",
+                    "held_out": HOW,
                 }
             },
         }
@@ -119,8 +119,9 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
         raise InputError(problems)
     inside = calls.ranks <= at.domain_ranks
     calls, time = take(calls, inside), time[inside]
-    if len(time) < 8:
-        raise InputError(Problem(f"{len(time)} rows of {accelerator} inside a domain; at least 8 are needed", file))
+    if len(time) < FEWEST:
+        message = f"{len(time)} rows of {accelerator} inside a domain; at least {FEWEST} are needed"
+        raise InputError(Problem(message, file))
     start = dict(at.constants)
     width, kind = (MESH_WIDTH, "mesh") if at.mesh else (INSIDE_WIDTH, "ring")
 
@@ -131,7 +132,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
 
     every = np.ones(len(time), dtype=bool)
     constants = fitted(every)
-    folds = folds_of(configurations(calls))
+    folds = folds_of(configurations(calls), file=file)
     held = np.empty(len(time))
     for fold in np.unique(folds).tolist():
         held[folds == fold] = model(at, take(calls, folds == fold))(fitted(folds != fold))
@@ -159,12 +160,6 @@ def _same(name: str, at: Place) -> bool:
         return False
 
 
-def errors_pct(predicted: Floats, measured: Floats) -> tuple[float, float]:
-    """Median and 90th percentile of absolute errors. [%]"""
-    error = 100 * np.abs(predicted / measured - 1)
-    return float(np.median(error)), float(np.percentile(error, 90))
-
-
 def take(calls: Calls, rows: Any) -> Calls:
     """Some rows of a table."""
 
@@ -187,13 +182,6 @@ def configurations(calls: Calls) -> NDArray[np.int64]:
     """A number for each system, collective, rank count and size: repeats and other widths of elements are one."""
     key = np.stack([calls.system[1], calls.collective[1], calls.ranks, calls.size_B], axis=1)
     found: NDArray[np.int64] = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
-    return found
-
-
-def folds_of(configuration: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.int64]:
-    """A fold for every row; rows of one configuration share it."""
-    order = np.random.default_rng(seed).permutation(int(configuration.max()) + 1)
-    found: NDArray[np.int64] = order[configuration] % FOLDS
     return found
 
 

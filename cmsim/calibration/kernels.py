@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cmsim.calibration import kernel_attention, kernel_gemm, kernel_mla, kernel_moe, least, tables
+from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.calibration.kernel_kind import Floats, Ints, Kind, Rows, from_zero
 from cmsim.compute.kernels import (
     Found,
@@ -45,8 +46,6 @@ KINDS: dict[str, Kind] = {
         kernel_moe.KIND,
     )
 }
-FOLDS = 5
-FEWEST = 8
 _BLOCK = 32_768
 _THREADS = 4
 
@@ -335,13 +334,6 @@ def configurations(rows: Rows) -> Ints:
     return found
 
 
-def folds_of(configuration: Ints, *, seed: int = 0) -> Ints:
-    """A fold for every row; rows of one configuration share it."""
-    order = np.random.default_rng(seed).permutation(int(configuration.max()) + 1)
-    found: Ints = order[configuration] % FOLDS
-    return found
-
-
 @dataclass(frozen=True)
 class KernelsFit:
     """What ``calibrate`` found for one kind on one accelerator.
@@ -380,7 +372,7 @@ class KernelsFit:
                     "count": count,
                     "median_pct": round(median, 2),
                     "p90_pct": round(tail, 2),
-                    "held_out": f"{FOLDS} folds grouped by configuration; errors of the rows held out",
+                    "held_out": HOW,
                 }
                 for name, (count, median, tail) in self.by_variant.items()
             },
@@ -420,12 +412,16 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
     if problems:
         raise InputError(problems)
     configuration = configurations(rows)
-    held = held_out_us(one, rows, time, spec, folds_of(configuration))
+    held = held_out_us(one, rows, time, spec, folds_of(configuration, file=file))
     found = fit_kernels(one, rows, time, kernel_machine(spec))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CmsimWarning)
         ours = times_us(one, rows, spec, as_found(spec.name, found))
     names, code = one.variants(rows)
+    for number, name in enumerate(names):
+        if name in found.constants and not np.isfinite(held[code == number]).any():
+            message = f"{name}: the {int((code == number).sum())} rows are too few to fit without those held out"
+            raise InputError(Problem(message, file))
     return KernelsFit(
         accelerator=spec.name,
         kind=kind,
@@ -448,10 +444,3 @@ def _is(name: str, spec: AcceleratorSpec) -> bool:
         return accelerator_of(name).name == spec.name
     except InputError:
         return False
-
-
-def errors_pct(ours: Floats, measured: Floats) -> tuple[float, float]:
-    """Median and 90th percentile of absolute errors. [%]"""
-    error = 100 * np.abs(ours / measured - 1)
-    error = error[np.isfinite(error)]
-    return float(np.median(error)), float(np.percentile(error, 90))

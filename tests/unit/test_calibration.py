@@ -320,7 +320,8 @@ def test_calibrate_a_mesh(tmp_path):
 
 
 def test_repeats_of_a_configuration_share_a_fold():
-    from cmsim.calibration.fit import configurations, folds_of
+    from cmsim.calibration.fit import configurations
+    from cmsim.calibration.held_out import folds_of
     from cmsim.calibration.tables import calls
 
     rows = pd.DataFrame({**ROWS, "dtype": "half"})

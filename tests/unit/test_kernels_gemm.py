@@ -212,3 +212,15 @@ def test_predictions_of_the_shipped_constants_do_not_warn(tmp_path):
         warnings.simplefilter("error")
         predicted = predict("gemm", table(tmp_path))
     assert (predicted["predicted_us"] > 0).all()
+
+
+def test_calibrate_wants_several_shapes(tmp_path):
+    frame = pd.DataFrame({"system": "h100_sxm", "dtype": "bfloat16", "m": [128] * 12, "n": 4096, "k": 4096})
+    frame = frame.assign(latency_us=np.linspace(10, 11, 12))
+    frame.to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(InputError, match="the 12 rows are one configuration"):
+        calibrate(tmp_path / "one.csv", accelerator="h100_sxm")
+    frame.assign(m=[128] * 4 + [256] * 8)[:8].to_csv(tmp_path / "two.csv", index=False)
+    with pytest.raises(InputError, match="bfloat16/: the 8 rows are too few to fit without those held out"):
+        calibrate(tmp_path / "two.csv", accelerator="h100_sxm", out=tmp_path / "out.yaml")
+    assert not (tmp_path / "out.yaml").exists()

@@ -10,7 +10,8 @@ import pytest
 
 from cmsim.calibration import calibrate, expert_us, predict
 from cmsim.calibration.expert import alltoall_calls, pair_calls
-from cmsim.calibration.expert_fit import configurations, folds_of, held_out_us, measured
+from cmsim.calibration.expert_fit import configurations, held_out_us, measured
+from cmsim.calibration.held_out import folds_of
 from cmsim.validation import reference, validate
 from cmsim.validation.folds import FoldsSpec, held_out
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmsim.calibration.kernels import KINDS, configurations, errors_pct, folds_of, held_out_us, kernel_rows
+from cmsim.calibration.held_out import errors_pct, folds_of
+from cmsim.calibration.kernels import KINDS, configurations, held_out_us, kernel_rows
 from cmsim.compute.kernels import kernel_machine
 from cmsim.hardware import load_accelerator
 from cmsim.validation import reference

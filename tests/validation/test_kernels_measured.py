@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 
 from cmsim.calibration import predict
+from cmsim.calibration.held_out import errors_pct, folds_of
 from cmsim.calibration.kernels import (
     KINDS,
     configurations,
-    errors_pct,
-    folds_of,
     held_out_us,
     kernel_rows,
     predict_kernels,
