@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cmsim.workload.trace.bytes_in import bad
+from cmsim.workload.bytes_in import bad
 
 #: field number -> (what to call it, fields inside; None: bytes that are not looked into)
 Layout = Mapping[int, tuple[str, "Layout | None"]]

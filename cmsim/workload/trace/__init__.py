@@ -10,7 +10,7 @@ from typing import Protocol
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.workload.ops import Programs
 from cmsim.workload.trace import job, programs
-from cmsim.workload.trace.bytes_in import head
+from cmsim.workload.bytes_in import head
 
 
 class Reader(Protocol):

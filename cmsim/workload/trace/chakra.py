@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from cmsim.workload.ops import Floats, Ints
 from cmsim.workload.trace import chakra_pb2 as _pb2
-from cmsim.workload.trace.bytes_in import LIMIT_B, bad, read_bytes
+from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
 
 _pb: Any = _pb2
 _unknown_fields: Any = unknown_fields.UnknownFieldSet

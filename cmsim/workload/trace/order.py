@@ -8,7 +8,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace.bytes_in import bad
+from cmsim.workload.bytes_in import bad
 from cmsim.workload.trace.chakra import COMM_SEND, ChakraFile
 
 #: length given to communication of unknown length when ops are put in order; it decides ties only [us], assumed

@@ -35,7 +35,7 @@ import numpy as np
 from cmsim.units import US
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Floats, Ints, ProgramBuilder, Programs, assemble
 from cmsim.workload.trace import chakra
-from cmsim.workload.trace.bytes_in import LIMIT_B, bad
+from cmsim.workload.bytes_in import LIMIT_B, bad
 from cmsim.workload.trace.chakra import COMM_TYPES, ChakraFile
 from cmsim.workload.trace.job import ChakraJob, read_job
 from cmsim.workload.trace.kernels import OTHER, kernel_class
