@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cmsim.calibration import kernel_attention, kernel_mla
-from cmsim.calibration.kernel_kind import Floats, Kind, Rows
-from cmsim.calibration.kernels import KINDS, accelerator_of, kernel_rows, predict_kernels
+from cmsim.calibration.kernels import accelerator_of, kernel_rows, predict_kernels
 from cmsim.compute.kernels import Machine, choose_variant, kernel_data, kernel_machine
+from cmsim.compute.kernels.kinds import KINDS, attention, mla
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Rows
 from cmsim.errors import InputError, did_you_mean
 
 #: kinds whose page tells its parts
 PARTS: dict[str, Callable[[Rows, Machine, str, Mapping[str, float]], dict[str, Floats]]] = {
-    "attention_context": kernel_attention.context_parts,
-    "attention_generation": kernel_attention.generation_parts,
-    "mla_context": kernel_mla.mla_context_parts,
-    "mla_generation": kernel_mla.mla_generation_parts,
+    "attention_context": attention.context_parts,
+    "attention_generation": attention.generation_parts,
+    "mla_context": mla.mla_context_parts,
+    "mla_generation": mla.mla_generation_parts,
 }
 #: what a number of tables is when nothing is said of it
 _USUAL = {"step": 0, "window_size": 0, "head_dim": 128, "batch_size": 1}

@@ -1,13 +1,9 @@
-"""Kernels: predictions for tables, and fits to measured ones, of every kind in ``KINDS``.
-
-To add a kind: a page in ``cmsim/compute/kernels``, a module ``kernel_<kind>.py`` that declares a `Kind`, a line here.
-"""
+"""Kernels: predictions for tables, and fits to measured ones, of every kind in ``cmsim.compute.kernels.kinds``."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,38 +12,25 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cmsim.calibration import kernel_attention, kernel_gemm, kernel_mla, kernel_moe, least, tables
+from cmsim.calibration import least, tables
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
-from cmsim.calibration.kernel_kind import Floats, Ints, Kind, Rows, from_zero
 from cmsim.compute.kernels import (
     Found,
     Machine,
     Residual,
-    choose_variant,
     fit_residual,
     kernel_data,
     kernel_machine,
     write_residuals,
 )
+from cmsim.compute.kernels.kinds import KINDS
+from cmsim.compute.kernels.kinds.kind import Floats, Ints, Kind, Rows, from_zero
+from cmsim.compute.kernels.times import times_us
 from cmsim.errors import CmsimWarning, InputError, Problem, did_you_mean
 from cmsim.hardware import AcceleratorSpec, load_accelerator, load_system
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KINDS: dict[str, Kind] = {
-    one.name: one
-    for one in (
-        kernel_gemm.KIND,
-        kernel_attention.CONTEXT,
-        kernel_attention.GENERATION,
-        kernel_mla.CONTEXT,
-        kernel_mla.GENERATION,
-        kernel_moe.KIND,
-    )
-}
-_BLOCK = 32_768
-_THREADS = 4
 
 
 def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: str | None = None) -> Floats:
@@ -73,75 +56,6 @@ def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: s
         spec = accelerator_of(names[number], file=file, row=int(first[here[0]]))
         out[here] = times_us(one, rows.take(here), spec, kernel_data(spec, kind), file=file, row=first[here])
     return out if folded is None else out[folded[1]]
-
-
-def times_us(
-    kind: Kind, rows: Rows, spec: AcceleratorSpec, data: Found, *, file: str = "", row: Ints | None = None
-) -> Floats:
-    """Times of rows on one accelerator, from constants and residuals. [us]
-
-    row: what errors call each row
-    """
-    machine = kernel_machine(spec)
-    if data.inherited:
-        _warn(f"{spec.name} has no measured rows of '{kind.name}': constants of {data.of}, shares of its own peaks")
-    larger = 1.0 if data.same_cores else _core_ratio(machine, kernel_machine(load_accelerator(data.of)))
-    out = np.empty(len(rows))
-    names, code = kind.variants(rows)
-    outside = 0
-    for number in np.unique(code).tolist():
-        here = np.flatnonzero(code == number)
-        wanted = names[number]
-        if kind.precision(wanted) not in spec.peak_TFLOPps:
-            hint = did_you_mean(kind.precision(wanted), spec.peak_TFLOPps)
-            at = int(here[0] if row is None else row[here[0]])
-            problem = f"{spec.name} has no peak for '{wanted.partition('/')[0]}'. {hint}"
-            raise InputError(Problem(problem, file, key=f"row {at}: {kind.texts[0]}"))
-        name = choose_variant(wanted, data.variants)
-        if name.partition("/")[0] != wanted.partition("/")[0]:
-            _warn(f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak")
-        constants = {
-            key: value * (larger if key in kind.per_core else 1.0)
-            for key, value in data.variants[name].constants.items()
-        }
-        residual = data.residuals.get(name)
-
-        def block_us(
-            block: Ints,
-            wanted: str = wanted,
-            constants: Mapping[str, float] = constants,
-            residual: Residual | None = residual,
-        ) -> int:
-            part = rows.take(block)
-            out[block] = kind.time_us(part, machine, wanted, constants)
-            if residual is None:
-                return 0
-            factor, beyond = residual.factor(kind.all_axes(part, machine))
-            out[block] *= factor
-            if kind.least_us is not None:
-                out[block] = np.maximum(out[block], kind.least_us(part, machine, wanted))
-            return beyond
-
-        # in blocks that fit the cache, side by side: NumPy lets go of the interpreter
-        blocks = [here[start : start + _BLOCK] for start in range(0, len(here), _BLOCK)]
-        if len(blocks) < 4:
-            outside += sum(map(block_us, blocks))
-        else:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                outside += sum(pool.map(block_us, blocks))
-    if outside:
-        _warn(f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}")
-    return out
-
-
-def _core_ratio(machine: Machine, of: Machine) -> float:
-    """How much faster a core is than the relative's, of unlike cores: what feeds it is built for what it computes."""
-    common = next(name for name in machine.peak_FLOPps if name in of.peak_FLOPps and name not in ("fp32", "tf32"))
-    return (machine.peak_FLOPps[common] / machine.cores) / (of.peak_FLOPps[common] / of.cores)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, CmsimWarning, stacklevel=3)
 
 
 def accelerator_of(name: str, *, file: str = "", row: int = 0) -> AcceleratorSpec:

@@ -13,25 +13,26 @@ from cmsim.calibration.places import place
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
 from cmsim.collectives.library import Place, time_us
+from cmsim.compute.kernels.kinds import KINDS as KERNEL_KINDS
 from cmsim.errors import InputError, Problem, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-KINDS = ("collective", "moe_alltoall", "deepep", *kernels.KINDS)
+KINDS = ("collective", "moe_alltoall", "deepep", *KERNEL_KINDS)
 _CHUNK = 65_536
 
 
 def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
-    kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``kernels.KINDS``: gemm, ...)
+    kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``cmsim.compute.kernels.kinds``: gemm, ...)
     table     CSV or Parquet. collective: system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or kernel,
               dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional.
               moe_alltoall: system, op_name, kernel_source, moe_dtype, num_tokens, hidden_size, topk, num_experts,
               moe_ep_size; distribution is optional. deepep: system, mode, node_num, hidden_size, num_token, num_topk,
-              num_experts; sms is optional. Kernels: system and what the kind declares (``kernel_<kind>.py``)
+              num_experts; sms is optional. Kernels: system and what the kind declares
     out       a file to write, .parquet or .csv    system: of every row, instead of the column
     Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
     and ``predicted_us`` is their sum, or the one of the two that the table measured alone.
@@ -42,7 +43,7 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
         raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
     frame = tables.read(table)
     file = str(table)
-    if kind in kernels.KINDS:
+    if kind in KERNEL_KINDS:
         frame["predicted_us"] = kernels.predict_kernels(frame, kind, file=file, system=system)
     elif kind == "moe_alltoall":
         calls = expert.alltoall_calls(frame, file=file, system=system)

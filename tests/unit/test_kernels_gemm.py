@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from cmsim.calibration import calibrate, predict
-from cmsim.calibration.kernels import KINDS, predict_kernels
+from cmsim.calibration.kernels import predict_kernels
 from cmsim.compute.kernels import Machine, choose_variant, fit_residual, read_residuals, write_residuals
 from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, gemm_kernel_us
+from cmsim.compute.kernels.kinds import KINDS
 from cmsim.errors import CmsimWarning, InputError
 
 MACHINE = Machine("made up", cores=100, peak_FLOPps={"bf16": 1e15}, vector_FLOPps=1e14, memory_Bps=2e12)

@@ -1,8 +1,8 @@
 """Kernels as measured: one page each, from columns to microseconds; constants are data (``topologies/kernels``).
 
 A page prices rows by tiles, waves, bytes and fixed times, with a few named constants; a residual, smooth in the logs of
-the columns, may lie on top. To add a kind: a page here, a module ``cmsim/calibration/kernel_<kind>.py`` that declares
-its columns, a line in ``cmsim/calibration/kernels.py``; ``cmsim calibrate`` then writes its data file.
+the columns, may lie on top. To add a kind: a page here, a module in ``kinds`` that declares its columns, a line in
+``kinds/__init__.py``; ``cmsim calibrate`` then writes its data file, and runs take it for ops that carry its columns.
 """
 
 from cmsim.compute.kernels.data import (

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cmsim.calibration.kernel_kind import Floats, Kind, Names, Rows, joined, spelled_so
-from cmsim.compute.kernels import Machine
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, spelled_so
+from cmsim.compute.kernels.machine import Machine
 from cmsim.compute.kernels.moe import MOE_DEFAULTS, MOE_WIDTH, moe_kernel_us
 from cmsim.compute.kernels.routing import Loads, expert_loads
 

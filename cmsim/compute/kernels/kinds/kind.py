@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.compute.kernels import Machine
+from cmsim.compute.kernels.machine import Machine
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

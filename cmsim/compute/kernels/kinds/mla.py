@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cmsim.calibration.kernel_attention import (
+from cmsim.compute.kernels.attention import DECODE_WIDTH, PREFILL_WIDTH, Parts
+from cmsim.compute.kernels.kinds.attention import (
     PRECISION,
     WIDTH_B,
     decodes,
@@ -12,9 +13,8 @@ from cmsim.calibration.kernel_attention import (
     known_format,
     precision,
 )
-from cmsim.calibration.kernel_kind import Floats, Kind, Names, Rows, joined
-from cmsim.compute.kernels import Machine
-from cmsim.compute.kernels.attention import DECODE_WIDTH, PREFILL_WIDTH, Parts
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined
+from cmsim.compute.kernels.machine import Machine
 from cmsim.compute.kernels.mla import (
     MLA_DECODE_DEFAULTS,
     MLA_PREFILL_DEFAULTS,

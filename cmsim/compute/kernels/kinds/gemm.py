@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cmsim.calibration.kernel_kind import Floats, Kind, Names, Rows, joined, spelled_so
-from cmsim.compute.kernels import Machine
 from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, GEMM_WIDTH, gemm_kernel_us
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, spelled_so
+from cmsim.compute.kernels.machine import Machine
 
 #: by format of the table: precision of the arithmetic, bytes of an element of A, B and C
 FORMATS: dict[str, tuple[str, float, float, float]] = {

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.calibration.kernel_kind import Floats, Kind, Names, Rows, joined, spelled_so
-from cmsim.compute.kernels import Machine
 from cmsim.compute.kernels.attention import (
     DECODE_DEFAULTS,
     DECODE_WIDTH,
@@ -18,6 +16,8 @@ from cmsim.compute.kernels.attention import (
     decode_parts,
     prefill_parts,
 )
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, spelled_so
+from cmsim.compute.kernels.machine import Machine
 
 #: formats of tables, and whose constants they have: elements of one width move and multiply alike
 FORMATS: dict[str, str] = {
