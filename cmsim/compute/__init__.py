@@ -25,6 +25,7 @@ from cmsim.compute.roofline import (
     price,
     roofline_s,
 )
+from cmsim.compute.shape import LATENT_SIZES, Shape, attention_shape, gemm_shape, gradient_shapes, latent_shape
 from cmsim.compute.tiles import Tiling, tiling
 from cmsim.compute.work import Column, Work
 
@@ -32,6 +33,7 @@ __all__ = [
     "BOUNDS",
     "COMPUTE_BOUND",
     "KERNELS",
+    "LATENT_SIZES",
     "MEMORY_BOUND",
     "OVERHEAD_BOUND",
     "Column",
@@ -39,19 +41,24 @@ __all__ = [
     "KernelClass",
     "Priced",
     "Rates",
+    "Shape",
     "Tiling",
     "Work",
     "activation",
     "attention_decode",
     "attention_prefill",
+    "attention_shape",
     "conv2d",
     "conv_out_size",
     "eager_ends_s",
     "embedding",
     "gemm",
+    "gemm_shape",
+    "gradient_shapes",
     "graph_ends_s",
     "grouped_gemm",
     "kv_bytes_per_token",
+    "latent_shape",
     "mla_decode",
     "mla_expand",
     "mla_kv_bytes_per_token",

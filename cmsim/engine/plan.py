@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
+from cmsim.compute.kernels.of_shapes import shape_times_us
 from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
@@ -21,7 +22,7 @@ from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
 from cmsim.units import US, to_ps
-from cmsim.workload.ops import COMPUTE, HOST, Programs
+from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -233,6 +234,27 @@ def rates(system: System) -> compute.Rates:
     )
 
 
+def _measured_seconds(ops: OpTable, system: System) -> Floats:
+    """Device time of ops whose sizes are known and whose class the stack prices by measured kernels, else NaN. [s]
+
+    The timed loops of tables have the gap between kernels in them.
+    """
+    measured = system.stack.measured
+    kept = np.array([measured.classes.get(name, 0.0) for name in ops.kernels] + [0.0])[ops.kernel]
+    out = np.full(len(ops), np.nan)
+    if not ops.shapes or not kept.any():
+        return out
+    rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
+    key, back = np.unique(np.stack([ops.shape[rows], ops.cores[rows]], axis=1), axis=0, return_inverse=True)
+    shapes = [ops.shapes[int(number)] for number in key[:, 0]]
+    devices = system.accelerator.dies / system.ranks_per_package
+    time_us = shape_times_us(shapes, key[:, 1], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats)
+    if measured.longest_us is not None:
+        time_us = np.where(time_us > measured.longest_us, np.nan, time_us)
+    out[rows] = time_us[back.reshape(-1)] * US / kept[rows]
+    return out
+
+
 def _kernel_seconds(programs: Programs, system: System, options: Options) -> tuple[Floats, Ints]:
     """Device time of every op row [s] and what binds it; recorded times replace modelled ones where asked."""
     ops = programs.ops
@@ -251,6 +273,8 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound = np.full(len(ops), -1, np.int64)
     seconds[is_compute] = priced.time_s
     bound[is_compute] = priced.bound
+    measured_s = _measured_seconds(ops, system)
+    seconds = np.where(np.isnan(measured_s), seconds, measured_s)
     seconds /= 1.0 - options.host_idle
     recorded = ~np.isnan(ops.recorded_s)
     if options.recorded != "modelled":

@@ -67,6 +67,20 @@ class KernelEfficiency(Spec):
     )
 
 
+class MeasuredKernels(Spec):
+    """Which kernels of a run take the times of measured ones."""
+
+    classes: dict[str, Fraction] = Field(
+        default={}, description="kernel class: share of a kernel's speed alone that it keeps in whole models"
+    )
+    gemm_formats: dict[str, str] = Field(
+        default={}, description="precision: format of the products in tables that the stack runs for it"
+    )
+    longest_us: PositiveFloat | None = Field(
+        default=None, description="kernels that take longer keep their share of peak: loops of long ones lower the clock"
+    )
+
+
 class CollectiveTuning(Spec):
     """What a collective library adds to the wire."""
 
@@ -146,6 +160,11 @@ class StackSpec(Spec):
     aliases: tuple[str, ...] = ()
     host: HostTuning
     kernels: dict[str, KernelEfficiency] = Field(description="by kernel class (cmsim.compute.KERNELS)")
+    measured: MeasuredKernels = Field(
+        default=MeasuredKernels(),
+        description="kernels priced by their measured like (topologies/kernels) where their sizes are known and rows are "
+        "of the accelerator or of a part with the same cores",
+    )
     collectives: CollectiveTuning
     dispatch: ExpertTuning = Field(description="MoE dispatch")
     combine: ExpertTuning = Field(description="MoE combine")

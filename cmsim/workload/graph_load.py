@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.workload.bytes_in import bad, head
 from cmsim.workload.graph import Graph
 from cmsim.workload.graph_config import NETS, family_of, parse_config
 from cmsim.workload.graph_work import graph_info
 from cmsim.workload.model import MODELS, ModelSpec, parse_model
-from cmsim.workload.bytes_in import bad, head
 
 #: folder of built-in models that are graphs and no transformers
 GRAPHS = "workloads/graphs"

@@ -9,9 +9,9 @@ from typing import Any
 
 from cmsim.errors import InputError, Problem
 from cmsim.workload import graph_wire
+from cmsim.workload.bytes_in import bad, read_bytes
 from cmsim.workload.graph import ACTIVATION, CONSTANT, PARAMETER, Graph, GraphBuilder
 from cmsim.workload.graph_wire import text
-from cmsim.workload.bytes_in import bad, read_bytes
 
 #: bytes of an element and whether it is of a floating format, by ONNX's number of the type
 _TYPES: dict[int, tuple[float, bool]] = {

@@ -1,7 +1,8 @@
 """What a workload is made of: ops on streams, with dependencies, one program per kind of rank.
 
-A generator or an importer returns `Programs`. Nothing in it knows the machine: compute ops carry FLOPs and
-bytes, communication ops carry a collective and a size; `cmsim.engine.plan` prices them on a system.
+A generator or an importer returns `Programs`. Nothing in it knows the machine: compute ops carry FLOPs and bytes, and
+their sizes where those are known, communication ops carry a collective and a size; `cmsim.engine.plan` prices them on
+a system.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cmsim.compute import Shape
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
@@ -37,6 +40,7 @@ class OpTable:
     slot        which of the rank's groups it meets (column of ``Programs.groups``), -1 for compute
     collective  into ``collectives``, -1 for compute, send and recv
     dep_ptr, dep_idx  CSR: rows of the same program (counted from its first) that must end before it starts
+    shape       into ``shapes``, -1 where sizes are not known; empty where they are of no op
     """
 
     names: tuple[str, ...]
@@ -57,6 +61,8 @@ class OpTable:
     collective: Ints
     dep_ptr: Ints
     dep_idx: Ints
+    shapes: tuple[Shape, ...] = ()
+    shape: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -122,29 +128,31 @@ class ProgramBuilder:
         bytes_B: float = 0.0,
         cores: float = 1.0,
         recorded_s: float = float("nan"),
+        shape: Shape | None = None,
         after: Sequence[int] = (),
     ) -> int:
         """Add a kernel; returns its row, to be named in ``after`` of others."""
-        return self._add((name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", ""), after)
+        row = (name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", "", shape)
+        return self._add(row, after)
 
     def host(self, name: str, *, stream: str, recorded_s: float, after: Sequence[int] = ()) -> int:
         """Add host work of a known length."""
-        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", ""), after)
+        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", "", None), after)
 
     def collective(
         self, name: str, *, stream: str, collective: str, size_B: float, slot: str, after: Sequence[int] = ()
     ) -> int:
         """Add a collective over the rank's group in ``slot``; ``size_B`` as nccl-tests counts it."""
-        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective)
+        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective, None)
         return self._add(row, after)
 
     def send(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a send on the channel in ``slot``. It does not wait for the receiver."""
-        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, ""), after)
+        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None), after)
 
     def recv(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a receive: ends when the matching send (n-th on the channel) has arrived."""
-        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, ""), after)
+        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None), after)
 
     def append(self, block: ProgramBuilder, after: Sequence[Sequence[int]] = ()) -> int:
         """Add all ops of another builder; returns the row of its first.
@@ -195,6 +203,7 @@ class _Copy:
 #: positions of a row's text columns, in the order in which names are numbered
 _TEXT = {"name": 0, "stream": 1, "kernel": 3, "precision": 4, "slot": 9, "collective": 10}
 _NUMBER = {"kind": 2, "flops": 5, "bytes_B": 6, "cores": 7, "recorded_s": 8}
+_SHAPE = 11
 
 
 class _Compiler:
@@ -202,6 +211,7 @@ class _Compiler:
 
     def __init__(self) -> None:
         self.numbers: dict[str, dict[str, int]] = {key: {"": -1} for key in _TEXT}
+        self.shapes: dict[Shape | None, int] = {None: -1}
         self._blocks: dict[int, tuple[dict[str, NDArray[Any]], Ints, Ints]] = {}
 
     def columns(self, build: ProgramBuilder) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
@@ -227,7 +237,7 @@ class _Compiler:
                 rows = part.after[number]
                 owners.append(np.full(len(rows), row + part.first, np.int64))
                 deps.append(np.array(rows, np.int64))
-        keys = (*_TEXT, *_NUMBER)
+        keys = (*_TEXT, *_NUMBER, "shape")
         return {key: np.concatenate([part[key] for part in parts]) for key in keys}, _joined(owners), _joined(deps)
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
@@ -239,6 +249,8 @@ class _Compiler:
             out[key] = np.array(codes, np.int64)
         for key, position in _NUMBER.items():
             out[key] = np.array(columns[position], np.int64 if key == "kind" else np.float64)
+        shapes = self.shapes
+        out["shape"] = np.array([shapes.setdefault(one, len(shapes) - 1) for one in columns[_SHAPE]], np.int64)
         return out
 
 
@@ -292,6 +304,8 @@ def assemble(
         collective=columns["collective"],
         dep_ptr=dep_ptr,
         dep_idx=_joined(deps),
+        shapes=tuple(one for one in compiler.shapes if one is not None),
+        shape=columns["shape"],
     )
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])

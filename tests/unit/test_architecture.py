@@ -52,7 +52,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "scenario": frozenset(),
     # the one place where workload and machine meet
     "engine": frozenset(
-        {"hardware", "topology", "compute", "collectives", "collectives/library", "network"} | {"flow", "workload"}
+        {"hardware", "topology", "compute", "compute/kernels", "collectives", "collectives/library", "network"}
+        | {"flow", "workload"}
     ),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
     "calibration": frozenset(

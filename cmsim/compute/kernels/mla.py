@@ -21,9 +21,9 @@ from cmsim.compute.kernels.attention import (
     prefill_parts,
 )
 from cmsim.compute.kernels.machine import Machine
+from cmsim.compute.shape import LATENT_SIZES
 
-#: elements of a latent, of the rotated part of a key, of the rest of an expanded key, of an expanded value
-LATENT, ROPE, NOPE, VALUE = 512.0, 64.0, 128.0, 128.0
+LATENT, ROPE, NOPE, VALUE = map(float, LATENT_SIZES)
 
 MLA_PREFILL_DEFAULTS = {**PREFILL_DEFAULTS, "compute": 0.75}
 MLA_DECODE_DEFAULTS = {**DECODE_DEFAULTS, "compute": 0.65, "token_memory": 0.6}

@@ -20,13 +20,23 @@ _THREADS = 4
 
 
 def times_us(
-    kind: Kind, rows: Rows, spec: AcceleratorSpec, data: Found, *, file: str = "", row: Ints | None = None
+    kind: Kind,
+    rows: Rows,
+    spec: AcceleratorSpec,
+    data: Found,
+    *,
+    file: str = "",
+    row: Ints | None = None,
+    machine: Machine | None = None,
+    as_op: bool = False,
 ) -> Floats:
     """Times of rows on one accelerator, from constants and residuals. [us]
 
-    row: what errors call each row
+    row: what errors call each row    machine: default one device of the accelerator
+    as_op: without what a run has as ops of its own (`Kind.op_us`)
     """
-    machine = kernel_machine(spec)
+    machine = machine or kernel_machine(spec)
+    page_us = kind.op_us if as_op and kind.op_us is not None else kind.time_us
     if data.inherited:
         _warn(f"{spec.name} has no measured rows of '{kind.name}': constants of {data.of}, shares of its own peaks")
     larger = 1.0 if data.same_cores else _core_ratio(machine, kernel_machine(load_accelerator(data.of)))
@@ -57,7 +67,7 @@ def times_us(
             residual: Residual | None = residual,
         ) -> int:
             part = rows.take(block)
-            out[block] = kind.time_us(part, machine, wanted, constants)
+            out[block] = page_us(part, machine, wanted, constants)
             if residual is None:
                 return 0
             factor, beyond = residual.factor(kind.all_axes(part, machine))

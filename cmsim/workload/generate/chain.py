@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cmsim.compute import Shape
 from cmsim.workload.ops import ProgramBuilder
 
 
@@ -21,6 +22,7 @@ class Kernel(NamedTuple):
     precision: str
     flops: float
     bytes_B: float
+    shape: Shape | None = None
 
 
 class Comm(NamedTuple):
@@ -77,6 +79,7 @@ def interleave(
                     flops=kernel.flops,
                     bytes_B=kernel.bytes_B,
                     cores=piece.cores,
+                    shape=kernel.shape,
                     after=pending,
                 )
                 pending = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cmsim import compute
-from cmsim.compute import Work
+from cmsim.compute import Shape, Work
 from cmsim.scenario.schema import PrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
@@ -35,6 +35,15 @@ class Formats:
         """Whether activations are narrower than the residual stream, so that they are scaled on the way in."""
         return self.activation_B < self.stream_B
 
+    @property
+    def cached(self) -> str:
+        """The cache's format, as tables of kernels name it."""
+        return "fp8" if self.kv_B < 2 else "bf16"
+
+    def shape(self, m: float, n: float, k: float) -> Shape | None:
+        """Sizes of a product, where both operands have one format: tables have no others."""
+        return compute.gemm_shape(m, n, k, self.gemm) if self.weight_B == self.activation_B else None
+
 
 def formats(precision: PrecisionSpec) -> Formats:
     """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations."""
@@ -57,11 +66,11 @@ def _gemm(name: str, form: Formats, m: float, n: float, k: float, *, out_B: floa
         weight_bytes=form.weight_B,
         out_bytes=form.stream_B if out_B is None else out_B,
     )
-    return _kernel(name, "gemm", form.gemm, work)
+    return _kernel(name, "gemm", form.gemm, work, form.shape(m, n, k))
 
 
-def _kernel(name: str, kernel: str, precision: str, work: Work) -> Kernel:
-    return Kernel(name, kernel, precision, float(work.flops), float(work.bytes_B))
+def _kernel(name: str, kernel: str, precision: str, work: Work, shape: Shape | None = None) -> Kernel:
+    return Kernel(name, kernel, precision, float(work.flops), float(work.bytes_B), shape)
 
 
 def _quantise(name: str, form: Formats, tokens: float, width: float) -> list[Kernel]:
@@ -140,10 +149,20 @@ def core_prefill(
             element_bytes=element,
             sequences=sequences,
         )
+        sizes = compute.latent_shape(
+            "mla_context",
+            sequences=sequences,
+            new=queries,
+            before=context - queries,
+            heads=heads,
+            precision=form.attention,
+            cached=form.cached,
+        )
+        expanded = form.shape(tokens, heads * (model.nope_dim + model.v_head_dim), model.kv_lora_rank)
         return [
-            _kernel("k, v up", "gemm", form.gemm, expand),
+            _kernel("k, v up", "gemm", form.gemm, expand, expanded),
             _kernel("k join", "rope", "", copied),
-            _kernel("attention", "mla_prefill", form.attention, core),
+            _kernel("attention", "mla_prefill", form.attention, core, sizes if _usual_latents(model) else None),
         ]
     core = compute.attention_prefill(
         queries,
@@ -155,7 +174,31 @@ def core_prefill(
         element_bytes=element,
         sequences=sequences,
     )
-    return [_kernel("attention", "attention_prefill", form.attention, core)]
+    asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form)
+    return [_kernel("attention", "attention_prefill", form.attention, core, asked)]
+
+
+def _attention_shape(
+    model: ModelSpec, kind: str, sequences: float, new: float, before: float, heads: float, tp: int, form: Formats
+) -> Shape | None:
+    if model.head_dim != model.v_head_dim:
+        return None
+    return compute.attention_shape(
+        kind,
+        sequences=sequences,
+        new=new,
+        before=before,
+        heads=heads,
+        kv_heads=max(model.kv_heads / tp, 1.0),
+        head_dim=model.head_dim,
+        precision=form.attention,
+        cached=form.cached,
+    )
+
+
+def _usual_latents(model: ModelSpec) -> bool:
+    """Whether latents have the sizes that tables of latent attention are of."""
+    return (model.kv_lora_rank, model.rope_dim, model.nope_dim, model.v_head_dim) == compute.LATENT_SIZES
 
 
 def core_decode(
@@ -183,10 +226,22 @@ def core_decode(
             kv_bytes=form.kv_B,
             sequences=sequences,
         )
+        # new tokens of a sequence read one cache: as more heads of one token do
+        sizes = compute.latent_shape(
+            "mla_generation",
+            sequences=sequences,
+            new=1.0,
+            before=context - 1.0,
+            heads=heads * q_tokens,
+            precision=form.attention,
+            cached=form.cached,
+        )
+        in_latents = compute.gemm_shape(tokens, model.kv_lora_rank, model.nope_dim, "bf16", groups=heads)
+        from_latents = compute.gemm_shape(tokens, model.v_head_dim, model.kv_lora_rank, "bf16", groups=heads)
         return [
-            _kernel("q absorb", "gemm", form.attention, absorb),
-            _kernel("attention", "mla_decode", form.attention, core),
-            _kernel("v expand", "gemm", form.attention, expand),
+            _kernel("q absorb", "gemm", form.attention, absorb, in_latents),
+            _kernel("attention", "mla_decode", form.attention, core, sizes if _usual_latents(model) else None),
+            _kernel("v expand", "gemm", form.attention, expand, from_latents),
         ]
     core = compute.attention_decode(
         q_tokens,
@@ -199,7 +254,8 @@ def core_decode(
         kv_bytes=form.kv_B,
         sequences=sequences,
     )
-    return [_kernel("attention", "attention_decode", form.attention, core)]
+    asked = _attention_shape(model, "attention_generation", sequences, 1.0, context - 1.0, heads * q_tokens, tp, form)
+    return [_kernel("attention", "attention_decode", form.attention, core, asked)]
 
 
 def dense_ffn(
@@ -227,7 +283,7 @@ def router(model: ModelSpec, tokens: float) -> list[Kernel]:
     """Scores and top-k choice, in 16 bits whatever the rest uses."""
     scores = compute.gemm(tokens, model.experts, model.hidden, in_bytes=2.0, out_bytes=4.0)
     return [
-        _kernel("router", "gemm", "bf16", scores),
+        _kernel("router", "gemm", "bf16", scores, compute.gemm_shape(tokens, model.experts, model.hidden, "bf16")),
         _kernel("top-k", "generic", "", Work(0.0, 8.0 * tokens * model.experts)),
     ]
 
@@ -295,7 +351,8 @@ def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: boo
     """Final norm, the output matrix, and for inference the choice of a token. 16 bits: heads are not quantised."""
     final = compute.norm(tokens, model.hidden, element_bytes=form.stream_B)
     logits = compute.gemm(tokens, model.vocab / tp, model.hidden, in_bytes=2.0, out_bytes=4.0 if not sample else 2.0)
-    out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits)]
+    sizes = compute.gemm_shape(tokens, model.vocab / tp, model.hidden, "bf16")
+    out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits, sizes)]
     last = compute.sampling(tokens, model.vocab / tp, element_bytes=2.0 if sample else 4.0)
     return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
 
@@ -310,14 +367,18 @@ def backward(kernels: list[Kernel]) -> list[Kernel]:
     out = []
     for kernel in reversed(kernels):
         if kernel.kernel in ("gemm", "grouped_gemm"):
-            out.append(kernel._replace(name=f"{kernel.name} dgrad"))
-            out.append(kernel._replace(name=f"{kernel.name} wgrad"))
-        elif kernel.kernel in ("attention_prefill", "mla_prefill"):
-            out.append(
-                kernel._replace(name=f"{kernel.name} backward", flops=2.5 * kernel.flops, bytes_B=2.0 * kernel.bytes_B)
+            of_input, of_weight = compute.gradient_shapes(kernel.shape)
+            out.append(kernel._replace(name=f"{kernel.name} dgrad", shape=of_input))
+            out.append(kernel._replace(name=f"{kernel.name} wgrad", shape=of_weight))
+            continue
+        fused = kernel.kernel in ("attention_prefill", "mla_prefill")
+        arithmetic, traffic = (2.5, 2.0) if fused else (2.0, 1.5)
+        out.append(
+            kernel._replace(
+                name=f"{kernel.name} backward",
+                flops=arithmetic * kernel.flops,
+                bytes_B=traffic * kernel.bytes_B,
+                shape=None,
             )
-        else:
-            out.append(
-                kernel._replace(name=f"{kernel.name} backward", flops=2.0 * kernel.flops, bytes_B=1.5 * kernel.bytes_B)
-            )
+        )
     return out

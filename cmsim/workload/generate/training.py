@@ -395,7 +395,7 @@ class _Stage:
 
 
 def _shrunk(kernel: Kernel, share: float) -> Kernel:
-    return kernel._replace(flops=kernel.flops * share, bytes_B=kernel.bytes_B * share)
+    return kernel._replace(flops=kernel.flops * share, bytes_B=kernel.bytes_B * share, shape=None)
 
 
 def _causal_context(sequence: int, cp: int) -> float:

@@ -140,6 +140,12 @@ def cache_us(rows: Rows, machine: Machine, variant: str) -> Floats:
     return out
 
 
+def without_prepare(parts: Parts) -> Floats:
+    """The core alone: what comes before it (projections rotated, cache written) are ops of their own in a run."""
+    out: Floats = parts["physics_us"] - parts["prepare_us"]
+    return out
+
+
 _NUMBERS = ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "step", "window_size")
 
 
@@ -169,6 +175,7 @@ CONTEXT = Kind(
     variants=_context_variants,
     precision=precision,
     time_us=lambda rows, machine, variant, c: context_parts(rows, machine, variant, c)["physics_us"],
+    op_us=lambda rows, machine, variant, c: without_prepare(context_parts(rows, machine, variant, c)),
     start=lambda _: PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
     per_core=("softmax_Gpps",),
@@ -192,6 +199,7 @@ GENERATION = Kind(
     variants=_generation_variants,
     precision=precision,
     time_us=lambda rows, machine, variant, c: generation_parts(rows, machine, variant, c)["physics_us"],
+    op_us=lambda rows, machine, variant, c: without_prepare(generation_parts(rows, machine, variant, c)),
     start=lambda variant: {**DECODE_DEFAULTS, "compute": 0.1} if "/each/" in variant else DECODE_DEFAULTS,
     width=DECODE_WIDTH,
     axes=_generation_axes,

@@ -66,6 +66,18 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
+#: constants of what a timed call does beside its product: rounding A, host work, copies of ragged rows
+_BESIDE = ("quantise_rate", "host_us", "ragged_us")
+
+
+def _op_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+    alone = {key: value for key, value in c.items() if key not in _BESIDE}
+    if "host_us" in c:
+        # what is fixed in such rows is the host's and the rounding's, too: a product by itself starts like any other
+        alone["fixed_us"] = GEMM_DEFAULTS["fixed_us"]
+    return _time_us(rows, machine, variant, alone)
+
+
 def _waves(rows: Rows, machine: Machine) -> dict[str, Floats]:
     """Waves of the commonest tile, not rounded: what is left of their rounding recurs with these."""
     return {"waves": rows["groups"] * np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
@@ -80,6 +92,7 @@ KIND = Kind(
     variants=_variants,
     precision=lambda variant: _of(variant)[0],
     time_us=_time_us,
+    op_us=_op_us,
     start=_start,
     width=GEMM_WIDTH,
     axes=lambda rows: {name: rows[name] for name in ("m", "n", "k")},

@@ -12,6 +12,7 @@ from cmsim.compute.kernels.kinds.attention import (
     formats,
     known_format,
     precision,
+    without_prepare,
 )
 from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined
 from cmsim.compute.kernels.machine import Machine
@@ -75,6 +76,7 @@ CONTEXT = Kind(
     variants=_variants,
     precision=precision,
     time_us=lambda rows, machine, variant, c: mla_context_parts(rows, machine, variant, c)["physics_us"],
+    op_us=lambda rows, machine, variant, c: without_prepare(mla_context_parts(rows, machine, variant, c)),
     start=lambda _: MLA_PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
     per_core=("softmax_Gpps",),
@@ -93,6 +95,7 @@ GENERATION = Kind(
     variants=_variants,
     precision=precision,
     time_us=lambda rows, machine, variant, c: mla_generation_parts(rows, machine, variant, c)["physics_us"],
+    op_us=lambda rows, machine, variant, c: without_prepare(mla_generation_parts(rows, machine, variant, c)),
     start=lambda _: (MLA_DECODE_DEFAULTS, MLA_UNSPLIT),
     width=DECODE_WIDTH,
     axes=_axes,

@@ -1,0 +1,87 @@
+"""The sizes of a kernel: what pages of measured kernels price it by, beside its arithmetic and bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: elements of a latent, of the rotated part of a key, of the rest of an expanded key, of an expanded value: what tables
+#: of latent attention are of. Source: arXiv:2405.04434, section 3.1.2
+LATENT_SIZES = (512, 64, 128, 128)
+
+
+class Shape(NamedTuple):
+    """One call of a kind of kernel (``cmsim.compute.kernels.kinds``), in the columns of its tables.
+
+    kind     as ``cmsim predict`` takes it
+    numbers  column and value; columns of the kind's defaults may be absent
+    formats  text column and value
+    """
+
+    kind: str
+    numbers: tuple[tuple[str, float], ...]
+    formats: tuple[tuple[str, str], ...]
+
+
+def gemm_shape(m: float, n: float, k: float, precision: str, *, groups: float = 1.0) -> Shape:
+    """C (m, n) = A (m, k) B (k, n), ``groups`` times with weights of their own.
+
+    >>> gemm_shape(1, 2, 3, "bf16").numbers
+    (('m', 1), ('n', 2), ('k', 3), ('groups', 1.0))
+    """
+    return Shape("gemm", (("m", m), ("n", n), ("k", k), ("groups", groups)), (("dtype", precision),))
+
+
+def gradient_shapes(shape: Shape | None) -> tuple[Shape | None, Shape | None]:
+    """Of a product's gradients: dA (m, k) = dC (m, n) B', and dB (k, n) = A' (k, m) dC.
+
+    >>> [dict(one.numbers)["k"] for one in gradient_shapes(gemm_shape(1, 2, 3, "bf16"))]
+    [2, 1]
+    """
+    if shape is None:
+        return None, None
+    (_, m), (_, n), (_, k), *more = shape.numbers
+    of_input = (("m", m), ("n", k), ("k", n), *more)
+    of_weight = (("m", k), ("n", n), ("k", m), *more)
+    return shape._replace(numbers=of_input), shape._replace(numbers=of_weight)
+
+
+def attention_shape(
+    kind: str,
+    *,
+    sequences: float,
+    new: float,
+    before: float,
+    heads: float,
+    kv_heads: float,
+    head_dim: float,
+    precision: str,
+    cached: str,
+) -> Shape:
+    """Attention over a cache of keys and values per head: ``kind`` is attention_context or attention_generation.
+
+    new, before: tokens of a sequence that ask, and that stand in the cache before them    cached: format of the cache
+    """
+    return Shape(
+        kind,
+        (
+            ("batch_size", sequences),
+            ("isl", new),
+            ("step", before),
+            ("num_heads", heads),
+            ("num_key_value_heads", kv_heads),
+            ("head_dim", head_dim),
+            ("window_size", 0.0),
+        ),
+        (("attn_dtype", precision), ("kv_cache_dtype", cached)),
+    )
+
+
+def latent_shape(
+    kind: str, *, sequences: float, new: float, before: float, heads: float, precision: str, cached: str
+) -> Shape:
+    """Latent attention: ``kind`` is mla_context or mla_generation; the sizes of latents are the page's own."""
+    return Shape(
+        kind,
+        (("num_heads", heads), ("batch_size", sequences), ("isl", new), ("step", before)),
+        (("mla_dtype", precision), ("kv_cache_dtype", cached)),
+    )
