@@ -1,16 +1,17 @@
 """Playing a plan on SimPy.
 
-One process per rank class and stream. A process knows three things: hold its stream, meet the others of a
-group, move a demand through the network. Runs of ops that nobody outside the stream waits for are one hold;
-their rows are filled in afterwards by integer sums.
+Ops are cut into steps: a run of ops that nobody outside the stream waits for is one step, its rows filled in afterwards
+by integer sums; a communication op is a step of its own. What happens on one rank between its communication is known
+ahead: a step starts when the last that it waits for ends, so times of local steps follow at once, in a loop, from the
+ends before them, though they lie in the future. Only what moves data is an event of the simulation.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 from cmsim.engine.calls import Call
 from cmsim.engine.plan import Plan
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.network import NETWORKS, Demand, Network, Segment, fire
-from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, RECV, SEND
+from cmsim.network import NETWORKS, Demand, Network, Segment
+from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, SEND
 
 Ints = NDArray[np.int64]
 
@@ -52,33 +53,46 @@ class Timeline:
         return max((int(end.max()) for end in self.end_ps if len(end)), default=0)
 
 
-class _Step(NamedTuple):
-    """A hold over rows first..last of a stream, or one communication row (then first == last) on a group slot.
+class _Steps(NamedTuple):
+    """The steps of one program, by stream, then in order.
 
-    turn: how many rows of the program before it do the same (meet, send or receive) in the slot. Members of a group
-    match their calls by it, as libraries match them in the order of issue; the order in which the streams of a rank
-    come by is its own.
+    first, last  rows of the program that a step covers (of communication the same)
+    kind, slot   of its first row
+    turn         how many rows of the program before it do the same (meet, send or receive) in the slot. Members of a
+                 group match their calls by it, as libraries match them in the order of issue; the order in which the
+                 streams of a rank come by is its own.
+    needs        how many steps must end before it
+    following    steps that wait for it
     """
 
-    first: int
-    last: int
-    kind: int
-    slot: int
-    turn: int
-    after: tuple[int, ...]
-    awaited: bool
+    first: list[int]
+    last: list[int]
+    kind: list[int]
+    slot: list[int]
+    turn: list[int]
+    needs: list[int]
+    following: list[tuple[int, ...]]
 
 
 class _Meeting:
-    """One call of a collective: who has yet to come, and what the first comer brought."""
+    """One call of a collective: how many have yet to come, and who has: class, step, when its rank arrives."""
 
-    __slots__ = ("call", "event", "since", "waiting")
+    __slots__ = ("call", "came", "waiting")
 
-    def __init__(self, event: simpy.Event, call: int, waiting: int):
-        self.event = event
+    def __init__(self, call: int, waiting: int):
         self.call = call
         self.waiting = waiting
-        self.since: list[tuple[int, int]] = []
+        self.came: list[tuple[int, int, int]] = []
+
+
+class _Message:
+    """One message of a channel: when it arrived, or who waits for it: class, step, since when."""
+
+    __slots__ = ("arrived", "receiver")
+
+    def __init__(self) -> None:
+        self.arrived: int | None = None
+        self.receiver: tuple[int, int, int] | None = None
 
 
 def play(plan: Plan, network: str | None = None, *, progress: Callable[[float], None] | None = None) -> Timeline:
@@ -95,37 +109,40 @@ class _Player:
         self.plan = plan
         self.env = simpy.Environment(initial_time=0)
         self.network: Network = NETWORKS[network](self.env, plan.resources.capacity_Bps, plan.resources.changes_ps)
+        self.steps = [_steps(plan, program) for program in range(len(plan.programs.program_ptr) - 1)]
+        self.of = [self.steps[plan.program_of(rank_class)] for rank_class in range(plan.classes)]
         rows = [len(hold) for hold in plan.hold_ps]
-        # SimPy types its clock as a float; ours holds whole picoseconds
-        self.start: list[list[float]] = [[0] * n for n in rows]
-        self.end: list[list[float]] = [[0] * n for n in rows]
-        self.wait: list[list[float]] = [[0] * n for n in rows]
-        # per class and row: None (not awaited yet), True (ended), or the event that others wait for
-        self.done: list[list[simpy.Event | bool | None]] = [[None] * n for n in rows]
+        self.start = [[0] * n for n in rows]
+        self.end = [[0] * n for n in rows]
+        self.wait = [[0] * n for n in rows]
+        # per class and step: when it can start as far as is known, how many it still waits for, how long it holds
+        self.ready = [[0] * len(steps.first) for steps in self.of]
+        self.needs = [list(steps.needs) for steps in self.of]
+        self.hold = [_hold_sums(hold, steps) for hold, steps in zip(plan.hold_ps, self.of, strict=True)]
         # per class and row: how long it waited for the host
         self.host = [np.zeros(n, np.int64) for n in rows] if plan.issue_ps else []
+        self.group = plan.folding.group_class.tolist()
+        self.call = [call.tolist() for call in plan.call]
         self.meetings: dict[tuple[int, int], _Meeting] = {}
-        self.messages: dict[tuple[int, int], simpy.Event] = {}
+        self.messages: dict[tuple[int, int], _Message] = {}
         self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
         self.ended = 0
         self.total = sum(rows)
 
     def run(self, progress: Callable[[float], None] | None) -> Timeline:
-        steps = [_steps(self.plan, program) for program in range(len(self.plan.programs.program_ptr) - 1)]
-        for rank_class in range(self.plan.classes):
-            for stream in steps[self.plan.program_of(rank_class)]:
-                self.env.process(self._stream(rank_class, stream))
         collecting = gc.isenabled()
         # Events come and go by the million and none is in a cycle: looking for cycles costs a tenth of the run.
         gc.disable()
         try:
+            for rank_class, steps in enumerate(self.of):
+                self._settle(rank_class, [step for step, needs in enumerate(steps.needs) if not needs][::-1])
             self._drain(progress)
         finally:
             if collecting:
                 gc.enable()
         if self.ended != self.total:
-            raise InfeasibleError(self._stuck(steps))
-        return self._timeline(steps)
+            raise InfeasibleError(self._stuck())
+        return self._timeline()
 
     def _drain(self, progress: Callable[[float], None] | None) -> None:
         """Run until nothing is left to happen."""
@@ -140,111 +157,158 @@ class _Player:
                         break
                 progress(self.ended / max(self.total, 1))
 
-    def _stream(self, rank_class: int, steps: list[_Step]) -> Generator[simpy.Event, object, None]:
-        env, move, done = self.env, self.network.move, self.done[rank_class]
+    def _settle(self, rank_class: int, todo: list[int]) -> None:
+        """Times of steps that wait for nothing more, and of all that follow from them on this rank."""
+        first, last, kind, _, _, _, following = self.of[rank_class]
+        ready, needs, hold = self.ready[rank_class], self.needs[rank_class], self.hold[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
-        hold = _hold_sums(self.plan.hold_ps[rank_class], steps)
-        group = self.plan.folding.group_class[rank_class].tolist()
-        call = self.plan.call[rank_class].tolist()
-        calls, parties = self.plan.calls, self.parties
-        issued = self.plan.issue_ps[rank_class] if self.plan.issue_ps else None
-        for step, hold_ps in zip(steps, hold, strict=True):
-            first, last, kind, slot, turn, after, awaited = step
-            for row in after:
-                mark = done[row]
-                if mark is None:
-                    mark = done[row] = env.event()
-                if mark is not True:
-                    yield mark  # type: ignore[misc]
-            if issued is not None:
-                hold_ps = self._issue(rank_class, step, hold_ps)
-                if kind > HOST and hold_ps:
-                    yield env.timeout(hold_ps)
-            start[first] = env.now
-            if kind <= HOST:
-                if hold_ps:
-                    yield env.timeout(hold_ps)
-            elif kind == COLLECTIVE:
-                if parties[group[slot]] == 1:
-                    # all members are of this class and arrive as one
-                    for demands in calls[call[first]].phases:
-                        yield move(demands[0]) if len(demands) == 1 else self._together(demands)
-                else:
-                    yield from self._meet(rank_class, step, group[slot], call[first])
-            elif kind == SEND:
-                message = self._message(group[slot], turn)
-                for demands in calls[call[first]].phases:
-                    yield move(demands[0]) if len(demands) == 1 else self._together(demands)
-                fire(message)
+        eager = bool(self.plan.issue_ps)
+        while todo:
+            step = todo.pop()
+            at = ready[step]
+            if kind[step] > HOST:
+                ends = self._communicate(rank_class, step, at)
+                if ends is None:
+                    continue
             else:
-                yield self._message(group[slot], turn)
-            end[last] = env.now
-            self.ended += last - first + 1
-            if awaited:
-                mark = done[last]
-                done[last] = True
-                if mark is not None:
-                    fire(mark)  # type: ignore[arg-type]
+                start[first[step]] = at
+                ends = at + (self._issue(rank_class, step, at) if eager else hold[step])
+            end[last[step]] = ends
+            self.ended += last[step] - first[step] + 1
+            for after in following[step]:
+                if ready[after] < ends:
+                    ready[after] = ends
+                needs[after] -= 1
+                if not needs[after]:
+                    todo.append(after)
 
-    def _issue(self, rank_class: int, step: _Step, hold_ps: int) -> int:
-        """How long a step takes from now when the host must issue its ops; of communication, until it is issued. [ps]
+    def _over(self, rank_class: int, step: int, ends: int) -> None:
+        """A communication step has ended."""
+        steps, ready, needs = self.of[rank_class], self.ready[rank_class], self.needs[rank_class]
+        self.end[rank_class][steps.last[step]] = ends
+        self.ended += 1
+        todo = []
+        for after in steps.following[step]:
+            if ready[after] < ends:
+                ready[after] = ends
+            needs[after] -= 1
+            if not needs[after]:
+                todo.append(after)
+        self._settle(rank_class, todo)
+
+    def _issue(self, rank_class: int, step: int, at: int) -> int:
+        """How long a step takes from ``at`` when the host issues its ops; of communication, until it is issued. [ps]
 
         An op starts when it is issued and its forerunner has ended: with K the running sum of times k, ends are K + the
         running maximum of what is issued less K - k.
         """
-        now: int = self.env.now  # type: ignore[assignment]  # whole picoseconds
-        rows = slice(step.first, step.last + 1)
+        steps = self.of[rank_class]
+        rows = slice(steps.first[step], steps.last[step] + 1)
         issued = self.plan.issue_ps[rank_class][rows]
-        if step.kind > HOST:
-            self.host[rank_class][step.first] = wait = max(int(issued[0]) - now, 0)
+        if steps.kind[step] > HOST:
+            self.host[rank_class][rows.start] = wait = max(int(issued[0]) - at, 0)
             return wait
-        if issued[-1] <= now:
-            return hold_ps
+        if issued[-1] <= at:
+            return self.hold[rank_class][step]
         k = self.plan.hold_ps[rank_class][rows]
         before = np.cumsum(k) - k
-        lag = np.maximum.accumulate(np.maximum(issued - before, now))
+        lag = np.maximum.accumulate(np.maximum(issued - before, at))
         starts = before + lag
-        self.host[rank_class][rows] = np.diff(lag, prepend=now)
-        return int(starts[-1] + k[-1]) - now
+        self.host[rank_class][rows] = np.diff(lag, prepend=at)
+        return int(starts[-1] + k[-1]) - at
 
-    def _meet(self, rank_class: int, step: _Step, group: int, call: int) -> Generator[simpy.Event, object, None]:
-        """Wait for the other classes of the group; the last to come moves the data for all."""
-        env = self.env
-        key = (group, step.turn)
+    def _communicate(self, rank_class: int, step: int, at: int) -> int | None:
+        """A rank comes to a communication step at ``at``; its end, where that is known already. [ps]"""
+        if self.plan.issue_ps:
+            at += self._issue(rank_class, step, at)
+        steps = self.of[rank_class]
+        row, kind = steps.first[step], steps.kind[step]
+        self.start[rank_class][row] = at
+        key = (self.group[rank_class][steps.slot[step]], steps.turn[step])
+        if kind == COLLECTIVE:
+            self._meet(rank_class, step, at, key)
+            return None
+        if kind == SEND:
+            self._at(at, self.call[rank_class][row], lambda: self._sent(rank_class, step, key))
+            return None
+        message = self.messages.pop(key, None)
+        if message is not None and message.arrived is not None:
+            return max(at, message.arrived)
+        message = self.messages[key] = _Message()
+        message.receiver = (rank_class, step, at)
+        return None
+
+    def _meet(self, rank_class: int, step: int, at: int, key: tuple[int, int]) -> None:
+        """One class comes to a collective; when the last has said when it comes, the data moves from the latest on."""
+        call = self.call[rank_class][self.of[rank_class].first[step]]
         meeting = self.meetings.get(key)
         if meeting is None:
-            meeting = self.meetings[key] = _Meeting(env.event(), call, self.parties[group])
+            meeting = self.meetings[key] = _Meeting(call, self.parties[key[0]])
         elif meeting.call != call:
             raise InputError(self._disagree(meeting.call, call, rank_class))
         meeting.waiting -= 1
-        meeting.since.append((rank_class, step.first))
+        meeting.came.append((rank_class, step, at))
         if meeting.waiting:
-            yield meeting.event
             return
         del self.meetings[key]
-        for other, row in meeting.since:
-            self.wait[other][row] = env.now - self.start[other][row]
-        for demands in self.plan.calls[call].phases:
-            yield self.network.move(demands[0]) if len(demands) == 1 else self._together(demands)
-        fire(meeting.event)
+        starts = max(arrives for _, _, arrives in meeting.came)
+        for other, of, arrives in meeting.came:
+            self.wait[other][self.of[other].first[of]] = starts - arrives
+        self._at(starts, call, lambda: self._met(meeting))
+
+    def _met(self, meeting: _Meeting) -> None:
+        now: int = self.env.now  # type: ignore[assignment]  # SimPy types its clock as a float; ours holds whole ps
+        for rank_class, step, _ in meeting.came:
+            self._over(rank_class, step, now)
+
+    def _sent(self, rank_class: int, step: int, key: tuple[int, int]) -> None:
+        now: int = self.env.now  # type: ignore[assignment]
+        message = self.messages.get(key)
+        if message is None:
+            message = self.messages[key] = _Message()
+            message.arrived = now
+        else:
+            del self.messages[key]
+        self._over(rank_class, step, now)
+        if message.receiver is not None:
+            receiver, of, since = message.receiver
+            self._over(receiver, of, max(since, now))
+
+    def _at(self, at: int, call: int, done: Callable[[], None]) -> None:
+        """Move the data of a call from a time on, which may be now, and say when it is there."""
+        phases = self.plan.calls[call].phases
+        delay = at - self.env.now
+        if delay or not phases:
+            # also of a call that moves nothing: so that rows of such calls do not pile up on the stack
+            self.env.timeout(delay).callbacks.append(lambda _: self._move(phases, 0, done))
+        else:
+            self._move(phases, 0, done)
+
+    def _move(self, phases: Sequence[tuple[Demand, ...]], number: int, done: Callable[[], None]) -> None:
+        """The phases of a call from one on, one after the other; all demands of a phase at once."""
+        if number == len(phases):
+            done()
+            return
+        demands = phases[number]
+        moved = self.network.move(demands[0]) if len(demands) == 1 else self._together(demands)
+        moved.callbacks.append(lambda _: self._move(phases, number + 1, done))
 
     def _together(self, demands: tuple[Demand, ...]) -> simpy.Event:
         """Fires when all of them are met."""
         return simpy.AllOf(self.env, [self.network.move(demand) for demand in demands])
 
-    def _message(self, group: int, turn: int) -> simpy.Event:
-        """The n-th message of a channel: made by whichever end comes first, found by the other."""
-        key = (group, turn)
-        return self.messages.pop(key) if key in self.messages else self.messages.setdefault(key, self.env.event())
-
-    def _timeline(self, steps: list[list[list[_Step]]]) -> Timeline:
+    def _timeline(self) -> Timeline:
         starts, ends, waits = [], [], []
         for rank_class in range(self.plan.classes):
             start = np.array(self.start[rank_class], np.int64)
             end = np.array(self.end[rank_class], np.int64)
-            hold = self.plan.hold_ps[rank_class]
-            for stream in steps[self.plan.program_of(rank_class)]:
-                _fill(start, end, hold, stream, self.host[rank_class] if self.host else None)
+            _fill(
+                start,
+                end,
+                self.plan.hold_ps[rank_class],
+                self.of[rank_class],
+                self.host[rank_class] if self.host else None,
+            )
             starts.append(start)
             ends.append(end)
             waits.append(np.array(self.wait[rank_class], np.int64))
@@ -258,23 +322,24 @@ class _Player:
             f"calls {one.collective} of {one.size_B:g} B"
         )
 
-    def _stuck(self, steps: list[list[list[_Step]]]) -> str:
+    def _stuck(self) -> str:
         lines = []
         for key, meeting in list(self.meetings.items())[:_NAMED]:
-            rank_class, row = meeting.since[0]
-            name = self._name(rank_class, row)
+            rank_class, step, _ = meeting.came[0]
+            name = self._name(rank_class, self.of[rank_class].first[step])
             call: Call = self.plan.calls[meeting.call]
             lines.append(
                 f"rank {self.plan.folding.first[rank_class]} waits in '{name}' ({call.collective}, {call.size_B:g} B) "
                 f"for {meeting.waiting} other class(es) of group class {key[0]}"
             )
-        asked = {key for key, message in self.messages.items() if not message.triggered}
-        for rank_class in range(self.plan.classes):
-            group = self.plan.folding.group_class[rank_class].tolist()
-            for step in chain.from_iterable(steps[self.plan.program_of(rank_class)]):
-                if len(lines) < _NAMED and step.kind == RECV and (group[step.slot], step.turn) in asked:
-                    name, rank = self._name(rank_class, step.first), self.plan.folding.first[rank_class]
-                    lines.append(f"rank {rank} waits in '{name}' for a message that is never sent")
+        for message in self.messages.values():
+            if message.receiver is not None and len(lines) < _NAMED:
+                rank_class, step, _ = message.receiver
+                name, rank = (
+                    self._name(rank_class, self.of[rank_class].first[step]),
+                    self.plan.folding.first[rank_class],
+                )
+                lines.append(f"rank {rank} waits in '{name}' for a message that is never sent")
         if not lines:
             lines.append("ops wait for each other in a circle")
         return f"ranks wait for each other for ever ({self.total - self.ended} ops left): " + "; ".join(lines)
@@ -284,7 +349,7 @@ class _Player:
         return ops.names[int(ops.name_id[self.plan.rows_of(rank_class).start + row])]
 
 
-def _steps(plan: Plan, program: int) -> list[list[_Step]]:
+def _steps(plan: Plan, program: int) -> _Steps:
     """Cut each stream of a program into steps. Raises InputError for a dependency against stream order."""
     ops = plan.programs.ops
     first, last = int(plan.programs.program_ptr[program]), int(plan.programs.program_ptr[program + 1])
@@ -293,8 +358,9 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
     slot = ops.slot[first:last]
     ptr = ops.dep_ptr[first : last + 1]
     dep = ops.dep_idx[ptr[0] : ptr[-1]]
-    owner = np.repeat(np.arange(last - first), np.diff(ptr))
-    if len(dep) and (dep < 0).any() | (dep >= last - first).any():
+    count = last - first
+    owner = np.repeat(np.arange(count), np.diff(ptr))
+    if len(dep) and (dep < 0).any() | (dep >= count).any():
         raise InputError("an op depends on a row outside its program")
     same = stream[dep] == stream[owner]
     if (same & (dep >= owner)).any():
@@ -302,41 +368,39 @@ def _steps(plan: Plan, program: int) -> list[list[_Step]]:
         name = ops.names[int(ops.name_id[first + row])]
         raise InputError(f"op '{name}' waits for a later op of its own stream '{ops.streams[int(stream[row])]}'")
     owner, dep = owner[~same], dep[~same]
-    awaited = np.zeros(last - first, bool)
+    awaited = np.zeros(count, bool)
     awaited[dep] = True
-    waits = np.zeros(last - first, bool)
+    waits = np.zeros(count, bool)
     waits[owner] = True
-    turn = _turns(slot, kind)
-    waited = dep.tolist()
-    out = []
-    for number in np.unique(stream):
-        rows = np.flatnonzero(stream == number)
-        comm = kind[rows] >= COLLECTIVE
-        starts = comm | waits[rows]
-        starts[0] = True
-        starts[1:] |= comm[:-1] | awaited[rows[:-1]]
-        # a hold covers contiguous rows only: its rows are filled in by sums
-        starts[1:] |= np.diff(rows) != 1
-        begin = np.flatnonzero(starts)
-        end = np.append(begin[1:], len(rows)) - 1
-        left, right = np.searchsorted(owner, rows[begin]), np.searchsorted(owner, rows[begin], side="right")
-        out.append(
-            [
-                _Step(a, b, k, s, t, tuple(waited[i:j]), w)
-                for a, b, k, s, t, i, j, w in zip(
-                    rows[begin].tolist(),
-                    rows[end].tolist(),
-                    kind[rows[begin]].tolist(),
-                    slot[rows[begin]].tolist(),
-                    turn[rows[begin]].tolist(),
-                    left.tolist(),
-                    right.tolist(),
-                    awaited[rows[end]].tolist(),
-                    strict=True,
-                )
-            ]
-        )
-    return out
+    # rows by stream, then in order
+    rows = np.argsort(stream, kind="stable")
+    comm = kind[rows] >= COLLECTIVE
+    begins = comm | waits[rows]
+    heads = np.ones(count, bool)
+    heads[1:] = np.diff(stream[rows]) != 0
+    begins |= heads
+    begins[1:] |= comm[:-1] | awaited[rows[:-1]]
+    # a hold covers contiguous rows only: its rows are filled in by sums
+    begins[1:] |= np.diff(rows) != 1
+    begin = np.flatnonzero(begins)
+    end = np.append(begin[1:], count) - 1
+    step = np.empty(count, np.int64)
+    step[rows] = np.cumsum(begins) - 1
+    follows = np.flatnonzero(~heads[begin])
+    before = np.concatenate([follows - 1, step[dep]])
+    after = np.concatenate([follows, step[owner]])
+    order = np.argsort(before, kind="stable")
+    bounds = np.searchsorted(before[order], np.arange(len(begin) + 1)).tolist()
+    next_steps = after[order].tolist()
+    return _Steps(
+        first=rows[begin].tolist(),
+        last=rows[end].tolist(),
+        kind=kind[rows[begin]].tolist(),
+        slot=slot[rows[begin]].tolist(),
+        turn=_turns(slot, kind)[rows[begin]].tolist(),
+        needs=np.bincount(after, minlength=len(begin)).tolist(),
+        following=[tuple(next_steps[i:j]) for i, j in itertools.pairwise(bounds)],
+    )
 
 
 def _turns(slot: Ints, kind: Ints) -> Ints:
@@ -351,21 +415,20 @@ def _turns(slot: Ints, kind: Ints) -> Ints:
     return turn
 
 
-def _hold_sums(hold_ps: Ints, steps: list[_Step]) -> list[int]:
+def _hold_sums(hold_ps: Ints, steps: _Steps) -> list[int]:
     """Length of every step's hold. [ps]"""
     until = np.concatenate([[0], np.cumsum(hold_ps)])
-    bounds = np.array([(step.first, step.last + 1) for step in steps])
-    sums: list[int] = (until[bounds[:, 1]] - until[bounds[:, 0]]).tolist()
+    sums: list[int] = (until[np.array(steps.last) + 1] - until[np.array(steps.first)]).tolist()
     return sums
 
 
-def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: list[_Step], host_ps: Ints | None) -> None:
+def _fill(start: Ints, end: Ints, hold_ps: Ints, steps: _Steps, host_ps: Ints | None) -> None:
     """Rows inside holds, from the start of each hold, the lengths of its ops and their waits for the host, in place."""
     until = np.concatenate([[0], np.cumsum(hold_ps)])
-    holds = [(step.first, step.last) for step in steps if step.kind <= HOST]
-    if not holds:
+    holds = np.array(steps.kind) <= HOST
+    if not holds.any():
         return
-    first, last = np.array(holds).T
+    first, last = np.array(steps.first)[holds], np.array(steps.last)[holds]
     length = last - first + 1
     head = np.repeat(first, length)
     rows = head + np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
