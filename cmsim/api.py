@@ -162,6 +162,7 @@ def options_of(one: Run, system: System) -> engine.Options:
         fold=one.fold,
         host_idle=idle.get(one.spec.kind, 0.0),
         perturb={rank: engine.Perturbation(**change.model_dump()) for rank, change in one.perturb.items()},
+        jitter=engine.Jitter(**one.jitter.model_dump()) if one.jitter is not None else None,
         recorded=recorded,
         recorded_scale=scale,
         network=one.network,

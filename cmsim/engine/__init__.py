@@ -6,7 +6,8 @@ from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
 from cmsim.engine.memory import check_memory, memory_B
-from cmsim.engine.plan import Fault, Options, Perturbation, Plan, plan
+from cmsim.engine.perturb import Jitter, Perturbation
+from cmsim.engine.plan import Fault, Options, Plan, plan
 from cmsim.engine.play import Timeline, play
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Fault",
     "Folding",
     "Impact",
+    "Jitter",
     "Options",
     "Perturbation",
     "Plan",

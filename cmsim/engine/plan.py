@@ -17,6 +17,7 @@ from cmsim.compute.kernels.of_shapes import shape_times_us
 from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
+from cmsim.engine.perturb import Jitter, Perturbation, drawn, rank_factors
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
@@ -28,15 +29,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 HOST_BOUND = compute.BOUNDS.index("host")
-
-
-@dataclass(frozen=True)
-class Perturbation:
-    """What makes one rank differ: factor on its compute times, factor on its port's and NIC's capacity."""
-
-    compute: float = 1.0
-    port: float = 1.0
-    nic: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +47,10 @@ class Options:
     """How to plan.
 
     algorithm  policy or name for collectives    fold  simulate equal ranks once    perturb  by rank
+    jitter     scatter of times, drawn from ``seed``: every rank is then simulated by itself
     host_idle  share of kernel streams in which the device waits for the host: stretches modelled kernels [1]
-    network    ideal, fluid or flow    routing, seed  of messages, flow only    faults  of links, flow only
+    network    ideal, fluid or flow    routing  of messages, flow only    faults  of links, flow only
+    seed       of everything drawn: routes, jitter
     recorded   what becomes of times a trace recorded: "recorded" as they are, "scaled" by ``recorded_scale`` (factor
                for kernels of the matrix engine, factor for the others), "modelled" where the roofline replaces them
     """
@@ -65,6 +59,7 @@ class Options:
     fold: bool = True
     host_idle: float = 0.0
     perturb: Mapping[int, Perturbation] = field(default_factory=dict)
+    jitter: Jitter | None = None
     recorded: str = "recorded"
     recorded_scale: tuple[float, float] = (1.0, 1.0)
     network: str = "fluid"
@@ -125,18 +120,12 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     if options.faults and not by_link:
         raise InputError(Problem(f"faults need network: flow, got {options.network}", key="faults"))
     node, domain, leaf = (np.asarray(column)[: programs.ranks] for column in (where.node, where.domain, where.leaf))
-    perturb = dict(options.perturb)
-    outside = [rank for rank in perturb if not 0 <= rank < programs.ranks]
-    if outside:
-        raise InputError(
-            Problem(f"no rank {outside[0]}: the workload has ranks 0 to {programs.ranks - 1}", key="perturb")
-        )
-    factors = np.ones((programs.ranks, 3))
-    for rank, change in perturb.items():
-        factors[rank] = change.compute, change.port, change.nic
+    factors = rank_factors(options.perturb, programs.ranks)
     _, kind = np.unique(factors, axis=0, return_inverse=True)
     who = members(programs.groups, node=node, domain=domain, leaf=leaf)
     start = [programs.program, kind.reshape(-1)]
+    if options.jitter is not None:
+        start.append(np.arange(programs.ranks))
     changes_ps: tuple[int, ...] = ()
     states: list[Paths] = []
     if by_link:
@@ -155,7 +144,11 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     for rank_class in range(classes):
         program = int(programs.program[folding.first[rank_class]])
         rows = slice(int(programs.program_ptr[program]), int(programs.program_ptr[program + 1]))
-        hold_ps.append(to_ps(seconds[rows] * class_factor[rank_class]))
+        held_s = seconds[rows] * class_factor[rank_class]
+        if options.jitter is not None:
+            first = int(folding.first[rank_class])
+            held_s = held_s * drawn(options.jitter, programs.ops.kind[rows], rank=first, seed=options.seed)
+        hold_ps.append(to_ps(held_s))
     layer: Layer
     if by_link:
         from cmsim.engine.by_link import ByLink  # brings the room of flows along, which levels do without

@@ -13,10 +13,12 @@ import numpy as np
 
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.schema import (
     WORKLOAD_KINDS,
     CollectiveSpec,
     FaultSpec,
+    JitterSpec,
     PerturbSpec,
     ReportSpec,
     ScenarioSpec,
@@ -39,6 +41,7 @@ class Run:
     faults: tuple[FaultSpec, ...]
     fold: bool
     perturb: Mapping[int, PerturbSpec]
+    jitter: JitterSpec | None
     seed: int
 
     @property
@@ -279,11 +282,23 @@ def _at_point(
                 routing=whole.routing,
                 faults=faults,
                 fold=whole.fold,
-                perturb=whole.perturb,
+                perturb=_perturb(document, whole),
+                jitter=whole.jitter,
                 seed=whole.seed,
             )
         )
     return runs
+
+
+def _perturb(document: files.Document, whole: ScenarioSpec) -> Mapping[int, PerturbSpec]:
+    """Slow ranks as they stand, or of a file beside the scenario or in the working folder."""
+    if not isinstance(whole.perturb, str):
+        return whole.perturb
+    roots = [Path(document.file).parent] if document.file else []
+    found = next((root / whole.perturb for root in (*roots, Path.cwd()) if (root / whole.perturb).is_file()), None)
+    if found is None:
+        raise InputError(document.problem(("perturb",), f"no such file: {whole.perturb}"))
+    return read_perturb(found)
 
 
 def _concerns(key: str, name: str, number: int) -> bool:

@@ -315,6 +315,17 @@ class PerturbSpec(Spec):
     nic: PositiveFloat = Field(default=1.0, description="factor on its NIC's capacity")
 
 
+class JitterSpec(Spec):
+    """Times that scatter: factors of mean 1, drawn by `seed`; every rank is then simulated by itself."""
+
+    distribution: Literal["lognormal", "normal", "gamma", "exponential"] = Field(
+        default="lognormal", description="of the factors; exponential: 1 - cv, and an exponential of mean cv on top"
+    )
+    cv: Annotated[float, Field(gt=0, le=1)] = Field(default=0.05, description="standard deviation over mean")
+    per: Literal["op", "rank"] = Field(default="op", description="drawn for every op, or once for a rank")
+    of: Literal["compute", "host", "all"] = Field(default="compute", description="which ops scatter")
+
+
 class ReportSpec(Spec):
     """What the printed table relates throughput to."""
 
@@ -347,7 +358,10 @@ class ScenarioSpec(Spec):
         default=(), description="parts of the fabric that are down or slow: names, or entries with times"
     )
     fold: bool = Field(default=True, description="simulate equal ranks once")
-    perturb: dict[NonNegativeInt, PerturbSpec] = Field(default={}, description="by rank")
+    perturb: str | dict[NonNegativeInt, PerturbSpec] = Field(
+        default={}, description="by rank; or a CSV file with columns rank and any of compute, port, nic"
+    )
+    jitter: JitterSpec | None = Field(default=None, description="scatter of times")
     sweep: dict[str, Any] = Field(
         default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
     )

@@ -1,0 +1,73 @@
+"""What makes ranks differ that run the same program: slow parts, and times that scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.errors import InputError, Problem
+from cmsim.workload.ops import COMPUTE, HOST
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What makes one rank differ: factor on its compute times, factor on its port's and NIC's capacity."""
+
+    compute: float = 1.0
+    port: float = 1.0
+    nic: float = 1.0
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Factors of mean 1 on times, drawn for every op of every rank, or once for a rank.
+
+    distribution  lognormal, normal (cut at 0), gamma or exponential    cv: standard deviation over mean [1]
+    per           "op" or "rank"    of: which ops, "compute", "host" or "all"
+    """
+
+    distribution: str = "lognormal"
+    cv: float = 0.05
+    per: str = "op"
+    of: str = "compute"
+
+
+def rank_factors(perturb: Mapping[int, Perturbation], ranks: int) -> Floats:
+    """Factors of every rank on compute, port and NIC, shape (ranks, 3).
+
+    InputError: a rank that is not there.
+    """
+    outside = [rank for rank in perturb if not 0 <= rank < ranks]
+    if outside:
+        raise InputError(Problem(f"no rank {outside[0]}: the workload has ranks 0 to {ranks - 1}", key="perturb"))
+    factors = np.ones((ranks, 3))
+    for rank, change in perturb.items():
+        factors[rank] = change.compute, change.port, change.nic
+    return factors
+
+
+def drawn(jitter: Jitter, kind: Ints, *, rank: int, seed: int) -> Floats:
+    """Factor of each op of one rank, shape of ``kind``; 1 where the op does not scatter.
+
+    Draws depend on (seed, rank, number of the op) alone: on no order, and on no other rank.
+    """
+    made = np.random.Generator(np.random.Philox(key=np.array([seed, rank], np.uint64)))
+    count = len(kind) if jitter.per == "op" else 1
+    cv = jitter.cv
+    if jitter.distribution == "lognormal":
+        sigma = np.sqrt(np.log1p(cv * cv))
+        factor = made.lognormal(-sigma * sigma / 2, sigma, count)
+    elif jitter.distribution == "gamma":
+        factor = made.gamma(1 / cv**2, cv**2, count)
+    elif jitter.distribution == "exponential":
+        factor = 1 - cv + cv * made.exponential(1.0, count)
+    else:
+        factor = np.maximum(made.normal(1.0, cv, count), 0.0)
+    scatters = {"compute": kind == COMPUTE, "host": kind == HOST, "all": (kind == COMPUTE) | (kind == HOST)}[jitter.of]
+    return np.where(scatters, factor, 1.0)
