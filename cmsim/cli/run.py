@@ -69,7 +69,7 @@ def run(
         )
         width = say.console().width
         shown = tables.summary(results, per=loaded.report.per, width=width)
-        say.show(loaded.name, *shown, say.notes(said, width))
+        say.show(loaded.name, *shown, *tables.recorded(results.results), say.notes(said, width))
     if not quiet:
         # said apart from the results, which are the same each time
         runs = "1 run" if len(results) == 1 else f"{len(results)} runs"

@@ -192,6 +192,42 @@ def faults(results: Sequence[Result]) -> list[str]:
     return out
 
 
+def recorded(results: Sequence[Result]) -> list[Table]:
+    """Every replayed trace: what was recorded beside what each system makes of it."""
+    by_workload: dict[str, list[Result]] = {}
+    for result in results:
+        if result.recorded:
+            by_workload.setdefault(result.workload, []).append(result)
+    out = []
+    for workload, runs in by_workload.items():
+        classes = list(dict.fromkeys(name for run in runs for name in run.recorded))
+        was = {name: row.get("recorded_s") for run in runs for name, row in run.recorded.items()}
+        rows = []
+        for name in classes:
+            cells = [_seconds(was[name])]
+            for run in runs:
+                now = run.recorded.get(name, {}).get("simulated_s")
+                cells += [_seconds(now), _change(now, was[name])]
+            rows.append([name.replace("_", " "), *cells])
+        joules = [
+            quantity("energy_J", run.metrics["energy_J"]) if "energy_J" in run.metrics else NOTHING for run in runs
+        ]
+        rows.append(["energy", NOTHING, *(cell for one in joules for cell in (one, ""))])
+        heads = ["mean of a rank", "recorded"]
+        for run in runs:
+            heads += [say.broken(run.run.removeprefix(f"{workload}/")), "change"]
+        out.append(say.table(heads, rows, title=f"{workload}: recorded and simulated", left=(0,)))
+    return out
+
+
+def _seconds(time_s: float | None) -> str:
+    return NOTHING if time_s is None else prefixed(time_s, "s")
+
+
+def _change(now: float | None, was: float | None) -> str:
+    return "" if not was or now is None else f"{100 * (now / was - 1):+.1f} %"
+
+
 def meaning(results: Iterable[Result], what: Sequence[str]) -> list[str]:
     """What throughput was divided by, where a table says so."""
     if not any(_PER in layout_of(result).metrics for result in results):

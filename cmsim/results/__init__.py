@@ -1,6 +1,7 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
 from cmsim.results.metrics import KINDS, metrics
+from cmsim.results.recorded import beside_recorded
 from cmsim.results.result import FRAMES, PER, Result, check, per, rate_name, shown
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
@@ -11,6 +12,7 @@ __all__ = [
     "PER",
     "Result",
     "Results",
+    "beside_recorded",
     "check",
     "check_folder",
     "metrics",

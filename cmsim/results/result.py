@@ -37,6 +37,7 @@ class Result:
     bound         name of the physical bound, time_s, fraction of the makespan
     limiter       what most of the time went to    breakdown: seconds by limiter, which add up to the makespan
     faults        what faults in the fabric did: slowdown, ranks, saturated links; empty without
+    recorded      of a replayed trace: class of op -> recorded_s (where it was recorded), simulated_s; empty without
     facts         what the workload said of itself, and racks, price_USD of the machine
     columns       of each of ``FRAMES``, name -> array
     """
@@ -52,6 +53,7 @@ class Result:
     breakdown: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     faults: Mapping[str, Any] = field(default_factory=dict)
+    recorded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
 
@@ -92,6 +94,7 @@ class Result:
             "breakdown": dict(self.breakdown),
             "warnings": list(self.warnings),
             **({"faults": dict(self.faults)} if self.faults else {}),
+            **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
         }
 
     def _frame(self, kind: str) -> pd.DataFrame:

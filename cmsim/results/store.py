@@ -81,6 +81,7 @@ def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, An
                 **{key: entry[key] for key in _FIELDS},
                 warnings=tuple(entry["warnings"]),
                 faults=entry.get("faults", {}),
+                recorded=entry.get("recorded", {}),
                 facts=facts.get(run, {}),
                 columns={kind: frames[kind][run] for kind in FRAMES},
             )

@@ -1,0 +1,62 @@
+"""A replay beside its recording: where the time went, by class of op."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.units import PS_PER_S
+
+#: class of op: kinds of rows in it
+CLASSES = {"compute": ("compute",), "host": ("host",), "collective": ("collective",), "send_recv": ("send", "recv")}
+
+Row = dict[str, float]
+
+
+def beside_recorded(
+    facts: Mapping[str, float], ops: Mapping[str, NDArray[Any]], *, makespan_s: float, exposed_comm_s: float
+) -> dict[str, Row]:
+    """Recorded and simulated time by class, mean over ranks; only what was recorded has ``recorded_s``. [s]
+
+    facts  of a trace: ``recorded_s`` and ``recorded_<class>_s``    ops: columns of `cmsim.engine.record.ops_columns`
+
+    step: the whole. compute, host, collective, send_recv: ops of the class added up, communication with its waits.
+    exposed_comm: communication while nothing computes. idle: neither computes nor communicates.
+    """
+    ranks = _ranks(ops)
+    length_s = (ops["end_ps"] - ops["start_ps"]) / PS_PER_S * ops["multiplicity"]
+    out: dict[str, Row] = {"step": _row(facts, "recorded_s", makespan_s)}
+    for name, kinds in CLASSES.items():
+        of = np.isin(ops["kind"], kinds)
+        if of.any() or f"recorded_{name}_s" in facts:
+            out[name] = _row(facts, f"recorded_{name}_s", float(length_s[of].sum()) / ranks)
+    out["exposed_comm"] = {"simulated_s": exposed_comm_s}
+    out["idle"] = {"simulated_s": makespan_s - _busy_s(ops) / ranks}
+    return out
+
+
+def _row(facts: Mapping[str, float], key: str, simulated_s: float) -> Row:
+    return ({"recorded_s": facts[key]} if key in facts else {}) | {"simulated_s": simulated_s}
+
+
+def _ranks(ops: Mapping[str, NDArray[Any]]) -> int:
+    _, first = np.unique(ops["rank_class"], return_index=True)
+    return int(ops["multiplicity"][first].sum())
+
+
+def _busy_s(ops: Mapping[str, NDArray[Any]]) -> float:
+    """Time in which a rank computes or communicates, added up over ranks. [s]"""
+    device = ops["kind"] != "host"
+    start, end, of = ops["start_ps"][device], ops["end_ps"][device], ops["rank_class"][device]
+    if not len(start):
+        return 0.0
+    order = np.lexsort((start, of))
+    start, end, of, times = start[order], end[order], of[order], ops["multiplicity"][device][order]
+    # classes one after the other on one axis, so that one running maximum serves all
+    shift = of.astype(np.int64) * (int(end.max()) + 1)
+    start, end = start + shift, end + shift
+    covered = np.concatenate([[-1], np.maximum.accumulate(end)[:-1]])
+    return float((np.maximum(end - np.maximum(start, covered), 0) * times).sum()) / PS_PER_S
