@@ -34,7 +34,7 @@ def beside_recorded(
         if of.any() or f"recorded_{name}_s" in facts:
             out[name] = _row(facts, f"recorded_{name}_s", float(length_s[of].sum()) / ranks)
     out["exposed_comm"] = {"simulated_s": exposed_comm_s}
-    out["idle"] = {"simulated_s": makespan_s - _busy_s(ops) / ranks}
+    out["idle"] = {"simulated_s": max(round(makespan_s - _busy_s(ops) / ranks, 12), 0.0)}
     return out
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Graph:
     attributes     numbers that operators carry (``group``, ``window``, ...), NaN where a node has none
     samples        first dimension of the first input: how many samples one pass of this graph holds
     facts          what else the file says of itself    notes  assumptions and what was left out
+    counts         what the file holds, in the words of its format
     """
 
     name: str
@@ -57,6 +59,7 @@ class Graph:
     samples: float = 1.0
     facts: Mapping[str, str | float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    counts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.op)
@@ -89,6 +92,7 @@ class GraphBuilder:
         self.name, self.source = name, source
         self.notes: list[str] = []
         self.facts: dict[str, str | float] = {}
+        self.counts: dict[str, Any] = {}
         self._number: dict[str, int] = {}
         self._tensors: list[str] = []
         self._dims: list[Sequence[int] | None] = []
@@ -200,6 +204,7 @@ class GraphBuilder:
             samples=max(float(first[0]), 1.0) if first else 1.0,
             facts=dict(self.facts),
             notes=tuple(dict.fromkeys(self.notes)),
+            counts=dict(self.counts),
         )
 
 

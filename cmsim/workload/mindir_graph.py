@@ -187,6 +187,17 @@ class _Reader:
             ),
             functions=float(len(model.functions)),
         )
+        build.counts.update(
+            ir_version=model.ir_version,
+            mind_ir_version=int(model.mind_ir_version) if model.HasField("mind_ir_version") else None,
+            producer=model.producer_name,
+            functions=len(model.functions),
+            primitives=len(model.primitives),
+            inputs=[[list(tensor.dims) for tensor in value.tensor] for value in model.graph.input],
+            parameters=len(model.graph.parameter),
+            parameter_elems=sum(math.prod(tensor.dims) for tensor in model.graph.parameter),
+            nodes_with_REF_op_type=sum(node.op_type.startswith("REF::") for node in model.graph.node),
+        )
         if model.functions:
             build.notes.append("functions: each is counted once, however often it is called")
         inputs = [self._value(value) for value in model.graph.input]

@@ -159,6 +159,15 @@ class _Reader:
         self._scope(graph)
         given = [value.name for value in graph.input if value.name not in self.fixed]
         inputs = [self._tensor(name) for name in given]
+        self.build.counts.update(
+            ir_version=int(self.model.ir_version),
+            opset=opset,
+            graph_inputs=len(graph.input),
+            initializers=len(graph.initializer),
+            inputs_not_initializers=[
+                [name, list(self.build.dims(number) or ())] for name, number in zip(given, inputs, strict=True)
+            ],
+        )
         self._nodes(graph, "")
         outputs = []
         for value in graph.output:
