@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cmsim.errors import InputError, Problem
 #: expanded size above which a trace file is refused unless the caller allows more [B]
 LIMIT_B = 4 * 2**30
 GZIP_MAGIC = b"\x1f\x8b"
+#: what is expanded at a time [B]
+_PART_B = 2**24
 
 
 def bad(path: Path | str, message: str, *, byte: int | None = None) -> InputError:
@@ -26,12 +29,18 @@ def read_bytes(path: Path, *, limit_B: int = LIMIT_B) -> bytes:
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == GZIP_MAGIC
+            # what is asked for is set aside at once: no more than there is
+            most = (os.fstat(file.fileno()).st_size or limit_B) + 1
             file.seek(0)
             if zipped:
                 with gzip.GzipFile(fileobj=file) as expanded:
-                    data = expanded.read(limit_B + 1)
+                    parts, size = [], 0
+                    while size <= limit_B and (part := expanded.read(min(_PART_B, limit_B + 1 - size))):
+                        parts.append(part)
+                        size += len(part)
+                    data = b"".join(parts)
             else:
-                data = file.read(limit_B + 1)
+                data = file.read(min(most, limit_B + 1))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise bad(path, f"broken gzip data ({error})") from None
     except OSError as error:

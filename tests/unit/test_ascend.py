@@ -102,7 +102,6 @@ def test_a_ranks_folder_and_its_output_folder(folder: str) -> None:
     assert list(opened.trace().ranks) == opened.counts()["ranks"] == [int(folder[4])]
 
 
-@shared
 @pytest.mark.parametrize("folder", ["", "rank0_ascend_pt", "rank1_ascend_pt/ASCEND_PROFILER_OUTPUT"])
 def test_replay_of_recorded_durations_gives_the_recorded_times(folder: str) -> None:
     trace = ascend.open_(ALEXNET / folder).trace()

@@ -9,9 +9,10 @@ Source: mlcommons/chakra, schema of 2023-10 onwards (versions 0.0.4 to 1.0.0, wi
 
 from __future__ import annotations
 
-import ast
 import math
-from array import array
+import mmap
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,43 +20,40 @@ from typing import Any
 
 import numpy as np
 import orjson
-from google.protobuf import unknown_fields
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from cmsim.compute import Shape
+from cmsim.workload.bytes_in import GZIP_MAGIC, LIMIT_B, bad, read_bytes
 from cmsim.workload.ops import Floats, Ints
 from cmsim.workload.trace import chakra_pb2 as _pb2
-from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
+from cmsim.workload.trace.chakra_json import read_json
+from cmsim.workload.trace.chakra_nodes import (
+    COMM_COLL,
+    COMM_RECV,
+    COMM_SEND,
+    COMM_TYPES,
+    COMP,
+    DIMS,
+    INVALID,
+    MEM_LOAD,
+    MEM_STORE,
+    METADATA,
+    NODE_TYPES,
+    Nodes,
+)
+from cmsim.workload.trace.chakra_protobuf import is_metadata, read_protobuf
+from cmsim.workload.trace.chakra_wire import BadMessageError, Data, varint
 
 _pb: Any = _pb2
-_unknown_fields: Any = unknown_fields.UnknownFieldSet
 
-NODE_TYPES = ("INVALID", "METADATA", "MEM_LOAD", "MEM_STORE", "COMP", "COMM_SEND", "COMM_RECV", "COMM_COLL")
-INVALID, METADATA, MEM_LOAD, MEM_STORE, COMP, COMM_SEND, COMM_RECV, COMM_COLL = range(len(NODE_TYPES))
-COMM_TYPES = (
-    "ALL_REDUCE",
-    "REDUCE",
-    "ALL_GATHER",
-    "GATHER",
-    "SCATTER",
-    "BROADCAST",
-    "ALL_TO_ALL",
-    "REDUCE_SCATTER",
-    "REDUCE_SCATTER_BLOCK",
-    "BARRIER",
+#: size from which a file is mapped [B]
+_MAPPED_B = 1 << 24
+#: what the two counts of collectives of ``ChakraFile.counts`` mean
+_NOTE = (
+    "collectives/collective_bytes count a COMM_COLL node that has no comm_type as ALL_REDUCE with 0 bytes (proto "
+    "default); collectives_with_comm_type counts only nodes that carry the attribute"
 )
-
-#: attributes with a meaning for replay, by name on the wire
-_NUMBERS = {"is_cpu_op", "num_ops", "tensor_size", "comm_type", "comm_size", "comm_src", "comm_dst", "comm_tag"}
-_WORDS = {"pg_name", "comm_group", "stream", "tid"}
-_MARKS = {"involved_dim", "rf_id", "fw_parent"}
-_WANTED = {name.encode() for name in _NUMBERS | _WORDS | _MARKS}
-_SIGNED = {"comm_src", "comm_dst", "comm_tag"}
-_MISSING: Any = object()
-#: an attribute's bytes repeat from node to node (is_cpu_op = 1): decode each spelling once, up to this many
-_CACHE = 100_000
-#: fields of the layouts before 2023-10: 11 attr, 12 num_ops, 13 comm_type, 18 comm_size
-_OLD_FIELDS = set(range(11, 20))
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,18 @@ class ChakraFile:
     call_tree     the ctrl_deps are the profiler's call tree and were not used as order
     groups        communicators defined inside the file; an empty tuple means all ranks
     partial_dims  collectives that name only some network dimensions (``involved_dim``)
+
+    What only files have that cmsim wrote (`cmsim.workload.trace.chakra_write`):
+
+    duration_ps   length, 0 included, where ``duration_us`` is a rounding of it, -1 where not given [ps]
+    flops         where ``num_ops`` is a rounding of it, else NaN [FLOP]
+    bytes_B       size as cmsim counts it (of all-gathers the whole array) where ``tensor_size_B`` or ``comm_size_B``
+                  is a rounding of it, else NaN [B]
+    cores         share of the accelerator's cores, 1 where not given [1]
+    kernel        into ``kernels`` (classes of ``cmsim.compute.KERNELS``), -1 where not given
+    precision     into ``precisions``, -1 where not given
+    collective    into ``collectives`` (names of ``cmsim.collectives``) where Chakra has none of that name, else -1
+    shape         into ``shapes``, -1 where not given
     """
 
     path: Path
@@ -105,43 +115,153 @@ class ChakraFile:
     missing_deps: int
     profiled: bool
     call_tree: bool
+    duration_ps: Ints
+    flops: Floats
+    bytes_B: Floats
+    cores: Floats
+    kernels: tuple[str, ...]
+    kernel: Ints
+    precisions: tuple[str, ...]
+    precision: Ints
+    collectives: tuple[str, ...]
+    collective: Ints
+    shapes: tuple[Shape, ...]
+    shape: Ints
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     partial_dims: int = 0
 
     def __len__(self) -> int:
         return len(self.id)
 
+    def counts(self) -> dict[str, Any]:
+        """What the file holds, in the words of the format. Sizes in bytes as the producer counts them."""
+        return _json_counts(self) if self.encoding == "json" else _et_counts(self)
 
-class _BadValueError(ValueError):
-    """A value that makes no sense; the caller knows the file and the byte."""
+
+# -- counts ------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Rows:
-    """Columns under construction."""
+def _et_counts(file: ChakraFile) -> dict[str, Any]:
+    collective = file.type == COMM_COLL
+    typed = collective & (file.comm_type >= 0)
+    kind = np.where(collective, np.maximum(file.comm_type, 0), -1)
+    size_B = np.where(typed, np.nan_to_num(file.comm_size_B), 0.0)
+    found = [code for code in range(len(COMM_TYPES)) if (kind == code).any()]
+    bytes_of = {COMM_TYPES[code]: _total(size_B[kind == code]) for code in found}
+    return {
+        "format": "chakra-et",
+        "version": str(file.metadata.get("version", "")),
+        "has_metadata_message": bool(file.metadata),
+        "nodes": len(file),
+        "node_types": {f"{NODE_TYPES[t]}_NODE": n for t, n in _tally(file.type)},
+        "unique_ids": len(file),
+        "id_min": int(file.id.min()),
+        "id_max": int(file.id.max()),
+        "cpu_ops": int((file.is_cpu == 1).sum()),
+        "gpu_ops": int((file.is_cpu == 0).sum()),
+        "ops_without_is_cpu_op": int((file.is_cpu < 0).sum()),
+        "ctrl_deps": file.ctrl_deps,
+        "data_deps": file.data_deps,
+        "dep_edges_to_missing_ids": file.missing_deps,
+        "collectives": {COMM_TYPES[code]: int((kind == code).sum()) for code in found},
+        "collectives_with_comm_type": {COMM_TYPES[code]: n for code, n in _tally(file.comm_type[typed])},
+        "gpu_collectives": int((collective & (file.is_cpu != 1)).sum()),
+        "collective_bytes": {name: total for name, total in bytes_of.items() if total},
+        "total_collective_bytes": sum(bytes_of.values()),
+        "send_bytes": _total(file.comm_size_B[file.type == COMM_SEND]),
+        "recv_bytes": _total(file.comm_size_B[file.type == COMM_RECV]),
+        "pg": _by_communicator(file),
+        "num_ops": _total(file.num_ops),
+        "tensor_size": _total(file.tensor_size_B),
+        "sum_duration_micros": _total(file.duration_us),
+        "note": _NOTE,
+    }
 
-    id: list[int] = field(default_factory=list)
-    name: list[str] = field(default_factory=list)
-    type: list[int] = field(default_factory=list)
-    duration: list[int] = field(default_factory=list)
-    attrs: list[dict[str, Any]] = field(default_factory=list)
-    ctrl: array[int] = field(default_factory=lambda: array("Q"))
-    ctrl_count: list[int] = field(default_factory=list)
-    data: array[int] = field(default_factory=lambda: array("Q"))
-    data_count: list[int] = field(default_factory=list)
-    profiled: bool = False
-    groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+def _json_counts(file: ChakraFile) -> dict[str, Any]:
+    sized = ~np.isnan(file.comm_size_B)
+    return {
+        "format": "chakra-json",
+        "nodes": len(file),
+        "node_types": {str(t): n for t, n in _tally(file.type)},
+        "cpu_ops": int((file.is_cpu == 1).sum()),
+        "ctrl_deps": file.ctrl_deps,
+        "data_deps": file.data_deps,
+        "dep_edges_to_missing_ids": file.missing_deps,
+        "comm_types": {COMM_TYPES[code]: n for code, n in _tally(file.comm_type[file.comm_type >= 0])},
+        "comm_nodes_with_comm_size": int((sized & (file.type >= COMM_SEND)).sum()),
+        "comm_size_sum": _total(file.comm_size_B),
+        "sum_runtime_micros": _total(file.duration_us),
+    }
+
+
+def set_counts(files: Iterable[ChakraFile]) -> dict[str, int]:
+    """Sums over the files of a job, one per rank: ranks, nodes, collectives and bytes as the producer counts them."""
+    out = dict.fromkeys(
+        ("ranks", "nodes", "collective_nodes", "collective_bytes_sum_over_ranks", "send_bytes", "recv_bytes"), 0
+    )
+    for file in files:
+        collective = file.type == COMM_COLL
+        out["ranks"] += 1
+        out["nodes"] += len(file)
+        out["collective_nodes"] += int(collective.sum())
+        out["collective_bytes_sum_over_ranks"] += _total(file.comm_size_B[collective & (file.comm_type >= 0)])
+        out["send_bytes"] += _total(file.comm_size_B[file.type == COMM_SEND])
+        out["recv_bytes"] += _total(file.comm_size_B[file.type == COMM_RECV])
+    return out
+
+
+def group_counts(groups: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """What the side file of a job holds: its communicators.
+
+    >>> group_counts({"1": (0, 1)})
+    {'format': 'chakra-comm-group-json', 'groups': {'1': [0, 1]}}
+    """
+    return {"format": "chakra-comm-group-json", "groups": {name: list(ranks) for name, ranks in groups.items()}}
+
+
+def _tally(codes: Ints) -> list[tuple[int, int]]:
+    """Codes from 0 that occur, and how often."""
+    found = np.bincount(codes) if len(codes) else np.zeros(0, np.int64)
+    return [(code, int(found[code])) for code in np.flatnonzero(found).tolist()]
+
+
+def _total(values: Floats) -> int:
+    """The sum of whole numbers, NaN left out; exact also beyond 2**53."""
+    values = values[~np.isnan(values)]
+    total = float(values.sum())
+    return int(total) if total < 2**53 else sum(map(int, values.tolist()))
+
+
+def _by_communicator(file: ChakraFile) -> dict[str, int]:
+    """Collectives of each communicator."""
+    return dict(Counter(file.pg_name[row] for row in np.flatnonzero(file.type == COMM_COLL).tolist()))
+
+
+# -- reading -----------------------------------------------------------------------------------------------
 
 
 def read_chakra(path: Path | str, *, limit_B: int = LIMIT_B) -> ChakraFile:
     """Read one rank's file: protobuf or JSON, gzipped or not. Raises InputError naming file and byte."""
     path = Path(path)
-    data = read_bytes(path, limit_B=limit_B)
-    if looks_like_json(data):
-        metadata, rows = _read_json(path, data)
-        return _columns(path, "json", metadata, rows)
-    metadata, rows = _read_protobuf(path, data)
-    return _columns(path, "protobuf", metadata, rows)
+    data = _data(path, limit_B)
+    if looks_like_json(data[:4096]):
+        metadata, nodes = read_json(path, data)
+        return _columns(path, "json", metadata, nodes)
+    metadata, nodes = read_protobuf(path, data)
+    return _columns(path, "protobuf", metadata, nodes)
+
+
+def _data(path: Path, limit_B: int) -> Data:
+    """The bytes of a file, expanded; those of a large one are not read but mapped, which takes no memory of ours."""
+    try:
+        with path.open("rb") as file:
+            plain = file.read(2) != GZIP_MAGIC
+            if plain and _MAPPED_B <= os.fstat(file.fileno()).st_size <= limit_B:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
+        pass  # the ordinary way says what is wrong
+    return read_bytes(path, limit_B=limit_B)
 
 
 def looks_like_json(data: bytes) -> bool:
@@ -159,323 +279,174 @@ def looks_like_chakra(data: bytes) -> bool:
     if looks_like_json(data):
         return b'"workload_graph"' in data
     try:
-        size, start = _varint(data, 0)
+        size, start = varint(data, 0)
         first = data[start : start + size]
         if len(first) < size:  # the message is longer than what was sniffed
             return first[:1] in (b"\x08", b"\x0a", b"\x12") and len(data) >= 1024 and size < 2**24
         if not size:
             return len(data) > start
-        _pb.GlobalMetadata.FromString(first) if _is_metadata(first) else _pb.Node.FromString(first)
-    except (DecodeError, _BadValueError):
+        _pb.GlobalMetadata.FromString(first) if is_metadata(first) else _pb.Node.FromString(first)
+    except (DecodeError, BadMessageError):
         return False
     return True
-
-
-# -- protobuf ----------------------------------------------------------------------------------------------
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The LEB128 number at a byte, and the byte after it."""
-    value = shift = 0
-    for i in range(at, min(at + 10, len(data))):
-        byte = data[i]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, i + 1
-        shift += 7
-    raise _BadValueError("the length of a message is cut short" if len(data) - at < 10 else "a length of over 10 bytes")
-
-
-def _is_metadata(message: bytes) -> bool:
-    """Tell GlobalMetadata (1 and 2 are strings or messages) from Node (1 and 3 are varints)."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        if tag not in (0x0A, 0x12):
-            return False
-        size, at = _varint(message, at)
-        at += size
-    return at == len(message)
-
-
-def _read_protobuf(path: Path, data: bytes) -> tuple[dict[str, Any], _Rows]:
-    rows, metadata = _Rows(), {}
-    cache: dict[bytes, tuple[str, Any] | None] = {}
-    parse, end, at, first = _pb.Node.FromString, len(data), 0, True
-    while at < end:
-        offset = at
-        try:
-            size = data[at]
-            at += 1
-            if size >= 0x80:
-                size, at = _varint(data, offset)
-            if size > end - at:
-                raise _BadValueError(
-                    f"a message of {size} bytes is announced but {end - at} bytes are left: "
-                    + ("not a Chakra trace, or cut short" if first else "the file is cut short")
-                )
-            message = data[at : at + size]
-            at += size
-            if first:
-                first = False
-                if _is_metadata(message):
-                    metadata = _metadata(message)
-                    continue
-            _add_node(rows, parse(message), cache)
-        except DecodeError:
-            what = "not a Chakra trace" if not rows.id else "broken data"
-            raise bad(path, f"{what}: the message does not parse as a Chakra node", byte=offset) from None
-        except _BadValueError as error:
-            raise bad(path, str(error), byte=offset) from None
-    return metadata, rows
-
-
-def _metadata(message: bytes) -> dict[str, Any]:
-    parsed = _pb.GlobalMetadata.FromString(message)
-    out: dict[str, Any] = {"version": parsed.version}
-    for attr in parsed.attr:
-        kind = attr.WhichOneof("value")
-        if kind and kind.endswith("_val"):
-            out[attr.name] = getattr(attr, kind)
-    return out
-
-
-def _add_node(rows: _Rows, node: Any, cache: dict[bytes, tuple[str, Any] | None]) -> None:
-    kind = node.type
-    if not 0 < kind < len(NODE_TYPES):
-        what = "INVALID" if kind == 0 else "unknown; layouts before 2023-10 are not read"
-        raise _BadValueError(f"node {node.id}: node type {kind} is {what}")
-    raw_attrs = node.attr
-    if (not raw_attrs or len(rows.id) < 16) and any(f.field_number in _OLD_FIELDS for f in _unknown_fields(node)):
-        raise _BadValueError(
-            f"node {node.id}: this is a Chakra layout from before 2023-10, which is not read; convert it"
-        )
-    attrs: dict[str, Any] = {}
-    for raw in raw_attrs[:]:  # a slice makes one list; iterating asks the message for each
-        known = cache.get(raw, _MISSING)
-        if known is _MISSING:
-            if len(cache) >= _CACHE:
-                cache.clear()
-            known = cache[raw] = _attribute(raw)
-        if known is not None:
-            attrs[known[0]] = known[1]
-    rows.id.append(node.id)
-    rows.name.append(node.name)
-    rows.type.append(kind)
-    rows.duration.append(node.duration_micros)
-    rows.attrs.append(attrs)
-    deps = node.ctrl_deps[:]
-    rows.ctrl.fromlist(deps)
-    rows.ctrl_count.append(len(deps))
-    deps = node.data_deps[:]
-    rows.data.fromlist(deps)
-    rows.data_count.append(len(deps))
-    if "rf_id" in attrs or "fw_parent" in attrs:
-        rows.profiled = True
-    if kind == METADATA and "process_group:init" in node.name:
-        rows.groups.update(_embedded_groups(_pb.IOInfo.FromString(node.inputs).values))
-
-
-def _attribute(raw: bytes) -> tuple[str, Any] | None:
-    """Name and value of an attribute, None for one that replay does not need."""
-    # Most attributes start with their name (field 1): leave the unneeded ones undecoded.
-    if len(raw) > 2 and raw[0] == 0x0A and raw[1] < 0x80 and raw[2 : 2 + raw[1]] not in _WANTED:
-        return None
-    attr = _pb.AttributeProto.FromString(raw)
-    kind = attr.WhichOneof("value")
-    if kind is None:
-        return None
-    value = getattr(attr, kind)
-    return _coerce(attr.name, list(value.values) if kind.endswith("_list") else value)
-
-
-def _coerce(name: str, value: Any) -> tuple[str, Any] | None:
-    """Producers disagree on the type of an attribute: 1, 1.0, "1" and true are the same number."""
-    if name in _NUMBERS:
-        number = _whole(value)
-        if number is None or not (-(2**63) <= number < 2**63 if name in _SIGNED else 0 <= number < 2**64):
-            raise _BadValueError(f"attribute {name}: expected a whole number of a sensible size, got {value!r:.60}")
-        return name, number
-    if name in _WORDS:
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        return ("pg_name" if name == "comm_group" else name), str(value)
-    if name == "involved_dim":
-        return name, isinstance(value, list) and not all(value)
-    return (name, value) if name in _MARKS else None
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, bytes):
-        value = value.decode("ascii", "replace")
-    if isinstance(value, str):
-        try:
-            return int(value) if len(value) <= 20 else None
-        except ValueError:
-            return None
-    if isinstance(value, float):
-        return int(value) if math.isfinite(value) and value == int(value) else None
-    return int(value) if isinstance(value, int) else None
-
-
-def _embedded_groups(text: str) -> dict[str, tuple[int, ...]]:
-    """Communicators of a ``process_group:init`` node: a JSON list, inside the Python repr of a list."""
-    try:
-        value: Any = ast.literal_eval(text)
-        while isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
-            value = orjson.loads(value[0])
-        return {str(group["pg_name"]): tuple(sorted({int(rank) for rank in group["ranks"]})) for group in value}
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError, OverflowError):
-        raise _BadValueError("a process_group:init node whose groups cannot be read") from None
-
-
-# -- JSON --------------------------------------------------------------------------------------------------
-
-_JSON_KEYS = {
-    "nodetype": "type",
-    "node_type": "type",
-    "ctrldeps": "ctrl_deps",
-    "datadeps": "data_deps",
-    "runtime": "duration_micros",
-}
-
-
-def _read_json(path: Path, data: bytes) -> tuple[dict[str, Any], _Rows]:
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise bad(path, f"not valid JSON ({error.msg})", byte=error.pos) from None
-    nodes = document.get("workload_graph")
-    if not isinstance(nodes, list):
-        raise bad(path, "not a Chakra JSON trace: no list named workload_graph")
-    rows = _Rows()
-    for number, node in enumerate(nodes):
-        try:
-            _add_json_node(rows, node)
-        except _BadValueError as error:
-            raise bad(path, f"workload_graph[{number}]: {error}") from None
-    return {key: value for key, value in document.items() if key != "workload_graph"}, rows
-
-
-def _add_json_node(rows: _Rows, node: Any) -> None:
-    if not isinstance(node, dict):
-        raise _BadValueError("expected an object")
-    fields = {_JSON_KEYS.get(key.lower(), key.lower()): value for key, value in node.items()}
-    kind, ident = _unsigned(fields, "type", None), _unsigned(fields, "id", None)
-    if not 0 < kind < len(NODE_TYPES):
-        raise _BadValueError(f"node {ident}: node type {kind} is not known")
-    for key, column, count in (
-        ("ctrl_deps", rows.ctrl, rows.ctrl_count),
-        ("data_deps", rows.data, rows.data_count),
-    ):
-        deps = fields.get(key) or []
-        if not isinstance(deps, list) or not all(type(d) is int and 0 <= d < 2**64 for d in deps):
-            raise _BadValueError(f"{key}: expected a list of node ids")
-        column.extend(deps)
-        count.append(len(deps))
-    rows.id.append(ident)
-    rows.name.append(str(fields.get("name", "")))
-    rows.type.append(kind)
-    rows.duration.append(_unsigned(fields, "duration_micros", 0))
-    coerced = [_coerce(key, value) for key, value in fields.items() if value is not None]
-    rows.attrs.append(dict(pair for pair in coerced if pair))
-    if "rf_id" in fields or "fw_parent" in fields:
-        rows.profiled = True
-
-
-def _unsigned(fields: Mapping[str, Any], key: str, default: int | None) -> int:
-    number = _whole(fields.get(key, default))
-    if number is None or not 0 <= number < 2**64:
-        raise _BadValueError(f"{key}: expected a whole number from 0, got {fields.get(key)!r:.60}")
-    return number
 
 
 # -- columns -----------------------------------------------------------------------------------------------
 
 
-def _columns(path: Path, encoding: str, metadata: dict[str, Any], rows: _Rows) -> ChakraFile:
-    if not rows.id:
+def _columns(path: Path, encoding: str, metadata: dict[str, Any], nodes: Nodes) -> ChakraFile:
+    count = len(nodes)
+    if not count:
         raise bad(path, "holds no nodes")
-    ids = np.array(rows.id, np.uint64)
-    order = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
-    if len(twice):
-        raise bad(path, f"node id {ids[order][twice[0]]} stands twice")
-    attrs = rows.attrs
-    for number, (kind, attr) in enumerate(zip(rows.type, attrs, strict=True)):
-        # Some producers put the node type into comm_type of sends and receives: only collectives have one.
-        if kind == COMM_COLL and attr.get("comm_type", 0) >= len(COMM_TYPES):
-            raise bad(path, f"node {rows.id[number]}: unknown comm_type {attr['comm_type']}")
-    rows_of = _Lookup(ids, order)
-    data = rows_of.edges(rows.data, rows.data_count)
-    ctrl = rows_of.edges(rows.ctrl, rows.ctrl_count)
+    ids, kind, duration_us = nodes.columns()
+    try:
+        rows_of = _Lookup(ids)
+    except BadMessageError as error:
+        raise bad(path, str(error)) from None
+    comm_type = np.where(kind == COMM_COLL, nodes.attribute("comm_type", -1), -1)
+    # Some producers put the node type into comm_type of sends and receives: only collectives have one.
+    wrong = np.flatnonzero(comm_type >= len(COMM_TYPES))
+    if len(wrong):
+        raise bad(path, f"node {ids[wrong[0]]}: unknown comm_type {comm_type[wrong[0]]}")
+    (data, data_deps), (ctrl, ctrl_deps) = ((rows_of.edges(*nodes.edges(key))) for key in ("data", "ctrl"))
     # A profiler's ctrl_deps name the caller, in ids from before the converter renumbered them: they point at
     # unrelated nodes and even form cycles. Elsewhere (text converter) they are the only order there is.
-    used = [data] if rows.profiled else [data, ctrl]
-
-    def thread(attr: Mapping[str, Any]) -> str:
-        return "" if attr.get("is_cpu_op") else str(attr.get("tid", ""))
-
-    dep_ptr, dep_idx = _csr(len(ids), np.concatenate([e[0] for e in used]), np.concatenate([e[1] for e in used]))
+    used = [data] if nodes.profiled else [data, ctrl]
+    dep_ptr, dep_idx = _csr(count, np.concatenate([e[0] for e in used]), np.concatenate([e[1] for e in used]))
+    is_cpu = nodes.attribute("is_cpu_op", -1)
+    stream = nodes.attribute("stream", 0)
+    if nodes.profiled:
+        stream = np.where((stream == 0) & (is_cpu <= 0), nodes.attribute("tid", 0), stream)
+    texts = np.array(list(nodes.texts), object)
+    words = {
+        f"{name}s": _coded(texts, nodes.attribute(f"cmsim_{name}", 0))
+        for name in ("kernel", "precision", "collective", "shape")
+    }
     return ChakraFile(
         path=path,
         encoding=encoding,
         metadata=metadata,
         id=ids,
-        name=tuple(rows.name),
-        type=np.array(rows.type, np.int64),
-        is_cpu=np.array([(-1 if (v := a.get("is_cpu_op")) is None else int(v != 0)) for a in attrs], np.int64),
-        duration_us=np.array(rows.duration, np.float64),
-        num_ops=_floats(attrs, "num_ops", 0),
-        tensor_size_B=_floats(attrs, "tensor_size", 0),
-        comm_type=_ints(
-            [a.get("comm_type", -1) if t == COMM_COLL else -1 for t, a in zip(rows.type, attrs, strict=True)]
-        ),
-        comm_size_B=_floats(attrs, "comm_size", math.nan),
-        comm_src=_ints(a.get("comm_src", -1) for a in attrs),
-        comm_dst=_ints(a.get("comm_dst", -1) for a in attrs),
-        comm_tag=_ints(a.get("comm_tag", 0) for a in attrs),
-        pg_name=tuple(a.get("pg_name", "") for a in attrs),
-        stream=tuple(a.get("stream") or (thread(a) if rows.profiled else "") for a in attrs),
+        name=tuple(nodes.name),
+        type=kind,
+        is_cpu=np.minimum(is_cpu, 1),
+        duration_us=duration_us,
+        num_ops=nodes.attribute("num_ops", 0, np.float64),
+        tensor_size_B=nodes.attribute("tensor_size", 0, np.float64),
+        comm_type=comm_type,
+        comm_size_B=nodes.attribute("comm_size", math.nan, np.float64),
+        comm_src=nodes.attribute("comm_src", -1),
+        comm_dst=nodes.attribute("comm_dst", -1),
+        comm_tag=nodes.attribute("comm_tag", 0),
+        pg_name=tuple(texts[nodes.attribute("pg_name", 0)].tolist()),
+        stream=tuple(texts[stream].tolist()),
         dep_ptr=dep_ptr,
         dep_idx=dep_idx,
-        ctrl_deps=len(rows.ctrl),
-        data_deps=len(rows.data),
-        missing_deps=len(rows.ctrl) + len(rows.data) - len(ctrl[0]) - len(data[0]),
-        profiled=rows.profiled,
-        call_tree=rows.profiled and len(rows.ctrl) > 0,
-        groups=rows.groups,
-        partial_dims=sum(bool(a.get("involved_dim")) for a in attrs),
+        ctrl_deps=ctrl_deps,
+        data_deps=data_deps,
+        missing_deps=ctrl_deps + data_deps - len(ctrl[0]) - len(data[0]),
+        profiled=nodes.profiled,
+        call_tree=nodes.profiled and ctrl_deps > 0,
+        duration_ps=nodes.attribute("cmsim_duration_ps", -1),
+        flops=nodes.attribute("cmsim_flops", math.nan, np.float64),
+        bytes_B=nodes.attribute("cmsim_bytes", math.nan, np.float64),
+        cores=nodes.attribute("cmsim_cores", 1.0, np.float64),
+        kernels=words["kernels"][0],
+        kernel=words["kernels"][1],
+        precisions=words["precisions"][0],
+        precision=words["precisions"][1],
+        collectives=words["collectives"][0],
+        collective=words["collectives"][1],
+        shapes=tuple(_shape(path, text) for text in words["shapes"][0]),
+        shape=words["shapes"][1],
+        groups=nodes.groups,
+        partial_dims=int(nodes.attribute(DIMS, 0).sum()),
     )
 
 
+def _coded(texts: NDArray[Any], number: Ints) -> tuple[tuple[str, ...], Ints]:
+    """Texts in use in order of first use, and the code of each row; "" is -1."""
+    used, first, code = np.unique(number, return_index=True, return_inverse=True)
+    order = np.argsort(np.where(used == 0, -1, first))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    none = int(used[0] == 0)
+    return tuple(texts[used[order]].tolist()[none:]), place[code] - none
+
+
+def _shape(path: Path, text: str) -> Shape:
+    """Sizes of a kernel, as `chakra_write` spells them."""
+    try:
+        kind, numbers, formats = orjson.loads(text)
+        return Shape(
+            str(kind),
+            tuple((str(key), float(value)) for key, value in numbers),
+            tuple((str(key), str(value)) for key, value in formats),
+        )
+    except (ValueError, TypeError):
+        raise bad(path, f"attribute cmsim_shape: expected [kind, numbers, formats], got {text!r:.60}") from None
+
+
 class _Lookup:
-    """Rows of node ids; ids are sparse and may be any 64-bit number."""
+    """Rows of node ids; ids are sparse and may be any 64-bit number. Raises BadMessageError where one stands twice."""
 
-    def __init__(self, ids: NDArray[np.uint64], order: Ints):
-        self._sorted, self._order = ids[order], order
+    def __init__(self, ids: NDArray[np.uint64]):
+        count, self._first = len(ids), int(ids.min())
+        rows = np.arange(count, dtype=np.int64)
+        span = int(ids.max()) - self._first + 1
+        self._table: Ints | None = None
+        if span <= 8 * count + 1024:
+            self._table = np.full(span, -1, np.int64)
+            at = (ids - np.uint64(self._first)).astype(np.int64)
+            self._table[at] = rows
+            twice = ids[self._table[at] != rows]
+        else:
+            self._order = np.argsort(ids, kind="stable")
+            self._sorted = ids[self._order]
+            twice = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
+        if len(twice):
+            raise BadMessageError(f"node id {twice.min()} stands twice")
 
-    def edges(self, deps: array[int], counts: Sequence[int]) -> tuple[Ints, Ints]:
-        """(row, row it depends on) for the edges whose end is in the file."""
-        row = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        wanted = np.frombuffer(deps, np.uint64) if len(deps) else np.zeros(0, np.uint64)
-        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        there = self._sorted[at] == wanted
-        return row[there], self._order[at[there]].astype(np.int64)
+    def edges(self, wanted: NDArray[np.uint64], count: Ints) -> tuple[tuple[Ints, Ints], int]:
+        """(row, row it depends on) for the edges whose end is in the file, and how many edges there are."""
+        row = np.repeat(np.arange(len(count), dtype=np.int64), count)
+        if self._table is not None:
+            at = wanted - np.uint64(self._first)  # below the first it wraps round to a large number
+            dep = self._table[np.minimum(at, np.uint64(len(self._table) - 1)).astype(np.int64)]
+            there = (at < len(self._table)) & (dep >= 0)
+            if there.all():
+                return (row, dep), len(wanted)
+            return (row[there], dep[there]), len(wanted)
+        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        there = self._sorted[place] == wanted
+        return (row[there], self._order[place[there]].astype(np.int64)), len(wanted)
 
 
 def _csr(n: int, row: Ints, dep: Ints) -> tuple[Ints, Ints]:
     """Each edge once, sorted by row, then by what it depends on."""
-    edges = np.sort(row * n + dep, kind="stable")
+    edges = np.sort(row * n + dep)
     edges = edges[np.diff(edges, prepend=-1) > 0]
+    row = edges // n
     ptr = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(edges // n, minlength=n), out=ptr[1:])
-    return ptr, edges % n
+    np.cumsum(np.bincount(row, minlength=n), out=ptr[1:])
+    return ptr, edges - row * n
 
 
-def _ints(values: Iterable[int]) -> Ints:
-    return np.array(list(values), np.int64)
-
-
-def _floats(attrs: Sequence[Mapping[str, Any]], name: str, default: float) -> Floats:
-    return np.array([a.get(name, default) for a in attrs], np.float64)
+__all__ = [
+    "COMM_COLL",
+    "COMM_RECV",
+    "COMM_SEND",
+    "COMM_TYPES",
+    "COMP",
+    "INVALID",
+    "MEM_LOAD",
+    "MEM_STORE",
+    "METADATA",
+    "NODE_TYPES",
+    "ChakraFile",
+    "group_counts",
+    "looks_like_chakra",
+    "looks_like_json",
+    "read_chakra",
+    "set_counts",
+]

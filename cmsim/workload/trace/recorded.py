@@ -132,7 +132,8 @@ def coded(texts: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
 
 def edges_csr(count: int, row: ArrayLike, dep: ArrayLike) -> tuple[Ints, Ints]:
     """Pairs (row, row it waits for) as CSR, each pair once, sorted."""
-    edges = np.unique(np.asarray(row, np.int64) * max(count, 1) + np.asarray(dep, np.int64))
+    edges = np.sort(np.asarray(row, np.int64) * max(count, 1) + np.asarray(dep, np.int64))
+    edges = edges[np.diff(edges, prepend=-1) > 0]
     ptr = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(edges // max(count, 1), minlength=count), out=ptr[1:])
     return ptr, edges % max(count, 1)
