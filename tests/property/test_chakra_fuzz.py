@@ -13,8 +13,9 @@ import pytest
 from cmsim.errors import InputError
 from cmsim.workload.trace import chakra_pb2, load_trace
 from cmsim.workload.trace.chakra import read_chakra
+from cmsim.workload.trace.chakra_trace import to_trace
 from cmsim.workload.trace.job import read_job
-from cmsim.workload.trace.programs import programs
+from cmsim.workload.trace.lower import lower
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"
 SEEDS = {
@@ -94,7 +95,7 @@ def test_mutations_are_read_or_refused(tmp_path: Path, seed: str) -> None:
         mutant = changed(messages, rng) if turn % 2 else mutated(data, rng)
         path.write_bytes(mutated(gzip.compress(mutant, 1), rng) if turn % 10 == 0 else mutant)
         try:
-            programs(read_job(path), ranks=8)
+            lower(to_trace(read_job(path), ranks=8), ranks=8)
             outcomes[True] += 1
         except InputError as error:
             assert str(path) in str(error)

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cmsim.compute import gemm_shape
 from cmsim.errors import InputError
-from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND, Programs
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND, ProgramBuilder, Programs, assemble
 from cmsim.workload.trace import IMPORTERS, chakra_pb2, load_trace
+from cmsim.workload.trace.chakra_trace import to_trace
+from cmsim.workload.trace.chakra_write import write_chakra
 from cmsim.workload.trace.job import read_groups, read_job
-from cmsim.workload.trace.programs import programs
+from cmsim.workload.trace.lower import lower
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"
 pb: Any = chakra_pb2
@@ -215,7 +218,7 @@ def test_kernels_of_other_classes_make_other_programs(tmp_path: Path) -> None:
 
 
 def test_without_host_ops_only_the_device_is_left() -> None:
-    got = programs(read_job(SAMPLES / "resnet50_ddp_rank0"), host_ops=False)
+    got = lower(to_trace(read_job(SAMPLES / "resnet50_ddp_rank0")), host_ops=False)
     assert HOST not in got.ops.kind
     assert len(got.ops) == 1216
 
@@ -407,3 +410,49 @@ def test_sniffing_knows_every_sample_and_the_json_variant(tmp_path: Path) -> Non
     path.write_text(json.dumps({"workload_graph": [{"Id": 1, "NodeType": 4, "runtime": 2}]}))
     for source in (path, tmp_path):
         assert load_trace(source).ops.recorded_s.tolist() == [pytest.approx(2e-6)]
+
+
+def test_a_workload_that_cmsim_wrote_reads_back_as_it_was(tmp_path: Path) -> None:
+    build = ProgramBuilder()
+    work = build.compute(
+        "mul",
+        stream="compute",
+        kernel="gemm",
+        precision="fp8",
+        flops=10.25,
+        bytes_B=3.5,
+        cores=0.25,
+        shape=gemm_shape(2, 3, 4, "fp8"),
+    )
+    host = build.host("launch", stream="host", recorded_s=2.5e-6)
+    build.compute("copy", stream="7", kernel="generic", bytes_B=8.0, recorded_s=0.0, after=[host])
+    build.collective("moe", stream="comm", collective="dispatch", size_B=64.0, slot="pair", after=[work])
+    build.collective("gather", stream="comm", collective="all_gather", size_B=63.0, slot="pair")
+    build.collective("stop", stream="comm", collective="barrier", size_B=0.0, slot="all")
+    build.send("out", stream="messages", size_B=7.0, slot="out", after=[work])
+    build.recv("in", stream="messages", size_B=7.0, slot="in")
+    groups = {
+        "pair": np.array([0, 0, 1, 1]),
+        "all": np.array([2, 2, 2, 2]),
+        "out": np.array([3, 4, 5, 6]),
+        "in": np.array([4, 3, 6, 5]),
+    }
+    given = assemble([build], program=np.zeros(4, np.int64), groups=groups, facts={"tokens_per_run": 3.5})
+    write_chakra(given, tmp_path / "out")
+    got = load_trace(tmp_path / "out")
+    assert got.program.tolist() == [0, 0, 0, 0]
+    assert got.facts["tokens_per_run"] == 3.5 and got.facts["recorded_host_s"] == pytest.approx(2.5e-6)
+    one, two = given.ops, got.ops
+    for column, texts in (
+        ("name_id", "names"), ("stream", "streams"), ("kernel", "kernels"), ("precision", "precisions"),
+        ("collective", "collectives"),
+    ):  # fmt: skip
+        said = [[getattr(ops, texts)[i] if i >= 0 else "" for i in getattr(ops, column)] for ops in (one, two)]
+        assert said[0] == [text.removeprefix("stream ") for text in said[1]], column
+    assert one.shapes == two.shapes
+    for column in ("kind", "flops", "bytes_B", "cores", "shape", "slot", "dep_ptr", "dep_idx"):
+        assert np.array_equal(getattr(one, column), getattr(two, column)), column
+    assert two.recorded_s == pytest.approx(one.recorded_s, rel=1e-12, nan_ok=True)
+    for slot in range(4):
+        same = [given.groups[:, slot, None] == given.groups, got.groups[:, slot, None] == got.groups]
+        assert np.array_equal(*same)

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +156,7 @@ def _rank_traces(schedule: Schedule, kind: Ints, self_row: Ints, self_dep: Ints)
     duration_us[row[calc]] = schedule.size[calc] / _NS_PER_US
     bytes_B = np.zeros(count)
     bytes_B[row[message]] = schedule.size[message]
-    columns = {
+    columns: dict[str, Any] = {
         "name": column(schedule.kind - 1, len(_NAMES)),
         "kind": column(kind, PASS),
         "stream": column(stream, -1),

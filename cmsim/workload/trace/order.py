@@ -1,156 +1,250 @@
-"""Order of a trace's nodes on in-order queues, and the few dependencies the queues do not imply."""
+"""Order of rows that wait for each other, and the few dependencies that in-order queues do not imply.
+
+Dependencies are CSR: ``idx[ptr[r]:ptr[r + 1]]`` are the rows that must end before row ``r`` starts.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cmsim.workload.ops import Ints
-from cmsim.workload.bytes_in import bad
-from cmsim.workload.trace.chakra import COMM_SEND, ChakraFile
+from cmsim.workload.ops import Floats, Ints
 
-#: length given to communication of unknown length when ops are put in order; it decides ties only [us], assumed
-_UNKNOWN_US = 1.0
+#: length given to communication of unknown length when rows are put in order; it decides ties only [us], assumed
+UNKNOWN_US = 1.0
 
 
-def launch_order(file: ChakraFile) -> list[int] | None:
-    """Rows as the host came to them: host ops by id, each kernel right after the op that launched it.
+def rows_of(ptr: Ints) -> Ints:
+    """The row of each dependency."""
+    return np.repeat(np.arange(len(ptr) - 1, dtype=np.int64), np.diff(ptr))
 
-    The launching op is the last one of the host that a kernel depends on. None where the file is not a profiler's,
-    has no host ops or no kernels, or where a dependency goes against this order.
 
-    Source: the profiler numbers host ops as they start, on all threads together.
-    """
-    host = file.is_cpu == 1
-    if not file.profiled or host.all() or not host.any():
+def topological(ptr: Ints, idx: Ints) -> Ints | None:
+    """Rows, dependencies first: as they stand where that will do. None where rows wait for themselves in a circle."""
+    count, row = len(ptr) - 1, rows_of(ptr)
+    if (idx < row).all():
+        return np.arange(count, dtype=np.int64)
+    label = _components(ptr, idx)
+    if label is None:
         return None
-    tie = np.empty(len(file), np.int64)
-    tie[np.argsort(file.id, kind="stable")] = np.arange(len(file))
-    row = np.repeat(np.arange(len(file)), np.diff(file.dep_ptr))
-    launch = np.full(len(file), -1, np.int64)
-    launches = ~host[row] & host[file.dep_idx]
-    np.maximum.at(launch, row[launches], tie[file.dep_idx[launches]])
-    launch = np.where(launch < 0, tie, launch)
-    order = np.lexsort((tie, ~host, launch))
-    position = np.empty(len(file), np.int64)
-    position[order] = np.arange(len(file))
-    return None if (position[file.dep_idx] >= position[row]).any() else [int(r) for r in order]
-
-
-def launched_before(
-    order: Sequence[int], kernel: Sequence[bool], issued: Collection[int], streams: Sequence[str]
-) -> dict[int, tuple[int, ...]]:
-    """For each row in ``issued``, the last kernel of each stream before it in ``order``."""
-    last: dict[str, int] = {}
-    out: dict[int, tuple[int, ...]] = {}
-    for row in order:
-        if kernel[row]:
-            last[streams[row]] = row
-        elif row in issued:
-            out[row] = tuple(last.values())
-    return out
-
-
-def in_order(file: ChakraFile, keys: Mapping[int, Hashable]) -> list[int]:
-    """Rows so that dependencies come first; among the free ones the earliest ready, then the lowest id.
-
-    keys  communicator or channel of the rows that communicate
-
-    All ranks must issue the ops of a communicator in one order, though each recorded other durations: there the
-    number of steps before an op decides, then its id.
-    """
-    tie = np.empty(len(file), np.int64)
-    tie[np.argsort(file.id, kind="stable")] = np.arange(len(file))
-    ties = tie.tolist()
-    row = np.repeat(np.arange(len(file)), np.diff(file.dep_ptr))
-    steps, depth = _sorted(row, file.dep_idx, [1.0] * len(file), ties)
-    if len(steps) < len(file):
-        raise bad(file.path, f"node {file.id[_on_cycle(file, steps)]} depends on itself through other nodes")
-    last: dict[Hashable, int] = {}
-    chain: list[tuple[int, int]] = []
-    for here in sorted(keys, key=lambda r: (depth[r], ties[r])):
-        if keys[here] in last:
-            chain.append((here, last[keys[here]]))
-        last[keys[here]] = here
-    more = np.array(chain, np.int64).reshape(-1, 2)
-    length = np.where((file.duration_us == 0) & (file.type >= COMM_SEND), _UNKNOWN_US, file.duration_us)
-    row, dep = np.concatenate([row, more[:, 0]]), np.concatenate([file.dep_idx, more[:, 1]])
-    order, _ = _sorted(row, dep, length.tolist(), ties)
-    assert len(order) == len(file)  # a chain never goes to fewer steps, so it closes no cycle
+    order = np.argsort(label, kind="stable")
+    if label[idx[0]] > label[row[0]]:
+        order, label = order[::-1], -label
+    # A depth-first search ends a component after all that it reaches: numbers in order of ending are an order of rows.
+    assert (label[idx] < label[row]).all(), "scipy numbers components in another order"
     return order
 
 
-def _sorted(row: Ints, dep: Ints, length: Sequence[float], ties: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Rows in order of (ready, tie) and when each is ready if nothing but dependencies holds it up."""
-    n = len(length)
-    waiting = np.bincount(row, minlength=n).tolist()
+def _components(ptr: Ints, idx: Ints) -> Ints | None:
+    """Number of the strongly connected component of each row; None where one holds several rows, or a row itself."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(ptr) - 1
+    if (idx == rows_of(ptr)).any():
+        return None
+    graph = csr_array((np.ones(len(idx)), idx, ptr), shape=(count, count))
+    found, label = connected_components(graph, directed=True, connection="strong")
+    return label.astype(np.int64) if found == count else None
+
+
+def on_circle(ptr: Ints, idx: Ints) -> int:
+    """The lowest row that waits for itself, through others or not; there is one where `topological` finds no order."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    count, row = len(ptr) - 1, rows_of(ptr)
+    graph = csr_array((np.ones(len(idx)), idx, ptr), shape=(count, count))
+    _, label = connected_components(graph, directed=True, connection="strong")
+    on = np.bincount(label)[label] > 1
+    on[row[row == idx]] = True
+    return int(np.argmax(on))
+
+
+def ready(ptr: Ints, idx: Ints, length: Floats, order: Ints | None = None) -> Floats:
+    """When each row can start if nothing but dependencies holds it up, in the unit of ``length``, shape (rows,).
+
+    order  rows with dependencies first; None: as they stand
+    """
+    count = len(ptr) - 1
+    if order is not None:
+        ptr, idx = reordered(ptr, idx, order)
+        length = length[order]
+    # The one step that cannot be done on columns: an end needs the ends before it.
+    end: list[float] = []
+    add, get = end.append, end.__getitem__
+    deps, at = idx.tolist(), 0
+    for upto, own in zip(ptr[1:].tolist(), length.tolist(), strict=True):
+        if upto == at:
+            add(own)
+        elif upto == at + 1:
+            add(end[deps[at]] + own)
+        else:
+            add(max(map(get, deps[at:upto])) + own)
+        at = upto
+    start = last_of(ptr, np.array(end, np.float64)[idx], 0.0)
+    if order is None:
+        return start
+    out = np.empty(count)
+    out[order] = start
+    return out
+
+
+def last_of(ptr: Ints, values: Floats, none: float) -> Floats:
+    """Largest value of each row of a CSR, ``none`` where a row has none."""
+    out = np.full(len(ptr) - 1, none)
+    some = np.flatnonzero(np.diff(ptr))
+    if len(some):
+        out[some] = np.maximum.reduceat(values, ptr[some])
+    return out
+
+
+def reordered(ptr: Ints, idx: Ints, order: Ints) -> tuple[Ints, Ints]:
+    """The same dependencies when row ``order[i]`` becomes row i."""
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    count = np.diff(ptr)[order]
+    moved = np.zeros(len(ptr), np.int64)
+    np.cumsum(count, out=moved[1:])
+    take = np.repeat(ptr[:-1][order] - moved[:-1], count) + np.arange(len(idx))
+    return moved, number[idx[take]]
+
+
+def in_order(ptr: Ints, idx: Ints, length_us: Floats, key: Ints) -> Ints | None:
+    """Rows so that dependencies come first; among the free ones the earliest ready, then the lowest row.
+
+    key  communicator or channel of each row, -1 for none
+
+    All ranks must issue the ops of a communicator in one order, though each recorded other durations: there the number
+    of steps before an op decides, then its row. None where rows wait for themselves in a circle.
+    """
+    order = topological(ptr, idx)
+    if order is None:
+        return None
+    count = len(ptr) - 1
+    meets = np.flatnonzero(key >= 0)
+    if len(meets):
+        steps = ready(ptr, idx, np.ones(count), order)
+        # steps grow along every dependency, and a chain never goes to fewer: one order for both
+        order = np.argsort(steps, kind="stable")
+        meets = meets[np.lexsort((steps[meets], key[meets]))]
+        same = key[meets][1:] == key[meets][:-1]
+        ptr, idx = with_deps(ptr, idx, meets[1:][same], meets[:-1][same])
+    return _by_time(ready(ptr, idx, length_us, order), ptr, idx)
+
+
+def with_deps(ptr: Ints, idx: Ints, row: Ints, dep: Ints) -> tuple[Ints, Ints]:
+    """The dependencies and some more: ``row`` waits for ``dep``."""
+    more = np.zeros(len(ptr), np.int64)
+    np.cumsum(np.bincount(row, minlength=len(ptr) - 1), out=more[1:])
+    by_row = np.argsort(row, kind="stable")
+    return ptr + more, np.insert(idx, ptr[row[by_row] + 1], dep[by_row])
+
+
+def _by_time(start: Floats, ptr: Ints, idx: Ints) -> Ints:
+    """Rows by time and row. Of those that start at once, the free one of the lowest row is always next."""
+    order = np.argsort(start, kind="stable")
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    row, dep = position[rows_of(ptr)], position[idx]
+    if (dep < row).all():
+        return order
+    # Only rows without length can be wrong, and only among those that start at the same time.
+    sorted_start = start[order]
+    at_once = np.concatenate([[0], np.cumsum(np.diff(sorted_start) != 0)])
+    wrong = np.zeros(int(at_once[-1]) + 1, bool)
+    wrong[at_once[row[dep > row]]] = True
+    touched = np.flatnonzero(wrong[at_once])
+    number = np.full(len(order), -1, np.int64)
+    number[touched] = np.arange(len(touched))
+    inside = (at_once[row] == at_once[dep]) & wrong[at_once[row]]
+    placed = _lowest_first(len(touched), number[row[inside]], number[dep[inside]])
+    order = order.copy()
+    order[touched] = order[touched[placed]]
+    return order
+
+
+def _lowest_first(count: int, row: Ints, dep: Ints) -> list[int]:
+    """Numbers below ``count``, dependencies first, of the free ones always the lowest. There is no circle."""
+    waiting = np.bincount(row, minlength=count)
     by_dep = np.argsort(dep, kind="stable")
     following = row[by_dep].tolist()
-    ptr = np.searchsorted(dep[by_dep], np.arange(n + 1)).tolist()
-    ready = [0.0] * n
-    heap = [(0.0, ties[i], i) for i in range(n) if not waiting[i]]
-    heapq.heapify(heap)
-    order: list[int] = []
+    ptr = np.searchsorted(dep[by_dep], np.arange(count + 1)).tolist()
+    heap = np.flatnonzero(waiting == 0).tolist()  # ascending: already a heap
+    left = waiting.tolist()
+    out: list[int] = []
     while heap:
-        start, _, here = heapq.heappop(heap)
-        order.append(here)
-        end = start + length[here]
-        for nxt in following[ptr[here] : ptr[here + 1]]:
-            waiting[nxt] -= 1
-            if end > ready[nxt]:
-                ready[nxt] = end
-            if not waiting[nxt]:
-                heapq.heappush(heap, (ready[nxt], ties[nxt], nxt))
-    return order, ready
+        here = heapq.heappop(heap)
+        out.append(here)
+        for other in following[ptr[here] : ptr[here + 1]]:
+            left[other] -= 1
+            if not left[other]:
+                heapq.heappush(heap, other)
+    return out
 
 
-def _on_cycle(file: ChakraFile, done: Sequence[int]) -> int:
-    """A row on a cycle: walk back from a row that never got ready until one comes twice."""
-    stuck = set(range(len(file))) - set(done)
-    here, seen = min(stuck), set()
-    while here not in seen:
-        seen.add(here)
-        here = next(d for d in file.dep_idx[file.dep_ptr[here] : file.dep_ptr[here + 1]].tolist() if d in stuck)
-    return here
+def needed_deps(ptr: Ints, idx: Ints, queue: Ints) -> tuple[Ints, Ints]:
+    """(row, row it waits for), sorted, without what queues imply; rows stand in order, dependencies first.
 
+    queue  of each row; -1: the row is not replayed, and what waits for it waits for what it waits for
 
-def needed_deps(
-    file: ChakraFile, order: Sequence[int], streams: Sequence[str], more: Mapping[int, Sequence[int]]
-) -> list[tuple[int, ...]]:
-    """Dependencies as positions in the program, without those that the queues imply.
-
-    more  rows that must end before a row besides those in the file
-
-    A queue is in order: an op on it implies the ones before. So a dependency on the own queue says nothing, of
-    another queue only the last counts, and only where no op before on the own queue waited for as much.
+    A queue is in order: a row on it implies the ones before. So a dependency on the own queue says nothing, of another
+    queue only the last counts, and only where no row before on the own queue waited for as much.
     """
-    ptr, idx = file.dep_ptr.tolist(), file.dep_idx.tolist()
-    position: list[int] = [-1] * len(order)
-    latest_of: dict[int, dict[str, int]] = {}  # of rows that are not replayed: what they stand for
-    known: dict[str, dict[str, int]] = {}
-    after: list[tuple[int, ...]] = [()] * len(order)
-    count = 0
-    for row in order:
-        latest: dict[str, int] = {}
-        for dep in (*idx[ptr[row] : ptr[row + 1]], *more.get(row, ())):
-            if streams[dep]:
-                queue = streams[dep]
-                if position[dep] > latest.get(queue, -1):
-                    latest[queue] = position[dep]
-            else:
-                for queue, at in latest_of[dep].items():
-                    if at > latest.get(queue, -1):
-                        latest[queue] = at
-        mine = streams[row]
-        if not mine:
-            latest_of[row] = latest
-            continue
-        waited = known.setdefault(mine, {})
-        latest = {q: at for q, at in latest.items() if q != mine and at > waited.get(q, -1)}
-        waited.update(latest)
-        after[row] = tuple(sorted(latest.values()))
-        position[row] = count
-        count += 1
-    return after
+    row, dep = rows_of(ptr), idx
+    if (queue < 0).any():
+        row, dep = _passed_on(row, dep, queue)
+    other = queue[row] != queue[dep]
+    row, dep = row[other], dep[other]
+    if not len(row):
+        return row, dep
+    place = row * np.int64(len(queue)) + dep
+    if (np.diff(place) <= 0).any():
+        place.sort()
+        row, dep = np.divmod(place, len(queue))
+    pair = _pairs(queue[row], queue[dep])
+    by_pair = np.argsort(pair, kind="stable")  # rows ascend in each pair of queues, and dependencies in each row
+    pair, its_row, its_dep = pair[by_pair], row[by_pair], dep[by_pair]
+    new_pair = np.diff(pair) != 0
+    last = np.append((np.diff(its_row) != 0) | new_pair, True)
+    number = np.concatenate([[0], np.cumsum(new_pair)])
+    height = (number * np.int64(len(queue)) + its_dep)[last]
+    waited = np.maximum.accumulate(height)
+    needed = np.ones(len(height), bool)
+    needed[1:] = height[1:] > waited[:-1]
+    keep = np.sort(by_pair[last][needed])
+    return row[keep], dep[keep]
+
+
+def _pairs(one: Ints, two: Ints) -> NDArray[np.integer]:
+    """A number for each pair, of the smallest type: 16 bits are sorted in linear time."""
+    count = int(max(one.max(), two.max())) + 1
+    pair = one * count + two
+    return pair.astype(np.uint16) if count * count <= 2**16 else pair
+
+
+def _passed_on(row: Ints, dep: Ints, queue: Ints) -> tuple[Ints, Ints]:
+    """Dependencies between replayed rows only: those on others are replaced by what these wait for."""
+    gone_row, gone_dep = queue[row] < 0, queue[dep] < 0
+    direct = gone_row & ~gone_dep
+    # per row that is gone: the last row of each queue that it waits for
+    known: dict[int, dict[int, int]] = {}
+    for here, there, its in zip(row[direct].tolist(), dep[direct].tolist(), queue[dep[direct]].tolist(), strict=True):
+        mine = known.setdefault(here, {})
+        if there > mine.get(its, -1):
+            mine[its] = there
+    chained = gone_row & gone_dep
+    for here, there in zip(row[chained].tolist(), dep[chained].tolist(), strict=True):
+        mine = known.setdefault(here, {})
+        for its, at in known.get(there, {}).items():
+            if at > mine.get(its, -1):
+                mine[its] = at
+    last = {here: list(found.values()) for here, found in known.items()}
+    stays = ~gone_row & ~gone_dep
+    asks = ~gone_row & gone_dep
+    stood_for = [last.get(there, []) for there in dep[asks].tolist()]
+    more_row = np.repeat(row[asks], [len(found) for found in stood_for])
+    more_dep = np.array([at for found in stood_for for at in found], np.int64)
+    return np.concatenate([row[stays], more_row]), np.concatenate([dep[stays], more_dep])

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cmsim.compute import Shape
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, KINDS, RECV, SEND, Floats, Ints
 
 #: a row that takes no time and no queue: what waits for it waits for what it waits for
@@ -53,6 +54,8 @@ class RankTrace:
     dep_ptr, dep_idx  CSR: rows that must end before a row starts, each once
     in_order    rows stand in the order in which they were issued, so that each queue is its rows from first to last;
                 else the order is to be found from the dependencies
+    shape       of kernels into ``shapes``, -1 where sizes are not known; empty where they are of no row
+    cores       share of the accelerator's cores a kernel may use, (0, 1]; empty where all may use all [1]
     """
 
     rank: int
@@ -77,6 +80,9 @@ class RankTrace:
     dep_ptr: Ints
     dep_idx: Ints
     in_order: bool = True
+    shapes: tuple[Shape, ...] = ()
+    shape: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    cores: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -132,6 +138,7 @@ def coded(texts: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
 
 def edges_csr(count: int, row: ArrayLike, dep: ArrayLike) -> tuple[Ints, Ints]:
     """Pairs (row, row it waits for) as CSR, each pair once, sorted."""
+    # np.unique without return_index hashes, which takes ten times as long as sorting where nearly all differ
     edges = np.sort(np.asarray(row, np.int64) * max(count, 1) + np.asarray(dep, np.int64))
     edges = edges[np.diff(edges, prepend=-1) > 0]
     ptr = np.zeros(count + 1, np.int64)
@@ -157,6 +164,8 @@ def rank_trace(
     tag: ArrayLike = 0,
     deps: tuple[ArrayLike, ArrayLike] = ((), ()),
     in_order: bool = True,
+    shape: Sequence[Shape | None] | None = None,
+    cores: ArrayLike | None = None,
 ) -> RankTrace:
     """A `RankTrace` from columns as they come: texts one a row, numbers one a row or one for all.
 
@@ -178,6 +187,8 @@ def rank_trace(
         return np.array(np.broadcast_to(np.asarray(values, np.float64), count))
 
     dep_ptr, dep_idx = edges_csr(count, *deps)
+    shapes: dict[Shape | None, int] = {None: -1}
+    codes = [shapes.setdefault(one, len(shapes) - 1) for one in shape or ()]
     made = RankTrace(
         rank=rank,
         names=texts["names"][0],
@@ -201,6 +212,9 @@ def rank_trace(
         dep_ptr=dep_ptr,
         dep_idx=dep_idx,
         in_order=in_order,
+        shapes=tuple(one for one in shapes if one is not None),
+        shape=np.array(codes if len(shapes) > 1 else [], np.int64),
+        cores=np.zeros(0) if cores is None or (real(cores) == 1.0).all() else real(cores),
     )
     assert all(len(column) == count for column in (made.kind, made.stream, made.kernel, made.collective))
     assert ((made.kind >= PASS) & (made.kind < len(KINDS))).all()
