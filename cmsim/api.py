@@ -95,6 +95,14 @@ def run_one(
         fault_slowdown=impact.slowdown if impact is not None else None,
     )
     bound = record.run_bound(plan, timeline)
+    recorded = {}
+    if isinstance(one.spec, TraceSpec):
+        recorded = results.beside_recorded(
+            _as_replayed(one.spec, facts),
+            ops,
+            makespan_s=to_s(timeline.makespan_ps),
+            exposed_comm_s=went.exposed_comm_s,
+        )
     result = Result(
         run=one.key,
         workload=one.workload,
@@ -106,6 +114,7 @@ def run_one(
         limiter=went.limiter,
         breakdown=went.parts_s,
         faults=impact.data() if impact is not None else {},
+        recorded=recorded,
         warnings=(
             *_beyond(bound),
             *_idle(programs, system),
@@ -118,6 +127,19 @@ def run_one(
     )
     results.check(result)
     return result
+
+
+def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> list[Path]:
+    """A run's workload as Chakra execution traces, a file a rank, kernels as long as its system makes them.
+
+    folder   complete or absent    base: where paths of the scenario start
+    Returns the files, communicators last.
+    """
+    from cmsim.workload.trace.chakra_write import write_chakra
+
+    there = system(one, base=base)
+    programs = generate.programs(one.spec, there, base=base)
+    return write_chakra(programs, folder, hold_s=engine.hold_s(programs, there, options_of(one, there)))
 
 
 def compare(*sources: Results | Scenario | str | Path) -> Results:
@@ -155,8 +177,10 @@ def options_of(one: Run, system: System) -> engine.Options:
     one_by_one = host.launch == "eager"
     idle = {} if one_by_one else dict.fromkeys(("prefill", "training"), host.idle_bulk) | {"decode": host.idle_decode}
     recorded, scale = "recorded", (1.0, 1.0)
-    if isinstance(one.spec, TraceSpec) and one.spec.compute == "scaled":
-        recorded, scale = "scaled", _roofline_ratio(str(one.spec.recorded_on), system)
+    if isinstance(one.spec, TraceSpec):
+        recorded = one.spec.compute
+        if recorded != "recorded" and one.spec.recorded_on is not None:
+            scale = _roofline_ratio(one.spec.recorded_on, system)
     return engine.Options(
         algorithm=one.spec.algorithm if isinstance(one.spec, CollectiveSpec) else "best",
         fold=one.fold,
@@ -178,6 +202,15 @@ def options_of(one: Run, system: System) -> engine.Options:
             for fault in one.faults
         ],
     )
+
+
+def _as_replayed(spec: TraceSpec, facts: Mapping[str, float]) -> Mapping[str, float]:
+    """Recorded times by class as the replay has them: communication that takes its recorded time is work there."""
+    talks = ("recorded_collective_s", "recorded_send_recv_s")
+    if spec.collectives == "modelled":
+        return facts
+    of_device = sum(facts.get(key, 0.0) for key in ("recorded_compute_s", *talks))
+    return {key: of for key, of in facts.items() if key not in talks} | {"recorded_compute_s": of_device}
 
 
 def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -> dict[str, float]:
@@ -259,4 +292,4 @@ def _manifest(scenario: Scenario, systems: list[System]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Progress", "compare", "run", "run_one", "system"]
+__all__ = ["Progress", "compare", "export_chakra", "run", "run_one", "system"]

@@ -38,7 +38,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is built in: systems, accelerators, stacks, models, scenarios, traces, collectives, workloads."""
+    """List what is built in: systems, stacks, models, scenarios, traces and their formats, collectives, workloads."""
     if kind is not None and kind not in KINDS:
         near = {**{name: name for name in KINDS}, **SAME}
         if kind not in near:
@@ -153,6 +153,22 @@ def traces() -> Rows:
     ]
 
 
+def formats() -> Rows:
+    from cmsim.workload import jobs, requests, trace
+
+    return [
+        {"name": name, "of": kind, "description": _about(module)}
+        for kind, known in (("runs", trace.IMPORTERS), ("requests", requests.IMPORTERS), ("jobs", jobs.IMPORTERS))
+        for name, importer in known.items()
+        for module in [inspect.getmodule(importer.open_)]
+    ]
+
+
+def _about(module: Any) -> str:
+    """First sentence of a module's docstring."""
+    return " ".join(inspect.cleandoc(module.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+
+
 def collectives() -> Rows:
     from cmsim.collectives import CANDIDATES, COLLECTIVES
 
@@ -187,6 +203,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "models": models,
     "scenarios": scenarios,
     "traces": traces,
+    "formats": formats,
     "collectives": collectives,
     "workloads": workloads,
 }

@@ -7,7 +7,7 @@ from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
 from cmsim.engine.memory import check_memory, memory_B
 from cmsim.engine.perturb import Jitter, Perturbation
-from cmsim.engine.plan import Fault, Options, Plan, plan
+from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan
 from cmsim.engine.play import Timeline, play
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Timeline",
     "check_memory",
     "fold",
+    "hold_s",
     "impact",
     "members",
     "memory_B",

@@ -51,8 +51,9 @@ class Options:
     host_idle  share of kernel streams in which the device waits for the host: stretches modelled kernels [1]
     network    ideal, fluid or flow    routing  of messages, flow only    faults  of links, flow only
     seed       of everything drawn: routes, jitter
-    recorded   what becomes of times a trace recorded: "recorded" as they are, "scaled" by ``recorded_scale`` (factor
-               for kernels of the matrix engine, factor for the others), "modelled" where the roofline replaces them
+    recorded   what becomes of times a trace recorded for kernels: "recorded" as they are, "scaled" by
+               ``recorded_scale`` (factor for kernels of the matrix engine, factor for the others), "modelled" priced
+               where their work is known, else scaled
     """
 
     algorithm: str = "best"
@@ -227,6 +228,11 @@ def rates(system: System) -> compute.Rates:
     )
 
 
+def hold_s(programs: Programs, system: System, options: Options | None = None) -> Floats:
+    """Device time of every op row at factor 1, 0 for communication, shape (rows,). [s]"""
+    return _kernel_seconds(programs, system, options or Options())[0]
+
+
 def _measured_seconds(ops: OpTable, system: System) -> Floats:
     """Device time of ops whose sizes are known and whose class the stack prices by measured kernels, else NaN. [s]
 
@@ -251,33 +257,35 @@ def _measured_seconds(ops: OpTable, system: System) -> Floats:
 def _kernel_seconds(programs: Programs, system: System, options: Options) -> tuple[Floats, Ints]:
     """Device time of every op row [s] and what binds it; recorded times replace modelled ones where asked."""
     ops = programs.ops
-    is_compute = ops.kind == COMPUTE
+    recorded = ~np.isnan(ops.recorded_s)
+    kept = recorded & (ops.kind == COMPUTE)
+    if options.recorded == "modelled":
+        kept &= (ops.flops == 0) & (ops.bytes_B == 0)
+    asked = (ops.kind == COMPUTE) & ~kept
     priced = compute.price(
-        ops.kernel[is_compute],
-        ops.precision[is_compute],
-        ops.flops[is_compute],
-        ops.bytes_B[is_compute],
-        ops.cores[is_compute],
+        ops.kernel[asked],
+        ops.precision[asked],
+        ops.flops[asked],
+        ops.bytes_B[asked],
+        ops.cores[asked],
         kernels=ops.kernels,
         precisions=ops.precisions,
         rates=rates(system),
     )
     seconds = np.zeros(len(ops))
     bound = np.full(len(ops), -1, np.int64)
-    seconds[is_compute] = priced.time_s
-    bound[is_compute] = priced.bound
+    seconds[asked] = priced.time_s
+    bound[asked] = priced.bound
     measured_s = _measured_seconds(ops, system)
-    seconds = np.where(np.isnan(measured_s), seconds, measured_s)
+    seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
     seconds /= 1.0 - options.host_idle
-    recorded = ~np.isnan(ops.recorded_s)
-    if options.recorded != "modelled":
-        matrix, memory = options.recorded_scale if options.recorded == "scaled" else (1.0, 1.0)
-        on_matrix = np.array(
-            [name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False]
-        )[ops.kernel]
-        scale = np.where(on_matrix, matrix, memory)
-        use = recorded & is_compute
-        seconds[use] = ops.recorded_s[use] * scale[use]
+    matrix, memory = (1.0, 1.0) if options.recorded == "recorded" else options.recorded_scale
+    on_matrix = np.array([name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False])[
+        ops.kernel
+    ]
+    seconds[kept] = (ops.recorded_s * np.where(on_matrix, matrix, memory))[kept]
+    # what a recorded time scales with is what is taken to bind it
+    bound[kept] = np.where(on_matrix, compute.COMPUTE_BOUND, compute.MEMORY_BOUND)[kept]
     use = recorded & (ops.kind == HOST)
     seconds[use] = ops.recorded_s[use]
     bound[ops.kind == HOST] = HOST_BOUND

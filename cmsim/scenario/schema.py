@@ -181,10 +181,29 @@ class TraceSpec(_Workload):
 
     kind: Literal["trace"]
     path: str = Field(description="a folder or file; built-in ones in workloads/traces by path below that folder")
-    compute: Literal["recorded", "scaled"] = Field(
-        default="recorded", description="recorded: times as they are; scaled: by the roofline ratio of the accelerators"
+    format: str | None = Field(
+        default=None, description="of the file, where it should not be guessed: a name in `cmsim list formats`"
     )
-    recorded_on: str | None = Field(default=None, description="scaled: the accelerator the trace was taken on")
+    compute: Literal["recorded", "scaled", "modelled"] = Field(
+        default="recorded",
+        description="recorded: times as they are; scaled: by the roofline ratio of the accelerators for each kind of "
+        "kernel; modelled: priced by FLOPs, bytes and sizes where the trace has them, the others scaled",
+    )
+    recorded_on: str | None = Field(
+        default=None, description="scaled, modelled: the accelerator the trace was taken on"
+    )
+    collectives: Literal["modelled", "recorded"] = Field(
+        default="modelled",
+        description="modelled: on the fabric of the system; recorded: as long as they took, with the wait for others",
+    )
+    placement: str = Field(
+        default="contiguous",
+        description="of groups known by their size alone: contiguous or strided; or a JSON file, a list with the "
+        "system's rank on which each rank of the trace stands",
+    )
+    host: Literal["replayed", "left_out"] = Field(
+        default="replayed", description="work of the host between kernels and launches"
+    )
 
 
 class TrainingSpec(_ModelWorkload):

@@ -234,7 +234,9 @@ def test_the_tests_above_see_what_they_should(tmp_path):
 
 
 #: words of another library's interface, which a page cannot but use
-API_WORDS = {"calibration/measure.py": {"cuda", "torch_npu"}}
+API_WORDS = {
+    "calibration/measure.py": {"cuda", "torch_npu"},
+}
 
 
 def data_names() -> dict[str, str]:

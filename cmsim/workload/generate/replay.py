@@ -13,27 +13,96 @@ from cmsim.hardware import System
 from cmsim.scenario import TraceSpec
 from cmsim.workload.ops import COMPUTE, Programs
 from cmsim.workload.trace import load_trace
+from cmsim.workload.trace.groups import read_placement
+from cmsim.workload.trace.lower import Placement
+
+#: by precision: which stand in for it where an accelerator lacks it, nearest first
+_INSTEAD = {
+    "tf32": ("fp32", "bf16"),
+    "fp32": ("tf32", "bf16"),
+    "fp16": ("bf16",),
+    "bf16": ("fp16",),
+    "fp8": ("int8", "bf16"),
+    "int8": ("fp8", "bf16"),
+    "fp4": ("fp8", "int8", "bf16"),
+}
 
 
 def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Programs:
     """Programs of the trace at ``spec.path``: beside the scenario, in the working folder, or built in."""
-    roots = [root for root in (base, Path.cwd(), files.DATA / "workloads" / "traces", files.DATA) if root is not None]
-    found = next((root / spec.path for root in roots if (root / spec.path).exists()), None)
+    found = _found(spec.path, base)
     if found is None:
-        built_in = sorted(
-            str(path.parent.relative_to(files.DATA / "workloads" / "traces"))
-            for path in (files.DATA / "workloads" / "traces").rglob("*.0.et*")
-        )
-        raise InputError(Problem(f"no such trace: {spec.path}. Built in: {', '.join(built_in)}.", key="path"))
+        message = f"no such trace: {spec.path}. Built in: {', '.join(_built_in())}."
+        raise InputError(Problem(message, key="path"))
     if spec.compute == "scaled" and spec.recorded_on is None:
         raise InputError(Problem("compute: scaled needs the accelerator the trace was recorded on", key="recorded_on"))
+    if spec.collectives == "recorded" and spec.compute != "recorded":
+        message = f"recorded goes with compute: recorded, got {spec.compute}: their times are of another machine"
+        raise InputError(Problem(message, key="collectives"))
     ranks = spec.ranks
     if ranks is not None and ranks > system.ranks:
         raise InputError(
             Problem(f"got {ranks}; {system.name} has {system.ranks} ranks ({system.spec.rank}s)", key="ranks")
         )
-    made = load_trace(found, ranks=ranks)
+    made = load_trace(
+        found,
+        ranks=ranks,
+        format=spec.format,
+        placement=_placement(spec.placement, base),
+        host_ops=spec.host == "replayed",
+        collectives=spec.collectives,
+    )
+    made = _in_known_precisions(made, system) if spec.compute == "modelled" else made
     return replace(made, notes=(*made.notes, _times(made, spec)))
+
+
+def _in_known_precisions(made: Programs, system: System) -> Programs:
+    """Precisions of the recording that the accelerator lacks, replaced by the next that it has."""
+    known = {str(name) for name in system.accelerator.peak_TFLOPps}
+    instead = {
+        name: next(other for other in _INSTEAD.get(name, ()) if other in known)
+        for name in made.ops.precisions
+        if name not in known and any(other in known for other in _INSTEAD.get(name, ()))
+    }
+    if not instead:
+        return made
+    precisions = [instead.get(name, name) for name in made.ops.precisions]
+    distinct = tuple(dict.fromkeys(precisions))
+    number = np.array([*(distinct.index(name) for name in precisions), -1])
+    ops = replace(made.ops, precisions=distinct, precision=number[made.ops.precision])
+    said = ", ".join(f"{name} as {other}" for name, other in instead.items())
+    return replace(made, ops=ops, notes=(*made.notes, f"precisions that {system.accelerator.name} lacks: {said}"))
+
+
+def _built_in() -> list[str]:
+    """Traces by their paths below the folder; models are no traces of runs."""
+    root = files.DATA / "workloads" / "traces"
+    return sorted(
+        f"{form.name}/{one.name}"
+        for form in root.iterdir()
+        if form.is_dir() and form.name not in ("onnx", "mindir")
+        for one in form.iterdir()
+        if not one.name.startswith(".")
+    )
+
+
+def _found(path: str, base: Path | None) -> Path | None:
+    """Where a file of a scenario is."""
+    roots = [root for root in (base, Path.cwd(), files.DATA / "workloads" / "traces", files.DATA) if root is not None]
+    return next((root / path for root in roots if (root / path).exists()), None)
+
+
+def _placement(text: str, base: Path | None) -> Placement:
+    """A way to place ranks, or the system's rank of each from a file."""
+    if text == "contiguous":
+        return "contiguous"
+    if text == "strided":
+        return "strided"
+    path = _found(text, base)
+    if path is None or not path.is_file():
+        message = f"got '{text}'. Allowed: contiguous, strided, or a JSON file with the system's rank of each rank."
+        raise InputError(Problem(message, key="placement"))
+    return read_placement(path)
 
 
 def _times(made: Programs, spec: TraceSpec) -> str:
@@ -47,9 +116,18 @@ def _times(made: Programs, spec: TraceSpec) -> str:
         return "the trace has no recorded kernel times: kernels are priced by the roofline of this system"
     if spec.compute == "recorded":
         return "kernel times are as recorded, whatever the accelerator of this system"
+    priced, rest = "", "kernel times"
+    if spec.compute == "modelled":
+        known = (ops.flops > 0) | (ops.bytes_B > 0)
+        share = kernel_s[known].sum() / kernel_s.sum()
+        priced = f"{share:.0%} of the recorded kernel time is of kernels whose work is known, and priced by it; "
+        rest = "the rest"
+        kernel_s = np.where(known, 0.0, kernel_s)
+        if spec.recorded_on is None or not kernel_s.sum():
+            return priced + ("the rest is as recorded" if kernel_s.sum() else "nothing is as recorded")
     share = kernel_s[on_matrix].sum() / kernel_s.sum()
     return (
-        f"kernel times scaled from one {spec.recorded_on} to one rank: {share:.0%} of them are of matrix kernels (told "
-        f"by name), scaled by the ratio of 16-bit peaks, {1 - share:.0%} of others, by that of memory bandwidths; "
-        "host times are as recorded"
+        f"{priced}{rest} scaled from one {spec.recorded_on} to one rank: {share:.0%} of them are of matrix kernels "
+        f"(told by name), scaled by the ratio of 16-bit peaks, {1 - share:.0%} of others, by that of memory "
+        "bandwidths; host times are as recorded"
     )

@@ -1,4 +1,4 @@
-"""Traces of real runs as programs: one importer a format, found by what the files hold."""
+"""Traces of real runs as programs: one importer a format, found by what the files hold; one lowering for all."""
 
 from __future__ import annotations
 
@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Protocol
 
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.workload.bytes_in import LIMIT_B, head
 from cmsim.workload.ops import Programs
-from cmsim.workload.trace import job, programs
-from cmsim.workload.bytes_in import head
+from cmsim.workload.trace import (
+    aicb,
+    ascend,
+    chakra_trace,
+    columnar,
+    goal,
+    goal_binary,
+    job,
+    kineto,
+    layers_text,
+    pytorch_et,
+)
+from cmsim.workload.trace.lower import Collectives, Placement, lower
+from cmsim.workload.trace.recorded import Opened
 
 
-class Reader(Protocol):
-    """Programs of a file or folder; ``ranks`` asks for a larger job than there are files."""
+class Opener(Protocol):
+    """Reads a file or folder, or raises InputError."""
 
-    def __call__(self, path: Path, *, ranks: int | None = None) -> Programs: ...
+    def __call__(self, path: Path, *, limit_B: int = LIMIT_B) -> Opened: ...
 
 
 @dataclass(frozen=True)
@@ -24,24 +37,32 @@ class Importer:
     """One trace format.
 
     sniff  says from the first bytes (expanded; empty for a folder) and the path whether the format is this one
-    read   reads it
+    open_  reads it
     """
 
     sniff: Callable[[bytes, Path], bool]
-    read: Reader
+    open_: Opener
 
 
-#: importers by name, asked in this order; a new format is one module and one line
+#: importers by name, asked in this order; a new format is one module and one line. Chakra's protobuf has no magic: last
 IMPORTERS: dict[str, Importer] = {
-    "chakra": Importer(sniff=job.sniff, read=programs.read),
+    "cmsim": Importer(sniff=columnar.sniff, open_=columnar.open_),
+    "ascend": Importer(sniff=ascend.sniff, open_=ascend.open_),
+    "kineto": Importer(sniff=kineto.sniff, open_=kineto.open_),
+    "pytorch_et": Importer(sniff=pytorch_et.sniff, open_=pytorch_et.open_),
+    "astra": Importer(sniff=layers_text.sniff, open_=layers_text.open_),
+    "aicb": Importer(sniff=aicb.sniff, open_=aicb.open_),
+    "goal": Importer(sniff=goal.sniff, open_=goal.open_),
+    "goal_binary": Importer(sniff=goal_binary.sniff, open_=goal_binary.open_),
+    "chakra": Importer(sniff=job.sniff, open_=chakra_trace.open_),
 }
 
 
-def load_trace(path: Path | str, *, ranks: int | None = None, format: str | None = None) -> Programs:
-    """Programs of a trace file or folder, in whichever known format it is.
+def open_trace(path: Path | str, *, format: str | None = None, limit_B: int = LIMIT_B) -> Opened:
+    """A trace file or folder, read, in whichever known format it is.
 
-    ranks   size of the job where it is larger than the files that are there: the rest run copies
-    format  name in ``IMPORTERS``, where the format should not be guessed
+    format   name in ``IMPORTERS``, where the format should not be guessed
+    limit_B  expanded size above which a file is refused [B]
 
     Raises InputError naming the file.
     """
@@ -51,12 +72,30 @@ def load_trace(path: Path | str, *, ranks: int | None = None, format: str | None
     if format is not None:
         if format not in IMPORTERS:
             raise InputError(f"no trace format named '{format}'. {did_you_mean(format, IMPORTERS)}")
-        return IMPORTERS[format].read(path, ranks=ranks)
+        return IMPORTERS[format].open_(path, limit_B=limit_B)
     start = head(path)
     for importer in IMPORTERS.values():
         if importer.sniff(start, path):
-            return importer.read(path, ranks=ranks)
+            return importer.open_(path, limit_B=limit_B)
     raise InputError(Problem(f"no known trace format ({', '.join(IMPORTERS)})", str(path)))
 
 
-__all__ = ["IMPORTERS", "Importer", "Reader", "load_trace"]
+def load_trace(
+    path: Path | str,
+    *,
+    ranks: int | None = None,
+    format: str | None = None,
+    limit_B: int = LIMIT_B,
+    placement: Placement = "contiguous",
+    host_ops: bool = True,
+    collectives: Collectives = "modelled",
+) -> Programs:
+    """Programs of a trace file or folder: `open_trace`, then `lower`, which says what the other arguments mean.
+
+    Raises InputError naming the file.
+    """
+    trace = open_trace(path, format=format, limit_B=limit_B).trace(ranks=ranks)
+    return lower(trace, ranks=ranks, placement=placement, host_ops=host_ops, collectives=collectives)
+
+
+__all__ = ["IMPORTERS", "Importer", "Opener", "load_trace", "lower", "open_trace"]

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.workload.bytes_in import LIMIT_B, bad
+from cmsim.workload.bytes_in import LIMIT_B, bad, head
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND, Floats, Ints
 from cmsim.workload.trace import chakra
 from cmsim.workload.trace import order as orders
 from cmsim.workload.trace.chakra import COMM_TYPES, ChakraFile
 from cmsim.workload.trace.chakra_write import SCHEMA
-from cmsim.workload.trace.job import ChakraJob, read_job
+from cmsim.workload.trace.job import ChakraJob, looks_like_groups, read_groups, read_job
 from cmsim.workload.trace.kernels import OTHER, kernel_class
 from cmsim.workload.trace.recorded import PASS, Communicator, RankTrace, Trace, coded
 
@@ -67,11 +67,12 @@ class OpenedChakra:
     job: ChakraJob
 
     def counts(self) -> dict[str, Any]:
-        """Of one file its counts; of several those of each and their sums."""
+        """Of one file its counts; of a folder the sums, and where there are several files the counts of each."""
         counts = {file.path.name: file.counts() for file in self.job.files.values()}
-        if len(counts) == 1:
-            return next(iter(counts.values()))
         sums = chakra.set_counts(self.job.files.values())
+        if len(counts) == 1:
+            (one,) = counts.values()
+            return {**one, **sums} if Path(self.job.source).is_dir() else one
         kind = next(iter(counts.values()))["format"]
         return {"format": kind, **sums, "groups": {n: list(r) for n, r in self.job.groups.items()}, "files": counts}
 
@@ -80,8 +81,26 @@ class OpenedChakra:
         return to_trace(self.job, ranks=ranks)
 
 
-def open_(path: Path, *, limit_B: int = LIMIT_B) -> OpenedChakra:
-    """A file, or a folder with the files of a job. Raises InputError."""
+@dataclass(frozen=True)
+class OpenedGroups:
+    """The side file of a job by itself. See `cmsim.workload.trace.recorded.Opened`."""
+
+    path: Path
+    groups: Mapping[str, tuple[int, ...]]
+
+    def counts(self) -> dict[str, Any]:
+        """The communicators."""
+        return chakra.group_counts(self.groups)
+
+    def trace(self, *, ranks: int | None = None) -> Trace:  # noqa: ARG002 (all that is opened is asked alike)
+        """Raises InputError: there are no ops in it."""
+        raise bad(self.path, f"{len(self.groups)} communicators and no ops; open the folder of the job")
+
+
+def open_(path: Path, *, limit_B: int = LIMIT_B) -> OpenedChakra | OpenedGroups:
+    """A file, a folder with the files of a job, or the file of its communicators. Raises InputError."""
+    if path.is_file() and looks_like_groups(head(path)):
+        return OpenedGroups(path, read_groups(path))
     return OpenedChakra(read_job(path, limit_B=limit_B))
 
 

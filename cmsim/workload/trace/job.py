@@ -118,10 +118,10 @@ def read_groups(path: Path | str) -> dict[str, tuple[int, ...]]:
 
 
 def sniff(start: bytes, path: Path) -> bool:
-    """Whether a file or folder is a Chakra trace; ``start`` holds the first bytes of a file, expanded."""
+    """Whether a file or folder is a Chakra trace, or the communicators of one; ``start``: the first bytes, expanded."""
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and _RANK_FILE.match(p.name))
         return any(p.name.endswith((".et", ".et.gz")) or looks_like_chakra(head(p)) for p in files[:4])
     if path.name.endswith((".et", ".et.gz")):
         return not looks_like_json(start) or b"workload_graph" in start
-    return looks_like_chakra(start)
+    return looks_like_groups(start) or looks_like_chakra(start)
