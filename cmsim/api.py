@@ -135,7 +135,7 @@ def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> 
     folder   complete or absent    base: where paths of the scenario start
     Returns the files, communicators last.
     """
-    from cmsim.workload.trace.chakra_write import write_chakra
+    from cmsim.workload.trace.chakra.write import write_chakra
 
     there = system(one, base=base)
     programs = generate.programs(one.spec, there, base=base)

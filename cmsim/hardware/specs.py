@@ -77,7 +77,8 @@ class MeasuredKernels(Spec):
         default={}, description="precision: format of the products in tables that the stack runs for it"
     )
     longest_us: PositiveFloat | None = Field(
-        default=None, description="kernels that take longer keep their share of peak: loops of long ones lower the clock"
+        default=None,
+        description="kernels that take longer keep their share of peak: loops of long ones lower the clock",
     )
 
 
@@ -162,8 +163,8 @@ class StackSpec(Spec):
     kernels: dict[str, KernelEfficiency] = Field(description="by kernel class (cmsim.compute.KERNELS)")
     measured: MeasuredKernels = Field(
         default=MeasuredKernels(),
-        description="kernels priced by their measured like (topologies/kernels) where their sizes are known and rows are "
-        "of the accelerator or of a part with the same cores",
+        description="kernels priced by their measured like (topologies/kernels) where their sizes are known and rows "
+        "are of the accelerator or of a part with the same cores",
     )
     collectives: CollectiveTuning
     dispatch: ExpertTuning = Field(description="MoE dispatch")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.trace import chakra_pb2, load_trace
-from cmsim.workload.trace.chakra import read_chakra
-from cmsim.workload.trace.chakra_trace import to_trace
-from cmsim.workload.trace.job import read_job
+from cmsim.workload.trace import load_trace
+from cmsim.workload.trace.chakra import chakra_pb2
+from cmsim.workload.trace.chakra.file import read_chakra
+from cmsim.workload.trace.chakra.job import read_job
+from cmsim.workload.trace.chakra.to_trace import to_trace
 from cmsim.workload.trace.lower import lower
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"

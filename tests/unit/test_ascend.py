@@ -18,8 +18,8 @@ from cmsim.errors import InputError
 from cmsim.workload.bytes_in import head
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND
 from cmsim.workload.trace import ascend
-from cmsim.workload.trace.ascend_csv import epoch_ns, read_kernels
-from cmsim.workload.trace.ascend_shapes import work
+from cmsim.workload.trace.ascend.shapes import work
+from cmsim.workload.trace.ascend.tables import epoch_ns, read_kernels
 from cmsim.workload.trace.recorded import RankTrace, Trace
 
 TRACES = Path(__file__).parents[2].parent / "shared" / "traces"

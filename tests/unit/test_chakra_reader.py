@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.trace import chakra, chakra_wire
-from cmsim.workload.trace import chakra_pb2 as pb
-from cmsim.workload.trace.chakra import (
+from cmsim.workload.trace.chakra import chakra_pb2 as pb
+from cmsim.workload.trace.chakra import file as chakra
+from cmsim.workload.trace.chakra import wire as chakra_wire
+from cmsim.workload.trace.chakra.file import (
     COMM_COLL,
     COMM_RECV,
     COMM_SEND,

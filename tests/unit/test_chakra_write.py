@@ -16,8 +16,9 @@ from cmsim.errors import CmsimWarning, InputError
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, ProgramBuilder, Programs, assemble
-from cmsim.workload.trace import chakra_pb2, chakra_write
-from cmsim.workload.trace.chakra import (
+from cmsim.workload.trace.chakra import chakra_pb2
+from cmsim.workload.trace.chakra import write as chakra_write
+from cmsim.workload.trace.chakra.file import (
     COMM_COLL,
     COMM_RECV,
     COMM_SEND,
@@ -27,7 +28,7 @@ from cmsim.workload.trace.chakra import (
     read_chakra,
     set_counts,
 )
-from cmsim.workload.trace.chakra_write import write_chakra
+from cmsim.workload.trace.chakra.write import write_chakra
 
 pb: Any = chakra_pb2
 TYPE = {COMPUTE: COMP, HOST: COMP, COLLECTIVE: COMM_COLL, SEND: COMM_SEND, RECV: COMM_RECV}

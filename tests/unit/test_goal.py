@@ -16,7 +16,8 @@ from cmsim.errors import InputError
 from cmsim.files import DATA
 from cmsim.workload.bytes_in import head
 from cmsim.workload.ops import COMPUTE, RECV, SEND
-from cmsim.workload.trace import goal, goal_binary
+from cmsim.workload.trace.goal import binary as goal_binary
+from cmsim.workload.trace.goal import text as goal
 from cmsim.workload.trace.recorded import PASS
 
 SAMPLES = DATA / "workloads" / "traces" / "goal"

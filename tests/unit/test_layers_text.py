@@ -15,7 +15,8 @@ from cmsim.errors import InputError
 from cmsim.files import DATA
 from cmsim.workload.bytes_in import head
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
-from cmsim.workload.trace import layers_schedule, layers_text
+from cmsim.workload.trace.layers import schedule as layers_schedule
+from cmsim.workload.trace.layers import text as layers_text
 
 SAMPLES = DATA / "workloads" / "traces"
 SHARED = Path(__file__).parents[2].parent / "shared" / "traces"

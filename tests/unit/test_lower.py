@@ -717,9 +717,6 @@ def test_each_sample_is_known_by_its_content(root: Path, folder: str) -> None:
     for path in files:
         start = head(path)
         claimed = [key for key, importer in IMPORTERS.items() if importer.sniff(start, path)]
-        if path.suffix == ".bin":
-            name = "goal_binary"
         assert claimed and claimed[0] == name, (path.name, claimed)
         # a text may by chance be a protobuf message: that importer is asked last
         assert set(claimed) - {"chakra"} <= {name}, (path.name, claimed)
-        name = {"goal_binary": "goal"}.get(name, name)

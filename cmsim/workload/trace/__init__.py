@@ -10,18 +10,7 @@ from typing import Protocol
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.workload.bytes_in import LIMIT_B, head
 from cmsim.workload.ops import Programs
-from cmsim.workload.trace import (
-    aicb,
-    ascend,
-    chakra_trace,
-    columnar,
-    goal,
-    goal_binary,
-    job,
-    kineto,
-    layers_text,
-    pytorch_et,
-)
+from cmsim.workload.trace import aicb, ascend, chakra, columnar, goal, kineto, layers, pytorch_et
 from cmsim.workload.trace.lower import Collectives, Placement, lower
 from cmsim.workload.trace.recorded import Opened
 
@@ -44,17 +33,19 @@ class Importer:
     open_: Opener
 
 
-#: importers by name, asked in this order; a new format is one module and one line. Chakra's protobuf has no magic: last
+#: importers by name, asked in this order; a new format is a module (or a folder) and a line. Chakra has no magic: last
 IMPORTERS: dict[str, Importer] = {
-    "cmsim": Importer(sniff=columnar.sniff, open_=columnar.open_),
-    "ascend": Importer(sniff=ascend.sniff, open_=ascend.open_),
-    "kineto": Importer(sniff=kineto.sniff, open_=kineto.open_),
-    "pytorch_et": Importer(sniff=pytorch_et.sniff, open_=pytorch_et.open_),
-    "astra": Importer(sniff=layers_text.sniff, open_=layers_text.open_),
-    "aicb": Importer(sniff=aicb.sniff, open_=aicb.open_),
-    "goal": Importer(sniff=goal.sniff, open_=goal.open_),
-    "goal_binary": Importer(sniff=goal_binary.sniff, open_=goal_binary.open_),
-    "chakra": Importer(sniff=job.sniff, open_=chakra_trace.open_),
+    name: Importer(sniff=form.sniff, open_=form.open_)
+    for name, form in {
+        "cmsim": columnar,
+        "ascend": ascend,
+        "kineto": kineto,
+        "pytorch_et": pytorch_et,
+        "astra": layers,
+        "aicb": aicb,
+        "goal": goal,
+        "chakra": chakra,
+    }.items()
 }
 
 

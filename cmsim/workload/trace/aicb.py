@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from cmsim.errors import InputError, Problem
 from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, Floats, Ints
-from cmsim.workload.trace.layers_schedule import kernel_of
+from cmsim.workload.trace.layers.schedule import kernel_of
 from cmsim.workload.trace.recorded import Communicator, Trace, rank_trace
 
 FORMAT = "aicb-csv"

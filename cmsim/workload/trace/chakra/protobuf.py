@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace import chakra_pb2 as _pb2
-from cmsim.workload.trace import chakra_wire as wire
-from cmsim.workload.trace.chakra_nodes import ALIAS, DIMS, METADATA, NAMES, NODE_TYPES, REALS, WORDS, Nodes, coerce
-from cmsim.workload.trace.chakra_wire import BadMessageError, Block, Data, varint
+from cmsim.workload.trace.chakra import chakra_pb2 as _pb2
+from cmsim.workload.trace.chakra import wire
+from cmsim.workload.trace.chakra.nodes import ALIAS, DIMS, METADATA, NAMES, NODE_TYPES, REALS, WORDS, Nodes, coerce
+from cmsim.workload.trace.chakra.wire import BadMessageError, Block, Data, varint
 
 _pb: Any = _pb2
 _unknown_fields: Any = unknown_fields.UnknownFieldSet

@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.workload.ops import COMPUTE, HOST, Floats, Ints
-from cmsim.workload.trace.ascend_comm import RankFiles, is_communication
-from cmsim.workload.trace.ascend_csv import ABSENT, QUEUE_TYPES, Kernels
-from cmsim.workload.trace.ascend_groups import CommRow
-from cmsim.workload.trace.ascend_shapes import Work, work
-from cmsim.workload.trace.ascend_view import View
+from cmsim.workload.trace.ascend.comm import RankFiles, is_communication
+from cmsim.workload.trace.ascend.groups import CommRow
+from cmsim.workload.trace.ascend.shapes import Work, work
+from cmsim.workload.trace.ascend.tables import ABSENT, QUEUE_TYPES, Kernels
+from cmsim.workload.trace.ascend.view import View
 from cmsim.workload.trace.kernels import kernel_class
 from cmsim.workload.trace.recorded import RankTrace, rank_trace
 

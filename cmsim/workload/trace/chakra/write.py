@@ -13,7 +13,7 @@ and is the only one to have them is Chakra's default, without a name.
 
 Chakra's numbers are whole and its times whole microseconds, so both are rounded up. Where that loses something, and for
 what Chakra has no words for, attributes that start with ``cmsim_`` keep it: duration_ps, flops, bytes, cores, kernel,
-precision, collective, shape. `cmsim.workload.trace.chakra` reads them back. Left out: unequal blocks of exchanges
+precision, collective, shape. `cmsim.workload.trace.chakra.file` reads them back. Left out: unequal blocks of exchanges
 (``Programs.traffic``), memory footprints, notes.
 
 Source: mlcommons/chakra, schema 0.0.4; ASTRA-sim, astra-sim/workload/Workload.cc (``comm_tag`` required, group 0 and ""
@@ -43,8 +43,8 @@ from cmsim.errors import CmsimWarning, InputError, Problem
 from cmsim.units import to_ps
 from cmsim.workload.bytes_in import head
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Ints, Programs
-from cmsim.workload.trace import chakra_pb2 as _pb2
-from cmsim.workload.trace.chakra import COMM_COLL, COMM_RECV, COMM_SEND, COMM_TYPES, COMP
+from cmsim.workload.trace.chakra import chakra_pb2 as _pb2
+from cmsim.workload.trace.chakra.file import COMM_COLL, COMM_RECV, COMM_SEND, COMM_TYPES, COMP
 from cmsim.workload.trace.recorded import edges_csr
 
 _pb: Any = _pb2

@@ -13,8 +13,8 @@ import numpy as np
 
 from cmsim.workload.ops import Ints
 from cmsim.workload.trace import c10d
-from cmsim.workload.trace.kineto_events import ANNOTATION, KERNEL, OP, Events, communication_kernel, whole_number
-from cmsim.workload.trace.kineto_launch import Launches, Mask
+from cmsim.workload.trace.kineto.events import ANNOTATION, KERNEL, OP, Events, communication_kernel, whole_number
+from cmsim.workload.trace.kineto.launch import Launches, Mask
 from cmsim.workload.trace.pytorch_et import Call
 from cmsim.workload.trace.recorded import Communicator
 

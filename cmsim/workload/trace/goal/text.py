@@ -29,8 +29,8 @@ from numpy.typing import ArrayLike, NDArray
 from cmsim.errors import InputError, Problem
 from cmsim.workload.bytes_in import LIMIT_B, read_bytes
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace import goal_schedule
-from cmsim.workload.trace.goal_schedule import ANY, CALCS, PORTALS, RECVS, SENDS, Schedule
+from cmsim.workload.trace.goal import schedule as schedules
+from cmsim.workload.trace.goal.schedule import ANY, CALCS, PORTALS, RECVS, SENDS, Schedule
 from cmsim.workload.trace.recorded import Trace
 
 Flags = NDArray[np.bool_]
@@ -101,8 +101,8 @@ class GoalText:
         }
 
     def trace(self, *, ranks: int | None = None) -> Trace:
-        """The ops of all ranks; see `goal_schedule.trace`. Errors name the line."""
-        return goal_schedule.trace(self.schedule, format=TEXT, path=self.path, ranks=ranks, place=self._place)
+        """The ops of all ranks; see `schedules.trace`. Errors name the line."""
+        return schedules.trace(self.schedule, format=TEXT, path=self.path, ranks=ranks, place=self._place)
 
     def _place(self, row: int, message: str) -> Problem:
         """A problem with the statement of a row: found by reading the file again, for it happens once."""
@@ -145,6 +145,11 @@ def _statements(text: bytes) -> Iterator[tuple[re.Match[str], int]]:
         for match in _STATEMENT.finditer(chunk):
             yield match, line + chunk.count("\n", 0, match.end() - len(match[0].lstrip()))
         line += chunk.count("\n")
+
+
+def _whole(word: str) -> bool:
+    """Whether a word is a whole number, in digits of ASCII."""
+    return word.isascii() and word.isdigit()
 
 
 class _Reader:
@@ -277,13 +282,13 @@ class _Reader:
     def _event(self, text: str, at: int, row: int) -> None:
         """The start or the end of a rank, the number of ranks, or what is no statement."""
         words = text.replace("{", " { ").split()
-        if words[0] == "num_ranks" and len(words) == 2 and words[1].isdigit() and not self._num_ranks:
+        if words[0] == "num_ranks" and len(words) == 2 and _whole(words[1]) and not self._num_ranks:
             self._num_ranks = int(words[1])
             if not self._num_ranks:
                 raise self._error(at, "num_ranks must be 1 or more")
         elif text == "}" and self._rank >= 0:
             self._rank = -1
-        elif words[0] == "rank" and words[2:] == ["{"] and words[1].isdigit() and self._rank < 0:
+        elif words[0] == "rank" and words[2:] == ["{"] and _whole(words[1]) and self._rank < 0:
             self._rank = int(words[1])
             if self._rank >= self._num_ranks:
                 allowed = f"0 to {self._num_ranks - 1}" if self._num_ranks else "not announced by num_ranks before"

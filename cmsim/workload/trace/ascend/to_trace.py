@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import COLLECTIVE, RECV, SEND
-from cmsim.workload.trace import ascend_groups as hccl
-from cmsim.workload.trace.ascend_comm import RankFiles, comm_rows
-from cmsim.workload.trace.ascend_csv import STEP_PARTS, step_totals_us
-from cmsim.workload.trace.ascend_groups import CommRow, Communicators, Seen, marks_of
-from cmsim.workload.trace.ascend_json import Group
-from cmsim.workload.trace.ascend_rows import Meaning, Timeline, rows, timeline
+from cmsim.workload.trace.ascend import groups as hccl
+from cmsim.workload.trace.ascend.comm import RankFiles, comm_rows
+from cmsim.workload.trace.ascend.documents import Group
+from cmsim.workload.trace.ascend.groups import CommRow, Communicators, Seen, marks_of
+from cmsim.workload.trace.ascend.rows import Meaning, Timeline, rows, timeline
+from cmsim.workload.trace.ascend.tables import STEP_PARTS, step_totals_us
 from cmsim.workload.trace.recorded import Trace
 
 #: ranks that started this much later than others have another clock, not another start [ns], assumed
@@ -156,4 +156,4 @@ def _recorded_us(files: RankFiles, line: Timeline, notes: Counter[str]) -> float
 
 def _preparing(files: RankFiles) -> list[str]:
     texts = files.steps.columns.get("Preparing", []) if files.steps is not None else []
-    return [text for text in texts[:1] if text.replace(".", "", 1).isdigit()]
+    return [text for text in texts[:1] if text.isascii() and text.replace(".", "", 1).isdigit()]

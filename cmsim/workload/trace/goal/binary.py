@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from cmsim.errors import InputError, Problem
 from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace import goal_schedule
-from cmsim.workload.trace.goal_schedule import ANY, CALCS, PORTALS, RECVS, SENDS, Schedule
+from cmsim.workload.trace.goal import schedule as schedules
+from cmsim.workload.trace.goal.schedule import ANY, CALCS, PORTALS, RECVS, SENDS, Schedule
 from cmsim.workload.trace.recorded import Trace
 
 FORMAT = "goal-binary"
@@ -96,8 +96,8 @@ class GoalBinary:
         }
 
     def trace(self, *, ranks: int | None = None) -> Trace:
-        """The ops of all ranks; see `goal_schedule.trace`. Errors name the byte."""
-        return goal_schedule.trace(self.schedule, format=FORMAT, path=self.path, ranks=ranks, place=self._place)
+        """The ops of all ranks; see `schedules.trace`. Errors name the byte."""
+        return schedules.trace(self.schedule, format=FORMAT, path=self.path, ranks=ranks, place=self._place)
 
     def _place(self, row: int, message: str) -> Problem:
         own = self.schedule

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from cmsim.compute import Shape
 from cmsim.workload.bytes_in import GZIP_MAGIC, LIMIT_B, bad, read_bytes
 from cmsim.workload.ops import Floats, Ints
-from cmsim.workload.trace import chakra_pb2 as _pb2
-from cmsim.workload.trace.chakra_json import read_json
-from cmsim.workload.trace.chakra_nodes import (
+from cmsim.workload.trace.chakra import chakra_pb2 as _pb2
+from cmsim.workload.trace.chakra.json_form import read_json
+from cmsim.workload.trace.chakra.nodes import (
     COMM_COLL,
     COMM_RECV,
     COMM_SEND,
@@ -42,8 +42,8 @@ from cmsim.workload.trace.chakra_nodes import (
     NODE_TYPES,
     Nodes,
 )
-from cmsim.workload.trace.chakra_protobuf import is_metadata, read_protobuf
-from cmsim.workload.trace.chakra_wire import BadMessageError, Data, varint
+from cmsim.workload.trace.chakra.protobuf import is_metadata, read_protobuf
+from cmsim.workload.trace.chakra.wire import BadMessageError, Data, varint
 
 _pb: Any = _pb2
 
@@ -78,7 +78,7 @@ class ChakraFile:
     groups        communicators defined inside the file; an empty tuple means all ranks
     partial_dims  collectives that name only some network dimensions (``involved_dim``)
 
-    What only files have that cmsim wrote (`cmsim.workload.trace.chakra_write`):
+    What only files have that cmsim wrote (`cmsim.workload.trace.chakra.write`):
 
     duration_ps   length, 0 included, where ``duration_us`` is a rounding of it, -1 where not given [ps]
     flops         where ``num_ops`` is a rounding of it, else NaN [FLOP]

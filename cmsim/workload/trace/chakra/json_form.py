@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace.chakra_nodes import MARKS, NAMES, NODE_TYPES, NUMBERS, Nodes, coerce, whole
-from cmsim.workload.trace.chakra_wire import BadMessageError, Data
+from cmsim.workload.trace.chakra.nodes import MARKS, NAMES, NODE_TYPES, NUMBERS, Nodes, coerce, whole
+from cmsim.workload.trace.chakra.wire import BadMessageError, Data
 
 _KEYS = {
     "nodetype": "type",

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cmsim.workload.bytes_in import LIMIT_B, bad, head
-from cmsim.workload.trace import kineto_replay, pytorch_et
-from cmsim.workload.trace.kineto_events import Events, read_events, whole_number
+from cmsim.workload.trace import pytorch_et
+from cmsim.workload.trace.kineto import to_trace
+from cmsim.workload.trace.kineto.events import Events, read_events, whole_number
 from cmsim.workload.trace.recorded import Trace
 
 _LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
@@ -55,7 +56,7 @@ class Kineto:
     def trace(self, *, ranks: int | None = None) -> Trace:
         """Kernels, copies, collectives, and the host work between launches. InputError where there is nothing of it."""
         hosts = {rank: one.collectives() for rank, one in self.hosts.items()}
-        return kineto_replay.trace(self.source, self.files, hosts, ranks=ranks)
+        return to_trace.trace(self.source, self.files, hosts, ranks=ranks)
 
 
 def sniff(start: bytes, path: Path) -> bool:

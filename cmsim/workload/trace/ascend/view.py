@@ -21,7 +21,7 @@ from cmsim.errors import InputError
 from cmsim.workload.bytes_in import LIMIT_B, bad
 from cmsim.workload.json_blocks import blocks
 from cmsim.workload.ops import Floats, Ints
-from cmsim.workload.trace.ascend_csv import HCOM, epoch_ns
+from cmsim.workload.trace.ascend.tables import HCOM, epoch_ns
 
 #: bytes of an element, by the names of HCCL and of kernels
 DTYPE_B: dict[str, float] = {

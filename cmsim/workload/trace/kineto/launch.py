@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import Floats, Ints
-from cmsim.workload.trace.kineto_events import ANNOTATION, CALL, COPY, KERNEL, OP, SET, STEP, Events
+from cmsim.workload.trace.kineto.events import ANNOTATION, CALL, COPY, KERNEL, OP, SET, STEP, Events
 
 Mask = NDArray[np.bool_]
 

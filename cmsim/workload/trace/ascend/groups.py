@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cmsim.workload.trace.ascend_json import Group, Link
-from cmsim.workload.trace.ascend_view import comm_op
+from cmsim.workload.trace.ascend.documents import Group, Link
+from cmsim.workload.trace.ascend.view import comm_op
 from cmsim.workload.trace.recorded import Communicator
 
 SEND, RECEIVE = "send", "receive"

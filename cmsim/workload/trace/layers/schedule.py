@@ -42,7 +42,7 @@ from cmsim.workload.ops import COLLECTIVE, COMPUTE
 from cmsim.workload.trace.recorded import Communicator, Trace, rank_trace
 
 if TYPE_CHECKING:
-    from cmsim.workload.trace.layers_text import Layer
+    from cmsim.workload.trace.layers.text import Layer
 
 NONE = "NONE"
 #: collectives by word; one that is not here is no-op

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cmsim.workload.ops import Floats, Ints
-from cmsim.workload.trace.kineto_events import CALL, COPY, SYNC
-from cmsim.workload.trace.kineto_launch import LAUNCH, WAIT, WAITS, Launches, Mask, Stream
+from cmsim.workload.trace.kineto.events import CALL, COPY, SYNC
+from cmsim.workload.trace.kineto.launch import LAUNCH, WAIT, WAITS, Launches, Mask, Stream
 
 STREAM_WAITS = ("cudaStreamWaitEvent", "cuStreamWaitEvent", "hipStreamWaitEvent")
 _RECORD = "wait_on_cuda_event_record_corr_id"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cmsim.workload.bytes_in import LIMIT_B, bad, head
-from cmsim.workload.trace import ascend_csv, ascend_json
-from cmsim.workload.trace.ascend_comm import RankFiles
-from cmsim.workload.trace.ascend_csv import Kernels, Table
-from cmsim.workload.trace.ascend_json import CommOp, Group, Link, Metadata
-from cmsim.workload.trace.ascend_trace import assemble
-from cmsim.workload.trace.ascend_view import View, read_view
+from cmsim.workload.trace.ascend import documents, tables
+from cmsim.workload.trace.ascend.comm import RankFiles
+from cmsim.workload.trace.ascend.documents import CommOp, Group, Link, Metadata
+from cmsim.workload.trace.ascend.tables import Kernels, Table
+from cmsim.workload.trace.ascend.to_trace import assemble
+from cmsim.workload.trace.ascend.view import View, read_view
 from cmsim.workload.trace.recorded import Opened, Trace
 
 OUTPUT = "ASCEND_PROFILER_OUTPUT"
@@ -192,16 +192,16 @@ def _open_file(path: Path, limit_B: int) -> AscendFile:
         return _open_json(path, limit_B)
     kind = _csv_kind(start)
     if kind in ("kernel_details", "op_summary"):
-        kernels = ascend_csv.read_kernels(path, limit_B=limit_B)
+        kernels = tables.read_kernels(path, limit_B=limit_B)
         return AscendFile(path, kind, kernels.counts(), kernels=kernels)
     if kind in ("step_trace_time", "cluster_step_trace_time"):
-        table = ascend_csv.read_steps(path, limit_B=limit_B)
+        table = tables.read_steps(path, limit_B=limit_B)
         columns = [table.columns[name] for name in table.header]
         lines = [dict(zip(table.header, row, strict=True)) for row in zip(*columns, strict=True)]
         counted = {"format": f"ascend-{kind}", "rows": lines}
         return AscendFile(path, kind, counted, steps=table if kind == "step_trace_time" else None)
     if kind:
-        table = ascend_csv.read_statistic(path, limit_B=limit_B)
+        table = tables.read_statistic(path, limit_B=limit_B)
         return AscendFile(path, kind, {"format": f"ascend-{kind}", "header": list(table.header), "rows": len(table)})
     raise bad(
         path,
@@ -211,22 +211,22 @@ def _open_file(path: Path, limit_B: int) -> AscendFile:
 
 
 def _open_json(path: Path, limit_B: int) -> AscendFile:
-    document = ascend_json.load(path, limit_B=limit_B)
-    kind = ascend_json.kind_of(document)
+    document = documents.load(path, limit_B=limit_B)
+    kind = documents.kind_of(document)
     if kind == "communication":
-        ops, counted = ascend_json.read_communication(path, document)
+        ops, counted = documents.read_communication(path, document)
         return AscendFile(path, kind, counted, ops=ops)
     if kind == "communication_matrix":
-        links, counted = ascend_json.read_matrix(path, document)
+        links, counted = documents.read_matrix(path, document)
         return AscendFile(path, kind, counted, links=links)
     counted = {"format": f"ascend-{kind}", "top_level_keys": list(document)}
     if kind == "profiler_info":
-        return AscendFile(path, kind, counted, rank=ascend_json.read_rank(path, document))
+        return AscendFile(path, kind, counted, rank=documents.read_rank(path, document))
     if kind == "profiler_metadata":
-        metadata = ascend_json.read_metadata(path, document)
+        metadata = documents.read_metadata(path, document)
         return AscendFile(path, kind, counted, rank=metadata.rank, metadata=metadata)
     if kind == "communication_group":
-        return AscendFile(path, kind, counted, groups=ascend_json.read_groups(path, document))
+        return AscendFile(path, kind, counted, groups=documents.read_groups(path, document))
     if kind:
         return AscendFile(path, kind, counted)
     keys = ", ".join(repr(key)[:40] for key in list(document)[:5])

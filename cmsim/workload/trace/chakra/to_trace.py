@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from cmsim.workload.bytes_in import LIMIT_B, bad, head
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND, Floats, Ints
-from cmsim.workload.trace import chakra
 from cmsim.workload.trace import order as orders
-from cmsim.workload.trace.chakra import COMM_TYPES, ChakraFile
-from cmsim.workload.trace.chakra_write import SCHEMA
-from cmsim.workload.trace.job import ChakraJob, looks_like_groups, read_groups, read_job
+from cmsim.workload.trace.chakra import file as chakra
+from cmsim.workload.trace.chakra.file import COMM_TYPES, ChakraFile
+from cmsim.workload.trace.chakra.job import ChakraJob, looks_like_groups, read_groups, read_job
+from cmsim.workload.trace.chakra.write import SCHEMA
 from cmsim.workload.trace.kernels import OTHER, kernel_class
 from cmsim.workload.trace.recorded import PASS, Communicator, RankTrace, Trace, coded
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.workload.ops import Floats, Ints
-from cmsim.workload.trace.chakra_wire import BadMessageError
+from cmsim.workload.trace.chakra.wire import BadMessageError
 
 NODE_TYPES = ("INVALID", "METADATA", "MEM_LOAD", "MEM_STORE", "COMP", "COMM_SEND", "COMM_RECV", "COMM_COLL")
 INVALID, METADATA, MEM_LOAD, MEM_STORE, COMP, COMM_SEND, COMM_RECV, COMM_COLL = range(len(NODE_TYPES))

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from cmsim.workload.trace.ascend_view import DTYPE_B
+from cmsim.workload.trace.ascend.view import DTYPE_B
 
 _MATMUL = re.compile(r"(weight)?(quant)?(batch)?mat_?mul(?!.*(reduce|gather|scatter))", re.IGNORECASE)
 _GROUPED = re.compile(r"grouped_?mat_?mul", re.IGNORECASE)

@@ -38,10 +38,10 @@ from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Floats, Ints
 from cmsim.workload.trace import c10d
 from cmsim.workload.trace.kernels import MATRIX, OTHER, kernel_class
-from cmsim.workload.trace.kineto_comm import Groups, Message, communicates, messages
-from cmsim.workload.trace.kineto_events import COPY, KERNEL, OP, PRODUCTS, SET, Events, whole_number
-from cmsim.workload.trace.kineto_launch import LAUNCH, WAIT, Launches, launches
-from cmsim.workload.trace.kineto_waits import CLOCK_US, UNEXPLAINED, HostWaits, host_waits, stream_waits
+from cmsim.workload.trace.kineto.comm import Groups, Message, communicates, messages
+from cmsim.workload.trace.kineto.events import COPY, KERNEL, OP, PRODUCTS, SET, Events, whole_number
+from cmsim.workload.trace.kineto.launch import LAUNCH, WAIT, Launches, launches
+from cmsim.workload.trace.kineto.waits import CLOCK_US, UNEXPLAINED, HostWaits, host_waits, stream_waits
 from cmsim.workload.trace.pytorch_et import Call
 from cmsim.workload.trace.recorded import RankTrace, Trace, rank_trace
 

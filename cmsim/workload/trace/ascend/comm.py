@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace.ascend_csv import COMMUNICATION_CORES, Kernels, Table
-from cmsim.workload.trace.ascend_groups import COLLECTIVES, RECEIVE, SEND, UNEQUAL, CommRow, Seen, marks_of, word_of
-from cmsim.workload.trace.ascend_json import CommOp, Link
-from cmsim.workload.trace.ascend_view import View, dtype_B
+from cmsim.workload.trace.ascend.documents import CommOp, Link
+from cmsim.workload.trace.ascend.groups import COLLECTIVES, RECEIVE, SEND, UNEQUAL, CommRow, Seen, marks_of, word_of
+from cmsim.workload.trace.ascend.tables import COMMUNICATION_CORES, Kernels, Table
+from cmsim.workload.trace.ascend.view import View, dtype_B
 
 _PLANE = re.compile(r"Plane", re.IGNORECASE)
 #: link types of tasks that reach no other rank

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
-from cmsim.workload.trace.ascend_view import comm_op
+from cmsim.workload.trace.ascend.view import comm_op
 
 #: the aggregate beside the ops
 TOTAL = "Total Op Info"

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from cmsim.workload.bytes_in import LIMIT_B, bad, head, read_bytes
-from cmsim.workload.trace.chakra import ChakraFile, looks_like_chakra, looks_like_json, read_chakra
+from cmsim.workload.trace.chakra.file import ChakraFile, looks_like_chakra, looks_like_json, read_chakra
 
 _RANK_FILE = re.compile(r"^(?P<prefix>.*)\.(?P<rank>\d{1,9})\.(et|json)(\.gz)?$")
 

@@ -26,7 +26,7 @@ import numpy as np
 from cmsim.errors import InputError, Problem
 from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.workload.ops import Ints
-from cmsim.workload.trace import layers_schedule
+from cmsim.workload.trace.layers import schedule
 from cmsim.workload.trace.recorded import Trace
 
 ASTRA, SIMAI = "astra-v1-text", "simai-workload"
@@ -124,7 +124,7 @@ class LayersFile:
                 here = own.comm[:, i] == word
                 if here.any():
                     number[phase][name] = int(here.sum())
-                    if name != layers_schedule.NONE:
+                    if name != schedule.NONE:
                         size_B[phase][name] = sum(own.size_B[here, i].tolist())
         return {
             "format": self.format,
@@ -141,13 +141,13 @@ class LayersFile:
         }
 
     def trace(self, *, ranks: int | None = None) -> Trace:
-        """One training pass, the same on every rank; see `layers_schedule.trace`."""
+        """One training pass, the same on every rank; see `schedule.trace`."""
         notes = []
         if self.declared > len(self.layers):
             notes.append(f"line 2 announces {self.declared} layers, {len(self.layers)} follow: those are taken")
         if self.left:
             notes.append(f"{self.left} tokens after the last of {self.declared} layers are left out")
-        return layers_schedule.trace(
+        return schedule.trace(
             self.path, self.format, self.policy, self.header, self.layers, full_size=self.format == SIMAI,
             ranks=ranks, notes=notes,
         )  # fmt: skip
@@ -164,7 +164,7 @@ def sniff(start: bytes, path: Path) -> bool:  # noqa: ARG001 (all importers are 
         return False
     if not _WORD.fullmatch(word):
         return False
-    if word in layers_schedule.POLICIES:
+    if word in schedule.POLICIES:
         return re.search(rb"(?:^|\s)\d+(?:\s|$)", tokens[1]) is not None
     return _RECORD.search(tokens[1]) is not None
 
@@ -201,7 +201,7 @@ class _Reader:
         declared = self._whole("the number of layers")
         columns: tuple[array[int], ...] = tuple(array("q") for _ in range(6))
         layers = 0
-        while layers < declared and self._layer(columns, first == layers_schedule.CUSTOMIZED, layers + 1, declared):
+        while layers < declared and self._layer(columns, first == schedule.CUSTOMIZED, layers + 1, declared):
             layers += 1
         if not layers:
             raise self._error(f"{declared} layers are announced and none follows")
@@ -325,8 +325,8 @@ class _Reader:
 
 
 def _flavour(policy: str, header: dict[str, Any], layers: Layers) -> str:
-    if _SIMAI_KEYS & set(header) or any(word.endswith(layers_schedule.SUFFIXES) for word in layers.words):
+    if _SIMAI_KEYS & set(header) or any(word.endswith(schedule.SUFFIXES) for word in layers.words):
         return SIMAI
-    if policy == layers_schedule.RECOMPUTE and not any(header.get(key) for key in _LISTS):
+    if policy == schedule.RECOMPUTE and not any(header.get(key) for key in _LISTS):
         return SIMAI
     return SIMAI if layers.names == (_MICRO_LAYER,) else ASTRA
