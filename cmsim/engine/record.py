@@ -36,7 +36,8 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
     """One row per op of each rank class, by class, then in program order.
 
     rank_class, multiplicity   the class and how many ranks are in it
-    stream, op, kind, kernel, precision, algorithm   as text, "" where it does not apply
+    stream, op, kind, kernel, precision, algorithm, group   as text, "" where it does not apply; group: of the workload
+                  (tp, dp, ...) or the communicator of a trace
     start_ps, end_ps   a communication op starts when its rank arrives [ps]
     wait_ps       part of it before anything moved: others of the group had not come, or, of a receive, what it
                   took beyond the transfer alone [ps]
@@ -67,6 +68,7 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
         "algorithm": _text([call.algorithm for call in plan.calls])[call],
         "precision": _text(ops.precisions)[ops.precision[row]],
         "kernel": _text(ops.kernels)[ops.kernel[row]],
+        "group": _text(plan.programs.slots)[ops.slot[row]],
         "limit": _text(LIMITERS)[_limit(plan, row, call)],
         "sent_B": np.where(kind == RECV, 0.0, sent),
         "received_B": np.where(kind == SEND, 0.0, sent),

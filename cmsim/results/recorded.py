@@ -12,6 +12,9 @@ from cmsim.units import PS_PER_S
 
 #: class of op: kinds of rows in it
 CLASSES = {"compute": ("compute",), "host": ("host",), "collective": ("collective",), "send_recv": ("send", "recv")}
+_TALKS = ("collective", "send", "recv")
+#: communicators that get a line of their own, at most
+_GROUPS = 12
 
 Row = dict[str, float]
 
@@ -24,7 +27,8 @@ def beside_recorded(
     facts  of a trace: ``recorded_s`` and ``recorded_<class>_s``    ops: columns of `cmsim.engine.record.ops_columns`
 
     step: the whole. compute, host, collective, send_recv: ops of the class added up, communication with its waits.
-    exposed_comm: communication while nothing computes. idle: neither computes nor communicates.
+    exposed_comm: communication while nothing computes; of each communicator (``exposed_comm NAME``) what those before
+    it do not cover. idle: neither computes nor communicates.
     """
     ranks = _ranks(ops)
     length_s = (ops["end_ps"] - ops["start_ps"]) / PS_PER_S * ops["multiplicity"]
@@ -34,7 +38,16 @@ def beside_recorded(
         if of.any() or f"recorded_{name}_s" in facts:
             out[name] = _row(facts, f"recorded_{name}_s", float(length_s[of].sum()) / ranks)
     out["exposed_comm"] = {"simulated_s": exposed_comm_s}
-    out["idle"] = {"simulated_s": max(round(makespan_s - _busy_s(ops) / ranks, 12), 0.0)}
+    computes = ops["kind"] == "compute"
+    covered, before_s = computes, _covered_s(ops, computes)
+    named = dict.fromkeys(ops["group"][np.isin(ops["kind"], _TALKS)].tolist())
+    for group in named if 1 < len(named) <= _GROUPS else ():
+        covered = covered | (ops["group"] == group)
+        now_s = _covered_s(ops, covered)
+        out[f"exposed_comm {group}"] = {"simulated_s": (now_s - before_s) / ranks}
+        before_s = now_s
+    device_s = _covered_s(ops, ops["kind"] != "host") / ranks
+    out["idle"] = {"simulated_s": max(round(makespan_s - device_s, 12), 0.0)}
     return out
 
 
@@ -47,14 +60,13 @@ def _ranks(ops: Mapping[str, NDArray[Any]]) -> int:
     return int(ops["multiplicity"][first].sum())
 
 
-def _busy_s(ops: Mapping[str, NDArray[Any]]) -> float:
-    """Time in which a rank computes or communicates, added up over ranks. [s]"""
-    device = ops["kind"] != "host"
-    start, end, of = ops["start_ps"][device], ops["end_ps"][device], ops["rank_class"][device]
+def _covered_s(ops: Mapping[str, NDArray[Any]], rows: NDArray[np.bool_]) -> float:
+    """Time in which any of the rows runs on a rank, added up over ranks. [s]"""
+    start, end, of = ops["start_ps"][rows], ops["end_ps"][rows], ops["rank_class"][rows]
     if not len(start):
         return 0.0
     order = np.lexsort((start, of))
-    start, end, of, times = start[order], end[order], of[order], ops["multiplicity"][device][order]
+    start, end, of, times = start[order], end[order], of[order], ops["multiplicity"][rows][order]
     # classes one after the other on one axis, so that one running maximum serves all
     shift = of.astype(np.int64) * (int(end.max()) + 1)
     start, end = start + shift, end + shift

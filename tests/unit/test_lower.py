@@ -126,7 +126,7 @@ def test_columns_of_an_ordered_rank() -> None:
     assert ops.cores.tolist() == [1] * 4 and ops.slot.tolist() == [-1, -1, 0, -1]
     assert ops.collectives == ("all_reduce",) and ops.collective.tolist() == [-1, -1, 0, -1]
     assert [deps(got, row) for row in range(4)] == [[], [0], [1], [1]]
-    assert got.groups.tolist() == [[0]] and got.slots == ("group 0",) and got.program.tolist() == [0]
+    assert got.groups.tolist() == [[0]] and got.slots == ("all",) and got.program.tolist() == [0]
     assert got.facts == pytest.approx(
         {"tokens_per_run": 3.0, "recorded_s": 17e-6, "recorded_host_s": 2e-6, "recorded_compute_s": 6e-6,
          "recorded_collective_s": 9e-6}

@@ -39,7 +39,7 @@ from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Floats, In
 from cmsim.workload.trace import groups as meeting
 from cmsim.workload.trace import meets
 from cmsim.workload.trace import order as orders
-from cmsim.workload.trace.groups import Ends, Job
+from cmsim.workload.trace.groups import Ends, Groups, Job
 from cmsim.workload.trace.kernels import OTHER
 from cmsim.workload.trace.recorded import PASS, RankTrace, Trace, rank_trace
 
@@ -151,11 +151,23 @@ def lower(
         ops=_op_table(distinct, sizes_B),
         program_ptr=np.cumsum([0, *(len(one) for one in distinct)]),
         program=program[at],
-        slots=tuple(f"group {i}" for i in range(groups.table.shape[1])),
+        slots=_slot_names(trace, job, groups),
         groups=groups.table[at],
         facts={**trace.facts, **_recorded_facts(trace, job, {r: made[one.digest] for r, one in inputs.items()})},
         notes=tuple(dict.fromkeys((*trace.notes, *lines))),
     )
+
+
+def _slot_names(trace: Trace, job: Job, groups: Groups) -> tuple[str, ...]:
+    """The communicator of each slot, where all ranks have the same in it and no other slot is called so."""
+    own = {kind.number: trace.communicators[at].name for at, kind in sorted(job.kinds.items(), reverse=True)}
+    out: list[str] = []
+    for slot, column in enumerate(groups.table.T):
+        numbers = np.unique(groups.kind[column[column >= 0]]).tolist()
+        names = {own.get(number, "") for number in numbers}
+        name = names.pop() if len(names) == 1 else ""
+        out.append(name if name and name not in out else f"group {slot}")
+    return tuple(out)
 
 
 # -- what tells ranks apart --------------------------------------------------------------------------------
