@@ -110,10 +110,12 @@ def test_replay_of_recorded_durations_gives_the_recorded_times(folder: str) -> N
         start, end = replay_us(rank)
         recorded = rank.start_us - rank.start_us.min()
         assert np.abs(start - recorded).max() < 0.05
-        step = TRUTH[f"ascend/alexnet_ddp_level1/rank{number}_ascend_pt/ASCEND_PROFILER_OUTPUT/step_trace_time.csv"][
-            "rows"
-        ][0]
+        output = ALEXNET / f"rank{number}_ascend_pt" / "ASCEND_PROFILER_OUTPUT"
+        step = ascend.open_(output / "step_trace_time.csv").counts()["rows"][0]
         total = sum(float(step[key]) for key in ("Computing", "Communication(Not Overlapped)", "Free"))
+        if names(rank)[0] == "starts later than the first rank":
+            assert number == 1 and not folder
+            total += rank.duration_us[0]
         assert end.max() == pytest.approx(total, rel=1e-6)
         ends.append(total)
     assert trace.recorded_us == max(ends)
@@ -191,7 +193,8 @@ def test_without_a_timeline_rows_come_from_the_tables() -> None:
         (send,) = np.flatnonzero(rank.kind == SEND)
         assert rank.peer[send] == number + 8 and rank.bytes_B[send] == pytest.approx(20_971_520)
     assert any("16 reducescatter ops without a known size" in note for note in trace.notes)
-    assert trace.world_size == 0 and trace.recorded_us == pytest.approx(294586.56)
+    # 294,586.56 of rank 1's step, and 542 that it starts later
+    assert trace.world_size == 0 and trace.recorded_us == pytest.approx(295128.864)
 
 
 @shared

@@ -13,6 +13,7 @@ from cmsim.workload.trace.ascend.documents import Group
 from cmsim.workload.trace.ascend.groups import CommRow, Communicators, Seen, marks_of
 from cmsim.workload.trace.ascend.rows import Meaning, Timeline, rows, timeline
 from cmsim.workload.trace.ascend.tables import STEP_PARTS, step_totals_us
+from cmsim.workload.trace.clocks import aligned, late_note
 from cmsim.workload.trace.recorded import Trace
 
 #: ranks that started this much later than others have another clock, not another start [ns], assumed
@@ -60,7 +61,9 @@ def assemble(
         meaning = [_meaning(row, rank, groups, peers, notes) for row in line.comm]
         offset_us = 0.0 if apart else (line.origin_ns - first) / 1000
         out[rank] = rows(line, meaning, offset_us=offset_us, notes=notes)
-    recorded_us = max(_recorded_us(files, lines[files.rank], notes) for files in found)
+    made, late_us = aligned(out)
+    texts += late_note(late_us)
+    recorded_us = max(_recorded_us(files, lines[files.rank], notes) + late_us[files.rank] for files in found)
     prepared = [float(text) for files in found for text in _preparing(files)]
     if prepared:
         texts.append(
@@ -69,7 +72,7 @@ def assemble(
     return Trace(
         format="ascend",
         source=source,
-        ranks=out,
+        ranks=made,
         communicators=tuple(groups.list),
         world_size=world,
         recorded_us=recorded_us,

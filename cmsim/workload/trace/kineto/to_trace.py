@@ -37,6 +37,7 @@ import numpy as np
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Floats, Ints
 from cmsim.workload.trace import c10d
+from cmsim.workload.trace.clocks import aligned, late_note
 from cmsim.workload.trace.kernels import MATRIX, OTHER, kernel_class
 from cmsim.workload.trace.kineto.comm import Groups, Message, communicates, messages
 from cmsim.workload.trace.kineto.events import COPY, KERNEL, OP, PRODUCTS, SET, Events, whole_number
@@ -69,14 +70,16 @@ def trace(
         lengths.append(end_us)
         steps = max(steps, given.steps)
         said += [f"rank {rank}: {note}" for note in events.notes]
+    made, late_us = aligned(out)
+    said += late_note(late_us)
     said += [f"{count} {what}" for what, count in sorted(counts.items()) if count]
     return Trace(
         format="kineto",
         source=str(source),
-        ranks=out,
+        ranks=made,
         communicators=tuple(groups.found),
         world_size=told,
-        recorded_us=max(lengths),
+        recorded_us=max(length + late_us[rank] for rank, length in zip(sorted(files), lengths, strict=True)),
         notes=tuple(said),
         facts={"steps": float(steps)} if steps else {},
     )
