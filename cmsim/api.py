@@ -239,7 +239,11 @@ def _roofline_ratio(recorded_on: str, system: System) -> tuple[float, float]:
     """Time on ``system`` over time on the recorded accelerator: of matrix kernels, by 16-bit peaks; of the others, by
     memory bandwidth. One recorded accelerator becomes one rank."""
     there = load_accelerator(recorded_on)
-    matrix = there.peak_TFLOPps["bf16"] * 1e12 / system.rank_peak_FLOPps("bf16")
+    # the first of the two that a part has: of 16 bits they are alike
+    its, ours = (
+        next(name for name in ("bf16", "fp16") if name in part.peak_TFLOPps) for part in (there, system.accelerator)
+    )
+    matrix = there.peak_TFLOPps[its] * 1e12 / system.rank_peak_FLOPps(ours)
     return matrix, there.memory_GBps * 1e9 / system.rank_memory_Bps
 
 

@@ -47,7 +47,9 @@ def beside_recorded(
         out[f"exposed_comm {group}"] = {"simulated_s": (now_s - before_s) / ranks}
         before_s = now_s
     device_s = _covered_s(ops, ops["kind"] != "host") / ranks
-    out["idle"] = {"simulated_s": max(round(makespan_s - device_s, 12), 0.0)}
+    # below a picosecond it is rounding
+    idle_s = round(makespan_s - device_s, 12)
+    out["idle"] = {"simulated_s": idle_s if idle_s > 0 else 0.0}
     return out
 
 

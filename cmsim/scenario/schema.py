@@ -198,8 +198,8 @@ class TraceSpec(_Workload):
     )
     placement: str = Field(
         default="contiguous",
-        description="of groups known by their size alone: contiguous or strided; or a JSON file, a list with the "
-        "system's rank on which each rank of the trace stands",
+        description="of groups known by their size alone: contiguous or strided; or a JSON file, a list with the place "
+        "of each rank of the trace, every rank of the job once",
     )
     host: Literal["replayed", "left_out"] = Field(
         default="replayed", description="work of the host between kernels and launches"

@@ -24,6 +24,7 @@ AREAS: dict[str, Area] = {
         Area("expert_parallel", folds.rows),
         Area("kernels", folds.rows),
         Area("flow-backend", backend.rows),
+        Area("trace-replays", points.rows),
     )
 }
 

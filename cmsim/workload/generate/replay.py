@@ -100,7 +100,7 @@ def _placement(text: str, base: Path | None) -> Placement:
         return "strided"
     path = _found(text, base)
     if path is None or not path.is_file():
-        message = f"got '{text}'. Allowed: contiguous, strided, or a JSON file with the system's rank of each rank."
+        message = f"got '{text}'. Allowed: contiguous, strided, or a JSON file with the place of each rank."
         raise InputError(Problem(message, key="placement"))
     return read_placement(path)
 
