@@ -116,6 +116,34 @@ BENCHMARKS = (
     ),
     *(
         Benchmark(
+            f"trace_{name}",
+            f"`python benchmarks/traces.py {name}`: {what}",
+            ("benchmarks/traces.py", name),
+            target_s=target_s,
+            target_MB=target_MB,
+            prints=prints,
+        )
+        for name, what, target_s, target_MB, prints in (
+            (
+                "chakra",
+                "what `trace info` tells of 400,000 Chakra nodes; time of 200,000",
+                1.0,
+                None,
+                r"0 nodes: ([\d.]+)",
+            ),
+            ("kineto", "the same of 1 GB of Kineto's JSON; time of 90 MB", 1.0, 2000, r"90 MB: ([\d.]+)"),
+            (
+                "replay",
+                "8 unlike ranks, a million ops, from columns to the end; time of 300,000",
+                1.0,
+                None,
+                r"0 ops: ([\d.]+)",
+            ),
+            ("copies", "8 equal ranks over one; the target is the ratio", 1.3, None, r"take ([\d.]+)"),
+        )
+    ),
+    *(
+        Benchmark(
             f"predict_{kind}",
             f"`cmsim predict {kind}` on a million rows, Parquet in and out",
             ("benchmarks/predict.py", kind),
