@@ -6,14 +6,13 @@ Equal results give equal bytes. A folder is complete or absent: it is written be
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cmsim.errors import InputError, Problem
+from cmsim.files import whole_folder
 from cmsim.results.result import FRAMES, Columns, Result, check
 
 if TYPE_CHECKING:
@@ -37,27 +36,8 @@ def save(results: Results, folder: Path) -> Path:
     assert len(set(runs)) == len(runs), f"a run stands twice: {runs}"
     folder = folder.absolute()
     check_folder(folder)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
+    with whole_folder(folder) as beside:
         _write(results, beside)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            beside.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    except OSError as error:
-        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(folder))) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

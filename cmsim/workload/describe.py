@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cmsim import files
 from cmsim.errors import CmsimError, InputError, Problem, did_you_mean
 from cmsim.workload import jobs, requests, trace
-from cmsim.workload.bytes_in import LIMIT_B, head
+from cmsim.workload.bytes_in import LIMIT_B
+from cmsim.workload.formats import Importer, sniffed
 from cmsim.workload.graph_load import find_model, load_any, model_format
 from cmsim.workload.graph_work import graph_info
 from cmsim.workload.model import ModelSpec, load_model, parse_model
@@ -19,13 +20,6 @@ from cmsim.workload.trace.info import trace_info
 _BUILT_IN = ("workloads/traces", "workloads/requests", "workloads/jobs", "")
 #: endings of files that are models whatever their first bytes look like
 _MODELS = (".onnx", ".mindir")
-
-
-class _Importer(Protocol):
-    """What registries of formats have in common."""
-
-    @property
-    def sniff(self) -> Callable[[bytes, Path], bool]: ...
 
 
 def describe(
@@ -79,7 +73,7 @@ def find_file(name: str | Path) -> Path | None:
 
 def _kind(path: Path, format: str | None) -> str | None:
     """trace, requests, jobs; None for a model."""
-    rooms: dict[str, Mapping[str, _Importer]] = {
+    rooms: dict[str, Mapping[str, Importer[Any]]] = {
         "trace": trace.IMPORTERS,
         "requests": requests.IMPORTERS,
         "jobs": jobs.IMPORTERS,
@@ -91,9 +85,8 @@ def _kind(path: Path, format: str | None) -> str | None:
         raise InputError(f"no format named '{format}'. {did_you_mean(format, [n for k in rooms.values() for n in k])}")
     if path.suffix.lower() in _MODELS or (path.is_dir() and (path / "config.json").is_file()):
         return None
-    start = head(path)
     for kind, known in rooms.items():
-        if any(importer.sniff(start, path) for importer in known.values()):
+        if sniffed(path, known) is not None:
             return kind
     try:
         model_format(path)

@@ -384,10 +384,10 @@ def test_bad_group_file(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_folders_and_names(tmp_path: Path) -> None:
-    refused(tmp_path, "no known trace format")
+    refused(tmp_path, "no known format of traces")
     with pytest.raises(InputError, match="no such file or folder"):
         load_trace(tmp_path / "none")
-    with pytest.raises(InputError, match="no trace format named 'chakr'"):
+    with pytest.raises(InputError, match="no format of traces is named 'chakr'"):
         load_trace(tmp_path, format="chakr")
     with pytest.raises(InputError, match="at least one file"):
         read_job([])
@@ -395,7 +395,7 @@ def test_folders_and_names(tmp_path: Path) -> None:
     (tmp_path / "u.0.et").write_bytes((tmp_path / "t.0.et").read_bytes())
     refused(tmp_path, "files of several jobs")
     (tmp_path / "picture.bin").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InputError, match="no known trace format"):
+    with pytest.raises(InputError, match="no known format of traces"):
         load_trace(tmp_path / "picture.bin")
 
 

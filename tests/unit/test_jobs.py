@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.jobs import IMPORTERS, Jobs, Nodes, load_jobs, load_nodes, open_jobs, sniffed
+from cmsim.workload.formats import sniffed
+from cmsim.workload.jobs import IMPORTERS, Jobs, Nodes, load_jobs, load_nodes, open_jobs
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "traces"  # the full collection, where it stands beside the checkout
@@ -123,7 +124,7 @@ def test_collection_matches_its_counts(name: str) -> None:
     found = open_jobs(SHARED / name)
     sound(found)
     assert {key: found.counts()[key] for key in truth} == truth
-    assert sniffed(SHARED / name) == truth["format"]
+    assert sniffed(SHARED / name, IMPORTERS) == truth["format"]
 
 
 @absent

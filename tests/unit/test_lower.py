@@ -696,7 +696,7 @@ def test_the_front_door_passes_choices_on() -> None:
         load_trace(path, ranks=8, placement=[0])
     with pytest.raises(InputError, match="larger than 10 bytes"):
         open_trace(path, limit_B=10)
-    with pytest.raises(InputError, match=f"no known trace format .{', '.join(IMPORTERS)}."):
+    with pytest.raises(InputError, match=f"no known format of traces .{', '.join(IMPORTERS)}."):
         open_trace(Path(__file__))
 
 

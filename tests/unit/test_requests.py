@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
+from cmsim.workload.formats import sniffed
 from cmsim.workload.requests import (
     IMPORTERS,
     RateWindows,
@@ -21,7 +22,6 @@ from cmsim.workload.requests import (
     draw_arrivals,
     load_requests,
     open_requests,
-    sniffed,
 )
 from cmsim.workload.requests.llmservingsim import token_blocks
 
@@ -180,7 +180,7 @@ def test_collection_matches_its_counts(name: str) -> None:
     found = open_requests(SHARED / name)
     sound(found)
     assert {key: found.counts()[key] for key in truth} == truth
-    assert sniffed(SHARED / name) == truth["format"]
+    assert sniffed(SHARED / name, IMPORTERS) == truth["format"]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the full trace collection is not beside the checkout")

@@ -24,9 +24,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shutil
 import struct
 import warnings
 from collections import Counter
@@ -40,6 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cmsim.compute import Shape
 from cmsim.errors import CmsimWarning, InputError, Problem
+from cmsim.files import whole_folder
 from cmsim.units import to_ps
 from cmsim.workload.bytes_in import head
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Ints, Programs
@@ -80,30 +79,11 @@ def write_chakra(
     if programs.traffic:
         names = ", ".join(sorted(programs.traffic))
         warnings.warn(f"written with equal blocks, Chakra has no others: {names}", CmsimWarning, stacklevel=2)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     names_: list[str] = []
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
+    with whole_folder(folder) as beside:
         for name, data in _files(programs, prefix, hold_s):
             (beside / name).write_bytes(data)
             names_.append(name)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            beside.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    except OSError as error:
-        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(folder))) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
     return [folder / name for name in names_]
 
 
