@@ -110,6 +110,12 @@ def test_bad_input() -> None:
 
 def test_the_scenario_runs() -> None:
     results = cmsim.run(ROOT / "scenarios" / "trace_replay.yaml")
-    fast, slow = sorted(results, key=lambda one: one.metrics["makespan_s"])
-    assert (fast.system, slow.system) == ("gb200_nvl72", "cloudmatrix384")
-    assert fast.ranks == slow.ranks == 64
+    assert {result.ranks for result in results} == {8}
+    as_recorded = [result.recorded["step"] for result in results if result.workload == "as-recorded"]
+    # what communication took is in it, so no fabric changes it
+    assert len({step["simulated_s"] for step in as_recorded}) == 1
+    projected = {result.system: result for result in results if result.workload == "projected"}
+    kernels = {name: result.recorded["compute"]["simulated_s"] for name, result in projected.items()}
+    assert kernels["gb200_nvl72"] < kernels["hgx_a100"] < as_recorded[0]["recorded_s"]
+    # the host launches no faster on a faster device
+    assert {result.limiter for result in projected.values()} == {"host"}

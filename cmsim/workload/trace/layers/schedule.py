@@ -35,14 +35,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
 from cmsim.workload.trace.recorded import Communicator, Trace, rank_trace
-
-if TYPE_CHECKING:
-    from cmsim.workload.trace.layers.text import Layer
 
 NONE = "NONE"
 #: collectives by word; one that is not here is no-op
@@ -62,6 +59,20 @@ RECOMPUTE = "HYBRID_TRANSFORMER_FWD_IN_BCKWD"
 _MOST_RANKS = 2**20
 FORWARD, INPUT, WEIGHT = range(3)
 _PHASES = ("forward", "input gradient", "weight gradient")
+
+
+class Layer(NamedTuple):
+    """One record; the tuples go by phase: forward, input gradient, weight gradient.
+
+    policy  the layer's own under ``HYBRID_CUSTOMIZED``, else empty
+    """
+
+    name: str
+    compute_ns: tuple[int, ...]
+    comm: tuple[str, ...]
+    size_B: tuple[int, ...]
+    update_ns: int
+    policy: str = ""
 
 
 @dataclass(frozen=True)

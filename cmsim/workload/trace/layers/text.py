@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from cmsim.errors import InputError, Problem
 from cmsim.workload.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.workload.ops import Ints
 from cmsim.workload.trace.layers import schedule
+from cmsim.workload.trace.layers.schedule import Layer
 from cmsim.workload.trace.recorded import Trace
 
 ASTRA, SIMAI = "astra-v1-text", "simai-workload"
@@ -47,20 +48,6 @@ _BARE = ("pp_comm",)
 _MOST_HEADER = 2**16
 #: a policy nobody knows is one still where a layer of the usual form follows
 _RECORD = re.compile(rb"\s-?\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d+\s")
-
-
-class Layer(NamedTuple):
-    """One record; the tuples go by phase: forward, input gradient, weight gradient.
-
-    policy  the layer's own under ``HYBRID_CUSTOMIZED``, else empty
-    """
-
-    name: str
-    compute_ns: tuple[int, ...]
-    comm: tuple[str, ...]
-    size_B: tuple[int, ...]
-    update_ns: int
-    policy: str = ""
 
 
 @dataclass(frozen=True)
