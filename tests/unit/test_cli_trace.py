@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -207,3 +210,25 @@ def test_formats_are_listed():
     names = [row["name"] for row in rows]
     assert {"chakra", "kineto", "ascend", "goal", "aicb", "astra", "pytorch_et", "cmsim", "mooncake"} <= set(names)
     assert all(row["description"] for row in rows)
+
+
+def test_neither_hash_seed_nor_order_of_files_changes_a_result(tmp_path):
+    """The same scenario, the same bytes: in processes of other hash seeds, from folders filled in another order."""
+    names = sorted((TRACES / "kineto" / "dlrm_8gpu").iterdir())
+    scenario = "{{name: same, systems: [hgx_a100], workload: {{kind: trace, path: {}, ranks: 8}}}}"
+    said = []
+    for number, order in enumerate((names, names[::-1])):
+        folder = tmp_path / f"turn{number}" / "profiles"
+        folder.mkdir(parents=True)
+        for name in order:
+            (folder / name.name).write_bytes(name.read_bytes())
+        (folder.parent / "same.yaml").write_text(scenario.format("profiles"))
+        for seed in ("1", "2"):
+            command = [sys.executable, "-m", "cmsim", "run", "same.yaml", "--json", "--quiet"]
+            environment = {**os.environ, "PYTHONHASHSEED": seed}
+            done = subprocess.run(
+                command, cwd=folder.parent, env=environment, capture_output=True, text=True, check=True
+            )
+            said.append(done.stdout)
+    assert len(said[0]) > 1000
+    assert len(set(said)) == 1
