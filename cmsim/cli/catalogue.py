@@ -143,13 +143,13 @@ def traces() -> Rows:
     return [
         {
             "name": f"{form.name}/{trace.name}",
-            "files": sum(path.is_file() for path in trace.iterdir()) if trace.is_dir() else 1,
+            "files": sum(path.is_file() for path in trace.rglob("*")) if trace.is_dir() else 1,
             "description": f"{form.name} trace",
         }
         for form in sorted(root.iterdir())
         if form.is_dir()
         for trace in sorted(form.iterdir())
-        if not trace.name.startswith(".")
+        if not trace.name.startswith((".", "LICENSE"))
     ]
 
 

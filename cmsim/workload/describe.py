@@ -44,9 +44,15 @@ def describe(
     InputError: no such file, no known form, a damaged file.
     """
     path = find_file(name)
+    if path is None:
+        try:
+            find_model(name)
+        except InputError:
+            known = "no such file or folder, and neither a trace nor a model of this name is built in"
+            raise InputError(Problem(known, str(name))) from None
     kind = _kind(path, format) if path is not None else None
     if path is None or kind is None:
-        return {**_model(name, sizes or {})}
+        return _model(name, sizes or {})
     about = {"file": str(path), "kind": kind}
     if kind == "requests":
         found = requests.open_requests(path, format=format, limit_B=limit_B)

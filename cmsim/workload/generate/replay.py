@@ -82,7 +82,7 @@ def _built_in() -> list[str]:
         for form in root.iterdir()
         if form.is_dir() and form.name not in ("onnx", "mindir")
         for one in form.iterdir()
-        if not one.name.startswith(".")
+        if not one.name.startswith((".", "LICENSE"))
     )
 
 
