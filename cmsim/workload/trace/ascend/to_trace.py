@@ -11,8 +11,9 @@ from cmsim.workload.trace.ascend import groups as hccl
 from cmsim.workload.trace.ascend.comm import RankFiles, comm_rows
 from cmsim.workload.trace.ascend.documents import Group
 from cmsim.workload.trace.ascend.groups import CommRow, Communicators, Seen, marks_of
-from cmsim.workload.trace.ascend.rows import Meaning, Timeline, rows, timeline
+from cmsim.workload.trace.ascend.rows import Meaning, rows
 from cmsim.workload.trace.ascend.tables import STEP_PARTS, step_totals_us
+from cmsim.workload.trace.ascend.timeline import Timeline, timeline
 from cmsim.workload.trace.clocks import aligned, late_note
 from cmsim.workload.trace.recorded import Trace
 
