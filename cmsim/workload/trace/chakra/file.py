@@ -375,7 +375,7 @@ def _coded(texts: NDArray[Any], number: Ints) -> tuple[tuple[str, ...], Ints]:
 
 
 def _shape(path: Path, text: str) -> Shape:
-    """Sizes of a kernel, as `chakra_write` spells them."""
+    """Sizes of a kernel, as `write` spells them."""
     try:
         kind, numbers, formats = orjson.loads(text)
         return Shape(

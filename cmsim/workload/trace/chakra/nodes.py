@@ -27,7 +27,7 @@ COMM_TYPES = (
     "BARRIER",
 )
 
-#: attributes with a meaning for replay, by name on the wire; those of cmsim are what `chakra_write` adds
+#: attributes with a meaning for replay, by name on the wire; those of cmsim are what `write` adds
 _SIZES = ("num_ops", "tensor_size", "comm_size")
 NUMBERS = (*_SIZES, "is_cpu_op", "comm_type", "comm_src", "comm_dst", "comm_tag", "cmsim_duration_ps")
 REALS = ("cmsim_flops", "cmsim_bytes", "cmsim_cores")

@@ -1,6 +1,6 @@
 """The protobuf form of Chakra traces: messages to columns.
 
-What all producers write is decoded by `chakra_wire`, many nodes at once. A node or attribute that is spelt in another
+What all producers write is decoded by `wire`, many nodes at once. A node or attribute that is spelt in another
 way goes through protobuf itself, which says what is wrong with it or gives it in the usual spelling.
 """
 

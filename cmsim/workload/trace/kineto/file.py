@@ -1,7 +1,7 @@
 """Kineto traces: Chrome trace JSON of the PyTorch profiler, one file a rank.
 
 A file is an object with the list ``traceEvents`` and some facts about the job beside it, or the bare list. See
-`kineto_events` for what is read and `kineto_replay` for what becomes of it.
+`events` for what is read and `to_trace` for what becomes of it.
 """
 
 from __future__ import annotations

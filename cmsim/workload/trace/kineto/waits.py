@@ -1,6 +1,6 @@
 """Who waited for whom in a Kineto file: host threads for the device and each other, streams for each other.
 
-Files say little of it; what is said is taken, the rest is inferred as `kineto_replay` tells, and held against the
+Files say little of it; what is said is taken, the rest is inferred as `to_trace` tells, and held against the
 recorded times: nothing may start before what it waits for has ended.
 """
 
@@ -210,24 +210,21 @@ def stream_waits(given: Launches, communicates: Mask) -> tuple[Ints, Ints, Count
     calls = calls[wait[events.name[calls]]]
     calls = calls[(events.start_us[calls] >= given.start_us) & (events.start_us[calls] <= given.end_us)]
     calls = calls[np.argsort(events.start_us[calls], kind="stable")]
-    lane_of = np.array(given.threads, np.int64)
-    thread_rows = [np.flatnonzero(marks.thread[given.mark] == thread) for thread in range(len(lane_of))]
     groups: dict[int, int] = {}
-    for call in calls.tolist():
-        told, moment = said.of(call), float(events.start_us[call])
-        if "wait_on_stream" in told:
-            row, waited = _told(given, said, told, moment)
-            if waited >= 0:
-                found.append((row, waited))
-                counts["named by the file"] += 1
-            continue
-        where = np.flatnonzero(lane_of == events.lane[call])
-        if not len(where):
-            continue
-        rows = thread_rows[int(where[0])]
-        at = int(np.searchsorted(given.issued_us[rows], moment, "left"))
-        if at < len(rows):
-            groups[int(rows[at])] = groups.get(int(rows[at]), 0) + 1
+    told_of = {call: told for call in calls.tolist() if "wait_on_stream" in (told := said.of(call))}
+    for call, told in told_of.items():
+        row, waited = _told(given, said, told, float(events.start_us[call]))
+        if waited >= 0:
+            found.append((row, waited))
+            counts["named by the file"] += 1
+    silent = calls[~np.isin(calls, list(told_of))]
+    for thread, lane in enumerate(given.threads):
+        rows = np.flatnonzero(marks.thread[given.mark] == thread)
+        own = silent[events.lane[silent] == lane]
+        at = np.searchsorted(given.issued_us[rows], events.start_us[own], "left")
+        following, times = np.unique(rows[at[at < len(rows)]], return_counts=True)
+        for row, count in zip(following.tolist(), times.tolist(), strict=True):
+            groups[row] = groups.get(row, 0) + count
     waiters = {waiter for waiter, _ in found}
     for row in np.flatnonzero(communicates).tolist():
         if row not in waiters:
