@@ -108,7 +108,7 @@ class Events:
     link         what a call and the device work it launched share; -1 for none
     arguments    by row, of rows that communicate, multiply, copy or wait; not all keys of a row need be there
     job          ``distributedInfo``
-    counts       see ``kineto.Kineto``
+    counts       see ``file.Kineto``
     """
 
     path: Path
