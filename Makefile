@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test test-all lint bench fuzz docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/cmsim run scenarios/headline.yaml --out demo/headline
@@ -24,6 +24,9 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
+
+fuzz: $(VENV)/.test
+	$(BIN)/python benchmarks/fuzz.py --inputs 1000000
 
 docs: $(VENV)/.run
 	$(BIN)/cmsim schema > docs/reference.md.new

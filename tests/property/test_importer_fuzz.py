@@ -1,4 +1,4 @@
-"""Damaged traces of every format: read, or refused with a word; never anything else. ``make bench`` tries a million."""
+"""Damaged traces of every format: read, or refused with a word; never anything else. ``make fuzz`` tries a million."""
 
 from __future__ import annotations
 
