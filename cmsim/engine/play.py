@@ -226,7 +226,11 @@ class _Player:
         self.start[rank_class][row] = at
         key = (self.group[rank_class][steps.slot[step]], steps.turn[step])
         if kind == COLLECTIVE:
-            self._meet(rank_class, step, at, key)
+            if self.parties[key[0]] == 1:
+                # all members are of this class and arrive as one
+                self._at(at, self.call[rank_class][row], lambda: self._over(rank_class, step, self._now()))
+            else:
+                self._meet(rank_class, step, at, key)
             return None
         if kind == SEND:
             self._at(at, self.call[rank_class][row], lambda: self._sent(rank_class, step, key))
@@ -257,12 +261,15 @@ class _Player:
         self._at(starts, call, lambda: self._met(meeting))
 
     def _met(self, meeting: _Meeting) -> None:
-        now: int = self.env.now  # type: ignore[assignment]  # SimPy types its clock as a float; ours holds whole ps
         for rank_class, step, _ in meeting.came:
-            self._over(rank_class, step, now)
+            self._over(rank_class, step, self._now())
+
+    def _now(self) -> int:
+        # SimPy types its clock as a float; ours holds whole picoseconds
+        return self.env.now  # type: ignore[return-value]
 
     def _sent(self, rank_class: int, step: int, key: tuple[int, int]) -> None:
-        now: int = self.env.now  # type: ignore[assignment]
+        now = self._now()
         message = self.messages.get(key)
         if message is None:
             message = self.messages[key] = _Message()
@@ -277,25 +284,27 @@ class _Player:
     def _at(self, at: int, call: int, done: Callable[[], None]) -> None:
         """Move the data of a call from a time on, which may be now, and say when it is there."""
         phases = self.plan.calls[call].phases
-        delay = at - self.env.now
-        if delay or not phases:
-            # also of a call that moves nothing: so that rows of such calls do not pile up on the stack
-            self.env.timeout(delay).callbacks.append(lambda _: self._move(phases, 0, done))
+        delay_ps = at - self._now()
+        if phases:
+            self._move(phases, 0, done, delay_ps)
         else:
-            self._move(phases, 0, done)
+            # through the queue, so that rows of calls that move nothing do not pile up on the stack
+            self.env.timeout(delay_ps).callbacks.append(lambda _: done())
 
-    def _move(self, phases: Sequence[tuple[Demand, ...]], number: int, done: Callable[[], None]) -> None:
+    def _move(
+        self, phases: Sequence[tuple[Demand, ...]], number: int, done: Callable[[], None], delay_ps: int = 0
+    ) -> None:
         """The phases of a call from one on, one after the other; all demands of a phase at once."""
         if number == len(phases):
             done()
             return
         demands = phases[number]
-        moved = self.network.move(demands[0]) if len(demands) == 1 else self._together(demands)
+        moved = (
+            self.network.move(demands[0], delay_ps)
+            if len(demands) == 1
+            else simpy.AllOf(self.env, [self.network.move(demand, delay_ps) for demand in demands])
+        )
         moved.callbacks.append(lambda _: self._move(phases, number + 1, done))
-
-    def _together(self, demands: tuple[Demand, ...]) -> simpy.Event:
-        """Fires when all of them are met."""
-        return simpy.AllOf(self.env, [self.network.move(demand) for demand in demands])
 
     def _timeline(self) -> Timeline:
         starts, ends, waits = [], [], []

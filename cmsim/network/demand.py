@@ -50,6 +50,6 @@ class Network(Protocol):
     #: every stretch of constant rate so far
     log: list[Segment]
 
-    def move(self, demand: Demand) -> simpy.Event:
-        """Fires when the demand is met."""
+    def move(self, demand: Demand, delay_ps: int = 0) -> simpy.Event:
+        """Fires when the demand is met; it begins ``delay_ps`` from now."""
         ...

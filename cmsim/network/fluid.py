@@ -53,15 +53,16 @@ class Fluid:
         self._settling = False
         self.log: list[Segment] = []
 
-    def move(self, demand: Demand) -> simpy.Event:
+    def move(self, demand: Demand, delay_ps: int = 0) -> simpy.Event:
+        wait_ps = delay_ps + demand.latency_ps
         if demand.size_B <= 0:
-            return self._env.timeout(demand.latency_ps)
+            return self._env.timeout(wait_ps)
         if not demand.resources and not demand.later:
             alone_Bps(demand, self._capacity_Bps)  # raises: nothing would ever end it
         event = self._env.event()
         flow = InFlight(demand, event)
-        if demand.latency_ps:
-            self._env.timeout(demand.latency_ps).callbacks.append(lambda _: self._start(flow))
+        if wait_ps:
+            self._env.timeout(wait_ps).callbacks.append(lambda _: self._start(flow))
         else:
             self._start(flow)
         return event

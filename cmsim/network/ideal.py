@@ -21,12 +21,12 @@ class Ideal:
         self._capacity_Bps = capacity_Bps
         self.log: list[Segment] = []
 
-    def move(self, demand: Demand) -> simpy.Event:
+    def move(self, demand: Demand, delay_ps: int = 0) -> simpy.Event:
         if demand.size_B <= 0:
-            return self._env.timeout(demand.latency_ps)
+            return self._env.timeout(delay_ps + demand.latency_ps)
         rate = alone_Bps(demand, self._capacity_Bps, one_group=True)
         now: int = self._env.now  # type: ignore[assignment]  # whole picoseconds
-        start = now + demand.latency_ps
+        start = now + delay_ps + demand.latency_ps
         end = start + duration_ps(demand.size_B, rate)
         self.log.append(Segment(demand, start, end, rate))
         return self._env.timeout(end - now)
