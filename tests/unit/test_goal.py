@@ -483,3 +483,11 @@ def test_nothing_but_input_errors_from_damaged_bytes(tmp_path):
             wrong += 1
             assert "s.bin" in str(error)
     assert 100 < wrong < 600
+
+
+def test_other_blanks_between_statements(tmp_path):
+    """A line of a vertical tab alone is blank."""
+    path = tmp_path / "tabs.goal"
+    path.write_bytes(b"num_ranks 1\n\x0b\nrank 0 {\n\x0b\nl1: calc 5\n}\n\x0b\n")
+    counts = goal.open_(path).counts()
+    assert (counts["num_ranks"], counts["calcs"]) == (1, 1)

@@ -282,6 +282,8 @@ class _Reader:
     def _event(self, text: str, at: int, row: int) -> None:
         """The start or the end of a rank, the number of ranks, or what is no statement."""
         words = text.replace("{", " { ").split()
+        if not words:  # blanks, a vertical tab among them
+            return
         if words[0] == "num_ranks" and len(words) == 2 and _whole(words[1]) and not self._num_ranks:
             self._num_ranks = int(words[1])
             if not self._num_ranks:
