@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.compute.kernels.of_shapes import shape_times_us
 from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
@@ -243,6 +242,8 @@ def _measured_seconds(ops: OpTable, system: System) -> Floats:
     out = np.full(len(ops), np.nan)
     if not ops.shapes or not kept.any():
         return out
+    from cmsim.compute.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
+
     rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
     key, back = np.unique(np.stack([ops.shape[rows], ops.cores[rows]], axis=1), axis=0, return_inverse=True)
     shapes = [ops.shapes[int(number)] for number in key[:, 0]]
