@@ -67,6 +67,34 @@ class OpTable:
     def __len__(self) -> int:
         return len(self.kind)
 
+    @classmethod
+    def of_columns(
+        cls, columns: Mapping[str, NDArray[Any]], names: Mapping[str, tuple[Any, ...]], dep_ptr: Ints, dep_idx: Ints
+    ) -> OpTable:
+        """A table from columns ("name" is that of ``name_id``) and from what their codes mean, by the same names."""
+        return cls(
+            names=names["name"],
+            streams=names["stream"],
+            kernels=names["kernel"],
+            precisions=names["precision"],
+            collectives=names["collective"],
+            name_id=columns["name"],
+            stream=columns["stream"],
+            kind=columns["kind"],
+            kernel=columns["kernel"],
+            precision=columns["precision"],
+            flops=columns["flops"],
+            bytes_B=columns["bytes_B"],
+            cores=columns["cores"],
+            recorded_s=columns["recorded_s"],
+            slot=columns["slot"],
+            collective=columns["collective"],
+            dep_ptr=dep_ptr,
+            dep_idx=dep_idx,
+            shapes=names["shape"],
+            shape=columns["shape"],
+        )
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -284,29 +312,11 @@ def assemble(
         deps.append(dep[order])
     dep_ptr = np.zeros(len(columns["kind"]) + 1, np.int64)
     np.cumsum(_joined(counts), out=dep_ptr[1:])
-    names = {key: tuple(name for name in known if name) for key, known in compiler.numbers.items()}
-    ops = OpTable(
-        names=names["name"],
-        streams=names["stream"],
-        kernels=names["kernel"],
-        precisions=names["precision"],
-        collectives=names["collective"],
-        name_id=columns["name"],
-        stream=columns["stream"],
-        kind=columns["kind"],
-        kernel=columns["kernel"],
-        precision=columns["precision"],
-        flops=columns["flops"],
-        bytes_B=columns["bytes_B"],
-        cores=columns["cores"],
-        recorded_s=columns["recorded_s"],
-        slot=columns["slot"],
-        collective=columns["collective"],
-        dep_ptr=dep_ptr,
-        dep_idx=_joined(deps),
-        shapes=tuple(one for one in compiler.shapes if one is not None),
-        shape=columns["shape"],
-    )
+    names: dict[str, tuple[Any, ...]] = {
+        key: tuple(name for name in known if name) for key, known in compiler.numbers.items()
+    }
+    names["shape"] = tuple(one for one in compiler.shapes if one is not None)
+    ops = OpTable.of_columns(columns, names, dep_ptr, _joined(deps))
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])
     ranks = len(program)

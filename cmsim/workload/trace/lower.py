@@ -485,25 +485,5 @@ def _op_table(programs: Sequence[_Program], sizes_B: Mapping[int, Floats]) -> Op
             parts[key].append(column)
     columns = {key: np.concatenate(part) for key, part in parts.items()}
     names = {key: tuple(text for text in its if text) for key, its in known.items()}
-    return OpTable(
-        names=names["name"],
-        streams=names["stream"],
-        kernels=names["kernel"],
-        precisions=names["precision"],
-        collectives=names["collective"],
-        name_id=columns["name"],
-        stream=columns["stream"],
-        kind=columns["kind"],
-        kernel=columns["kernel"],
-        precision=columns["precision"],
-        flops=columns["flops"],
-        bytes_B=columns["bytes_B"],
-        cores=columns["cores"],
-        recorded_s=columns["recorded_s"],
-        slot=columns["slot"],
-        collective=columns["collective"],
-        shapes=names["shape"],
-        shape=columns["shape"],
-        dep_ptr=np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one.dep_ptr) for one in programs]))]),
-        dep_idx=np.concatenate([one.dep_idx for one in programs]),
-    )
+    dep_ptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one.dep_ptr) for one in programs]))])
+    return OpTable.of_columns(columns, names, dep_ptr, np.concatenate([one.dep_idx for one in programs]))
