@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cmsim.calibration.kernels import accelerator_of, kernel_rows, predict_kernels
 from cmsim.compute.kernels import Machine, choose_variant, kernel_data, kernel_machine
-from cmsim.compute.kernels.kinds import KINDS, attention, mla
-from cmsim.compute.kernels.kinds.kind import Floats, Kind, Rows
+from cmsim.compute.kernels.kinds import KINDS
+from cmsim.compute.kernels.kinds.kind import Kind, Rows
 from cmsim.errors import InputError, did_you_mean
 
-#: kinds whose page tells its parts
-PARTS: dict[str, Callable[[Rows, Machine, str, Mapping[str, float]], dict[str, Floats]]] = {
-    "attention_context": attention.context_parts,
-    "attention_generation": attention.generation_parts,
-    "mla_context": mla.mla_context_parts,
-    "mla_generation": mla.mla_generation_parts,
-}
 #: what a number of tables is when nothing is said of it
 _USUAL = {"step": 0, "window_size": 0, "head_dim": 128, "batch_size": 1}
 _FORMAT = "bfloat16"
@@ -110,8 +103,8 @@ def explain_kernel(accelerator: str, kind: str, columns: Mapping[str, str | floa
 
 def _parts(kind: Kind, rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> dict[str, float]:
     """The page's own parts; of a page without, its time with all but one bound taken away."""
-    if kind.name in PARTS:
-        found = PARTS[kind.name](rows, machine, variant, c)
+    if kind.parts is not None:
+        found = kind.parts(rows, machine, variant, c)
         return {name: float(values[0]) for name, values in found.items()}
 
     def time(memory: bool, compute: bool) -> float:

@@ -140,10 +140,24 @@ def cache_us(rows: Rows, machine: Machine, variant: str) -> Floats:
     return out
 
 
-def without_prepare(parts: Parts) -> Floats:
+Page = Callable[[Rows, Machine, str, Mapping[str, float]], Floats]
+PartsPage = Callable[[Rows, Machine, str, Mapping[str, float]], Parts]
+
+
+def whole(parts: PartsPage) -> Page:
+    """The page of which these are the parts."""
+    return lambda rows, machine, variant, c: parts(rows, machine, variant, c)["physics_us"]
+
+
+def core(parts: PartsPage) -> Page:
     """The core alone: what comes before it (projections rotated, cache written) are ops of their own in a run."""
-    out: Floats = parts["physics_us"] - parts["prepare_us"]
-    return out
+
+    def page(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+        found = parts(rows, machine, variant, c)
+        out: Floats = found["physics_us"] - found["prepare_us"]
+        return out
+
+    return page
 
 
 _NUMBERS = ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "step", "window_size")
@@ -174,8 +188,9 @@ CONTEXT = Kind(
     optional={"kernel_source": ""},
     variants=_context_variants,
     precision=precision,
-    time_us=lambda rows, machine, variant, c: context_parts(rows, machine, variant, c)["physics_us"],
-    op_us=lambda rows, machine, variant, c: without_prepare(context_parts(rows, machine, variant, c)),
+    parts=context_parts,
+    time_us=whole(context_parts),
+    op_us=core(context_parts),
     start=lambda _: PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
     per_core=("softmax_Gpps",),
@@ -198,8 +213,9 @@ GENERATION = Kind(
     optional={"kernel_source": ""},
     variants=_generation_variants,
     precision=precision,
-    time_us=lambda rows, machine, variant, c: generation_parts(rows, machine, variant, c)["physics_us"],
-    op_us=lambda rows, machine, variant, c: without_prepare(generation_parts(rows, machine, variant, c)),
+    parts=generation_parts,
+    time_us=whole(generation_parts),
+    op_us=core(generation_parts),
     start=lambda variant: {**DECODE_DEFAULTS, "compute": 0.1} if "/each/" in variant else DECODE_DEFAULTS,
     width=DECODE_WIDTH,
     axes=_generation_axes,

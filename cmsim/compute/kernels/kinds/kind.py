@@ -96,6 +96,8 @@ class Kind:
     rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()
     #: what no row is faster than, with its residual: rows, the device, the variant -> time [us]
     least_us: Callable[[Rows, Machine, str], Floats] | None = None
+    #: what the time is made of, by name, "physics_us" the whole [us, FLOP, B, 1]; None: the page is one expression
+    parts: Callable[[Rows, Machine, str, Mapping[str, float]], Mapping[str, Floats]] | None = None
     #: the same as ``time_us`` without what a run has as ops of its own, or as host work; None where that is nothing
     op_us: Callable[[Rows, Machine, str, Mapping[str, float]], Floats] | None = None
     #: weights of the residual's penalties: squared curvature, squared size

@@ -8,11 +8,12 @@ from cmsim.compute.kernels.attention import DECODE_WIDTH, PREFILL_WIDTH, Parts
 from cmsim.compute.kernels.kinds.attention import (
     PRECISION,
     WIDTH_B,
+    core,
     decodes,
     formats,
     known_format,
     precision,
-    without_prepare,
+    whole,
 )
 from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined
 from cmsim.compute.kernels.machine import Machine
@@ -75,8 +76,9 @@ CONTEXT = Kind(
     optional={"kernel_source": ""},
     variants=_variants,
     precision=precision,
-    time_us=lambda rows, machine, variant, c: mla_context_parts(rows, machine, variant, c)["physics_us"],
-    op_us=lambda rows, machine, variant, c: without_prepare(mla_context_parts(rows, machine, variant, c)),
+    parts=mla_context_parts,
+    time_us=whole(mla_context_parts),
+    op_us=core(mla_context_parts),
     start=lambda _: MLA_PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
     per_core=("softmax_Gpps",),
@@ -94,8 +96,9 @@ GENERATION = Kind(
     optional={"kernel_source": ""},
     variants=_variants,
     precision=precision,
-    time_us=lambda rows, machine, variant, c: mla_generation_parts(rows, machine, variant, c)["physics_us"],
-    op_us=lambda rows, machine, variant, c: without_prepare(mla_generation_parts(rows, machine, variant, c)),
+    parts=mla_generation_parts,
+    time_us=whole(mla_generation_parts),
+    op_us=core(mla_generation_parts),
     start=lambda _: (MLA_DECODE_DEFAULTS, MLA_UNSPLIT),
     width=DECODE_WIDTH,
     axes=_axes,
