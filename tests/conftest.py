@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,54 @@ def shared() -> Path:
     if not (folder / "reference").is_dir():
         pytest.skip("reference data beside the checkout is absent")
     return folder
+
+
+def _damaged(data: bytes, rng: random.Random) -> bytes:
+    """A file with one or two small damages."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 2)):
+        at = rng.randrange(len(out) + 1)
+        kind = rng.randrange(7)
+        if kind == 0:
+            out[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind == 1:
+            del out[at : at + rng.randint(1, 20)]
+        elif kind == 2:
+            out[at:at] = rng.choice(
+                (
+                    b"-",
+                    b"0",
+                    b"9" * 30,
+                    b",",
+                    b"\n",
+                    b'"',
+                    b"nan",
+                    b"1e308",
+                    b"\0",
+                    b"{",
+                    b"]",
+                    b"[" * 2000,
+                    b"\xff\xfe",
+                )
+            )
+        elif kind == 3:
+            del out[at:]
+        elif kind == 4:
+            out[at:at] = out[: rng.randrange(len(out) + 1)]
+        elif kind == 5:
+            digits = [place for place, byte in enumerate(out) if 48 <= byte < 58]
+            if digits:
+                out[rng.choice(digits)] = rng.choice(b"0-.9 ex")
+        else:
+            lines = bytes(out).split(b"\n")
+            rng.shuffle(lines)
+            out = bytearray(b"\n".join(lines))
+        if not out:
+            break
+    return bytes(out)
+
+
+@pytest.fixture(scope="session")
+def damaged() -> Callable[[bytes, random.Random], bytes]:
+    """Small damages to a text file: changed, lost, repeated and odd bytes, changed digits, lines in another order."""
+    return _damaged
