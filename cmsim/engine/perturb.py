@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import erfc, exp, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ class Perturbation:
 class Jitter:
     """Factors of mean 1 on times, drawn for every op of every rank, or once for a rank.
 
-    distribution  lognormal, normal (cut at 0), gamma or exponential    cv: standard deviation over mean [1]
+    distribution  lognormal, normal (cut at 0), gamma or exponential
+    cv            standard deviation over mean; of a normal before the cut [1]
     per           "op" or "rank"    of: which ops, "compute", "host" or "all"
     """
 
@@ -68,6 +70,8 @@ def drawn(jitter: Jitter, kind: Ints, *, rank: int, seed: int) -> Floats:
     elif jitter.distribution == "exponential":
         factor = 1 - cv + cv * made.exponential(1.0, count)
     else:
-        factor = np.maximum(made.normal(1.0, cv, count), 0.0)
+        # over the mean of what is left by the cut at 0
+        density, below = exp(-0.5 / cv**2) / sqrt(2 * pi), 0.5 * erfc(1 / (cv * sqrt(2)))
+        factor = np.maximum(made.normal(1.0, cv, count), 0.0) / (1 - below + cv * density)
     scatters = {"compute": kind == COMPUTE, "host": kind == HOST, "all": (kind == COMPUTE) | (kind == HOST)}[jitter.of]
     return np.where(scatters, factor, 1.0)

@@ -34,6 +34,13 @@ def test_factors_have_the_mean_and_spread_asked_for(distribution):
     assert (factor >= 0).all()
 
 
+@pytest.mark.parametrize("distribution", ["lognormal", "normal", "gamma", "exponential"])
+def test_the_mean_is_one_however_wide(distribution):
+    factor = drawn(Jitter(distribution, cv=1.0), np.zeros(400_000, np.int64), rank=3, seed=7)
+    assert factor.mean() == pytest.approx(1.0, abs=0.01)
+    assert (factor >= 0).all()
+
+
 def test_draws_are_of_seed_rank_and_op_alone():
     kind = np.array([COMPUTE, HOST, COLLECTIVE, COMPUTE])
     one = drawn(Jitter(), kind, rank=2, seed=0)
