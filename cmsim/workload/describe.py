@@ -10,7 +10,7 @@ from cmsim import files
 from cmsim.errors import CmsimError, InputError, Problem, did_you_mean
 from cmsim.workload import jobs, requests, trace
 from cmsim.workload.bytes_in import LIMIT_B
-from cmsim.workload.formats import Importer, sniffed
+from cmsim.workload.formats import Importer, inside, sniffed
 from cmsim.workload.graph_load import find_model, load_any, model_format
 from cmsim.workload.graph_work import graph_info
 from cmsim.workload.model import ModelSpec, load_model, parse_model
@@ -98,7 +98,7 @@ def _kind(path: Path, format: str | None) -> str | None:
         model_format(path)
     except InputError:
         formats = [name for known in rooms.values() for name in known]
-        message = f"no known form: a model (ONNX, MindIR, config.json) or one of {', '.join(formats)}"
+        message = f"no known form: a model (ONNX, MindIR, config.json) or one of {', '.join(formats)}{inside(path)}"
         raise InputError(Problem(message, str(path))) from None
     return None
 

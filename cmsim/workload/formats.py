@@ -43,6 +43,16 @@ def sniffed(path: Path, importers: Mapping[str, Importer[T_co]]) -> str | None:
     return next((name for name, importer in importers.items() if importer.sniff(start, path)), None)
 
 
+def inside(path: Path) -> str:
+    """What a folder of no format of its own holds, to end an error with; "" for a file."""
+    names = sorted(one.name for one in path.iterdir()) if path.is_dir() else []
+    if not names:
+        return "; the folder is empty" if path.is_dir() else ""
+    return (
+        f"; the folder holds {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: name one"
+    )
+
+
 def opened(
     path: Path | str,
     importers: Mapping[str, Importer[T_co]],
@@ -74,5 +84,5 @@ def opened(
         for mark, message in _KNOWN_OTHERS.items():
             if mark in start:
                 raise bad(path, message)
-        raise bad(path, f"no known format of {of} ({', '.join(importers)})")
+        raise bad(path, f"no known format of {of} ({', '.join(importers)}){inside(path)}")
     return importers[found].open_(path, limit_B=limit_B)

@@ -149,6 +149,15 @@ def test_wrong_files_are_refused_by_name(tmp_path, capsys, monkeypatch, name, da
     assert name in said and says in said
 
 
+def test_a_folder_of_several_says_what_it_holds(tmp_path, capsys, monkeypatch):
+    for name in ("b.csv", "a.csv", "d.csv", "c.csv"):
+        (tmp_path / name).write_text("x,y\n")
+    said = refused(capsys, monkeypatch, "trace", "info", tmp_path)
+    assert "the folder holds a.csv, b.csv, c.csv and 1 more: name one" in said
+    (tmp_path / "none").mkdir()
+    assert "the folder is empty" in refused(capsys, monkeypatch, "trace", "info", tmp_path / "none")
+
+
 def test_expanded_size_is_limited(tmp_path, capsys, monkeypatch):
     path = tmp_path / "big.csv.gz"
     path.write_bytes(
