@@ -61,7 +61,8 @@ def read_log(log: str | Path, *, collective: str | None = None, n_ranks: int | N
     if collective is None:
         found = _PROGRAM.search(text) or _PROGRAM.search(Path(file).name)
         if found is None:
-            raise InputError(Problem("the text names no collective (all_reduce_perf, ...)", file, key="collective"))
+            message = "the text names no collective (all_reduce_perf, ...); tables of rows end in .parquet or .csv"
+            raise InputError(Problem(message, file, key="collective"))
         collective = _NAMES[found[1].lower().replace("_", "")]
     if n_ranks is None:
         size = _RANK_SIZE.search(text)
