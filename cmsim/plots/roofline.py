@@ -90,7 +90,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
         if share[i] < _NAMED:
             break
         text = ax.annotate(
-            f"{name[i]} {share[i]:.0%}",
+            f"{style.short(name[i])} {share[i]:.0%}",
             (intensity[i], rate[i]),
             (0, -6 - math.sqrt(max(share[i] * _LARGEST, _SMALLEST)) / 2),
             textcoords="offset points",

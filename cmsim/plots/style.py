@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,16 @@ def log_ticks(axis: Any) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def short(name: str, most: int = 30) -> str:
+    """A kernel's name as a label: of a C++ signature the function alone, and no longer than ``most`` characters.
+
+    >>> short("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float> >(at::native::ReduceOp<float>)")
+    'reduce_kernel'
+    """
+    own = re.split("[<(]", name.removeprefix("void "), maxsplit=1)[0].rpartition("::")[2].strip() or name
+    return own if len(own) <= most else own[: most - 1] + "…"
 
 
 def save(ax: Axes, path: str | Path) -> Path:
