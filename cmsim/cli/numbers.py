@@ -40,13 +40,13 @@ def quantity(name: str, value: float | str) -> str:
 
 
 def unit_of(name: str) -> str:
-    """The unit that a metric's name ends in, or "".
+    """The unit that a metric's name ends in, or "", whatever percentile or end of a band follows it.
 
-    >>> unit_of("tpot_s"), unit_of("tokens_per_s"), unit_of("ttft_s_p99"), unit_of("mfu")
-    ('s', '', 's', '')
+    >>> unit_of("tpot_s"), unit_of("tokens_per_s"), unit_of("ttft_s_p99"), unit_of("energy_J_low"), unit_of("mfu")
+    ('s', '', 's', 'J', '')
     """
     stem, _, suffix = name.rpartition("_")
-    if suffix.startswith("p") and suffix[1:].isdigit():
+    if suffix in ("low", "high") or (suffix.startswith("p") and suffix[1:].isdigit()):
         stem, _, suffix = stem.rpartition("_")
     if stem.endswith("_per") or suffix not in _UNITS or not stem:
         return ""

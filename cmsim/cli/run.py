@@ -62,7 +62,8 @@ def run(
         from cmsim.cli import tables
 
         said = (
-            tables.faults(results.results)
+            tables.power_bands(results)
+            + tables.faults(results.results)
             + tables.notes(results.results)
             + tables.meaning(results, loaded.report.per)
             + tables.assumed(results)

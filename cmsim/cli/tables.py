@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
-from cmsim.results import PER, Result, Results, per, rate_name
+from cmsim.results import PER, Result, Results, per, power_band, rate_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -241,6 +241,21 @@ def meaning(results: Iterable[Result], what: Sequence[str]) -> list[str]:
     return ["; ".join(said)] if said else []
 
 
+def power_bands(results: Iterable[Result]) -> list[str]:
+    """How far power may lie below and above what is shown, where the watts of accelerators are assumed."""
+    ends: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for result in results:
+        found = power_band(result)
+        if found is not None:
+            ends.setdefault((result.workload, result.system), []).append(found)
+    by_workload: dict[str, list[str]] = {}
+    for (workload, system), pairs in ends.items():
+        low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
+        by_workload.setdefault(workload, []).append(f"{system} {100 * (low - 1):+.0f} {100 * (high - 1):+.0f} %")
+    listed = "; ".join(f"{workload} on {', '.join(systems)}" for workload, systems in by_workload.items())
+    return [f"power is a band, energy goes with it and throughput per megawatt against it: {listed}"] if listed else []
+
+
 def assumed(results: Results) -> list[str]:
     """How many numbers behind the results nobody published."""
     by_file: dict[str, int] = {}
@@ -304,6 +319,10 @@ def everything(result: Result) -> dict[str, float | str]:
                 out[f"{rate}_per_{what}"] = per(result, what)
             except InputError:
                 continue
+        ends = power_band(result)
+        if ends is not None:
+            for name, end in zip(("low", "high"), reversed(ends), strict=True):
+                out[f"{rate}_per_megawatt_{name}"] = per(result, "megawatt") / end
     return {
         **out,
         **{f"{name.removesuffix('_s')}_time_s": value for name, value in result.breakdown.items() if value},

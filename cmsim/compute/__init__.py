@@ -12,6 +12,7 @@ from cmsim.compute.attention import (
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
 from cmsim.compute.launch import eager_ends_s, graph_ends_s
+from cmsim.compute.power import FULL_WEIGHT_B, busy_shares, slowed
 from cmsim.compute.roofline import (
     BOUNDS,
     COMPUTE_BOUND,
@@ -25,13 +26,22 @@ from cmsim.compute.roofline import (
     price,
     roofline_s,
 )
-from cmsim.compute.shape import LATENT_SIZES, Shape, attention_shape, gemm_shape, gradient_shapes, latent_shape
+from cmsim.compute.shape import (
+    LATENT_SIZES,
+    Shape,
+    attention_shape,
+    gemm_shape,
+    gradient_shapes,
+    grouped_shape,
+    latent_shape,
+)
 from cmsim.compute.tiles import Tiling, tiling
 from cmsim.compute.work import Column, Work
 
 __all__ = [
     "BOUNDS",
     "COMPUTE_BOUND",
+    "FULL_WEIGHT_B",
     "KERNELS",
     "LATENT_SIZES",
     "MEMORY_BOUND",
@@ -48,6 +58,7 @@ __all__ = [
     "attention_decode",
     "attention_prefill",
     "attention_shape",
+    "busy_shares",
     "conv2d",
     "conv_out_size",
     "eager_ends_s",
@@ -57,6 +68,7 @@ __all__ = [
     "gradient_shapes",
     "graph_ends_s",
     "grouped_gemm",
+    "grouped_shape",
     "kv_bytes_per_token",
     "latent_shape",
     "mla_decode",
@@ -70,5 +82,6 @@ __all__ = [
     "roofline_s",
     "rope",
     "sampling",
+    "slowed",
     "tiling",
 ]

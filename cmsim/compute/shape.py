@@ -31,6 +31,16 @@ def gemm_shape(m: float, n: float, k: float, precision: str, *, groups: float = 
     return Shape("gemm", (("m", m), ("n", n), ("k", k), ("groups", groups)), (("dtype", precision),))
 
 
+def grouped_shape(m: float, n: float, k: float, groups: float, precision: str, weights: str) -> Shape:
+    """One product (m, k) (k, n) for each of ``groups`` experts, the rows of all together m; multiplied in
+    ``precision``, weights kept in ``weights``. No page of measured kernels takes it."""
+    return Shape(
+        "grouped_gemm",
+        (("m", m), ("n", n), ("k", k), ("groups", groups)),
+        (("dtype", precision), ("weights", weights)),
+    )
+
+
 def gradient_shapes(shape: Shape | None) -> tuple[Shape | None, Shape | None]:
     """Of a product's gradients: dA (m, k) = dC (m, n) B', and dB (k, n) = A' (k, m) dC.
 

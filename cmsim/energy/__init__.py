@@ -1,14 +1,16 @@
 """Power by component over time, energy as its integral, carbon."""
 
-from cmsim.energy.parts import COMPONENTS, constant, scale_up_modules, switch_chips
-from cmsim.energy.power import carbon_g, energy_by_component, facility_W, power_columns, power_metrics
+from cmsim.energy.parts import COMPONENTS, constant, full_W, scale_up_modules, switch_chips
+from cmsim.energy.power import BAND, carbon_g, energy_by_component, facility_W, power_columns, power_metrics
 
 __all__ = [
+    "BAND",
     "COMPONENTS",
     "carbon_g",
     "constant",
     "energy_by_component",
     "facility_W",
+    "full_W",
     "power_columns",
     "power_metrics",
     "scale_up_modules",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cmsim.hardware import System
+from cmsim.hardware import BoardWatts, System
 from cmsim.hardware.specs import Dimensions, MultiPlaneClos, ScaleUp, Switched
 from cmsim.topology.fat_tree import shares
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
 COMPONENTS = (
     "accelerators_idle",
+    "accelerators_active",
     "accelerators_compute",
     "accelerators_memory",
     "accelerators_link",
@@ -52,6 +53,19 @@ def constant(system: System) -> Constant:
         optical_modules_W=scale_up_modules(system) * fabric.module_W + n * out.modules_per_accelerator * out.module_W,
         nics_W=n * out.nic_W,
     )
+
+
+def full_W(system: System, board: BoardWatts) -> float:
+    """Everything in use at its most at once, fans included: what power supplies are sized for. [W]
+
+    Source: cmsim.topology.totals, of which this is the state of full use.
+    """
+    spec, fixed = system.spec, constant(system)
+    package_W = min(board.active + board.compute + board.memory + board.link, board.limit)
+    sockets_W = system.nodes * spec.node.cpus * (spec.node.cpu_active_W - spec.node.cpu_idle_W)
+    chips_W = switch_chips(system) * spec.scale_up.power.chip_dynamic_W
+    parts_W = system.packages * package_W + fixed.hosts_W + sockets_W + fixed.switch_chips_W + chips_W
+    return (parts_W + fixed.optical_modules_W + fixed.nics_W) * (1 + spec.facility.fan_fraction)
 
 
 def switch_chips(system: System) -> float:

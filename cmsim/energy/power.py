@@ -1,17 +1,21 @@
 """Power over time by component, from what ran and what moved.
 
-A package draws idle power, and on top of it each engine's full power times that engine's use:
+A package at work draws what being at work takes, and on top of it what its engines add:
 
-    P = idle + sum over k of P_k u_k,   k = compute, memory, link,   held under max
+    P = min(limit, idle + (active - idle) + sum over k of P_k u_k),   k = compute, memory, link
 
-u_compute is achieved FLOP/s over the peak of the op's engine and precision, u_memory achieved over peak bandwidth,
-u_link the port's use, mean of both directions. Where the sum exceeds the board limit the three are scaled down
-together. A rank that waits in a collective draws idle power. Energy is the exact integral of that profile, never
-a sample of it.
+u_compute and u_memory of an op are the shares of its attainable time that arithmetic and memory need
+(`cmsim.compute.power`: a slow kernel burns as much as a fast one), times its share of the cores; u_link is the
+port's use, mean of both directions. Where the sum exceeds the limit the three are scaled down together. Between
+kernels, in bubbles and while it waits in a collective, a package draws ``active``. Energy is the exact integral of
+that profile, never a sample of it.
 
-Leaves out: clocks that change with power or temperature (leakage grows 0.5 to 1 % per kelvin), polling while waiting.
-Source: linear component model, e.g. Hong and Kim, An integrated GPU power and performance model, ISCA 2010,
-doi:10.1145/1815961.1815998.
+Where the watts of a package under load are assumed, everything is worked out three times: as the file has them, at
+the low and at the high end of their ranges. ``power_W_low`` and ``power_W_high`` are that band; the ranges of other
+parts are not in it.
+
+Leaves out: temperature (leakage grows 0.5 to 1 % per kelvin), and the averaging windows of meters.
+Source: docs/models.md, Power.
 """
 
 from __future__ import annotations
@@ -23,20 +27,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.energy.parts import COMPONENTS, constant, switch_chips
+from cmsim import compute
+from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
-from cmsim.hardware import System
-from cmsim.units import PS_PER_S
+from cmsim.hardware import BoardWatts, System, band, board_watts
+from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
+#: ends of the band of power, as metrics and columns name them
+BAND = ("low", "high")
+
 #: finer than this many intervals, power is given on an even grid of so many
 MOST_INTERVALS = 2000
-#: engines are summed in whole units of 2**-36 W, so that what goes up comes down to exactly zero
-_POWER_UNIT = 2.0**-36
-_COMPUTE, _MEMORY, _LINK, _HOST = range(4)
+#: busy shares are summed in whole units of 2**-36, so that what goes up comes down to exactly zero
+_SHARE_UNIT = 2.0**-36
 _WH_PER_J = 1 / 3600
 
 
@@ -46,54 +53,73 @@ def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: 
     ops, links: as ``cmsim.engine.record`` makes them    makespan_ps: length of the run [ps]
 
     All components share the intervals: those between the instants where anything changes or, where these are more
-    than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. Raises
-    InfeasibleError for a run that takes no time.
+    than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. ``power_W_low`` and
+    ``power_W_high`` are the band where the watts of packages are assumed, else power itself. Raises InfeasibleError for
+    a run that takes no time.
 
-    hosts        nodes in use: idle and other power, and the rest of the sockets' power while their ranks have an op
-                 in flight
+    accelerators_active  what packages draw over low idle for being at work, engines at rest
+    hosts        nodes in use: idle and other power, and what feeding the ranks takes of the sockets' power while
+                 these have an op in flight
     switch_chips scale-up chips with the ports' use, and scale-out switches at constant power
-    fans, power_supplies, facility  see `fans_W`, `supplies_W` and `overhead_W`
+    fans, power_supplies, facility  see `fans_W`, `loss_W` and `overhead_W`
     """
     if makespan_ps <= 0:
         raise InfeasibleError("a run that takes no time has no power")
     profiles = _profiles(system, ops, links)
     edges = _edges(profiles, makespan_ps)
+    intervals = len(edges) - 1
+    out = {
+        "component": np.repeat(np.array(COMPONENTS, dtype=object), intervals),
+        "start_ps": np.tile(edges[:-1], len(COMPONENTS)),
+        "end_ps": np.tile(edges[1:], len(COMPONENTS)),
+        "power_W": _components_W(system, board_watts(system.accelerator), profiles, edges),
+    }
+    ends = band(system.accelerator) or (None, None)
+    for name, board in zip(BAND, ends, strict=True):
+        out[f"power_W_{name}"] = out["power_W"] if board is None else _components_W(system, board, profiles, edges)
+    return out
+
+
+def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints) -> Floats:
+    """Mean power of each component over each interval, one component after the other. [W]"""
     seconds = np.diff(edges) / PS_PER_S
-
-    ranks_J = np.zeros((4, len(seconds)))
-    ports = np.zeros(len(seconds))
+    engines_J = np.zeros((3, len(seconds)))
+    ports, feeding, at_work = np.zeros(len(seconds)), np.zeros(len(seconds)), 0
     for profile in profiles:
-        ranks_J += profile.count * profile.joules(edges)
-        ports += profile.count * profile.port_seconds(edges)
-    mean_W = ranks_J / seconds
-    use = ports / seconds / system.ranks
+        engines_J += profile.count * profile.joules(board, edges, per_rank=1 / system.ranks_per_package)
+        ports += profile.count * profile.integral(profile.port, edges)
+        feeding += profile.count * profile.integral(profile.feeding, edges)
+        at_work += profile.count
+    compute_W, memory_W, link_W = engines_J / seconds
+    use, fed = ports / seconds / system.ranks, feeding / seconds / system.ranks
 
-    fixed, fabric = constant(system), system.spec.scale_up.power
+    fixed, fabric, node = constant(system), system.spec.scale_up.power, system.spec.node
     facility = system.spec.facility
     level = np.ones(len(seconds))
-    out: dict[str, Floats] = {
-        "accelerators_idle": fixed.accelerators_W * level,
-        "accelerators_compute": mean_W[_COMPUTE],
-        "accelerators_memory": mean_W[_MEMORY],
-        "accelerators_link": mean_W[_LINK],
-        "hosts": fixed.hosts_W + mean_W[_HOST],
+    sockets_W = system.packages / node.accelerators * node.cpus * (node.cpu_active_W - node.cpu_idle_W)
+    parts: dict[str, Floats] = {
+        "accelerators_idle": system.packages * board.idle * level,
+        "accelerators_active": at_work / system.ranks_per_package * (board.active - board.idle) * level,
+        "accelerators_compute": compute_W,
+        "accelerators_memory": memory_W,
+        "accelerators_link": link_W,
+        "hosts": fixed.hosts_W + sockets_W * node.cpu_feeding * fed,
         "switch_chips": fixed.switch_chips_W + switch_chips(system) * fabric.chip_dynamic_W * use,
         "optical_modules": fixed.optical_modules_W * level,
         "nics": fixed.nics_W * level,
     }
-    cooled_W = sum(out.values())
-    out["fans"] = fans_W(cooled_W, facility.fan_fraction)
-    direct_W = cooled_W + out["fans"]
-    out["power_supplies"] = supplies_W(direct_W, facility.psu_efficiency)
-    out["facility"] = overhead_W(direct_W + out["power_supplies"], facility.pue)
-    assert tuple(out) == COMPONENTS
-    intervals = len(seconds)
-    return {
-        "component": np.repeat(np.array(COMPONENTS, dtype=object), intervals),
-        "start_ps": np.tile(edges[:-1], len(COMPONENTS)),
-        "end_ps": np.tile(edges[1:], len(COMPONENTS)),
-        "power_W": np.concatenate(list(out.values())),
-    }
+    cooled_W = sum(parts.values())
+    parts["fans"] = fans_W(cooled_W, facility.fan_fraction)
+    direct_W = cooled_W + parts["fans"]
+    parts["power_supplies"] = loss_W(
+        direct_W,
+        full_W=full_W(system, board),
+        psu_efficiency=facility.psu_efficiency,
+        standing=facility.psu_standing_loss,
+    )
+    parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
+    assert tuple(parts) == COMPONENTS
+    return np.concatenate(list(parts.values()))
 
 
 def package_W(idle_W: float, max_W: float, use: float) -> float:
@@ -113,6 +139,17 @@ def fans_W(cooled_W: Any, fan_fraction: float) -> Any:
 def supplies_W(direct_W: Any, psu_efficiency: float) -> Any:
     """Lost in power supplies that deliver ``direct_W``: P (1 / eta - 1). [W]"""
     return direct_W * (1 / psu_efficiency - 1)
+
+
+def loss_W(direct_W: Any, *, full_W: Any, psu_efficiency: float, standing: float) -> Any:
+    """Lost in power supplies by load: at full load P (1 / eta - 1), of which a part stands whatever the load. [W]
+
+    direct_W: delivered    full_W: delivered at full load    standing: share of the full-load loss at no load [1]
+
+    >>> [round(loss_W(P, full_W=6800.0, psu_efficiency=0.972, standing=0.8)) for P in (0.0, 1939.0, 6800.0)]
+    [157, 168, 196]
+    """
+    return supplies_W(full_W, psu_efficiency) * (standing + (1 - standing) * direct_W / full_W)
 
 
 def overhead_W(it_W: Any, pue: float) -> Any:
@@ -135,9 +172,12 @@ def facility_W(direct_W: Any, *, psu_efficiency: float, pue: float) -> Any:
 def energy_by_component(columns: Columns) -> dict[str, float]:
     """Integral of power over time, by component in the order of the rows. [J]"""
     joules = columns["power_W"] * (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
-    names, first, code = np.unique(columns["component"].astype(str), return_index=True, return_inverse=True)
-    total = np.bincount(code, joules, minlength=len(names))
-    return {str(names[i]): float(total[i]) for i in np.argsort(first)}
+    names = columns["component"]
+    starts = np.flatnonzero(np.append(True, names[1:] != names[:-1])[: len(names)])
+    out: dict[str, float] = {}
+    for name, part in zip(names[starts].tolist(), np.split(joules, starts[1:]), strict=True):
+        out[name] = out.get(name, 0.0) + float(part.sum())
+    return out
 
 
 def carbon_g(energy_J: float, carbon_g_per_kWh: float) -> float:
@@ -155,19 +195,16 @@ def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], t
     """Metrics of a run's power, and notes on those that are left out.
 
     energy_J, power_avg_W, power_peak_W count the whole facility; ``power_it_W`` leaves out what PUE adds;
-    ``power_<component>_W`` are means. The peak is the highest of the intervals. carbon_g and cost_per_hour_USD
-    (rent of the accelerators) are there if the system file has a carbon intensity and a price.
+    ``power_packages_W`` is of the accelerators alone; ``power_<component>_W`` are means. Names ending in ``_low`` and
+    ``_high`` are the band of the same quantity, where the watts of packages are assumed. The peak is the highest of the
+    intervals. carbon_g and cost_per_hour_USD (rent of the accelerators) are there if the system file has a carbon
+    intensity and a price.
     """
     by_component = energy_by_component(columns)
     intervals = len(columns["power_W"]) // len(by_component)
     time_s = int(columns["end_ps"][intervals - 1] - columns["start_ps"][0]) / PS_PER_S
     energy_J = float(sum(by_component.values()))
-    out = {
-        "energy_J": energy_J,
-        "power_avg_W": energy_J / time_s,
-        "power_peak_W": float(columns["power_W"].reshape(-1, intervals).sum(axis=0).max()),
-        "power_it_W": (energy_J - by_component["facility"]) / time_s,
-    }
+    out = _totals(by_component, columns["power_W"], time_s)
     out.update({f"power_{name}_W": joules / time_s for name, joules in by_component.items()})
     facility = system.spec.facility
     notes = []
@@ -179,31 +216,62 @@ def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], t
         notes.append(f"no cost_per_hour_USD: {system.spec.name} has no facility.price_per_accelerator_hour_USD")
     else:
         out["cost_per_hour_USD"] = system.packages * facility.price_per_accelerator_hour_USD
+    if band(system.accelerator) is not None:
+        notes.append(_assumed_note(system))
+        for name in BAND:
+            power_W = columns[f"power_W_{name}"]
+            ends = _totals(energy_by_component({**columns, "power_W": power_W}), power_W, time_s)
+            out.update({f"{metric}_{name}": value for metric, value in ends.items()})
+            if facility.carbon_g_per_kWh is not None:
+                out[f"carbon_g_{name}"] = carbon_g(ends["energy_J"], facility.carbon_g_per_kWh)
     return out, tuple(notes)
+
+
+def _totals(by_component: Mapping[str, float], power_W: Floats, time_s: float) -> dict[str, float]:
+    """Energy, and the mean, peak and IT part of power, of the integrals by component and of power over intervals."""
+    energy_J = float(sum(by_component.values()))
+    packages_J = sum(joules for name, joules in by_component.items() if name.startswith("accelerators_"))
+    return {
+        "energy_J": energy_J,
+        "power_avg_W": energy_J / time_s,
+        "power_peak_W": float(power_W.reshape(len(by_component), -1).sum(axis=0).max()),
+        "power_it_W": (energy_J - by_component["facility"]) / time_s,
+        "power_packages_W": packages_J / time_s,
+    }
+
+
+def _assumed_note(system: System) -> str:
+    power = system.accelerator.power
+    whose = f"shares of the limit as the {power.shares_of}" if power.shares_of else "assumed"
+    return f"power of the {system.accelerator.name} under load was not measured ({whose}): power and energy are a band"
 
 
 @dataclass(frozen=True)
 class _Profile:
-    """Power above idle of one rank of a class, constant between instants.
+    """How busy one rank of a class is, constant between instants.
 
-    at_ps     instants where it may change, from 0; the last stretch has no power
-    engine_W  compute, memory, link (held under the limit) and the rank's part of its host, shape (4, instants)
+    at_ps     instants where it may change, from 0; the last stretch has none
+    engines   busy shares of compute, memory and link, shape (3, instants)
+    feeding   1 while an op is in flight, which its host feeds, shape (instants,)
     port      use of the port, mean of both directions, shape (instants,)
     count     ranks of the class
     """
 
     at_ps: Ints
-    engine_W: Floats
+    engines: Floats
+    feeding: Floats
     port: Floats
     count: int
 
-    def joules(self, edges: Ints) -> Floats:
-        return np.stack([self._integral(row, edges) for row in self.engine_W])
+    def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
+        """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
+        engines_W = self.engines * np.array([[board.compute], [board.memory], [board.link]])
+        room_W, total_W = board.limit - board.active, engines_W.sum(axis=0)
+        # over the limit all three engines give way alike
+        engines_W *= per_rank * np.divide(room_W, total_W, out=np.ones_like(total_W), where=total_W > room_W)
+        return np.stack([self.integral(row, edges) for row in engines_W])
 
-    def port_seconds(self, edges: Ints) -> Floats:
-        return self._integral(self.port, edges)
-
-    def _integral(self, value: Floats, edges: Ints) -> Floats:
+    def integral(self, value: Floats, edges: Ints) -> Floats:
         """Of a step function, over every interval between edges; the unit of time is one second."""
         until = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(self.at_ps))])
         integral: Floats = np.diff(np.interp(edges, self.at_ps, until)) / PS_PER_S
@@ -212,20 +280,8 @@ class _Profile:
 
 def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     """Of every rank class that has ops or a busy port."""
-    power, node = system.accelerator.power, system.spec.node
-    ranks_per_node = node.accelerators * system.ranks_per_package
-    host_W = node.cpus * (node.cpu_active_W - node.cpu_idle_W) / ranks_per_node
-    room_W = max(power.max_W - power.idle_W, 0.0) / system.ranks_per_package
-    per_rank = 1 / system.ranks_per_package
-
-    span = ops["end_ps"] - ops["start_ps"]
-    took_s = np.where(span > 0, span, 1) / PS_PER_S
-    compute = np.where(ops["flops"] > 0, _share(ops["flops"], ops["peak_FLOPps"] * took_s), _unknown_use(system, ops))
-    kernel = ops["kind"] == "compute"
-    memory = np.where(kernel, _share(ops["bytes_B"], system.rank_memory_Bps * took_s), 0.0)
-    timed = span > 0
-    op_W = np.stack([compute * kernel * power.compute_W * per_rank, memory * power.memory_W * per_rank])
-
+    timed = ops["end_ps"] > ops["start_ps"]
+    busy = np.stack(_busy(system, ops))
     port_class = np.where(links["port_share"] > 0, links["rank_class"], -1)
     port_use = np.minimum(links["utilization"], 1.0) * links["port_share"]
 
@@ -236,21 +292,38 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     for at, mine, mine_port in zip(first.tolist(), by_class, by_port, strict=True):
         start = np.concatenate([ops["start_ps"][mine], links["start_ps"][mine_port]])
         end = np.concatenate([ops["end_ps"][mine], links["end_ps"][mine_port]])
-        use = port_use[mine_port]
-        height = np.zeros((5, len(start)))
-        height[_COMPUTE : _MEMORY + 1, : len(mine)] = op_W[:, mine]
-        height[_LINK, len(mine) :] = use * power.link_W * per_rank
-        height[_HOST, : len(mine)] = 1.0
-        height[4, len(mine) :] = use
+        height = np.zeros((4, len(start)))
+        height[:2, : len(mine)] = busy[:, mine]
+        height[2, len(mine) :] = port_use[mine_port]
+        height[3, : len(mine)] = 1.0
         at_ps, level = _steps(start, end, height)
-        engines = level[: _LINK + 1]
-        total = engines.sum(axis=0)
-        # over the board limit all three engines give way alike
-        engines = engines * np.divide(room_W, total, out=np.ones_like(total), where=total > room_W)
-        host = np.where(level[_HOST] > 0, host_W, 0.0)
-        count = int(ops["multiplicity"][at])
-        out.append(_Profile(at_ps, np.concatenate([engines, host[None]]), level[4], count))
+        # kernels side by side share the engines: none is busier than the busiest of them alone would make it
+        level[:2] = np.minimum(level[:2], height[:2].max(axis=1, initial=0.0)[:, None])
+        out.append(_Profile(at_ps, level[:3], level[3], level[2], int(ops["multiplicity"][at])))
     return out
+
+
+def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
+    """How busy each op keeps arithmetic and memory, of all cores. [1]"""
+    weight_B = np.full(len(ops["weights"]), compute.FULL_WEIGHT_B)
+    for row in np.flatnonzero(ops["weights"] != "").tolist():
+        weight_B[row] = BYTES_PER_ELEMENT[ops["weights"][row]]
+    kernel = ops["kind"] == "compute"
+    arithmetic, memory = compute.busy_shares(
+        ops["flops"],
+        ops["bytes_B"],
+        peak_FLOPps=ops["peak_FLOPps"],
+        memory_Bps=system.rank_memory_Bps,
+        weight_B=weight_B,
+    )
+    # of recorded kernels only the time is known: matrix kernels count as arithmetic, all others as memory traffic
+    unknown = kernel & (ops["flops"] == 0) & (ops["bytes_B"] == 0) & (ops["limit"] == "compute")
+    matrix = {name for name, one in compute.KERNELS.items() if one.matrix}
+    on_matrix = np.array([name in matrix for name in ops["kernel"]], bool) if unknown.any() else unknown
+    arithmetic = np.where(unknown & on_matrix, 1.0, arithmetic)
+    memory = np.where(unknown & ~on_matrix, 1.0, memory)
+    cores = np.where(kernel, ops["cores"], 0.0)
+    return arithmetic * cores, memory * cores
 
 
 def _groups(number: Ints, wanted: Ints) -> list[Ints]:
@@ -264,28 +337,13 @@ def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:
     """Sum of rectangles: instants (0 among them) and the height from each to the next, shape (rows, instants)."""
     at_ps: Ints
     at_ps, position = np.unique(np.concatenate([start, end, [0]]), return_inverse=True)
-    units = np.rint(height / _POWER_UNIT).astype(np.int64)
+    units = np.rint(height / _SHARE_UNIT).astype(np.int64)
     change = np.zeros((len(height), len(at_ps)), np.int64)
     for row, column in zip(change, units, strict=True):
         np.add.at(row, position[: len(start)], column)
         np.subtract.at(row, position[len(start) : 2 * len(start)], column)
-    level: Floats = np.cumsum(change, axis=1) * np.float64(_POWER_UNIT)
+    level: Floats = np.cumsum(change, axis=1) * np.float64(_SHARE_UNIT)
     return at_ps, level
-
-
-def _share(done: Floats, possible: Floats) -> Floats:
-    """Done over possible, at most 1; 0 where nothing is possible."""
-    return np.minimum(np.divide(done, possible, out=np.zeros(len(done)), where=possible > 0), 1.0)
-
-
-def _unknown_use(system: System, ops: Columns) -> Floats:
-    """Use of the engines by recorded kernels of which only the time is known: their class's fitted efficiency."""
-    unknown = (ops["flops"] == 0) & (ops["bytes_B"] == 0) & (ops["limit"] == "compute")
-    use = np.zeros(len(unknown))
-    for name in np.unique(ops["kernel"][unknown].astype(str)):
-        fitted = system.stack.kernels.get(str(name)) or system.stack.kernels.get("generic")
-        use[unknown & (ops["kernel"] == name)] = fitted.compute if fitted else 1.0
-    return use
 
 
 def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:

@@ -19,9 +19,9 @@ from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.perturb import Jitter, Perturbation, drawn, rank_factors
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InputError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import System, board_watts
 from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
-from cmsim.units import US, to_ps
+from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
 Ints = NDArray[np.int64]
@@ -255,6 +255,51 @@ def _measured_seconds(ops: OpTable, system: System) -> Floats:
     return out
 
 
+def _slowed(ops: OpTable, system: System) -> Floats:
+    """By how much each op row takes longer under the power limit in force than under the board's own. [1]"""
+    watts = board_watts(system.accelerator)
+    compute_share, memory_share = compute.busy_shares(
+        ops.flops,
+        ops.bytes_B,
+        peak_FLOPps=peak_FLOPps(ops, system),
+        memory_Bps=system.rank_memory_Bps,
+        weight_B=_weight_B(ops),
+    )
+    return compute.slowed(
+        compute_share,
+        memory_share,
+        active_W=watts.active,
+        compute_W=watts.compute,
+        memory_W=watts.memory,
+        limit_W=watts.limit,
+        timed_at_W=watts.built,
+    )
+
+
+def _weight_B(ops: OpTable) -> Floats:
+    """Bytes of a weight of each grouped product; of all other ops those of a full one. [B]"""
+    weights = [dict(shape.formats).get("weights", "") for shape in ops.shapes]
+    return np.array([*(BYTES_PER_ELEMENT.get(name, compute.FULL_WEIGHT_B) for name in weights), compute.FULL_WEIGHT_B])[
+        ops.shape
+    ]
+
+
+def on_vector(ops: OpTable) -> Ints:
+    """1 for ops on the vector engine, 0 for all others, shape (rows,)."""
+    known = compute.KERNELS
+    engine = np.array([known[name].engine if name in known else "" for name in ops.kernels] + [""])[ops.kernel]
+    return np.where((engine == "vector") | ((engine == "either") & (ops.precision < 0)), 1, 0)
+
+
+def peak_FLOPps(ops: OpTable, system: System) -> Floats:
+    """Peak of the engine each op row runs on, one rank; 0 where it runs on none. [FLOP/s]"""
+    rate = rates(system)
+    matrix = np.array([rate.peak_FLOPps.get(name, 0.0) for name in ops.precisions] + [0.0])[ops.precision]
+    peak = np.where(on_vector(ops) == 1, rate.vector_FLOPps, matrix)
+    out: Floats = np.where((ops.kind == COMPUTE) & (ops.kernel >= 0), peak, 0.0)
+    return out
+
+
 def _kernel_seconds(programs: Programs, system: System, options: Options) -> tuple[Floats, Ints]:
     """Device time of every op row [s] and what binds it; recorded times replace modelled ones where asked."""
     ops = programs.ops
@@ -279,6 +324,8 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound[asked] = priced.bound
     measured_s = _measured_seconds(ops, system)
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
+    if system.accelerator.power.limit_W is not None:
+        seconds[asked] *= _slowed(ops, system)[asked]
     seconds /= 1.0 - options.host_idle
     matrix, memory = (1.0, 1.0) if options.recorded == "recorded" else options.recorded_scale
     on_matrix = np.array([name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False])[

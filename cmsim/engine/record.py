@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.engine.plan import Plan, rates
+from cmsim.engine.plan import Plan, on_vector, peak_FLOPps
 from cmsim.engine.play import Timeline
 from cmsim.engine.resources import DIRECTIONS, NIC
 from cmsim.network import SHARE_ONE
@@ -43,6 +43,8 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
                   took beyond the transfer alone [ps]
     flops         of one rank [FLOP]
     peak_FLOPps   of the engine it ran on, one rank; 0 without one [FLOP/s]
+    cores         share of the cores that the op may use [1]
+    weights       format of the weights of a grouped product, "" of all others
     bytes_B       compute: memory traffic of one rank; communication: size as nccl-tests counts it [B]
     sent_B, received_B   what one rank put on, and took off, its port and NIC, payload [B]
     limit         what binds the op: compute, memory, latency (fixed costs), host or link
@@ -67,6 +69,8 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
         "bytes_B": ops.bytes_B[row],
         "algorithm": _text([call.algorithm for call in plan.calls])[call],
         "precision": _text(ops.precisions)[ops.precision[row]],
+        "weights": _text([dict(shape.formats).get("weights", "") for shape in ops.shapes])[ops.shape[row]],
+        "cores": ops.cores[row],
         "kernel": _text(ops.kernels)[ops.kernel[row]],
         "group": _text(plan.programs.slots)[ops.slot[row]],
         "limit": _text(LIMITERS)[_limit(plan, row, call)],
@@ -260,20 +264,11 @@ def _text(names: Any) -> NDArray[Any]:
 
 
 def _on_vector(plan: Plan) -> Ints:
-    """1 for ops on the vector engine, 0 for all others, shape (rows,)."""
-    ops = plan.programs.ops
-    known = compute.KERNELS
-    engine = np.array([known[name].engine if name in known else "" for name in ops.kernels] + [""])[ops.kernel]
-    return np.where((engine == "vector") | ((engine == "either") & (ops.precision < 0)), 1, 0)
+    return on_vector(plan.programs.ops)
 
 
 def _peak_FLOPps(plan: Plan) -> Floats:
-    """Peak of the engine each op row runs on, one rank; 0 where it runs on none. [FLOP/s]"""
-    ops, rate = plan.programs.ops, rates(plan.system)
-    matrix = np.array([rate.peak_FLOPps.get(name, 0.0) for name in ops.precisions] + [0.0])[ops.precision]
-    peak = np.where(_on_vector(plan) == 1, rate.vector_FLOPps, matrix)
-    out: Floats = np.where((ops.kind == COMPUTE) & (ops.kernel >= 0), peak, 0.0)
-    return out
+    return peak_FLOPps(plan.programs.ops, plan.system)
 
 
 def _without_work(plan: Plan) -> NDArray[np.bool_]:

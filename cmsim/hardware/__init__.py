@@ -1,6 +1,7 @@
 """Accelerators, stacks and systems as data, read from ``topologies/``."""
 
 from cmsim.hardware.link_table import Cable
+from cmsim.hardware.power import BoardWatts, band, board_watts
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
@@ -19,11 +20,14 @@ __all__ = [
     "SYSTEMS",
     "AcceleratorSpec",
     "Assumed",
+    "BoardWatts",
     "Cable",
     "Source",
     "StackSpec",
     "System",
     "SystemSpec",
+    "band",
+    "board_watts",
     "load_accelerator",
     "load_stack",
     "load_system",

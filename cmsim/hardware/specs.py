@@ -30,13 +30,51 @@ Sources = dict[str, Source]
 
 
 class AcceleratorPower(Spec):
-    """Power of one package: idle, plus what full use of each engine adds, held under a limit."""
+    """Power of one package: low idle, what being at work adds, what busy engines add, held under a limit.
 
-    idle_W: PositiveFloat = Field(description="powered, clocks up, no work")
-    compute_W: NonNegativeFloat = Field(description="added by the matrix and vector engines at full use")
-    memory_W: NonNegativeFloat = Field(description="added by memory at full bandwidth")
+    Engines count by the time their work would need at rates a part can attain, not by what was achieved: see
+    `cmsim.compute.power`. Watts that are not given are those of the accelerator named in ``shares_of``, in proportion
+    to the limits of the two.
+    """
+
+    idle_W: PositiveFloat = Field(description="powered, no work, clocks down")
+    active_W: PositiveFloat | None = Field(
+        default=None, description="clocks up, kernels resident, engines at rest: between kernels, or in a collective"
+    )
+    compute_W: NonNegativeFloat | None = Field(
+        default=None, description="added by a kernel that its engine's arithmetic binds, at the clock without a limit"
+    )
+    memory_W: NonNegativeFloat | None = Field(default=None, description="added by a kernel that memory binds")
     link_W: NonNegativeFloat = Field(description="added by the fabric ports at full bandwidth, both directions")
-    max_W: PositiveFloat = Field(description="board limit; the sum above is held under it")
+    max_W: PositiveFloat = Field(description="board limit as delivered, at which the part's kernels were timed")
+    limit_W: PositiveFloat | None = Field(
+        default=None, description="a lower limit set by the operator: clocks fall until it holds, and times grow"
+    )
+    shares_of: str | None = Field(
+        default=None, description="a measured accelerator whose shares of the limit stand for watts not given here"
+    )
+
+    @property
+    def held_W(self) -> float:
+        """The limit in force."""
+        return self.max_W if self.limit_W is None else self.limit_W
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AcceleratorPower:
+        missing = [key for key in SHARED_WATTS if getattr(self, key) is None]
+        if missing and self.shares_of is None:
+            raise ValueError(f"{missing[0]}: give it, or `shares_of` with the name of a measured accelerator")
+        if self.max_W < self.idle_W:
+            raise ValueError(f"max_W: must be at least idle_W ({self.idle_W:g}), got {self.max_W:g}")
+        if self.limit_W is not None and not self.idle_W <= self.limit_W <= self.max_W:
+            raise ValueError(
+                f"limit_W: must lie between idle_W ({self.idle_W:g}) and max_W ({self.max_W:g}), got {self.limit_W:g}"
+            )
+        return self
+
+
+#: watts of a package that decide its power under load: what `shares_of` can stand for
+SHARED_WATTS = ("active_W", "compute_W", "memory_W")
 
 
 class AcceleratorSpec(Spec):
@@ -182,7 +220,11 @@ class NodeSpec(Spec):
     accelerators: PositiveInt
     cpus: PositiveInt
     cpu_idle_W: NonNegativeFloat = Field(description="one socket with its memory, idle")
-    cpu_active_W: NonNegativeFloat = Field(description="one socket with its memory, while the node works")
+    cpu_active_W: NonNegativeFloat = Field(description="one socket with its memory, all its cores at work")
+    cpu_feeding: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="share of the way from idle to active at which sockets run while accelerators work: what launches "
+        "and feeds them"
+    )
     other_W: NonNegativeFloat = Field(default=0.0, description="boards, drives, DPU and management, constant")
 
 
@@ -322,7 +364,12 @@ class FacilitySpec(Spec):
     """What stands between the wall and the boards."""
 
     pue: Annotated[float, Field(ge=1)] = Field(description="facility power over IT power")
-    psu_efficiency: Fraction = Field(description="power supplies: direct current out over alternating current in")
+    psu_efficiency: Fraction = Field(
+        description="power supplies at full load: direct current out over alternating current in"
+    )
+    psu_standing_loss: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="share of the full-load loss of power supplies that is there at no load"
+    )
     fan_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(description="fans and pumps over the power they cool")
     price_per_accelerator_hour_USD: PositiveFloat | None = Field(
         default=None, description="rental price of one accelerator package"

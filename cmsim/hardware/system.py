@@ -14,6 +14,7 @@ from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware.astra_sim import read_network
 from cmsim.hardware.link_table import Cable, read_links
+from cmsim.hardware.power import carried
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, AstraSim, Custom, Source, StackSpec, SystemSpec
 from cmsim.units import GB, GIGA, TERA
 
@@ -153,7 +154,9 @@ def load_system(
     chip_data = chip_document.data
     for key, value in part_overrides["accelerator"].items():
         chip_data = _with(chip_data, key, value, chip_document.file)
-    chip = files.validate(AcceleratorSpec, chip_document, data=chip_data)
+    chip = carried(
+        files.validate(AcceleratorSpec, chip_document, data=chip_data), lambda kin: _accelerator(kin, base, texts)
+    )
 
     stack_document = _open(stack or spec.stack, STACKS, "stack", base)
     texts[stack_document.file] = stack_document.text
@@ -219,8 +222,15 @@ def stack_data(
 
 
 def load_accelerator(name: str, *, base: Path | None = None) -> AcceleratorSpec:
-    """One accelerator by name, alias or path."""
-    return files.validate(AcceleratorSpec, _open(name, ACCELERATORS, "accelerator", base))
+    """One accelerator by name, alias or path, with all its watts."""
+    return carried(_accelerator(name, base, {}), lambda kin: _accelerator(kin, base, {}))
+
+
+def _accelerator(name: str, base: Path | None, texts: dict[str, str]) -> AcceleratorSpec:
+    """An accelerator as its file has it; ``texts`` takes what was read."""
+    document = _open(name, ACCELERATORS, "accelerator", base)
+    texts[document.file] = document.text
+    return files.validate(AcceleratorSpec, document)
 
 
 def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cmsim.errors import InputError
 from cmsim.plots import style
-from cmsim.results import Result, Results
+from cmsim.results import Result, Results, power_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,8 @@ _MARKERS = "osD^vP"
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """Facility power over tokens/s; up and to the right is more of both, the flatter the ray the better.
 
-    A ray joins points of equal tokens/J. Raises InputError where no run has tokens or power.
+    A ray joins points of equal tokens/J; where the watts of accelerators are assumed, a band lies behind the line.
+    Raises InputError where no run has tokens or power.
     """
     series: dict[tuple[str, str], list[Result]] = {}
     for result in results:
@@ -35,7 +36,13 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
     points = [(r.metric("tokens_per_s"), r.metric("power_avg_W")) for line in series.values() for r in line]
     x_unit, x_name = style.prefixed(_middle([x for x, _ in points]), "")
     y_unit, y_name = style.prefixed(_middle([y for _, y in points]), "W")
-    _limits(ax, [(x / x_unit, y / y_unit) for x, y in points])
+    tops = [
+        (r.metric("tokens_per_s"), r.metric("power_avg_W") * end)
+        for line in series.values()
+        for r in line
+        for end in power_band(r) or ()
+    ]
+    _limits(ax, [(x / x_unit, y / y_unit) for x, y in [*points, *tops]])
 
     workloads = list(dict.fromkeys(workload for workload, _ in series))
     systems = list(dict.fromkeys(system for _, system in series))
@@ -48,6 +55,7 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
         line = sorted(line, key=lambda result: result.metric("tokens_per_s"))
         x = [result.metric("tokens_per_s") / x_unit for result in line]
         y = [result.metric("power_avg_W") / y_unit for result in line]
+        top = _band(ax, line, x, y, colour)
         ax.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=6.5, markeredgecolor="white", zorder=3)
         for result, x_here, y_here in zip(line, x, y, strict=True):
             text = ax.annotate(
@@ -67,7 +75,7 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
         names.append(
             ax.annotate(
                 ", ".join(parts),
-                (x[-1], y[-1]),
+                (x[-1], top),
                 (0, 8),
                 textcoords="offset points",
                 ha="center",
@@ -86,6 +94,17 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
     style.apart(ax, names)
     style.thin(ax, points_said, keep=names)
     return ax
+
+
+def _band(ax: Axes, line: list[Result], x: list[float], y: list[float], colour: str) -> float:
+    """Behind a line, what its power may be; returns how high that reaches at its end."""
+    ends = [power_band(result) or (1.0, 1.0) for result in line]
+    low, high = ([end[i] * value for end, value in zip(ends, y, strict=True)] for i in (0, 1))
+    if len(line) > 1:
+        ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    else:
+        ax.vlines(x, low, high, color=colour, alpha=0.35, linewidth=5, zorder=2)
+    return high[-1]
 
 
 def _point(result: Result) -> list[tuple[str, str]]:

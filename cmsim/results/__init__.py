@@ -2,7 +2,7 @@
 
 from cmsim.results.metrics import KINDS, metrics
 from cmsim.results.recorded import beside_recorded
-from cmsim.results.result import FRAMES, PER, Result, check, per, rate_name, shown
+from cmsim.results.result import FRAMES, PER, Result, check, per, power_band, rate_name, shown
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_folder",
     "metrics",
     "per",
+    "power_band",
     "rate_name",
     "shown",
 ]

@@ -109,6 +109,7 @@ def per_token(tokens_per_s: float, power: Mapping[str, float], of: str = "token"
     """Facility energy and, where priced, carbon and money per token (or sample).
 
     J/token = P_avg / (tokens/s), tokens/J its inverse;  USD per million tokens = USD/h / (3600 tokens/s) x 1e6.
+    Where power is a band, ``..._low`` and ``..._high`` are the least and the most that each may be.
 
     >>> per_token(746112, {"power_avg_W": 559e3})["energy_per_token_J"]
     0.7492172756...
@@ -119,7 +120,20 @@ def per_token(tokens_per_s: float, power: Mapping[str, float], of: str = "token"
         out[f"cost_per_M{of}_USD"] = power["cost_per_hour_USD"] / (3600 * tokens_per_s) * 1e6
     if "carbon_g" in power:
         out[f"carbon_per_M{of}_g"] = power["carbon_g"] / power["energy_J"] * joules * 1e6
+    if "power_avg_W_low" in power:
+        out.update(_banded(out, of, power))
     return out
+
+
+def _banded(out: Metrics, of: str, power: Mapping[str, float]) -> Metrics:
+    """Ends of the band of what is in proportion, or in inverse proportion, to power."""
+    low, high = (power[f"power_avg_W_{end}"] / power["power_avg_W"] for end in ("low", "high"))
+    ends: Metrics = {}
+    for name in (f"energy_per_{of}_J", f"carbon_per_M{of}_g"):
+        if name in out:
+            ends.update({f"{name}_low": float(out[name]) * low, f"{name}_high": float(out[name]) * high})
+    per_J = float(out[f"{of}s_per_J"])
+    return {**ends, f"{of}s_per_J_low": per_J / high, f"{of}s_per_J_high": per_J / low}
 
 
 #: by the ``kind`` of a workload

@@ -139,6 +139,17 @@ def per(result: Result, what: str) -> float:
     return rate / (result.facts[key] / unit)
 
 
+def power_band(result: Result) -> tuple[float, float] | None:
+    """Average power at the ends of its band over that in the middle, (low, high); None where power is no band. [1]
+
+    Energy goes with it, throughput per megawatt against it.
+    """
+    if "power_avg_W_low" not in result.metrics:
+        return None
+    middle_W = result.metric("power_avg_W")
+    return result.metric("power_avg_W_low") / middle_W, result.metric("power_avg_W_high") / middle_W
+
+
 def check(result: Result) -> Result:
     """The result itself. A result never lies: raises InfeasibleError, naming what is wrong, where it would."""
     wrong = list(_wrong(result))

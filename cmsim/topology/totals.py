@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.hardware import System
+from cmsim.hardware import System, board_watts
 from cmsim.topology.fat_tree import shares
 from cmsim.topology.graph import build
 from cmsim.topology.levels import fabric
@@ -189,35 +189,47 @@ def _power(system: System, counts: _Counts) -> Iterator[tuple[str, Total]]:
 
 def _components_W(system: System, counts: _Counts, *, full: bool) -> dict[str, tuple[float, str]]:
     """Power by component and the sums over them. [W]"""
-    spec, chip, node, out = system.spec, system.accelerator.power, system.spec.node, system.spec.scale_out
-    fabric_power, facility = spec.scale_up.power, spec.facility
-    engines_W = chip.compute_W + chip.memory_W + chip.link_W
-    package_W = min(chip.idle_W + engines_W, chip.max_W) if full else chip.idle_W
+    facility = system.spec.facility
+    parts = _powered_W(system, counts, full=full)
+    outside_W, inside_W = parts["scale_out"][0], sum(watts for name, (watts, _) in parts.items() if name != "scale_out")
+    fans = 1 + facility.fan_fraction
+    parts["fans"] = ((inside_W + outside_W) * facility.fan_fraction, f"{facility.fan_fraction:g} of all above")
+    direct_W = (inside_W + outside_W) * fans
+    most_W = sum(watts for watts, _ in _powered_W(system, counts, full=True).values()) * fans
+    standing = facility.psu_standing_loss
+    lost_W = most_W * (1 / facility.psu_efficiency - 1) * (standing + (1 - standing) * direct_W / most_W)
+    it_W = direct_W + lost_W
+    parts["psu_losses"] = (
+        lost_W,
+        f"power supplies at {facility.psu_efficiency:g} of full load, {standing:g} of that loss standing",
+    )
+    share = inside_W / (inside_W + outside_W)
+    parts["system"] = (it_W * share, "all but the scale-out network, with its fans and supply losses")
+    parts["it"] = (it_W, "all of the above, at the wall of the rack")
+    parts["facility"] = (it_W * facility.pue, f"IT power x PUE {facility.pue:g}")
+    return parts
+
+
+def _powered_W(system: System, counts: _Counts, *, full: bool) -> dict[str, tuple[float, str]]:
+    """Power of what does the work, before fans and supplies. [W]"""
+    spec, chip, node, out = system.spec, board_watts(system.accelerator), system.spec.node, system.spec.scale_out
+    fabric_power = spec.scale_up.power
+    package_W = min(chip.active + chip.compute + chip.memory + chip.link, chip.limit) if full else chip.idle
     host_W = node.cpus * (node.cpu_active_W if full else node.cpu_idle_W) + node.other_W
     chip_W = fabric_power.chip_static_W + (fabric_power.chip_dynamic_W if full else 0.0)
     modules = counts.uplink_lanes * _modules_per_lane(system)
     switches = shares(out, nics=system.packages)
     outer_modules = system.packages * out.modules_per_accelerator
-    parts: dict[str, tuple[float, str]] = {
+    outside_W = switches * out.switch_W + outer_modules * out.module_W
+    outside = f"a share of {switches:g} switches x {out.switch_W:g} W + {outer_modules:g} modules x {out.module_W:g} W"
+    return {
         "accelerators": (system.packages * package_W, f"{system.packages} x {package_W:g} W"),
         "hosts": (system.nodes * host_W, f"{system.nodes} nodes x {host_W:g} W"),
         "switch_chips": (counts.switch_chips * chip_W, f"{counts.switch_chips} chips x {chip_W:g} W"),
         "modules": (modules * fabric_power.module_W, f"{modules:g} modules x {fabric_power.module_W:g} W"),
         "nics": (system.packages * out.nic_W, f"{system.packages} x {out.nic_W:g} W"),
+        "scale_out": (outside_W, outside),
     }
-    outside_W = switches * out.switch_W + outer_modules * out.module_W
-    outside = f"a share of {switches:g} switches x {out.switch_W:g} W + {outer_modules:g} modules x {out.module_W:g} W"
-    inside_W = sum(watts for watts, _ in parts.values())
-    parts["scale_out"] = (outside_W, outside)
-    parts["fans"] = ((inside_W + outside_W) * facility.fan_fraction, f"{facility.fan_fraction:g} of all above")
-    per_W = (1 + facility.fan_fraction) / facility.psu_efficiency
-    it_W = (inside_W + outside_W) * per_W
-    direct_W = (inside_W + outside_W) * (1 + facility.fan_fraction)
-    parts["psu_losses"] = (it_W - direct_W, f"power supplies at {facility.psu_efficiency:g}")
-    parts["system"] = (inside_W * per_W, "all but the scale-out network, with its fans and supply losses")
-    parts["it"] = (it_W, "all of the above, at the wall of the rack")
-    parts["facility"] = (it_W * facility.pue, f"IT power x PUE {facility.pue:g}")
-    return parts
 
 
 def _modules_per_lane(system: System) -> float:

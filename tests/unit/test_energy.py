@@ -14,6 +14,7 @@ from cmsim.energy import (
     constant,
     energy_by_component,
     facility_W,
+    full_W,
     power_columns,
     power_metrics,
     scale_up_modules,
@@ -23,7 +24,7 @@ from cmsim.energy import power as power_page
 from cmsim.energy.power import overhead_W, package_W, supplies_W
 from cmsim.errors import InfeasibleError
 from cmsim.files import builtin_files
-from cmsim.hardware import load_system
+from cmsim.hardware import band, board_watts, load_system
 from cmsim.topology import totals
 from cmsim.units import PS_PER_S
 
@@ -55,6 +56,8 @@ def ops_of(system, rows, *, multiplicity=None):
         "end_ps": (end * MS).astype(np.int64),
         "flops": compute * peak * seconds,
         "peak_FLOPps": peak,
+        "cores": np.ones(len(rows)),
+        "weights": np.array([""] * len(rows), dtype=object),
         "bytes_B": memory * system.rank_memory_Bps * seconds,
     }
 
@@ -93,18 +96,20 @@ def test_idle_power_is_that_of_the_derived_totals(name):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_power_at_full_use_is_that_of_the_derived_totals(name):
-    system = load_system(name)
+    system = load_system(name, set={"node.cpu_feeding": 1.0})
     ops = ops_of(system, [(0, 0, 2, 1, 1)])
     links = links_of([("port.out[0]", 0, 2, 1), ("port.in[0]", 0, 2, 1)])
     columns = power_columns(system, ops, links, makespan_ps=2 * MS)
     watts = mean_W(columns, 2 * MS)
     rows = totals(system)
-    accelerators_W = sum(watts[f"accelerators_{part}"] for part in ("idle", "compute", "memory", "link"))
+    accelerators_W = sum(value for part, value in watts.items() if part.startswith("accelerators_"))
     assert accelerators_W == pytest.approx(rows["power_accelerators_full_kW"].value * 1e3)
     assert watts["hosts"] == pytest.approx(rows["power_hosts_full_kW"].value * 1e3)
     assert watts["fans"] == pytest.approx(rows["power_fans_full_kW"].value * 1e3)
     assert watts["power_supplies"] == pytest.approx(rows["power_psu_losses_full_kW"].value * 1e3)
     assert sum(watts.values()) == pytest.approx(rows["power_facility_full_kW"].value * 1e3)
+    delivered_W = sum(watts.values()) - watts["power_supplies"] - watts["facility"]
+    assert full_W(system, board_watts(system.accelerator)) == pytest.approx(delivered_W)
 
 
 def test_components_are_exactly_these():
@@ -116,24 +121,38 @@ def test_components_are_exactly_these():
 
 
 def test_energy_is_the_sum_over_ops_where_nothing_is_held_back():
-    system = load_system("cloudmatrix384", accelerators=16)
+    system = load_system("hgx_h100", set={"accelerator.power.max_W": 5000.0})
     rng = np.random.default_rng(5)
     cuts = np.cumsum(rng.integers(1, 9, 40))
     rows = [(i % 2, int(cuts[i]), int(cuts[i + 1]), rng.random() * 0.3, rng.random() * 0.3) for i in range(39)]
-    ops = ops_of(system, rows, multiplicity=[20, 12])
+    ops = ops_of(system, rows, multiplicity=[5, 3])
     links = links_of([("port.in[0]", 3, 9, 0.4), ("port.out[0]", 3, 20, 0.25), ("nic.out[0]", 3, 9, 1.0)])
     end_ps = int(ops["end_ps"].max())
     joules = energy_by_component(power_columns(system, ops, links, makespan_ps=end_ps))
-    power, dies = system.accelerator.power, system.accelerator.dies
+    power = system.accelerator.power
     took_s = (ops["end_ps"] - ops["start_ps"]) / PS_PER_S
-    use = ops["flops"] / ops["peak_FLOPps"] / took_s
-    compute_J = np.sum(ops["multiplicity"] * power.compute_W / dies * use * took_s)
-    memory_J = np.sum(ops["multiplicity"] * power.memory_W / dies * ops["bytes_B"] / system.rank_memory_Bps)
-    link_J = 20 * power.link_W / dies * (0.4 * 6e-3 + 0.25 * 17e-3) / 2
-    assert joules["accelerators_compute"] == pytest.approx(compute_J, rel=1e-9)
-    assert joules["accelerators_memory"] == pytest.approx(memory_J, rel=1e-9)
+    attainable = np.stack([ops["flops"] / ops["peak_FLOPps"] / 0.7, ops["bytes_B"] / system.rank_memory_Bps / 0.85])
+    compute, memory = attainable / attainable.max(axis=0)
+    assert joules["accelerators_compute"] == pytest.approx(
+        np.sum(ops["multiplicity"] * power.compute_W * compute * took_s), rel=1e-9
+    )
+    assert joules["accelerators_memory"] == pytest.approx(
+        np.sum(ops["multiplicity"] * power.memory_W * memory * took_s), rel=1e-9
+    )
+    link_J = 5 * power.link_W * (0.4 * 6e-3 + 0.25 * 17e-3) / 2
     assert joules["accelerators_link"] == pytest.approx(link_J, rel=1e-9)
-    assert joules["accelerators_idle"] == pytest.approx(16 * power.idle_W * end_ps / PS_PER_S, rel=1e-12)
+    assert joules["accelerators_idle"] == pytest.approx(8 * power.idle_W * end_ps / PS_PER_S, rel=1e-12)
+    active_J = 8 * (power.active_W - power.idle_W) * end_ps / PS_PER_S
+    assert joules["accelerators_active"] == pytest.approx(active_J, rel=1e-12)
+
+
+def test_a_slow_kernel_burns_as_much_as_a_fast_one():
+    system = load_system("hgx_h100")
+    fast, slow = (
+        mean_W(power_columns(system, ops_of(system, [(0, 0, 1, *busy)]), NO_LINKS, makespan_ps=MS), MS)
+        for busy in ((0.7, 0.1), (0.07, 0.01))
+    )
+    assert slow == pytest.approx(fast)
 
 
 def test_a_package_never_exceeds_its_limit():
@@ -142,11 +161,49 @@ def test_a_package_never_exceeds_its_limit():
     rows = [(0, 0, 1, 1, 1), (0, 0, 2, 0.5, 1)]
     links = links_of([("port.out[0]", 0, 1, 1), ("port.in[0]", 0, 1, 1)])
     columns = power_columns(system, ops_of(system, rows), links, makespan_ps=2 * MS)
-    watts = columns["power_W"].reshape(len(COMPONENTS), -1)[:4] / system.packages
+    watts = columns["power_W"].reshape(len(COMPONENTS), -1)[:5] / system.packages
     assert watts.sum(axis=0).max() <= power.max_W * (1 + 1e-12)
     assert watts.sum(axis=0)[0] == pytest.approx(power.max_W)
-    # all three give way alike
-    assert watts[2, 0] / watts[3, 0] == pytest.approx(2 * power.memory_W / power.link_W)
+    # all three give way alike: memory at its full share, the port in full
+    assert watts[3, 0] / watts[4, 0] == pytest.approx(power.memory_W / power.link_W)
+
+
+def test_narrow_weights_of_grouped_products_draw_as_full_ones():
+    system = load_system("hgx_h100", set={"accelerator.power.max_W": 5000.0})
+    draws = {}
+    for weights in ("", "bf16", "fp8", "fp4"):
+        ops = ops_of(system, [(0, 0, 1, 0.0, 0.4)])
+        ops["weights"][:] = weights
+        draws[weights] = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)["accelerators_memory"]
+    assert draws[""] == draws["bf16"] == pytest.approx(8 * system.accelerator.power.memory_W)
+    assert draws["fp8"] == pytest.approx(2 * draws[""]) and draws["fp4"] == pytest.approx(4 * draws[""])
+
+
+def test_the_band_is_the_ranges_of_the_watts_and_holds_for_every_figure():
+    system = load_system("cloudmatrix384")
+    low, high = band(system.accelerator)
+    middle = board_watts(system.accelerator)
+    # shares of the limit, each at its end: 0.8 x share x 600 W, 1.25 x share x 1,000 W
+    assert low.memory == pytest.approx(middle.memory / 750 * 600 * 0.8)
+    assert high.memory == pytest.approx(middle.memory / 750 * 1000 * 1.25)
+    assert (low.active, high.active, low.limit, high.limit) == (182, 300, 600, 1000)
+    ops = ops_of(system, [(0, 0, 2, 0.5, 0.1), (0, 4, 5, 0.2, 0.9)])
+    columns = power_columns(system, ops, NO_LINKS, makespan_ps=10 * MS)
+    found, notes = power_metrics(system, columns)
+    for name in ("energy_J", "power_avg_W", "power_peak_W", "power_it_W", "power_packages_W", "carbon_g"):
+        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+    seconds = (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
+    assert found["energy_J_high"] == pytest.approx((columns["power_W_high"] * seconds).sum(), rel=1e-12)
+    assert any("not measured" in note and "h100_sxm" in note for note in notes)
+
+
+def test_a_measured_part_has_no_band():
+    system = load_system("hgx_h100")
+    assert band(system.accelerator) is None
+    columns = power_columns(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
+    found, notes = power_metrics(system, columns)
+    assert not notes and not [name for name in found if name.endswith(("_low", "_high"))]
+    assert (columns["power_W_low"] == columns["power_W"]).all()
 
 
 def test_the_grid_keeps_every_integral(monkeypatch):
@@ -183,7 +240,7 @@ def test_metrics_are_integrals_of_the_columns():
     assert found["power_it_W"] * system.spec.facility.pue == pytest.approx(found["power_avg_W"])
     assert sum(found[f"power_{name}_W"] for name in COMPONENTS) == pytest.approx(found["power_avg_W"])
     assert found["cost_per_hour_USD"] == 384 * system.spec.facility.price_per_accelerator_hour_USD
-    assert not notes
+    assert len(notes) == 1 and "band" in notes[0]
 
 
 def test_without_prices_metrics_are_left_out_and_said():
@@ -194,28 +251,42 @@ def test_without_prices_metrics_are_left_out_and_said():
     columns = power_columns(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=MS)
     found, notes = power_metrics(system, columns)
     assert "carbon_g" not in found and "cost_per_hour_USD" not in found
-    assert len(notes) == 2 and "carbon_g" in notes[0] and "price" in notes[1]
+    assert len(notes) == 3 and "carbon_g" in notes[0] and "price" in notes[1]
 
 
-def test_waiting_and_unused_accelerators_draw_idle_power():
+def test_ranks_that_wait_draw_active_idle_and_unused_accelerators_low_idle():
     system = load_system("gb200_nvl72")
     ops = ops_of(system, [(0, 0, 1, 0, 0)], multiplicity=[4])
     ops["kind"][:] = "collective"
     watts = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)
+    power = system.accelerator.power
     assert watts["accelerators_compute"] == watts["accelerators_memory"] == watts["accelerators_link"] == 0
-    assert watts["accelerators_idle"] == pytest.approx(72 * system.accelerator.power.idle_W)
-    # one node of eighteen has work in flight
+    assert watts["accelerators_idle"] == pytest.approx(72 * power.idle_W)
+    assert watts["accelerators_active"] == pytest.approx(4 * (power.active_W - power.idle_W))
+    # one node of eighteen has work in flight, and feeding it keeps part of its sockets busy
     node = system.spec.node
-    active_W = node.cpus * (node.cpu_active_W - node.cpu_idle_W)
-    assert watts["hosts"] == pytest.approx(constant(system).hosts_W + active_W)
+    feeding_W = node.cpu_feeding * node.cpus * (node.cpu_active_W - node.cpu_idle_W)
+    assert watts["hosts"] == pytest.approx(constant(system).hosts_W + feeding_W)
 
 
-def test_a_kernel_known_only_by_its_time_works_at_fitted_efficiency():
-    system = load_system("gb200_nvl72")
+@pytest.mark.parametrize(("kernel", "part"), [("gemm", "compute"), ("norm", "memory"), ("generic", "memory")])
+def test_a_kernel_known_only_by_its_time_keeps_its_engine_busy(kernel, part):
+    system = load_system("hgx_h100")
     ops = ops_of(system, [(0, 0, 1, 0, 0)])
+    ops["kernel"][:] = kernel
     watts = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)
-    expected = 72 * system.accelerator.power.compute_W * system.stack.kernels["gemm"].compute
-    assert watts["accelerators_compute"] == pytest.approx(expected)
+    assert watts[f"accelerators_{part}"] == pytest.approx(8 * getattr(system.accelerator.power, f"{part}_W"))
+
+
+def test_power_supplies_lose_by_load():
+    system = load_system("hgx_h100")
+    facility = system.spec.facility
+    busy, idle = (
+        mean_W(power_columns(system, ops_of(system, [(0, 0, 1, *use)]), NO_LINKS, makespan_ps=MS), MS)
+        for use in ((1, 1), (0, 0))
+    )
+    full = full_W(system, board_watts(system.accelerator)) * (1 / facility.psu_efficiency - 1)
+    assert full * facility.psu_standing_loss < idle["power_supplies"] < busy["power_supplies"] < full
 
 
 def test_part_of_a_domain_has_part_of_its_fabric():

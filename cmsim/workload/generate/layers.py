@@ -25,6 +25,7 @@ class Formats:
 
     gemm: str
     attention: str
+    weights: str
     weight_B: float
     activation_B: float
     kv_B: float
@@ -51,6 +52,7 @@ def formats(precision: PrecisionSpec) -> Formats:
     return Formats(
         gemm=activations if _WIDTH[activations] >= _WIDTH[weights] else weights,
         attention=precision.attention,
+        weights=weights,
         weight_B=_WIDTH[weights],
         activation_B=_WIDTH[activations],
         kv_B=_WIDTH[precision.kv_cache],
@@ -312,14 +314,16 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
         weight_bytes=form.weight_B,
         out_bytes=form.stream_B,
     )
+    of_up = compute.grouped_shape(arriving, 2 * width, model.hidden, active, form.gemm, form.weights)
+    of_down = compute.grouped_shape(arriving, model.hidden, width, active, form.gemm, form.weights)
     act = compute.activation(arriving, width, element_bytes=form.stream_B)
     ordered = Work(0.0, 2 * arriving * model.hidden * form.activation_B)
     return [
         _kernel("expert order", "generic", "", ordered),
-        _kernel("expert up", "grouped_gemm", form.gemm, up),
+        _kernel("expert up", "grouped_gemm", form.gemm, up, of_up),
         _kernel("expert activation", "activation", "", act),
         *_quantise("expert quantise", form, arriving, width),
-        _kernel("expert down", "grouped_gemm", form.gemm, down),
+        _kernel("expert down", "grouped_gemm", form.gemm, down, of_down),
     ]
 
 

@@ -1,0 +1,109 @@
+"""What a kernel draws: by the time its work would need, not by the rate it reached.
+
+    t_c = FLOPs / (0.7 peak)      t_m = bytes / (0.85 bandwidth)      t = max(t_c, t_m)
+    P = min(limit, active + compute t_c / t + memory q t_m / t)
+
+A slow kernel burns as much as a fast one: units that wait for operands are clocked, and small tiles pad. So the two
+shares are of *attainable* time and the larger of them is 1, however long the kernel really takes. q is 2 B over the
+bytes of a weight for grouped products of narrower weights, else 1: what such kernels read goes down with the
+format, what they draw does not. Between kernels and in collectives a package draws ``active``.
+
+Under a limit the clock f falls until it holds. Arithmetic takes 1/f the time; its energy goes as the square of the
+voltage and so of f, and memory keeps its clock:
+
+    s(f) = max(t_c / f, t_m) / t      P(f) = active + (compute f^2 t_c / t + memory q t_m / t) / s(f)
+
+Assumes that voltage follows the clock, and one temperature. Leaves out what a cold or a hot part draws beside
+(leakage grows 0.5 to 1 % per kelvin) and the averaging windows of meters.
+Source: the form and its fit are of this project (docs/models.md, Power); P ~ f V^2 as in Hong and Kim, ISCA 2010,
+doi:10.1145/1815961.1815998.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: what well-made kernels reach of peak arithmetic and of peak bandwidth: the rates that attainable time is of
+ATTAINABLE_COMPUTE, ATTAINABLE_MEMORY = 0.7, 0.85
+#: bytes of a weight below which a grouped product draws as if it read that many
+FULL_WEIGHT_B = 2.0
+#: halvings of the clock's interval; 2^-30 is far below what a clock can be set to
+_HALVINGS = 30
+#: clocks do not fall below this share; below it a part skips cycles, and power falls as speed does
+_LOWEST = 0.1
+
+
+def busy_shares(
+    flops: Any, bytes_B: Any, *, peak_FLOPps: Any, memory_Bps: float, weight_B: Any = FULL_WEIGHT_B
+) -> tuple[Floats, Floats]:
+    """How busy each kernel keeps arithmetic and memory: attainable time over the larger of the two, q within. [1]
+
+    flops, bytes_B   work of each kernel [FLOP], [B]    peak_FLOPps  of the engine it runs on; 0: none
+    weight_B         bytes of a weight of a grouped product, ``FULL_WEIGHT_B`` for all others
+
+    A kernel without work keeps neither busy.
+
+    >>> compute, memory = busy_shares([7e11, 0.0], [4.25e11, 1.0], peak_FLOPps=1e12, memory_Bps=1e12)
+    >>> compute.tolist(), memory.tolist()
+    ([1.0, 0.0], [0.5, 1.0])
+    """
+    peak = np.asarray(peak_FLOPps, np.float64)
+    arithmetic = np.asarray(flops, np.float64)
+    compute_s = np.divide(arithmetic, peak * ATTAINABLE_COMPUTE, out=np.zeros(arithmetic.shape), where=peak > 0)
+    memory_s = np.asarray(bytes_B, np.float64) / (memory_Bps * ATTAINABLE_MEMORY)
+    longer_s = np.maximum(compute_s, memory_s)
+    compute = np.divide(compute_s, longer_s, out=np.zeros_like(longer_s), where=longer_s > 0)
+    memory = np.divide(memory_s, longer_s, out=np.zeros_like(longer_s), where=longer_s > 0)
+    return compute, memory * (FULL_WEIGHT_B / np.minimum(weight_B, FULL_WEIGHT_B))
+
+
+def slowed(
+    compute: Floats,
+    memory: Floats,
+    *,
+    active_W: float,
+    compute_W: float,
+    memory_W: float,
+    limit_W: float,
+    timed_at_W: float,
+) -> Floats:
+    """By how much kernels take longer under ``limit_W`` than under the limit they were timed at. [1]
+
+    compute, memory: as `busy_shares` gives them
+
+    >>> watts = dict(active_W=100.0, compute_W=600.0, memory_W=300.0, timed_at_W=700.0)
+    >>> bound_by = np.array([1.0, 0.0]), np.array([0.0, 1.0])  # arithmetic, memory
+    >>> slowed(*bound_by, **watts, limit_W=400.0).round(3).tolist()  # (300 / 600) ** (1 / 3) of the clock
+    [1.26, 1.0]
+    """
+
+    def time(at_W: float) -> Floats:
+        return _time_under(compute, memory, compute_W, memory_W, at_W - active_W)
+
+    return np.maximum(time(limit_W) / time(timed_at_W), 1.0)
+
+
+def _time_under(compute: Floats, memory: Floats, compute_W: float, memory_W: float, room_W: float) -> Floats:
+    """Time of each kernel over that at full clock, where engines may add ``room_W``."""
+    # what q adds to memory's power is no time
+    arithmetic, traffic = compute, np.minimum(memory, 1.0)
+
+    def at(clock: Floats) -> tuple[Floats, Floats]:
+        longer = np.maximum(np.maximum(arithmetic / clock, traffic), 1e-300)
+        return longer, (compute_W * clock**2 * arithmetic + memory_W * memory) / longer
+
+    low, high = np.full(compute.shape, _LOWEST), np.ones(compute.shape)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        fits = at(middle)[1] <= room_W
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    clock = np.where(at(np.ones(compute.shape))[1] <= room_W, 1.0, low)
+    longer, draws_W = at(clock)
+    over = np.maximum(draws_W / room_W, 1.0) if room_W > 0 else np.ones(compute.shape)
+    busy = (compute > 0) | (memory > 0)
+    return np.where(busy, longer * over, 1.0)
