@@ -40,7 +40,9 @@ def predict(
 def calibrate(
     table: Annotated[
         Path | None,
-        typer.Argument(metavar="TABLE", help="Measured collectives or kernels: CSV, Parquet, or a log."),
+        typer.Argument(
+            metavar="TABLE", help="Measured collectives, kernels or power of served models: CSV, Parquet, or a log."
+        ),
     ] = None,
     accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")] = "",
     out: Annotated[
@@ -49,10 +51,13 @@ def calibrate(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time kernels on the accelerator at hand instead, and write tables.")
     ] = False,
-    only: Annotated[list[str] | None, typer.Option(help="--measure: gemm, copy, ...; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="--measure: gemm, copy, ...; of metered runs: families of models. May be repeated."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="--measure: a fifth of the shapes.")] = False,
 ) -> None:
-    """Fit the constants of collectives or kernels to measured rows; says the error on rows held out."""
+    """Fit constants of collectives, kernels or power to measured rows; says the error on rows held out."""
     if measure:
         if table is not None or out is None:
             raise InputError("--measure takes no TABLE, and --out FOLDER")
@@ -63,9 +68,15 @@ def calibrate(
         return
     if table is None or not accelerator:
         raise InputError(f"{'TABLE' if table is None else '--accelerator'}: is required (or give --measure)")
-    from cmsim import calibration
+    from cmsim import calibration, validation
 
-    fit = calibration.calibrate(table, accelerator=accelerator, out=out)
+    if validation.holds_runs(table):
+        of_power = validation.fit_power(table, accelerator=accelerator, families=only or ())
+        if out is not None:
+            out.write_text(of_power.text(), encoding="utf-8")
+        fit: calibration.Fit | calibration.ExpertFit | calibration.KernelsFit | validation.PowerFit = of_power
+    else:
+        fit = calibration.calibrate(table, accelerator=accelerator, out=out)
     median, tail = fit.held_out_pct
     say.message(
         f"{fit.rows} rows, {fit.configurations} configurations; held out: median {median:.1f} %, "

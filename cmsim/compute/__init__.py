@@ -12,7 +12,7 @@ from cmsim.compute.attention import (
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
 from cmsim.compute.launch import eager_ends_s, graph_ends_s
-from cmsim.compute.power import FULL_WEIGHT_B, busy_shares, slowed
+from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, slowed
 from cmsim.compute.roofline import (
     BOUNDS,
     COMPUTE_BOUND,
@@ -39,6 +39,7 @@ from cmsim.compute.tiles import Tiling, tiling
 from cmsim.compute.work import Column, Work
 
 __all__ = [
+    "ATTAINABLE_MEMORY",
     "BOUNDS",
     "COMPUTE_BOUND",
     "FULL_WEIGHT_B",

@@ -8,12 +8,13 @@ shares are of *attainable* time and the larger of them is 1, however long the ke
 bytes of a weight for grouped products of narrower weights, else 1: what such kernels read goes down with the
 format, what they draw does not. Between kernels and in collectives a package draws ``active``.
 
-Under a limit the clock f falls until it holds. Arithmetic takes 1/f the time; its energy goes as the square of the
-voltage and so of f, and memory keeps its clock:
+Under a limit the clock f falls until it holds. Arithmetic takes 1/f the time, and energy on the chip goes as the
+square of the voltage and so of f. Of memory's watts a part h is the stacks' own, which keep their clock; the rest
+moves bytes across the chip:
 
-    s(f) = max(t_c / f, t_m) / t      P(f) = active + (compute f^2 t_c / t + memory q t_m / t) / s(f)
+    s(f) = max(t_c / f, t_m) / t      P(f) = active + (compute f^2 t_c / t + memory (h + (1 - h) f^2) q t_m / t) / s(f)
 
-Assumes that voltage follows the clock, and one temperature. Leaves out what a cold or a hot part draws beside
+Assumes that voltage follows the clock, that ``active`` does not, and one temperature. Leaves out what a cold or a hot part draws beside
 (leakage grows 0.5 to 1 % per kelvin) and the averaging windows of meters.
 Source: the form and its fit are of this project (docs/models.md, Power); P ~ f V^2 as in Hong and Kim, ISCA 2010,
 doi:10.1145/1815961.1815998.
@@ -32,10 +33,12 @@ Floats = NDArray[np.float64]
 ATTAINABLE_COMPUTE, ATTAINABLE_MEMORY = 0.7, 0.85
 #: bytes of a weight below which a grouped product draws as if it read that many
 FULL_WEIGHT_B = 2.0
+#: share of memory's watts in the stacks themselves: 3.5 to 7 pJ/bit of some 14 that a byte read costs in all
+MEMORY_OWN = 0.4
 #: halvings of the clock's interval; 2^-30 is far below what a clock can be set to
 _HALVINGS = 30
 #: clocks do not fall below this share; below it a part skips cycles, and power falls as speed does
-_LOWEST = 0.1
+_LOWEST = 0.3
 
 
 def busy_shares(
@@ -78,8 +81,8 @@ def slowed(
 
     >>> watts = dict(active_W=100.0, compute_W=600.0, memory_W=300.0, timed_at_W=700.0)
     >>> bound_by = np.array([1.0, 0.0]), np.array([0.0, 1.0])  # arithmetic, memory
-    >>> slowed(*bound_by, **watts, limit_W=400.0).round(3).tolist()  # (300 / 600) ** (1 / 3) of the clock
-    [1.26, 1.0]
+    >>> slowed(*bound_by, **watts, limit_W=350.0).round(3).tolist()  # (250 / 600) ** (1 / 3) of the clock
+    [1.339, 1.0]
     """
 
     def time(at_W: float) -> Floats:
@@ -95,7 +98,8 @@ def _time_under(compute: Floats, memory: Floats, compute_W: float, memory_W: flo
 
     def at(clock: Floats) -> tuple[Floats, Floats]:
         longer = np.maximum(np.maximum(arithmetic / clock, traffic), 1e-300)
-        return longer, (compute_W * clock**2 * arithmetic + memory_W * memory) / longer
+        moved_W = memory_W * (MEMORY_OWN + (1 - MEMORY_OWN) * clock**2) * memory
+        return longer, (compute_W * clock**2 * arithmetic + moved_W) / longer
 
     low, high = np.full(compute.shape, _LOWEST), np.ones(compute.shape)
     for _ in range(_HALVINGS):

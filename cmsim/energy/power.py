@@ -6,7 +6,7 @@ A package at work draws what being at work takes, and on top of it what its engi
 
 u_compute and u_memory of an op are the shares of its attainable time that arithmetic and memory need
 (`cmsim.compute.power`: a slow kernel burns as much as a fast one), times its share of the cores; u_link is the
-port's use, mean of both directions. Where the sum exceeds the limit the three are scaled down together. Between
+port's use, mean of both directions, and what passes ports passes memory. Where the sum exceeds the limit the three are scaled down together. Between
 kernels, in bubbles and while it waits in a collective, a package draws ``active``. Energy is the exact integral of
 that profile, never a sample of it.
 
@@ -31,6 +31,7 @@ from cmsim import compute
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
+from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
 
 Ints = NDArray[np.int64]
@@ -93,7 +94,7 @@ def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], e
     compute_W, memory_W, link_W = engines_J / seconds
     use, fed = ports / seconds / system.ranks, feeding / seconds / system.ranks
 
-    fixed, fabric, node = constant(system), system.spec.scale_up.power, system.spec.node
+    fixed, chips, node = constant(system), system.spec.scale_up.power, system.spec.node
     facility = system.spec.facility
     level = np.ones(len(seconds))
     sockets_W = system.packages / node.accelerators * node.cpus * (node.cpu_active_W - node.cpu_idle_W)
@@ -104,7 +105,7 @@ def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], e
         "accelerators_memory": memory_W,
         "accelerators_link": link_W,
         "hosts": fixed.hosts_W + sockets_W * node.cpu_feeding * fed,
-        "switch_chips": fixed.switch_chips_W + switch_chips(system) * fabric.chip_dynamic_W * use,
+        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * use,
         "optical_modules": fixed.optical_modules_W * level,
         "nics": fixed.nics_W * level,
     }
@@ -120,6 +121,41 @@ def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], e
     parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
     assert tuple(parts) == COMPONENTS
     return np.concatenate(list(parts.values()))
+
+
+@dataclass(frozen=True)
+class Busy:
+    """How long the packages of a run kept their engines how busy: what a fit of their watts needs.
+
+    seconds    of stretches of rank classes, over all their ranks, shape (stretches,) [s]
+    engines    busy shares of compute, memory and link in them, shape (3, stretches)
+    at_work_s  of all ranks that run a program [s]    packages_s  of all packages [s]    ranks  of a package
+    """
+
+    seconds: Floats
+    engines: Floats
+    at_work_s: float
+    packages_s: float
+    ranks: int
+
+    def mean_W(self, board: BoardWatts) -> float:
+        """Average power of one package. [W]"""
+        engines_J = float(_held_W(self.engines, board).sum(axis=0) @ self.seconds) / self.ranks
+        active_J = self.at_work_s / self.ranks * (board.active - board.idle)
+        return board.idle + (engines_J + active_J) / self.packages_s
+
+
+def busy(system: System, ops: Columns, links: Columns, *, makespan_ps: int) -> Busy:
+    """How busy a run kept its packages; arguments as of `power_columns`."""
+    profiles = _profiles(system, ops, links)
+    time_s = makespan_ps / PS_PER_S
+    return Busy(
+        seconds=np.concatenate([one.count * np.diff(one.at_ps) / PS_PER_S for one in profiles]),
+        engines=np.concatenate([one.engines[:, :-1] for one in profiles], axis=1),
+        at_work_s=time_s * sum(one.count for one in profiles),
+        packages_s=time_s * system.packages,
+        ranks=system.ranks_per_package,
+    )
 
 
 def package_W(idle_W: float, max_W: float, use: float) -> float:
@@ -265,11 +301,7 @@ class _Profile:
 
     def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
         """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
-        engines_W = self.engines * np.array([[board.compute], [board.memory], [board.link]])
-        room_W, total_W = board.limit - board.active, engines_W.sum(axis=0)
-        # over the limit all three engines give way alike
-        engines_W *= per_rank * np.divide(room_W, total_W, out=np.ones_like(total_W), where=total_W > room_W)
-        return np.stack([self.integral(row, edges) for row in engines_W])
+        return np.stack([self.integral(per_rank * row, edges) for row in _held_W(self.engines, board)])
 
     def integral(self, value: Floats, edges: Ints) -> Floats:
         """Of a step function, over every interval between edges; the unit of time is one second."""
@@ -278,12 +310,23 @@ class _Profile:
         return integral
 
 
+def _held_W(engines: Floats, board: BoardWatts) -> Floats:
+    """Power that busy engines add to one package, held under its limit, shape of ``engines``. [W]"""
+    engines_W: Floats = engines * np.array([[board.compute], [board.memory], [board.link]])
+    room_W, total_W = board.limit - board.active, engines_W.sum(axis=0)
+    # over the limit all three engines give way alike
+    engines_W *= np.divide(room_W, total_W, out=np.ones_like(total_W), where=total_W > room_W)
+    return engines_W
+
+
 def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     """Of every rank class that has ops or a busy port."""
     timed = ops["end_ps"] > ops["start_ps"]
     busy = np.stack(_busy(system, ops))
     port_class = np.where(links["port_share"] > 0, links["rank_class"], -1)
     port_use = np.minimum(links["utilization"], 1.0) * links["port_share"]
+    # what passes a port at full rate, both ways, is read from memory and written to it
+    passing = 2 * fabric(system).port_Bps / (system.rank_memory_Bps * compute.ATTAINABLE_MEMORY)
 
     out = []
     classes, first = np.unique(ops["rank_class"], return_index=True)
@@ -299,6 +342,7 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
         at_ps, level = _steps(start, end, height)
         # kernels side by side share the engines: none is busier than the busiest of them alone would make it
         level[:2] = np.minimum(level[:2], height[:2].max(axis=1, initial=0.0)[:, None])
+        level[1] = np.maximum(level[1], np.minimum(level[1] + passing * level[2], 1.0))
         out.append(_Profile(at_ps, level[:3], level[3], level[2], int(ops["multiplicity"][at])))
     return out
 

@@ -2,8 +2,19 @@
 
 from cmsim.validation.area import Area
 from cmsim.validation.imbalance import fit_expert_imbalance
+from cmsim.validation.power_load import PowerFit, fit_power, holds_runs
 from cmsim.validation.registry import AREAS, validate
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
 
-__all__ = ["AREAS", "Area", "Report", "Row", "fit_expert_imbalance", "validate"]
+__all__ = [
+    "AREAS",
+    "Area",
+    "PowerFit",
+    "Report",
+    "Row",
+    "fit_expert_imbalance",
+    "fit_power",
+    "holds_runs",
+    "validate",
+]

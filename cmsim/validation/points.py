@@ -52,9 +52,12 @@ class PointsSpec(AreaSpec):
     points: dict[str, Point] = Field(description="by id of a row")
 
 
-def rows(area: str, progress: Progress) -> list[Row]:
-    """All rows of an area, predicted where they have a point; scenarios that several points share run once."""
-    spec, document = reference.read_spec(area, PointsSpec)
+def rows(area: str, progress: Progress, *, spec_type: type[PointsSpec] = PointsSpec) -> list[Row]:
+    """All rows of an area, predicted where they have a point; scenarios that several points share run once.
+
+    spec_type: of an area that has more than points
+    """
+    spec, document = reference.read_spec(area, spec_type)
     published = reference.read_rows(area)
     _check(spec, document, published)
     reference.all_used(area, published, [*spec.points, *(id_ for group in spec.left_out for id_ in group.rows)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cmsim.errors import InputError, did_you_mean
-from cmsim.validation import backend, folds, points, totals
+from cmsim.validation import backend, folds, points, power_load, totals
 from cmsim.validation.area import Area, Progress
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
@@ -20,6 +20,7 @@ AREAS: dict[str, Area] = {
         Area("system-totals", totals.rows),
         Area("system-power", totals.rows),
         Area("headline-points", points.rows),
+        Area("power-under-load", power_load.rows),
         Area("collectives", folds.rows),
         Area("expert_parallel", folds.rows),
         Area("kernels", folds.rows),

@@ -1,0 +1,97 @@
+"""What a power limit does to time, and whose watts a package has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cmsim
+from cmsim import compute
+from cmsim.errors import InputError
+from cmsim.hardware import board_watts, load_accelerator, load_system
+
+WATTS = {"active_W": 124.0, "compute_W": 550.0, "memory_W": 330.0, "timed_at_W": 700.0}
+
+
+def test_a_lower_limit_slows_arithmetic_by_the_cube_root_and_memory_not_at_all():
+    shares = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    # timed at a limit that neither reaches: clocks were full
+    slow = compute.slowed(*shares, **WATTS, limit_W=500.0)
+    assert slow[0] == pytest.approx((550 / (500 - 124)) ** (1 / 3), rel=1e-6)
+    assert slow[1] == 1.0
+
+
+def test_a_kernel_timed_under_the_limit_is_slowed_from_the_clock_it_was_timed_at():
+    both = np.array([1.0]), np.array([0.9])
+
+    def clock(limit_W: float) -> float:
+        # P = active + (c f^2 + 0.9 m (0.4 + 0.6 f^2)) f
+        moved = 330.0 * 0.9
+        roots = np.roots([550.0 + 0.6 * moved, 0.0, 0.4 * moved, -(limit_W - 124.0)])
+        return float(next(root.real for root in roots if abs(root.imag) < 1e-9))
+
+    found = compute.slowed(*both, **WATTS, limit_W=450.0)[0]
+    assert clock(700.0) < 1
+    assert found == pytest.approx(clock(700.0) / clock(450.0), rel=1e-6)
+
+
+def test_slowing_is_monotone_in_the_limit_and_ends_at_1():
+    rng = np.random.default_rng(3)
+    compute_share, memory = rng.random(50), 4 * rng.random(50)
+    compute_share[::2] = 1.0
+    memory[1::2] = np.maximum(memory[1::2], 1.0)
+    before = np.ones(50)
+    for limit_W in (700.0, 600.0, 450.0, 300.0, 200.0, 130.0):
+        slow = compute.slowed(compute_share, memory, **WATTS, limit_W=limit_W)
+        assert (slow >= before - 1e-9).all()
+        before = slow
+    assert (compute.slowed(compute_share, memory, **WATTS, limit_W=700.0) == 1).all()
+    nothing = np.zeros(1)
+    assert compute.slowed(nothing, nothing, **WATTS, limit_W=130.0)[0] == 1
+
+
+def run(limit_W: float | None, **workload):
+    entry = {"system": "hgx_h100", "set": {} if limit_W is None else {"accelerator.power.limit_W": limit_W}}
+    return cmsim.run({"systems": [entry], "workload": {"model": "llama-3.1-8b", **workload}})[0]
+
+
+@pytest.mark.parametrize(
+    ("workload", "slower"),
+    [
+        ({"kind": "training", "sequence_length": 4096, "global_batch": 16, "parallel": {"tp": 2}}, (1.05, 1.6)),
+        ({"kind": "decode", "batch_per_accelerator": 8, "context_tokens": 1024}, (1.0, 1.1)),
+    ],
+)
+def test_time_follows_a_limit_where_arithmetic_binds_and_hardly_where_memory_does(workload, slower):
+    free, held, full = run(None, **workload), run(400.0, **workload), run(700.0, **workload)
+    assert full.metric("makespan_s") == free.metric("makespan_s")
+    assert slower[0] <= held.metric("makespan_s") / free.metric("makespan_s") < slower[1]
+    assert held.metric("power_packages_W") <= 8 * 400 * (1 + 1e-9)
+    assert held.metric("power_packages_W") < free.metric("power_packages_W")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"power.limit_W": 800}, "limit_W: must lie between idle_W (70) and max_W (700), got 800"),
+        ({"power.limit_W": 100}, "below active_W"),
+        ({"power.max_W": 50}, "max_W: must be at least idle_W (70), got 50"),
+        ({"power.memory_W": None}, "memory_W: give it, or `shares_of`"),
+        ({"power.memory_W": None, "power.shares_of": "b200_sxm"}, "'b200_sxm' has no measured watts of its own"),
+        ({"power.memory_W": None, "power.shares_of": "h1000"}, "h1000"),
+    ],
+)
+def test_wrong_watts_are_refused_by_name(change, said):
+    with pytest.raises(InputError) as caught:
+        load_system("hgx_h100", set={f"accelerator.{key}": value for key, value in change.items()})
+    assert said in str(caught.value)
+
+
+def test_carried_watts_keep_their_share_of_the_limit_and_say_so():
+    kin, part = load_accelerator("h100_sxm").power, load_accelerator("b200_sxm")
+    board = board_watts(part)
+    assert board.compute / board.limit == pytest.approx(kin.compute_W / kin.max_W)
+    assert board.memory / board.limit == pytest.approx(kin.memory_W / kin.max_W)
+    assert (board.active - board.idle) / board.limit == pytest.approx((kin.active_W - kin.idle_W) / kin.max_W)
+    source = part.sources["power.memory_W"]
+    assert "h100_sxm" in source.why and source.assumed[0] < board.memory < source.assumed[1]
