@@ -14,8 +14,8 @@ moves bytes across the chip:
 
     s(f) = max(t_c / f, t_m) / t      P(f) = active + (compute f^2 t_c / t + memory (h + (1 - h) f^2) q t_m / t) / s(f)
 
-Assumes that voltage follows the clock, that ``active`` does not, and one temperature. Leaves out what a cold or a hot part draws beside
-(leakage grows 0.5 to 1 % per kelvin) and the averaging windows of meters.
+Assumes that voltage follows the clock, that ``active`` does not, and one temperature. Leaves out what a cold or a
+hot part draws beside (leakage grows 0.5 to 1 % per kelvin) and the averaging windows of meters.
 Source: the form and its fit are of this project (docs/models.md, Power); P ~ f V^2 as in Hong and Kim, ISCA 2010,
 doi:10.1145/1815961.1815998.
 """

@@ -6,9 +6,9 @@ A package at work draws what being at work takes, and on top of it what its engi
 
 u_compute and u_memory of an op are the shares of its attainable time that arithmetic and memory need
 (`cmsim.compute.power`: a slow kernel burns as much as a fast one), times its share of the cores; u_link is the
-port's use, mean of both directions, and what passes ports passes memory. Where the sum exceeds the limit the three are scaled down together. Between
-kernels, in bubbles and while it waits in a collective, a package draws ``active``. Energy is the exact integral of
-that profile, never a sample of it.
+port's use, mean of both directions, and what passes ports passes memory. Where the sum exceeds the limit the three
+are scaled down together. Between kernels, in bubbles and while it waits in a collective, a package draws
+``active``. Energy is the exact integral of that profile, never a sample of it.
 
 Where the watts of a package under load are assumed, everything is worked out three times: as the file has them, at
 the low and at the high end of their ranges. ``power_W_low`` and ``power_W_high`` are that band; the ranges of other
