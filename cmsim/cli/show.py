@@ -180,11 +180,10 @@ def _system(kind: str, path: Path) -> dict[str, Any]:
 
 
 def _part(kind: str, path: Path) -> dict[str, Any]:
-    from cmsim import files
-    from cmsim.hardware import AcceleratorSpec, StackSpec, load_stack
+    from cmsim.hardware import AcceleratorSpec, StackSpec, load_accelerator, load_stack
 
     spec: AcceleratorSpec | StackSpec
-    spec = files.validate(AcceleratorSpec, read_yaml(path)) if kind == "accelerator" else load_stack(str(path))
+    spec = load_accelerator(str(path)) if kind == "accelerator" else load_stack(str(path))
     return {
         "kind": kind,
         "name": spec.name,

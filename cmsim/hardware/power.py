@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InputError
+from cmsim.files import Document
 from cmsim.hardware.specs import SHARED_WATTS, AcceleratorPower, AcceleratorSpec, Assumed, Source
 
 #: range of a factor on carried watts, where the file gives none
@@ -31,8 +32,8 @@ class BoardWatts:
     built: float
 
 
-def carried(chip: AcceleratorSpec, load: Callable[[str], AcceleratorSpec]) -> AcceleratorSpec:
-    """The accelerator with all its watts, each with a source.
+def carried(chip: AcceleratorSpec, document: Document, load: Callable[[str], AcceleratorSpec]) -> AcceleratorSpec:
+    """The accelerator of a document with all its watts, each with a source.
 
     What the file leaves out is taken from the part named in ``power.shares_of``: what load adds over low idle
     (``active_W`` less ``idle_W``) and what busy engines add keep their share of the board limit. ``load`` reads an
@@ -41,12 +42,12 @@ def carried(chip: AcceleratorSpec, load: Callable[[str], AcceleratorSpec]) -> Ac
     power = chip.power
     missing = [key for key in SHARED_WATTS if getattr(power, key) is None]
     if not missing:
-        return _checked(chip)
+        return _checked(chip, document)
     assert power.shares_of is not None  # the file's own check
     kin = load(power.shares_of).power
     if kin.shares_of is not None or kin.active_W is None or kin.compute_W is None or kin.memory_W is None:
         what = f"'{power.shares_of}' has no measured watts of its own to share"
-        raise InputError(Problem(what, chip.name, key="power.shares_of"))
+        raise InputError(document.problem(("power", "shares_of"), what))
     shares = {
         "active_W": (kin.active_W - kin.idle_W) / kin.max_W,
         "compute_W": kin.compute_W / kin.max_W,
@@ -60,14 +61,15 @@ def carried(chip: AcceleratorSpec, load: Callable[[str], AcceleratorSpec]) -> Ac
     for key in missing:
         base_W = power.idle_W if key == "active_W" else 0.0
         found[key] = base_W + shares[key] * power.max_W
-        span = (base_W + low * shares[key] * limits[0], base_W + high * shares[key] * limits[1])
+        span = (round(base_W + low * shares[key] * limits[0], 1), round(base_W + high * shares[key] * limits[1], 1))
         over = "over idle, " if key == "active_W" else ""
         why = f"{shares[key]:.3g} of the limit {over}as the {power.shares_of}, on which it was measured"
         sources[f"power.{key}"] = Assumed(assumed=span, why=why)
     return _checked(
         chip.model_copy(
             update={"power": power.model_copy(update=found), "sources": {**chip.sources, **sources}},
-        )
+        ),
+        document,
     )
 
 
@@ -103,10 +105,10 @@ def _range(source: Source | None, value: float) -> tuple[float, float]:
     return min(source.assumed[0], value), max(source.assumed[1], value)
 
 
-def _checked(chip: AcceleratorSpec) -> AcceleratorSpec:
+def _checked(chip: AcceleratorSpec, document: Document) -> AcceleratorSpec:
     power = chip.power
     assert power.active_W is not None
     if power.held_W < power.active_W:
         what = f"the limit in force, {power.held_W:g} W, is below active_W ({power.active_W:g}): nothing could run"
-        raise InputError(Problem(what, chip.name, key="power.limit_W"))
+        raise InputError(document.problem(("power", "max_W" if power.limit_W is None else "limit_W"), what))
     return chip

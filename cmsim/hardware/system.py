@@ -155,7 +155,9 @@ def load_system(
     for key, value in part_overrides["accelerator"].items():
         chip_data = _with(chip_data, key, value, chip_document.file)
     chip = carried(
-        files.validate(AcceleratorSpec, chip_document, data=chip_data), lambda kin: _accelerator(kin, base, texts)
+        files.validate(AcceleratorSpec, chip_document, data=chip_data),
+        chip_document,
+        lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base), texts)),
     )
 
     stack_document = _open(stack or spec.stack, STACKS, "stack", base)
@@ -223,13 +225,18 @@ def stack_data(
 
 def load_accelerator(name: str, *, base: Path | None = None) -> AcceleratorSpec:
     """One accelerator by name, alias or path, with all its watts."""
-    return carried(_accelerator(name, base, {}), lambda kin: _accelerator(kin, base, {}))
-
-
-def _accelerator(name: str, base: Path | None, texts: dict[str, str]) -> AcceleratorSpec:
-    """An accelerator as its file has it; ``texts`` takes what was read."""
     document = _open(name, ACCELERATORS, "accelerator", base)
+    return carried(_own(document), document, lambda kin: _own(_open(kin, ACCELERATORS, "accelerator", base)))
+
+
+def _noted(document: files.Document, texts: dict[str, str]) -> files.Document:
+    """The document, whose text is kept with what else was read."""
     texts[document.file] = document.text
+    return document
+
+
+def _own(document: files.Document) -> AcceleratorSpec:
+    """An accelerator as its file has it."""
     return files.validate(AcceleratorSpec, document)
 
 
