@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: from the bottom up, with what people call them
 COMPONENTS = {
     "accelerators_idle": ("accelerators, idle", "#9db4c8"),
+    "accelerators_active": ("accelerators, active idle", "#7b9cbb"),
     "hosts": ("hosts", "#b9b3a8"),
     "nics": ("NICs", "#d8cfc0"),
     "optical_modules": ("optical modules", "#c9a227"),
