@@ -6,12 +6,15 @@ two micro-batches (or a forward and a backward pass) hide each other's dispatch 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cmsim.compute import Shape
-from cmsim.workload.ops import ProgramBuilder
+from cmsim.workload.ops import ProgramBuilder, awaited
+
+#: a pattern of pieces that recurs has at most so many [1]
+_PERIOD = 16
 
 
 class Kernel(NamedTuple):
@@ -64,50 +67,91 @@ def interleave(
     """
     last: list[int] = [-1] * len(chains)
     wait: list[Sequence[int]] = list(after) if after is not None else [()] * len(chains)
-    for turn in range(max((len(chain) for chain in chains), default=0)):
-        for number, chain in enumerate(chains):
-            if turn >= len(chain):
-                continue
-            piece = chain[turn]
-            pending = [*wait[number], *piece.after]
-            for kernel in piece.kernels:
-                last[number] = build.compute(
-                    kernel.name,
-                    stream=piece.stream,
-                    kernel=kernel.kernel,
-                    precision=kernel.precision,
-                    flops=kernel.flops,
-                    bytes_B=kernel.bytes_B,
-                    cores=piece.cores,
-                    shape=kernel.shape,
-                    after=pending,
-                )
-                pending = []
-            if piece.kernels:
-                pending = [last[number]]
-            if piece.comm is not None:
-                comm = piece.comm
-                last[number] = build.collective(
-                    comm.name,
-                    stream="comm" if number == 0 else f"comm.{number}",
-                    collective=comm.collective,
-                    size_B=comm.size_B,
-                    slot=comm.slot,
-                    after=pending,
-                )
-                pending = [last[number]]
-            wait[number] = pending
+    turns = [
+        [(number, chain[turn]) for number, chain in enumerate(chains) if turn < len(chain)]
+        for turn in range(max((len(chain) for chain in chains), default=0))
+    ]
+    for first, period, times in _repeated(turns):
+        here = turns[first : first + period]
+        if times == 1:
+            _add(build, here, last, wait)
+            continue
+        # the same rows again and again: built once, copied
+        block, ends = ProgramBuilder(), [-1] * len(chains)
+        waits: list[Sequence[int]] = [[awaited(number)] for number in range(len(chains))]
+        _add(block, here, ends, waits)
+        for _ in range(times if len(block) else 0):
+            at = build.append(block, wait)
+            last = [last[i] if end < 0 else at + end for i, end in enumerate(ends)]
+            wait = [[at + row for row in rows] if min(rows) >= 0 else wait[i] for i, rows in enumerate(waits)]
     return last
 
 
+def _add(
+    build: ProgramBuilder, turns: Sequence[Sequence[tuple[int, Piece]]], last: list[int], wait: list[Sequence[int]]
+) -> None:
+    """Add the pieces of some turns; ``last`` and ``wait`` of their chains follow."""
+    for number, piece in (one for turn in turns for one in turn):
+        pending = [*wait[number], *piece.after]
+        for kernel in piece.kernels:
+            last[number] = build.compute(
+                kernel.name,
+                stream=piece.stream,
+                kernel=kernel.kernel,
+                precision=kernel.precision,
+                flops=kernel.flops,
+                bytes_B=kernel.bytes_B,
+                cores=piece.cores,
+                shape=kernel.shape,
+                after=pending,
+            )
+            pending = []
+        if piece.kernels:
+            pending = [last[number]]
+        if piece.comm is not None:
+            comm = piece.comm
+            last[number] = build.collective(
+                comm.name,
+                stream="comm" if number == 0 else f"comm.{number}",
+                collective=comm.collective,
+                size_B=comm.size_B,
+                slot=comm.slot,
+                after=pending,
+            )
+            pending = [last[number]]
+        wait[number] = pending
+
+
+def _repeated(turns: Sequence[Sequence[tuple[int, Piece]]]) -> Iterator[tuple[int, int, int]]:
+    """(first, period, times) of runs of turns that cover all: the very same pieces, so many times over."""
+    keys = [tuple((number, id(piece)) for number, piece in turn) for turn in turns]
+    alone = [any(piece.after for _, piece in turn) for turn in turns]
+    at = 0
+    while at < len(turns):
+        again = next((n for n in range(at + 1, min(at + 1 + _PERIOD, len(turns))) if keys[n] == keys[at]), at)
+        period, times = max(again - at, 1), 1
+        if again > at and not any(alone[at:again]):
+            while keys[at + times * period : at + (times + 1) * period] == keys[at : at + period]:
+                times += 1
+        yield at, (period if times > 1 else 1), times
+        at += period * times if times > 1 else 1
+
+
 def joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """The chain with neighbours merged where no communication stands between them (streams alike)."""
+    """The chain with neighbours merged where no communication stands between them (streams alike).
+
+    The same two pieces merge into the same one, so that what recurs can be seen.
+    """
     out: list[Piece] = []
+    merged: dict[tuple[int, int], Piece] = {}
     for piece in pieces:
         if out and out[-1].comm is None and (out[-1].stream, out[-1].cores) == (piece.stream, piece.cores):
             before = out.pop()
-            piece = Piece(
-                before.kernels + piece.kernels, piece.comm, piece.stream, piece.cores, before.after + piece.after
-            )
+            key = id(before), id(piece)
+            if key not in merged:
+                merged[key] = Piece(
+                    before.kernels + piece.kernels, piece.comm, piece.stream, piece.cores, before.after + piece.after
+                )
+            piece = merged[key]
         out.append(piece)
     return out

@@ -161,8 +161,9 @@ class _Step:
     def build(self, sequences: float) -> ProgramBuilder:
         build = ProgramBuilder()
         held = sequences / self.spec.microbatches
-        chains = [self._chain(held, range(self.model.layers), opening=True) for _ in range(self.spec.microbatches)]
-        interleave(build, chains)
+        # micro-batches are alike
+        chain = self._chain(held, range(self.model.layers), opening=True)
+        interleave(build, [chain] * self.spec.microbatches)
         return build
 
     def draft(self, build: ProgramBuilder, sequences: float) -> None:
@@ -178,22 +179,35 @@ class _Step:
         pieces: list[Piece] = []
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
+        dense, sparse = self._dense(held), self._sparse(held)
         for layer in which:
-            attention = [
-                *layers.attention_in(model, tokens, self.tp, form),
-                *self.core(held),
-                *layers.attention_out(model, tokens, self.tp, form),
-            ]
-            pieces.append(Piece(attention, self._sum(tokens, self.tp), stream, cores))
-            if self.mixture is None or layer < model.dense_layers:
-                tp = self.layout.tp
-                ffn = [*layers.ffn_norm(model, tokens, form), *layers.dense_ffn(model, tokens, tp, form)]
-                pieces.append(Piece(ffn, self._sum(tokens, tp), stream, cores))
-            else:
-                pieces += self.mixture.pieces(model, form, slot="ep", routing=self.attention, working=self.expert)
+            pieces += dense if sparse is None or layer < model.dense_layers else sparse
         last = tokens if self.spec.kind == "decode" else held
         pieces.append(Piece(layers.head(model, last, self.layout.tp, form, sample=True), stream=stream, cores=cores))
         return joined(pieces)
+
+    def _dense(self, held: float) -> list[Piece]:
+        """A layer with a dense feed-forward network."""
+        tokens, tp = held * self.per_sequence, self.layout.tp
+        ffn = [*layers.ffn_norm(self.model, tokens, self.form), *layers.dense_ffn(self.model, tokens, tp, self.form)]
+        return [self._core(held), Piece(ffn, self._sum(tokens, tp), *self.attention)]
+
+    def _sparse(self, held: float) -> list[Piece] | None:
+        """A layer with experts; None without them."""
+        if self.mixture is None:
+            return None
+        experts = self.mixture.pieces(self.model, self.form, slot="ep", routing=self.attention, working=self.expert)
+        return [self._core(held), *experts]
+
+    def _core(self, held: float) -> Piece:
+        """A layer's attention with its projections."""
+        tokens = held * self.per_sequence
+        kernels = [
+            *layers.attention_in(self.model, tokens, self.tp, self.form),
+            *self.core(held),
+            *layers.attention_out(self.model, tokens, self.tp, self.form),
+        ]
+        return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
 
     def _sum(self, tokens: float, tp: int) -> Comm | None:
         if tp == 1:
