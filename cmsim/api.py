@@ -6,8 +6,10 @@ Everything the command line does is a function here; notebooks call the same one
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import numpy as np
 
 from cmsim import collectives, energy, engine, results, topology
 from cmsim.engine import record
-from cmsim.errors import CmsimWarning
+from cmsim.errors import CmsimWarning, FailedError, InfeasibleError
 from cmsim.hardware import System, load_accelerator, load_system
 from cmsim.results import Result, Results
-from cmsim.scenario import CollectiveSpec, Run, Scenario, TraceSpec, load_scenario
+from cmsim.scenario import CollectiveSpec, Run, Scenario, TraceSpec, load_scenario, more_is_better
 from cmsim.units import to_ps, to_s
 from cmsim.version import __version__
 from cmsim.workload import Programs, generate
+from cmsim.workload.generate.choices import sizes
 
 #: called with the run's key and the share of all runs that is done, 0 to 1
 Progress = Callable[[str, float], None]
@@ -40,7 +43,8 @@ def run(
     set        dotted keys to change first, as ``--set`` does
     out        folder to write (complete or absent)
 
-    Raises CmsimError for what the user can mend; nothing is written then.
+    A run that does not fit, or has no plan, is an outcome among the others (`Results.missing`). Raises InputError for
+    what is wrong with the scenario; nothing is written then.
     """
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, set=set)
@@ -48,44 +52,213 @@ def run(
         scenario = load_scenario(scenario.data, set=set)
     if out is not None:
         results.check_folder(out)
-    systems = {one.system_key: system(one, base=scenario.base) for one in scenario.runs}
-    ran = [
-        run_one(
-            one, systems[one.system_key], base=scenario.base, progress=_share(progress, one.key, i, len(scenario.runs))
-        )
+    machines = Machines(scenario.base)
+    for one in scenario.runs:  # a system that cannot be read ends the scenario before anything is played
+        machines(one)
+    outcomes = [
+        evaluate(one, machines, progress=_share(progress, one.key, i, len(scenario.runs)))
         for i, one in enumerate(scenario.runs)
     ]
-    done = Results(ran, scenario=dict(scenario.data), manifest=_manifest(scenario, list(systems.values())))
+    done = Results(outcomes, scenario=dict(scenario.data), manifest=_manifest(scenario, machines.loaded()))
     if out is not None:
         done.save(out)
     return done
 
 
+class Machines:
+    """The systems of a scenario's runs, each loaded once.
+
+    base   folder that relative paths of the scenario start from
+    """
+
+    def __init__(self, base: Path | None = None):
+        self.base = base
+        self._systems: dict[str, System] = {}
+
+    def __call__(self, one: Run) -> System:
+        if one.system_key not in self._systems:
+            self._systems[one.system_key] = system(one, base=self.base)
+        return self._systems[one.system_key]
+
+    def loaded(self) -> list[System]:
+        """In the order in which they were first asked for."""
+        return list(self._systems.values())
+
+
+def evaluate(
+    one: Run, machines: Machines | None = None, *, progress: Callable[[float], None] | None = None
+) -> results.Outcome:
+    """What becomes of a run: a result, or why there is none.
+
+    Not to fit the memory, and no plan of these sizes, are outcomes. Raises InputError for what is wrong with the input.
+    """
+    said = {"run": one.key, "workload": one.workload, "system": one.system.label, "kind": one.spec.kind}
+    try:
+        return _result(_best(one, machines or Machines(), progress))
+    except InfeasibleError as error:
+        return results.Infeasible(**said, message=str(error), budget=error.budget)
+    except FailedError as error:
+        return results.Failed(**said, message=str(error))
+
+
 def run_one(
     one: Run, system: System, *, base: Path | None = None, progress: Callable[[float], None] | None = None
 ) -> Result:
-    """One workload on one system: programs, plan, play, and what they say."""
+    """One workload that leaves nothing open on one system: programs, plan, play, and what they say.
+
+    Raises InfeasibleError and FailedError where there is no result.
+    """
+    played = _play(one, system, base, progress=progress)
+    assert played is not None, "without a limit a plan is played to its end"
+    return _result(played)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Played:
+    """A run that was played, before anything is recorded of it."""
+
+    run: Run
+    system: System
+    programs: Programs
+    options: engine.Options
+    plan: engine.Plan
+    timeline: engine.Timeline
+    warnings: tuple[str, ...]
+
+    @property
+    def billed(self) -> System:
+        """The system with the packages that count: those that hold ranks, or all where the job has it to itself."""
+        if self.run.exclusive:
+            return self.system
+        used = -(-self.programs.ranks // self.system.ranks_per_package)
+        return dataclasses.replace(self.system, packages=min(used, self.system.packages))
+
+
+def _play(
+    one: Run,
+    system: System,
+    base: Path | None,
+    *,
+    limit: Callable[[Programs], float] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> _Played | None:
+    """Programs, plan and play; None for a run that takes longer than ``limit`` gives its programs. [s]"""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CmsimWarning)
         programs = generate.programs(one.spec, system, base=base)
         engine.check_memory(programs, system)
         options = options_of(one, system)
         plan = engine.plan(programs, system, options)
-        timeline = engine.play(plan, progress=progress)
-        impact = None
-        if options.faults:
-            healthy = engine.plan(programs, system, dataclasses.replace(options, faults=()))
-            impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
+        if limit is None:
+            timeline: engine.Timeline | None = engine.play(plan, progress=progress)
+        else:
+            timeline = engine.play_within(plan, int(to_ps(limit(programs))), progress=progress)
+    if timeline is None:
+        return None
+    return _Played(one, system, programs, options, plan, timeline, tuple(str(one.message) for one in caught))
+
+
+def candidates(one: Run, machines: Machines) -> Iterator[Run]:
+    """The runs among which `best` chooses, in the order in which they are tried; one that leaves nothing open itself.
+
+    Raises InputError for values that do not go together.
+    """
+    if not one.open:
+        yield one
+        return
+    key = one.open[0]
+    values = key.values
+    if values is None:
+        values = tuple(sizes(key.key, one.spec, machines(one), base=machines.base))
+    for value in values:
+        yield from candidates(one.at(value), machines)
+
+
+def _best(one: Run, machines: Machines, progress: Callable[[float], None] | None) -> _Played:
+    """The candidate whose metric is best, the first of equals. Raises InfeasibleError where none is possible.
+
+    Losers are played no longer than they could still win, and nothing is recorded of them.
+    """
+    best: _Played | None = None
+    score = 0.0
+    refused: list[tuple[Run, InfeasibleError]] = []
+    for candidate in candidates(one, machines):
+        limit = None
+        if best is not None and results.follows_time(one.of):
+            limit = functools.partial(_time_to_beat, candidate, machines(candidate), score)
+        try:
+            played = _play(candidate, machines(candidate), machines.base, limit=limit, progress=progress)
+        except InfeasibleError as error:
+            refused.append((candidate, error))
+            continue
+        if played is None or not one.open:
+            best = best or played
+            continue
+        metric, value = _score(played)
+        if best is None or (value > score if more_is_better(metric) else value < score):
+            best, score = played, value
+    if best is None:
+        raise _nearest(refused)
+    return best
+
+
+def _score(played: _Played) -> tuple[str, float]:
+    """The metric that decides, and what the candidate gives."""
+    one = played.run
+    if not results.follows_time(one.of):
+        return str(one.of), _result(played).metric(str(one.of))
+    found = _rates(one, played.billed, played.programs, to_s(played.timeline.makespan_ps))
+    return results.decisive(found, one.of)
+
+
+def _time_to_beat(one: Run, system: System, score: float, programs: Programs) -> float:
+    """How long a run may take to be better than a score: rates go with one over time, times with time. [s]"""
+    used = min(-(-programs.ranks // system.ranks_per_package), system.packages)
+    billed = system if one.exclusive else dataclasses.replace(system, packages=used)
+    metric, in_a_second = results.decisive(_rates(one, billed, programs, 1.0), one.of)
+    # one part in a million more, so that what is as good to the last digit is played to its end
+    return (in_a_second / score if more_is_better(metric) else score / in_a_second) * (1 + 1e-6)
+
+
+def _rates(one: Run, billed: System, programs: Programs, makespan_s: float) -> dict[str, float]:
+    """What follows from the length of a run alone."""
+    return results.of_time(
+        one.spec.kind, _facts(one, billed, programs), makespan_s=makespan_s, accelerators=billed.packages
+    )
+
+
+def _nearest(refused: Sequence[tuple[Run, InfeasibleError]]) -> InfeasibleError:
+    """Of several refusals the one that is nearest to fitting; where none has a budget, the first."""
+
+    def excess(at: int) -> tuple[float, int]:
+        budget = refused[at][1].budget
+        return (budget["needed_B"] / budget["available_B"] if budget else math.inf), at
+
+    candidate, error = refused[min(range(len(refused)), key=excess)]
+    if not candidate.chosen:
+        return error
+    tried = ", ".join(f"{key} {value}" for key, value in candidate.chosen.items())
+    return InfeasibleError(f"none of {len(refused)} choices is possible; nearest with {tried}: {error}", error.budget)
+
+
+def _result(played: _Played) -> Result:
+    """What was played, recorded and measured."""
+    one, system, programs, options = played.run, played.system, played.programs, played.options
+    plan, timeline, billed = played.plan, played.timeline, played.billed
+    impact = None
+    if options.faults:
+        healthy = engine.plan(programs, system, dataclasses.replace(options, faults=()))
+        impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
-    power = energy.power_columns(system, ops, links, makespan_ps=timeline.makespan_ps)
-    watts, missing = energy.power_metrics(system, power)
+    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps)
+    watts, missing = energy.power_metrics(billed, power)
     went = record.breakdown(plan, timeline)
-    facts = _facts(one, system, programs)
+    facts = _facts(one, billed, programs)
     numbers = results.metrics(
         one.spec.kind,
         facts,
         makespan_s=to_s(timeline.makespan_ps),
-        accelerators=system.packages,
+        accelerators=billed.packages,
         exposed_comm_s=went.exposed_comm_s,
         bubble_s=went.parts_s["bubble_s"],
         memory_peak_B=float(engine.memory_B(programs).max()) if programs.footprint_B else None,
@@ -107,7 +280,7 @@ def run_one(
         run=one.key,
         workload=one.workload,
         system=system.name,
-        accelerators=system.packages,
+        accelerators=billed.packages,
         ranks=programs.ranks,
         metrics=numbers,
         bound=bound,
@@ -115,15 +288,11 @@ def run_one(
         breakdown=went.parts_s,
         faults=impact.data() if impact is not None else {},
         recorded=recorded,
-        warnings=(
-            *_beyond(bound),
-            *_idle(programs, system),
-            *programs.notes,
-            *missing,
-            *(str(warning.message) for warning in caught),
-        ),
+        warnings=(*_beyond(bound), *_idle(played), *programs.notes, *missing, *played.warnings),
         facts=facts,
         columns={"ops": ops, "links": links, "power": power},
+        kind=one.spec.kind,
+        chosen=dict(one.chosen),
     )
     results.check(result)
     return result
@@ -268,12 +437,14 @@ def _beyond(bound: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _idle(programs: Programs, system: System) -> list[str]:
+def _idle(played: _Played) -> list[str]:
     """What to say where a workload leaves part of the system idle."""
-    used = -(-programs.ranks // system.ranks_per_package)
-    if used == system.packages:
+    used, there = -(-played.programs.ranks // played.system.ranks_per_package), played.system.packages
+    if used == there:
         return []
-    return [f"uses {used} of {system.packages} accelerators; the others idle, and count in power and per accelerator"]
+    if played.run.exclusive:
+        return [f"uses {used} of {there} accelerators; the others idle, and count in power and per accelerator"]
+    return [f"uses {used} of {there} accelerators; the others are not billed to it (exclusive: true does)"]
 
 
 def _share(progress: Progress | None, key: str, number: int, total: int) -> Callable[[float], None] | None:
@@ -296,4 +467,14 @@ def _manifest(scenario: Scenario, systems: list[System]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Progress", "compare", "export_chakra", "run", "run_one", "system"]
+__all__ = [
+    "Machines",
+    "Progress",
+    "candidates",
+    "compare",
+    "evaluate",
+    "export_chakra",
+    "run",
+    "run_one",
+    "system",
+]

@@ -2,7 +2,8 @@
 
 CmsimError                  a user's mistake or a run that cannot be; never a bug of ours
 ├── InputError              a file, key or value is wrong: all problems of a file at once (exit code 2)
-└── InfeasibleError         the input is well formed but the plan cannot run, or a check failed (exit code 1)
+├── InfeasibleError         the input is well formed but no plan of it can run here (exit code 1)
+└── FailedError             a run was played and gave nothing to trust (exit code 1)
 
 Bugs of our own raise AssertionError and keep their traceback. Only ``cmsim.cli`` catches, prints and
 sets the exit code.
@@ -11,14 +12,9 @@ sets the exit code.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-
-class CmsimError(Exception):
-    """Base of every error a user can mend."""
-
-    exit_code = 2
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,10 @@ class Problem:
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
-class InputError(CmsimError):
-    """A file, key or value is wrong. Carries every problem that was found, in file order."""
+class CmsimError(Exception):
+    """Base of every error a user can mend. Carries every problem that was found, in file order."""
+
+    exit_code = 2
 
     def __init__(self, problems: str | Problem | Iterable[Problem]):
         if isinstance(problems, str):
@@ -45,8 +43,25 @@ class InputError(CmsimError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class InputError(CmsimError):
+    """A file, key or value is wrong."""
+
+
 class InfeasibleError(CmsimError):
-    """Well-formed input that cannot run, or a check that failed."""
+    """Well-formed input that this machine cannot run: it does not fit the memory, or no plan of these sizes is one.
+
+    budget: what is needed and what is there, for machines; empty where the message says it all
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: str | Problem | Iterable[Problem], budget: Mapping[str, Any] | None = None):
+        super().__init__(problems)
+        self.budget = dict(budget or {})
+
+
+class FailedError(CmsimError):
+    """A run that was played and gave nothing to trust: ranks wait for ever, or a number fails its check."""
 
     exit_code = 1
 

@@ -34,6 +34,8 @@ class _Loader(_Base):  # type: ignore[misc]
     }
 
 
+#: ends a message about a value that the file does not have
+SET_OVER = " (set over the file)"
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 SpecT = TypeVar("SpecT", bound="Spec")
@@ -287,7 +289,7 @@ def _tidy(document: Document, found: list[_Complaint]) -> list[Problem]:
 
 def _problem(document: Document, one: _Complaint, message: str) -> Problem:
     if one.overridden:
-        return Problem(f"{message} (set over the file)", document.file, None, dotted(one.path))
+        return Problem(message + SET_OVER, document.file, None, dotted(one.path))
     return document.problem(one.path, message)
 
 

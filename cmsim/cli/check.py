@@ -9,10 +9,11 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
-from cmsim.errors import CmsimError, InputError, Problem
+from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
 from cmsim.files import find, read_yaml
 
 if TYPE_CHECKING:
+    from cmsim import api
     from cmsim.hardware import System
     from cmsim.scenario import Run, Scenario
 
@@ -30,16 +31,16 @@ def check(
     ],
 ) -> None:
     """Check files without running them: keys, values, and that every run can be planned and fits its memory."""
-    bad = False
+    code = 0
     for name in files:
         error, said = _checked(name)
         if error is None:
             print(f"ok: {say.here(said)}")
         else:
             say.errors(error)
-            bad = True
-    if bad:
-        raise typer.Exit(InputError.exit_code)
+            code = max(code, error.exit_code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _checked(name: str) -> tuple[CmsimError | None, str]:
@@ -66,42 +67,66 @@ def _checked(name: str) -> tuple[CmsimError | None, str]:
         return error, name
 
 
-def problems(scenario: Scenario) -> InputError | None:
+def problems(scenario: Scenario) -> CmsimError | None:
     """What keeps runs of a scenario from being played: systems that cannot be read, workloads that do not fit.
 
-    Programs of every run are generated, and their memory summed; nothing is played.
+    Programs of every run are generated, and their memory summed; nothing is played. InputError where anything is wrong
+    with the input, InfeasibleError where it is only more than the machines can do.
     """
-    from cmsim import api, engine, topology
-    from cmsim.scenario import CollectiveSpec
-    from cmsim.workload import generate
+    from cmsim import api, topology
 
     places = _Places(scenario)
     found: dict[str, list[Problem]] = {}
+    kinds: list[type[CmsimError]] = []
     systems: dict[str, System | None] = {}
+    machines = api.Machines(scenario.base)
     for one in scenario.runs:
         where = places.system(one)
         try:
             if one.system_key not in systems:
                 systems[one.system_key] = None  # a system that cannot be read is complained of once
-                systems[one.system_key] = api.system(one, base=scenario.base)
+                systems[one.system_key] = machines(one)
             system = systems[one.system_key]
             if system is None:
                 continue
             where = places.workload(one)
-            programs = generate.programs(one.spec, system, base=scenario.base)
-            if programs.ranks > system.ranks:
-                raise InputError(
-                    f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
-                )
-            engine.check_memory(programs, system)
+            _possible(one, machines)
             if one.faults:
                 where = places.faults(one)
                 topology.paths(system, faults={fault.part: fault.left for fault in one.faults})
-            if isinstance(one.spec, CollectiveSpec):  # its algorithm may be unknown, or not run on such a group
-                engine.plan(programs, system, api.options_of(one, system))
         except CmsimError as error:
-            found.setdefault(str(error), [_placed(problem, where, one.key) for problem in _problems_of(error)])
-    return InputError([problem for group in found.values() for problem in group]) if found else None
+            kinds.append(type(error))
+            found.setdefault(str(error), [_placed(problem, where, one.key) for problem in error.problems])
+    if not found:
+        return None
+    kind = InfeasibleError if set(kinds) == {InfeasibleError} else InputError
+    return kind([problem for group in found.values() for problem in group])
+
+
+def _possible(one: Run, machines: api.Machines) -> None:
+    """Raises what keeps a run from being played; of several candidates one that can be is enough."""
+    from cmsim import api
+
+    refused: list[InfeasibleError] = []
+    for candidate in api.candidates(one, machines):
+        try:
+            return _fits(candidate, machines(candidate), machines.base)
+        except InfeasibleError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def _fits(one: Run, system: System, base: Path | None) -> None:
+    from cmsim import api, engine
+    from cmsim.scenario import CollectiveSpec
+    from cmsim.workload import generate
+
+    programs = generate.programs(one.spec, system, base=base)
+    if programs.ranks > system.ranks:
+        raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")
+    engine.check_memory(programs, system)
+    if isinstance(one.spec, CollectiveSpec):  # its algorithm may be unknown, or not run on such a group
+        engine.plan(programs, system, api.options_of(one, system))
 
 
 class _Places:
@@ -129,10 +154,6 @@ class _Places:
         if self.document is None:
             return Problem("")
         return self.document.problem(path, "")
-
-
-def _problems_of(error: CmsimError) -> tuple[Problem, ...]:
-    return error.problems if isinstance(error, InputError) else tuple(Problem(line) for line in str(error).splitlines())
 
 
 def _placed(problem: Problem, where: Problem, run: str) -> Problem:

@@ -35,11 +35,14 @@ def compare(
     if json:
         say.document({**joined.summary(), "ratios_to_first": tables.ratios(joined.results)})
         return
+    for line in tables.skipped(joined):
+        say.message(line)
+    joined.require()
     # a run's key says nothing of the folder it came from
     labels = [
         f"{_short(source)}:/{result.run}" if len(sources) > 1 else result.run
         for source, part in zip(sources, parts, strict=True)
-        for result in part
+        for result in part.results
     ]
     say.show(*tables.side_by_side(joined.results, labels, width=say.console().width))
 

@@ -10,7 +10,7 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
-from cmsim.errors import InputError
+from cmsim.errors import InfeasibleError, InputError
 
 ScenarioName = Annotated[
     str,
@@ -61,17 +61,25 @@ def run(
     elif not quiet:
         from cmsim.cli import tables
 
+        width = say.console().width
         said = (
             tables.power_bands(results)
+            + tables.decided(results.outcomes, per=loaded.report.per, width=width)
             + tables.faults(results.results)
             + tables.notes(results.results)
-            + tables.meaning(results, loaded.report.per)
+            + tables.meaning(results.results, loaded.report.per)
             + tables.assumed(results)
         )
-        width = say.console().width
-        shown = tables.summary(results, per=loaded.report.per, width=width)
-        say.show(loaded.name, *shown, *tables.recorded(results.results), say.notes(said, width))
+        shown = tables.summary(results.outcomes, per=loaded.report.per, width=width)
+        unmet = tables.missing(results, width)
+        say.show(loaded.name, *shown, *tables.recorded(results.results), *unmet, say.notes(said, width))
     if not quiet:
         # said apart from the results, which are the same each time
-        runs = "1 run" if len(results) == 1 else f"{len(results)} runs"
+        runs = "1 run" if len(results.outcomes) == 1 else f"{len(results.outcomes)} runs"
         say.message(f"{runs} in {time.monotonic() - start_s:.2g} s" + (f"; wrote {out}" if out is not None else ""))
+    if results.missing:
+        if json or quiet:
+            from cmsim.cli.tables import counted
+
+            say.message(counted(results))
+        raise typer.Exit(InfeasibleError.exit_code)

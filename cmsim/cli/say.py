@@ -130,7 +130,7 @@ def broken(name: str) -> str:
     (['energy_', 'per_', 'token'], ['batch_', 'per_', 'accel-', 'erator'])
     """
     lines = [""]
-    for part in re.findall(r"[^_-]+[_-]?", name.replace("accelerator", "accel-erator")):
+    for part in re.findall(r"[^_-]+[_-]?", name.replace("accelerator", "accel-erator").replace("microb", "micro-b")):
         if lines[-1] and len(lines[-1]) + len(part) > 8:
             lines.append("")
         lines[-1] += part

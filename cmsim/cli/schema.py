@@ -50,6 +50,8 @@ def markdown(kinds: tuple[str, ...] = KINDS) -> str:
         parts.append(f"## {title}\n")
         for model in models:
             parts += _sections(model, seen)
+        if kind == "scenario":
+            parts += _best(models)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -95,9 +97,49 @@ def _with_workloads(document: dict[str, Any], models: list[Any]) -> None:
             one["anyOf"] = [number, {"type": "array", "items": number}]
         document["$defs"][model.__name__] = own
         names.append({"$ref": f"#/$defs/{model.__name__}"})
+    _with_best(document, models)
     document["properties"]["workloads"]["additionalProperties"] = {"anyOf": names}
     document["properties"]["workload"] = {"anyOf": names, "description": "short form of `workloads` for one"}
     document["required"] = [name for name in document["required"] if name != "workloads"]
+
+
+def _with_best(document: dict[str, Any], models: list[Any]) -> None:
+    """Any key of a workload or a system's entry may be a list of values to choose from, some the word `best` alone."""
+    from cmsim.scenario import SystemEntry, words
+
+    alone = {word.split(".")[-1] for model in (*models, SystemEntry) for word in words(model)}
+    listed = {
+        "type": "object",
+        "properties": {"best": {"type": "array", "minItems": 1}, "of": {"type": "string"}},
+        "required": ["best"],
+        "additionalProperties": False,
+    }
+    inner = {part for model in models for field in model.model_fields.values() for part in _models(field.annotation)}
+    for part in (*models, SystemEntry, *sorted(inner, key=lambda one: str(one.__name__))):
+        for name, one in document["$defs"][part.__name__]["properties"].items():
+            if name in ("kind", "per_system", "dims", "set"):
+                continue
+            kept = {key: one.pop(key) for key in [*one] if key not in ("title", "description", "default")}
+            one["anyOf"] = [kept, *([{"const": "best"}] if name in alone else []), listed]
+
+
+def _best(models: list[Any]) -> list[str]:
+    """The section on `best`: which keys take the word, and what may decide."""
+    from cmsim.scenario import METRICS, SystemEntry, words
+
+    keys = dict.fromkeys(word for model in models[1:] for word in words(model))
+    of_system = [f"`{word}` (of a system's entry)" for word in words(SystemEntry)]
+    taken = ", ".join([*(f"`{key}`" for key in keys), *of_system])
+    rows = "\n".join(f"| `{kind}` | {', '.join(f'`{name}`' for name in names)} |" for kind, names in METRICS.items())
+    return [
+        "### best\n",
+        "A key of a workload or of a system's entry that is left open: its values are tried for every system and sweep "
+        "point, those that are not possible drop out, and of equally good ones the first is taken. Results say in "
+        "`chosen` what it became.\n",
+        f"* `KEY: best`, where values are few or follow from model and ranks: {taken}.",
+        "* `KEY: {best: [VALUE, ...], of: METRIC}`, any key; `of` may be left out.\n",
+        f"| kind | metrics that may decide, the usual one first |\n| --- | --- |\n{rows}\n",
+    ]
 
 
 def _sections(model: Any, seen: set[type]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
-from cmsim.results import PER, Result, Results, per, power_band, rate_name
+from cmsim.results import PER, Outcome, Result, Results, per, power_band, rate_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +19,7 @@ T = TypeVar("T")
 NOTHING = "-"
 #: stands in a layout where throughput per accelerator, rack, ... goes
 _PER = "*"
+_LIMITER = "limiter"
 #: full links that are named
 _LINKS = 2
 #: width of a column of ratios
@@ -58,24 +59,68 @@ def layout_of(result: Result) -> Layout:
 
 def groups(results: Iterable[Result]) -> list[tuple[Layout, list[Result]]]:
     """Results by layout, in the order in which they come."""
-    found: dict[str, tuple[Layout, list[Result]]] = {}
-    for result in results:
-        layout = layout_of(result)
-        found.setdefault(layout.kind, (layout, []))[1].append(result)
+    return [(layout, [one for one in group if isinstance(one, Result)]) for layout, group in _by_kind(results)]
+
+
+def _by_kind(outcomes: Iterable[Outcome]) -> list[tuple[Layout, list[Outcome]]]:
+    """Runs by layout, those without a result too, in the order in which they come."""
+    found: dict[str, tuple[Layout, list[Outcome]]] = {}
+    for one in outcomes:
+        layout = layout_of(one) if isinstance(one, Result) else next(on for on in LAYOUTS if on.kind == one.kind)
+        found.setdefault(layout.kind, (layout, []))[1].append(one)
     return list(found.values())
 
 
-def summary(results: Iterable[Result], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[Table]:
-    """A table per kind of workload; one that is wider than ``width`` goes on in another."""
-    return [table for layout, group in groups(results) for table in _summary(layout, group, per, width)]
+def summary(outcomes: Iterable[Outcome], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[Table]:
+    """A table per kind of workload, a row per run; one that is wider than ``width`` goes on in another."""
+    return [table for layout, group in _by_kind(outcomes) for table in _summary(layout, group, per, width)]
 
 
-def _summary(layout: Layout, results: list[Result], what: Sequence[str], width: int) -> list[Table]:
-    names = [run_name(result) for result in results]
-    several = len({result.workload for result in results}) > 1
+def _summary(layout: Layout, runs: list[Outcome], what: Sequence[str], width: int) -> list[Table]:
+    heads, firsts, left = _first_columns(runs)
+    columns = _columns(layout, runs, what, width)
+    several = len({one.workload for one in runs}) > 1
+    title = layout.kind if several or runs[0].workload == layout.kind else f"{runs[0].workload} ({layout.kind})"
+    out = []
+    for chunk in _chunks(columns, [_width(head, cells) for head, cells in columns], _room(runs, width)):
+        words = [i for i, (head, _) in enumerate(chunk, len(heads)) if head in ("algorithm", _LIMITER)]
+        rows = [[*first, *(cells[i] for _, cells in chunk)] for i, first in enumerate(firsts)]
+        table_heads = [*heads, *(head for head, _ in chunk)]
+        out.append(say.table(table_heads, rows, title=title, left=[*range(left), *words], whole=range(left)))
+        title = f"{title}, continued" if len(out) == 1 else title
+    return out
+
+
+def _first_columns(runs: Sequence[Outcome]) -> tuple[list[str], list[list[str]], int]:
+    """What names a run: heads, a row of cells per run, and how many of the columns hold words."""
+    names = [run_name(one) for one in runs]
+    several = len({one.workload for one in runs}) > 1
     keys = list(dict.fromkeys(key for _, point in names for key in point))
     heads = (["workload"] if several else []) + ["system", *(say.broken(key) for key in keys)]
-    left = len(heads) - len(keys)
+    cells = []
+    for one, (system, point) in zip(runs, names, strict=True):
+        cells.append([*([one.workload] if several else []), system, *(point.get(key, NOTHING) for key in keys)])
+    return heads, cells, len(heads) - len(keys)
+
+
+def _room(runs: Sequence[Outcome], width: int) -> int:
+    """What the columns that name a run leave of a line."""
+    heads, cells, _ = _first_columns(runs)
+    return width - sum(_width(head, column) for head, column in zip(heads, zip(*cells, strict=True), strict=True))
+
+
+def _columns(layout: Layout, runs: Sequence[Outcome], what: Sequence[str], width: int) -> list[tuple[str, list[str]]]:
+    """Heads and cells of all that is measured, behind what `best` became where that does not break the table."""
+    measured, decided = _measured_columns(layout, runs, what), _decided_columns(runs)
+    whole, room = [*decided, *measured], _room(runs, width)
+    pieces = [len(_chunks(some, [_width(head, cells) for head, cells in some], room)) for some in (measured, whole)]
+    return whole if pieces[0] == pieces[1] else measured
+
+
+def _measured_columns(layout: Layout, runs: Sequence[Outcome], what: Sequence[str]) -> list[tuple[str, list[str]]]:
+    results = [one for one in runs if isinstance(one, Result)]
+    if not results:
+        return [("outcome", [one.outcome for one in runs if not isinstance(one, Result)])]
     columns = []
     for metric in layout.metrics:
         if metric == _PER:
@@ -84,22 +129,65 @@ def _summary(layout: Layout, results: list[Result], what: Sequence[str], width: 
             columns.append((say.broken(stem_of(metric)), _column(metric, results)))
     columns += [
         ("bound\nreached", [f"{bound_reached(result)}" for result in results]),
-        ("limiter", [result.limiter for result in results]),
+        (_LIMITER, [result.limiter for result in results]),
     ]
-    firsts = []
-    for result, (system, point) in zip(results, names, strict=True):
-        workload = [result.workload] if several else []
-        firsts.append([*workload, system, *(point.get(key, NOTHING) for key in keys)])
-    title = layout.kind if several or results[0].workload == layout.kind else f"{results[0].workload} ({layout.kind})"
-    room = width - sum(_width(head, column) for head, column in zip(heads, zip(*firsts, strict=True), strict=True))
+    # the first says where nothing was measured
+    return [(head, _with_missing(runs, cells, say_so=not i)) for i, (head, cells) in enumerate(columns)]
+
+
+def _decided_columns(runs: Sequence[Outcome]) -> list[tuple[str, list[str]]]:
+    """What `best` became, a column per key."""
+    results = [one for one in runs if isinstance(one, Result)]
+    return [
+        (
+            f"best\n{say.broken(key.split('.')[-1])}",
+            _with_missing(runs, [_value(result.chosen.get(key)) for result in results]),
+        )
+        for key in dict.fromkeys(key for result in results for key in result.chosen)
+    ]
+
+
+def decided(outcomes: Iterable[Outcome], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[str]:
+    """What `best` became, where a table has no room for it."""
     out = []
-    for chunk in _chunks(columns, [_width(head, cells) for head, cells in columns], room):
-        words = [i for i, (head, _) in enumerate(chunk, len(heads)) if head in ("algorithm", "limiter")]
-        rows = [[*first, *(cells[i] for _, cells in chunk)] for i, first in enumerate(firsts)]
-        table_heads = [*heads, *(head for head, _ in chunk)]
-        out.append(say.table(table_heads, rows, title=title, left=[*range(left), *words], whole=range(left)))
-        title = f"{title}, continued" if len(out) == 1 else title
+    for layout, runs in _by_kind(outcomes):
+        columns = [head for head, _ in _columns(layout, runs, per, width)]
+        if all(head in columns for head, _ in _decided_columns(runs)):
+            continue
+        results = [one for one in runs if isinstance(one, Result)]
+        for key in dict.fromkeys(key for result in results for key in result.chosen):
+            out.append(f"{layout.kind}: best {key}: {_by_value(results, key)}")
     return out
+
+
+def _by_value(results: Sequence[Result], key: str) -> str:
+    """``1 on a (8, 24), b; 2 on a (96)``: the systems, and the points of each where it is not all of them."""
+    of: dict[str, dict[str, list[str]]] = {}
+    points: dict[str, int] = {}
+    for result in results:
+        system, point = run_name(result)
+        points[system] = points.get(system, 0) + 1
+        of.setdefault(_value(result.chosen.get(key)), {}).setdefault(system, []).append(", ".join(point.values()))
+    return "; ".join(
+        f"{value} on "
+        + ", ".join(
+            system if len(at) == points[system] else f"{system} ({', '.join(at)})" for system, at in systems.items()
+        )
+        for value, systems in of.items()
+    )
+
+
+def _with_missing(runs: Sequence[Outcome], cells: Sequence[str], *, say_so: bool = False) -> list[str]:
+    """A column with a cell for every run, those that gave no result too."""
+    there = iter(cells)
+    return [next(there) if isinstance(one, Result) else one.outcome if say_so else NOTHING for one in runs]
+
+
+def _value(value: Any) -> str:
+    """What a key became, as scenarios write it."""
+    if value is None:
+        return NOTHING
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _width(head: str, cells: Iterable[str]) -> int:
@@ -107,7 +195,7 @@ def _width(head: str, cells: Iterable[str]) -> int:
     return max(len(part) for part in [*head.split("\n"), *cells]) + say.GAP
 
 
-def run_name(result: Result) -> tuple[str, dict[str, str]]:
+def run_name(result: Outcome) -> tuple[str, dict[str, str]]:
     """(system, sweep point) as the run's key names them.
 
     The system is the scenario's word for it, which may be an alias or a path.
@@ -174,6 +262,24 @@ def notes(results: Sequence[Result]) -> list[str]:
         where = ", ".join(workloads) + ("" if everywhere else f" on {', '.join(systems)}")
         out.append(f"{where}: {text}" if several else text)
     return out
+
+
+def missing(results: Results, width: int) -> list[str]:
+    """How many runs gave no result, and why; nothing where all did."""
+    reasons = [f"{one.run} is {one.outcome}: {one.message}" for one in results.missing]
+    return [f"{counted(results)}\n{say.notes(reasons, width)}"] if reasons else []
+
+
+def counted(results: Results) -> str:
+    """How many runs gave no result."""
+    words = [one.outcome for one in results.missing]
+    of = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return f"{len(words)} of {len(results.outcomes)} run{'s' * (len(results.outcomes) != 1)} gave no result: {of}"
+
+
+def skipped(results: Results) -> list[str]:
+    """Why runs are not in a comparison or a figure."""
+    return [f"note: without {one.run}, which is {one.outcome}: {one.message}" for one in results.missing]
 
 
 def faults(results: Sequence[Result]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.compute.work import Column
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 
 MATRIX, VECTOR, EITHER = "matrix", "vector", "either"
 
@@ -135,7 +135,7 @@ def price(
     cores         share of the cores the row may use: scales the peak rate, not the bandwidth [1]
 
     A kernel without work costs its class's overhead. Raises InputError, all problems at once, for a kernel class
-    that does not exist or that the stack has no efficiency for, and for a precision the chip lacks.
+    that does not exist or that the stack has no efficiency for; InfeasibleError for a precision the chip lacks.
     """
     flops, bytes_B = np.asarray(flops, np.float64), np.asarray(bytes_B, np.float64)
     kernel_id, precision_id = np.asarray(kernel_id, np.int64), np.asarray(precision_id, np.int64)
@@ -151,6 +151,7 @@ def price(
     overhead_s = np.zeros(shape[0])
     reachable = np.ones(shape)
     problems: list[Problem] = []
+    kinds: set[type[InputError | InfeasibleError]] = set()
     for i in np.flatnonzero(present[:-1]).tolist():
         try:
             reached = _efficiency(kernels[i], rates)
@@ -160,10 +161,11 @@ def price(
                 precision = precisions[j] if j < len(precisions) else ""
                 share = reached.compute_by_precision.get(precision, reached.compute)
                 reachable[i, j] = _engine_FLOPps(kernels[i], precision, rates) * share
-        except InputError as error:
+        except (InputError, InfeasibleError) as error:
             problems += error.problems
+            kinds.add(type(error))
     if problems:
-        raise InputError(problems)
+        raise (InputError if InputError in kinds else InfeasibleError)(problems)
 
     compute_s = flops / (reachable[kernel_id, precision_id] * cores)
     memory_s = bytes_B / (rates.memory_Bps * memory[kernel_id])
@@ -193,5 +195,5 @@ def _engine_FLOPps(kernel: str, precision: str, rates: Rates) -> float:
     if not precision:
         raise InputError(f"kernel class '{kernel}' runs on the matrix engine and needs a precision. {hint}")
     if precision not in rates.peak_FLOPps:
-        raise InputError(f"{rates.name} has no {precision} peak, which kernel class '{kernel}' asks for. {hint}")
+        raise InfeasibleError(f"{rates.name} has no {precision} peak, which kernel class '{kernel}' asks for. {hint}")
     return rates.peak_FLOPps[precision]

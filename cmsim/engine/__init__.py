@@ -8,7 +8,7 @@ from cmsim.engine.impact import Impact, Saturated, impact
 from cmsim.engine.memory import check_memory, memory_B
 from cmsim.engine.perturb import Jitter, Perturbation
 from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan
-from cmsim.engine.play import Timeline, play
+from cmsim.engine.play import Timeline, least_ps, play, play_within
 
 __all__ = [
     "Call",
@@ -25,8 +25,10 @@ __all__ = [
     "fold",
     "hold_s",
     "impact",
+    "least_ps",
     "members",
     "memory_B",
     "plan",
     "play",
+    "play_within",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.errors import InputError
+from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.units import GB
 from cmsim.workload.ops import Programs
@@ -22,14 +22,22 @@ def memory_B(programs: Programs) -> Floats:
 
 
 def check_memory(programs: Programs, system: System) -> None:
-    """Raises InputError where a rank's weights, states, activations and cache exceed its memory."""
+    """Raises InfeasibleError, with the budget, where a rank's weights, states, activations and cache exceed memory."""
     need = memory_B(programs)
     if not len(need) or need.max() <= system.rank_memory_B:
         return
     worst = int(np.argmax(need))
-    parts = ", ".join(f"{key} {value[worst] / GB:.1f}" for key, value in programs.footprint_B.items() if value[worst])
-    raise InputError(
+    parts_B = {key: float(value[worst]) for key, value in programs.footprint_B.items() if value[worst]}
+    parts = ", ".join(f"{key} {value / GB:.1f}" for key, value in parts_B.items())
+    raise InfeasibleError(
         f"the model does not fit: a rank needs {need[worst] / GB:.1f} GB ({parts}); a {system.spec.rank} of "
         f"{system.name} has {system.rank_memory_B / GB:.1f} GB. Spread it over more ranks, or make batch or "
-        "precision smaller."
+        "precision smaller.",
+        budget={
+            "what": "memory",
+            "of": system.spec.rank,
+            "needed_B": float(need[worst]),
+            "available_B": float(system.rank_memory_B),
+            "parts_B": parts_B,
+        },
     )

@@ -18,7 +18,7 @@ from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.perturb import Jitter, Perturbation, drawn, rank_factors
 from cmsim.engine.resources import Resources, resources
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
 from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
@@ -107,10 +107,10 @@ class Plan:
 
 
 def plan(programs: Programs, system: System, options: Options | None = None) -> Plan:
-    """Fold the ranks and price every op. Raises InputError where the workload does not fit the system."""
+    """Fold the ranks and price every op. Raises InfeasibleError where the system has too few ranks."""
     options = options or Options()
     if programs.ranks > system.ranks:
-        raise InputError(
+        raise InfeasibleError(
             Problem(
                 f"the workload needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
             )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cmsim.engine.calls import Call
 from cmsim.engine.plan import Plan
-from cmsim.errors import InfeasibleError, InputError
+from cmsim.errors import FailedError, InputError
 from cmsim.network import NETWORKS, Demand, Network, Segment
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS, SEND
 
@@ -96,12 +96,36 @@ class _Message:
 
 
 def play(plan: Plan, network: str | None = None, *, progress: Callable[[float], None] | None = None) -> Timeline:
-    """Run a plan. Raises InfeasibleError where ranks wait for each other for ever.
+    """Run a plan. Raises FailedError where ranks wait for each other for ever.
 
     network: ideal or fluid, default what was planned for; links can be played as links only
     progress: called now and then with the share of ops that have ended, 0 to 1
     """
-    return _Player(plan, network or plan.network).run(progress)
+    timeline = _Player(plan, network or plan.network).run(progress)
+    assert timeline is not None, "without a limit a plan is played to its end"
+    return timeline
+
+
+def play_within(
+    plan: Plan, limit_ps: int | None, *, progress: Callable[[float], None] | None = None
+) -> Timeline | None:
+    """As `play`, but None for a plan that takes longer than ``limit_ps``, as soon as that is known.
+
+    A stream takes at least its local work, which is known before anything is played. [ps]
+    """
+    if limit_ps is not None and least_ps(plan) > limit_ps:
+        return None
+    return _Player(plan, plan.network).run(progress, limit_ps)
+
+
+def least_ps(plan: Plan) -> int:
+    """The longest local work of any stream: no plan ends before it. [ps]"""
+    most = 0
+    for rank_class in range(plan.classes):
+        stream = plan.programs.ops.stream[plan.rows_of(rank_class)]
+        if len(stream):
+            most = max(most, int(np.bincount(stream, weights=plan.hold_ps[rank_class]).max()))
+    return most
 
 
 class _Player:
@@ -129,24 +153,30 @@ class _Player:
         self.ended = 0
         self.total = sum(rows)
 
-    def run(self, progress: Callable[[float], None] | None) -> Timeline:
+    def run(self, progress: Callable[[float], None] | None, limit_ps: int | None = None) -> Timeline | None:
+        """Play to the end; None where that lies beyond the limit."""
         collecting = gc.isenabled()
         # Events come and go by the million and none is in a cycle: looking for cycles costs a tenth of the run.
         gc.disable()
         try:
             for rank_class, steps in enumerate(self.of):
                 self._settle(rank_class, [step for step, needs in enumerate(steps.needs) if not needs][::-1])
-            self._drain(progress)
+            self._drain(progress, limit_ps)
         finally:
             if collecting:
                 gc.enable()
         if self.ended != self.total:
-            raise InfeasibleError(self._stuck())
-        return self._timeline()
+            if self.env.peek() != simpy.core.Infinity:
+                return None  # the rest lies beyond the limit
+            raise FailedError(self._stuck())
+        timeline = self._timeline()
+        return None if limit_ps is not None and timeline.makespan_ps > limit_ps else timeline
 
-    def _drain(self, progress: Callable[[float], None] | None) -> None:
-        """Run until nothing is left to happen."""
-        if progress is None:
+    def _drain(self, progress: Callable[[float], None] | None, limit_ps: int | None) -> None:
+        """Run until nothing is left to happen, or past the limit."""
+        if limit_ps is not None:
+            self.env.run(until=limit_ps + 1)
+        elif progress is None:
             self.env.run()
         else:
             while self.env.peek() != simpy.core.Infinity:

@@ -1,6 +1,7 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
-from cmsim.results.metrics import KINDS, metrics
+from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_time
+from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.recorded import beside_recorded
 from cmsim.results.result import FRAMES, PER, Result, check, per, power_band, rate_name, shown
 from cmsim.results.results import Results
@@ -10,12 +11,18 @@ __all__ = [
     "FRAMES",
     "KINDS",
     "PER",
+    "Failed",
+    "Infeasible",
+    "Outcome",
     "Result",
     "Results",
     "beside_recorded",
     "check",
     "check_folder",
+    "decisive",
+    "follows_time",
     "metrics",
+    "of_time",
     "per",
     "power_band",
     "rate_name",

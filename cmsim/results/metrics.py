@@ -147,6 +147,36 @@ KINDS: dict[str, Callable[[Measured], Metrics]] = {
 }
 
 
+#: what decides between plans where nobody says
+_DECISIVE = ("tokens_per_s", "samples_per_s", "time_s", "makespan_s")
+#: needs the breakdown of a run, not its length alone
+_NOT_OF_TIME = "bubble_fraction"
+
+
+def of_time(kind: str, facts: Facts, *, makespan_s: float, accelerators: int) -> dict[str, float]:
+    """The metrics of a run that are in proportion to its length, or to one over it."""
+    own = KINDS[kind](Measured(facts, makespan_s, accelerators))
+    found = {key: value for key, value in own.items() if not isinstance(value, str) and key != _NOT_OF_TIME}
+    return {**found, "makespan_s": makespan_s}
+
+
+def decisive(found: Mapping[str, float], metric: str | None) -> tuple[str, float]:
+    """(name, value) of the metric that decides between plans: the named one, else the first of its kind.
+
+    Raises InputError where the run has none of that name.
+    """
+    name = metric or next(name for name in _DECISIVE if name in found)
+    if name not in found:
+        raise InputError(f"the run has no metric '{name}' to choose by. {did_you_mean(name, found)}")
+    return name, found[name]
+
+
+def follows_time(metric: str | None) -> bool:
+    """Whether the metric that decides follows from the length of a run alone, without its power or its breakdown."""
+    named = ("energy", "_per_J", "power_", "cost_", "carbon_", "exposed_", "memory_", _NOT_OF_TIME)
+    return metric is None or not any(part in metric for part in named)
+
+
 def metrics(
     kind: str,
     facts: Facts,

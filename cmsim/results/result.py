@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.errors import InfeasibleError, InputError, did_you_mean
+from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.units import PS_PER_S
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Result:
     recorded      of a replayed trace: class of op -> recorded_s (where it was recorded), simulated_s; empty without
     facts         what the workload said of itself, and racks, price_USD of the machine
     columns       of each of ``FRAMES``, name -> array
+    kind          of the workload    chosen: what `best` became, by key of the workload or system; empty without
     """
 
     run: str
@@ -56,6 +57,8 @@ class Result:
     recorded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
+    kind: str = ""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def ops(self) -> pd.DataFrame:
@@ -93,6 +96,8 @@ class Result:
             "limiter": self.limiter,
             "breakdown": dict(self.breakdown),
             "warnings": list(self.warnings),
+            **({"kind": self.kind} if self.kind else {}),
+            **({"chosen": dict(self.chosen)} if self.chosen else {}),
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
         }
@@ -151,10 +156,10 @@ def power_band(result: Result) -> tuple[float, float] | None:
 
 
 def check(result: Result) -> Result:
-    """The result itself. A result never lies: raises InfeasibleError, naming what is wrong, where it would."""
+    """The result itself. A result never lies: raises FailedError, naming what is wrong, where it would."""
     wrong = list(_wrong(result))
     if wrong:
-        raise InfeasibleError("\n".join(f"{result.run}: {what}" for what in wrong))
+        raise FailedError(Problem(f"{result.run}: {what}") for what in wrong)
     return result
 
 

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmsim.errors import InputError, did_you_mean
+from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
 from cmsim.results import store
+from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, html_table, rate_name, shown
 from cmsim.results.result import per as throughput_per
 
@@ -39,30 +40,54 @@ HEADLINES = (
 
 @dataclass(frozen=True)
 class Results:
-    """Results in the order of the scenario's runs, and how they came about.
+    """What became of a scenario's runs, in their order, and how it came about. Iteration, length and numbers are of the
+    results, and raise the reasons where no run gave any; ``missing`` holds the runs that gave none.
 
+    outcomes   of every run: a Result, Infeasible or Failed
     scenario   the scenario as data
     manifest   scenario text, system files and their hashes, version of ``cmsim``, seed, command, sources
     """
 
-    results: Sequence[Result]
+    outcomes: Sequence[Outcome]
     scenario: Mapping[str, Any] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """The runs that gave a result."""
+        return tuple(one for one in self.outcomes if isinstance(one, Result))
+
+    @cached_property
+    def missing(self) -> tuple[Infeasible | Failed, ...]:
+        """The runs that gave none, with the reason."""
+        return tuple(one for one in self.outcomes if not isinstance(one, Result))
+
     def __iter__(self) -> Iterator[Result]:
+        self.require()
         return iter(self.results)
 
     def __len__(self) -> int:
         return len(self.results)
 
     def __getitem__(self, run: str | int) -> Result:
-        """A result by its run, or by its place."""
+        """A result by its run, or by its place among the results.
+
+        Raises InfeasibleError or FailedError, with the reason, for a run that gave none, and where no run gave any.
+        """
         if isinstance(run, int):
+            self.require()
             return self.results[run]
-        found = [result for result in self.results if result.run == run]
+        found = [one for one in self.outcomes if one.run == run]
         if not found:
-            raise InputError(f"no run '{run}'. {did_you_mean(run, [result.run for result in self.results])}")
+            raise InputError(f"no run '{run}'. {did_you_mean(run, [one.run for one in self.outcomes])}")
+        if not isinstance(found[0], Result):
+            raise found[0].error()
         return found[0]
+
+    def require(self) -> None:
+        """Raises InfeasibleError or FailedError, with every reason, where no run gave a result."""
+        if self.missing and not self.results:
+            raise _together(self.missing)
 
     @property
     def version(self) -> str:
@@ -76,6 +101,7 @@ class Results:
             "cmsim": self.version,
             "scenario": dict(self.scenario),
             "results": [result.summary() for result in self.results],
+            "outcomes": [entry(one) for one in self.outcomes],
         }
 
     @cached_property
@@ -96,12 +122,20 @@ class Results:
     def table(self, *, per: Sequence[str] = ()) -> list[dict[str, float | str]]:
         """One row per run: headline metrics, what limits it, and throughput per each of ``per``.
 
-        All rows have the same keys in the same order; "" stands where a run has no such number.
+        All rows have the same keys in the same order; "" stands where a run has no such number. Where a run gave no
+        result there are also ``outcome`` (result, infeasible or failed) and ``message``; where `best` was asked for,
+        what each key became.
         """
         names = [name for name in HEADLINES if any(name in result.metrics for result in self.results)]
         rows: list[dict[str, float | str]] = []
-        for result in self.results:
+        for result in self.outcomes:
+            if not isinstance(result, Result):
+                rows.append({"run": result.run, "outcome": result.outcome, "message": result.message})
+                continue
             row: dict[str, float | str] = {"run": result.run, "accelerators": result.accelerators}
+            row.update(result.chosen)
+            if self.missing:
+                row.update(outcome="result", message="")
             row.update({name: result.metrics.get(name, "") for name in names})
             row.update({f"{rate_name(result)}_per_{what}": throughput_per(result, what) for what in per})
             row.update(limiter=result.limiter, bound=str(result.bound["name"]), bound_fraction=result.bound["fraction"])
@@ -112,7 +146,7 @@ class Results:
     def save(self, folder: str | Path) -> Path:
         """Write the folder, all of it or nothing. One of ours that stands there is replaced.
 
-        Raises InputError where something else stands there, or it cannot be written, InfeasibleError where a result
+        Raises InputError where something else stands there, or it cannot be written, FailedError where a result
         fails its check.
         """
         return store.save(self, Path(folder))
@@ -126,8 +160,8 @@ class Results:
     def joined(cls, parts: Sequence[Results]) -> Results:
         """Several as one, side by side. A run that was there before gets a number: ``run#2``."""
         seen: dict[str, int] = {}
-        results = []
-        for result in (result for part in parts for result in part):
+        results: list[Outcome] = []
+        for result in (result for part in parts for result in part.outcomes):
             seen[result.run] = seen.get(result.run, 0) + 1
             number = seen[result.run]
             results.append(result if number == 1 else replace(result, run=f"{result.run}#{number}"))
@@ -141,6 +175,7 @@ class Results:
     def _frame(self, kind: str) -> pd.DataFrame:
         import pandas as pd
 
+        self.require()
         frames = [getattr(result, kind) for result in self.results]
         # an empty frame has columns of no type, which would spoil those of the others
         out: pd.DataFrame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
@@ -150,3 +185,13 @@ class Results:
         rows = self.table()
         head = tuple(rows[0]) if rows else ()
         return html_table([tuple(shown(cell) for cell in row.values()) for row in rows], head)
+
+
+def _together(missing: Sequence[Infeasible | Failed]) -> CmsimError:
+    """One error that gives every reason."""
+    errors = [one.error() for one in missing]
+    if len(errors) == 1:
+        return errors[0]
+    problems = [problem for error in errors for problem in error.problems]
+    kind = InfeasibleError if any(isinstance(error, InfeasibleError) for error in errors) else FailedError
+    return kind(problems)

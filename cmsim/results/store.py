@@ -6,6 +6,7 @@ Equal results give equal bytes. A folder is complete or absent: it is written be
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from cmsim.errors import InputError, Problem
 from cmsim.files import whole_folder
+from cmsim.results.outcome import Outcome, missing_of
 from cmsim.results.result import FRAMES, Columns, Result, check
 
 if TYPE_CHECKING:
@@ -28,11 +30,11 @@ _FIELDS = ("run", "workload", "system", "accelerators", "ranks", "metrics", "bou
 def save(results: Results, folder: Path) -> Path:
     """Write and rename into place.
 
-    Raises InputError where the place is taken or cannot be written, InfeasibleError where a result fails its check.
+    Raises InputError where the place is taken or cannot be written, FailedError where a result fails its check.
     """
-    for result in results:
+    for result in results.results:
         check(result)
-    runs = [result.run for result in results]
+    runs = [one.run for one in results.outcomes]
     assert len(set(runs)) == len(runs), f"a run stands twice: {runs}"
     folder = folder.absolute()
     check_folder(folder)
@@ -41,8 +43,8 @@ def save(results: Results, folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, Any]]:
-    """(results, scenario, manifest) of a folder. Raises InputError for one that is absent, foreign or damaged."""
+def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, Any]]:
+    """(outcomes, scenario, manifest) of a folder. Raises InputError for one that is absent, foreign or damaged."""
     if not folder.is_dir():
         raise InputError(Problem("no such folder of results", str(folder)))
     if not _ours(folder):
@@ -56,7 +58,7 @@ def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, An
     frames = {kind: _read(folder / f"{kind}.parquet", runs) for kind in FRAMES}
     facts = manifest.pop("facts", {})
     try:
-        results = tuple(
+        results = [
             Result(
                 **{key: entry[key] for key in _FIELDS},
                 warnings=tuple(entry["warnings"]),
@@ -64,14 +66,23 @@ def load(folder: Path) -> tuple[tuple[Result, ...], dict[str, Any], dict[str, An
                 recorded=entry.get("recorded", {}),
                 facts=facts.get(run, {}),
                 columns={kind: frames[kind][run] for kind in FRAMES},
+                kind=entry.get("kind", ""),
+                chosen=entry.get("chosen", {}),
             )
             for run, entry in zip(runs, summary["results"], strict=True)
-        )
-        return results, summary["scenario"], manifest
+        ]
+        return _in_order(results, summary.get("outcomes", [])), summary["scenario"], manifest
     except (KeyError, TypeError) as error:
         raise InputError(
             Problem(f"is damaged: {error} is missing or of the wrong kind", str(folder / SUMMARY))
         ) from None
+
+
+def _in_order(results: Sequence[Result], entries: Sequence[Mapping[str, Any]]) -> tuple[Outcome, ...]:
+    """Results with the runs between them that gave none; a folder of an older version says nothing of those."""
+    by_run = {result.run: result for result in results}
+    found = [by_run.pop(entry["run"]) if entry["run"] in by_run else missing_of(entry) for entry in entries]
+    return (*found, *by_run.values())
 
 
 def check_folder(folder: str | Path) -> None:
@@ -95,12 +106,14 @@ def _ours(folder: Path) -> bool:
 
 
 def _write(results: Results, folder: Path) -> None:
-    manifest = {**results.manifest, "facts": {result.run: dict(result.facts) for result in results}}
+    manifest = {**results.manifest, "facts": {result.run: dict(result.facts) for result in results.results}}
     for name, document in ((SUMMARY, results.summary()), (MANIFEST, manifest)):
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
         (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
     for kind in FRAMES:
-        _write_frame([(result.run, result.columns.get(kind, {})) for result in results], folder / f"{kind}.parquet")
+        _write_frame(
+            [(result.run, result.columns.get(kind, {})) for result in results.results], folder / f"{kind}.parquet"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Scenario files: what they may say, and reading them."""
 
+from cmsim.scenario.best import METRICS, Open, more_is_better, words
 from cmsim.scenario.load import Run, Scenario, load_scenario
 from cmsim.scenario.schema import (
     WORKLOAD_KINDS,
@@ -18,12 +19,14 @@ from cmsim.scenario.schema import (
 )
 
 __all__ = [
+    "METRICS",
     "WORKLOAD_KINDS",
     "CollectiveSpec",
     "DecodeSpec",
     "EncoderSpec",
     "ExchangeSpec",
     "FaultSpec",
+    "Open",
     "PerturbSpec",
     "PrefillSpec",
     "Run",
@@ -34,4 +37,6 @@ __all__ = [
     "TrainingSpec",
     "WorkloadSpec",
     "load_scenario",
+    "more_is_better",
+    "words",
 ]

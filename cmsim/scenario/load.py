@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.scenario import best
+from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.schema import (
     WORKLOAD_KINDS,
@@ -43,6 +45,20 @@ class Run:
     perturb: Mapping[int, PerturbSpec]
     jitter: JitterSpec | None
     seed: int
+    #: keys that `best` leaves open, the metric that decides (None: the kind's own), and what those before became
+    open: tuple[Open, ...] = ()
+    of: str | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    #: whether the job has the machine to itself, so that it pays for what it leaves idle
+    exclusive: bool = False
+
+    def at(self, value: Any) -> Run:
+        """The run with its first open key decided."""
+        key, *rest = self.open
+        decided = replace(self, open=tuple(rest), chosen={**self.chosen, key.key: value})
+        if key.of_system:
+            return replace(decided, system=best.put(self.system, key.path, value))
+        return replace(decided, spec=best.put(self.spec, key.path, value))
 
     @property
     def system_key(self) -> str:
@@ -85,7 +101,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
     try:
-        spec = files.validate(ScenarioSpec, document, data=data)
+        spec = files.validate(ScenarioSpec, document, data=best.without(data))
         axes = _axes(document, data.get("sweep") or {})
     except InputError as error:
         raise InputError(_sorted([*error.problems, *_workload_problems(document, data)])) from None
@@ -209,10 +225,22 @@ def _workload_problems(document: files.Document, data: Mapping[str, Any]) -> lis
             continue
         place = ("workload",) if "workload" in document.data else ("workloads", name)
         try:
-            _workload(document, {key: value for key, value in raw.items() if key != "per_system"}, place)
+            _taken(document, {key: value for key, value in raw.items() if key != "per_system"}, [place])
         except InputError as error:
             problems += error.problems
     return problems
+
+
+def _taken(
+    document: files.Document, raw: dict[str, Any], places: Sequence[tuple[str, ...]]
+) -> tuple[dict[str, Any], tuple[Open, ...], str | None]:
+    """A workload with values where `best` stands, which keys that are, and by which metric; all of it checked."""
+    kind = raw.get("kind")
+    if kind not in WORKLOAD_KINDS:
+        _workload(document, raw, places[-1])
+    raw, left_open, of = best.take(document, raw, WORKLOAD_KINDS[str(kind)], places, kind=str(kind))
+    _workload(document, raw, places[-1])
+    return raw, left_open, of
 
 
 def _workload(document: files.Document, raw: dict[str, Any], place: tuple[str, ...]) -> WorkloadSpec:
@@ -234,7 +262,7 @@ def _at_point(
     at = copy.deepcopy(data)
     for key, value in mine.items():
         _set(at, key, value, where="sweep")
-    whole = files.validate(ScenarioSpec, document, data=at)
+    whole = files.validate(ScenarioSpec, document, data=best.without(at))
     entry = whole.systems[number]
     entry = SystemEntry(system=entry) if isinstance(entry, str) else entry
     label = entry.label
@@ -253,10 +281,25 @@ def _at_point(
                     (*place, "per_system", other), f"no such system here. {did_you_mean(str(other), known)}"
                 )
             )
+    places = [place]
     for other in (entry.system, entry.name):
         if other in per_system:
             raw = files.merge(raw, per_system[other])
-    _workload(document, raw, place)
+            places.insert(0, (*place, "per_system", str(other)))
+    problems: list[Problem] = []
+    try:
+        entry, of_system, system_of = _system_taken(document, at["systems"][number], entry, number, raw.get("kind"))
+    except InputError as error:
+        problems += error.problems
+    try:
+        raw, left_open, of = _taken(document, raw, places)
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(problems)
+    if None not in (of, system_of) and of != system_of:
+        message = f"`best` is decided by {system_of} here and by {of} in the workload. Allowed: one metric."
+        raise InputError(document.problem(("systems", number), message))
     sizes = raw.get("message_bytes") if raw["kind"] == "collective" else None
     runs = []
     for size in sizes if isinstance(sizes, list) else [None]:
@@ -285,9 +328,25 @@ def _at_point(
                 perturb=_perturb(document, whole),
                 jitter=whole.jitter,
                 seed=whole.seed,
+                open=(*of_system, *left_open),
+                of=of or system_of,
+                exclusive=whole.exclusive,
             )
         )
     return runs
+
+
+def _system_taken(
+    document: files.Document, raw: Any, entry: SystemEntry, number: int, kind: Any
+) -> tuple[SystemEntry, tuple[Open, ...], str | None]:
+    """A system's entry with values where `best` stands, which keys that are, and by which metric."""
+    if not isinstance(raw, dict) or kind not in WORKLOAD_KINDS:  # which is complained of at the workload
+        return entry, (), None
+    place = ("systems", number)
+    data, left_open, of = best.take(document, raw, SystemEntry, [place], kind=kind, of_system=True)
+    if not left_open:
+        return entry, (), None
+    return files.validate(SystemEntry, document, data=data, at=place), left_open, of
 
 
 def _perturb(document: files.Document, whole: ScenarioSpec) -> Mapping[int, PerturbSpec]:

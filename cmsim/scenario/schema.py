@@ -376,6 +376,11 @@ class ScenarioSpec(Spec):
     faults: tuple[str | FaultSpec, ...] = Field(
         default=(), description="parts of the fabric that are down or slow: names, or entries with times"
     )
+    exclusive: bool = Field(
+        default=False,
+        description="the job has the machine to itself: accelerators that it leaves idle count in power, energy, cost "
+        "and per accelerator; else only the packages that hold its ranks do",
+    )
     fold: bool = Field(default=True, description="simulate equal ranks once")
     perturb: str | dict[NonNegativeInt, PerturbSpec] = Field(
         default={}, description="by rank; or a CSV file with columns rank and any of compute, port, nic"

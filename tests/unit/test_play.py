@@ -9,7 +9,7 @@ import pytest
 
 from cmsim.compute import launch
 from cmsim.engine import Options, Perturbation, plan, play, record
-from cmsim.errors import InfeasibleError, InputError
+from cmsim.errors import FailedError, InfeasibleError, InputError
 from cmsim.hardware import load_system
 from cmsim.workload.ops import ProgramBuilder, assemble
 
@@ -220,7 +220,7 @@ def test_a_member_that_never_comes_is_named():
     meet(one, "tp sum")
     meet(one, "tp sum of layer 2")
     meet(two, "tp sum")
-    with pytest.raises(InfeasibleError, match=r"rank 0 waits in 'tp sum of layer 2' \(all_reduce, 1e\+06 B\)"):
+    with pytest.raises(FailedError, match=r"rank 0 waits in 'tp sum of layer 2' \(all_reduce, 1e\+06 B\)"):
         run(one, two, groups={"all": [0, 0]})
 
 
@@ -228,7 +228,7 @@ def test_a_message_that_is_never_sent_is_told():
     sender, receiver = ProgramBuilder(), ProgramBuilder()
     work(sender, "nothing to say", 1)
     receiver.recv("recv", stream="net", size_B=1e6, slot="from")
-    with pytest.raises(InfeasibleError, match="rank 1 waits in 'recv' for a message that is never sent"):
+    with pytest.raises(FailedError, match="rank 1 waits in 'recv' for a message that is never sent"):
         pair(sender, receiver)
 
 
@@ -236,7 +236,7 @@ def test_ops_that_wait_in_a_circle_are_told():
     build = ProgramBuilder()
     work(build, "a", 1, after=[1])
     work(build, "b", 1, stream="other", after=[0])
-    with pytest.raises(InfeasibleError, match="circle"):
+    with pytest.raises(FailedError, match="circle"):
         run(build)
 
 
@@ -246,7 +246,7 @@ def test_calls_crossed_between_groups_lock_up():
     for build, order in ((one, "xy"), (two, "yx")):
         for slot in order:
             meet(build, f"sum over {slot}", slot=slot)
-    with pytest.raises(InfeasibleError, match=r"rank 0 waits in 'sum over x'.*rank 1 waits in 'sum over y'"):
+    with pytest.raises(FailedError, match=r"rank 0 waits in 'sum over x'.*rank 1 waits in 'sum over y'"):
         run(one, two, groups={"x": [0, 0], "y": [1, 1]})
 
 
@@ -288,7 +288,7 @@ def test_a_rank_that_is_not_there_cannot_be_perturbed(rank):
 def test_more_ranks_than_the_system_has_are_told():
     build = ProgramBuilder()
     work(build, "step", 10)
-    with pytest.raises(InputError, match="needs 73 ranks; gb200_nvl72 has 72"):
+    with pytest.raises(InfeasibleError, match="needs 73 ranks; gb200_nvl72 has 72"):
         run(build, program=[0] * 73)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cmsim
-from cmsim.errors import InputError
+from cmsim.errors import InfeasibleError, InputError
 from cmsim.results import Result
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def test_the_share_counts_ranks_not_programs() -> None:
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="scaled needs the accelerator"):
         replay(RESNET, compute="scaled")
-    with pytest.raises(InputError, match="has 8 ranks"):
+    with pytest.raises(InfeasibleError, match="has 8 ranks"):
         replay(RESNET, 10_000)
     with pytest.raises(InputError, match="no such trace"):
         replay("absent")

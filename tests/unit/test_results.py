@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmsim.errors import InfeasibleError, InputError
+from cmsim.errors import FailedError, InputError
 from cmsim.results import FRAMES, PER, Result, Results, check, metrics, per
 
 POWER_W = (300.0, 700.0)
@@ -207,7 +207,7 @@ def test_a_consistent_result_passes():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_metrics_that_are_no_quantities_are_named(value):
-    with pytest.raises(InfeasibleError, match=r"decode/rack: tokens_per_s is .*finite"):
+    with pytest.raises(FailedError, match=r"decode/rack: tokens_per_s is .*finite"):
         check(made(tokens_per_s=value))
 
 
@@ -221,19 +221,19 @@ def test_metrics_that_are_no_quantities_are_named(value):
     ],
 )
 def test_what_else_is_refused(change, says):
-    with pytest.raises(InfeasibleError, match=says):
+    with pytest.raises(FailedError, match=says):
         check(made(**change))
 
 
 def test_columns_are_looked_at():
-    with pytest.raises(InfeasibleError, match="columns of links differ in length"):
+    with pytest.raises(FailedError, match="columns of links differ in length"):
         check(with_column(made(), "links", "bytes_B", [1.0, 2.0]))
-    with pytest.raises(InfeasibleError, match="column utilization of links"):
+    with pytest.raises(FailedError, match="column utilization of links"):
         check(with_column(made(), "links", "utilization", [np.nan]))
-    with pytest.raises(InfeasibleError, match="the integral of power is"):
+    with pytest.raises(FailedError, match="the integral of power is"):
         check(with_column(made(), "power", "power_W", [300.0, 701.0]))
     nothing = {name: column[:0] for name, column in made().columns["links"].items()}
-    with pytest.raises(InfeasibleError, match="the links frame is empty"):
+    with pytest.raises(FailedError, match="the links frame is empty"):
         check(made(columns={**made().columns, "links": nothing}))
 
 
@@ -259,7 +259,7 @@ def test_results_by_run():
 
 def test_summary_is_the_document_of_the_design():
     document = some().summary()
-    assert list(document) == ["schema_version", "cmsim", "scenario", "results"]
+    assert list(document) == ["schema_version", "cmsim", "scenario", "results", "outcomes"]
     assert document["schema_version"] == 1 and document["cmsim"] == "9.9"
     assert list(document["results"][0]) == [
         "run", "workload", "system", "accelerators", "ranks", "metrics", "bound", "limiter", "breakdown", "warnings",
@@ -380,7 +380,7 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     broken = Results([made(), made("decode/bad", metrics={"makespan_s": float("nan")})])
-    with pytest.raises(InfeasibleError, match=r"decode/bad: makespan_s"):
+    with pytest.raises(FailedError, match=r"decode/bad: makespan_s"):
         broken.save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

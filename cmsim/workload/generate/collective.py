@@ -27,11 +27,11 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     """
     ranks = spec.ranks or system.ranks
     if ranks > system.ranks:
-        raise InputError(Problem(f"got {ranks}; {system.name} has {system.ranks} ranks", key="ranks"))
+        raise InfeasibleError(Problem(f"got {ranks}; {system.name} has {system.ranks} ranks", key="ranks"))
     size = ranks if spec.group == "all" else spec.group
     block = size * spec.stride
     if size > ranks or ranks % block:
-        raise InputError(
+        raise InfeasibleError(
             Problem(f"groups of {size} at distance {spec.stride} do not divide {ranks} ranks evenly", key="group")
         )
     rank = np.arange(ranks)
@@ -39,7 +39,7 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     if spec.collective == "send_recv":
         return _pairs(spec, rank, group)
     if size < 2:
-        raise InputError(Problem(f"a {spec.collective} needs at least two ranks, got {size}", key="group"))
+        raise InfeasibleError(Problem(f"a {spec.collective} needs at least two ranks, got {size}", key="group"))
     matrix = _matrix_B(spec, system, size, base)
     size_B = float(spec.message_bytes or 0.0)
     notes: list[str] = []
@@ -81,7 +81,7 @@ def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None
             redundant=exchange.expert_slots.redundant,
         )
     except InfeasibleError as error:
-        raise InputError(Problem(str(error), key="exchange.expert_slots")) from None
+        raise InfeasibleError(Problem(str(error), key="exchange.expert_slots")) from None
     element_B = BYTES_PER_ELEMENT[exchange.precision]
     scales_B = stack.dispatch.scale_bytes_per_token if element_B < 2 else 0.0
     message_B = model.hidden * element_B + scales_B
@@ -162,7 +162,7 @@ def _busiest_B(matrix: Floats) -> tuple[float, list[str]]:
 
 def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Programs:
     if len(rank) % 2:
-        raise InputError(Problem(f"send_recv pairs ranks; {len(rank)} is odd", key="ranks"))
+        raise InfeasibleError(Problem(f"send_recv pairs ranks; {len(rank)} is odd", key="ranks"))
     order = np.lexsort((rank, group))
     position = np.empty_like(rank)
     position[order] = np.arange(len(rank))

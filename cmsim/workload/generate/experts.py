@@ -116,7 +116,7 @@ def plan_experts(
             redundant=slots.redundant,
         )
     except InfeasibleError as error:
-        raise InputError(Problem(str(error), key="parallel.ep")) from None
+        raise InfeasibleError(Problem(str(error), key="parallel.ep")) from None
     size = places.ep
     in_slots = places.shared > 0
     copies = model.top_k + (model.shared_experts if in_slots else 0)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import EncoderSpec, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
@@ -74,9 +74,9 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         return replace(made, notes=(*made.notes, found.window_note)) if found.window_note else made
     layout = _layout(spec, system)
     if spec.zero_stage == 3:
-        raise InputError(Problem("got 3; a graph's weights are not split. Allowed: 0, 1, 2.", key="zero_stage"))
+        raise InfeasibleError(Problem("got 3; a graph's weights are not split. Allowed: 0, 1, 2.", key="zero_stage"))
     if spec.global_batch % (spec.micro_batch * layout.dp):
-        raise InputError(
+        raise InfeasibleError(
             Problem(
                 f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
                 key="global_batch",
@@ -103,7 +103,7 @@ def _layout(spec: EncoderSpec | TrainingSpec, system: System) -> Layout:
         if getattr(parallel, size) != 1
     ]
     if problems:
-        raise InputError(problems)
+        raise InfeasibleError(problems)
     return resolve(parallel, system, ranks=spec.ranks, experts=0)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import DecodeSpec, PrefillSpec
 from cmsim.units import BYTES_PER_ELEMENT
@@ -97,7 +97,7 @@ def _layout(
     parallel = spec.parallel
     if parallel.pp > 1 or parallel.cp > 1:
         size = "pp" if parallel.pp > 1 else "cp"
-        raise InputError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
+        raise InfeasibleError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
     if not model.experts:
         return resolve(parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
     plain = resolve(parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.scenario.schema import ParallelSpec
 
@@ -99,7 +99,7 @@ def with_channels(layout: Layout) -> dict[str, Ints]:
 def resolve(
     spec: ParallelSpec, system: System, *, ranks: int | None, experts: int, heads: int = 0, ep: int | None = None
 ) -> Layout:
-    """Sizes of a layout, ``auto`` filled in. Raises InputError with every size that does not fit.
+    """Sizes of a layout, ``auto`` filled in. Raises InfeasibleError with every size that does not fit.
 
     ranks: how many to use, default all of the system's    experts: routed experts of the model, 0 for dense
     heads: query heads, which tensor parallelism splits evenly; 0 where they are not split
@@ -148,5 +148,5 @@ def resolve(
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InfeasibleError(problems)
     return Layout(spec.tp, spec.cp, dp, spec.pp, size)

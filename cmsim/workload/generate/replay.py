@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cmsim import compute, files
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import TraceSpec
 from cmsim.workload.ops import COMPUTE, Programs
@@ -41,7 +41,7 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
         raise InputError(Problem(message, key="collectives"))
     ranks = spec.ranks
     if ranks is not None and ranks > system.ranks:
-        raise InputError(
+        raise InfeasibleError(
             Problem(f"got {ranks}; {system.name} has {system.ranks} ranks ({system.spec.rank}s)", key="ranks")
         )
     made = load_trace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, Problem
 from cmsim.scenario import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory
@@ -21,7 +21,7 @@ def layers_of(model: ModelSpec, layout: Layout) -> list[range]:
     """Layers of each stage, in order; where they do not divide, the first and last stages (which also hold the
     token table and the head) are the smaller ones."""
     if model.layers < layout.pp:
-        raise InputError(Problem(f"{layout.pp} stages for {model.layers} layers", key="parallel.pp"))
+        raise InfeasibleError(Problem(f"{layout.pp} stages for {model.layers} layers", key="parallel.pp"))
     base, extra = divmod(model.layers, layout.pp)
     order = sorted(range(layout.pp), key=lambda s: (s in (0, layout.pp - 1), s))
     more = set(order[:extra])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cmsim import compute
-from cmsim.errors import InputError, Problem
+from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
@@ -96,7 +96,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
 def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     per_step = spec.micro_batch * layout.dp
     if spec.global_batch % per_step:
-        raise InputError(
+        raise InfeasibleError(
             Problem(
                 f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
                 key="global_batch",
