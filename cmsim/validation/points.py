@@ -68,6 +68,9 @@ def rows(area: str, progress: Progress, *, spec_type: type[PointsSpec] = PointsS
         of = published[id_]
         others = {what: predict(other, spec.scenarios, done) for what, other in point.variants.items()}
         shown = [f"with {what} {value:.4g} {of.unit}" for what, value in others.items()]
+        found_best = [
+            f"best {key}: {value}" for key, value in answer(point.predict, spec.scenarios, done).chosen.items()
+        ]
         found.append(
             Row(
                 id=id_,
@@ -79,7 +82,7 @@ def rows(area: str, progress: Progress, *, spec_type: type[PointsSpec] = PointsS
                 unit=of.unit,
                 source=of.source,
                 where=of.where,
-                note="; ".join(filter(None, [point.note, *shown])),
+                note="; ".join(filter(None, [point.note, *found_best, *shown])),
                 predicted=predict(point.predict, spec.scenarios, done),
                 tolerance_pct=spec.tolerance_pct if point.tolerance_pct is None else point.tolerance_pct,
             )
@@ -91,15 +94,22 @@ def predict(
     what: Prediction, scenarios: Mapping[str, Mapping[str, Any]], done: dict[str, Result] | None = None
 ) -> float:
     """The predicted number, in the row's unit. ``done`` keeps results between calls."""
+    return answer(what, scenarios, done).metric(what.metric) * what.times
+
+
+def answer(
+    what: Prediction, scenarios: Mapping[str, Mapping[str, Any]], done: dict[str, Result] | None = None
+) -> Result:
+    """The result that a prediction is read from."""
     changes = {**what.set, **{key: reference.fitted_value(name) for key, name in what.fitted.items()}}
     key = json.dumps([what.scenario, changes], sort_keys=True)
     kept = {} if done is None else done
     if key not in kept:
         results = run(scenarios[what.scenario], set=changes)
-        if len(results) != 1:
-            raise InputError(f"the scenario '{what.scenario}' has {len(results)} runs; a point needs one")
+        if len(results.outcomes) != 1:
+            raise InputError(f"the scenario '{what.scenario}' has {len(results.outcomes)} runs; a point needs one")
         kept[key] = results[0]
-    return kept[key].metric(what.metric) * what.times
+    return kept[key]
 
 
 def _check(spec: PointsSpec, document: Document, published: Mapping[str, Published]) -> None:
