@@ -48,13 +48,18 @@ LAYOUTS = (
     Layout("prefill", "ttft_s", ("ttft_s", "tokens_per_s", _PER, "energy_per_token_J")),
     Layout("decode", "tpot_s", ("tpot_s", "tokens_per_s", _PER, "energy_per_token_J")),
     Layout("encoder", "samples_per_s", ("step_time_s", "samples_per_s", _PER, "energy_per_sample_J")),
-    Layout("trace", "makespan_s", ("makespan_s", "exposed_comm_s", "tokens_per_s", _PER, "power_avg_W")),
+    Layout(
+        "trace",
+        "makespan_s",
+        ("makespan_s", "tokens_per_s", "samples_per_s", "rank_steps_per_s", _PER, "power_avg_W"),
+    ),
 )
 
 
 def layout_of(result: Result) -> Layout:
-    """How a result is shown."""
-    return next(layout for layout in LAYOUTS if layout.mark in result.metrics)
+    """How a result is shown: by its kind or, in a folder from before kinds were kept, by a metric that only one has."""
+    marked = (on for on in LAYOUTS if (on.kind == result.kind if result.kind else on.mark in result.metrics))
+    return next(marked)
 
 
 def groups(results: Iterable[Result]) -> list[tuple[Layout, list[Result]]]:
@@ -334,7 +339,7 @@ def _change(now: float | None, was: float | None) -> str:
     return "" if not was or now is None else f"{100 * (now / was - 1):+.1f} %"
 
 
-def meaning(results: Iterable[Result], what: Sequence[str]) -> list[str]:
+def meaning(results: Sequence[Result], what: Sequence[str]) -> list[str]:
     """What throughput was divided by, where a table says so."""
     if not any(_PER in layout_of(result).metrics for result in results):
         return []
@@ -344,6 +349,8 @@ def meaning(results: Iterable[Result], what: Sequence[str]) -> list[str]:
         "million_dollars": "per million_dollars: price of the accelerators",
     }
     said = [words[one] for one in what if one in words]
+    if any("rank_steps_per_s" in result.metrics for result in results):
+        said.append("rank_steps_per_s: recorded steps of a rank, of which every rank does one")
     return ["; ".join(said)] if said else []
 
 

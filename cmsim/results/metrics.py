@@ -7,6 +7,7 @@
                     peak_FLOPps (of one accelerator, in the precision MFU is stated on); of images and graphs
                     samples_per_step, model_flops_per_sample, hardware_flops_per_sample instead
     encoder         samples_per_run, model_flops_per_sample
+    trace           rank_steps_per_run; tokens_per_run or samples_per_run where they are known
     prefill, decode tokens_per_run (over all accelerators), layers; decode: steps, tokens_per_step_per_sequence
 """
 
@@ -50,8 +51,13 @@ def collective(run: Measured) -> Metrics:
 
 
 def trace(run: Measured) -> Metrics:
-    """A trace says what ran, not what it was for: throughput only where its tokens are known."""
-    return throughput(run, run.facts["tokens_per_run"]) if "tokens_per_run" in run.facts else {}
+    """Throughput in tokens or samples where these are known, else in recorded steps of a rank: a trace says what ran,
+    not what it was for. The replay of one rank by many does as many steps at once."""
+    for of in ("token", "sample"):
+        if f"{of}s_per_run" in run.facts:
+            return throughput(run, run.facts[f"{of}s_per_run"], of)
+    steps = run.facts.get("rank_steps_per_run")
+    return {} if steps is None else {"rank_steps_per_s": steps / run.makespan_s}
 
 
 def training(run: Measured) -> Metrics:

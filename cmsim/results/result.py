@@ -23,6 +23,7 @@ Columns = Mapping[str, NDArray[Any]]
 FRAMES = ("ops", "links", "power")
 #: what a throughput can be divided by
 PER = ("accelerator", "rack", "megawatt", "million_dollars")
+_RATES = ("tokens_per_s", "samples_per_s", "rank_steps_per_s")
 #: how far sums may be from what they should add up to
 _ROUNDING = 1e-9
 
@@ -120,8 +121,8 @@ class Result:
 
 
 def rate_name(result: Result) -> str:
-    """The throughput a run is judged by: tokens or samples where there are any, else runs of the whole workload."""
-    return next((name for name in ("tokens_per_s", "samples_per_s") if name in result.metrics), "steps_per_s")
+    """The throughput a run is judged by: tokens, samples, recorded steps of a rank, or runs of the whole workload."""
+    return next((name for name in _RATES if name in result.metrics), "steps_per_s")
 
 
 def per(result: Result, what: str) -> float:

@@ -45,7 +45,7 @@ _SAMPLES = tuple(name.replace("token", "sample") for name in _TOKENS)
 #: kind of workload -> metrics that may decide; the first that a run has does where none is named
 METRICS: dict[str, tuple[str, ...]] = {
     "collective": ("time_s", "algbw_GBps", "busbw_GBps", *(name for name in _ANY if name != "memory_peak_B")),
-    "trace": ("makespan_s", *_SAMPLES, *_ANY[1:]),
+    "trace": ("makespan_s", "rank_steps_per_s", *_SAMPLES, *_ANY[1:]),
     "training": (*_TOKENS, *_SAMPLES, "step_time_s", "model_TFLOPps_per_accelerator", "mfu", "hfu", *_ANY),
     "prefill": (*_TOKENS, "ttft_s", "layer_time_s", *_ANY),
     "decode": (*_TOKENS, "tpot_s", "layer_time_s", *_ANY),

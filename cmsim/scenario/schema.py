@@ -196,6 +196,11 @@ class TraceSpec(_Workload):
         default="modelled",
         description="modelled: on the fabric of the system; recorded: as long as they took, with the wait for others",
     )
+    samples_per_rank: PositiveFloat | None = Field(
+        default=None,
+        description="samples (images, sequences) that the recording has one rank work on, where known: throughput is "
+        "then told in samples, else in recorded steps of a rank",
+    )
     placement: str = Field(
         default="contiguous",
         description="of groups known by their size alone: contiguous or strided; or a JSON file, a list with the place "

@@ -119,3 +119,23 @@ def test_the_scenario_runs() -> None:
     assert kernels["gb200_nvl72"] < kernels["hgx_a100"] < as_recorded[0]["recorded_s"]
     # the host launches no faster on a faster device
     assert {result.limiter for result in projected.values()} == {"host"}
+
+
+def test_rates_of_a_replay_are_of_what_a_rank_was_recorded_to_do() -> None:
+    """Eight copies of a step do eight steps at once; many ranks and few are held against each other by that."""
+
+    def found(ranks: int, **keys: object) -> dict[str, float | str]:
+        workload = {"kind": "trace", "path": "chakra/resnet50_ddp_rank0", "ranks": ranks, **keys}
+        return dict(cmsim.run({"systems": ["hgx_a100"], "workload": workload})[0].metrics)
+
+    one, eight = found(1), found(8)
+    for metrics, ranks in ((one, 1), (eight, 8)):
+        assert metrics["rank_steps_per_s"] == ranks / float(metrics["makespan_s"])
+    assert float(eight["rank_steps_per_s"]) > 7 * float(one["rank_steps_per_s"])
+    # 32 images a rank, by the shapes of the recorded convolutions
+    images = found(8, samples_per_rank=32)
+    assert images["samples_per_s"] == 8 * 32 / float(images["makespan_s"])
+    assert float(images["energy_per_sample_J"]) * float(images["samples_per_s"]) == pytest.approx(
+        float(images["power_avg_W"])
+    )
+    assert "rank_steps_per_s" not in images

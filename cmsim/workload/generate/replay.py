@@ -53,7 +53,11 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
         collectives=spec.collectives,
     )
     made = _in_known_precisions(made, system) if spec.compute == "modelled" else made
-    return replace(made, notes=(*made.notes, _times(made, spec)))
+    # every rank replays what one rank was recorded to do
+    facts = {**made.facts, "rank_steps_per_run": float(made.ranks)}
+    if spec.samples_per_rank is not None:
+        facts["samples_per_run"] = spec.samples_per_rank * made.ranks
+    return replace(made, facts=facts, notes=(*made.notes, _times(made, spec)))
 
 
 def _in_known_precisions(made: Programs, system: System) -> Programs:
