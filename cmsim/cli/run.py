@@ -72,7 +72,14 @@ def run(
         )
         shown = tables.summary(results.outcomes, per=loaded.report.per, width=width)
         unmet = tables.missing(results, width)
-        say.show(loaded.name, *shown, *tables.recorded(results.results), *unmet, say.notes(said, width))
+        say.show(
+            loaded.name,
+            *shown,
+            *tables.recorded(results.results),
+            *unmet,
+            say.notes(said, width),
+            *tables.verdict(results, width),
+        )
     if not quiet:
         # said apart from the results, which are the same each time
         runs = "1 run" if len(results.outcomes) == 1 else f"{len(results.outcomes)} runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
-from cmsim.results import PER, Outcome, Result, Results, per, power_band, rate_name
+from cmsim.results import PER, Outcome, Result, Results, named, per, power_band, rate_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,7 +99,7 @@ def _summary(layout: Layout, runs: list[Outcome], what: Sequence[str], width: in
 
 def _first_columns(runs: Sequence[Outcome]) -> tuple[list[str], list[list[str]], int]:
     """What names a run: heads, a row of cells per run, and how many of the columns hold words."""
-    names = [run_name(one) for one in runs]
+    names = [named(one) for one in runs]
     several = len({one.workload for one in runs}) > 1
     keys = list(dict.fromkeys(key for _, point in names for key in point))
     heads = (["workload"] if several else []) + ["system", *(say.broken(key) for key in keys)]
@@ -170,7 +171,7 @@ def _by_value(results: Sequence[Result], key: str) -> str:
     of: dict[str, dict[str, list[str]]] = {}
     points: dict[str, int] = {}
     for result in results:
-        system, point = run_name(result)
+        system, point = named(result)
         points[system] = points.get(system, 0) + 1
         of.setdefault(_value(result.chosen.get(key)), {}).setdefault(system, []).append(", ".join(point.values()))
     return "; ".join(
@@ -198,19 +199,6 @@ def _value(value: Any) -> str:
 def _width(head: str, cells: Iterable[str]) -> int:
     """Of a column, with the space beside it."""
     return max(len(part) for part in [*head.split("\n"), *cells]) + say.GAP
-
-
-def run_name(result: Outcome) -> tuple[str, dict[str, str]]:
-    """(system, sweep point) as the run's key names them.
-
-    The system is the scenario's word for it, which may be an alias or a path.
-    """
-    tail = result.run.removeprefix(f"{result.workload}/")
-    found = re.fullmatch(r"(.*?)(?:/(\w+=.*))?", tail)
-    assert found is not None
-    system, point = found[1], found[2] or ""
-    pairs = re.findall(r"(\w+)=(.*?)(?=,\w+=|$)", point)
-    return system, {key: f"{int(value):,}" if value.isdigit() else value for key, value in pairs}
 
 
 def bound_reached(result: Result) -> str:
@@ -339,6 +327,12 @@ def _change(now: float | None, was: float | None) -> str:
     return "" if not was or now is None else f"{100 * (now / was - 1):+.1f} %"
 
 
+def verdict(results: Results, width: int) -> list[str]:
+    """What it all says, a paragraph per workload; nothing where there is nothing to hold against each other."""
+    told = [textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False) for text in results.verdict()]
+    return ["\n\n".join(told)] if told else []
+
+
 def meaning(results: Sequence[Result], what: Sequence[str]) -> list[str]:
     """What throughput was divided by, where a table says so."""
     if not any(_PER in layout_of(result).metrics for result in results):
@@ -386,7 +380,7 @@ def alike(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     for layout, group in groups(results):
         points: dict[str, list[Result]] = {}
         for result in group:
-            point = ", ".join(f"{key} {value}" for key, value in run_name(result)[1].items())
+            point = ", ".join(f"{key} {value}" for key, value in named(result)[1].items())
             points.setdefault(f"{result.workload}, {point}".removesuffix(", "), []).append(result)
         paired = len(points) > 1 and any(len(runs) > 1 for runs in points.values())
         out += points.items() if paired else [(layout.kind, group)]

@@ -3,7 +3,7 @@
 from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_time
 from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.recorded import beside_recorded
-from cmsim.results.result import FRAMES, PER, Result, check, per, power_band, rate_name, shown
+from cmsim.results.result import FRAMES, PER, Result, check, named, per, power_band, rate_name, shown
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
 
@@ -22,6 +22,7 @@ __all__ = [
     "decisive",
     "follows_time",
     "metrics",
+    "named",
     "of_time",
     "per",
     "power_band",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,27 @@ class Result:
         }
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.warnings)
         return f"<b>{html.escape(self.run)}</b>{html_table(list(rows.items()))}<ul>{notes}</ul>"
+
+
+class _Named(Protocol):
+    """What has a key: a result, or a run that gave none."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def workload(self) -> str: ...
+
+
+def named(result: _Named) -> tuple[str, dict[str, str]]:
+    """(system, sweep point) as the run's key names them.
+
+    The system is the scenario's word for it, which may be an alias or a path.
+    """
+    tail = result.run.removeprefix(f"{result.workload}/")
+    found = re.fullmatch(r"(.*?)(?:/(\w+=.*))?", tail)
+    assert found is not None
+    pairs = re.findall(r"(\w+)=(.*?)(?=,\w+=|$)", found[2] or "")
+    return found[1], {key: f"{int(value):,}" if value.isdigit() else value for key, value in pairs}
 
 
 def rate_name(result: Result) -> str:

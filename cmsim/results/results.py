@@ -13,6 +13,7 @@ from cmsim.results import store
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, html_table, rate_name, shown
 from cmsim.results.result import per as throughput_per
+from cmsim.results.verdict import verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +143,10 @@ class Results:
             rows.append(row)
         keys = list(dict.fromkeys(key for row in rows for key in row))
         return [{key: row.get(key, "") for key in keys} for row in rows]
+
+    def verdict(self) -> list[str]:
+        """Two or three sentences for every workload that two systems ran: who gives more, how quickly, what limits."""
+        return verdict(self.outcomes)
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder, all of it or nothing. One of ours that stands there is replaced.

@@ -14,9 +14,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cmsim.cli import check, complete, say, schema, tables
+from cmsim.cli import check, complete, say, schema
 from cmsim.cli.app import app
 from cmsim.errors import InputError
+from cmsim.results import named
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +117,7 @@ def test_tables_never_cut_a_number(here, monkeypatch, width):
     said = cmsim("run", "decode.yaml")
     assert said.code == 0
     assert "…" not in said.out
-    rows = re.findall(r"^hgx_h100 .*", said.out, re.M)
+    rows = re.findall(r"^hgx_h100 .*", said.out.partition("\n- ")[0], re.M)
     assert all(row.split()[1] in ("4", "16") for row in rows)
     limiters = [row for row in rows if re.search(r" (memory|compute|latency|host)$", row)]
     assert len(limiters) == 2
@@ -643,4 +644,4 @@ def test_run_names():
     class One:
         workload, run = "w", "w/./my/system.yaml/a=1,b=x,y,c_d=2.5"
 
-    assert tables.run_name(One()) == ("./my/system.yaml", {"a": "1", "b": "x,y", "c_d": "2.5"})
+    assert named(One()) == ("./my/system.yaml", {"a": "1", "b": "x,y", "c_d": "2.5"})

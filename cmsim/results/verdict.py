@@ -1,0 +1,293 @@
+"""What results say, in words: who gives more, per what, how quickly, and what limits each.
+
+Every sentence is computed. Systems are held against each other at equal points of the sweep only; what a result does
+not have (racks, a latency, a second system) is not spoken of, and where bands of power overlap that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cmsim.errors import InputError
+from cmsim.results.outcome import Infeasible, Outcome
+from cmsim.results.result import Result, named, per, rate_name
+
+#: bases of a comparison: what it is called, and the name of `per`; "" is the whole machine
+_BASES = {"in all": "", "per accelerator": "accelerator", "per rack": "rack", "per megawatt": "megawatt"}
+#: kind of workload -> the latency its users see, and of what
+_LATENCIES = {"decode": ("tpot_s", "a token"), "prefill": ("ttft_s", "the first token")}
+#: what a rate is of
+_RATES = {"tokens_per_s": "tokens/s", "samples_per_s": "samples/s", "rank_steps_per_s": "recorded steps/s"}
+#: below this, two systems are alike
+_ALIKE = 1.03
+_PREFIXES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+#: by point of the sweep, then by system
+Points = Mapping[str, Mapping[str, Result]]
+
+
+class Lead(NamedTuple):
+    """Who leads at one point, over whom, how many times; None where bands overlap."""
+
+    first: str
+    second: str
+    times: float | None
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """A rate, and what it may be at least and at most."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def verdict(outcomes: Iterable[Outcome]) -> list[str]:
+    """Two or three sentences for every workload that two systems ran, in the order of the runs."""
+    by_workload: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        by_workload.setdefault(one.workload, []).append(one)
+    told = [(workload, _of_workload(runs)) for workload, runs in by_workload.items()]
+    return [f"{workload}: {' '.join(sentences)}" for workload, sentences in told if sentences]
+
+
+def _of_workload(runs: Sequence[Outcome]) -> list[str]:
+    results = [one for one in runs if isinstance(one, Result)]
+    systems = list(dict.fromkeys(named(one)[0] for one in results))
+    points = _shared(results, systems)
+    if len(systems) < 2 or not points:
+        return []
+    told = (_most(points), _quickest(results, systems, points), _limits(results, systems), _unable(runs, systems))
+    return [f"{sentence}." for sentence in told if sentence]
+
+
+def _shared(results: Sequence[Result], systems: Sequence[str]) -> dict[str, dict[str, Result]]:
+    """Points that every system ran."""
+    points: dict[str, dict[str, Result]] = {}
+    for result in results:
+        system, point = named(result)
+        points.setdefault(_label(point), {})[system] = result
+    return {point: by for point, by in points.items() if len(by) == len(systems)}
+
+
+def _label(point: Mapping[str, str]) -> str:
+    """A point of the sweep as a reader names it: the value alone where one key is swept."""
+    return ", ".join(point.values()) if len(point) == 1 else ", ".join(f"{key} {value}" for key, value in point.items())
+
+
+# who gives most
+
+
+def _most(points: Points) -> str:
+    """Who leads on each basis, and how many times."""
+    some = next(iter(next(iter(points.values())).values()))
+    if some.kind == "collective":
+        leads = [_lead({name: _speed(result) for name, result in by.items()}) for by in points.values()]
+        return _at_equal(points) + _faster(leads, points)
+    of = _RATES.get(rate_name(some))
+    if of is None:
+        return ""
+    together: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    rest: list[str] = []
+    for basis, what in _BASES.items():
+        leads = _leads(points, what)
+        if not leads:
+            continue
+        if _everywhere(leads):
+            times = _times([lead.times or 1.0 for lead in leads])
+            together.setdefault((leads[0].first, leads[0].second), []).append((times, basis))
+        else:
+            rest.append(f"{basis} {_mixed(leads, points)}")
+    clauses = []
+    for (first, second), parts in together.items():
+        (times, basis), *more = parts
+        clauses.append(
+            f"{first} gives " + _listed([f"{times} the {of} of {second} {basis}", *(" ".join(one) for one in more)])
+        )
+    return _at_equal(points) + "; ".join([*clauses, *rest])
+
+
+def _everywhere(leads: Sequence[Lead]) -> bool:
+    """Whether one system leads the same other at every point, by more than nothing."""
+    alone = len({lead[:2] for lead in leads}) == 1
+    return alone and all(lead.times is not None and lead.times >= _ALIKE for lead in leads)
+
+
+def _at_equal(points: Points) -> str:
+    keys = dict.fromkeys(key for by in points.values() for result in by.values() for key in named(result)[1])
+    return f"at equal {_listed(list(keys))} " if keys and len(points) > 1 else ""
+
+
+def _leads(points: Points, what: str) -> list[Lead]:
+    """The leader at every point; nothing where a system has no such rate."""
+    try:
+        return [_lead({name: _rate(result, what) for name, result in by.items()}) for by in points.values()]
+    except InputError:  # no power, no price, no racks
+        return []
+
+
+def _rate(result: Result, what: str) -> _Interval:
+    """Throughput over what it took, with the band of the power where there is one."""
+    if not what:
+        rate = result.metric(rate_name(result))
+        return _Interval(rate, rate, rate)
+    middle = per(result, what)
+    if what != "megawatt" or "power_avg_W_low" not in result.metrics:
+        return _Interval(middle, middle, middle)
+    watts = result.metric("power_avg_W")
+    low_W, high_W = result.metric("power_avg_W_low"), result.metric("power_avg_W_high")
+    return _Interval(middle * watts / high_W, middle, middle * watts / low_W)
+
+
+def _speed(result: Result) -> _Interval:
+    speed = 1 / result.metric("time_s")
+    return _Interval(speed, speed, speed)
+
+
+def _lead(rates: Mapping[str, _Interval]) -> Lead:
+    """First and second of systems; of equal ones the first named."""
+    first, second, *_ = sorted(rates, key=lambda name: -rates[name].middle)
+    apart = rates[first].low > max(rate.high for name, rate in rates.items() if name != first)
+    banded = any(rate.low < rate.high for rate in rates.values())
+    times = rates[first].middle / rates[second].middle
+    return Lead(first, second, times if apart or not banded else None)
+
+
+def _faster(leads: Sequence[Lead], points: Points) -> str:
+    if not _everywhere(leads):
+        return _mixed(leads, points)
+    return f"{leads[0].first} is {_times([lead.times or 1.0 for lead in leads])} as fast as {leads[0].second}"
+
+
+def _mixed(leads: Sequence[Lead], points: Points) -> str:
+    """Who leads where no one does everywhere, or nobody by much, or it cannot be told."""
+    if any(lead.times is None for lead in leads):
+        return "it cannot be told who gives more, for the bands of their power overlap"
+    times = [lead.times or 1.0 for lead in leads]
+    names = list(dict.fromkeys(name for lead in leads for name in lead[:2]))
+    if max(times) < _ALIKE:
+        return f"{_listed(names)} are alike"
+    winners: dict[str, list[str]] = {}
+    for lead, point in zip(leads, points, strict=True):
+        winners.setdefault(lead.first, []).append(point)
+    if len(winners) == 1:
+        return f"{leads[0].first} leads by up to {_times([max(times)])}"
+    return _listed([f"{name} leads at {_span(at, list(points))}" for name, at in winners.items()])
+
+
+# how quickly
+
+
+def _quickest(results: Sequence[Result], systems: Sequence[str], points: Points) -> str:
+    """What each gives where users wait no longer than the slowest of the systems can do."""
+    known = _LATENCIES.get(results[0].kind)
+    if known is None or any(known[0] not in result.metrics for result in results):
+        return ""
+    metric, what = known
+    of = {name: [result for result in results if named(result)[0] == name] for name in systems}
+    least = {name: min(result.metric(metric) for result in found) for name, found in of.items()}
+    if len(points) == 1:
+        return f"{what[:1].upper()}{what[1:]} takes " + _listed([f"{name} {_seconds(least[name])}" for name in systems])
+    slow = max(systems, key=lambda name: least[name])
+    unit = _RATES.get(rate_name(results[0]), "")
+    rates = []
+    for name in (slow, *(name for name in systems if name != slow)):
+        within = [result for result in of[name] if result.metric(metric) <= least[slow]]
+        most = max(per(result, "accelerator") for result in within)
+        rates.append(f"it gives {_count(most)} {unit} per accelerator" if name == slow else f"{name} {_count(most)}")
+    return (
+        f"Where {what} may take no longer than {_seconds(least[slow])}, the least that {slow} needs, {_listed(rates)}"
+    )
+
+
+# what limits
+
+
+def _limits(results: Sequence[Result], systems: Sequence[str]) -> str:
+    """What most of the time of each goes to, and how near it comes to what its machine allows."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for name in systems:
+        runs = [result for result in results if named(result)[0] == name]
+        alike.setdefault(_limiters(runs), []).append((name, _reached(runs)))
+    said = []
+    for limiters, them in alike.items():
+        names, shares = _listed([name for name, _ in them]), _listed([share for _, share in them])
+        one = len(them) == 1
+        said.append(
+            f"{names} {'is' if one else 'are'} limited by {limiters} and {'reaches' if one else 'reach'} {shares} % of "
+            f"{'its physical bound' if one else 'their physical bounds'}"
+        )
+    return "; ".join(said)
+
+
+def _limiters(runs: Sequence[Result]) -> str:
+    points = [_label(named(result)[1]) for result in runs]
+    by: dict[str, list[str]] = {}
+    for result, point in zip(runs, points, strict=True):
+        by.setdefault(result.limiter, []).append(point)
+    return _listed([limiter if len(by) == 1 else f"{limiter} at {_span(at, points)}" for limiter, at in by.items()])
+
+
+def _reached(runs: Sequence[Result]) -> str:
+    shares = [round(100 * float(result.bound["fraction"])) for result in runs]
+    return f"{min(shares)} to {max(shares)}" if min(shares) < max(shares) else f"{shares[0]}"
+
+
+def _unable(runs: Sequence[Outcome], systems: Sequence[str]) -> str:
+    """Which systems have no result at all, or not at every point."""
+    missing: dict[tuple[str, str], list[str]] = {}
+    for one in runs:
+        if not isinstance(one, Result):
+            system, point = named(one)
+            missing.setdefault((system, one.outcome), []).append(_label(point))
+    said = []
+    for (name, outcome), at in missing.items():
+        verb = "cannot run it" if outcome == Infeasible.outcome else "failed"
+        said.append(f"{name} {verb}" + (f" at {_listed(at)}" if name in systems and all(at) else ""))
+    return "; ".join(said)
+
+
+# words
+
+
+def _span(at: Sequence[str], points: Sequence[str]) -> str:
+    """Points of a sweep: ``8 to 96`` where they follow each other."""
+    if len(at) > 1 and list(points)[points.index(at[0]) : points.index(at[0]) + len(at)] == list(at):
+        return f"{at[0]} to {at[-1]}"
+    return _listed(at)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def _times(ratios: Sequence[float]) -> str:
+    """A ratio, or its range, with the digits that mean something.
+
+    >>> _times([2.04, 3.16]), _times([1.5, 1.52]), _times([12.2])
+    ('2.0 to 3.2 times', '1.5 times', '12 times')
+    """
+    low, high = (f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" for value in (min(ratios), max(ratios)))
+    return f"{low} times" if low == high else f"{low} to {high} times"
+
+
+def _seconds(value_s: float) -> str:
+    """
+    >>> _seconds(0.01516), _seconds(23.2), _seconds(0.00751)
+    ('15.2 ms', '23.2 s', '7.51 ms')
+    """
+    factor, unit = next(((f, u) for f, u in _PREFIXES if value_s >= f), _PREFIXES[-1])
+    return f"{value_s / factor:#.3g} {unit}".replace(". ", " ")
+
+
+def _count(value: float) -> str:
+    """Three digits, thousands set apart.
+
+    >>> _count(4440.6), _count(0.23571)
+    ('4,440', '0.236')
+    """
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
