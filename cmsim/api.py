@@ -306,6 +306,8 @@ def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> 
     """
     from cmsim.workload.trace.chakra.write import write_chakra
 
+    if one.open:
+        one = _best(one, Machines(base), None).run
     there = system(one, base=base)
     programs = generate.programs(one.spec, there, base=base)
     return write_chakra(programs, folder, hold_s=engine.hold_s(programs, there, options_of(one, there)))

@@ -397,6 +397,22 @@ def merge(base: Any, over: Any) -> Any:
 
 
 @contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A file that is about to be written: its folder is made. InputError where either cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except OSError as error:
+        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(path))) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, in a folder that need not be there yet. InputError where it cannot be written."""
+    with written(path):
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to write into that takes the place of ``folder`` when all is written, and leaves no trace if not.
 

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from cmsim import files
 from cmsim.calibration import kernels, least, tables
 from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
@@ -98,7 +99,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
     if {"kernel_source", "mode"} & set(map(str, frame.columns)):
         experts = calibrate_expert(frame, file=file, accelerator=accelerator)
         if out is not None:
-            Path(out).write_text(experts.text(), encoding="utf-8")
+            files.write_text(Path(out), experts.text())
         return experts
     time_name = next((name for name in _TIMES if name in frame.columns), None)
     if time_name is None:
@@ -149,7 +150,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
         source=Path(file).name,
     )
     if out is not None:
-        Path(out).write_text(done.text(), encoding="utf-8")
+        files.write_text(Path(out), done.text())
     return done
 
 

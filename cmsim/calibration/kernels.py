@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from cmsim import files
 from cmsim.calibration import least, tables
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.compute.kernels import (
@@ -300,9 +301,9 @@ class KernelsFit:
 
     def write(self, out: Path) -> None:
         """Both files."""
-        out.write_text(self.text(), encoding="utf-8")
+        files.write_text(out, self.text())
         if self.found.residuals:
-            out.with_suffix(".csv").write_text(self.residual_text(), encoding="utf-8")
+            files.write_text(out.with_suffix(".csv"), self.residual_text())
 
 
 def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator: str) -> KernelsFit:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmsim.calibration.logs import read_log
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.files import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,14 +87,14 @@ def write(frame: pd.DataFrame, out: str | Path) -> None:
     path = Path(out)
     if path.suffix not in (".parquet", ".csv"):
         raise InputError(Problem("a table ends in .parquet or .csv", str(path)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
-        return
     import pyarrow as pa
     from pyarrow import csv
 
-    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
+    with written(path):
+        if path.suffix == ".parquet":
+            frame.to_parquet(path, index=False)
+        else:
+            csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def calls(frame: pd.DataFrame, *, file: str, system: str | None = None) -> Calls:

@@ -10,7 +10,7 @@ import typer
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.errors import InputError, Problem
+from cmsim.files import write_text
 
 #: exit code where a prediction is out of tolerance
 OUT_OF_TOLERANCE = 1
@@ -29,7 +29,7 @@ def validate(
 
     report = validation.validate(areas=area or None)
     if out is not None:
-        _write(out, report.markdown())
+        write_text(out, report.markdown())
     if json:
         say.document(report.summary())
     elif out is None:
@@ -55,11 +55,3 @@ def _cell(value: Any, digits: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "NO"
     return digits(value) if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(path))) from None

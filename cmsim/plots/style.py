@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmsim.errors import InputError, Problem
+from cmsim.files import written
 from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
@@ -238,11 +239,7 @@ def save(ax: Axes, path: str | Path) -> Path:
     stamps: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     from matplotlib import rc_context
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # without a salt, identifiers in SVG files are drawn by lot
-        with rc_context({"svg.hashsalt": "cmsim"}):
-            figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
-    except OSError as error:
-        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(path))) from None
+    # without a salt, identifiers in SVG files are drawn by lot
+    with written(path), rc_context({"svg.hashsalt": "cmsim"}):
+        figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
     return path

@@ -407,3 +407,10 @@ def test_did_you_mean():
     assert did_you_mean("x", []) == "Allowed: nothing."
     assert did_you_mean("x", [f"n{i:02}" for i in range(20)]).endswith("n11, ... (20 in all).")
     assert nearest("zzz", ["ring"]) is None
+
+
+def test_a_file_is_written_into_a_folder_that_is_made(tmp_path):
+    files.write_text(tmp_path / "deep" / "down" / "x.txt", "a\n")
+    assert (tmp_path / "deep" / "down" / "x.txt").read_bytes() == b"a\n"
+    with pytest.raises(InputError, match=r"x\.txt/y: cannot be written \("):
+        files.write_text(tmp_path / "deep" / "down" / "x.txt" / "y", "a")

@@ -84,6 +84,7 @@ def write_trace(trace: Trace, path: Path | str) -> None:
     about = json.dumps(_about(trace), separators=(",", ":")).encode()
     schema = _schema().with_metadata({_KEY: about, _SUM: _sum(about, ranks)})
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(part, schema, compression="zstd", compression_level=1, use_dictionary=[*_TEXTS]) as file:
             for rank, one in ranks.items():
                 columns = _columns(rank, one)

@@ -1,0 +1,165 @@
+"""Every command that a page shows runs, as printed, in order, in an empty folder.
+
+Files that a page has its reader write (a block below a line that ends with ``NAME``:) are taken from it. What only
+the reader can have, a profile or a table of measurements, is stood in for by something of its kind.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cmsim.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/howto").glob("*.md")))
+    # written by the program, about commands
+    if path.name not in ("reference.md", "validity.md", "performance.md")
+]
+#: takes longer than a test of every day should; each needs nothing of its page
+SLOW = ("cmsim validate", "cmsim run scenarios/faults.yaml")
+#: what blocks of commands hold beside those of cmsim
+OTHERS = ("make", "pip", "git")
+#: ends a comment where a run gives a point that cannot be, and exit code 1
+UNFIT = "does not fit"
+
+
+class Step(NamedTuple):
+    """Something a page asks for: a file to write (with its text), or a command."""
+
+    line: int
+    file: str = ""
+    text: str = ""
+    command: str = ""
+
+
+def steps(page: str) -> Iterator[Step]:
+    """What a page asks for, in order."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    at, before = 0, ""
+    while at < len(lines):
+        line = lines[at]
+        if fence := re.match(r"( *)```(\w*)$", line):
+            end = next(i for i in range(at + 1, len(lines)) if lines[i].strip() == "```")
+            body = [one.removeprefix(fence[1]) for one in lines[at + 1 : end]]
+            if name := re.search(r"`([\w./-]+)`:$", before.strip()):
+                yield Step(at + 1, file=name[1], text="\n".join(body) + "\n")
+            elif fence[2] in ("", "sh"):
+                yield from (Step(at + 2 + i, command=one) for i, one in enumerate(body) if one.startswith("cmsim "))
+            at = end + 1
+            continue
+        if line.startswith("    cmsim "):
+            yield Step(at + 1, command=line.strip())
+        else:  # in running text only what is whole: it names a file, or writes one
+            whole = re.findall(r"`(cmsim \w[^`]*(?:\.yaml|--out)\b[^`]*)`", line)
+            yield from (Step(at + 1, command=command) for command in whole)
+        before = line if line.strip() else before
+        at += 1
+
+
+def needs(command: str) -> list[str]:
+    return [word for word in shlex.split(command, comments=True) if word.rstrip("/") in YOURS]
+
+
+# what only the reader has
+
+
+def a_model(path: Path) -> None:
+    """A model whose number of tokens is left open."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = helper.make_tensor("w", kind, [64, 64], np.zeros(64 * 64, np.float32))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "model",
+        [helper.make_tensor_value_info("x", kind, [1, "tokens", 64])],
+        [helper.make_tensor_value_info("y", kind, [1, "tokens", 64])],
+        [weights],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+
+
+def a_table(path: Path) -> None:
+    """Products of matrices that take 5 us and run at 600 TFLOP/s."""
+    import pandas as pd
+
+    m, n, k = (axis.ravel() for axis in np.meshgrid(*[2 ** np.arange(6, 13)] * 3))
+    times = pd.DataFrame({"m": m, "n": n, "k": k, "dtype": "bf16", "latency_us": 5 + 2.0 * m * n * k / 600e6})
+    times.to_parquet(path)
+
+
+def of_ours(source: str) -> Callable[[Path], None]:
+    def put(path: Path) -> None:
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+        copy(ROOT / source, path)
+
+    return put
+
+
+YOURS: dict[str, Callable[[Path], None]] = {
+    "model.onnx": a_model,
+    "gemm.parquet": a_table,
+    "topologies/my_rack.yaml": of_ours("topologies/gb200_nvl72.yaml"),
+    "worker0.pt.trace.json.gz": of_ours("workloads/traces/kineto/dlrm_8gpu/worker0.pt.trace.json.gz"),
+    "run_ascend_pt": of_ours("workloads/traces/ascend/alexnet_ddp_level1"),
+}
+
+
+def run(command: str) -> None:
+    """Run a command as it is printed; the exit code is that of what its comment says."""
+    words = shlex.split(command, comments=True)
+    done = CliRunner().invoke(app, words[1:])
+    said = done.output if done.exception is None or isinstance(done.exception, SystemExit) else repr(done.exception)
+    expected = 1 if UNFIT in command.partition("#")[2] else 0
+    assert done.exit_code == expected, f"{command}\n{said}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(steps(page))])
+def test_commands_of_a_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in {name.rstrip("/") for step in steps(page) for name in needs(step.command)}:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        YOURS[path](tmp_path / path)
+    # a command may stand before the file that it reads
+    for step in steps(page):
+        if step.file:
+            Path(step.file).write_text(step.text, encoding="utf-8")
+    for step in steps(page):
+        if step.command and not step.command.startswith(SLOW):
+            run(step.command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SLOW)
+def test_slow_commands(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert any(step.command.startswith(command) for page in PAGES for step in steps(page)), "no page shows it"
+    run(command)
+
+
+def test_pages_hold_what_this_looks_for():
+    found = {page: [step.command.split("#")[0].strip() for step in steps(page) if step.command] for page in PAGES}
+    assert len(found["README.md"]) == 8 and found["README.md"][0].startswith("cmsim run scenarios/headline.yaml")
+    assert {step.file for step in steps("docs/tutorial.md")} == {"", "serve.yaml", "slow.csv"}
+    assert "cmsim run scenarios/faults.yaml" in found["docs/howto/break-a-fabric.md"]
+    assert sum(map(len, found.values())) >= 30
+    used = {name.rstrip("/") for page in PAGES for step in steps(page) for name in needs(step.command)}
+    assert used == YOURS.keys(), "something stands in for what no page names"
+
+
+def test_every_line_of_a_block_of_commands_is_one():
+    for page in PAGES:
+        for block in re.findall(r"^ *```\n(.*?)^ *```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S):
+            lines = [line.strip() for line in block.splitlines() if line.strip()]
+            if lines[0].startswith("cmsim "):
+                assert all(line.startswith(("cmsim ", *OTHERS)) for line in lines), f"{page}: {block}"
