@@ -314,6 +314,14 @@ def test_two_microbatches_do_the_same_flops(model):
     assert over_ranks(one, "flops") == pytest.approx(over_ranks(two, "flops"), rel=1e-9)
 
 
+def test_a_draft_is_of_all_micro_batches(model):
+    """The draft layer follows all micro-batches at once: its experts get every sequence, not those of one."""
+    drafts = {"parallel": {"ep": 8, "attention": "dp"}, "speculative": {"draft_tokens": 2, "acceptance": 0.5}}
+    drafts["balance"] = {"model": "balanced"}
+    one, two = (decode(model, "moe", microbatches=m, **drafts) for m in (1, 2))
+    assert over_ranks(one, "flops", kernel="grouped_gemm") == over_ranks(two, "flops", kernel="grouped_gemm")
+
+
 # groups
 
 

@@ -66,13 +66,13 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     if draft and not model.mtp_layers:
         notes.append("the model has no draft layer of its own: drafts are priced as one more layer and head per token")
     for _ in range(draft):
-        # one more layer and head guess the next token from the last
+        # one more layer and head guess the next token from the last, of all micro-batches at once
         guess = _Step(
             spec,
             system,
             model,
             layout,
-            mixture and mixture.at(1.0 / q_tokens),
+            mixture and mixture.at(spec.microbatches / q_tokens),
             form,
             draft_core,
             tokens_per_sequence=1.0,
