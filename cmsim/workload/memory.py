@@ -10,6 +10,7 @@ from typing import Literal
 
 from cmsim.compute import Column
 from cmsim.errors import InputError, did_you_mean
+from cmsim.workload.whole import busiest
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -135,7 +136,7 @@ def kv_cache_B(
     block_tokens      tokens of a page; the last page is held whole
     """
     held = -(-tokens // block_tokens) * block_tokens
-    return held * bytes_per_token * -(-kv_heads // tp) / kv_heads
+    return held * bytes_per_token * busiest(kv_heads, tp) / kv_heads
 
 
 def max_sequences(memory_B: float, *, weights_B: float, sequence_B: float, reserve: float = 0.1) -> int:

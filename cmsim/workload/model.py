@@ -15,6 +15,7 @@ from cmsim import files
 from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.workload.families import FAMILIES, Keys
+from cmsim.workload.whole import busiest
 
 MODELS = "workloads/models"
 
@@ -98,14 +99,32 @@ class ModelSpec:
     @property
     def attention_parameters(self) -> int:
         """Projections of one layer's attention."""
-        out = self.heads * self.v_head_dim * self.hidden
+        return int(self.attention_parameters_on(1))
+
+    def attention_parameters_on(self, tp: int) -> float:
+        """Those of them that the busiest of ``tp`` ranks holds: whole heads, at least one of keys and values. What
+        makes latents has no heads, and every rank holds all of it. [1]"""
+        heads, kv_heads = busiest(self.heads, tp), busiest(self.kv_heads, tp)
+        out = heads * self.v_head_dim * self.hidden
+        queries = heads * self.head_dim
         if self.attention != "mla":
-            return self.hidden * (self.heads * self.head_dim + self.kv_heads * (self.head_dim + self.v_head_dim)) + out
-        queries = self.heads * self.head_dim
+            return self.hidden * (queries + kv_heads * (self.head_dim + self.v_head_dim)) + out
         q = self.q_lora_rank * (self.hidden + queries) if self.q_lora_rank else self.hidden * queries
         kv_down = self.hidden * (self.kv_lora_rank + self.rope_dim)
-        kv_up = self.kv_lora_rank * self.heads * (self.nope_dim + self.v_head_dim)
+        kv_up = self.kv_lora_rank * heads * (self.nope_dim + self.v_head_dim)
         return q + kv_down + kv_up + out
+
+    def dense_ffn_parameters_on(self, tp: int) -> float:
+        """Dense FFN of one layer on the busiest of ``tp`` ranks. [1]"""
+        return self._ffn_matrices * self.hidden * busiest(self.ffn, tp)
+
+    def table_parameters_on(self, tp: int) -> float:
+        """Token table on the busiest of ``tp`` ranks. [1]"""
+        return busiest(self.vocab, tp) * self.hidden
+
+    def head_parameters_on(self, tp: int) -> float:
+        """Output head of a decoder on the busiest of ``tp`` ranks, 0 where it is the token table. [1]"""
+        return 0.0 if self.tied_embeddings else self.table_parameters_on(tp)
 
     @property
     def dense_ffn_parameters(self) -> int:

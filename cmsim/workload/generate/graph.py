@@ -17,7 +17,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import EncoderSpec, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload import memory
+from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.parallel import Layout, resolve
 from cmsim.workload.graph import ACTIVATION, Graph
@@ -34,14 +34,14 @@ def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Prog
     """One forward pass of every rank's samples."""
     graph = load_graph(spec.model, base=base, sizes=_sizes(spec, base))
     layout = _layout(spec, system)
-    samples = spec.batch_per_accelerator / system.ranks_per_package
-    passes = _Pass(graph, spec, system, samples, training=False)
+    total, notes = whole.counted(spec.batch_per_accelerator, layout.ranks / system.ranks_per_package, "samples")
+    passes = _Pass(graph, spec, system, whole.busiest(total, layout.ranks), training=False)
     build = ProgramBuilder()
     for row in range(len(passes.rows)):
         passes.forward(build, row)
     work = passes.work
     facts = {
-        "samples_per_run": spec.batch_per_accelerator * layout.ranks / system.ranks_per_package,
+        "samples_per_run": total,
         "steps": 1.0,
         "model_flops_per_sample": float(work.flops[work.product].sum()) / graph.samples,
     }
@@ -51,7 +51,7 @@ def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Prog
         program=np.zeros(layout.ranks, np.int64),
         groups={},
         facts=facts,
-        notes=_notes(graph, work),
+        notes=[*notes, *_notes(graph, work)],
         footprint_B={
             "weights": [_weights(graph) * passes.form.weight_B],
             # the widest kernel's operands, and as much again for what waits to be summed later

@@ -3,11 +3,14 @@
 With data-parallel attention every rank holds whole sequences and meets the others only to exchange tokens with
 experts. Two micro-batches hide that exchange: they take turns on one compute stream, or, where the stack says so,
 attention and experts own a share of the cores each and run side by side.
+
+Sequences are whole: every rank is priced as the busiest, and fills up with empty ones what it has less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import DecodeSpec, PrefillSpec
 from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
@@ -30,19 +34,15 @@ Core = Callable[[float], list[Kernel]]
 def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Programs:
     """A batch of prompts, from the token table to the first token of each."""
     model = load_model(spec.model, base=base)
-    layout, mixture = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
+    layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
     form = layers.formats(spec.precision)
-    sequences = _sequences(spec.batch_per_accelerator, layout, spec, system)
 
     def core(held: float) -> list[Kernel]:
         return layers.core_prefill(model, held, spec.prompt_tokens, spec.prompt_tokens, _heads_tp(layout, spec), form)
 
-    step = _Step(spec, system, model, layout, mixture, form, core, tokens_per_sequence=float(spec.prompt_tokens))
-    build = step.build(sequences)
-    total = spec.batch_per_accelerator * layout.ranks / system.ranks_per_package * spec.prompt_tokens
-    facts = {"tokens_per_run": total, "steps": 1.0, "layers": float(model.layers)}
-    cache = sequences * spec.prompt_tokens * model.kv_bytes_per_token(form.kv_B) / _cache_split(model, layout, spec)
-    return _assemble(build, layout, facts, mixture, spec, model, form, cache, sequences * spec.prompt_tokens)
+    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
+    facts = {"tokens_per_run": batch.total * spec.prompt_tokens, "steps": 1.0, "layers": float(model.layers)}
+    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, spec.prompt_tokens, 0.0)
 
 
 def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Programs:
@@ -50,9 +50,8 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     model = load_model(spec.model, base=base)
     draft = spec.speculative.draft_tokens if spec.speculative else 0
     q_tokens = 1.0 + draft
-    layout, mixture = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
+    layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
     form = layers.formats(spec.precision)
-    sequences = _sequences(spec.batch_per_accelerator, layout, spec, system)
 
     def core(held: float) -> list[Kernel]:
         return layers.core_decode(model, held, q_tokens, spec.context_tokens, _heads_tp(layout, spec), form)
@@ -60,8 +59,8 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     def draft_core(held: float) -> list[Kernel]:
         return layers.core_decode(model, held, 1.0, spec.context_tokens, _heads_tp(layout, spec), form)
 
-    step = _Step(spec, system, model, layout, mixture, form, core, tokens_per_sequence=q_tokens)
-    build = step.build(sequences)
+    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=q_tokens)
+    build = step.build()
     notes = []
     if draft and not model.mtp_layers:
         notes.append("the model has no draft layer of its own: drafts are priced as one more layer and head per token")
@@ -72,64 +71,83 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
             system,
             model,
             layout,
-            mixture and mixture.at(spec.microbatches / q_tokens),
+            mixture and mixture.at(batch.held / (batch.parts[0] * q_tokens)),
             form,
             draft_core,
+            batch,
             tokens_per_sequence=1.0,
         )
-        guess.draft(build, sequences)
+        guess.draft(build)
     accepted = speculative_tokens_per_step(spec.speculative.acceptance, draft) if spec.speculative else 1.0
-    batch = spec.batch_per_accelerator * layout.ranks / system.ranks_per_package
     facts = {
-        "tokens_per_run": batch * accepted,
+        "tokens_per_run": batch.total * accepted,
         "steps": 1.0,
         "tokens_per_step_per_sequence": accepted,
         "layers": float(model.layers),
     }
-    cache = sequences * (spec.context_tokens + q_tokens) * model.kv_bytes_per_token(form.kv_B)
-    cache /= _cache_split(model, layout, spec)
-    return _assemble(build, layout, facts, mixture, spec, model, form, cache, sequences * q_tokens, notes)
+    return _assemble(build, layout, facts, mixture, spec, model, form, batch, q_tokens, spec.context_tokens, notes)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Whole sequences of a run.
+
+    total  of all ranks    held  of the busiest rank with data-parallel attention, of the busiest tensor group otherwise
+    parts  its micro-batches, the largest first    notes  what to say of them
+    """
+
+    total: float
+    held: float
+    parts: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _Batch:
+    what = "prompts" if spec.kind == "prefill" else "sequences"
+    total, notes = whole.counted(spec.batch_per_accelerator, layout.ranks / system.ranks_per_package, what)
+    holders = layout.ranks // _heads_tp(layout, spec)
+    held = whole.busiest(total, holders)
+    parts = whole.parts(held, spec.microbatches)
+    holder = "rank" if holders == layout.ranks else "tensor group"
+    if held * holders > total:
+        filled = f"{total:g} {what} on {holders} {holder}s: every {holder} is priced as the busiest, with {held:g}"
+        notes = (*notes, filled)
+    if len(parts) < spec.microbatches:
+        notes = (*notes, f"the busiest {holder} holds {held:g} of the {what}, too few for {spec.microbatches} parts")
+    return _Batch(total, held, parts, notes)
 
 
 def _layout(
     spec: PrefillSpec | DecodeSpec, model: ModelSpec, system: System, base: Path | None, *, tokens_per_sequence: float
-) -> tuple[Layout, Experts | None]:
+) -> tuple[Layout, Experts | None, _Batch]:
     parallel = spec.parallel
     if parallel.pp > 1 or parallel.cp > 1:
         size = "pp" if parallel.pp > 1 else "cp"
         raise InfeasibleError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
+    heads = model.heads if parallel.attention == "tp" else 0
     if not model.experts:
-        return resolve(parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
-    plain = resolve(parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts)
-    tokens = spec.batch_per_accelerator / system.ranks_per_package * tokens_per_sequence / spec.microbatches
+        layout = resolve(parallel, system, ranks=spec.ranks, experts=0, heads=heads)
+        return layout, None, _batch(spec, layout, system)
+    alone = parallel.model_copy(update={"ep": 1})
+    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=heads)
+    batch = _batch(spec, plain, system)
     mixture = plan_experts(
         model,
         parallel,
         spec.balance,
         ranks=plain.stage_ranks,
-        tokens_per_rank=tokens,
+        # a tensor group shares its tokens out: all of its ranks have each of them
+        tokens_per_rank=batch.parts[0] * tokens_per_sequence / _heads_tp(plain, spec),
         system=system,
         message_B=BYTES_PER_ELEMENT[spec.precision.activations],
         once_per_domain=spec.kind == "prefill",
         base=base,
     )
-    return resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks), mixture
+    return resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks), mixture, batch
 
 
 def _heads_tp(layout: Layout, spec: PrefillSpec | DecodeSpec) -> int:
     return layout.tp if spec.parallel.attention == "tp" else 1
-
-
-def _sequences(batch_per_accelerator: float, layout: Layout, spec: PrefillSpec | DecodeSpec, system: System) -> float:
-    """Sequences one rank works on: its own with data-parallel attention, its tensor group's otherwise."""
-    return batch_per_accelerator / system.ranks_per_package * _heads_tp(layout, spec)
-
-
-def _cache_split(model: ModelSpec, layout: Layout, spec: PrefillSpec | DecodeSpec) -> float:
-    """Over how many ranks the cache of a tensor group is split: latents are not, key-value heads are."""
-    if model.attention == "mla":
-        return 1.0
-    return float(min(_heads_tp(layout, spec), model.kv_heads))
 
 
 class _Step:
@@ -144,60 +162,57 @@ class _Step:
         mixture: Experts | None,
         form: layers.Formats,
         core: Core,
+        batch: _Batch,
         *,
         tokens_per_sequence: float,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.core, self.per_sequence = core, tokens_per_sequence
+        self.core, self.batch, self.per_sequence = core, batch, tokens_per_sequence
         self.tp = _heads_tp(layout, spec)
+        several = len(batch.parts) > 1
         overlap = system.stack.overlap.decode if spec.kind == "decode" else system.stack.overlap.bulk
-        split = overlap.mode == "split" and spec.microbatches > 1 and mixture is not None
+        split = overlap.mode == "split" and several and mixture is not None
         self.attention = ("attention", overlap.attention_cores) if split else ("compute", 1.0)
         self.expert = ("experts", overlap.expert_cores) if split else ("compute", 1.0)
-        taken = overlap.communication_cores if spec.microbatches > 1 and not split else 0.0
+        taken = overlap.communication_cores if several and not split else 0.0
         if taken:
             self.attention = self.expert = ("compute", 1.0 - taken)
 
-    def build(self, sequences: float) -> ProgramBuilder:
+    def build(self) -> ProgramBuilder:
         build = ProgramBuilder()
-        held = sequences / self.spec.microbatches
-        # micro-batches are alike
-        chain = self._chain(held, range(self.model.layers), opening=True)
-        interleave(build, [chain] * self.spec.microbatches)
+        parts, every = self.batch.parts, range(self.model.layers)
+        # micro-batches of one size are alike
+        chains = {
+            part: self._chain(part, every, self.mixture and self.mixture.at(part / parts[0]), opening=True)
+            for part in dict.fromkeys(parts)
+        }
+        interleave(build, [chains[part] for part in parts])
         return build
 
-    def draft(self, build: ProgramBuilder, sequences: float) -> None:
+    def draft(self, build: ProgramBuilder) -> None:
         """One more layer of the expert kind, then the head, after all that is built."""
         last = len(build) - 1
-        chain = self._chain(sequences, range(self.model.layers - 1, self.model.layers), opening=False)
+        which = range(self.model.layers - 1, self.model.layers)
+        chain = self._chain(self.batch.held, which, self.mixture, opening=False)
         interleave(build, [chain], after=[[last]])
 
-    def _chain(self, held: float, which: Sequence[int], *, opening: bool) -> list[Piece]:
+    def _chain(self, held: float, which: Sequence[int], mixture: Experts | None, *, opening: bool) -> list[Piece]:
         model, form = self.model, self.form
         tokens = held * self.per_sequence
         stream, cores = self.attention
         pieces: list[Piece] = []
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
-        dense, sparse = self._dense(held), self._sparse(held)
+        dense, sparse = self._dense(held), self._sparse(held, mixture)
         for layer in which:
             pieces += dense if sparse is None or layer < model.dense_layers else sparse
         last = tokens if self.spec.kind == "decode" else held
-        pieces.append(Piece(layers.head(model, last, self.layout.tp, form, sample=True), stream=stream, cores=cores))
+        gathered = self._gathered("all_gather", last)
+        if gathered:
+            pieces.append(Piece([], gathered, stream, cores))
+        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True)
+        pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
-
-    def _dense(self, held: float) -> list[Piece]:
-        """A layer with a dense feed-forward network."""
-        tokens, tp = held * self.per_sequence, self.layout.tp
-        ffn = [*layers.ffn_norm(self.model, tokens, self.form), *layers.dense_ffn(self.model, tokens, tp, self.form)]
-        return [self._core(held), Piece(ffn, self._sum(tokens, tp), *self.attention)]
-
-    def _sparse(self, held: float) -> list[Piece] | None:
-        """A layer with experts; None without them."""
-        if self.mixture is None:
-            return None
-        experts = self.mixture.pieces(self.model, self.form, slot="ep", routing=self.attention, working=self.expert)
-        return [self._core(held), *experts]
 
     def _core(self, held: float) -> Piece:
         """A layer's attention with its projections."""
@@ -208,6 +223,40 @@ class _Step:
             *layers.attention_out(self.model, tokens, self.tp, self.form),
         ]
         return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
+
+    def _sparse(self, held: float, mixture: Experts | None) -> list[Piece] | None:
+        """A layer with experts; None without them."""
+        if mixture is None:
+            return None
+        experts = mixture.pieces(self.model, self.form, slot="ep", routing=self.attention, working=self.expert)
+        return [self._core(held), *experts]
+
+    def _dense(self, held: float) -> list[Piece]:
+        """A layer with a dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
+        tokens together for it, and each takes its own of the sums."""
+        model, form, tp = self.model, self.form, self.layout.tp
+        tokens = held * self.per_sequence
+        norm = layers.ffn_norm(model, tokens, form)
+        ffn = layers.dense_ffn(model, tokens * self._joined, tp, form)
+        gathered = self._gathered("all_gather", tokens)
+        if gathered is None:
+            return [self._core(held), Piece([*norm, *ffn], self._sum(tokens, tp), *self.attention)]
+        return [
+            self._core(held),
+            Piece(norm, gathered, *self.attention),
+            Piece(ffn, self._gathered("reduce_scatter", tokens), *self.attention),
+        ]
+
+    @property
+    def _joined(self) -> int:
+        """Ranks whose tokens meet in the parts that tensor parallelism splits."""
+        return self.layout.tp // self.tp
+
+    def _gathered(self, collective: str, tokens: float) -> Comm | None:
+        if self._joined == 1:
+            return None
+        size_B = tokens * self._joined * self.model.hidden * self.form.stream_B
+        return Comm("tp gather" if collective == "all_gather" else "tp scatter", collective, size_B, "tp")
 
     def _sum(self, tokens: float, tp: int) -> Comm | None:
         if tp == 1:
@@ -223,32 +272,36 @@ def _assemble(
     spec: PrefillSpec | DecodeSpec,
     model: ModelSpec,
     form: layers.Formats,
-    cache_B: float,
-    tokens: float,
+    batch: _Batch,
+    new: float,
+    before: float,
     notes: Sequence[str] = (),
 ) -> Programs:
+    """Programs of a step that adds ``new`` tokens to the ``before`` cached ones of each sequence."""
     groups = {name: layout.groups()[name] for name in ("tp", "ep")}
-    tp = layout.tp
-    weights = model.layers * model.attention_parameters / _heads_tp(layout, spec)
+    tp, heads_tp = layout.tp, _heads_tp(layout, spec)
+    weights = model.layers * model.attention_parameters_on(heads_tp)
     moe_layers = model.layers - model.dense_layers if mixture else 0
-    weights += (model.layers - moe_layers) * model.dense_ffn_parameters / tp
+    weights += (model.layers - moe_layers) * model.dense_ffn_parameters_on(tp)
     if mixture:
         local_shared = 0 if mixture.shared_in_slots else model.shared_experts
         weights += moe_layers * (
             model.router_parameters + (mixture.experts_per_rank + local_shared) * model.expert_parameters
         )
-    ends = (model.embedding_parameters + model.head_parameters) / tp * 2.0
-    widest = max(model.ffn / tp * (2 if model.gated else 1), 4 * model.hidden)
+    ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
+    widest = max(whole.busiest(model.ffn, tp) * (2 if model.gated else 1), 4 * model.hidden)
+    kv_heads = 1 if model.attention == "mla" else model.kv_heads
+    cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), before + new, tp=heads_tp, kv_heads=kv_heads)
     return assemble(
         [build],
         program=np.zeros(layout.ranks, np.int64),
         groups=groups,
         facts=facts,
-        notes=[*notes, *(mixture.notes if mixture else ())],
+        notes=[*notes, *batch.notes, *(mixture.notes if mixture else ())],
         footprint_B={
             "weights": [weights * form.weight_B + ends],
-            "cache": [cache_B],
+            "cache": [float(batch.held * cache_B)],
             # the residual stream and the widest layer's temporaries, for the tokens in flight
-            "activations": [tokens * (model.hidden * 4 + widest) * form.stream_B / spec.microbatches],
+            "activations": [batch.parts[0] * new * (model.hidden * 4 + widest) * form.stream_B],
         },
     )

@@ -1,7 +1,7 @@
 """The kernels and messages of one transformer layer on one rank, forward and backward.
 
-Everything is counted for the busiest rank of a group: heads and columns split over ``tp``, tokens that arrive at
-its experts times the imbalance of routing.
+Everything is counted for the busiest rank of a group: heads and columns split over ``tp``, each of them whole, tokens
+that arrive at its experts times the imbalance of routing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cmsim.scenario.schema import PrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
 from cmsim.workload.model import ModelSpec
+from cmsim.workload.whole import busiest
 
 #: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
 _WIDTH = BYTES_PER_ELEMENT
@@ -90,7 +91,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
         )
     ]
     out += _quantise("attention quantise", form, tokens, model.hidden)
-    heads = model.heads / tp
+    heads = busiest(model.heads, tp)
     if model.attention == "mla":
         latent = model.kv_lora_rank + model.rope_dim
         if model.q_lora_rank:
@@ -103,7 +104,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
             out.append(_gemm("q, kv down", form, tokens, heads * model.head_dim + latent, model.hidden))
         rotated, width = heads + 1, model.rope_dim
     else:
-        kv_heads = max(model.kv_heads / tp, 1.0)
+        kv_heads = busiest(model.kv_heads, tp)
         columns = heads * model.head_dim + kv_heads * (model.head_dim + model.v_head_dim)
         out.append(_gemm("q, k, v", form, tokens, columns, model.hidden))
         rotated, width = heads + kv_heads, model.head_dim
@@ -115,7 +116,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
 
 def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
     """The output projection."""
-    width = model.heads / tp * model.v_head_dim
+    width = busiest(model.heads, tp) * model.v_head_dim
     return [
         *_quantise("output quantise", form, tokens, width),
         _gemm("attention out", form, tokens, model.hidden, width),
@@ -127,7 +128,7 @@ def core_prefill(
 ) -> list[Kernel]:
     """The attention core over whole sequences, causal."""
     element = _WIDTH[form.attention]
-    heads = model.heads / tp
+    heads = busiest(model.heads, tp)
     if model.attention == "mla":
         tokens = sequences * context
         expand = compute.mla_expand(
@@ -170,7 +171,7 @@ def core_prefill(
         queries,
         context,
         heads=heads,
-        kv_heads=max(model.kv_heads / tp, 1.0),
+        kv_heads=busiest(model.kv_heads, tp),
         d_qk=model.head_dim,
         d_v=model.v_head_dim,
         element_bytes=element,
@@ -191,7 +192,7 @@ def _attention_shape(
         new=new,
         before=before,
         heads=heads,
-        kv_heads=max(model.kv_heads / tp, 1.0),
+        kv_heads=busiest(model.kv_heads, tp),
         head_dim=model.head_dim,
         precision=form.attention,
         cached=form.cached,
@@ -208,7 +209,7 @@ def core_decode(
 ) -> list[Kernel]:
     """The attention core of a decode step over the cache."""
     element = _WIDTH[form.attention]
-    heads = model.heads / tp
+    heads = busiest(model.heads, tp)
     tokens = sequences * q_tokens
     if model.attention == "mla":
         # queries into the latent space and results out of it: one small GEMM per head, weights read once
@@ -249,7 +250,7 @@ def core_decode(
         q_tokens,
         context,
         heads=heads,
-        kv_heads=max(model.kv_heads / tp, 1.0),
+        kv_heads=busiest(model.kv_heads, tp),
         d_qk=model.head_dim,
         d_v=model.v_head_dim,
         element_bytes=element,
@@ -264,7 +265,7 @@ def dense_ffn(
     model: ModelSpec, tokens: float, tp: int, form: Formats, *, width: float | None = None, name: str = "ffn"
 ) -> list[Kernel]:
     """Norm left out; up (and gate), activation, down."""
-    columns = (model.ffn if width is None else width) / tp
+    columns = busiest(model.ffn if width is None else width, tp)
     fold = 2 if model.gated else 1
     act = compute.activation(tokens, columns, element_bytes=form.stream_B, gated=model.gated)
     return [
@@ -295,7 +296,7 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
 
     arriving: (token, expert) pairs at this rank [1]    active: experts of the rank with at least one token [1]
     """
-    width = model.expert_ffn / tp
+    width = busiest(model.expert_ffn, tp)
     up = compute.grouped_gemm(
         arriving,
         2 * width,
@@ -354,10 +355,11 @@ def embedding(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
 def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool) -> list[Kernel]:
     """Final norm, the output matrix, and for inference the choice of a token. 16 bits: heads are not quantised."""
     final = compute.norm(tokens, model.hidden, element_bytes=form.stream_B)
-    logits = compute.gemm(tokens, model.vocab / tp, model.hidden, in_bytes=2.0, out_bytes=4.0 if not sample else 2.0)
-    sizes = compute.gemm_shape(tokens, model.vocab / tp, model.hidden, "bf16")
+    words = busiest(model.vocab, tp)
+    logits = compute.gemm(tokens, words, model.hidden, in_bytes=2.0, out_bytes=4.0 if not sample else 2.0)
+    sizes = compute.gemm_shape(tokens, words, model.hidden, "bf16")
     out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits, sizes)]
-    last = compute.sampling(tokens, model.vocab / tp, element_bytes=2.0 if sample else 4.0)
+    last = compute.sampling(tokens, words, element_bytes=2.0 if sample else 4.0)
     return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
 
 

@@ -9,6 +9,7 @@ from cmsim.workload import memory
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
+from cmsim.workload.whole import busiest
 
 
 def in_flight(stages: int, stage: int, overlap: bool) -> int:
@@ -35,9 +36,9 @@ def layers_of(model: ModelSpec, layout: Layout) -> list[range]:
 
 def layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Experts | None) -> tuple[float, float]:
     """Parameters of one rank in one layer: those all data-parallel ranks hold alike, and its routed experts'."""
-    shared = model.attention_parameters / layout.tp
+    shared = model.attention_parameters_on(layout.tp)
     if mixture is None or layer < model.dense_layers:
-        return shared + model.dense_ffn_parameters / layout.tp, 0.0
+        return shared + model.dense_ffn_parameters_on(layout.tp), 0.0
     shared += model.router_parameters + model.shared_experts * model.expert_parameters
     return shared, mixture.experts_per_rank * model.expert_parameters
 
@@ -46,9 +47,9 @@ def stage_parameters(model: ModelSpec, layout: Layout, held: range, mixture: Exp
     """Parameters of one rank of a stage."""
     total = sum(sum(layer_parameters(model, layout, layer, mixture)) for layer in held)
     if stage == 0:
-        total += model.embedding_parameters / layout.tp
+        total += model.table_parameters_on(layout.tp)
     if stage == layout.pp - 1:
-        total += model.head_parameters / layout.tp
+        total += model.head_parameters_on(layout.tp)
     return total
 
 
@@ -75,7 +76,7 @@ def footprint_B(
         )
         overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
         held_at_once = min(in_flight(layout.pp, stage, overlap), micro_batches)
-        sequence = spec.sequence_length / layout.cp
+        sequence = busiest(spec.sequence_length, layout.cp)
         kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
         logits = (
             memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
@@ -100,15 +101,15 @@ def _kept_B(
     if spec.recompute == "full":
         return tokens * model.hidden * stream_B / split
     kept = 2 * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
-    heads = model.heads / layout.tp
+    heads = busiest(model.heads, layout.tp)
     if model.attention == "mla":
         kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
         kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
     else:
-        kept += (heads * model.head_dim + max(model.kv_heads / layout.tp, 1) * 2 * model.head_dim) * stream_B
+        kept += (heads * model.head_dim + busiest(model.kv_heads, layout.tp) * 2 * model.head_dim) * stream_B
     kept += heads * model.v_head_dim * stream_B
     if mixture is None or layer < model.dense_layers:
-        width, copies = model.ffn / layout.tp, 1.0
+        width, copies = busiest(model.ffn, layout.tp), 1.0
         first_B = stream_B
     else:
         width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + model.shared_experts

@@ -24,6 +24,7 @@ from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble, awaited
+from cmsim.workload.whole import busiest
 
 
 def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
@@ -77,7 +78,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
     )
     if not model.experts:
         return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
-    tokens = spec.micro_batch * spec.sequence_length / (plain.tp * plain.cp)
+    tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
     mixture = plan_experts(
         model,
         spec.parallel,
@@ -130,7 +131,8 @@ class _Stage:
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.stage, self.held, self.micro_batches = stage, held, micro_batches
-        self.tokens = spec.micro_batch * spec.sequence_length / layout.cp
+        self.queries = busiest(spec.sequence_length, layout.cp)
+        self.tokens = spec.micro_batch * self.queries
         self.first, self.last = stage == 0, stage == layout.pp - 1
         self.build_ = ProgramBuilder()
         self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
@@ -232,12 +234,16 @@ class _Stage:
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
-        split = self.tokens / tp if self.spec.parallel.sequence_parallel else self.tokens
+        split = busiest(self.tokens, tp) if self.spec.parallel.sequence_parallel else self.tokens
         first, *projections = layers.attention_in(model, self.tokens, tp, form)
         norm = [_shrunk(first, split / self.tokens)]
-        queries = self.spec.sequence_length / self.layout.cp
         core = layers.core_prefill(
-            model, self.spec.micro_batch, queries, _causal_context(self.spec.sequence_length, self.layout.cp), tp, form
+            model,
+            self.spec.micro_batch,
+            self.queries,
+            _causal_context(self.spec.sequence_length, self.layout.cp),
+            tp,
+            form,
         )
         attention = [*projections, *core, *layers.attention_out(model, self.tokens, tp, form)]
         pieces = [
@@ -262,7 +268,7 @@ class _Stage:
         if model.attention == "mla":
             width = float(model.kv_lora_rank + model.rope_dim)
         else:
-            width = max(model.kv_heads / self.layout.tp, 1) * (model.head_dim + model.v_head_dim)
+            width = busiest(model.kv_heads, self.layout.tp) * (model.head_dim + model.v_head_dim)
         size = self.spec.micro_batch * self.spec.sequence_length * width * self.form.stream_B
         return [Piece([], Comm("gather keys, values", "all_gather", size, "cp"))]
 
@@ -352,9 +358,9 @@ class _Stage:
         shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
         # the token table and the head are reduced with the layer beside them
         if self.first and layer == self.held[0]:
-            shared += self.model.embedding_parameters / self.layout.tp
+            shared += self.model.table_parameters_on(self.layout.tp)
         if self.last and layer == self.held[-1]:
-            shared += self.model.head_parameters / self.layout.tp
+            shared += self.model.head_parameters_on(self.layout.tp)
         out = []
         if self.layout.dp * self.layout.cp > 1 and shared:
             out.append((shared, "dp"))
