@@ -50,6 +50,31 @@ def bandwidth_bound_B(collective: str, ranks: Column, size_B: Column, *, in_netw
     return (2 if collective == "all_reduce" else 1) * others(ranks) * size_B
 
 
+def cut_bound_B(collective: str, inside: Column, ranks: Column, size_B: Column) -> Column:
+    """Bytes that must cross, in the busier direction, between ``inside`` of the ranks and the others. [B]
+
+    As in `cmsim.flow.bounds`: an all-to-all k (p - k)/p S; an all-gather or a reduce-scatter max(k, p - k)/p S; an
+    all-reduce, a broadcast, a reduction or a message S, whatever switches add. 0 where all ranks are inside.
+
+    collective: one of COLLECTIVES    inside: k, of a node, a domain, a leaf [1]    ranks: p [1]    size_B: S [B]
+
+    >>> cut_bound_B("all_gather", 2, 8, 800.0), cut_bound_B("all_reduce", 8, 8, 800.0)
+    (600.0, 0.0)
+    """
+    if collective not in COLLECTIVES:
+        raise InputError(f"unknown collective {collective!r}. {did_you_mean(collective, COLLECTIVES)}")
+    k, p = np.minimum(inside, ranks), np.asarray(ranks, np.float64)
+    if collective == "barrier":
+        share = nothing(ranks)
+    elif collective in ("all_to_all", "dispatch", "combine"):
+        share = k * (p - k) / p
+    elif collective in ("all_gather", "reduce_scatter"):
+        share = np.maximum(k, p - k) / p
+    else:
+        share = 1.0
+    return np.where(k < p, share * size_B, 0.0)[()]
+
+
 def lower_bound_terms(
     collective: str,
     ranks: Column,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
@@ -28,7 +29,9 @@ __all__ = [
     "least_ps",
     "members",
     "memory_B",
+    "memory_drawn",
     "plan",
     "play",
     "play_within",
+    "run_bound",
 ]

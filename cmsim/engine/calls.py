@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose
 from cmsim.collectives.chooser import NAMES
 from cmsim.collectives.terms import Column
-from cmsim.engine.bound import wire_bound_s
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
+from cmsim.engine.wire import wire_bound_s
 from cmsim.errors import InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.network import Demand
@@ -84,7 +84,8 @@ class Layer(Protocol):
 
 @dataclass(frozen=True)
 class Call:
-    """A communication op of one group class, priced and laid; see ``Laid``."""
+    """A communication op of one group class, priced and laid; see ``Laid``. ``bound``: of its port, its NICs and the
+    bisections it crosses, see ``cmsim.engine.wire`` [s]"""
 
     collective: str
     algorithm: str
@@ -93,7 +94,7 @@ class Call:
     latency_s: float
     ideal_s: float
     sent_B: float
-    lower_bound_s: float
+    bound: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Pricer:
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows]], axis=1))
         keys = np.concatenate(what) if what else np.zeros((0, 3))
         distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
-        asks, bound_s = self._asks(distinct, (*ops.collectives, "send_recv"))
+        asks, bounds = self._asks(distinct, (*ops.collectives, "send_recv"))
         laid, resources = layer.lay(asks)
         calls = [
             Call(
@@ -151,9 +152,9 @@ class Pricer:
                 latency_s=one.latency_s,
                 ideal_s=one.ideal_s,
                 sent_B=one.sent_B,
-                lower_bound_s=bound,
+                bound=bound,
             )
-            for ask, one, bound in zip(asks, laid, bound_s, strict=True)
+            for ask, one, bound in zip(asks, laid, bounds, strict=True)
         ]
         call: list[Ints] = []
         at = 0
@@ -166,8 +167,8 @@ class Pricer:
             call.append(column)
         return Priced(calls, call, resources)
 
-    def _asks(self, distinct: Floats, names: tuple[str, ...]) -> tuple[list[Ask], list[float]]:
-        """One call for each row (group class, position in ``names``, size), and its lower bound on the wire. [s]"""
+    def _asks(self, distinct: Floats, names: tuple[str, ...]) -> tuple[list[Ask], list[tuple[float, float, float]]]:
+        """One call for each row (group class, position in ``names``, size), and its lower bounds on the wire. [s]"""
         if not len(distinct):
             return [], []
         unknown = [name for name in names if name not in COLLECTIVES]
@@ -177,7 +178,7 @@ class Pricer:
         size_B = distinct[:, 2]
         layout = self._layout()
         out: list[Ask | None] = [None] * len(distinct)
-        bounds = [0.0] * len(distinct)
+        bounds = [(0.0, 0.0, 0.0)] * len(distinct)
         codes = np.array([COLLECTIVES.index(name) for name in names])[distinct[:, 1].astype(np.int64)]
         for code in np.unique(codes):
             collective = COLLECTIVES[code]
@@ -200,7 +201,7 @@ class Pricer:
                     choice=choice,
                     row=i,
                 )
-                bounds[row] = float(bound_s[i])
+                bounds[row] = float(bound_s.port_s[i]), float(bound_s.nic_s[i]), float(bound_s.bisection_s[i])
         return [ask for ask in out if ask is not None], bounds
 
     def _choice(self, collective: str, rows: Rows, wire: Link) -> Choice:

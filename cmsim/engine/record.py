@@ -1,4 +1,4 @@
-"""What a run leaves behind: columns of ops and links, the physical bound, and where the time went.
+"""What a run leaves behind: columns of ops and links, and where the time went.
 
 Plain columns (name -> array of one length), in a fixed order; nothing here loops over ops in Python.
 """
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.engine.plan import Plan, on_vector, peak_FLOPps
+from cmsim.engine.bound import without_work
+from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.play import Timeline
-from cmsim.engine.resources import DIRECTIONS, NIC
 from cmsim.network import SHARE_ONE
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
@@ -65,7 +65,7 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
         "end_ps": end,
         "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
         "flops": ops.flops[row],
-        "peak_FLOPps": _peak_FLOPps(plan)[row],
+        "peak_FLOPps": peak_FLOPps(plan.programs.ops, plan.system)[row],
         "bytes_B": ops.bytes_B[row],
         "algorithm": _text([call.algorithm for call in plan.calls])[call],
         "precision": _text(ops.precisions)[ops.precision[row]],
@@ -126,52 +126,6 @@ def links_columns(plan: Plan, timeline: Timeline) -> Columns:
         "rank_class": np.array([*plan.resources.rank_class, 0], np.int64)[resource],
         "port_share": np.array([*plan.resources.port_share, 0.0])[resource],
     }
-
-
-def run_bound(plan: Plan, timeline: Timeline) -> dict[str, Any]:
-    """What no software could beat on this machine: the largest of four times of the worst rank class.
-
-    compute    FLOPs over peak, of the matrix or the vector engine or of one stream, whichever is longest. An op
-               of a trace that was recorded without FLOPs counts as long as it took.
-    HBM        bytes over memory bandwidth at line rate
-    port       bytes that communication inside a domain must move, over one rank's port
-    bisection  bytes that communication across domains must move, over the NICs
-
-    Returns ``name``, ``time_s`` and ``fraction`` of the makespan. Assumes peak rates and perfect overlap.
-    Source: Williams, Waterman and Patterson, Commun. ACM 52(4), 65-76, 2009, doi:10.1145/1498765.1498785; bytes of
-    collectives as in cmsim.engine.bound.
-    """
-    ops = plan.programs.ops
-    peak = _peak_FLOPps(plan)
-    flops_s = np.divide(ops.flops, peak, out=np.zeros(len(ops)), where=peak > 0)
-    memory_s = np.where(ops.kind == COMPUTE, ops.bytes_B / plan.system.rank_memory_Bps, 0.0)
-    on_vector = _on_vector(plan)
-    unknown = _without_work(plan)
-    recorded = ~np.isnan(ops.recorded_s)
-    calls_s = np.array([call.lower_bound_s for call in plan.calls] + [0.0])
-    outside = np.array([_crosses_domains(plan, i) for i in range(len(plan.calls))] + [False])
-    best = {"compute": 0.0, "HBM": 0.0, "port": 0.0, "bisection": 0.0}
-    for rank_class in range(plan.classes):
-        rows = plan.rows_of(rank_class)
-        hold_s = plan.hold_ps[rank_class] / PS_PER_S
-        # a rank made faster on purpose has a peak to match; a recorded time beats a peak it contradicts
-        limit_s = np.where(recorded[rows], hold_s, np.inf)
-        factor = min(float(plan.factor[rank_class]), 1.0)
-        busy_s = np.minimum(flops_s[rows] * factor, limit_s)
-        streams_s = np.bincount(ops.stream[rows], np.where(unknown[rows], hold_s, busy_s))
-        engines_s = np.bincount(on_vector[rows], busy_s)
-        call, kind = plan.call[rank_class], ops.kind[rows]
-        moves_s = calls_s[call]
-        best["compute"] = max(best["compute"], float(streams_s.max(initial=0)), float(engines_s.max(initial=0)))
-        best["HBM"] = max(best["HBM"], float(np.minimum(memory_s[rows] * factor, limit_s).sum()))
-        for name, crosses in (("port", False), ("bisection", True)):
-            here = (call >= 0) & (outside[call] == crosses)
-            # ports are full duplex: what is sent and what is received pass at once
-            for other in (RECV, SEND):
-                best[name] = max(best[name], float(moves_s[here & (kind != other)].sum()))
-    name = max(best, key=lambda key: best[key])
-    makespan_s = timeline.makespan_ps / PS_PER_S
-    return {"name": name, "time_s": best[name], "fraction": best[name] / makespan_s if makespan_s else 0.0}
 
 
 @dataclass(frozen=True)
@@ -263,26 +217,11 @@ def _text(names: Any) -> NDArray[Any]:
     return np.array([*names, ""], dtype=object)
 
 
-def _on_vector(plan: Plan) -> Ints:
-    return on_vector(plan.programs.ops)
-
-
-def _peak_FLOPps(plan: Plan) -> Floats:
-    return peak_FLOPps(plan.programs.ops, plan.system)
-
-
-def _without_work(plan: Plan) -> NDArray[np.bool_]:
-    """Ops of a trace of which only the time is known, shape (rows,)."""
-    ops = plan.programs.ops
-    out: NDArray[np.bool_] = (ops.kind == COMPUTE) & ~np.isnan(ops.recorded_s) & (ops.flops == 0) & (ops.bytes_B == 0)
-    return out
-
-
 def _limit(plan: Plan, row: Ints, call: Ints) -> Ints:
     """What binds each row, as a position in ``LIMITERS``."""
     names = [LIMITERS.index(_LIMIT_OF_BOUND.get(name, name)) for name in compute.BOUNDS]
     kernel = np.array([*names, LIMITERS.index("latency")])[plan.bound[row]]
-    kernel = np.where(_without_work(plan)[row], LIMITERS.index("compute"), kernel)
+    kernel = np.where(without_work(plan)[row], LIMITERS.index("compute"), kernel)
     fixed = np.array([2 * call.latency_s >= call.ideal_s for call in plan.calls] + [False])
     comm = np.where(fixed[call], LIMITERS.index("latency"), LIMITERS.index("link"))
     return np.where(call >= 0, comm, kernel)
@@ -291,13 +230,6 @@ def _limit(plan: Plan, row: Ints, call: Ints) -> Ints:
 def _wait_ps(plan: Plan, kind: Ints, call: Ints, start: Ints, end: Ints, wait: Ints) -> Ints:
     ideal = to_ps([call.ideal_s for call in plan.calls] + [0.0])[call]
     return np.where(kind == RECV, np.maximum(end - start - ideal, 0), wait)
-
-
-def _crosses_domains(plan: Plan, call: int) -> bool:
-    phases = plan.calls[call].phases
-    resources = {resource for demands in dict.fromkeys(phases) for one in demands for resource in one.resources}
-    prefixes = tuple(f"{NIC}.{direction}[" for direction in DIRECTIONS)
-    return any(plan.resources.name[resource].startswith(prefixes) for resource in resources)
 
 
 _Stretch = tuple[Ints, Ints]
@@ -342,4 +274,4 @@ def _sweep(stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps:
     return np.diff(edges), np.cumsum(count, axis=0)[:-1]
 
 
-__all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "links_columns", "ops_columns", "run_bound"]
+__all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "links_columns", "ops_columns"]

@@ -97,6 +97,25 @@ class OpTable:
 
 
 @dataclass(frozen=True)
+class Least:
+    """The least that any plan of a question computes and moves, over all of its ranks together.
+
+    It follows from the model and the scenario's question, never from a plan: not from how the work is split, in how
+    many micro-batches it is done, what is recomputed or filled up.
+
+    ranks       that may share the work [1]
+    flops       on the matrix engine, by format, nothing computed twice [FLOP]
+    bytes_B     memory read and written: every weight that is used, the cache, states, what comes in and goes out [B]
+    exchange_B  what a rank must send as soon as two or more share the work [B]
+    """
+
+    ranks: int
+    flops: Mapping[str, float]
+    bytes_B: float
+    exchange_B: float = 0.0
+
+
+@dataclass(frozen=True)
 class Programs:
     """The programs of a workload and which rank runs which.
 
@@ -110,6 +129,8 @@ class Programs:
     traffic       by collective: who sends how much to whom in a group, as shares of the size, shape (members, members);
                   where it is missing, all alike
     footprint_B   memory one rank of each program needs, by what for, shape (programs,) each [B]
+    least         what any plan of the same question must do; None where the ops are the question, of a trace or a
+                  collective
     """
 
     ops: OpTable
@@ -121,6 +142,7 @@ class Programs:
     notes: tuple[str, ...] = ()
     traffic: Mapping[str, Floats] = field(default_factory=dict)
     footprint_B: dict[str, Floats] = field(default_factory=dict)
+    least: Least | None = None
 
     @property
     def ranks(self) -> int:
@@ -295,6 +317,7 @@ def assemble(
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
     traffic: Mapping[str, Floats] | None = None,
+    least: Least | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
     assert builders and all(len(build) for build in builders), "a workload without ops"
@@ -333,4 +356,5 @@ def assemble(
         traffic=dict(traffic or {}),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
+        least=least,
     )

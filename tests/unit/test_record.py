@@ -8,13 +8,17 @@ import itertools
 import numpy as np
 import pytest
 
+from cmsim import api
+from cmsim.collectives import COLLECTIVES, Link, Rows
+from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.plan import Options, Perturbation, Plan, plan
 from cmsim.engine.play import play
-from cmsim.engine.record import LIMITERS, breakdown, links_columns, ops_columns, run_bound
+from cmsim.engine.record import LIMITERS, breakdown, links_columns, ops_columns
+from cmsim.engine.wire import wire_bound_s
 from cmsim.hardware import load_system
 from cmsim.network import Segment
 from cmsim.units import PS_PER_S
-from cmsim.workload.ops import ProgramBuilder, assemble
+from cmsim.workload.ops import Least, ProgramBuilder, assemble
 
 MESH = "gb200_nvl72"
 
@@ -201,18 +205,63 @@ def test_bound_of_compute_and_of_memory():
     assert 0 < found["fraction"] <= 1
 
 
-def test_bound_of_the_port_and_of_the_bisection():
+def bound_of_a(collective, size_B=1e9, **kw):
     build = ProgramBuilder()
-    build.collective("sum", stream="comm", collective="all_gather", size_B=1e9, slot="tp")
-    made = planned([build])
+    build.collective("one", stream="comm", collective=collective, size_B=size_B, slot="tp")
+    made = planned([build], **kw)
     found = run_bound(made, play(made))
-    assert found["name"] == "port"
-    assert found["time_s"] == pytest.approx(7 / 8 * 1e9 / made.fabric.port_Bps)
-    across = planned([build], ranks=144, groups={"tp": np.zeros(144, np.int64)}, set={"domains": 2})
-    timeline = play(across)
-    found = run_bound(across, timeline)
-    assert found["name"] == "bisection"
     assert 0 < found["fraction"] <= 1
+    return found, made.fabric
+
+
+def test_bound_of_the_port():
+    found, wires = bound_of_a("all_gather")
+    assert found["name"] == "port"
+    assert found["time_s"] == pytest.approx(7 / 8 * 1e9 / wires.port_Bps)
+
+
+def test_bound_of_domains_is_the_largest_of_their_levels():
+    """What joins two racks does not hold an all-gather up: all of it must still come in by every rank's own ways."""
+    racks = {"ranks": 144, "groups": {"tp": np.zeros(144, np.int64)}, "domains": 2}
+    found, wires = bound_of_a("all_gather", **racks)
+    assert found["name"] == "port"
+    assert found["time_s"] == pytest.approx(143 / 144 * 1e9 / (wires.port_Bps + wires.nic_Bps))
+    found, wires = bound_of_a("all_to_all", **racks)
+    assert found["name"] == "NIC"
+    assert found["time_s"] == pytest.approx(1 / 2 * 1e9 / wires.nic_Bps)
+
+
+def test_bound_of_a_leaf_that_is_narrower_than_its_nics():
+    """Leaves of 16 NICs with a quarter of their rate into the spines: three quarters of the bytes leave a leaf."""
+    narrow = {"scale_out.oversubscription": 4.0, "scale_out.switch_ports": 20}
+    boxes = {"system": "hgx_h100", "ranks": 64, "groups": {"tp": np.zeros(64, np.int64)}, "domains": 8, "set": narrow}
+    found, wires = bound_of_a("all_to_all", **boxes)
+    assert found["name"] == "bisection"
+    assert found["time_s"] == pytest.approx(16 * 48 / 64 * 1e9 / wires.leaf_Bps)
+    assert found["time_s"] > 56 / 64 * 1e9 / wires.nic_Bps  # all that leaves the box, by its own NICs
+
+
+def test_bound_of_a_node_that_is_as_wide_as_its_ports():
+    """On the supernode a node's way out carries what all its ports do, and holds no pair of dies up."""
+    one_each = {"system": "cloudmatrix384", "ranks": 32, "groups": {"tp": np.arange(32) % 16}, "accelerators": 16}
+    found, wires = bound_of_a("all_reduce", **one_each)
+    assert found["name"] == "port"
+    assert found["time_s"] == pytest.approx(1e9 / wires.port_Bps)
+
+
+def test_bounds_of_levels_by_hand():
+    """24 ranks: nodes of 4, domains of 8, leaves of 16; 1 byte, port 8, uplink 2, NIC 1, leaf 4 bytes a second."""
+    rows = Rows(*(np.array([value]) for value in (COLLECTIVES.index("all_to_all"), 24.0, 24, 4, 8, 16)))
+    wire = Link(
+        node_s=0.0, domain_s=0.0, cluster_s=0.0, port_Bps=8.0, uplink_Bps=2.0, nic_Bps=1.0, leaf_Bps=4.0
+    )  # fmt: skip
+    found = wire_bound_s("all_to_all", rows, wire)
+    assert found.port_s[0] == pytest.approx(23 / 24 * 24 / (8 + 1))
+    assert found.nic_s[0] == pytest.approx(8 * 16 / 24 * 24 / 8)
+    # out of a node by its uplink and four NICs: 4 x 20 bytes over 6; out of a leaf: 16 x 8 bytes over 4
+    assert found.bisection_s[0] == pytest.approx(max(80 / 6, 128 / 4))
+    reduced = wire_bound_s("all_reduce", rows, wire)
+    assert (reduced.nic_s[0], reduced.bisection_s[0]) == (24 / 8, max(24 / 6, 24 / 4))
 
 
 def test_the_bound_is_zero_only_if_nothing_moves():
@@ -221,6 +270,50 @@ def test_the_bound_is_zero_only_if_nothing_moves():
     made = planned([build])
     found = run_bound(made, play(made))
     assert (found["time_s"], found["fraction"]) == (0, 0)
+
+
+def in_turn_or_side_by_side(streams, least=None):
+    """Two kernels of memory traffic, on one stream or on two."""
+    build = ProgramBuilder()
+    for stream in streams:
+        build.compute("read", stream=stream, kernel="gemm", precision="bf16", flops=1e6, bytes_B=1e10, cores=0.5)
+    programs = assemble([build], program=np.zeros(8, np.int64), groups={}, least=least)
+    made = plan(programs, load_system(MESH), Options())
+    return made, play(made)
+
+
+def test_the_bound_of_a_question_is_over_all_its_ranks():
+    least = Least(ranks=16, flops={"bf16": 8e15, "fp8": 8e15}, bytes_B=16e9, exchange_B=9e6)
+    made, timeline = in_turn_or_side_by_side(["one"], least)
+    peak = made.system.rank_peak_FLOPps
+    time_s = 8e15 / (16 * peak("bf16")) + 8e15 / (16 * peak("fp8"))
+    assert run_bound(made, timeline)["name"] == "compute"
+    assert run_bound(made, timeline)["time_s"] == pytest.approx(time_s)
+    small = dataclasses.replace(least, flops={})
+    made, timeline = in_turn_or_side_by_side(["one"], small)
+    found = run_bound(made, timeline)
+    assert found["name"] == "HBM" and found["time_s"] == pytest.approx(1e9 / made.system.rank_memory_Bps)
+    made, timeline = in_turn_or_side_by_side(["one"], dataclasses.replace(small, exchange_B=9e9))
+    found = run_bound(made, timeline)
+    # what two ranks must exchange takes longer than one of them alone with all the work
+    assert found["name"] == "port" and found["time_s"] == pytest.approx(16e9 / made.system.rank_memory_Bps)
+    made, timeline = in_turn_or_side_by_side(["one"], dataclasses.replace(small, exchange_B=9e8))
+    assert run_bound(made, timeline)["time_s"] == pytest.approx(9e8 / made.fabric.port_Bps)
+
+
+def test_kernels_side_by_side_that_draw_more_than_there_is_are_told():
+    least = Least(ranks=8, flops={}, bytes_B=1e9)
+    made, timeline = in_turn_or_side_by_side(["one", "one"], least)
+    assert 0.5 < memory_drawn(made, timeline) < 1
+    assert not api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    made, timeline = in_turn_or_side_by_side(["one", "other"], least)
+    assert memory_drawn(made, timeline) > 1
+    (said,) = api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    assert "draw 1." in said and "times the memory bandwidth" in said
+    # without a question the ops are what is asked for, and their bound says so
+    made, timeline = in_turn_or_side_by_side(["one", "other"])
+    (said,) = api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    assert said.startswith("faster than the HBM bound (1.")
 
 
 @pytest.mark.parametrize("overlap", [False, True])

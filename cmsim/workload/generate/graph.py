@@ -22,9 +22,10 @@ from cmsim.workload.generate import layers
 from cmsim.workload.generate.parallel import Layout, resolve
 from cmsim.workload.graph import ACTIVATION, Graph
 from cmsim.workload.graph_load import find_model, load_any, load_graph, model_format
+from cmsim.workload.graph_ops import OPS, UNKNOWN
 from cmsim.workload.graph_work import GraphWork, graph_work
 from cmsim.workload.model import ModelSpec
-from cmsim.workload.ops import Floats, Ints, ProgramBuilder, Programs, assemble, awaited
+from cmsim.workload.ops import Floats, Ints, Least, ProgramBuilder, Programs, assemble, awaited
 
 #: gradients travel in pieces of at least this. Source: PyTorch, DistributedDataParallel, bucket_cap_mb [B]
 _BUCKET_B = 25 * 2**20
@@ -51,6 +52,7 @@ def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Prog
         program=np.zeros(layout.ranks, np.int64),
         groups={},
         facts=facts,
+        least=Least(layout.ranks, passes.least_flops(total), passes.least_B(total)),
         notes=[*notes, *_notes(graph, work)],
         footprint_B={
             "weights": [_weights(graph) * passes.form.weight_B],
@@ -240,6 +242,29 @@ class _Pass:
                 return out
             made[seen] = False
 
+    def least_flops(self, samples: float, *, times: Floats | float = 1.0) -> dict[str, float]:
+        """FLOPs of the products by format, ``times`` those of a forward pass. [FLOP]"""
+        work = self.work
+        flops = np.broadcast_to(times, work.flops.shape) * work.flops * (samples / self.graph.samples)
+        out: dict[str, float] = {}
+        for node in self.rows[work.product[self.rows] & ~work.depthwise[self.rows]].tolist():
+            precision = self.kernel(node)[1]
+            out[precision] = out.get(precision, 0.0) + float(flops[node])
+        return out
+
+    def least_B(self, samples: float) -> float:
+        """Every weight that a kernel reads, once, and the samples; tables whose rows are looked up are left out. [B]"""
+        graph, form = self.graph, self.form
+        reader = np.repeat(np.arange(len(graph)), np.diff(graph.in_ptr))
+        first = np.zeros(len(graph.in_idx), bool)
+        first[graph.in_ptr[:-1][np.diff(graph.in_ptr) > 0]] = True
+        gathers = np.array([OPS.get(name, UNKNOWN).gathers for name in graph.like], bool)[graph.op]
+        read = (graph.in_idx >= 0) & (self.work.kernel[reader] >= 0) & ~(first & gathers[reader])
+        used = np.bincount(graph.in_idx[read], minlength=len(graph.kind)) > 0
+        elements = np.where(used & graph.floating, graph.elements, 0.0)
+        given = float(elements[list(graph.inputs)].sum()) * samples / graph.samples
+        return float(elements[graph.kind != ACTIVATION].sum()) * form.weight_B + given * form.activation_B
+
     def kernel(self, node: int) -> tuple[str, str]:
         """Class and precision of a node's kernel."""
         work = self.work
@@ -323,12 +348,21 @@ class _Step:
             memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=self.gradient_B)
         )
         frozen = max(_weights(graph) - trained, 0.0) * self.passes.form.weight_B
+        images = float(spec.global_batch)
+        least = Least(
+            spec.ranks or self.system.ranks,
+            self.passes.least_flops(images, times=times),
+            self.passes.least_B(images) + float(self._optimizer(trained).bytes_B),
+            # gradients out and sums in, or updated weights: of half of them with two ranks, of more with more
+            exchange_B=trained * min(self.gradient_B, self.passes.form.weight_B),
+        )
         return assemble(
             [build],
             program=np.zeros(layout.ranks, np.int64),
             groups={"dp": layout.groups()["dp"]},
             facts=facts,
             notes=_notes(graph, work),
+            least=least,
             footprint_B={
                 "weights, gradients, optimizer": [states * trained + frozen],
                 # recomputation is of whole passes: then only one kernel's operands are held
@@ -382,10 +416,13 @@ class _Step:
             )
         return out
 
+    def _optimizer(self, parameters: float) -> compute.Work:
+        return compute.optimizer(parameters, weight_bytes=self.passes.form.stream_B, gradient_bytes=self.gradient_B)
+
     def _update(self, build: ProgramBuilder, trained: float, reduced: list[int]) -> None:
         spec, form = self.spec, self.passes.form
         own = trained / self.layout.dp if spec.zero_stage else trained
-        work = compute.optimizer(own, weight_bytes=form.stream_B, gradient_bytes=self.gradient_B)
+        work = self._optimizer(own)
         row = build.compute(
             "optimizer",
             stream="compute",

@@ -20,12 +20,12 @@ from cmsim.hardware import System
 from cmsim.scenario import DecodeSpec, PrefillSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory, whole
-from cmsim.workload.generate import layers
+from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve
 from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
-from cmsim.workload.ops import ProgramBuilder, Programs, assemble
+from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
 #: builds the attention core of one layer for a share of the rank's sequences
 Core = Callable[[float], list[Kernel]]
@@ -42,7 +42,8 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
     facts = {"tokens_per_run": batch.total * spec.prompt_tokens, "steps": 1.0, "layers": float(model.layers)}
-    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, spec.prompt_tokens, 0.0)
+    need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
+    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, 0.0)
 
 
 def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Programs:
@@ -85,7 +86,9 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
         "tokens_per_step_per_sequence": accepted,
         "layers": float(model.layers),
     }
-    return _assemble(build, layout, facts, mixture, spec, model, form, batch, q_tokens, spec.context_tokens, notes)
+    need = least.decode(spec, model, sequences=batch.total, ranks=layout.ranks, base=base)
+    cached = float(spec.context_tokens)
+    return _assemble(build, layout, facts, mixture, spec, model, form, batch, need, q_tokens, cached, notes)
 
 
 @dataclass(frozen=True)
@@ -273,6 +276,7 @@ def _assemble(
     model: ModelSpec,
     form: layers.Formats,
     batch: _Batch,
+    need: Least,
     new: float,
     before: float,
     notes: Sequence[str] = (),
@@ -297,6 +301,7 @@ def _assemble(
         program=np.zeros(layout.ranks, np.int64),
         groups=groups,
         facts=facts,
+        least=need,
         notes=[*notes, *batch.notes, *(mixture.notes if mixture else ())],
         footprint_B={
             "weights": [weights * form.weight_B + ends],

@@ -18,7 +18,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import layers, stages
+from cmsim.workload.generate import layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
@@ -69,6 +69,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         facts=facts,
         notes=notes,
         footprint_B=stages.footprint_B(spec, model, layout, mixture, stage_layers, micro_batches),
+        least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
     )
 
 
