@@ -80,7 +80,7 @@ def activation_B(
     return sequence * batch * hidden * per_element
 
 
-def logits_B(sequence: Column, batch: Column, vocab: int, *, tp: Column = 1) -> Column:
+def logits_B(sequence: Column, batch: Column, vocab: Column, *, tp: Column = 1) -> Column:
     """Logits of the last stage in 16 bits and their fp32 copy for the loss: often the true peak. [B]"""
     return sequence * batch * vocab / tp * (2.0 + 4.0)
 

@@ -293,7 +293,9 @@ def _assemble(
             model.router_parameters + (mixture.experts_per_rank + local_shared) * model.expert_parameters
         )
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
-    widest = max(whole.busiest(model.ffn, tp) * (2 if model.gated else 1), 4 * model.hidden)
+    # of tokens that are brought together every rank has a part of the columns
+    columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
+    widest = max(columns, 4 * model.hidden)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
     cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), before + new, tp=heads_tp, kv_heads=kv_heads)
     return assemble(

@@ -79,7 +79,9 @@ def footprint_B(
         sequence = busiest(spec.sequence_length, layout.cp)
         kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
         logits = (
-            memory.logits_B(sequence, spec.micro_batch, model.vocab, tp=layout.tp) if stage == layout.pp - 1 else 0.0
+            memory.logits_B(sequence, spec.micro_batch, busiest(model.vocab, layout.tp))
+            if stage == layout.pp - 1
+            else 0.0
         )
         activations.append(held_at_once * kept + float(logits))
     return {"weights, gradients, optimizer": states, "activations": activations}
