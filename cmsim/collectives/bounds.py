@@ -58,7 +58,7 @@ def cut_bound_B(collective: str, inside: Column, ranks: Column, size_B: Column) 
 
     collective: one of COLLECTIVES    inside: k, of a node, a domain, a leaf [1]    ranks: p [1]    size_B: S [B]
 
-    >>> cut_bound_B("all_gather", 2, 8, 800.0), cut_bound_B("all_reduce", 8, 8, 800.0)
+    >>> float(cut_bound_B("all_gather", 2, 8, 800.0)), float(cut_bound_B("all_reduce", 8, 8, 800.0))
     (600.0, 0.0)
     """
     if collective not in COLLECTIVES:

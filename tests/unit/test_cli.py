@@ -103,8 +103,10 @@ def test_tables_relate_throughput_as_the_scenario_asks(here):
     said = cmsim("run", "decode.yaml")
     assert said.code == 0, said.err
     rows = [line.split() for line in said.out.splitlines() if line.startswith("hgx_")]
-    assert len(rows) == 4
-    assert [row[:2] for row in rows] == [["hgx_h100", "4"], ["hgx_h100", "16"], ["hgx_h20", "4"], ["hgx_h20", "16"]]
+    points = [["hgx_h100", "4"], ["hgx_h100", "16"], ["hgx_h20", "4"], ["hgx_h20", "16"]]
+    assert [row[:2] for row in rows[:4]] == points
+    # what has no room goes on in another table, beside the same points
+    assert [row[:2] for row in rows[4:]] in ([], points)
     assert "megawatt" in said.out and "rack" in said.out
     assert "per megawatt: average power of the facility" in said.out
     assert max(map(len, said.out.splitlines())) <= 100
