@@ -230,6 +230,65 @@ def test_no_plan_of_a_graph_beats_the_bound_of_its_question(graph, system):
     assert len(times) == 1
 
 
+# collectives: the question is the call
+
+#: of 32 ranks or more, with domains joined by NICs, leaves narrower than those, two tiers, links of a torus
+NARROW = {"scale_out.oversubscription": 4.0, "scale_out.switch_ports": 20}
+FABRICS = {
+    "boxes": {"system": "hgx_h100", "domains": 4},
+    "narrow boxes": {"system": "hgx_h100", "domains": 8, "set": NARROW},
+    "supernode": {"system": "cloudmatrix384", "accelerators": 16},
+    "racks": {"system": "gb200_nvl72", "domains": 2},
+    "torus": {"system": "tpu_v5p_pod", "accelerators": 64},
+}
+KINDS = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce", "send_recv", "dispatch"]
+
+
+@pytest.mark.parametrize("fabric", FABRICS)
+def test_no_collective_beats_its_bound(fabric):
+    @settings(max_examples=25)
+    @given(
+        st.sampled_from(KINDS),
+        st.sampled_from([1e3, 1e6, 4e9]),
+        st.sampled_from([(4, 1), (8, 1), (2, 8), (4, 4), ("all", 1)]),
+        st.sampled_from([1, 3]),
+        st.sampled_from(["fluid", "ideal", "flow"]),
+    )
+    def run(collective, size_B, group, repeat, network):
+        call = {"collective": collective, "message_bytes": size_B, "group": group[0], "stride": group[1]}
+        assume(group[0] != "all" or network != "flow" or fabric != "racks")  # seconds each
+        (result,) = cmsim.run(
+            {
+                "systems": [FABRICS[fabric]],
+                "workload": {"kind": "collective", **call, "repeat": repeat},
+                "network": network,
+            }
+        )
+        assert 0 < result.bound["fraction"] <= 1
+        assert result.bound["name"] in ("port", "NIC", "bisection")
+
+    run()
+
+
+def test_the_bound_of_a_collective_is_the_same_for_every_algorithm():
+    """Switches that add bound all of them, also those that let them lie idle."""
+    times = {
+        cmsim.run(
+            {
+                "systems": ["hgx_h100"],
+                "workload": {
+                    "kind": "collective",
+                    "collective": "all_reduce",
+                    "message_bytes": 1e9,
+                    "algorithm": algorithm,
+                },
+            }
+        )[0].bound["time_s"]
+        for algorithm in ("best", "ring", "in_network", "nccl")
+    }
+    assert times == {1e9 / 450e9}
+
+
 # what makes a plan worse
 
 
