@@ -181,6 +181,7 @@ def test_ranks_with_their_own_sequences_bring_them_together_for_split_parts(kind
     alone, split = (made({**work, "parallel": {"tp": tp, "attention": "dp"}}) for tp in (1, 4))
     for name in ("ffn up", "ffn down", "head"):
         assert flops_of_all(split, name=name) == pytest.approx(flops_of_all(alone, name=name))
+    assert split.footprint_B["activations"] == pytest.approx(alone.footprint_B["activations"])
     size_B = column(split, "bytes_B", collective="reduce_scatter")
     tokens = 4 * 4 * {"decode": 1, "prefill": 512}[kind]
     hidden = load_model("llama-3.1-8b").hidden
