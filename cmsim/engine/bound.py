@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim import compute
 from cmsim.engine.plan import Plan, on_vector, peak_FLOPps, rates
 from cmsim.engine.play import Timeline
 from cmsim.units import PS_PER_S
