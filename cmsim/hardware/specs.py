@@ -222,8 +222,9 @@ class NodeSpec(Spec):
     cpu_idle_W: NonNegativeFloat = Field(description="one socket with its memory, idle")
     cpu_active_W: NonNegativeFloat = Field(description="one socket with its memory, all its cores at work")
     cpu_feeding: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1,
         description="share of the way from idle to active at which sockets run while accelerators work: what launches "
-        "and feeds them"
+        "and feeds them; default as nodes of 8 H100",
     )
     other_W: NonNegativeFloat = Field(default=0.0, description="boards, drives, DPU and management, constant")
 
@@ -368,7 +369,7 @@ class FacilitySpec(Spec):
         description="power supplies at full load: direct current out over alternating current in"
     )
     psu_standing_loss: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="share of the full-load loss of power supplies that is there at no load"
+        default=0.5, description="share of the full-load loss of power supplies that is there at no load"
     )
     fan_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(description="fans and pumps over the power they cool")
     price_per_accelerator_hour_USD: PositiveFloat | None = Field(
