@@ -22,8 +22,16 @@ FOLDER = "topologies/kernels"
 class Variant(Spec):
     """Constants of one number format and kernel family, and the columns that were seen."""
 
-    constants: Mapping[str, float]
+    constants: Mapping[str, float] = Field(description="of the device: they go with the accelerator")
+    host: Mapping[str, float] = Field(
+        default={}, description="of what the host does around the kernel inside the timed call: they go with the host"
+    )
     seen: Mapping[str, tuple[float, float]] = Field(default={}, description="least and largest value of a column")
+
+    @property
+    def whole(self) -> dict[str, float]:
+        """Constants of device and host together."""
+        return {**self.constants, **self.host}
 
 
 class KernelFile(Spec):
@@ -31,6 +39,7 @@ class KernelFile(Spec):
 
     accelerator: str
     kind: str
+    host: str | None = Field(default=None, description="kind of host beside the device when its rows were measured")
     description: str
     variants: Mapping[str, Variant] = Field(
         description="by number format, then kernel: `fp8/cutlass`; best known first"
@@ -59,6 +68,7 @@ class Found:
 
     accelerator: asked for    of: whose constants these are    residuals: by variant
     same_cores: whether rates of one core are the accelerator's own too
+    host: kind of host whose part the variants have    host_of: whose rows that part is from, where they have one
     """
 
     accelerator: str
@@ -66,6 +76,8 @@ class Found:
     variants: Mapping[str, Variant]
     residuals: Mapping[str, Residual] = field(default_factory=dict)
     same_cores: bool = True
+    host: str | None = None
+    host_of: str | None = None
 
     @property
     def inherited(self) -> bool:
@@ -86,6 +98,9 @@ def kernel_machine(spec: AcceleratorSpec) -> Machine:
 def kernel_data(spec: AcceleratorSpec, kind: str) -> Found:
     """Constants of an accelerator, or of the nearest relative that has a file of this kind.
 
+    A relative beside another kind of host lends the device's part alone; the host's is that of rows measured beside the
+    accelerator's own kind of host, of the same format and kernel where there are any. Where there are none it stays.
+
     InputError: neither it nor a relative has one.
     """
     seen = [spec.name]
@@ -94,7 +109,8 @@ def kernel_data(spec: AcceleratorSpec, kind: str) -> Found:
         path = files.builtin_files(FOLDER).get(f"{seen[-1]}_{kind}")
         if path is not None:
             data, residuals = _read(f"{seen[-1]}_{kind}")
-            return Found(spec.name, seen[-1], data.variants, residuals, same)
+            variants, host, host_of = _beside_host(data, spec.host)
+            return Found(spec.name, seen[-1], variants, residuals, same, host, host_of)
         following, like = _relative(seen[-1])
         same = same and like
         if following is None or following in seen:
@@ -107,6 +123,36 @@ def kernel_data(spec: AcceleratorSpec, kind: str) -> Found:
                 )
             )
         seen.append(following)
+
+
+def _beside_host(data: KernelFile, host: str | None) -> tuple[Mapping[str, Variant], str | None, str | None]:
+    """Variants with the part of that kind of host where it was measured; the kind they have; whose rows it is from."""
+    hosted = [name for name, one in data.variants.items() if one.host]
+    if not hosted:
+        return data.variants, None, None
+    parts = _host_parts(data.kind, host) if host not in (None, data.host) else {}
+    variants, host_of = dict(data.variants), set()
+    for name in hosted:
+        if alike := [other for other in parts if other.partition("/")[0] == name.partition("/")[0]]:
+            whose, part = parts[choose_variant(name, alike)]
+            variants[name] = data.variants[name].model_copy(update={"host": part})
+            host_of.add(whose)
+    if not host_of:
+        return data.variants, data.host, data.accelerator
+    return variants, host, ", ".join(sorted(host_of))
+
+
+@functools.cache
+def _host_parts(kind: str, host: str | None) -> Mapping[str, tuple[str, Mapping[str, float]]]:
+    """By variant: whose rows were measured beside that kind of host, and the host's part of their constants."""
+    read = [_read(name)[0] for name in sorted(files.builtin_files(FOLDER)) if name.endswith(f"_{kind}")]
+    return {
+        name: (data.accelerator, one.host)
+        for data in read
+        if data.host == host
+        for name, one in data.variants.items()
+        if one.host
+    }
 
 
 @functools.cache
