@@ -31,7 +31,7 @@ WHY: dict[str, str] = {
     "memory_us": "bytes over the share of bandwidth",
     "core_us": "smooth maximum of what binds side by side",
     "physics_us": "the parts added up",
-    "residual": "factor of what was measured near these columns; 1 outside the range",
+    "residual": "factor of what was measured near these columns; outside the range it goes to 1",
     "predicted_us": "physics times residual",
 }
 
@@ -85,7 +85,7 @@ def explain_kernel(accelerator: str, kind: str, columns: Mapping[str, str | floa
     data = kernel_data(spec, kind)
     wanted = one.variants(rows)[0][int(one.variants(rows)[1][0])]
     variant = choose_variant(wanted, data.variants)
-    parts = _parts(one, rows, kernel_machine(spec), wanted, data.variants[variant].constants)
+    parts = _parts(one, rows, kernel_machine(spec), wanted, data.variants[variant].whole)
     parts["residual"] = predicted / parts["physics_us"]
     parts["predicted_us"] = predicted
     sides = {name: parts[f"{name}_us"] for name in ("chain", "compute", "memory") if f"{name}_us" in parts}

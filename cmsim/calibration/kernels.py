@@ -203,7 +203,9 @@ def fit_kernels(
 
         begins = (start[name],) if start and name in start else kind.starts(name)
         tried = [
-            least.fit([least.Part(name, wanted, model, np.ones(len(here)))], begin, width=kind.width)[0][name]
+            least.fit(
+                [least.Part(name, wanted, model, np.ones(len(here)))], begin, width=kind.width, shares=kind.shares
+            )[0][name]
             for begin in begins
         ]
         found = min(tried, key=lambda c: float(np.mean(np.abs(np.log(model(c) / wanted)))))
@@ -255,10 +257,13 @@ class KernelsFit:
 
     rows, configurations: how many    fitted_pct, held_out_pct: median and 90th percentile of absolute errors [%]
     by_variant: rows, median and 90th percentile of the rows held out, of each variant [%]
+    host: kind of host that the accelerator sits beside    held_us: every row of the accelerator, in the order of the
+    table, as a fit without its fold has it; not a number where left out, as faster than its bytes or FLOPs allow
     """
 
     accelerator: str
     kind: str
+    host: str | None
     found: KernelConstants
     rows: int
     configurations: int
@@ -266,16 +271,18 @@ class KernelsFit:
     held_out_pct: tuple[float, float]
     by_variant: Mapping[str, tuple[int, float, float]]
     source: str
+    held_us: Floats
 
     def text(self) -> str:
         """As YAML, in the form of ``topologies/kernels``."""
         data = {
             "accelerator": self.accelerator,
             "kind": self.kind,
+            **({"host": self.host} if self.host else {}),
             "description": f"{self.kind} kernels of {self.accelerator}, fitted",
             "variants": {
                 name: {
-                    "constants": dict(constants),
+                    **_parts(KINDS[self.kind], constants),
                     "seen": {key: [float(f"{v:.6g}") for v in pair] for key, pair in self.found.seen[name].items()},
                 }
                 for name, constants in self.found.constants.items()
@@ -291,9 +298,13 @@ class KernelsFit:
                 }
                 for name, (count, median, tail) in self.by_variant.items()
             },
-            "sources": {"variants": f"fitted to {self.source}, see fits"},
+            "sources": {"variants": f"fitted to {self.source}, see fits{self._left_out()}"},
         }
         return yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)
+
+    def _left_out(self) -> str:
+        out = int(np.isnan(self.held_us).sum())
+        return f"; left out {out} rows that are faster than their bytes or FLOPs at the peaks" if out else ""
 
     def residual_text(self) -> str:
         """As CSV, to stand beside the YAML file under the same name."""
@@ -306,8 +317,25 @@ class KernelsFit:
             files.write_text(out.with_suffix(".csv"), self.residual_text())
 
 
+def _parts(kind: Kind, constants: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    device, host = kind.parted(constants)
+    return {"constants": device, **({"host": host} if host else {})}
+
+
+def possible(kind: Kind, rows: Rows, time_us: Floats, machine: Machine) -> NDArray[np.bool_]:
+    """Which rows take as long as their FLOPs and bytes at the peaks; of others a label is wrong, or a cache had all."""
+    names, code = kind.variants(rows)
+    out = np.ones(len(time_us), dtype=bool)
+    for number, name in enumerate(names):
+        here = np.flatnonzero(code == number)
+        out[here] = time_us[here] >= kind.least_us(rows.take(here), machine, name)
+    return out
+
+
 def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator: str) -> KernelsFit:
-    """Constants and residuals of one accelerator's kernels from measured rows; rows of other accelerators are left out.
+    """Constants and residuals of one accelerator's kernels from measured rows.
+
+    Rows of other accelerators are left out, and with a warning those that are faster than the accelerator can be.
 
     InputError: what a prediction raises; no measured time; fewer than eight rows of the accelerator.
     """
@@ -326,8 +354,17 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
     time = tables.numbers(frame, name, file, problems, rule="above 0", good=lambda v: v > 0)
     if problems:
         raise InputError(problems)
+    good = possible(one, rows, time, kernel_machine(spec))
+    if not good.all():
+        rows, time = rows.take(good), time[good]
+        message = f"{int((~good).sum())} rows of {spec.name} take less time than its peaks allow; left out"
+        warnings.warn(message, CmsimWarning, stacklevel=2)
+    if len(time) < FEWEST:
+        raise InputError(Problem(f"{len(time)} rows of {accelerator} that can be; at least {FEWEST} are needed", file))
     configuration = configurations(rows)
     held = held_out_us(one, rows, time, spec, folds_of(configuration, file=file))
+    held_us = np.full(len(good), np.nan)
+    held_us[good] = held
     found = fit_kernels(one, rows, time, kernel_machine(spec))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CmsimWarning)
@@ -340,6 +377,7 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
     return KernelsFit(
         accelerator=spec.name,
         kind=kind,
+        host=spec.host,
         found=found,
         rows=len(time),
         configurations=len(np.unique(configuration)),
@@ -351,6 +389,7 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
             if name in found.constants
         },
         source=Path(file).name,
+        held_us=held_us,
     )
 
 

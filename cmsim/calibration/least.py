@@ -5,12 +5,13 @@ count, a protocol) comes from the others, and a new class starts from there. Wit
 
     minimise  sum rho(log(T(x)/t) / s)  +  sum ((common - start) / wide)^2  +  sum ((own - common) / narrow)^2
 
-rho is the soft L1 loss, s the error that counts as one.
+rho is the soft L1 loss, s the error that counts as one. Of a constant that is a share, x = log(c / (1 - c)): whatever
+the rows say, it stays below 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,26 +40,34 @@ def fit(
     apart: float = 0.4,
     error: float = 0.05,
     rounds: int = 40,
+    shares: Collection[str] = (),
 ) -> tuple[dict[str, Constants], Constants]:
     """Constants of every part, and the common ones.
 
     start: where the common constants are pulled to    width: how far they may go from there, in the logarithm
     apart: how far a part may go from the common ones, in units of width    error: of a row, in the logarithm
-    rounds: evaluations at most
+    rounds: evaluations at most    shares: constants that stay below 1
     """
     from scipy.optimize import least_squares
 
     names = list(start)
     count, several = len(names), len(parts)
-    begin = np.log([start[name] for name in names])
-    wide = np.array([width.get(name, default_width) for name in names])
+    share = np.array([name in shares for name in names], dtype=bool)
+    first = np.array([start[name] for name in names])
+    # of a share the same step in its logarithm is a longer one in x
+    left = np.where(share, 1.0 - first, 1.0)
+    begin = np.log(first / left)
+    wide = np.array([width.get(name, default_width) for name in names]) / left
     wanted = np.concatenate([np.log(part.time_us) for part in parts])
     weight = np.sqrt(np.concatenate([part.weight for part in parts])) / error
     edges = np.cumsum([0, *(len(part.time_us) for part in parts)])
 
+    def values(x: Floats) -> Constants:
+        grown = np.exp(x)
+        return dict(zip(names, np.where(share, grown / (1.0 + grown), grown).tolist(), strict=True))
+
     def constants(v: Floats, number: int) -> Constants:
-        own = v[:count] + v[count * (number + 1) : count * (number + 2)]
-        return dict(zip(names, np.exp(own).tolist(), strict=True))
+        return values(v[:count] + v[count * (number + 1) : count * (number + 2)])
 
     def rows(v: Floats) -> Floats:
         times = [part.model(constants(v, number)) for number, part in enumerate(parts)]
@@ -97,5 +106,4 @@ def fit(
     found = least_squares(
         residuals, np.concatenate([begin, np.zeros(count * several)]), jac=jacobian, max_nfev=rounds, ftol=1e-5
     ).x
-    common = dict(zip(names, np.exp(found[:count]).tolist(), strict=True))
-    return {part.name: constants(found, number) for number, part in enumerate(parts)}, common
+    return {part.name: constants(found, number) for number, part in enumerate(parts)}, values(found[:count])

@@ -14,6 +14,7 @@ from cmsim.calibration.kernels import predict_kernels
 from cmsim.compute.kernels import Machine, choose_variant, fit_residual, read_residuals, write_residuals
 from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, gemm_kernel_us
 from cmsim.compute.kernels.kinds import KINDS
+from cmsim.compute.kernels.residual import carried
 from cmsim.errors import CmsimWarning, InputError
 
 MACHINE = Machine("made up", cores=100, peak_FLOPps={"bf16": 1e15}, vector_FLOPps=1e14, memory_Bps=2e12)
@@ -147,18 +148,30 @@ def test_variant_of_an_unknown_kernel():
     assert choose_variant("int8/", known) == "fp8/a"
 
 
-def test_residual_finds_a_surface_and_fades():
+def test_residual_finds_a_surface_and_is_held_at_its_edge():
     rng = np.random.default_rng(0)
     columns = {"m": 2.0 ** rng.uniform(0, 10, 2000), "k": 2.0 ** rng.uniform(5, 12, 2000)}
     wanted = 0.2 * np.sin(np.log2(columns["m"]) / 2) + 0.05 * (np.log2(columns["k"]) - 8)
     found = fit_residual(columns, wanted, [(("m", "k"), 1.0)], smooth=0.05)
-    factor, outside = found.factor(columns)
-    assert outside == 0
+    factor, beyond = found.factor(columns)
+    assert not beyond.any()
     assert np.abs(np.log2(factor) - wanted).max() < 0.05
-    far, outside = found.factor({"m": np.array([2.0**14]), "k": np.array([256.0])})
-    assert (far[0], outside) == (1.0, 1)
+    far, beyond = found.factor({"m": np.array([2.0**14]), "k": np.array([256.0])})
+    edge, _ = found.factor({"m": np.array([2.0 ** found.high["m"]]), "k": np.array([256.0])})
+    assert far == pytest.approx(edge)
+    assert beyond[0] == pytest.approx(14 - found.high["m"])
     again = read_residuals(write_residuals({"a": found}))["a"]
     assert np.allclose(again.factor(columns)[0], factor, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.9, 1.0, 1.1, 4.0])
+def test_what_is_left_of_a_residual_outside(factor):
+    """That of the edge at the edge, none far out, and never so little that more work would take less time."""
+    time_us = 10.0 * 2.0 ** np.linspace(-12, 12, 97)
+    found = carried(np.full(97, factor), np.full(97, 10.0), time_us)
+    assert found[48] == pytest.approx(factor)
+    assert found[[0, -1]] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert np.all(np.diff(found * time_us) > 0)
 
 
 def test_broken_residual_names_its_line():
@@ -215,9 +228,34 @@ def test_predictions_of_the_shipped_constants_do_not_warn(tmp_path):
     assert (predicted["predicted_us"] > 0).all()
 
 
+def test_rows_that_cannot_be_are_left_out(tmp_path):
+    """A product that reads its weights at four times the bandwidth: its label is wrong, or a cache held them."""
+    path = made_rows(tmp_path)
+    frame = pd.read_csv(path)
+    odd = {"system": "h100_sxm", "dtype": "bfloat16", "m": 1, "n": 16384, "k": 16384, "latency_us": 40.0}
+    pd.concat([frame, pd.DataFrame([odd])], ignore_index=True).to_csv(path, index=False)
+    with pytest.warns(CmsimWarning, match="1 rows of h100_sxm take less time than its peaks allow; left out"):
+        fit = calibrate(path, accelerator="h100_sxm", out=tmp_path / "h100_sxm_gemm.yaml")
+    assert np.isnan(fit.held_us[-1]) and np.isfinite(fit.held_us[:-1]).all()
+    assert "left out 1 rows" in (tmp_path / "h100_sxm_gemm.yaml").read_text()
+
+
+def test_shares_stay_below_1(tmp_path):
+    """Of a machine that is said to be a third of what it is, rows that are possible still want more than the peak."""
+    frame = pd.read_csv(made_rows(tmp_path))
+    frame = frame[frame["m"] * frame["n"] * frame["k"] < 2**27]
+    frame.assign(latency_us=frame["latency_us"] / 3).to_csv(tmp_path / "measured.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CmsimWarning)
+        fit = calibrate(tmp_path / "measured.csv", accelerator="h100_sxm")
+    (constants,) = fit.found.constants.values()
+    assert 0 < constants["compute"] < 1
+    assert 0 < constants["memory"] < 1
+
+
 def test_calibrate_wants_several_shapes(tmp_path):
     frame = pd.DataFrame({"system": "h100_sxm", "dtype": "bfloat16", "m": [128] * 12, "n": 4096, "k": 4096})
-    frame = frame.assign(latency_us=np.linspace(10, 11, 12))
+    frame = frame.assign(latency_us=np.linspace(15, 16, 12))
     frame.to_csv(tmp_path / "one.csv", index=False)
     with pytest.raises(InputError, match="the 12 rows are one configuration"):
         calibrate(tmp_path / "one.csv", accelerator="h100_sxm")

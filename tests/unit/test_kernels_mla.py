@@ -28,7 +28,7 @@ def column(value):
     return np.array([float(value)])
 
 
-def decode(c=MLA_DECODE_DEFAULTS, sequences=64, context=4096, heads=128):
+def decode(c=MLA_DECODE_DEFAULTS, sequences=64, context=4096, heads=128, queries=1):
     found = mla_decode_parts(
         c,
         MACHINE,
@@ -38,16 +38,36 @@ def decode(c=MLA_DECODE_DEFAULTS, sequences=64, context=4096, heads=128):
         precision="bf16",
         in_B=2.0,
         kv_B=2.0,
+        queries=column(queries),
     )
     return {name: value[0] for name, value in found.items()}
 
 
 def test_heads_share_the_latent():
-    """2 L h (576 + 512) FLOPs over 576 elements of a token, whatever the heads."""
+    """2 L h (576 + 512) FLOPs over 576 elements of a token, whatever the heads, and queries and outputs of each."""
     parts = decode()
     assert parts["flops"] == pytest.approx(2 * 64 * 4096 * 128 * 1088, rel=1e-3)
-    assert decode(heads=16)["memory_us"] == parts["memory_us"]
-    assert parts["memory_us"] == pytest.approx(64 * 4096 * 576 * 2 / 3e6 / MLA_DECODE_DEFAULTS["memory"])
+    core_B = 64 * 2 * (4096 * 576 + 128 * 1088)
+    assert parts["memory_us"] == pytest.approx(core_B / 3e6 / MLA_DECODE_DEFAULTS["memory"])
+    assert parts["memory_us"] - decode(heads=16)["memory_us"] == pytest.approx(
+        64 * 2 * 112 * 1088 / 3e6 / MLA_DECODE_DEFAULTS["memory"]
+    )
+
+
+def test_new_tokens_share_the_latent_and_each_has_its_arithmetic():
+    one, two = decode(), decode(queries=2)
+    assert two["flops"] == pytest.approx(2 * one["flops"], rel=1e-3)
+    ends_B = 64 * 128 * 1088 * 2
+    assert two["memory_us"] - one["memory_us"] == pytest.approx(ends_B / 3e6 / MLA_DECODE_DEFAULTS["memory"])
+
+
+def test_rows_beyond_a_tile_are_more_workers():
+    """64 rows each; a batch that leaves no place to split the cache."""
+    one, *two = (
+        decode(sequences=256, **more)["tiles"] for more in ({"heads": 64}, {"heads": 65}, {"heads": 64, "queries": 2})
+    )
+    assert one == 256
+    assert two == [512, 512]
 
 
 def test_without_splits_a_sequence_is_a_chain():

@@ -34,7 +34,7 @@ PREFILL_DEFAULTS: dict[str, float] = {
     "cache_memory": 0.6,
     "compute": 0.7,
     "softmax_Gpps": 30.0,
-    "wide": 1.0,
+    "wide": 0.1,
     "edge": 0.1,
     "short": 0.2,
     "tail": 0.5,
@@ -52,10 +52,21 @@ DECODE_DEFAULTS: dict[str, float] = {
     "split_us": 2.0,
     "long_us": 0.3,
     "skip": 0.05,
+    "tile_rows": 64.0,
 }
-#: how far fits may take them, in the logarithm, where less than 1: shares of peaks stay shares
+#: shares of peaks
+PREFILL_SHARES = ("memory", "cache_memory", "compute", "short")
+DECODE_SHARES = ("memory", "token_memory", "compute")
+#: how far fits may take them, in the logarithm, where less than 1
 PREFILL_WIDTH: dict[str, float] = {"compute": 0.15, "memory": 0.3, "tail": 0.5}
-DECODE_WIDTH: dict[str, float] = {"memory": 0.05, "pad": 0.3, "depth": 0.1, "skip": 1.5, "splits": 1.5}
+DECODE_WIDTH: dict[str, float] = {
+    "memory": 0.05,
+    "pad": 0.3,
+    "depth": 0.1,
+    "skip": 1.5,
+    "splits": 1.5,
+    "tile_rows": 1e-3,
+}
 
 
 def smooth_max(*times: Floats) -> Floats:
@@ -85,8 +96,11 @@ def prefill_parts(
     precision: str,
     in_B: float,
     kv_B: float,
+    written: Floats | None = None,
 ) -> Parts:
     """Causal attention of ``sequences`` prompts of ``tokens`` each, after ``prefix`` tokens of the cache.
+
+    ``written``: elements that a token gets in the cache, default keys and values of its heads.
 
     A query block of a head visits the key blocks up to its own, within the window; a block takes
 
@@ -96,7 +110,7 @@ def prefill_parts(
     waves; a core is never done before the longest row of blocks is. Prompts shorter than a block fill it in part.
 
     compute: share of peak in the products    softmax_Gpps: exponentials of one core [1e9/s]
-    wide: products of heads beyond 128 take that much longer    edge: blocks that a window cuts, likewise, added to 1
+    wide: products of heads beyond 128 take that much longer, added to 1    edge: blocks that a window cuts, likewise
     short: least share of a block that a short prompt takes    tail: share of the longest row that the last wave leaves
     tile_us: to start and to end a query block    memory, cache_memory: shares of bandwidth, of queries and of the cache
     """
@@ -112,7 +126,7 @@ def prefill_parts(
     core_FLOPps = machine.peak_FLOPps[precision] / machine.cores
     pairs = BLOCK * BLOCK
     # wide accumulators leave fewer registers to run ahead with
-    slow = np.where(d_qk > BLOCK, c["wide"], 1.0)
+    slow = np.where(d_qk > BLOCK, 1.0 + c["wide"], 1.0)
     masked = np.where(cut, 1.0 + c["edge"], 1.0) * short
     product = 2.0 * pairs * (d_qk + d_v) * slow / (core_FLOPps * c["compute"]) * 1e6 * masked
     exponent = pairs / (c["softmax_Gpps"] * 1e3) * masked
@@ -122,7 +136,7 @@ def prefill_parts(
     starts = c["tile_us"] * np.maximum(tiles / machine.cores, 1.0)
     count = sequences * tokens
     query_B = count * heads * (d_qk * (WIDE_B + in_B))
-    cache_B = count * kv_heads * (d_qk + d_v) * (WIDE_B + kv_B)
+    cache_B = count * (kv_heads * (d_qk + d_v) if written is None else written) * (WIDE_B + kv_B)
     rate = machine.memory_Bps * 1e-6
     prepare = query_B / (rate * c["memory"]) + cache_B / (rate * c["cache_memory"])
     read_B = count * heads * (d_qk * in_B + d_v * WIDE_B) + (
@@ -164,48 +178,54 @@ def decode_parts(
     in_B: float,
     kv_B: float,
     each: bool = False,
+    queries: Floats | float = 1.0,
 ) -> Parts:
-    """One new token for each of ``sequences`` sequences over a cache of ``context`` tokens, the new one included.
+    """``queries`` new tokens of each of ``sequences`` sequences over ``context`` tokens, the new ones included.
 
     ``cached``: elements that a token has in the cache, for one of its heads. One worker reads the cache of one head of
-    one sequence for the query heads of its group, block after block, in matrix products; with ``each`` there is a
-    worker for every query head, which multiplies on vector units. Where workers are fewer than places, the cache is
-    split among several, whose parts a second pass joins. Time of the core is the smooth maximum of
+    one sequence for the query heads of its group, block after block, in matrix products of at most ``tile_rows`` rows;
+    for more there are more workers. With ``each`` there is a worker for every query head, which multiplies on vector
+    units. Where workers are fewer than places, the cache is split among several, whose parts a second pass joins. New
+    tokens of a sequence are more rows of its groups: they share what is read, and each has its own arithmetic. Time
+    of the core is the smooth maximum of
 
         chain    blocks of a worker, one after the other: no worker is faster than its own loads
-        memory   bytes of the cache over bandwidth
-        compute  both products, a group of query heads padded to ``pad`` rows
+        memory   bytes of the cache, of queries and of outputs over bandwidth
+        compute  both products, the rows of a group padded to ``pad``
 
     depth: workers on a core [1]    splits: at most [1]    split_us: of the second pass
     long_us: a doubling of the blocks beyond one, where kernels choose, schedule and drain
     skip: of a block's time what one before the window takes
-    token_memory: share of bandwidth for the new tokens' queries, keys, values and outputs
+    token_memory: share of bandwidth for what comes before: the new tokens' projections read, queries and cache written
     """
     seen = np.where(window > 0, np.minimum(window, context), context)
     blocks = np.ceil(seen / KEYS)
     # a worker's share is cut from the whole context, and its blocks before the window are stepped over
     steps = blocks + c["skip"] * (np.ceil(context / KEYS) - blocks)
     group = heads / kv_heads
-    padded = smooth_max(group, np.full(len(group), c["pad"]))
-    workers = sequences * (heads if each else kv_heads)
+    rows = group * queries
+    padded = smooth_max(rows, np.full(len(group), c["pad"]))
+    workers = sequences * (heads if each else kv_heads * np.ceil(rows / np.rint(c["tile_rows"])))
     places = machine.cores * c["depth"]
     splits = np.clip(places / workers, 1.0, np.maximum(np.minimum(steps, c["splits"]), 1.0))
     waves = smooth_max(workers * splits / places, np.ones(len(workers)))
     chain = waves * np.maximum(steps / splits, 1.0) * c["block_us"]
     rate = machine.memory_Bps * 1e-6
-    cache_B = sequences * kv_heads * seen * cached * kv_B
-    # no cache is read faster than memory delivers, whatever a table's label of its format makes a fit believe
-    memory = cache_B / (rate * min(c["memory"], 1.0))
-    flops = 2.0 * workers * (1.0 if each else padded) * seen * (d_qk + d_v)
+    ends_B = sequences * queries * heads * (d_qk * in_B + d_v * WIDE_B)
+    # of new tokens in a row each window begins a token later
+    read = np.minimum(seen + queries - 1.0, context)
+    core_B = sequences * kv_heads * read * cached * kv_B + ends_B
+    memory = core_B / (rate * c["memory"])
+    flops = 2.0 * sequences * (heads * queries if each else kv_heads * padded) * seen * (d_qk + d_v)
     peak_FLOPps = machine.vector_FLOPps if each else machine.peak_FLOPps[precision]
     compute = flops / (peak_FLOPps * 1e-6 * c["compute"])
-    token_B = sequences * (heads * (d_qk * (WIDE_B + 2.0 * in_B) + d_v * WIDE_B) + kv_heads * cached * (WIDE_B + kv_B))
+    token_B = sequences * queries * (heads * d_qk * (WIDE_B + in_B) + kv_heads * cached * (WIDE_B + kv_B))
     prepare = token_B / (rate * c["token_memory"])
     combine = c["split_us"] * (1.0 - 1.0 / splits) + c["long_us"] * np.log2(steps)
     core = smooth_max(chain, memory, compute)
     return {
         "flops": flops,
-        "bytes_B": cache_B + token_B,
+        "bytes_B": core_B + token_B,
         "tiles": workers * splits,
         "waves": workers * splits / places,
         "splits": splits,

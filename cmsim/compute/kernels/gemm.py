@@ -36,6 +36,8 @@ GEMM_DEFAULTS: dict[str, float] = {
     "split_us": 2.0,
     "sharp": 4.0,
 }
+#: shares of peaks
+GEMM_SHARES = ("compute", "memory")
 #: how far constants may go from where they start, in the logarithm; those not named here 1
 GEMM_WIDTH: dict[str, float] = {
     "compute": 0.3,

@@ -29,6 +29,10 @@ MLA_PREFILL_DEFAULTS = {**PREFILL_DEFAULTS, "compute": 0.75}
 MLA_DECODE_DEFAULTS = {**DECODE_DEFAULTS, "compute": 0.65, "token_memory": 0.6}
 #: no split of the cache: where each sequence has one worker, however few they are
 MLA_UNSPLIT = {**MLA_DECODE_DEFAULTS, "splits": 1.0, "compute": 0.3, "block_us": 7.0}
+#: fits try each: products of 64 rows, or of 128
+MLA_DECODE_STARTS = tuple(
+    {**one, "tile_rows": rows} for one in (MLA_DECODE_DEFAULTS, MLA_UNSPLIT) for rows in (64.0, 128.0)
+)
 
 
 def mla_prefill_parts(
@@ -58,6 +62,7 @@ def mla_prefill_parts(
         precision=precision,
         in_B=in_B,
         kv_B=in_B,
+        written=(LATENT + ROPE) * same,
     )
 
 
@@ -71,8 +76,12 @@ def mla_decode_parts(
     precision: str,
     in_B: float,
     kv_B: float,
+    queries: Floats | float = 1.0,
 ) -> Parts:
-    """One absorbed step; constants are those of `decode_parts`. The absorbing products are GEMMs."""
+    """One absorbed step of ``queries`` new tokens a sequence; constants are those of `decode_parts`.
+
+    The absorbing products are GEMMs.
+    """
     same = np.ones(len(context))
     return decode_parts(
         c,
@@ -88,4 +97,5 @@ def mla_decode_parts(
         precision=precision,
         in_B=in_B,
         kv_B=kv_B,
+        queries=queries,
     )

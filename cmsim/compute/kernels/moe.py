@@ -37,6 +37,8 @@ MOE_DEFAULTS: dict[str, float] = {
     "draw_GBps": 60.0,
     "sharp": 3.0,
 }
+#: shares of peaks
+MOE_SHARES = ("compute", "memory", "move")
 MOE_WIDTH: dict[str, float] = {
     "compute": 0.4,
     "memory": 0.4,

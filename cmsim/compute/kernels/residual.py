@@ -1,10 +1,15 @@
 """What physics leaves, smooth in the logs of the columns.
 
-    log2 factor = fade * sum over terms of a piecewise linear surface over a grid in log2 of the term's columns
+    log2 factor = sum over terms of a piecewise linear surface over a grid in log2 of the term's columns
 
 Fitted with penalties on curvature and size, so that a gap between rows is bridged and a grid without rows is flat.
-Outside the columns' range the surface is held at its edge and fades to nothing within ``FADE`` doublings; what is
-beyond is physics alone, and counted.
+Outside the columns' range physics carries on: of the factor f at the nearest edge, where physics had the time e, there
+is left at a time p
+
+    h = max(f, 1/f);  u = min(e, p) / max(e, p);  factor = 1 + (h - 1) u, or its inverse where f is below 1
+
+which is f at the edge, goes to 1 as physics leaves it behind, and times p never falls where p grows: a factor that
+faded with the distance alone would make a larger kernel faster than a smaller one.
 """
 
 from __future__ import annotations
@@ -22,8 +27,8 @@ from numpy.typing import NDArray
 from cmsim.errors import InputError, Problem
 
 Floats = NDArray[np.float64]
-#: doublings of a column beyond its range within which the residual fades
-FADE = 1.0
+#: doublings of a column beyond its range from which a row counts as outside
+APART = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,24 +83,26 @@ class Residual:
     high: Mapping[str, float]
     terms: tuple[Term, ...]
 
-    def factor(self, columns: Mapping[str, Floats]) -> tuple[Floats, int]:
-        """What physics is multiplied by, and how many rows are outside the range.
+    def factor(self, columns: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        """Of every row, outside the range that of the edge; and how many doublings outside its furthest column is.
 
         columns: those of the terms, above 0
         """
         logs = {name: np.log2(columns[name]) for name in self.low}
-        fade = self.inside(logs)
-        total = sum((term.value(logs) for term in self.terms), np.zeros(len(fade)))
-        out: Floats = np.exp2(fade * total)
-        return out, int((fade < 1.0 - 1e-3).sum())
-
-    def inside(self, logs: Mapping[str, Floats]) -> Floats:
-        """1 in the range, 0 from ``FADE`` doublings beyond it."""
-        out = np.ones(len(next(iter(logs.values()))))
+        beyond = np.zeros(len(next(iter(logs.values()))))
         for name, values in logs.items():
-            beyond = np.maximum(self.low[name] - values, values - self.high[name])
-            out = out * np.clip(1.0 - np.maximum(beyond, 0.0) / FADE, 0.0, 1.0)
-        return out
+            np.maximum(beyond, self.low[name] - values, out=beyond)
+            np.maximum(beyond, values - self.high[name], out=beyond)
+        out: Floats = np.exp2(sum((term.value(logs) for term in self.terms), np.zeros(len(beyond))))
+        return out, beyond
+
+
+def carried(factor: Floats, edge_us: Floats, time_us: Floats) -> Floats:
+    """What is left of the residual of an edge, whose physics takes ``edge_us``, where physics takes ``time_us``."""
+    left = np.minimum(edge_us, time_us) / np.maximum(edge_us, time_us)
+    size = 1.0 + (np.maximum(factor, 1.0 / factor) - 1.0) * left
+    out: Floats = np.where(factor < 1.0, 1.0 / size, size)
+    return out
 
 
 def fit_residual(

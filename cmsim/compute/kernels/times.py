@@ -1,4 +1,8 @@
-"""Times of kernels on an accelerator: the page of their kind, its constants as data, and the residual on top."""
+"""Times of kernels on an accelerator: the page of their kind, its constants as data, and the residual on top.
+
+Nothing is faster than its arithmetic and its bytes at the peaks of the device (`Kind.least_us`), whatever a residual
+says.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy as np
 from cmsim.compute.kernels.data import Found, choose_variant, kernel_machine
 from cmsim.compute.kernels.kinds.kind import Floats, Ints, Kind, Rows
 from cmsim.compute.kernels.machine import Machine
-from cmsim.compute.kernels.residual import Residual
+from cmsim.compute.kernels.residual import APART, Residual, carried
 from cmsim.errors import CmsimWarning, InputError, Problem, did_you_mean
 from cmsim.hardware import AcceleratorSpec, load_accelerator
 
@@ -38,7 +42,8 @@ def times_us(
     machine = machine or kernel_machine(spec)
     page_us = kind.op_us if as_op and kind.op_us is not None else kind.time_us
     if data.inherited:
-        _warn(f"{spec.name} has no measured rows of '{kind.name}': constants of {data.of}, shares of its own peaks")
+        own = f"constants of {data.of}, shares of its own peaks{_host(spec, data)}"
+        _warn(f"{spec.name} has no measured rows of '{kind.name}': {own}")
     larger = 1.0 if data.same_cores else _core_ratio(machine, kernel_machine(load_accelerator(data.of)))
     out = np.empty(len(rows))
     names, code = kind.variants(rows)
@@ -55,8 +60,7 @@ def times_us(
         if name.partition("/")[0] != wanted.partition("/")[0]:
             _warn(f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak")
         constants = {
-            key: value * (larger if key in kind.per_core else 1.0)
-            for key, value in data.variants[name].constants.items()
+            key: value * (larger if key in kind.per_core else 1.0) for key, value in data.variants[name].whole.items()
         }
         residual = data.residuals.get(name)
 
@@ -67,14 +71,18 @@ def times_us(
             residual: Residual | None = residual,
         ) -> int:
             part = rows.take(block)
-            out[block] = page_us(part, machine, wanted, constants)
-            if residual is None:
-                return 0
-            factor, beyond = residual.factor(kind.all_axes(part, machine))
-            out[block] *= factor
-            if kind.least_us is not None:
-                out[block] = np.maximum(out[block], kind.least_us(part, machine, wanted))
-            return beyond
+            found = page_us(part, machine, wanted, constants)
+            outside = 0
+            if residual is not None:
+                factor, beyond = residual.factor(kind.all_axes(part, machine))
+                if len(far := np.flatnonzero(beyond > 0)):
+                    near = kind.nearest(part.take(far), machine, residual.low, residual.high)
+                    edge, _ = residual.factor(kind.all_axes(near, machine))
+                    factor[far] = carried(edge, page_us(near, machine, wanted, constants), found[far])
+                    outside = int((beyond > APART).sum())
+                found *= factor
+            out[block] = np.maximum(found, kind.least_us(part, machine, wanted))
+            return outside
 
         # in blocks that fit the cache, side by side: NumPy lets go of the interpreter
         blocks = [here[start : start + _BLOCK] for start in range(0, len(here), _BLOCK)]
@@ -86,6 +94,15 @@ def times_us(
     if outside:
         _warn(f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}")
     return out
+
+
+def _host(spec: AcceleratorSpec, data: Found) -> str:
+    """Whose host's part it is, where that is not the relative's or not its own kind's."""
+    if data.host_of is None or spec.host is None:
+        return ""
+    if data.host != spec.host:
+        return f"; host work is that of {data.host} hosts, no rows beside {spec.host} ones"
+    return f"; host work is that of {data.host} hosts, from rows of {data.host_of}" if data.host_of != data.of else ""
 
 
 def _core_ratio(machine: Machine, of: Machine) -> float:

@@ -229,13 +229,12 @@ def core_decode(
             kv_bytes=form.kv_B,
             sequences=sequences,
         )
-        # new tokens of a sequence read one cache: as more heads of one token do
         sizes = compute.latent_shape(
             "mla_generation",
             sequences=sequences,
-            new=1.0,
-            before=context - 1.0,
-            heads=heads * q_tokens,
+            new=q_tokens,
+            before=max(context - q_tokens, 0.0),
+            heads=heads,
             precision=form.attention,
             cached=form.cached,
         )
@@ -257,7 +256,8 @@ def core_decode(
         kv_bytes=form.kv_B,
         sequences=sequences,
     )
-    asked = _attention_shape(model, "attention_generation", sequences, 1.0, context - 1.0, heads * q_tokens, tp, form)
+    before = max(context - q_tokens, 0.0)
+    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form)
     return [_kernel("attention", "attention_decode", form.attention, core, asked)]
 
 

@@ -7,17 +7,21 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.compute.attention import attention_decode
 from cmsim.compute.kernels.attention import (
     DECODE_DEFAULTS,
+    DECODE_SHARES,
     DECODE_WIDTH,
     PREFILL_DEFAULTS,
+    PREFILL_SHARES,
     PREFILL_WIDTH,
     Parts,
     decode_parts,
     prefill_parts,
 )
-from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, spelled_so
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Move, Names, Rows, joined, scaled, spelled_so
 from cmsim.compute.kernels.machine import Machine
+from cmsim.compute.work import Work
 
 #: formats of tables, and whose constants they have: elements of one width move and multiply alike
 FORMATS: dict[str, str] = {
@@ -101,6 +105,7 @@ def generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str,
         in_B=WIDTH_B[of],
         kv_B=WIDTH_B[cached],
         each=shared == "each",
+        queries=rows["isl"],
     )
 
 
@@ -122,6 +127,48 @@ def _context_axes(rows: Rows) -> dict[str, Floats]:
     }
 
 
+def causal_pairs(new: Floats, before: Floats, window: Floats) -> Floats:
+    """Queries of a sequence times the keys that each sees, its own included; ``window``: at most so many."""
+    # queries that see all before them, then those that see a window
+    growing = np.clip(window - before, 0.0, new)
+    out: Floats = growing * (before + (growing + 1.0) / 2) + (new - growing) * window
+    return out
+
+
+def context_work(rows: Rows, variant: str) -> Work:
+    """Of every query and key that it sees; keys and values that none sees are not read."""
+    of, cached = variant.split("/")[:2]
+    new, d, window = rows["isl"], rows["head_dim"], _seen(rows)
+    pairs = causal_pairs(new, rows["step"], window)
+    query_B = new * rows["num_heads"] * 2.0 * d * WIDTH_B[of]
+    read = np.minimum(new + rows["step"], new + window - 1.0)
+    cache_B = read * rows["num_key_value_heads"] * 2.0 * d * WIDTH_B[cached]
+    return Work(2.0 * pairs * rows["num_heads"] * 2.0 * d, query_B + cache_B) * rows["batch_size"]
+
+
+def generation_work(rows: Rows, variant: str) -> Work:
+    """Of every new token and what it sees of the cache, which is read once for all of them."""
+    of, _, cached = variant.split("/")[:3]
+
+    def of_context(tokens: Floats) -> Work:
+        return attention_decode(
+            rows["isl"],
+            tokens,
+            heads=rows["num_heads"],
+            kv_heads=rows["num_key_value_heads"],
+            d_qk=1,
+            d_v=1,
+            element_bytes=WIDTH_B[of],
+            kv_bytes=WIDTH_B[cached],
+            sequences=rows["batch_size"] * rows["head_dim"],
+        )
+
+    seen = _seen(rows)
+    # of new tokens in a row each window begins a token later
+    read = np.minimum(seen + rows["isl"] - 1.0, rows["isl"] + rows["step"])
+    return Work(of_context(seen).flops, of_context(read).bytes_B)
+
+
 def _generation_axes(rows: Rows) -> dict[str, Floats]:
     each = _shared(rows)[1]
     return {
@@ -130,14 +177,36 @@ def _generation_axes(rows: Rows) -> dict[str, Floats]:
         "workers": rows["batch_size"] * np.where(each > 0, rows["num_heads"], rows["num_key_value_heads"]),
         "group": rows["num_heads"] / rows["num_key_value_heads"],
         "width": rows["head_dim"],
+        "queries": rows["isl"],
     }
 
 
-def cache_us(rows: Rows, machine: Machine, variant: str) -> Floats:
-    """The cache once over the peak of memory: no residual makes it faster."""
-    elements = rows["batch_size"] * rows["num_key_value_heads"] * _seen(rows) * 2.0 * rows["head_dim"]
-    out: Floats = elements * WIDTH_B[variant.split("/")[2]] / machine.memory_Bps * 1e6
-    return out
+def before_only(rows: Rows, ratio: Floats) -> dict[str, Floats]:
+    """Context by the tokens before the new ones."""
+    return {"step": (rows["isl"] + rows["step"]) * ratio - rows["isl"]}
+
+
+def new_only(rows: Rows, ratio: Floats) -> dict[str, Floats]:
+    """New tokens in the same context."""
+    new = rows["isl"] * ratio
+    return {"isl": new, "step": rows["isl"] + rows["step"] - new}
+
+
+_CONTEXT_MOVES: dict[str, Move] = {
+    "tokens": scaled("isl"),
+    "sequences": scaled("batch_size"),
+    "heads": scaled("num_heads"),
+    "kv_heads": scaled("num_key_value_heads"),
+    "width": scaled("head_dim"),
+    "part": lambda rows, ratio: {"window_size": _seen(rows) * ratio},
+}
+_GENERATION_MOVES: dict[str, Move] = {
+    "queries": new_only,
+    "context": before_only,
+    "group": scaled("num_heads"),
+    "workers": scaled("batch_size"),
+    "width": scaled("head_dim"),
+}
 
 
 Page = Callable[[Rows, Machine, str, Mapping[str, float]], Floats]
@@ -194,7 +263,10 @@ CONTEXT = Kind(
     start=lambda _: PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
     per_core=("softmax_Gpps",),
+    work=context_work,
+    shares=PREFILL_SHARES,
     axes=_context_axes,
+    moves=_CONTEXT_MOVES,
     terms=(
         (("tokens", "sequences", "heads"), 1.5),
         (("tokens", "width"), 1.0),
@@ -218,8 +290,10 @@ GENERATION = Kind(
     op_us=core(generation_parts),
     start=lambda variant: {**DECODE_DEFAULTS, "compute": 0.1} if "/each/" in variant else DECODE_DEFAULTS,
     width=DECODE_WIDTH,
+    work=generation_work,
+    shares=DECODE_SHARES,
     axes=_generation_axes,
-    least_us=cache_us,
+    moves=_GENERATION_MOVES,
     terms=(
         (("seen", "workers"), 1.0),
         (("seen", "width"), 1.0),

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, GEMM_WIDTH, gemm_kernel_us
-from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, spelled_so
+from cmsim.compute.gemm import gemm
+from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, GEMM_SHARES, GEMM_WIDTH, gemm_kernel_us
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, scaled, spelled_so
 from cmsim.compute.kernels.machine import Machine
+from cmsim.compute.work import Work
 
 #: by format of the table: precision of the arithmetic, bytes of an element of A, B and C
 FORMATS: dict[str, tuple[str, float, float, float]] = {
@@ -66,6 +68,12 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
+def _work(rows: Rows, variant: str) -> Work:
+    _, in_B, weight_B, out_B = _of(variant)
+    one = gemm(rows["m"], rows["n"], rows["k"], in_bytes=in_B, weight_bytes=weight_B, out_bytes=out_B)
+    return one * rows["groups"]
+
+
 #: constants of what a timed call does beside its product: rounding A, host work, copies of ragged rows
 _BESIDE = ("quantise_rate", "host_us", "ragged_us")
 
@@ -95,12 +103,17 @@ KIND = Kind(
     op_us=_op_us,
     start=_start,
     width=GEMM_WIDTH,
-    axes=lambda rows: {name: rows[name] for name in ("m", "n", "k")},
+    work=_work,
+    shares=GEMM_SHARES,
+    axes=lambda rows: {name: rows[name] for name in ("m", "n", "k", "groups")},
+    moves={**{name: scaled(name) for name in ("m", "n", "k", "groups")}, "waves": scaled("m")},
     machine_axes=_waves,
     terms=((("m", "n", "k"), 1.5), (("waves", "k"), (0.25, 2.5))),
     smooth=0.05,
     small=0.02,
     per_core=("core_GBps", "draw_GBps", "quantise_rate"),
+    # what is fixed in rows of several launches is the host's, too
+    host=("host_us", "ragged_us", "fixed_us"),
     known=("m", "n", "k", "dtype"),
     rules=(("dtype", f"one of {', '.join(FORMATS)}", spelled_so("dtype", lambda name: _format(name) in FORMATS)),),
 )

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cmsim.compute.kernels.attention import DECODE_WIDTH, PREFILL_WIDTH, Parts
+from cmsim.compute.attention import mla_decode
+from cmsim.compute.kernels.attention import DECODE_SHARES, DECODE_WIDTH, PREFILL_SHARES, PREFILL_WIDTH, Parts
 from cmsim.compute.kernels.kinds.attention import (
     PRECISION,
     WIDTH_B,
+    before_only,
+    causal_pairs,
     core,
     decodes,
     formats,
     known_format,
+    new_only,
     precision,
     whole,
 )
-from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, scaled
 from cmsim.compute.kernels.machine import Machine
 from cmsim.compute.kernels.mla import (
-    MLA_DECODE_DEFAULTS,
+    LATENT,
+    MLA_DECODE_STARTS,
     MLA_PREFILL_DEFAULTS,
-    MLA_UNSPLIT,
+    NOPE,
+    ROPE,
+    VALUE,
     mla_decode_parts,
     mla_prefill_parts,
 )
+from cmsim.compute.work import Work
 
 
 def _variants(rows: Rows) -> Names:
@@ -55,14 +63,51 @@ def mla_generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[
         sequences=rows["batch_size"],
         context=rows["isl"] + rows["step"],
         heads=rows["num_heads"],
-        precision=PRECISION[cached] if PRECISION[cached] in machine.peak_FLOPps else PRECISION[of],
+        precision=generation_precision(variant, machine),
         in_B=WIDTH_B[of],
         kv_B=WIDTH_B[cached],
+        queries=rows["isl"],
+    )
+
+
+def generation_precision(variant: str, machine: Machine) -> str:
+    """Of the products: that of the cache where the device has it."""
+    of, cached = variant.split("/")[:2]
+    return PRECISION[cached] if PRECISION[cached] in machine.peak_FLOPps else PRECISION[of]
+
+
+def context_work(rows: Rows, variant: str) -> Work:
+    """Of the expanded core."""
+    new, context, heads = rows["isl"], rows["isl"] + rows["step"], rows["num_heads"]
+    pairs, width = causal_pairs(new, rows["step"], context), NOPE + ROPE + VALUE
+    bytes_B = (new + context) * heads * width * WIDTH_B[variant.split("/")[0]]
+    return Work(2.0 * pairs * heads * width, bytes_B) * rows["batch_size"]
+
+
+def generation_work(rows: Rows, variant: str) -> Work:
+    """Of an absorbed step."""
+    of, cached = variant.split("/")[:2]
+    return mla_decode(
+        rows["isl"],
+        rows["isl"] + rows["step"],
+        heads=rows["num_heads"],
+        kv_lora_rank=int(LATENT),
+        rope_dim=int(ROPE),
+        element_bytes=WIDTH_B[of],
+        kv_bytes=WIDTH_B[cached],
+        sequences=rows["batch_size"],
     )
 
 
 def _axes(rows: Rows) -> dict[str, Floats]:
     return {"context": rows["isl"] + rows["step"], "sequences": rows["batch_size"], "heads": rows["num_heads"]}
+
+
+def _generation_axes(rows: Rows) -> dict[str, Floats]:
+    return {**_axes(rows), "queries": rows["isl"]}
+
+
+_MOVES = {"sequences": scaled("batch_size"), "heads": scaled("num_heads")}
 
 
 _NUMBERS = ("num_heads", "batch_size", "isl", "step")
@@ -82,7 +127,10 @@ CONTEXT = Kind(
     start=lambda _: MLA_PREFILL_DEFAULTS,
     width=PREFILL_WIDTH,
     per_core=("softmax_Gpps",),
+    work=context_work,
+    shares=PREFILL_SHARES,
     axes=_axes,
+    moves={"context": lambda rows, ratio: {name: rows[name] * ratio for name in ("isl", "step")}, **_MOVES},
     terms=((("context", "sequences", "heads"), 1.5),),
     known=(*_NUMBERS, "mla_dtype"),
     is_one=lambda rows: not decodes(rows),
@@ -99,9 +147,13 @@ GENERATION = Kind(
     parts=mla_generation_parts,
     time_us=whole(mla_generation_parts),
     op_us=core(mla_generation_parts),
-    start=lambda _: (MLA_DECODE_DEFAULTS, MLA_UNSPLIT),
+    start=lambda _: MLA_DECODE_STARTS,
     width=DECODE_WIDTH,
-    axes=_axes,
+    computes_in=generation_precision,
+    work=generation_work,
+    shares=DECODE_SHARES,
+    axes=_generation_axes,
+    moves={"queries": new_only, "context": before_only, **_MOVES},
     terms=((("context", "sequences", "heads"), 1.0),),
     known=(*_NUMBERS, "mla_dtype"),
     is_one=decodes,

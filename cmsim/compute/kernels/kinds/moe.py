@@ -8,10 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, spelled_so
+from cmsim.compute.gemm import grouped_gemm
+from cmsim.compute.kernels.kinds.kind import Floats, Kind, Names, Rows, joined, scaled, spelled_so
 from cmsim.compute.kernels.machine import Machine
-from cmsim.compute.kernels.moe import MOE_DEFAULTS, MOE_WIDTH, moe_kernel_us
+from cmsim.compute.kernels.moe import MOE_DEFAULTS, MOE_SHARES, MOE_WIDTH, moe_kernel_us
 from cmsim.compute.kernels.routing import Loads, expert_loads
+from cmsim.compute.work import Work
 
 #: by format of the table: precision of the arithmetic, bytes of an element of activations and of weights
 FORMATS: dict[str, tuple[str, float, float]] = {
@@ -83,6 +85,16 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
+def _work(rows: Rows, variant: str) -> Work:
+    """Both products; what stands between them need not reach memory."""
+    _, in_B, weight_B = _of(variant)
+    loads, hidden, inner = loads_of(rows), rows["hidden_size"], rows["inter_size"] / rows["moe_tp_size"]
+    wide = inner * (1.0 if "nongated" in variant else 2.0)
+    first = grouped_gemm(loads.copies, wide, hidden, loads.active, in_bytes=in_B, weight_bytes=weight_B, out_bytes=0.0)
+    second = grouped_gemm(loads.copies, hidden, inner, loads.active, in_bytes=0.0, weight_bytes=weight_B, out_bytes=2.0)
+    return first + second
+
+
 def _axes(rows: Rows) -> dict[str, Floats]:
     loads = loads_of(rows)
     return {
@@ -104,7 +116,15 @@ KIND = Kind(
     time_us=_time_us,
     start=lambda _: MOE_DEFAULTS,
     width=MOE_WIDTH,
+    work=_work,
+    shares=MOE_SHARES,
     axes=_axes,
+    moves={
+        "tokens": scaled("num_tokens"),
+        "copies": scaled("num_tokens"),
+        "inner": scaled("inter_size"),
+        "hidden": scaled("hidden_size"),
+    },
     terms=((("copies", "active", "inner"), 2.0), (("tokens", "hidden"), 1.5)),
     smooth=0.1,
     small=0.05,
