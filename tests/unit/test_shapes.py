@@ -15,6 +15,9 @@ from cmsim.compute.kernels.of_shapes import shape_times_us
 from cmsim.engine.plan import plan
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import System, load_accelerator, load_system
+from cmsim.scenario.schema import PrecisionSpec
+from cmsim.workload.generate.layers import core_decode, formats
+from cmsim.workload.model import load_model
 from cmsim.workload.ops import ProgramBuilder, assemble
 
 
@@ -126,11 +129,31 @@ def test_an_op_has_no_time_of_its_neighbours():
     assert 0.5 * whole < core < whole
 
 
-def test_latent_attention_of_two_new_tokens_is_that_of_twice_the_heads():
-    spec = load_accelerator("h100_sxm")
-    sizes = {"sequences": 64.0, "new": 1.0, "before": 4095.0, "precision": "bf16", "cached": "bf16"}
-    one, two = (
-        shape_times_us([compute.latent_shape("mla_generation", heads=heads, **sizes)], np.ones(1), spec)[0]
-        for heads in (16.0, 32.0)
-    )
-    assert one <= two < 1.9 * one
+def test_new_tokens_of_latent_attention_share_what_is_read():
+    """Of few heads they cost little; where the heads of one fill a product, two cost nearly twice."""
+    spec = load_accelerator("gb200")
+    sizes = {"sequences": 128.0, "precision": "bf16", "cached": "bf16"}
+
+    def found_us(heads: float, new: float) -> float:
+        shape = compute.latent_shape("mla_generation", heads=heads, new=new, before=4096.0 - new, **sizes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CmsimWarning)
+            return float(shape_times_us([shape], np.ones(1), spec)[0])
+
+    assert found_us(8, 1) < found_us(8, 2) < 1.2 * found_us(8, 1)
+    assert 1.4 * found_us(128, 1) < found_us(128, 2) < 2 * found_us(128, 1)
+
+
+@pytest.mark.parametrize("name", ["deepseek-r1", "llama-3.1-8b"])
+def test_draft_tokens_are_a_column_of_their_own(name):
+    """A step of a sequence asks with the token before and the drafted ones; heads stay what they are."""
+    model = load_model(name)
+    for drafted in (0, 1, 3):
+        (core,) = (
+            kernel
+            for kernel in core_decode(model, 32.0, 1.0 + drafted, 4096.0, 1, formats(PrecisionSpec()))
+            if kernel.name == "attention"
+        )
+        numbers = dict(core.shape.numbers)
+        assert (numbers["isl"], numbers["step"]) == (1 + drafted, 4095 - drafted)
+        assert (numbers["num_heads"], numbers["batch_size"]) == (model.heads, 32)
