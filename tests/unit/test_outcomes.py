@@ -155,7 +155,8 @@ def test_the_command_line_counts_them_and_exits_1(tmp_path):
     file = write(tmp_path / "s.yaml", scenario(["hgx_h100", "hgx_h200"], [8, 5000]))
     done = said("run", file)
     assert done.exit_code == 1
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("hgx_")]
+    table = done.stdout.partition("2 of 4 runs")[0]
+    rows = [line.split() for line in table.splitlines() if line.startswith("hgx_")]
     assert [row[2] == "infeasible" for row in rows] == [False, True, False, True]
     assert "2 of 4 runs gave no result: 2 infeasible" in done.stdout
     assert "80.0 GB" in done.stdout and "does not fit" in done.stdout

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 #: rows known to be out of tolerance, with the reason as far as it is understood. Remove one when it passes.
-KNOWN_MISSES = {
-    "SLO-010": "two micro-batches read all weights twice, and the fixed part of dispatch was fitted at 128 tokens: "
-    "at 8 it is some 100 us, where another library's figures (XDS-018, -019) point to a third of that",
-}
+KNOWN_MISSES: dict[str, str] = {}
 
 
 @pytest.mark.parametrize(
