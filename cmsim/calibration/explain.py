@@ -7,13 +7,15 @@ Where a library sends directly, its other algorithms are priced from their pages
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from cmsim.calibration.places import place
 from cmsim.calibration.tables import COLLECTIVES
-from cmsim.collectives.library import TUNER, Candidate, Place, candidates, time_us
+from cmsim.collectives import library
+from cmsim.collectives.library import TUNER, Candidate, Place, candidates, reach, time_us
 from cmsim.errors import InputError, did_you_mean
 
 
@@ -42,14 +44,18 @@ def explain(
             raise InputError(f"per_domain: got {per_domain}. Allowed: {allowed}.")
         at = replace(at, domain_ranks=per_domain)
     p, size, none = np.array([float(ranks)]), np.array([float(size_B)]), np.zeros(1)
-    found = candidates(at, name, p, size)
-    if algorithm:
-        found = _named(at, found, algorithm)
-    total = time_us(at, collective=name, ranks=p, size_B=size, narrow=none)
+    every = candidates(at, name, p, size)
+    found = _named(at, every, algorithm) if algorithm else every
+    total = float(time_us(at, collective=name, ranks=p, size_B=size, narrow=none)[0])
+    weighed = math.exp(sum(one.weight * math.log(one.time_us) for one in every if one.weight))
     why = "the candidates joined by their weights"
+    if total < 0.999 * weighed:
+        why += ", held at the library's measured share of the cheapest it could take"
     if not at.measured:
         why += f"; no measured rows of these links: constants common to all of {at.library} stand in"
-    return [*found, Candidate("predicted", float(total[0]), 1.0, why)]
+    elif said := library.note(at, name, int(reach(at, name, ranks=p, size_B=size)[0]), far=ranks > at.domain_ranks):
+        why += f"; {said}"
+    return [*found, Candidate("predicted", total, 1.0, why)]
 
 
 def _plain(name: str) -> str:

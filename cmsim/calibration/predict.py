@@ -35,7 +35,8 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
               num_experts; sms is optional. Kernels: system and what the kind declares
     out       a file to write, .parquet or .csv    system: of every row, instead of the column
     Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
-    and ``predicted_us`` is their sum, or the one of the two that the table measured alone.
+    and ``predicted_us`` is their sum, or the one of the two that the table measured alone. Of collectives also ``note``
+    where rows lie outside what was measured of their library: in which way, and what was measured; "" for the others.
 
     InputError: an unknown kind or system, a missing column, a negative size, not a number: each with column and row.
     """
@@ -56,7 +57,7 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
             frame[f"predicted_{name}_us"] = time
         frame["predicted_us"] = sum(times.values())
     else:
-        frame["predicted_us"] = predict_us(tables.calls(frame, file=file, system=system), file=file)
+        _with_notes(frame, tables.calls(frame, file=file, system=system), file)
     if out is not None:
         tables.write(frame, out)
     return frame
@@ -67,8 +68,15 @@ def predict_us(calls: Calls, *, file: str = "") -> Floats:
 
     InputError: a system or kernel that is not known, with the first row that has it.
     """
+    return _predicted(calls, file)[0]
+
+
+def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list[str]]:
+    """Times [us], and notes of rows that lie outside what was measured: of every row its position among the texts."""
     places, at = _places(calls, file)
     out = np.empty(len(calls.ranks))
+    said = np.zeros(len(out), np.int64)
+    texts = [""]
     names, code = calls.collective
     kernels, kernel = calls.kernel
     group = (at * len(names) + code) * len(kernels) + kernel
@@ -82,9 +90,33 @@ def predict_us(calls: Calls, *, file: str = "") -> Floats:
             ranks, size_B, narrow = calls.ranks[block], calls.size_B[block], calls.narrow[block]
             if kernels[which]:
                 out[block] = _kernel_us(there, kernels[which], ranks, size_B)
-            else:
-                out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
-    return out
+                continue
+            out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+            ways = library.reach(there, collective, ranks=ranks, size_B=size_B)
+            if ways.any():
+                said[block] = _noted(there, collective, 2 * ways + (ranks > there.domain_ranks), texts)
+    return out, said, texts
+
+
+def _noted(at: Place, collective: str, key: NDArray[np.int64], texts: list[str]) -> NDArray[np.int64]:
+    """Positions of the notes among the texts, which new ones join. key: twice the ways, 1 more between domains."""
+    found, where = np.unique(key, return_inverse=True)
+    positions = []
+    for value in found.tolist():
+        text = library.note(at, collective, value // 2, far=bool(value % 2))
+        if text not in texts:
+            texts.append(text)
+        positions.append(texts.index(text))
+    return np.array(positions, np.int64)[where]
+
+
+def _with_notes(frame: pd.DataFrame, calls: Calls, file: str) -> None:
+    """Adds ``predicted_us``, and a column of notes where any row has one."""
+    import pandas as pd
+
+    frame["predicted_us"], said, texts = _predicted(calls, file)
+    if len(texts) > 1:
+        frame["note"] = pd.Categorical.from_codes(said, pd.Index(texts))
 
 
 def _kernel_us(at: Place, kernel: str, ranks: Floats, size_B: Floats) -> Floats:

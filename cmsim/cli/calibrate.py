@@ -33,7 +33,10 @@ def predict(
     from cmsim import calibration
 
     frame = calibration.predict(kind, table, out=out, system=system)
-    say.message(f"{len(frame)} rows; wrote {out}")
+    said = f"{len(frame)} rows; wrote {out}"
+    if "note" in frame.columns and (outside := int((frame["note"] != "").sum())):
+        said += f"; {outside} lie outside what was measured: the column note says how"
+    say.message(said)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def test_rows_and_order_are_kept(tmp_path, ending):
     out = tmp_path / f"o.{ending}"
     frame = predict("collective", path, out=out)
     again = pd.read_csv(out) if ending == "csv" else pd.read_parquet(out)
-    assert list(again.columns) == [*ROWS, "predicted_us"]
+    assert list(again.columns) == [*ROWS, "predicted_us", "note"]
     for name, column in ROWS.items():
         assert list(again[name]) == column
     assert list(again["predicted_us"]) == pytest.approx(list(frame["predicted_us"]))
@@ -198,6 +198,43 @@ def test_explain():
             explain(*bad)
 
 
+def test_explain_names_no_cheapest_that_is_not():
+    for call in (
+        ("cm384", "all_reduce", 2**30, 768),
+        ("cm384", "all_gather", 2**24, 16),
+        ("cm384", "all_gather", 2**26, 96),
+    ):
+        *found, _ = explain(*call)
+        named = [one for one in found if one.why.startswith("the cheapest")]
+        pages = [one for one in found if not one.name.startswith("mesh")]
+        assert all(one.time_us == min(page.time_us for page in pages) for one in named)
+    # what weighs is what makes the prediction
+    *found, predicted = explain("gb200_nvl72", "all_reduce", 1024, 72)
+    assert (found[0].name, found[0].weight) == ("nvls Simple", 1.0)
+    assert predicted.time_us == pytest.approx(found[0].time_us)
+
+
+def test_extrapolation_is_said_with_its_range(tmp_path):
+    inside, beyond, relative, switch, far = (
+        explain(*call)[-1].why
+        for call in (
+            ("hgx_h100", "all_reduce", 2**20, 8),
+            ("gb200_nvl72", "all_gather", 2**20, 72),
+            ("hgx_h200", "all_reduce", 2**20, 8),
+            ("hgx_h100", "broadcast", 2**20, 8),
+            ("hgx_h100", "all_reduce", 2**20, 64),
+        )
+    )
+    assert "extrapolated" not in inside
+    assert "extrapolated (ranks); measured: 2 to 4 ranks, 512 B to 512 MiB on gb200" in beyond
+    assert "extrapolated (other links); measured: 2 to 8 ranks, 512 B to 512 MiB on h100_sxm" in relative
+    assert "no rows of this collective" in switch
+    assert "between domains: extrapolated (size); measured: 64 ranks, 8 a domain, 512 MiB to 8 GiB on h100_sxm" in far
+    notes = predict("collective", table(tmp_path))["note"]
+    assert list(notes != "") == [False, True, False, False, False]
+    assert "ranks" in notes[1]
+
+
 def split(found):
     """Names of what makes the prediction, and of the tuner's estimates."""
     names = [one.name for one in found[:-1]]
@@ -226,7 +263,7 @@ def tuner_order(system):
     """The tuner's estimates stand in their own order."""
     found = [one for one in explain(system, "all_reduce", 2**28, 64) if one.name.startswith("tuner: ")]
     assert [one.time_us for one in found] == sorted(one.time_us for one in found)
-    assert found[0].why.endswith("its choice")
+    assert found[0].why.startswith("the tuner's least estimate")
     assert not any(one.weight for one in found)
     return [one.name.removeprefix("tuner: ") for one in found]
 

@@ -78,8 +78,7 @@ def test_no_time_beats_the_port(collective, constants):
         time = library.inside_us(c, without, collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(60))
         factor = (2.0 if collective == "all_reduce" else 1.0) * (ranks - 1) / ranks
         assert np.all(time >= factor * size_B / HERE.port_Bps * 1e6)
-        # near a change of protocol a larger message may be a little quicker, as it is when measured; no more than that
-        assert np.all(np.diff(time) > -0.08 * time[:-1])
+        assert np.all(np.diff(time) >= 0)
 
 
 def test_weights_of_protocols_add_up():
@@ -92,7 +91,25 @@ def test_weights_of_protocols_add_up():
         narrow=np.zeros(5),
     )
     assert sum(weight for _, weight in found.values()) == pytest.approx(np.ones(5))
-    assert list(found) == ["ring LL", "ring LL128", "ring Simple", "nvls Simple"]
+    assert list(found) == ["ring LL", "ring LL128", "ring Simple"]
+
+
+def test_switches_add_where_that_is_faster():
+    """A call fills a loop of chunks once; what is smaller than a loop fills less, down to the call's own time."""
+    p = np.full(3, 72.0)
+    size_B = np.array([1024.0, 2.0**24, 2.0**33])
+    took = times("all_reduce", ranks=p, size_B=size_B)
+    base, loop = DEFAULTS["nvls_base_us"], DEFAULTS["nvls_rank_us"] * 72
+    rate = 450e3 * DEFAULTS["nvls_rate"] * (8 / 72) ** DEFAULTS["nvls_crowd"]
+    rest = took - size_B * (1 + 1 / 72) / rate
+    assert rest[0] == pytest.approx(base, rel=0.01)
+    assert base < rest[1] < base + loop / 5
+    assert rest[2] == pytest.approx(base + loop, rel=0.01)
+    # too few ranks, or elements of one byte: rings
+    for other in ({"ranks": 5.0}, {"ranks": 72.0, "narrow": 1.0}):
+        some = {"size_B": 2.0**33, **other}
+        without = Domain(HERE.port_Bps, HERE.tuner_bus_Bps, HERE.ll_max_Bps, nvls=False)
+        assert times("all_reduce", **some) == times("all_reduce", domain=without, **some)
 
 
 def test_narrow_elements_are_slower_where_they_are_added():
@@ -149,7 +166,8 @@ def test_mesh_and_pages():
     found = library.hccl_candidates_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
     assert {"mesh", "ring", "nhr", "halving_doubling"} <= set(found)
     best = library.hccl_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
-    assert best == pytest.approx(np.minimum.reduce(list(found.values())))
+    # among so few ranks what was measured is the mesh
+    assert best == pytest.approx(found["mesh"])
     assert np.all(best > 2 * (p - 2) / p * size_B / 196e9 * 1e6)
 
 

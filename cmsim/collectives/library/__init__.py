@@ -3,7 +3,7 @@
 from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
 from cmsim.collectives.library.call import TUNER, Candidate, candidates, time_us
-from cmsim.collectives.library.choose import PRICED, check, choose, page, pages
+from cmsim.collectives.library.choose import PRICED, cheaper, check, choose, notes, page, pages
 from cmsim.collectives.library.data import LinkClass, libraries, mesh_library, networks, ring_library
 from cmsim.collectives.library.expert import Exchange
 from cmsim.collectives.library.expert import copies as exchange_copies
@@ -20,6 +20,7 @@ from cmsim.collectives.library.fused import FUSED_DEFAULTS, fused_us
 from cmsim.collectives.library.hccl import HCCL_DEFAULTS, hccl_candidates_us, hccl_us, mesh_us
 from cmsim.collectives.library.inside import DEFAULTS, Domain, inside_us, protocols_us
 from cmsim.collectives.library.place import Place, link_class, place_of
+from cmsim.collectives.library.reach import note, reach
 from cmsim.collectives.library.tuner import PROTOCOLS, TunerSpec, tuner_us
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "between_candidates_us",
     "between_us",
     "candidates",
+    "cheaper",
     "check",
     "choose",
     "exchange_copies",
@@ -58,10 +60,13 @@ __all__ = [
     "mesh_library",
     "mesh_us",
     "networks",
+    "note",
+    "notes",
     "page",
     "pages",
     "place_of",
     "protocols_us",
+    "reach",
     "ring_library",
     "time_us",
     "tuner_us",

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cmsim.collectives.library.inside import NVLS_RANKS, Domain, Floats
+from cmsim.collectives.library.inside import NVLS_RANKS, Domain, Floats, nvls_latency_us, nvls_rate
 
 #: constants of the model by transport, with unit and starting value
 BETWEEN_DEFAULTS: dict[str, float] = {
@@ -82,8 +82,8 @@ def candidates_us(
     steps = hops * (per_domain - 1.0)
     around = own["simple_base_us"] + own["simple_step_us"] * steps ** own["step_power"]
     adds = at.nvls & (per_domain >= NVLS_RANKS) & (collective == "all_reduce")
-    nvls = port * own["nvls_rate"] * (8.0 / per_domain) ** own["nvls_crowd"] / (1.0 + 1.0 / per_domain)
-    inner = np.where(adds, own["nvls_rank_us"] * per_domain, around)
+    nvls = nvls_rate(own, at, ranks=per_domain) / (1.0 + 1.0 / per_domain)
+    inner = np.where(adds, nvls_latency_us(own, ranks=per_domain, size_B=size_B), around)
     rate = np.where(adds, 2.0 * nvls, port * own["simple_rate"])
     crowd = 1.0 + c["crowd"] * (ranks - per_domain)
     wire = share * size_B * crowd / np.minimum(exit_rate * c["ring_rate"], rate)

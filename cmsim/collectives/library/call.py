@@ -1,8 +1,9 @@
 """What one call of a library takes, and what it could have taken instead.
 
-Three kinds of candidates. Those of the measured model make the prediction: their weights add up to 1. The library's own
-tuner has an estimate for every algorithm and protocol it could take; those rank, and weigh nothing. Where a library
-sends directly, its other algorithms are priced from their pages.
+Three kinds of candidates. Those of the measured model make the prediction: their weights add up to 1. Among more ranks
+than were measured it is held under the measured share of the cheapest (``share``). The library's own tuner has an
+estimate for every algorithm and protocol it could take; those rank, and weigh nothing. Where a library sends directly,
+its other algorithms are priced from their pages.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ import numpy as np
 
 from cmsim.collectives.library.between import between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
-from cmsim.collectives.library.hccl import hccl_candidates_us, hccl_us, mesh_protocols_us
-from cmsim.collectives.library.inside import NVLS_RANKS, Floats, inside_us, protocols_us
+from cmsim.collectives.library.hccl import (
+    MEASURED_RANKS,
+    hccl_candidates_us,
+    hccl_us,
+    mesh_protocols_us,
+    page_share,
+)
+from cmsim.collectives.library.inside import NVLS_RANKS, Floats, choices_us, inside_us, protocols_us
 from cmsim.collectives.library.place import Place
+from cmsim.collectives.library.share import between_bound_us, inside_bound_us, measured_ranks
 from cmsim.collectives.library.tuner import candidates_us as tuner_candidates_us
 
 #: priced as another collective of the same ring: name, ranks (0: the call's), factor of S
@@ -64,23 +72,43 @@ def time_us(at: Place, *, collective: str, ranks: Floats, size_B: Floats, narrow
                 alpha_us=at.alpha_us,
             )
         else:
-            out[near] = inside_us(at.constants, at.domain, collective=collective, ranks=p, size_B=size, narrow=thin)
+            out[near] = _inside_us(at, collective, p, size, thin)
     if not near.all():
         far = ~near
-        p = ranks[far]
-        # groups fill whole domains evenly
-        domains = np.ceil(p / at.domain_ranks)
-        out[far] = between_us(
-            at.transport,
-            at.ring,
-            at.domain,
-            collective=collective,
-            ranks=p,
-            per_domain=p / domains,
-            size_B=size_B[far],
-            nic_Bps=np.full(len(p), at.nic_Bps),
-        )
+        out[far] = _between_us(at, collective, ranks[far], size_B[far])
     return out
+
+
+def _inside_us(at: Place, collective: str, ranks: Floats, size_B: Floats, narrow: Floats) -> Floats:
+    """A library of rings inside a domain; among more ranks than were measured no more than its share. [us]"""
+    out = inside_us(at.constants, at.domain, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+    beyond = ranks > measured_ranks(at)
+    if beyond.any():
+        bound = inside_bound_us(
+            at, collective=collective, ranks=ranks[beyond], size_B=size_B[beyond], narrow=narrow[beyond]
+        )
+        out[beyond] = np.minimum(out[beyond], bound)
+    return out
+
+
+def _between_us(at: Place, collective: str, ranks: Floats, size_B: Floats) -> Floats:
+    """Between domains, of which the group fills as many as it needs, evenly; no more than its measured share. [us]"""
+    per_domain = ranks / np.ceil(ranks / at.domain_ranks)
+    nic_Bps = np.full(len(ranks), at.nic_Bps)
+    bound = between_bound_us(
+        at, collective=collective, ranks=ranks, per_domain=per_domain, size_B=size_B, nic_Bps=nic_Bps
+    )
+    time = between_us(
+        at.transport,
+        at.ring,
+        at.domain,
+        collective=collective,
+        ranks=ranks,
+        per_domain=per_domain,
+        size_B=size_B,
+        nic_Bps=nic_Bps,
+    )
+    return np.minimum(time, bound)
 
 
 def candidates(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
@@ -95,13 +123,26 @@ def candidates(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]
     if name not in ("all_reduce", "all_gather", "reduce_scatter"):
         times = {"direct": time_us(at, collective=name, ranks=p, size_B=size, narrow=np.zeros(1))}
         return _ranked(times, "the only one")
-    found = protocols_us(at.constants, at.domain, collective=name, ranks=p, size_B=size, narrow=np.zeros(1))
-    why = "the tuner's choice decides, not the time"
+    return [*_rings(at, name, p, size), *_tuner(at, name, p, size)]
+
+
+def _rings(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
+    """Rings by protocol, which the tuner's choice weighs, and the switches where they are faster than those."""
+    none = np.zeros(1)
+    found = protocols_us(at.constants, at.domain, collective=name, ranks=p, size_B=size, narrow=none)
+    choices = choices_us(at.constants, at.domain, collective=name, ranks=p, size_B=size, narrow=none)
+    rings = float(np.exp(sum(weight * np.log(time) for time, weight in found.values()))[0])
+    switches = float(choices.get("nvls Simple", np.array([np.inf]))[0])
+    adds = switches < rings
+    why = "slower: the switches add" if adds else "the tuner's choice decides, not the time"
     made = [
-        Candidate(key, float(time[0]), float(np.broadcast_to(share, (1,))[0]), why)
+        Candidate(key, float(time[0]), 0.0 if adds else float(np.broadcast_to(share, (1,))[0]), why)
         for key, (time, share) in found.items()
     ]
-    return [*sorted(made, key=lambda one: -one.weight), *_tuner(at, name, p, size)]
+    if np.isfinite(switches):
+        why = "faster than the rings that the tuner chooses" if adds else "slower than the rings that the tuner chooses"
+        made.append(Candidate("nvls Simple", switches, float(adds), why))
+    return sorted(made, key=lambda one: -one.weight)
 
 
 def _between(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
@@ -131,22 +172,28 @@ def _mesh(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
     times = hccl_candidates_us(
         at.constants, collective=name, ranks=p, size_B=size, port_Bps=port_Bps, alpha_us=at.alpha_us
     )
-    made = _ranked(times, "the cheapest of the algorithms that apply")
-    share, fast, slow = mesh_protocols_us(at.constants, collective=name, ranks=p, size_B=size, port_Bps=port_Bps)
+    mesh_us = float(times.pop("mesh")[0])
+    pages = sorted(
+        (Candidate(key, float(time[0]), 0.0, "") for key, time in times.items() if np.isfinite(time[0])),
+        key=lambda page: page.time_us,
+    )
+    share = page_share(at.constants, name, port_Bps, at.alpha_us)
+    few = p[0] <= MEASURED_RANKS
+    won = bool(not few and pages and share * pages[0].time_us < mesh_us)
     out = []
-    for one in made:
-        called = _called(at, one.name)
-        if one.name != "mesh":
-            out.append(replace(one, why=one.why + called))
-            continue
-        parts = (
-            ("mesh AIV", fast, 1.0 - share, "vector cores, for blocks under the protocol switch"),
-            ("mesh copy", slow, share, "copy engines, for larger ones"),
-        )
-        for key, time, part, how in parts:
-            weight = one.weight * float(part[0])
-            why = f"{one.why}; {how}" if weight >= 0.5 else how
-            out.append(Candidate(key, float(time[0]), weight, why + called))
+    for number, page in enumerate(pages):
+        why = "no page was seen among so few ranks" if few else "slower"
+        if not few and number == 0:
+            times_share = f", taken {share:.2f} times as the mesh was above it where measured" if won else ""
+            why = f"the cheapest page{times_share}"
+        out.append(replace(page, weight=float(won and number == 0), why=why + _called(at, page.name)))
+    part, fast, slow = mesh_protocols_us(at.constants, collective=name, ranks=p, size_B=size, port_Bps=port_Bps)
+    for key, time, weight, how in (
+        ("mesh AIV", fast, 1.0 - part, "vector cores, for blocks under the protocol switch"),
+        ("mesh copy", slow, part, "copy engines, for larger ones"),
+    ):
+        own = 0.0 if won else float(weight[0])
+        out.append(Candidate(key, float(time[0]), own, how + _called(at, "mesh")))
     return sorted(out, key=lambda one: (-one.weight, one.time_us))
 
 
@@ -173,7 +220,7 @@ def _tuner(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
         network_Bps=at.nic_Bps * ranks / domains,
     )
     order = sorted(found, key=lambda key: float(found[key]))
-    why = ["the tuner's least estimate, its choice", *["the tuner's estimate, no measured time"] * len(order)]
+    why = ["the tuner's least estimate, no measured time", *["the tuner's estimate, no measured time"] * len(order)]
     return [Candidate(TUNER + key, float(found[key]), 0.0, text) for key, text in zip(order, why, strict=False)]
 
 

@@ -8,20 +8,24 @@ Leaves out: whether two calls in their latency parts hinder each other.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmsim.collectives import COLLECTIVES, Choice, Link, Phase, Rows, busbw_factor
 from cmsim.collectives import candidates as flat
 from cmsim.collectives.library.call import TUNER, candidates, time_us
+from cmsim.collectives.library.inside import Floats
 from cmsim.collectives.library.place import Place
+from cmsim.collectives.library.reach import note, reach
 from cmsim.errors import InputError
 
 #: collectives that the models of libraries price
 PRICED = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce")
 #: a message so small that only latency counts [B]
 _SMALL_B = 256.0
+_TIE = 1 - 1e-12  # cheaper by rounding alone is not cheaper
 #: algorithms of libraries on the pages that have their rounds, by name: of an all-reduce, of others
 _PAGES = {
     "nvls": ("in_network", "in_network"),
@@ -37,42 +41,101 @@ def choose(at: Place, rows: Rows, link: Link) -> Choice:
 
     at: the system    rows: calls of one collective of ``PRICED``    link: rates and efficiencies of its fabric
     """
+    took_s, latency_s = _times_s(at, rows)
+    return _laid(at, rows, link, took_s, latency_s, np.arange(len(rows)))
+
+
+def cheaper(at: Place, rows: Rows, link: Link, choice: Choice) -> Choice:
+    """A choice of formulas, and the library in the rows where its time is shorter.
+
+    at, rows, link: as ``choose``    choice: of the same rows
+    """
+    took_s, latency_s = _times_s(at, rows)
+    won = np.flatnonzero(took_s < choice.time_s * _TIE)
+    if not len(won):
+        return choice
+    own = _laid(at, rows, link, took_s, latency_s, won)
+    name_id, time_s = choice.name_id.copy(), choice.time_s.copy()
+    name_id[won] = len(choice.names) + own.name_id
+    time_s[won] = own.time_s
+    phases = []
+    for number, phase in enumerate(choice.phases):
+        columns = {f.name: getattr(phase, f.name).copy() for f in fields(Phase)}
+        for name, column in columns.items():
+            column[won] = getattr(own.phases[0], name) if number == 0 else 0.0
+        phases.append(Phase(**columns))
+    return Choice(name_id, (*choice.names, *own.names), time_s, phases)
+
+
+def _times_s(at: Place, rows: Rows) -> tuple[Floats, Floats]:
+    """The library's time of every row, and that of a message so small that only latency counts. [s]"""
     collective = COLLECTIVES[int(rows.collective[0])]
-    names: dict[str, int] = {}
-    count = len(rows)
-    name_id = np.zeros(count, np.int16)
-    columns = np.zeros((5, count))
-    time_s = np.zeros(count)
-    zero = np.zeros(1)
+    took_s, latency_s = np.zeros(len(rows)), np.zeros(len(rows))
+    # rows of one layout share a place: how many ranks of the group a domain holds
+    near = np.where(rows.in_domain < rows.ranks, rows.in_domain, 0)
+    for held in np.unique(near).tolist():
+        which = np.flatnonzero((near == held) & (rows.ranks > 1))
+        if not len(which):
+            continue
+        p, size_B = rows.ranks[which].astype(np.float64), rows.size_B[which].astype(np.float64)
+        here = replace(at, domain_ranks=held or max(at.domain_ranks, int(p.max())))
+        both = np.concatenate([size_B, np.minimum(size_B, _SMALL_B)])
+        twice = np.concatenate([p, p])
+        time_s = time_us(here, collective=collective, ranks=twice, size_B=both, narrow=np.zeros(len(both))) * 1e-6
+        took_s[which] = time_s[: len(which)]
+        latency_s[which] = np.minimum(*np.split(time_s, 2))
+    return took_s, latency_s
+
+
+def _laid(at: Place, rows: Rows, link: Link, took_s: Floats, latency_s: Floats, which: NDArray[np.int64]) -> Choice:
+    """Some rows as the library takes them: names, and one phase of latency and bytes."""
+    collective = COLLECTIVES[int(rows.collective[0])]
     port, nic = (
         float(np.asarray(rate)) * float(np.asarray(share))
         for rate, share in ((link.port_Bps, link.port_efficiency), (link.nic_Bps, link.nic_efficiency))
     )
-    # calls are distinct ones, so there are few
-    for row in range(count):
-        ranks, near, size_B = int(rows.ranks[row]), int(rows.in_domain[row]), float(rows.size_B[row])
-        if ranks == 1:
-            name_id[row] = names.setdefault("none", len(names))
-            continue
-        here = replace(at, domain_ranks=near) if near < ranks else replace(at, domain_ranks=max(near, ranks))
-        p, size = np.array([float(ranks)]), np.array([size_B])
-        small = np.minimum(size, _SMALL_B)
-        took, least = (
-            float(time_us(here, collective=collective, ranks=p, size_B=S, narrow=zero)[0]) * 1e-6 for S in (size, small)
-        )
-        found = next(one for one in candidates(here, collective, p, size) if not one.name.startswith(TUNER))
-        name_id[row] = names.setdefault(found.name, len(names))
-        latency_s = min(least, took)
-        moved_s = took - latency_s
-        time_s[row] = took
-        if near < ranks:
-            payload_B = size_B * float(busbw_factor(collective, ranks))
-            columns[:, row] = latency_s, min(payload_B, moved_s * port), 0.0, moved_s * nic, 0.0
-        else:
-            port_B = moved_s * port
-            out_of_node = (ranks - int(rows.in_node[row])) / (ranks - 1)
-            columns[:, row] = latency_s, port_B, port_B * out_of_node, 0.0, 0.0
-    return Choice(name_id, tuple(names), time_s, [Phase(*columns)])
+    names: dict[str, int] = {}
+    name_id = np.zeros(len(which), np.int16)
+    for place, row in enumerate(which.tolist()):
+        found = _name(at, collective, int(rows.ranks[row]), int(rows.in_domain[row]), float(rows.size_B[row]))
+        name_id[place] = names.setdefault(found, len(names))
+    ranks, in_node, size_B = rows.ranks[which], rows.in_node[which], rows.size_B[which]
+    moved_s = took_s[which] - latency_s[which]
+    far = rows.in_domain[which] < ranks
+    payload_B = size_B * busbw_factor(collective, ranks)
+    out_of_node = (ranks - in_node) / np.maximum(ranks - 1, 1)
+    zero = np.zeros(len(which))
+    phase = Phase(
+        latency_s=latency_s[which],
+        port_B=np.where(far, np.minimum(payload_B, moved_s * port), moved_s * port),
+        uplink_B=np.where(far, zero, moved_s * port * out_of_node),
+        nic_B=np.where(far, moved_s * nic, zero),
+        leaf_B=zero,
+    )
+    return Choice(name_id, tuple(names), took_s[which], [phase])
+
+
+def _name(at: Place, collective: str, ranks: int, near: int, size_B: float) -> str:
+    """The likeliest algorithm of one call."""
+    if ranks == 1:
+        return "none"
+    here = replace(at, domain_ranks=near if near < ranks else max(near, ranks))
+    found = candidates(here, collective, np.array([float(ranks)]), np.array([size_B]))
+    return next(one.name for one in found if not one.name.startswith(TUNER))
+
+
+def notes(at: Place, rows: Rows, which: NDArray[np.bool_]) -> list[str]:
+    """What is said of some rows of one collective that lie outside what was measured, each once."""
+    collective = COLLECTIVES[int(rows.collective[0])]
+    found: dict[str, None] = {}
+    columns = (rows.ranks[which], rows.in_domain[which], rows.size_B[which])
+    for ranks, near, size_B in zip(*(column.tolist() for column in columns), strict=True):
+        far = near < ranks
+        here = replace(at, domain_ranks=near if far else max(near, ranks))
+        (ways,) = reach(here, collective, ranks=np.array([float(ranks)]), size_B=np.array([float(size_B)])).tolist()
+        if said := note(at, collective, ways, far=far):
+            found[said] = None
+    return list(found)
 
 
 def page(collective: str, name: str) -> str:
@@ -98,6 +161,8 @@ def pages(at: Place, collective: str, name: str) -> list[str]:
 
 
 def check(at: Place, library: str) -> None:
-    """InputError where a system runs another library."""
+    """InputError where a system runs another library, or none that is known."""
+    if not at.measured:
+        raise InputError(f"algorithm: no library is known for {at.name}, got '{library}'. Allowed: best.")
     if at.library != library:
         raise InputError(f"algorithm: {at.name} runs {at.library}, got '{library}'. Allowed: {at.library}, best.")

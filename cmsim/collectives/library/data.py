@@ -15,10 +15,22 @@ from cmsim.files import FitNote, Spec
 FOLDER = "topologies/libraries"
 
 
+class MeasuredRows(Spec):
+    """A range that measured rows cover; ends belong to it."""
+
+    of: str = Field(description="the accelerator that was measured")
+    collectives: tuple[str, ...] = Field(default=(), description="of which there are rows; default: all four")
+    ranks: tuple[float, float]
+    per_domain: tuple[float, float] | None = Field(default=None, description="ranks of each domain, between domains")
+    size_B: tuple[float, float] = Field(description="as nccl-tests prints it")
+
+
 class LinkClass(Spec):
     """A generation of scale-up links: who has it, what the tuner believes of it, and the fitted constants."""
 
     accelerators: tuple[str, ...]
+    port_GBps: float = Field(description="one direction of the first accelerator's port")
+    rows: tuple[MeasuredRows, ...] = Field(description="what the constants were fitted to")
     tuner_link_GBps: float = Field(description="one link, as the tuner counts it")
     tuner_generation: str
     constants: Mapping[str, float] = Field(description="cmsim.collectives.library.inside.DEFAULTS")
@@ -36,6 +48,7 @@ class RingLibrary(Spec):
     classes: Mapping[str, LinkClass]
     common: Mapping[str, float] = Field(description="of links without rows of their own")
     transports: Mapping[str, Mapping[str, float]] = Field(description="between domains, by transport")
+    between_rows: Mapping[str, tuple[MeasuredRows, ...]] = Field(description="what those were fitted to")
     fits: Mapping[str, FitNote]
     sources: Mapping[str, str]
 
@@ -61,6 +74,7 @@ class MeshLibrary(Spec):
     description: str
     versions: str
     accelerators: tuple[str, ...]
+    rows: tuple[MeasuredRows, ...] = Field(description="what the constants were fitted to")
     constants: Mapping[str, float] = Field(description="cmsim.collectives.library.hccl.HCCL_DEFAULTS")
     names: Mapping[str, LibraryName] = Field(default={}, description="how the library calls the algorithms")
     fits: Mapping[str, FitNote]

@@ -7,10 +7,13 @@ by copy engines that cost more to start:
     slow   T = start + peer (p - 1) + f S / (B eta_c)        c: adding, or not
     f = (p - 2)/p (all-gather, reduce-scatter, all-to-all), 2 (p - 2)/p and a second start for all-reduce
 
-One of the p - 1 peers is the other die of the package and takes no port. Beside the mesh every page that the library
-names (ring, halving and doubling, NHR, NB, pairwise, star, pipeline, AHC) is priced with its own steps and bytes, a
-step costing another start and, where a step sends to several peers, each of them what it costs in the mesh; the
-cheapest runs, as the library's selector aims at.
+One of the p - 1 peers is the other die of the package and takes no port. Up to the ranks that were measured the mesh
+runs: its times are those of what the library chose there. Beside the mesh every page that the library names (ring,
+halving and doubling, NHR, NB, pairwise, star, pipeline, AHC) is priced with its own steps and bytes, a step costing
+another start and, where a step sends to several peers, each of them what it costs in the mesh. Among more ranks than
+were measured the mesh goes on, until the cheapest page is faster by more than the mesh was ever above it where it was
+measured:  T = min(mesh, q min over pages),  q = max over the measured range of mesh / page. So the time has no jump
+there, and a start for each of hundreds of peers, which nobody measured, is not carried on for ever.
 
 Leaves out: hosts that launch the call, and what else the ports carry; ``serving`` says what a call costs more there.
 Source: HCCL documentation, coll_algo_intro (cost model and algorithms); constants fitted, see ``topologies/libraries``.
@@ -18,6 +21,8 @@ Source: HCCL documentation, coll_algo_intro (cost model and algorithms); constan
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -40,6 +45,10 @@ HCCL_DEFAULTS: dict[str, float] = {
     "serving_us": 1.3,  # of a call inside a serving step
     "serving": 1.03,
 }
+#: dies of the groups that were measured: one server and half of it
+MEASURED_FROM, MEASURED_RANKS = 8, 16
+#: sizes over which mesh and pages are compared there [B]
+_SIZES = np.geomspace(8e3, 6.4e8, 80)
 #: the mesh sends to all peers at once; its forms on the pages, and a page that the library does not have
 _LEFT_OUT = ("direct", "two_shot", "one_shot", "double_tree")
 #: pages whose steps send to several peers: messages of the busiest rank in a pass; an all-reduce makes two passes
@@ -78,10 +87,8 @@ def mesh_protocols_us(
     moved_us = (
         twice * np.maximum(ranks - 2.0, np.minimum(ranks - 1.0, 1.0)) / ranks * size_B / (np.asarray(port_Bps) * 1e-6)
     )
-    adds = collective in ("all_reduce", "reduce_scatter")
     fast = c["fast_base_us"] + (c["fast_add_us"] if twice == 2.0 else 0.0) + moved_us / c["fast_rate"]
-    rate = np.sqrt(c["rate"] * c["add_rate"]) if twice == 2.0 else c["add_rate"] if adds else c["rate"]
-    slow = twice * (c["start_us"] + c["peer_us"] * (ranks - 1.0)) + moved_us / rate
+    slow = twice * (c["start_us"] + c["peer_us"] * (ranks - 1.0)) + moved_us / _rate(c, collective)
     # a block for a peer: of what one rank holds, not of what all hold together
     held_B = size_B / ranks if collective in ("all_gather", "reduce_scatter") else size_B
     share = 1.0 / (1.0 + (c["switch_B"] / (held_B / ranks)) ** 8)
@@ -100,7 +107,7 @@ def hccl_candidates_us(
         if page.name in _LEFT_OUT or page.in_network:
             continue
         moved_us = page.sent(ranks) * size_B / (port_Bps * 1e-6)
-        rate = c["add_rate"] if collective == "reduce_scatter" else c["rate"]
+        rate = _rate(c, collective)
         # every dependent step starts the copy engines again
         time = np.maximum(page.steps(ranks), 1) * (c["start_us"] + alpha_us) + moved_us / rate
         if page.name in _MESSAGES:
@@ -110,15 +117,51 @@ def hccl_candidates_us(
     return out
 
 
+def _rate(c: Mapping[str, float], collective: str) -> float:
+    """The share of a port that copy engines reach; half of an all-reduce's bytes are added. [1]"""
+    if collective == "all_reduce":
+        return math.sqrt(c["rate"] * c["add_rate"])
+    return c["add_rate"] if collective in ("reduce_scatter", "reduce") else c["rate"]
+
+
 def hccl_us(
     c: Mapping[str, float], *, collective: str, ranks: Floats, size_B: Floats, port_Bps: float, alpha_us: float
 ) -> Floats:
-    """The cheapest candidate's time. [us]
+    """The library's time. [us]
 
     Arguments as ``hccl_candidates_us``.
     """
+    out = mesh_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=port_Bps)
+    beyond = ranks > MEASURED_RANKS
+    if beyond.any():
+        pages = _least_page_us(c, collective, ranks[beyond], size_B[beyond], port_Bps, alpha_us)
+        share = page_share(c, collective, port_Bps, alpha_us)
+        out[beyond] = np.minimum(out[beyond], share * pages)
+    return out
+
+
+def _least_page_us(
+    c: Mapping[str, float], collective: str, ranks: Floats, size_B: Floats, port_Bps: float, alpha_us: float
+) -> Floats:
     found = hccl_candidates_us(
         c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=port_Bps, alpha_us=alpha_us
     )
-    out: Floats = np.minimum.reduce(list(found.values()))
+    out: Floats = np.minimum.reduce([np.full(len(ranks), np.inf), *(t for name, t in found.items() if name != "mesh")])
     return out
+
+
+def page_share(c: Mapping[str, float], collective: str, port_Bps: float, alpha_us: float) -> float:
+    """q: how far the mesh was above the cheapest page where it was measured. [1]"""
+    return _page_share(tuple(c.items()), collective, port_Bps, alpha_us)
+
+
+@functools.lru_cache(maxsize=64)
+def _page_share(constants: tuple[tuple[str, float], ...], collective: str, port_Bps: float, alpha_us: float) -> float:
+    c = dict(constants)
+    found = 1.0
+    for ranks in range(MEASURED_FROM, MEASURED_RANKS + 1):
+        p = np.full(len(_SIZES), float(ranks))
+        mesh = mesh_us(c, collective=collective, ranks=p, size_B=_SIZES, port_Bps=port_Bps)
+        pages = _least_page_us(c, collective, p, _SIZES, port_Bps, alpha_us)
+        found = max(found, float(np.max(mesh / pages)))
+    return found

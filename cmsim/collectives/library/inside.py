@@ -10,8 +10,8 @@ besides: the step grows until a block fills its channels. Which protocol runs is
 a switch point both occur, so the times are averaged in the logarithm with weights t_tuner^-sharp.
 
 All-to-all sends p - 1 messages instead of going round a ring: its small messages switch protocol by the size of a
-block, so T = base + (p - 1) peer + min(b / B_LL, plateau) + ..., a smooth minimum. NVLS adds in the switches:
-T = base + S (1 + 1/p) / B.
+block, so T = base + (p - 1) peer + min(b / B_LL, plateau) + ..., a smooth minimum. NVLS adds in the switches, where
+that is faster:  T = base + fill + S (1 + 1/p) / B,  fill = p phi x / sqrt(1 + x^2),  x = S over the p loop_B of one loop.
 
 Leaves out: other jobs, jitter, user buffers registered with the library, dtypes beyond the width of an element.
 Source: models.md-style derivations as on the pages of ``cmsim.collectives`` (ring, in_network, pipeline); protocols as
@@ -49,10 +49,11 @@ DEFAULTS: dict[str, float] = {
     "simple_bias": 1.0,  # the tuner's time is multiplied by this before the choice
     "ll128_bias": 1.0,
     "sharp": 10.0,
-    "nvls_rank_us": 7.5,  # for each rank of the group
+    "nvls_base_us": 25.0,  # of a call, as the tuner has it
+    "nvls_rank_us": 5.0,  # of filling the pipeline, for each rank of the group, once a loop of chunks is in flight
+    "nvls_loop_B": 2.1e6,  # of one rank's chunks in that loop: 16 channels of 128 KiB
     "nvls_rate": 0.67,  # of 8 ranks; falls with (8/p)^nvls_crowd
     "nvls_crowd": 0.09,
-    "nvls_from_B": 2e7,
     "a2a_base_us": 7.0,
     "a2a_peer_us": 0.15,
     "a2a_ll_rate": 0.015,
@@ -124,19 +125,35 @@ def protocols_us(
     least = np.minimum(np.minimum(logs[0], logs[1]), logs[2])
     weights = [np.exp(-c["sharp"] * (value - least)) for value in logs]
     total = weights[0] + weights[1] + weights[2]
-    out = {
+    return {
         name: (time, weight / total)
         for name, time, weight in zip(
             ("ring LL", "ring LL128", "ring Simple"), (ll, ll128, simple), weights, strict=True
         )
     }
-    if at.nvls and all_reduce:
-        rate = port * c["nvls_rate"] * (8.0 / ranks) ** c["nvls_crowd"]
-        nvls = c["nvls_rank_us"] * ranks + size_B * (1 + 1 / ranks) / rate
-        share = np.where((ranks >= NVLS_RANKS) & (narrow == 0), 1.0 / (1.0 + (c["nvls_from_B"] / size_B) ** 4), 0.0)
-        out = {name: (time, weight * (1.0 - share)) for name, (time, weight) in out.items()}
-        out["nvls Simple"] = (nvls, share)
+
+
+def nvls_latency_us(c: Mapping[str, float], *, ranks: Floats, size_B: Floats) -> Floats:
+    """What an all-reduce in the switches takes beside its bytes. [us]
+
+    A call works in loops of one chunk for each rank and channel. The first passes the stages of the pipeline alone, so
+    that it costs up to a loop's time; a message smaller than a loop fills less of it.
+    """
+    loops = size_B / (ranks * c["nvls_loop_B"])
+    out: Floats = c["nvls_base_us"] + c["nvls_rank_us"] * ranks * loops / np.sqrt(1.0 + loops * loops)
     return out
+
+
+def nvls_rate(c: Mapping[str, float], at: Domain, *, ranks: Floats) -> Floats:
+    """Bytes of S (1 + 1/p) that the switches add. [B/us]"""
+    out: Floats = at.port_Bps * 1e-6 * c["nvls_rate"] * (8.0 / ranks) ** c["nvls_crowd"]
+    return out
+
+
+def nvls_us(c: Mapping[str, float], at: Domain, *, ranks: Floats, size_B: Floats) -> Floats:
+    """Time of an all-reduce whose additions the switches make. [us]"""
+    rate = nvls_rate(c, at, ranks=ranks)
+    return nvls_latency_us(c, ranks=ranks, size_B=size_B) + size_B * (1 + 1 / ranks) / rate
 
 
 def all_to_all_us(c: Mapping[str, float], at: Domain, *, ranks: Floats, size_B: Floats) -> Floats:
@@ -153,16 +170,37 @@ def all_to_all_us(c: Mapping[str, float], at: Domain, *, ranks: Floats, size_B: 
     return out
 
 
+def choices_us(
+    c: Mapping[str, float], at: Domain, *, collective: str, ranks: Floats, size_B: Floats, narrow: Floats
+) -> dict[str, Floats]:
+    """Every algorithm of the library by itself; infinite where it is not offered. [us]
+
+    Arguments as ``protocols_us``.
+    """
+    if collective == "all_to_all":
+        return {"direct": all_to_all_us(c, at, ranks=ranks, size_B=size_B)}
+    found = protocols_us(c, at, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+    out = {name: time for name, (time, _) in found.items()}
+    if at.nvls and collective == "all_reduce":
+        offered = (ranks >= NVLS_RANKS) & (narrow == 0)
+        out["nvls Simple"] = np.where(offered, nvls_us(c, at, ranks=ranks, size_B=size_B), np.inf)
+    return out
+
+
 def inside_us(
     c: Mapping[str, float], at: Domain, *, collective: str, ranks: Floats, size_B: Floats, narrow: Floats
 ) -> Floats:
     """Time of a collective between ranks of one domain. [us]
 
-    Arguments as ``protocols_us``.
+    Arguments as ``protocols_us``. Rings by the tuner's choice of protocol; the switches where they are faster.
     """
     if collective == "all_to_all":
         return all_to_all_us(c, at, ranks=ranks, size_B=size_B)
     log = np.zeros(np.broadcast_shapes(np.shape(ranks), np.shape(size_B)))
     for time, weight in protocols_us(c, at, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow).values():
         log += weight * np.log(time)
-    return np.exp(log)
+    ring: Floats = np.exp(log)
+    if not (at.nvls and collective == "all_reduce"):
+        return ring
+    offered = (ranks >= NVLS_RANKS) & (narrow == 0)
+    return np.where(offered, np.minimum(ring, nvls_us(c, at, ranks=ranks, size_B=size_B)), ring)

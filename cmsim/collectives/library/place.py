@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cmsim import files
-from cmsim.collectives.library.data import LibraryName, LinkClass, mesh_library, ring_library
+from cmsim.collectives.library.data import (
+    LibraryName,
+    LinkClass,
+    MeasuredRows,
+    RingLibrary,
+    mesh_library,
+    ring_library,
+)
 from cmsim.collectives.library.inside import Domain
 from cmsim.collectives.library.tuner import TunerSpec
-from cmsim.hardware import System, load_system
+from cmsim.hardware import System
 from cmsim.topology.levels import fabric
 from cmsim.units import GB
 
@@ -26,9 +31,11 @@ class Place:
     alpha_us: latency between the farthest two ranks of a domain    tuner, generation: how a ring library chooses
     names: what a mesh library calls its algorithms    measured: whether rows of its links, or of its relative's, were
     fitted; constants common to all links stand in where not
+    rows, between_rows: what was measured inside a domain and between domains
     """
 
     name: str
+    accelerator: str
     library: str
     domain: Domain
     domain_ranks: int
@@ -44,6 +51,8 @@ class Place:
     generation: str
     names: Mapping[str, LibraryName]
     measured: bool
+    rows: tuple[MeasuredRows, ...]
+    between_rows: tuple[MeasuredRows, ...]
 
 
 def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_node: int = 0) -> Place:
@@ -65,7 +74,8 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
         nvls=wires.in_network_reduction and generation.nvls_efficiency > 0,
     )
     transports = nccl.transports
-    between = transports.get(transport or system.spec.scale_out.protocol, transports["any"])
+    transport = transport or system.spec.scale_out.protocol
+    between = transports.get(transport, transports["any"])
     # a table counts the nodes of a rack: the domain is the rack
     domain_ranks = wires.ranks_per_domain
     if per_node and per_node != wires.ranks_per_node:
@@ -73,6 +83,7 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
     sends = system.accelerator.name in mesh.accelerators
     return Place(
         name=system.name,
+        accelerator=system.accelerator.name,
         library=mesh.short if sends else nccl.short,
         domain=domain,
         domain_ranks=domain_ranks,
@@ -88,6 +99,19 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
         generation=own.tuner_generation,
         names=mesh.names if sends else {},
         measured=sends or bool(own.accelerators),
+        rows=mesh.rows if sends else own.rows,
+        # beyond its domain the library of direct sends has no rows: a library of rings and trees stands in
+        between_rows=() if sends else _between_rows(nccl, transport),
+    )
+
+
+def _between_rows(library: RingLibrary, transport: str) -> tuple[MeasuredRows, ...]:
+    """Rows of a transport; of all its generations, where only their mean is known."""
+    return tuple(
+        row
+        for name, rows in library.between_rows.items()
+        for row in rows
+        if name == transport or name.startswith(f"{transport} ")
     )
 
 
@@ -102,21 +126,6 @@ def link_class(system: System) -> LinkClass:
         if system.accelerator.name in one.accelerators or system.accelerator.relative in one.accelerators:
             return one
     # no rows of its own: the tuner's view of the class whose port is nearest
-    near = min(
-        nccl.classes.values(),
-        key=lambda one: abs(fabric(system).port_Bps - _first_port_Bps(one)),
-    )
-    return near.model_copy(update={"constants": nccl.common, "accelerators": (), "kernels": near.kernels})
-
-
-@functools.cache
-def _ports() -> dict[str, float]:
-    out: dict[str, float] = {}
-    for name in files.builtin_files("topologies"):
-        system = load_system(name)
-        out.setdefault(system.accelerator.name, fabric(system).port_Bps)
-    return out
-
-
-def _first_port_Bps(one: LinkClass) -> float:
-    return _ports().get(one.accelerators[0], 0.0)
+    port_Bps = fabric(system).port_Bps
+    near = min(nccl.classes.values(), key=lambda one: abs(port_Bps - one.port_GBps * GB))
+    return near.model_copy(update={"constants": nccl.common, "accelerators": (), "rows": (), "kernels": near.kernels})

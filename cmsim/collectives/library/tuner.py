@@ -90,11 +90,13 @@ def tuner_us(
     channels: Column = 16,
     channel_GBps: Column = 20.0,
     network_GBps: Column = np.inf,
+    corrected: bool = True,
 ) -> Column:
     """What the tuner says of one algorithm and protocol; infinite where it does not offer it. [us]
 
     size_B: S as nccl-tests prints it [B]    ranks, nodes: p, N [1]    channels: parallel copies [1]
     channel_GBps, network_GBps: rate of one channel inside a node and between nodes [GB/s]
+    corrected: whether its tables by size count, which jump from one power of two to the next
 
     Source: as the page; check values C39 to C44 of the tests.
     """
@@ -115,7 +117,8 @@ def tuner_us(
         rate = bus * spec.ring_factor[kind]
         if algorithm in spec.shares:
             rate = bus * _share(spec, algorithm, protocol, nodes)
-            rate = rate * np.where(several, _correction(spec.ring_correction, protocol, size_B), 1.0)
+            correction = _correction(spec.ring_correction, protocol, size_B) if corrected else 1.0
+            rate = rate * np.where(several, correction, 1.0)
         elif protocol == "LL":
             rate = np.minimum(rate, np.take(own.ll_max_GBps, index2))
         elif protocol == "LL128":
@@ -140,7 +143,7 @@ def tuner_us(
             elif protocol == "LL128":
                 rate = rate * np.where(several, spec.tree_ll128_factor[1], spec.tree_ll128_factor[0])
         latency = base + 2 * ((per_node - 1) * hop + np.log2(nodes) * far)
-        algbw = rate * 0.5 * _correction(spec.tree_correction, protocol, size_B)
+        algbw = rate * 0.5 * (_correction(spec.tree_correction, protocol, size_B) if corrected else 1.0)
     elif algorithm == "pat":
         latency = base + np.ceil(np.log2(nodes)) * far + (per_node - 1) * hop
         algbw = bus * spec.pat_factor * ranks / count
@@ -220,3 +223,45 @@ def candidates_us(
             if np.all(np.isfinite(time)):
                 found[f"{algorithm} {protocol}"] = time
     return found
+
+
+def least_us(
+    spec: TunerSpec,
+    generation: str,
+    *,
+    nvls: bool,
+    collective: str,
+    size_B: Column,
+    ranks: Column,
+    nodes: Column,
+    bus_Bps: float,
+    network_Bps: Column,
+) -> Column:
+    """The least that the tuner says of anything it offers between nodes, without its tables by size. [us]
+
+    Grows with the size and with the nodes. Infinite for collectives that it does not choose for.
+    Arguments as ``candidates_us``, as columns.
+    """
+    out = np.full(np.shape(ranks), np.inf)
+    for algorithm in ALGORITHMS.get(collective, ()):
+        if algorithm not in spec.base_us or algorithm in ("nvls", "pat") or (algorithm == "nvls_tree" and not nvls):
+            continue
+        for protocol in PROTOCOLS if algorithm in ("ring", "tree") else ("Simple",):
+            said = tuner_us(
+                spec,
+                generation,
+                algorithm=algorithm,
+                protocol=protocol,
+                collective=collective,
+                size_B=size_B,
+                ranks=ranks,
+                nodes=nodes,
+                channels=spec.channels,
+                channel_GBps=bus_Bps / spec.channels / GB,
+                network_GBps=network_Bps / spec.channels / GB,
+                corrected=False,
+            )
+            # a tree of switches needs several ranks of a node
+            offered = nodes < ranks if algorithm == "nvls_tree" else True
+            out = np.minimum(out, np.where(offered, said, np.inf))
+    return out
