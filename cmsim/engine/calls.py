@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,7 @@ from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.engine.wire import wire_bound_s
-from cmsim.errors import InputError, did_you_mean
+from cmsim.errors import CmsimWarning, InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.network import Demand
 from cmsim.topology import Fabric
@@ -96,6 +97,13 @@ class Call:
     sent_B: float
     bound: tuple[float, float, float]
 
+    @property
+    def page(self) -> str:
+        """The algorithm with the rounds of this one, where a library has a name of its own for it."""
+        from cmsim.collectives import library
+
+        return library.page(self.collective, self.algorithm)
+
 
 @dataclass(frozen=True)
 class Priced:
@@ -108,7 +116,11 @@ class Priced:
 
 @dataclass(frozen=True)
 class Pricer:
-    """What pricing needs to know of who meets where, on which wires."""
+    """What pricing needs to know of who meets where, on which wires.
+
+    algorithm  policy or name    measured  whether the cheapest may be the library in its measured time; not where the
+               network plays the rounds of an algorithm, which have a time of their own
+    """
 
     programs: Programs
     system: System
@@ -116,6 +128,7 @@ class Pricer:
     folding: Folding
     who: Members
     algorithm: str
+    measured: bool = True
 
     def price(self, layer: Layer) -> Priced:
         """Price every distinct (group class, collective, size) once; and which call each op row of each class makes."""
@@ -205,24 +218,34 @@ class Pricer:
         return [ask for ask in out if ask is not None], bounds
 
     def _choice(self, collective: str, rows: Rows, wire: Link) -> Choice:
-        """By the cheapest algorithm, a named one, or as the system's own library would."""
-        if collective in _FIXED or self.algorithm == "best":
+        """By the cheapest of formulas and library, a named one, or as the system's own library would."""
+        if collective in _FIXED:
             return choose(rows, wire, algorithm="best")
         ours = {*NAMES, "hierarchical"} - {"none"}
         if self.algorithm in ours:
             return choose(rows, wire, algorithm=self.algorithm)
-        # only where a library may be meant: reading the files of all takes longer than pricing
+        if self.algorithm == "best" and not self.measured:
+            return choose(rows, wire, algorithm="best")
+        # only where a library may be meant: reading its files takes longer than pricing
         from cmsim.collectives import library
 
+        at = library.place_of(self.system)
+        if self.algorithm == "best":
+            choice = choose(rows, wire, algorithm="best")
+            if not at.measured or collective not in library.PRICED:
+                return choice
+            choice = library.cheaper(at, rows, wire, choice)
+            _say(library.notes(at, rows, choice.name_id >= len(NAMES)))
+            return choice
         libraries = library.libraries()
         if self.algorithm in libraries:
+            library.check(at, self.algorithm)
             if collective not in library.PRICED:
                 return choose(rows, wire, algorithm="best")
-            at = library.place_of(self.system)
-            library.check(at, self.algorithm)
+            _say(library.notes(at, rows, np.ones(len(rows), bool)))
             return library.choose(at, rows, wire)
         # the library of the system may have a name of its own for it
-        pages = library.pages(library.place_of(self.system), collective, self.algorithm)
+        pages = library.pages(at, collective, self.algorithm)
         if not pages:
             known = {"best", *ours, *libraries}
             raise InputError(f"unknown algorithm '{self.algorithm}'. {did_you_mean(self.algorithm, known, limit=80)}")
@@ -237,6 +260,11 @@ class Pricer:
         for row, column in zip(layout, (who.size, who.in_node, who.in_domain, who.in_leaf), strict=True):
             np.minimum.at(row, member_group, column)
         return layout
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        warnings.warn(note, CmsimWarning, stacklevel=3)
 
 
 def receiving(programs: Programs) -> set[tuple[int, int]]:

@@ -157,7 +157,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     else:
         links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
         layer = ByLevel(programs, system, wires, folding, who, links, incidence)
-    priced = Pricer(programs, system, wires, folding, who, options.algorithm).price(layer)
+    priced = Pricer(programs, system, wires, folding, who, options.algorithm, measured=not by_link).price(layer)
     return Plan(
         programs,
         system,

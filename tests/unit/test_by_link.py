@@ -33,9 +33,12 @@ BOXES = {"system": "hgx_h100", "domains": 4}
 def test_on_a_whole_fabric_nothing_shares_and_links_agree_with_levels(system, collective, group):
     """Every message has what its port gives it; only near messages start sooner than the level model says."""
     for size_B, tolerance in ((1e4, 0.1), (1e9, 1e-3)):
-        by_level = result(system, collective=collective, size_B=size_B, group=group, network="fluid")
         by_link = result(system, collective=collective, size_B=size_B, group=group)
-        assert by_link.metrics["algorithm"] == by_level.metrics["algorithm"]
+        # links play rounds of a formula; without them the library in its measured time may be the best
+        algorithm = by_link.metrics["algorithm"]
+        by_level = result(
+            system, collective=collective, size_B=size_B, group=group, network="fluid", algorithm=algorithm
+        )
         assert by_link.metric("time_s") == pytest.approx(by_level.metric("time_s"), rel=tolerance)
         assert by_link.metric("time_s") <= by_level.metric("time_s") * (1 + 1e-6)
         assert by_link.metric("power_avg_W") == pytest.approx(by_level.metric("power_avg_W"), rel=0.02)

@@ -62,3 +62,36 @@ def test_a_library_that_the_system_does_not_run_is_refused():
     with pytest.raises(InputError, match=r"unknown algorithm 'ncl'. Did you mean 'nccl'"):
         result(GPU, "ncl")
     assert {"nccl", "hccl"} <= set(libraries())
+
+
+def test_no_library_where_none_is_known():
+    with pytest.raises(InputError, match=r"no library is known for tpu_v5p_pod, got 'nccl'. Allowed: best"):
+        result({"system": "tpu_v5p_pod", "accelerators": 64}, "nccl")
+
+
+def test_runs_say_what_a_library_was_not_measured_at():
+    rack = {"system": "gb200_nvl72"}
+    (said,) = (note for note in result(rack, "nccl", "all_gather").warnings if "extrapolated" in note)
+    assert said.startswith("nccl all_gather inside a domain: extrapolated (ranks); measured: 2 to 4 ranks")
+    assert not any("extrapolated" in note for note in result(GPU, "nccl").warnings)
+    # best says it where the library wins
+    best = result({"system": "cloudmatrix384", "accelerators": 48}, "best", "all_gather", 1 << 20)
+    assert best.metrics["algorithm"] == "mesh AIV"
+    assert any("hccl all_gather" in note for note in best.warnings)
+
+
+@pytest.mark.parametrize("size_B", [1024, 1 << 20, 1 << 24, 1 << 30])
+@pytest.mark.parametrize(
+    ("system", "library"),
+    [
+        ({"system": "gb200_nvl72", "accelerators": 8}, "nccl"),
+        ({"system": "gb200_nvl72"}, "nccl"),
+        (DIES, "hccl"),
+        ({"system": "cloudmatrix384"}, "hccl"),
+        ({"system": "mi300x_8"}, "rccl"),
+    ],
+)
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather"])
+def test_best_is_never_above_the_library(system, library, collective, size_B):
+    best, own = (result(system, name, collective, size_B).metric("time_s") for name in ("best", library))
+    assert best <= own * (1 + 1e-9)
