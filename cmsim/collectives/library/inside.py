@@ -11,7 +11,7 @@ a switch point both occur, so the times are averaged in the logarithm with weigh
 
 All-to-all sends p - 1 messages instead of going round a ring: its small messages switch protocol by the size of a
 block, so T = base + (p - 1) peer + min(b / B_LL, plateau) + ..., a smooth minimum. NVLS adds in the switches, where
-that is faster:  T = base + fill + S (1 + 1/p) / B,  fill = p phi x / sqrt(1 + x^2),  x = S over the p loop_B of one loop.
+that is faster:  T = base + fill + S (1 + 1/p) / B,  fill = p phi x / sqrt(1 + x^2),  x = S / (p loop_B).
 
 Leaves out: other jobs, jitter, user buffers registered with the library, dtypes beyond the width of an element.
 Source: models.md-style derivations as on the pages of ``cmsim.collectives`` (ring, in_network, pipeline); protocols as
