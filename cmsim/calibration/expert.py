@@ -24,6 +24,8 @@ from cmsim.collectives.library import (
     exchange_copies,
     exchange_us,
     expert_library,
+    expert_note,
+    expert_reach,
 )
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import System, load_system
@@ -163,12 +165,31 @@ def predict_calls_us(calls: ExpertCalls, *, file: str = "") -> Floats:
     InputError: a system, kernel, operation, number format or routing that is not known, or more ranks than a kernel
     reaches, with the first row that has it.
     """
+    return predict_noted(calls, file=file)[0]
+
+
+def predict_noted(calls: ExpertCalls, *, file: str = "") -> tuple[Floats, NDArray[np.int64], list[str]]:
+    """Predicted time of every call [us], and notes of those outside what was measured: of every call its position among
+    the texts, of which the first is empty.
+
+    InputError: as ``predict_calls_us``.
+    """
     out = np.empty(len(calls.tokens))
+    said = np.zeros(len(out), np.int64)
+    texts = [""]
     for group in groups(calls, file=file):
+        kernel, accelerator = group.name.partition("/")[0], group.system.accelerator.name
         for start in range(0, len(group.rows), _BLOCK):
             rows = group.rows[start : start + _BLOCK]
-            out[rows] = group.us(exchange(calls, group, rows))
-    return out
+            at = exchange(calls, group, rows)
+            out[rows] = group.us(at)
+            ways = expert_reach(group.profile, accelerator, ranks=at.ranks, tokens=at.tokens)
+            for value in np.unique(ways[ways > 0]).tolist():
+                text = expert_note(kernel, group.profile, value)
+                if text not in texts:
+                    texts.append(text)
+                said[rows[ways == value]] = texts.index(text)
+    return out, said, texts
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
               num_experts; sms is optional. Kernels: system and what the kind declares
     out       a file to write, .parquet or .csv    system: of every row, instead of the column
     Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
-    and ``predicted_us`` is their sum, or the one of the two that the table measured alone. Of collectives also ``note``
-    where rows lie outside what was measured of their library: in which way, and what was measured; "" for the others.
+    and ``predicted_us`` is their sum, or the one of the two that the table measured alone. Of all but kernels also
+    ``note`` where any row lies outside what was measured of its library: in which way, and what was measured, or "".
 
     InputError: an unknown kind or system, a missing column, a negative size, not a number: each with column and row.
     """
@@ -48,16 +48,21 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
         frame["predicted_us"] = kernels.predict_kernels(frame, kind, file=file, system=system)
     elif kind == "moe_alltoall":
         calls = expert.alltoall_calls(frame, file=file, system=system)
-        frame["predicted_us"] = expert.predict_calls_us(calls, file=file)
+        frame["predicted_us"], said, texts = expert.predict_noted(calls, file=file)
+        _note(frame, said, texts)
     elif kind == "deepep":
         wanted = expert.pair_operations(tuple(map(str, frame.columns)))
         pairs = {name: expert.pair_calls(frame, file=file, operation=name, system=system) for name in wanted}
-        times = {name: expert.predict_calls_us(calls, file=file) for name, calls in pairs.items()}
-        for name, time in times.items():
+        noted = {name: expert.predict_noted(calls, file=file) for name, calls in pairs.items()}
+        for name, (time, _, _) in noted.items():
             frame[f"predicted_{name}_us"] = time
-        frame["predicted_us"] = sum(times.values())
+        frame["predicted_us"] = sum(time for time, _, _ in noted.values())
+        # dispatch and combine of a row lie alike
+        for _, said, texts in list(noted.values())[:1]:
+            _note(frame, said, texts)
     else:
-        _with_notes(frame, tables.calls(frame, file=file, system=system), file)
+        frame["predicted_us"], said, texts = _predicted(tables.calls(frame, file=file, system=system), file)
+        _note(frame, said, texts)
     if out is not None:
         tables.write(frame, out)
     return frame
@@ -110,11 +115,10 @@ def _noted(at: Place, collective: str, key: NDArray[np.int64], texts: list[str])
     return np.array(positions, np.int64)[where]
 
 
-def _with_notes(frame: pd.DataFrame, calls: Calls, file: str) -> None:
-    """Adds ``predicted_us``, and a column of notes where any row has one."""
+def _note(frame: pd.DataFrame, said: NDArray[np.int64], texts: list[str]) -> None:
+    """A column of notes where any row has one. said: of every row its position among the texts."""
     import pandas as pd
 
-    frame["predicted_us"], said, texts = _predicted(calls, file)
     if len(texts) > 1:
         frame["note"] = pd.Categorical.from_codes(said, pd.Index(texts))
 

@@ -264,3 +264,21 @@ def test_command_line(tmp_path):
     frame = pd.read_parquet(tmp_path / "out.parquet")
     assert list(frame.columns) == [*ALLTOALL, "predicted_us"]
     assert (frame["predicted_us"] > 10).all()
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    rows = {
+        "system": ["h100_sxm", "h200_sxm", "h100_sxm", "gb200"],
+        "mode": "low_latency",
+        "node_num": [1, 1, 16, 1],
+        "hidden_size": 7168,
+        "num_token": [128, 128, 128, 4096],
+        "num_topk": 8,
+        "num_experts": 256,
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv")
+    notes = list(predict("deepep", tmp_path / "t.csv")["note"])
+    ways = [note.partition("(")[2].partition(")")[0] for note in notes]
+    assert ways == ["", "other accelerator", "ranks", "tokens"]
+    measured = "8 to 64 ranks, 1 to 2048 tokens of a rank on h100_sxm"
+    assert all(note == "" or measured in note for note in notes)

@@ -16,6 +16,7 @@ from cmsim.collectives.library.expert_data import (
     exchange_us,
     expert_library,
 )
+from cmsim.collectives.library.expert_reach import expert_note, expert_reach
 from cmsim.collectives.library.fused import FUSED_DEFAULTS, fused_us
 from cmsim.collectives.library.hccl import HCCL_DEFAULTS, hccl_candidates_us, hccl_us, mesh_us
 from cmsim.collectives.library.inside import DEFAULTS, Domain, inside_us, protocols_us
@@ -51,6 +52,8 @@ __all__ = [
     "exchange_copies",
     "exchange_us",
     "expert_library",
+    "expert_note",
+    "expert_reach",
     "fused_us",
     "hccl_candidates_us",
     "hccl_us",

@@ -48,6 +48,14 @@ class Operation(Spec):
         return self.payloads.get(form.lower(), self.payloads.get("any"))
 
 
+class ExpertRows(Spec):
+    """A range that measured rows cover; ends belong to it."""
+
+    of: str = Field(description="the accelerator that was measured")
+    ranks: tuple[float, float]
+    tokens: tuple[float, float] = Field(description="of one rank")
+
+
 class ExpertProfile(Spec):
     """One family of kernels."""
 
@@ -58,6 +66,7 @@ class ExpertProfile(Spec):
     by_port: bool = Field(default=True, description="false: ranks of one domain reach each other by NIC as well")
     shared_destinations: NonNegativeFloat = Field(default=0.0, description="shared experts reached by the exchange")
     cores: PositiveFloat | None = Field(default=None, description="cores the kernel takes where the table has none")
+    rows: tuple[ExpertRows, ...] = Field(description="what the constants were fitted to")
     operations: Mapping[str, Operation]
     between: Mapping[str, Operation] = Field(
         default={}, description="the same where NICs take part, if other kernels do"
