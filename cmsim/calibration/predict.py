@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,13 +94,15 @@ def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list
         for start in range(0, len(rows), _CHUNK):
             block = rows[start : start + _CHUNK]
             ranks, size_B, narrow = calls.ranks[block], calls.size_B[block], calls.narrow[block]
+            known = there
             if kernels[which]:
                 out[block] = _kernel_us(there, kernels[which], ranks, size_B)
-                continue
-            out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
-            ways = library.reach(there, collective, ranks=ranks, size_B=size_B)
+                known = replace(there, library=kernels[which], rows=there.kernel_rows, between_rows=())
+            else:
+                out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+            ways = library.reach(known, collective, ranks=ranks, size_B=size_B)
             if ways.any():
-                said[block] = _noted(there, collective, 2 * ways + (ranks > there.domain_ranks), texts)
+                said[block] = _noted(known, collective, 2 * ways + (ranks > known.domain_ranks), texts)
     return out, said, texts
 
 

@@ -230,6 +230,12 @@ def test_extrapolation_is_said_with_its_range(tmp_path):
     assert "extrapolated (other links); measured: 2 to 8 ranks, 512 B to 512 MiB on h100_sxm" in relative
     assert "no rows of this collective" in switch
     assert "between domains: extrapolated (size); measured: 64 ranks, 8 a domain, 512 MiB to 8 GiB on h100_sxm" in far
+    kernel = {"system": "gb200", "kernel": "TRTLLM", "dtype": "half", "n_ranks": [4, 8], "message_elements": 64}
+    pd.DataFrame(kernel).to_csv(tmp_path / "k.csv")
+    measured = "measured: 2 to 4 ranks, 256 B to 1 GiB on gb200"
+    assert list(predict("collective", tmp_path / "k.csv")["note"]) == [
+        f"TRTLLM all_reduce inside a domain: extrapolated ({ways}); {measured}" for ways in ("size", "ranks, size")
+    ]
     notes = predict("collective", table(tmp_path))["note"]
     assert list(notes != "") == [False, True, False, False, False]
     assert "ranks" in notes[1]

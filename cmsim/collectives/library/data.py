@@ -31,6 +31,7 @@ class LinkClass(Spec):
     accelerators: tuple[str, ...]
     port_GBps: float = Field(description="one direction of the first accelerator's port")
     rows: tuple[MeasuredRows, ...] = Field(description="what the constants were fitted to")
+    kernel_rows: tuple[MeasuredRows, ...] = Field(default=(), description="what those of the kernels were fitted to")
     tuner_link_GBps: float = Field(description="one link, as the tuner counts it")
     tuner_generation: str
     constants: Mapping[str, float] = Field(description="cmsim.collectives.library.inside.DEFAULTS")

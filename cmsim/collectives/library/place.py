@@ -31,7 +31,7 @@ class Place:
     alpha_us: latency between the farthest two ranks of a domain    tuner, generation: how a ring library chooses
     names: what a mesh library calls its algorithms    measured: whether rows of its links, or of its relative's, were
     fitted; constants common to all links stand in where not
-    rows, between_rows: what was measured inside a domain and between domains
+    rows, between_rows, kernel_rows: what was measured inside a domain, between domains, and of the kernels
     """
 
     name: str
@@ -53,6 +53,7 @@ class Place:
     measured: bool
     rows: tuple[MeasuredRows, ...]
     between_rows: tuple[MeasuredRows, ...]
+    kernel_rows: tuple[MeasuredRows, ...]
 
 
 def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_node: int = 0) -> Place:
@@ -102,6 +103,7 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
         rows=mesh.rows if sends else own.rows,
         # beyond its domain the library of direct sends has no rows: a library of rings and trees stands in
         between_rows=() if sends else _between_rows(nccl, transport),
+        kernel_rows=own.kernel_rows,
     )
 
 
@@ -128,4 +130,6 @@ def link_class(system: System) -> LinkClass:
     # no rows of its own: the tuner's view of the class whose port is nearest
     port_Bps = fabric(system).port_Bps
     near = min(nccl.classes.values(), key=lambda one: abs(port_Bps - one.port_GBps * GB))
-    return near.model_copy(update={"constants": nccl.common, "accelerators": (), "rows": (), "kernels": near.kernels})
+    return near.model_copy(
+        update={"constants": nccl.common, "accelerators": (), "rows": (), "kernel_rows": (), "kernels": near.kernels}
+    )
