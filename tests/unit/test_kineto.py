@@ -23,6 +23,7 @@ TRUTH: dict[str, Any] = json.loads((SHARED / "TRUTH.json").read_text()) if SHARE
 FILES = [
     "kineto/deepseek_train_ep64.json.gz",
     *(f"kineto/dlrm_8gpu/worker{rank}.pt.trace.json.gz" for rank in range(8)),
+    "kineto/recommender_16gpu_rank0.json.gz",
     "kineto/recsys_world128/sampled_rank-0.json.gz",
     "kineto/recsys_world128/sampled_rank-1.json.gz",
     "kineto/resnet_ddp_nccl_args_rank0.json.gz",
