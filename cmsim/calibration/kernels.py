@@ -278,7 +278,7 @@ class KernelsFit:
         data = {
             "accelerator": self.accelerator,
             "kind": self.kind,
-            **({"host": self.host} if self.host else {}),
+            **({"host_kind": self.host} if self.host else {}),
             "description": f"{self.kind} kernels of {self.accelerator}, fitted",
             "variants": {
                 name: {
@@ -377,7 +377,7 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
     return KernelsFit(
         accelerator=spec.name,
         kind=kind,
-        host=spec.host,
+        host=spec.host_kind,
         found=found,
         rows=len(time),
         configurations=len(np.unique(configuration)),

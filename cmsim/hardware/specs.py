@@ -84,7 +84,7 @@ class AcceleratorSpec(Spec):
     description: str
     aliases: tuple[str, ...] = Field(default=(), description="other names used by traces and tables")
     relative: str | None = Field(default=None, description="the accelerator whose fitted efficiencies it inherits")
-    host: str | None = Field(
+    host_kind: str | None = Field(
         default=None, description="kind of host it sits beside; what hosts do around kernels goes with it (x86, ...)"
     )
     dies: PositiveInt = Field(description="dies that a communicator may count as ranks")

@@ -23,7 +23,7 @@ SMALL = {"m": [64], "n": [512], "k": [512], "dtype": ["fp8_block"], "kernel": ["
 
 
 def beside(host, name="b200_sxm"):
-    return load_accelerator(name).model_copy(update={"host": host})
+    return load_accelerator(name).model_copy(update={"host_kind": host})
 
 
 def small_us(system):
@@ -85,8 +85,8 @@ def test_carried_to_the_other_generation_the_host_is_most_of_it(shared):
         mine = frame[(frame["system"] == on) & (frame["kernel"] == SMALL["kernel"][0])].reset_index(drop=True)
         rows, _ = kernel_rows(mine, KINDS["gemm"], "", on, np.arange(len(mine)))
         error = []
-        for host in (load_accelerator(of).host, load_accelerator(on).host):
-            lender = load_accelerator(of).model_copy(update={"host": host})
+        for host in (load_accelerator(of).host_kind, load_accelerator(on).host_kind):
+            lender = load_accelerator(of).model_copy(update={"host_kind": host})
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CmsimWarning)
                 found = times_us(KINDS["gemm"], rows, load_accelerator(on), kernel_data(lender, "gemm"))

@@ -39,7 +39,9 @@ class KernelFile(Spec):
 
     accelerator: str
     kind: str
-    host: str | None = Field(default=None, description="kind of host beside the device when its rows were measured")
+    host_kind: str | None = Field(
+        default=None, description="kind of host beside the device when its rows were measured"
+    )
     description: str
     variants: Mapping[str, Variant] = Field(
         description="by number format, then kernel: `fp8/cutlass`; best known first"
@@ -109,7 +111,7 @@ def kernel_data(spec: AcceleratorSpec, kind: str) -> Found:
         path = files.builtin_files(FOLDER).get(f"{seen[-1]}_{kind}")
         if path is not None:
             data, residuals = _read(f"{seen[-1]}_{kind}")
-            variants, host, host_of = _beside_host(data, spec.host)
+            variants, host, host_of = _beside_host(data, spec.host_kind)
             return Found(spec.name, seen[-1], variants, residuals, same, host, host_of)
         following, like = _relative(seen[-1])
         same = same and like
@@ -130,7 +132,7 @@ def _beside_host(data: KernelFile, host: str | None) -> tuple[Mapping[str, Varia
     hosted = [name for name, one in data.variants.items() if one.host]
     if not hosted:
         return data.variants, None, None
-    parts = _host_parts(data.kind, host) if host not in (None, data.host) else {}
+    parts = _host_parts(data.kind, host) if host not in (None, data.host_kind) else {}
     variants, host_of = dict(data.variants), set()
     for name in hosted:
         if alike := [other for other in parts if other.partition("/")[0] == name.partition("/")[0]]:
@@ -138,7 +140,7 @@ def _beside_host(data: KernelFile, host: str | None) -> tuple[Mapping[str, Varia
             variants[name] = data.variants[name].model_copy(update={"host": part})
             host_of.add(whose)
     if not host_of:
-        return data.variants, data.host, data.accelerator
+        return data.variants, data.host_kind, data.accelerator
     return variants, host, ", ".join(sorted(host_of))
 
 
@@ -149,7 +151,7 @@ def _host_parts(kind: str, host: str | None) -> Mapping[str, tuple[str, Mapping[
     return {
         name: (data.accelerator, one.host)
         for data in read
-        if data.host == host
+        if data.host_kind == host
         for name, one in data.variants.items()
         if one.host
     }

@@ -98,10 +98,10 @@ def times_us(
 
 def _host(spec: AcceleratorSpec, data: Found) -> str:
     """Whose host's part it is, where that is not the relative's or not its own kind's."""
-    if data.host_of is None or spec.host is None:
+    if data.host_of is None or spec.host_kind is None:
         return ""
-    if data.host != spec.host:
-        return f"; host work is that of {data.host} hosts, no rows beside {spec.host} ones"
+    if data.host != spec.host_kind:
+        return f"; host work is that of {data.host} hosts, no rows beside {spec.host_kind} ones"
     return f"; host work is that of {data.host} hosts, from rows of {data.host_of}" if data.host_of != data.of else ""
 
 
