@@ -184,11 +184,8 @@ def predict_noted(calls: ExpertCalls, *, file: str = "") -> tuple[Floats, NDArra
             at = exchange(calls, group, rows)
             out[rows] = group.us(at)
             ways = expert_reach(group.profile, accelerator, ranks=at.ranks, tokens=at.tokens)
-            for value in np.unique(ways[ways > 0]).tolist():
-                text = expert_note(kernel, group.profile, value)
-                if text not in texts:
-                    texts.append(text)
-                said[rows[ways == value]] = texts.index(text)
+            if ways.any():
+                said[rows] = tables.noted(ways, functools.partial(expert_note, kernel, group.profile), texts)
     return out, said, texts
 
 

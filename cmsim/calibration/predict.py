@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,20 +103,15 @@ def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list
                 out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
             ways = library.reach(known, collective, ranks=ranks, size_B=size_B)
             if ways.any():
-                said[block] = _noted(known, collective, 2 * ways + (ranks > known.domain_ranks), texts)
+                # one bit more: whether domains are left
+                far = (ranks > known.domain_ranks).view(np.int8)
+                said[block] = tables.noted(2 * ways + far, functools.partial(_text, known, collective), texts)
     return out, said, texts
 
 
-def _noted(at: Place, collective: str, key: NDArray[np.int64], texts: list[str]) -> NDArray[np.int64]:
-    """Positions of the notes among the texts, which new ones join. key: twice the ways, 1 more between domains."""
-    found, where = np.unique(key, return_inverse=True)
-    positions = []
-    for value in found.tolist():
-        text = library.note(at, collective, value // 2, far=bool(value % 2))
-        if text not in texts:
-            texts.append(text)
-        positions.append(texts.index(text))
-    return np.array(positions, np.int64)[where]
+def _text(at: Place, collective: str, key: int) -> str:
+    """The note of a call. key: twice the ways of ``library.reach``, 1 more between domains."""
+    return library.note(at, collective, key // 2, far=bool(key % 2))
 
 
 def _note(frame: pd.DataFrame, said: NDArray[np.int64], texts: list[str]) -> None:

@@ -207,3 +207,17 @@ def unknown(
         row = int(np.flatnonzero(code == names.index(name))[0])
         hint = did_you_mean(name, allowed, limit=len(allowed))
         problems.append(Problem(f"got '{name}'. {hint}", file, key=f"row {row}: {column}"))
+
+
+def noted(ways: NDArray[np.int8], text: Callable[[int], str], texts: list[str]) -> NDArray[np.int64]:
+    """Of every row the position of its note among the texts, which new ones join.
+
+    ways: of rows, small numbers from 0    text: the note of one number
+    """
+    table = np.zeros(128, np.int64)
+    for value in np.flatnonzero(np.bincount(ways, minlength=1)).tolist():
+        said = text(value)
+        if said not in texts:
+            texts.append(said)
+        table[value] = texts.index(said)
+    return table[ways]

@@ -12,21 +12,23 @@ from numpy.typing import NDArray
 
 from cmsim.collectives.library.expert_data import ExpertProfile
 from cmsim.collectives.library.inside import Floats
+from cmsim.collectives.library.reach import outside
 
 #: what may lie outside, in the order in which a note says it; bits of ``expert_reach``
 EXPERT_WAYS = ("other accelerator", "ranks", "tokens")
 
 
-def expert_reach(profile: ExpertProfile, accelerator: str, *, ranks: Floats, tokens: Floats) -> NDArray[np.int64]:
+def expert_reach(profile: ExpertProfile, accelerator: str, *, ranks: Floats, tokens: Floats) -> NDArray[np.int8]:
     """For every call 0 where it lies inside what was measured, else a sum of 2^i over the ``EXPERT_WAYS``. [1]
 
     ranks, tokens: p, T of one rank [1]
     """
-    best = np.full(len(ranks), 7)
+    best = np.full(len(ranks), 7, np.int8)
     for one in profile.rows:
-        ways = np.where((ranks >= one.ranks[0]) & (ranks <= one.ranks[1]), 0, 2)
-        ways += np.where((tokens >= one.tokens[0]) & (tokens <= one.tokens[1]), 0, 4)
-        ways += 0 if accelerator == one.of else 1
+        ways = outside(ranks, one.ranks) * np.int8(2)
+        ways += outside(tokens, one.tokens) * np.int8(4)
+        if accelerator != one.of:
+            ways += np.int8(1)
         np.minimum(best, ways, out=best)
     return best
 

@@ -22,36 +22,44 @@ WAYS = ("other links", "no rows of this collective", "ranks", "ranks of a domain
 _UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
-def reach(at: Place, collective: str, *, ranks: Floats, size_B: Floats) -> NDArray[np.int64]:
+def reach(at: Place, collective: str, *, ranks: Floats, size_B: Floats) -> NDArray[np.int8]:
     """For every call 0 where it lies inside what was measured, else a sum of 2^i over the ``WAYS`` in which not. [1]
 
     ranks: p [1]    size_B: S as nccl-tests prints it [B]
     """
-    out = np.zeros(len(ranks), np.int64)
     far = ranks > at.domain_ranks
-    for part, rows in ((~far, at.rows), (far, at.between_rows)):
-        if part.any():
-            out[part] = _ways(at, collective, rows, ranks[part], size_B[part])
+    if not far.any():
+        out = _ways(at, collective, at.rows, ranks, size_B)
+    else:
+        out = np.zeros(len(ranks), np.int8)
+        for part, rows in ((~far, at.rows), (far, at.between_rows)):
+            if part.any():
+                out[part] = _ways(at, collective, rows, ranks[part], size_B[part])
     # one rank has nobody to talk to
     out[ranks == 1] = 0
     return out
 
 
-def _ways(at: Place, collective: str, rows: Sequence[MeasuredRows], ranks: Floats, size_B: Floats) -> NDArray[np.int64]:
+def _ways(at: Place, collective: str, rows: Sequence[MeasuredRows], ranks: Floats, size_B: Floats) -> NDArray[np.int8]:
     own = [one for one in rows if not one.collectives or collective in one.collectives]
     if not own or collective not in MEASURED:
-        return np.full(len(ranks), 2)
+        return np.full(len(ranks), 2, np.int8)
     # as near as any range comes: the fewest ways, links of a relative last
-    best = np.full(len(ranks), np.iinfo(np.int64).max)
-    members = np.minimum(ranks, at.domain_ranks)
+    best = np.full(len(ranks), 127, np.int8)
     for one in own:
-        ways = np.where((ranks >= one.ranks[0]) & (ranks <= one.ranks[1]), 0, 4)
-        ways += np.where((size_B >= one.size_B[0]) & (size_B <= one.size_B[1]), 0, 16)
+        ways = outside(ranks, one.ranks) * np.int8(4)
+        ways += outside(size_B, one.size_B) * np.int8(16)
         if one.per_domain is not None:
-            ways += np.where((members >= one.per_domain[0]) & (members <= one.per_domain[1]), 0, 8)
-        ways += 1 if at.accelerator != one.of else 0
+            ways += outside(np.minimum(ranks, at.domain_ranks), one.per_domain) * np.int8(8)
+        if at.accelerator != one.of:
+            ways += np.int8(1)
         np.minimum(best, ways, out=best)
     return best
+
+
+def outside(values: Floats, ends: tuple[float, float]) -> NDArray[np.int8]:
+    """1 where a value lies outside a range, whose ends belong to it. [1]"""
+    return ((values < ends[0]) | (values > ends[1])).view(np.int8)
 
 
 #: collectives of which there are rows
