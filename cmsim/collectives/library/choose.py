@@ -51,7 +51,9 @@ def cheaper(at: Place, rows: Rows, link: Link, choice: Choice) -> Choice:
     at, rows, link: as ``choose``    choice: of the same rows
     """
     took_s, latency_s = _times_s(at, rows)
-    won = np.flatnonzero(took_s < choice.time_s * _TIE)
+    # measured clusters had full bisection: what leaves a leaf of a narrower one is priced by formulas alone
+    narrow = (rows.in_leaf < rows.ranks) & np.isfinite(link.leaf_Bps)
+    won = np.flatnonzero((took_s < choice.time_s * _TIE) & ~narrow)
     if not len(won):
         return choice
     own = _laid(at, rows, link, took_s, latency_s, won)
