@@ -14,6 +14,8 @@ nodes, and who may use PAT, as in the copy of it in ROCm/rccl @9e22c79d.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -196,6 +198,7 @@ def candidates_us(
     NVLS works inside a node; NVLSTree between nodes with several ranks each; PAT takes one rank of each node
     (ncclPatEnable).
     """
+    said = _over(spec, bus_Bps, network_Bps, generation, collective=collective, size_B=size_B, ranks=ranks, nodes=nodes)
     found = {}
     for algorithm in ALGORITHMS.get(collective, ()):
         if algorithm not in spec.base_us:
@@ -207,22 +210,23 @@ def candidates_us(
         if algorithm == "pat" and not 1 < nodes == ranks:
             continue
         for protocol in PROTOCOLS if algorithm in ("ring", "tree") else ("Simple",):
-            time = tuner_us(
-                spec,
-                generation,
-                algorithm=algorithm,
-                protocol=protocol,
-                collective=collective,
-                size_B=size_B,
-                ranks=ranks,
-                nodes=nodes,
-                channels=spec.channels,
-                channel_GBps=bus_Bps / spec.channels / GB,
-                network_GBps=network_Bps / spec.channels / GB,
-            )
+            time = said(algorithm=algorithm, protocol=protocol)
             if np.all(np.isfinite(time)):
                 found[f"{algorithm} {protocol}"] = time
     return found
+
+
+def _over(spec: TunerSpec, bus_Bps: float, network_Bps: Column, generation: str, **call: Any) -> partial[Column]:
+    """`tuner_us` of one call over all channels of a bus and a network; what is left open is how."""
+    return partial(
+        tuner_us,
+        spec,
+        generation,
+        **call,
+        channels=spec.channels,
+        channel_GBps=bus_Bps / spec.channels / GB,
+        network_GBps=network_Bps / spec.channels / GB,
+    )
 
 
 def least_us(
@@ -242,26 +246,14 @@ def least_us(
     Grows with the size and with the nodes. Infinite for collectives that it does not choose for.
     Arguments as ``candidates_us``, as columns.
     """
+    said = _over(spec, bus_Bps, network_Bps, generation, collective=collective, size_B=size_B, ranks=ranks, nodes=nodes)
     out = np.full(np.shape(ranks), np.inf)
     for algorithm in ALGORITHMS.get(collective, ()):
         if algorithm not in spec.base_us or algorithm in ("nvls", "pat") or (algorithm == "nvls_tree" and not nvls):
             continue
         for protocol in PROTOCOLS if algorithm in ("ring", "tree") else ("Simple",):
-            said = tuner_us(
-                spec,
-                generation,
-                algorithm=algorithm,
-                protocol=protocol,
-                collective=collective,
-                size_B=size_B,
-                ranks=ranks,
-                nodes=nodes,
-                channels=spec.channels,
-                channel_GBps=bus_Bps / spec.channels / GB,
-                network_GBps=network_Bps / spec.channels / GB,
-                corrected=False,
-            )
+            time = said(algorithm=algorithm, protocol=protocol, corrected=False)
             # a tree of switches needs several ranks of a node
             offered = nodes < ranks if algorithm == "nvls_tree" else True
-            out = np.minimum(out, np.where(offered, said, np.inf))
+            out = np.minimum(out, np.where(offered, time, np.inf))
     return out
