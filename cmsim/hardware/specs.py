@@ -227,7 +227,7 @@ class NodeSpec(Spec):
     cpu_feeding: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.1,
         description="share of the way from idle to active at which sockets run while accelerators work: what launches "
-        "and feeds them; default as nodes of 8 H100",
+        "and feeds them; default as the nodes that were metered",
     )
     other_W: NonNegativeFloat = Field(default=0.0, description="boards, drives, DPU and management, constant")
 

@@ -59,8 +59,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "calibration": frozenset(
         {"hardware", "topology", "collectives", "collectives/library", "compute", "compute/kernels"}
     ),
-    # power follows from parts and their use over time, which comes as a frame
-    "energy": frozenset({"hardware", "topology"}),
+    # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
+    "energy": frozenset({"hardware", "topology", "compute"}),
     # frames in, frames out
     "results": frozenset(),
     # a figure draws saved results, and runs nothing
@@ -68,7 +68,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # runs what was published or measured and compares
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "flow", "workload", "workload/generate", "engine"}
-        | {"results", "api"}
+        | {"energy", "results", "api"}
     ),
     # the whole flow on one page
     "api": frozenset(

@@ -98,6 +98,14 @@ def a_table(path: Path) -> None:
     times.to_parquet(path)
 
 
+def metered_runs(path: Path) -> None:
+    """A few of ours, of two small models."""
+    import pandas as pd
+
+    rows = pd.read_csv(ROOT / "workloads/reference/power-under-load_runs.csv")
+    rows[rows["family"].isin(["Qwen3-8B", "Llama-3.1-8B"]) & (rows["batch"] < 100)].to_csv(path, index=False)
+
+
 def of_ours(source: str) -> Callable[[Path], None]:
     def put(path: Path) -> None:
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
@@ -109,6 +117,7 @@ def of_ours(source: str) -> Callable[[Path], None]:
 YOURS: dict[str, Callable[[Path], None]] = {
     "model.onnx": a_model,
     "gemm.parquet": a_table,
+    "metered_runs.csv": metered_runs,
     "topologies/my_rack.yaml": of_ours("topologies/gb200_nvl72.yaml"),
     "worker0.pt.trace.json.gz": of_ours("workloads/traces/kineto/dlrm_8gpu/worker0.pt.trace.json.gz"),
     "run_ascend_pt": of_ours("workloads/traces/ascend/alexnet_ddp_level1"),
