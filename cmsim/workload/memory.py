@@ -9,13 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from cmsim.compute import Column
-from cmsim.errors import InputError, did_you_mean
+from cmsim.errors import InputError
 from cmsim.workload.whole import busiest
 
 Recompute = Literal["none", "selective", "full"]
-
-#: pipeline schedules whose activations in flight are known
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb1p", "dualpipe")
 
 
 def state_B_per_parameter(
@@ -83,46 +80,6 @@ def activation_B(
 def logits_B(sequence: Column, batch: Column, vocab: Column, *, tp: Column = 1) -> Column:
     """Logits of the last stage in 16 bits and their fp32 copy for the loss: often the true peak. [B]"""
     return sequence * batch * vocab / tp * (2.0 + 4.0)
-
-
-def microbatches_in_flight(
-    schedule: str, *, stage: int, stages: int, microbatches: int, virtual_stages: int = 1
-) -> float:
-    """Micro-batches (each over all layers of the rank) whose activations a pipeline rank holds at its peak. [1]
-
-    gpipe m;  1f1b and zb1p min(m, p - i);  interleaved (2 (p - i - 1) + (v - 1) p + 1) / v, which is
-    p (1 + (p - 1)/(p v)) on the first rank;  dualpipe p + 1 (and every rank holds two stages' weights).
-
-    stage: i, from 0    stages: p    microbatches: m    virtual_stages: v, chunks of layers of one rank
-    Source: Narayanan et al., SC'21 (interleaved; factor in Megatron-LM, theoretical_memory_usage.py);
-    DualPipe README (deepseek-ai).
-
-    >>> microbatches_in_flight("1f1b", stage=0, stages=8, microbatches=32)
-    8.0
-    """
-    if schedule not in SCHEDULES:
-        raise InputError(f"no pipeline schedule '{schedule}'. {did_you_mean(schedule, SCHEDULES)}")
-    if schedule == "gpipe":
-        held = float(microbatches)
-    elif schedule == "dualpipe":
-        held = stages + 1.0
-    elif schedule == "interleaved" and virtual_stages > 1:
-        held = (2 * (stages - stage - 1) + (virtual_stages - 1) * stages + 1) / virtual_stages
-    else:
-        held = float(stages - stage)
-    return min(float(microbatches), held)
-
-
-def interleave_factor(stages: int, virtual_stages: int) -> float:
-    """Activations of the first rank under interleaving, over those of plain 1F1B: 1 + (p - 1)/(p v). [1]
-
-    >>> round(interleave_factor(8, 3), 4)
-    1.2917
-    """
-    return (
-        microbatches_in_flight("interleaved", stage=0, stages=stages, microbatches=10**9, virtual_stages=virtual_stages)
-        / stages
-    )
 
 
 def kv_cache_B(

@@ -41,35 +41,6 @@ def test_experts_keep_a_copy_of_each_token():
     assert three - one == 2 * 2048 * (2 * 12288 + 4 * GPT3["ffn"])
 
 
-def test_interleaving_T17():
-    assert memory.interleave_factor(8, 3) == pytest.approx(1.29166667, rel=1e-6)
-    assert memory.interleave_factor(8, 1) == 1
-
-
-@pytest.mark.parametrize(
-    ("schedule", "stage", "expected"),
-    [
-        ("gpipe", 0, 32),
-        ("1f1b", 0, 8),
-        ("1f1b", 7, 1),
-        ("zb1p", 3, 5),
-        ("dualpipe", 0, 9),
-        ("interleaved", 0, 8 * (1 + 7 / 16)),
-        ("interleaved", 7, 4.5),
-    ],
-)
-def test_microbatches_in_flight(schedule, stage, expected):
-    held = memory.microbatches_in_flight(schedule, stage=stage, stages=8, microbatches=32, virtual_stages=2)
-    assert held == expected
-    few = memory.microbatches_in_flight(schedule, stage=stage, stages=8, microbatches=2, virtual_stages=2)
-    assert few == min(2, expected)
-
-
-def test_an_unknown_schedule():
-    with pytest.raises(InputError, match=r"no pipeline schedule '1f1b2'\. Did you mean '1f1b'"):
-        memory.microbatches_in_flight("1f1b2", stage=0, stages=2, microbatches=2)
-
-
 @pytest.mark.parametrize(
     ("stage", "expected_GB"),
     [

@@ -12,6 +12,7 @@ from cmsim.engine import Options, Perturbation, plan, play, record
 from cmsim.errors import FailedError, InfeasibleError, InputError
 from cmsim.hardware import load_system
 from cmsim.workload.ops import ProgramBuilder, assemble
+from cmsim.workload.schedules import OneForwardOneBackward
 
 US = 1_000_000  # in ps
 SYSTEM = "gb200_nvl72"
@@ -333,14 +334,8 @@ def test_t08_makespan_of_1f1b(network):
             if stage:
                 build.send("g", stream="g out", size_B=1.0, slot="g out", after=[row])
 
-        warm_up = p - stage - 1
-        for _ in range(warm_up):
-            forward()
-        for _ in range(m - warm_up):
-            forward()
-            backward()
-        for _ in range(warm_up):
-            backward()
+        for (one,) in OneForwardOneBackward(p, m).order(stage):
+            {"F": forward, "B": backward}[one.kind]()
         builders.append(build)
     rank = np.arange(p)
     groups = {

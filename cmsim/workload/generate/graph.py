@@ -26,6 +26,7 @@ from cmsim.workload.graph_ops import OPS, UNKNOWN
 from cmsim.workload.graph_work import GraphWork, graph_work
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import Floats, Ints, Least, ProgramBuilder, Programs, assemble, awaited
+from cmsim.workload.schedules import OneForwardOneBackward
 
 #: gradients travel in pieces of at least this. Source: PyTorch, DistributedDataParallel, bucket_cap_mb [B]
 _BUCKET_B = 25 * 2**20
@@ -321,16 +322,15 @@ class _Step:
         self.spec, self.system, self.graph, self.layout = spec, system, graph, layout
         self.passes = _Pass(graph, spec, system, float(spec.micro_batch), training=True)
         self.count = spec.global_batch // (spec.micro_batch * layout.dp)
+        # a graph is not cut into stages: a pipeline of one
+        self.schedule = OneForwardOneBackward(1, self.count)
         self.gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
         self.done = 0.0
 
     def programs(self) -> Programs:
         spec, layout, graph, work = self.spec, self.layout, self.graph, self.passes.work
         build = ProgramBuilder()
-        block = self._block()
-        for _ in range(self.count - 1):
-            build.append(block, [()])
-        reduced = self._last(build)
+        reduced = self._passes(build)
         trained = float(self.passes.trained.sum())
         self._update(build, trained, reduced)
         # forward, and gradients of weights and inputs; of pixels nobody asks for one
@@ -365,20 +365,36 @@ class _Step:
             least=least,
             footprint_B={
                 "weights, gradients, optimizer": [states * trained + frozen],
-                # recomputation is of whole passes: then only one kernel's operands are held
-                "activations": [
-                    float(self.passes.written_B.sum() if spec.recompute != "full" else 2 * self.passes.written_B.max())
-                ],
+                "activations": [self.schedule.in_flight(0).activations * self._kept_B()],
             },
         )
 
-    def _block(self) -> ProgramBuilder:
-        """A micro-batch whose gradients are only added up."""
-        block = ProgramBuilder()
-        self._forward(block, (awaited(0),))
+    def _kept_B(self) -> float:
+        """Activations of a micro-batch; recomputation is of whole passes: then only one kernel's operands. [B]"""
+        written_B = self.passes.written_B
+        return float(written_B.sum() if self.spec.recompute != "full" else 2 * written_B.max())
+
+    def _passes(self, build: ProgramBuilder) -> list[int]:
+        """The micro-batches, those before the last as blocks; rows of the reduced gradients."""
+        ahead, back = self._blocks()
+        reduced: list[int] = []
+        for (one,) in self.schedule.order(0):
+            last = one.micro_batch == self.count - 1
+            if one.kind == "B" and last:
+                reduced = self._last(build)
+            elif one.kind == "F":
+                build.append(ahead, [()])
+            else:
+                build.append(back, [])
+        return reduced
+
+    def _blocks(self) -> tuple[ProgramBuilder, ProgramBuilder]:
+        """A micro-batch forward, and one backward whose gradients are only added up."""
+        ahead, back = ProgramBuilder(), ProgramBuilder()
+        self._forward(ahead, (awaited(0),))
         for row in range(len(self.passes.rows) - 1, -1, -1):
-            self.passes.backward(block, row)
-        return block
+            self.passes.backward(back, row)
+        return ahead, back
 
     def _forward(self, build: ProgramBuilder, after: tuple[int, ...] = ()) -> None:
         for turn in range(2 if self.spec.recompute == "full" else 1):
@@ -386,9 +402,8 @@ class _Step:
                 self.passes.forward(build, row, after if not (row or turn) else ())
 
     def _last(self, build: ProgramBuilder) -> list[int]:
-        """The last micro-batch: gradients leave in buckets as they are made."""
+        """The last backward: gradients leave in buckets as they are made."""
         passes, spec = self.passes, self.spec
-        self._forward(build)
         matrix = passes.work.product[passes.rows]
         self.done = float(passes.flops[passes.rows][matrix].sum()) * (2 if spec.recompute == "full" else 1)
         held, out = 0.0, []

@@ -9,13 +9,14 @@ from cmsim.workload import memory
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
+from cmsim.workload.schedules import OneForwardOneBackward, PipelineSchedule
 from cmsim.workload.whole import busiest
 
 
-def in_flight(stages: int, stage: int, overlap: bool) -> int:
-    """Micro-batches whose activations a stage holds at its peak, 1F1B."""
-    behind = stages - stage - 1
-    return 2 * behind + 2 if overlap else behind + 1
+def pipeline(spec: TrainingSpec, layout: Layout, mixture: Experts | None, micro_batches: int) -> OneForwardOneBackward:
+    """The order of passes; with experts on several ranks, forward and backward may hide each other's exchange."""
+    side_by_side = spec.overlap_experts and mixture is not None and mixture.ranks > 1
+    return OneForwardOneBackward(layout.pp, micro_batches, side_by_side=side_by_side)
 
 
 def layers_of(model: ModelSpec, layout: Layout) -> list[range]:
@@ -59,7 +60,7 @@ def footprint_B(
     layout: Layout,
     mixture: Experts | None,
     stage_layers: list[range],
-    micro_batches: int,
+    schedule: PipelineSchedule,
 ) -> dict[str, list[float]]:
     states, activations = [], []
     for stage, held in enumerate(stage_layers):
@@ -74,8 +75,6 @@ def footprint_B(
                 for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
             )
         )
-        overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
-        held_at_once = min(in_flight(layout.pp, stage, overlap), micro_batches)
         sequence = busiest(spec.sequence_length, layout.cp)
         kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
         logits = (
@@ -83,7 +82,7 @@ def footprint_B(
             if stage == layout.pp - 1
             else 0.0
         )
-        activations.append(held_at_once * kept + float(logits))
+        activations.append(schedule.in_flight(stage).activations * kept + float(logits))
     return {"weights, gradients, optimizer": states, "activations": activations}
 
 

@@ -1,15 +1,14 @@
-"""One optimizer step: 1F1B pipeline, tensor, context, data and expert parallel.
+"""One optimizer step: pipeline, tensor, context, data and expert parallel.
 
-Each stage runs warm-up forwards, then one forward and one backward in turn, then the remaining backwards
-(Narayanan et al., SC'21, arXiv:2104.04473). With ``overlap_experts`` the forward and backward of the steady state
-run interleaved, so that each hides the other's dispatch and combine. A stage then passes both on at once, so it must
-be two forwards ahead of the next one where plain 1F1B is one: about twice the micro-batches in flight. Gradients of a
-layer are reduced as soon as its last backward ends; with ``overlap_data_parallel`` weights are gathered just before
-the first forward that needs them.
+Each stage does the passes of its schedule in order (``workload.schedules``; 1F1B today). With ``overlap_experts`` the
+forward and backward of the steady state run side by side, so that each hides the other's dispatch and combine.
+Gradients of a layer are reduced as soon as its last backward ends; with ``overlap_data_parallel`` weights are gathered
+just before the first forward that needs them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble, awaited
+from cmsim.workload.schedules import OneForwardOneBackward, Step
 from cmsim.workload.whole import busiest
 
 
@@ -38,6 +38,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         counts = ", ".join(str(len(part)) for part in stage_layers)
         notes.append(f"{model.layers} layers do not divide by {layout.pp} stages: they hold {counts}")
     form = layers.formats(spec.precision)
+    schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     builders = [
         _Stage(
             spec,
@@ -47,7 +48,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             form,
             stage,
             stage_layers[stage],
-            micro_batches,
+            schedule,
             system.stack.overlap.bulk.communication_cores,
         ).build()
         for stage in range(layout.pp)
@@ -68,7 +69,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=stages.footprint_B(spec, model, layout, mixture, stage_layers, micro_batches),
+        footprint_B=stages.footprint_B(spec, model, layout, mixture, stage_layers, schedule),
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
     )
 
@@ -127,11 +128,11 @@ class _Stage:
         form: layers.Formats,
         stage: int,
         held: range,
-        micro_batches: int,
+        schedule: OneForwardOneBackward,
         communication_cores: float,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.stage, self.held, self.micro_batches = stage, held, micro_batches
+        self.stage, self.held, self.schedule = stage, held, schedule
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.first, self.last = stage == 0, stage == layout.pp - 1
@@ -141,73 +142,61 @@ class _Stage:
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
         self._chain_rows = 0
-        self.overlap = spec.overlap_experts and mixture is not None and mixture.ranks > 1
         # kernels that move tokens take cores from those that compute beside them
-        self.cores = 1.0 - communication_cores if self.overlap else 1.0
+        self.cores = 1.0 - communication_cores if schedule.side_by_side else 1.0
 
     def build(self) -> ProgramBuilder:
-        warm_up = min(stages.in_flight(self.layout.pp, self.stage, self.overlap) - 1, self.micro_batches)
         gathered = self._gather_weights()
-        for i in range(warm_up):
-            self._forward(i, gathered)
-        for i in range(warm_up, self.micro_batches):
-            if self.overlap:
-                self._both(i, i - warm_up, gathered)
-            else:
-                self._forward(i, gathered)
-                self._backward(i - warm_up)
-        for i in range(self.micro_batches - warm_up, self.micro_batches):
-            self._backward(i)
+        for step in self.schedule.order(self.stage):
+            self._step(step, gathered)
         self._update()
         return self.build_
 
     # one micro-batch through the stage
 
-    def _forward(self, i: int, gathered: Sequence[int]) -> None:
-        (end,) = self._pass(forward=True, gathered=gathered if i == 0 else ())
-        self._send("next.out", end, self.last)
+    def _step(self, step: Step, gathered: Sequence[int]) -> None:
+        """One pass, or two side by side, and what each sends on."""
+        first = any(one.kind == "F" and one.micro_batch == 0 for one in step)
+        for one, end in zip(step, self._pass(step, gathered if first else ()), strict=True):
+            if one.kind == "F":
+                self._send("next.out", end, self.last)
+            else:
+                self._send("previous.out", end, self.first)
+                self._reduced(one.micro_batch, end)
 
-    def _backward(self, i: int) -> None:
-        (end,) = self._pass(backward=True)
-        self._send("previous.out", end, self.first)
-        self._reduced(i, end)
+    def _pass(self, step: Step, gathered: Sequence[int]) -> list[int]:
+        """The last row of each pass of a step.
 
-    def _both(self, forward: int, backward: int, gathered: Sequence[int]) -> None:
-        ahead, back = self._pass(forward=True, backward=True, gathered=gathered if forward == 0 else ())
-        self._send("next.out", ahead, self.last)
-        self._send("previous.out", back, self.first)
-        self._reduced(backward, back)
-
-    def _pass(self, *, forward: bool = False, backward: bool = False, gathered: Sequence[int] = ()) -> list[int]:
-        """One micro-batch forward, one backward, or both side by side; the last row of each.
-
-        Passes recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
+        Steps recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
         """
-        key = f"{forward} {backward} {bool(gathered)}"
-        both = forward and backward
+        kinds = "".join(one.kind for one in step)
+        key = f"{kinds} {bool(gathered)}"
         if key not in self._blocks:
             block = ProgramBuilder()
-            chains = []
-            if forward:
-                weights = [awaited(1 + both + k) for k in range(len(gathered))]
-                chains.append(self._forward_chain(weights or self._gather_for(block, self.held)))
-            if backward:
-                chains.append(self._backward_chain())
-                rows = self._gather_for(block, list(reversed(self.held)))
-                if rows:
-                    # gathered in the order of use: the first and the last hold the pass up, if any does
-                    chains[-1][0].after += (rows[0],)
-                    chains[-1][-1].after += (rows[-1],)
-            if both:
-                for piece in (*chains[0], *chains[1]):
-                    piece.cores = self.cores
+            weights = [awaited(len(step) + k) for k in range(len(gathered))]
+            chains = [
+                self._forward_chain(weights or self._gather_for(block, self.held))
+                if kind == "F"
+                else self._gathered_backward(block)
+                for kind in kinds
+            ]
+            for piece in itertools.chain(*chains) if len(chains) > 1 else ():
+                piece.cores = self.cores
             ends = interleave(block, chains, after=[[awaited(i)] for i in range(len(chains))])
             self._blocks[key] = block, ends
         block, ends = self._blocks[key]
-        arrived = [self._received("previous.in")] if forward else []
-        arrived += [self._received("next.in")] if backward else []
+        arrived = [self._received("previous.in" if kind == "F" else "next.in") for kind in kinds]
         first = self.build_.append(block, [*arrived, *([row] for row in gathered)])
         return [first + end for end in ends]
+
+    def _gathered_backward(self, block: ProgramBuilder) -> list[Piece]:
+        chain = self._backward_chain()
+        rows = self._gather_for(block, list(reversed(self.held)))
+        if rows:
+            # gathered in the order of use: the first and the last hold the pass up, if any does
+            chain[0].after += (rows[0],)
+            chain[-1].after += (rows[-1],)
+        return chain
 
     def _received(self, slot: str) -> list[int]:
         end = self.first if slot == "previous.in" else self.last
@@ -324,7 +313,7 @@ class _Stage:
 
     def _reduced(self, i: int, end: int) -> None:
         """Gradients are reduced after the last backward; with ZeRO 3, which keeps a share of them, after each."""
-        if i == self.micro_batches - 1 or self.spec.zero_stage == 3:
+        if i == self.schedule.micro_batches - 1 or self.spec.zero_stage == 3:
             self._reduce(end)
 
     def _reduce(self, row: int) -> None:

@@ -1,0 +1,68 @@
+"""Interleaved 1F1B: a rank holds v chunks of layers, so that the pipeline fills in steps of a chunk.
+
+    bubble      (p - 1) (F + B) / v, where F and B are of all chunks of a rank
+    in flight   (2 (p - i - 1) + (v - 1) p + 1) / v on rank i, at most m: p (1 + (p - 1)/(p v)) on the first
+
+Chunk c of rank i is the part c p + i of the model. Micro-batches go in groups of p: a group through chunk 0, then
+through chunk 1, and so on; m must be a multiple of p.
+
+Source: Narayanan et al., SC'21, arXiv:2104.04473, section 2.2; order and memory as Megatron-LM
+(pipeline_parallel/schedules.py, theoretical_memory_usage.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Step
+
+
+@dataclass(frozen=True)
+class Interleaved(PipelineSchedule):
+    """See the page.
+
+    >>> round(Interleaved(stages=8, micro_batches=64, chunks_per_rank=3).in_flight(0).activations / 8, 4)
+    1.2917
+    """
+
+    name = "interleaved"
+    chunks_per_rank: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunks_per_rank < 2:
+            raise self._refused("chunks_per_rank", "2 or more; of one chunk it is '1f1b'")
+        if self.micro_batches % self.stages:
+            raise self._refused("micro_batches", f"a multiple of its {self.stages} stages")
+
+    @property
+    def chunks(self) -> int:
+        return self.chunks_per_rank
+
+    def order(self, rank: int) -> Iterator[Step]:
+        total = self.micro_batches * self.chunks
+        ahead = min(self._ahead(rank), total)
+        yield from ((self._pass("F", k),) for k in range(ahead))
+        for k in range(ahead, total):
+            yield (self._pass("F", k),)
+            yield (self._pass("B", k - ahead),)
+        yield from ((self._pass("B", k),) for k in range(total - ahead, total))
+
+    def in_flight(self, rank: int) -> AtPeak:
+        return AtPeak(min(self.micro_batches, (self._ahead(rank) + 1) / self.chunks))
+
+    def route(self, micro_batch: int) -> list[tuple[int, int]]:  # noqa: ARG002
+        return [(rank, chunk) for chunk in range(self.chunks) for rank in range(self.stages)]
+
+    def _ahead(self, rank: int) -> int:
+        """Forwards of a chunk before the first backward."""
+        return 2 * (self.stages - rank - 1) + (self.chunks - 1) * self.stages
+
+    def _pass(self, kind: str, k: int) -> Pass:
+        """The k-th forward or backward of a rank; backwards take the chunks from the last."""
+        group, at = divmod(k, self.stages * self.chunks)
+        chunk, i = divmod(at, self.stages)
+        if kind == "F":
+            return Pass("F", group * self.stages + i, chunk)
+        return Pass("B", group * self.stages + i, self.chunks - 1 - chunk)

@@ -1,0 +1,81 @@
+"""What a pipeline schedule is: per rank, the passes of micro-batches in order, and what is in flight at the peak."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+from cmsim.errors import InfeasibleError, InputError, Problem
+
+#: F forward, B the whole backward, I its part that makes gradients of inputs, W the part that makes those of weights.
+#: Papers differ: the zero-bubble ones write B for what is I here, and DualPipe's B is the B here.
+Kind = Literal["F", "B", "I", "W"]
+
+
+class Pass(NamedTuple):
+    """One micro-batch through one chunk of layers of a rank."""
+
+    kind: Kind
+    micro_batch: int
+    chunk: int = 0
+
+
+#: what a rank does at once: one pass, or a forward and a backward side by side, each hiding what the other sends
+Step = tuple[Pass, ...]
+
+
+class AtPeak(NamedTuple):
+    """What a rank holds at its peak, in micro-batches over all layers of one stage. [1]
+
+    activations   from forward until the gradient of inputs (or the whole backward) is made
+    weight_inputs   beside them, what only the gradient of weights still needs
+    """
+
+    activations: float
+    weight_inputs: float = 0.0
+
+
+@dataclass(frozen=True)
+class PipelineSchedule(ABC):
+    """The order of passes on every rank of a pipeline. Ranks wait only for what a pass needs.
+
+    stages: p, ranks of the pipeline    micro_batches: m    chunks: v, parts of the model that each rank holds
+
+    A page's closed forms of bubbles are of equal stages and free messages: what the last rank to finish takes beyond
+    its own passes.
+    """
+
+    name: ClassVar[str]
+    stages: int
+    micro_batches: int
+
+    def __post_init__(self) -> None:
+        for key in ("stages", "micro_batches"):
+            if getattr(self, key) < 1:
+                raise InputError(Problem(f"got {getattr(self, key)}. Allowed: 1 or more.", key=key))
+
+    @property
+    def chunks(self) -> int:
+        return 1
+
+    @abstractmethod
+    def order(self, rank: int) -> Iterator[Step]:
+        """What a rank does, step after step."""
+
+    @abstractmethod
+    def in_flight(self, rank: int) -> AtPeak:
+        """What a rank holds at its peak; equal to what counting along ``order`` gives."""
+
+    def route(self, micro_batch: int) -> list[tuple[int, int]]:  # noqa: ARG002
+        """(rank, chunk) after (rank, chunk) that a micro-batch passes forward; backward it is the reverse."""
+        return [(rank, 0) for rank in range(self.stages)]
+
+    def _refused(self, key: str, allowed: str) -> InfeasibleError:
+        return InfeasibleError(Problem(f"got {getattr(self, key)}; schedule '{self.name}' takes {allowed}", key=key))
+
+
+def one(kind: Kind, micro_batch: int, chunk: int = 0) -> Step:
+    """A step of one pass."""
+    return (Pass(kind, micro_batch, chunk),)

@@ -1,0 +1,224 @@
+"""Pipeline schedules: every order can be played, and waits and holds what its page says. Rows T.. are check values."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmsim.errors import InfeasibleError, InputError
+from cmsim.workload.schedules import SCHEDULES, AtPeak, OneForwardOneBackward, Pass, PipelineSchedule
+from cmsim.workload.schedules.dualpipe import DualPipe
+from cmsim.workload.schedules.gpipe import GPipe
+from cmsim.workload.schedules.interleaved import Interleaved
+from cmsim.workload.schedules.zb_h1 import ZeroBubbleH1
+from cmsim.workload.schedules.zb_v import ZeroBubbleV
+
+_UNIT = 12
+
+
+class Times:
+    """When every pass ends, if each rank does its steps in order, as soon as what they need is there.
+
+    forward, inputs, weights: of all layers of a rank; a whole backward is both, and side by side times add up.
+    """
+
+    def __init__(self, schedule: PipelineSchedule, forward: int = 1, inputs: int = 1, weights: int = 1):
+        self.schedule = schedule
+        # in twelfths, so that a pass through one of two, three or four chunks is a whole number
+        share = _UNIT // (1 if schedule.name == "dualpipe" else schedule.chunks)
+        self.takes = {"F": forward * share, "I": inputs * share, "W": weights * share}
+        self.takes["B"] = self.takes["I"] + self.takes["W"]
+        self.work = schedule.micro_batches * (forward + inputs + weights) * _UNIT
+        #: (rank, pass) -> end
+        self.end: dict[tuple[int, Pass], int] = {}
+        self.first: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self._route = {m: schedule.route(m) for m in range(schedule.micro_batches)}
+        self._play()
+
+    def _play(self) -> None:
+        ranks = range(self.schedule.stages)
+        left = {rank: list(self.schedule.order(rank)) for rank in ranks}
+        at = dict.fromkeys(ranks, 0)
+        moved = True
+        while moved:
+            moved = False
+            for rank in ranks:
+                while at[rank] < len(left[rank]):
+                    step = left[rank][at[rank]]
+                    needed = [self.end.get(one) for made in step for one in self.needs(rank, made)]
+                    if None in needed:
+                        break
+                    start = max([self.last.get(rank, 0), *needed])
+                    self.first.setdefault(rank, start)
+                    self.last[rank] = start + sum(self.takes[made.kind] for made in step)
+                    for made in step:
+                        assert (rank, made) not in self.end, f"rank {rank} does {made} twice"
+                        self.end[rank, made] = self.last[rank]
+                    at[rank] += 1
+                    moved = True
+        stuck = {rank: left[rank][at[rank]] for rank in ranks if at[rank] < len(left[rank])}
+        assert not stuck, f"waits for ever: {stuck}"
+
+    def needs(self, rank: int, made: Pass) -> Iterator[tuple[int, Pass]]:
+        """What a pass waits for: of a forward the one before, of a backward its forward and the backward behind."""
+        route = self._route[made.micro_batch]
+        here = route.index((rank, made.chunk))
+        if made.kind == "F":
+            if here:
+                before, chunk = route[here - 1]
+                yield before, Pass("F", made.micro_batch, chunk)
+        elif made.kind == "W":
+            yield rank, made._replace(kind="I")
+        else:
+            yield rank, made._replace(kind="F")
+            if here + 1 < len(route):
+                behind, chunk = route[here + 1]
+                yield behind, self.backward(behind, Pass("B", made.micro_batch, chunk))
+
+    def backward(self, rank: int, whole: Pass) -> Pass:
+        """Where a rank splits its backward, the part that makes gradients of inputs."""
+        return whole if (rank, whole) in self.end else whole._replace(kind="I")
+
+    @property
+    def bubble(self) -> Fraction:
+        """Of the rank that ends last, what it takes beyond its passes."""
+        return Fraction(max(self.last.values()) - self.work, _UNIT)
+
+    def waits(self, rank: int) -> int:
+        """Between a rank's first pass and its last."""
+        return self.last[rank] - self.first[rank] - self.work
+
+
+def held(schedule: PipelineSchedule, rank: int) -> AtPeak:
+    """Counted along the order: activations at their peak, and at the peak of both what waits beside them."""
+    share = 1 / (1 if schedule.name == "dualpipe" else schedule.chunks)
+    activations = weight_inputs = most = both = 0.0
+    for step in schedule.order(rank):
+        activations += share * sum(made.kind == "F" for made in step)
+        most, both = max(most, activations), max(both, activations + weight_inputs)
+        activations -= share * sum(made.kind in "BI" for made in step)
+        weight_inputs += share * (sum(made.kind == "I" for made in step) - sum(made.kind == "W" for made in step))
+    return AtPeak(most, both - most)
+
+
+def laid(name: str, p: int, m: int, v: int) -> PipelineSchedule:
+    """A schedule of about these sizes: those it takes that are nearest above."""
+    if name == "interleaved":
+        return Interleaved(p, -(-m // p) * p, chunks_per_rank=v)
+    if name == "dualpipe":
+        even = p + p % 2
+        return DualPipe(even, max(2 * even, m + m % 2))
+    return SCHEDULES[name](p, m)
+
+
+schedules = st.builds(
+    laid, st.sampled_from(sorted(SCHEDULES)), st.integers(1, 8), st.integers(1, 24), st.integers(2, 4)
+) | st.builds(OneForwardOneBackward, st.integers(1, 8), st.integers(1, 24), st.just(True))
+
+
+@given(schedules, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+def test_orders_hold_together(schedule, forward, inputs, weights):
+    """Every pass stands once; whatever the times, nobody waits for ever, F comes before B, and stages in their turn."""
+    times = Times(schedule, forward, inputs, weights)
+    of = defaultdict(list)
+    for rank, made in times.end:
+        of[rank, made.micro_batch, made.chunk].append(made.kind)
+    there = {(rank, m, chunk) for m in range(schedule.micro_batches) for rank, chunk in schedule.route(m)}
+    assert set(of) == there
+    assert all(sorted(kinds) in (["B", "F"], ["F", "I", "W"]) for kinds in of.values())
+    for m in range(schedule.micro_batches):
+        route = schedule.route(m)
+        forwards = [times.end[rank, Pass("F", m, chunk)] for rank, chunk in route]
+        backwards = [times.end[rank, times.backward(rank, Pass("B", m, chunk))] for rank, chunk in route]
+        assert forwards == sorted(set(forwards))
+        assert backwards == sorted(set(backwards), reverse=True)
+        assert all(one < other for one, other in zip(forwards, backwards, strict=True))
+    assert times.bubble >= 0
+
+
+@given(schedules)
+def test_what_is_in_flight_is_what_the_order_holds(schedule):
+    for rank in range(schedule.stages):
+        said = schedule.in_flight(rank)
+        counted = held(schedule, rank)
+        assert said.activations == pytest.approx(counted.activations)
+        assert said.weight_inputs == pytest.approx(counted.weight_inputs)
+        assert said.activations <= schedule.micro_batches
+
+
+def bubble(name: str, p: int, m: int, *, v: int = 2, inputs: int = 1) -> Fraction:
+    return Times(laid(name, p, m, v), 1, inputs, 1).bubble
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        pytest.param(bubble("1f1b", 8, 64) / (64 * 3), 0.109375, id="T05"),
+        pytest.param(bubble("1f1b", 8, 64) / (64 * 3 + bubble("1f1b", 8, 64)), 0.0985915493, id="T06"),
+        pytest.param(bubble("interleaved", 8, 64, v=4) / (64 * 3), 0.02734375, id="T07"),
+        pytest.param(20 * 3 + bubble("1f1b", 8, 20), 81, id="T08"),
+        pytest.param(bubble("zb_h1", 8, 20), 7, id="T09"),
+        pytest.param(bubble("dualpipe", 8, 20), 6, id="T10"),
+        pytest.param(bubble("1f1b", 8, 20), 21, id="T11"),
+        pytest.param(Interleaved(8, 64, chunks_per_rank=3).in_flight(0).activations / 8, 1.29166667, id="T17"),
+    ],
+)
+def test_check_values(measured, expected):
+    assert float(measured) == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.integers(2, 8), st.integers(1, 3), st.integers(2, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+def test_bubbles_are_the_closed_forms(p, more, v, forward, inputs, weights):
+    """Of pipelines that fill; orders that let gradients of weights wait are made for ones that fit into the gaps."""
+    m = p * (1 + more)
+    whole = forward + inputs + weights
+
+    def of(schedule: PipelineSchedule) -> Fraction:
+        return Times(schedule, forward, inputs, weights).bubble
+
+    assert of(OneForwardOneBackward(p, m)) == of(GPipe(p, m)) == (p - 1) * whole
+    assert of(Interleaved(p, m, chunks_per_rank=v)) == Fraction((p - 1) * whole, v)
+    if weights <= min(forward, inputs):
+        assert of(ZeroBubbleH1(p, m)) == (p - 1) * (forward + inputs - weights)
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 3))
+def test_where_all_passes_take_as_long(p, more, unit):
+    v = Times(ZeroBubbleV(p, 2 * p - 2 + more), unit, unit, unit)
+    assert v.bubble == Fraction((p - 1) * unit, 2)
+    assert not any(v.waits(rank) for rank in range(p))
+    dual = Times(DualPipe(2 * p, 4 * p + 2 * more), unit, unit, unit)
+    assert dual.bubble == (p - 1) * 2 * unit
+
+
+def test_side_by_side_is_one_step_and_twice_as_many_in_flight():
+    schedule = OneForwardOneBackward(4, 16, side_by_side=True)
+    assert [len(step) for step in schedule.order(2)] == [1] * 3 + [2] * 13 + [1] * 3
+    assert [schedule.in_flight(rank).activations for rank in range(4)] == [8, 6, 4, 2]
+
+
+def test_names_are_those_of_the_pages(root):
+    text = (root / "docs" / "models.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: GPipe(0, 4), InputError, r"stages: got 0\. Allowed: 1 or more"),
+        (lambda: ZeroBubbleH1(4, 0), InputError, r"micro_batches: got 0\. Allowed: 1 or more"),
+        (lambda: Interleaved(4, 6), InfeasibleError, r"got 6; schedule 'interleaved' takes a multiple of its 4 stages"),
+        (lambda: Interleaved(4, 8, chunks_per_rank=1), InfeasibleError, r"chunks_per_rank: got 1;.*2 or more"),
+        (lambda: DualPipe(3, 8), InfeasibleError, r"stages: got 3;.*an even number"),
+        (lambda: DualPipe(4, 6), InfeasibleError, r"micro_batches: got 6;.*an even number of at least 8"),
+    ],
+)
+def test_sizes_that_a_schedule_does_not_take(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
