@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cmsim.hardware import BoardWatts, System
-from cmsim.hardware.specs import Dimensions, MultiPlaneClos, ScaleUp, Switched
+from cmsim.topology import wiring
 from cmsim.topology.fat_tree import shares
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
@@ -70,26 +70,9 @@ def full_W(system: System, board: BoardWatts) -> float:
 
 def switch_chips(system: System) -> float:
     """Switch chips of the scale-up fabric that serve the nodes in use. [1]"""
-    spec = system.spec
-    if system.links:
-        ends = {end for cable in system.links for end in (cable.a, cable.b)}
-        return system.domains * sum(not end.startswith("rank/") for end in ends)
-    return system.nodes * _chips_per_domain(spec.scale_up, _nodes_per_domain(system)) / _nodes_per_domain(system)
+    return wiring(system).parts(system, system.spec.scale_up).switch_chips
 
 
 def scale_up_modules(system: System) -> float:
     """Optical modules on the uplinks of the nodes in use, all ends. [1]"""
-    scale_up = system.spec.scale_up
-    if not isinstance(scale_up, MultiPlaneClos):
-        return 0.0
-    return system.nodes * scale_up.planes * scale_up.l2_chips_per_plane * scale_up.modules_per_uplink
-
-
-def _nodes_per_domain(system: System) -> int:
-    return system.spec.accelerators // system.spec.node.accelerators
-
-
-def _chips_per_domain(scale_up: ScaleUp, nodes: int) -> int:
-    if isinstance(scale_up, MultiPlaneClos):
-        return scale_up.planes * (nodes + scale_up.l2_chips_per_plane)
-    return scale_up.switches if isinstance(scale_up, Switched | Dimensions) else 0
+    return wiring(system).parts(system, system.spec.scale_up).modules

@@ -240,7 +240,16 @@ class SwitchPower(Spec):
     module_W: NonNegativeFloat = Field(default=0.0, description="one optical module, always on")
 
 
-class MultiPlaneClos(Spec):
+class Wired(Spec):
+    """A scale-up fabric. What is done with one stands on its page of ``topology.wirings``."""
+
+    def refused(self, accelerators: int) -> str:
+        """Why it cannot join so many, or nothing."""
+        del accelerators
+        return ""
+
+
+class MultiPlaneClos(Wired):
     """Two switch tiers in independent planes.
 
     A node has one first-tier chip per plane, with one lane to every second-tier chip of that plane.
@@ -260,7 +269,7 @@ class MultiPlaneClos(Spec):
     power: SwitchPower
 
 
-class Switched(Spec):
+class Switched(Wired):
     """One tier of switch chips; the links of every accelerator are spread evenly over them."""
 
     wiring: Literal["switch"]
@@ -273,7 +282,7 @@ class Switched(Spec):
     power: SwitchPower
 
 
-class FullMesh(Spec):
+class FullMesh(Wired):
     """A dedicated link between every pair of accelerators; no switch."""
 
     wiring: Literal["full_mesh"]
@@ -300,7 +309,7 @@ class Dimension(Spec):
     )
 
 
-class Dimensions(Spec):
+class Dimensions(Wired):
     """A grid of accelerators, joined dimension by dimension: tori, nD full meshes, rings of switched rows."""
 
     wiring: Literal["dimensions"]
@@ -315,13 +324,19 @@ class Dimensions(Spec):
         """How many it joins."""
         return math.prod(one.size for one in self.dimensions.values())
 
+    def refused(self, accelerators: int) -> str:
+        if accelerators == self.accelerators:
+            return ""
+        sizes = " x ".join(str(one.size) for one in self.dimensions.values())
+        return f"{accelerators} is not {sizes} = {self.accelerators}, the dimensions"
+
     @property
     def switches(self) -> int:
         """Switch chips of all rows."""
         return sum(self.accelerators // one.size for one in self.dimensions.values() if one.kind == "switch")
 
 
-class Custom(Spec):
+class Custom(Wired):
     """Any graph, from a table of links."""
 
     wiring: Literal["custom"]
@@ -333,7 +348,7 @@ class Custom(Spec):
     power: SwitchPower
 
 
-class AstraSim(Spec):
+class AstraSim(Wired):
     """A network file of ASTRA-sim's analytical backend, read as `dimensions`."""
 
     wiring: Literal["astra_sim"]
@@ -418,10 +433,6 @@ class SystemSpec(Spec):
         per_node = self.node.accelerators
         if self.accelerators % per_node:
             raise ValueError(f"accelerators: {self.accelerators} does not fill nodes of {per_node}")
-        fabric = self.scale_up
-        if isinstance(fabric, Dimensions) and fabric.accelerators != self.accelerators:
-            sizes = " x ".join(str(one.size) for one in fabric.dimensions.values())
-            raise ValueError(
-                f"accelerators: {self.accelerators} is not {sizes} = {fabric.accelerators}, the dimensions"
-            )
+        if refused := self.scale_up.refused(self.accelerators):
+            raise ValueError(f"accelerators: {refused}")
         return self

@@ -12,10 +12,10 @@ from typing import Any
 
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.hardware.astra_sim import read_network
-from cmsim.hardware.link_table import Cable, read_links
+from cmsim.hardware import beside
+from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import carried
-from cmsim.hardware.specs import AcceleratorSpec, Assumed, AstraSim, Custom, Source, StackSpec, SystemSpec
+from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
 from cmsim.units import GB, GIGA, TERA
 
 SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"
@@ -170,21 +170,9 @@ def load_system(
         laid = _with(laid, key, value, stack_document.file)
     stack_spec = files.validate(StackSpec, stack_document, data=laid)
 
-    links: tuple[Cable, ...] = ()
-    if isinstance(spec.scale_up, AstraSim | Custom):
-        beside = Path(document.file).parent / spec.scale_up.file
-        if not beside.is_file():
-            raise InputError(document.problem(("scale_up", "file"), f"no such file: {beside}"))
-        if isinstance(spec.scale_up, AstraSim):
-            network = files.read_yaml(beside)
-            fabric = read_network(network, spec.scale_up, accelerators=spec.accelerators)
-            spec = spec.model_copy(update={"scale_up": fabric})
-            texts[network.file] = network.text
-        else:
-            text = files.read_text(beside)
-            ranks = spec.accelerators * (chip.dies if spec.rank == "die" else 1)
-            links = read_links(text, file=str(beside), ranks=ranks)
-            texts[str(beside)] = text
+    spec, links = beside.read(
+        spec, document, ranks=spec.accelerators * (chip.dies if spec.rank == "die" else 1), texts=texts
+    )
 
     there = spec.accelerators * spec.domains
     packages = there if accelerators is None else accelerators
@@ -192,7 +180,7 @@ def load_system(
         raise InputError(
             Problem(f"got {packages}; {spec.name} has 1 to {there} ({spec.domains} domain(s))", key="accelerators")
         )
-    if isinstance(spec.scale_up, Custom) and packages % spec.accelerators:
+    if links and packages % spec.accelerators:
         message = f"got {packages}; a custom fabric is used whole: multiples of {spec.accelerators}"
         raise InputError(Problem(message, key="accelerators"))
     return System(label or spec.name, spec, chip, stack_spec, packages, texts, links)

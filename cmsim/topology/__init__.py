@@ -1,11 +1,12 @@
 """How ranks are joined: the graph, where each rank sits, what each level carries, and derived totals."""
 
-from cmsim.topology.crossings import Crossings
-from cmsim.topology.graph import WIRINGS, between, build, check
+from cmsim.topology.crossings import Crossings, Paths
+from cmsim.topology.graph import between, build, check
 from cmsim.topology.levels import Fabric, fabric
-from cmsim.topology.paths import Paths, paths
+from cmsim.topology.paths import paths
 from cmsim.topology.places import Places, places
 from cmsim.topology.totals import Comparison, Total, comparison, totals
+from cmsim.topology.wirings import WIRINGS, wiring
 
 __all__ = [
     "WIRINGS",
@@ -23,4 +24,5 @@ __all__ = [
     "paths",
     "places",
     "totals",
+    "wiring",
 ]

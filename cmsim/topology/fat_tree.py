@@ -55,8 +55,7 @@ def wire(graph: Any, system: System) -> None:
     nic_Bps = spec.nic_GBps * GIGA
     down = leaf_ports_down(spec)
     leaves, spines = counts(spec, nics=system.packages)
-    # the two switches above the leaves take their share; the rest is NIC and software, at both ends
-    spine_s = min(spec.switch_us, spec.cluster_us / 4) * US
+    spine_s = _spine_s(spec)
     end_s = (spec.cluster_us * US - 2 * spine_s) / 4
 
     for leaf in range(leaves):
@@ -80,3 +79,14 @@ def wire(graph: Any, system: System) -> None:
     share_Bps = nic_Bps / system.ranks_per_package
     for rank, package in enumerate(places(system).package.tolist()):
         join(graph, ("rank", rank), ("nic", package), capacity_Bps=share_Bps, latency_s=end_s, tier="nic")
+
+
+def latencies_s(spec: ScaleOut) -> tuple[float, float]:
+    """Between ranks under one leaf, and under two. [s]"""
+    cluster_s = spec.cluster_us * US
+    return cluster_s - 2 * _spine_s(spec), cluster_s
+
+
+def _spine_s(spec: ScaleOut) -> float:
+    """Up to a spine: the two switches above the leaves take their share; the rest is NIC and software, at both ends."""
+    return min(spec.switch_us, spec.cluster_us / 4) * US

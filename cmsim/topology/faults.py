@@ -1,13 +1,11 @@
 """Parts of a fabric that are down or slow: names turned into what is left of the links they carry.
 
-    rank/RANK/plane/PLANE              one rank's port in one plane (its link to one switch chip of a single tier)
-    rank/RANK/port, rank/RANK/nic      all of a rank's links into its domain; its share of the NIC
+Which parts a domain has, the page of its wiring says (``wirings``); those of the scale-out network are here.
+
+    rank/RANK/port                     all of a rank's links into its domain
+    rank/RANK/nic                      its share of the NIC
+    rank/RANK/plane/PLANE              its port in one plane (its link to one switch chip of a single tier)
     accelerator/PACKAGE/plane/PLANE    the same of all ranks of a package
-    module/NODE/PLANE/CHIP             an optical module: the lane between chips of the first and second tier
-    l1/NODE/PLANE                      a first-tier chip, with all its ports and uplinks
-    l2/DOMAIN/PLANE/CHIP               a second-tier chip
-    switch/DOMAIN/CHIP                 a chip of a single-tier fabric
-    link/RANK/RANK                     the link of a pair in a full mesh
     nic/PACKAGE, leaf/LEAF, spine/SPINE    parts of the scale-out network
 
 Numbers count over the whole system, as the graph's nodes do; planes and second-tier chips count from 0 in their domain
@@ -19,16 +17,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmsim.errors import InputError, Problem, nearest
 from cmsim.hardware import System
+from cmsim.topology.edges import Edges
 from cmsim.topology.places import places
-from cmsim.topology.routes import Edges
 
 Faults = Mapping[str, float] | Iterable[str]
+
+
+class Part(NamedTuple):
+    """Parts of one form.
+
+    counts   how many there are of each number in the form; a form with none of one of them has no parts
+    change   takes the numbers of one and a factor, and changes what is left
+    missing  whether one is not there though its numbers are: two ranks without a link of their own
+    """
+
+    counts: tuple[int, ...]
+    change: Callable[[list[int], float], None]
+    missing: Callable[[list[int]], bool] | None = None
+
+
+#: the parts of the domains of a system by form, numbers where a word is in capitals: what they change in ``left``
+Parts = Callable[[System, Edges], dict[str, Part]]
 
 
 def factors(faults: Faults) -> dict[str, float]:
@@ -42,29 +57,32 @@ def factors(faults: Faults) -> dict[str, float]:
     return dict(faults) if isinstance(faults, Mapping) else dict.fromkeys(faults, 0.0)
 
 
-def apply(system: System, wires: Edges, faults: Faults) -> Edges:
-    """The links that are left, with the named parts slowed or down. [B/s]
+def apply(system: System, wires: Edges, faults: Faults, inside: Parts | None = None) -> Edges:
+    """The links that are left, with the named parts slowed or down; without ``inside`` of the scale-out network. [B/s]
 
     Raises InputError with every name that stands for no part of the system, and the nearest one that does.
     """
     left = replace(wires, **{name: getattr(wires, name).copy() for name in Edges.__dataclass_fields__})
-    parts = {form: part for form, part in _parts(system, left).items() if all(part[0])}
+    known = outside(system, left) if inside is None else inside(system, left) | outside(system, left)
+    # those of ranks first, the shortest first of them
+    listed = sorted(known, key=lambda form: form.count("/") if form.startswith("rank/") else _LAST)
+    parts = {form: known[form] for form in listed if all(known[form].counts)}
     problems: list[Problem] = []
     for name, factor in factors(faults).items():
-        form, numbers = _read(name)
+        form, numbers = _read(name, parts)
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor <= 1:
             problems.append(Problem(f"'{name}': what is left is a number from 0 to 1, got {factor!r}", key="faults"))
-        elif form not in parts or len(numbers) != len(parts[form][0]):
+        elif form not in parts:
             message = f"{system.name} has no part '{name}'. {_nearest_form(name, parts)}"
             problems.append(Problem(message, key="faults"))
         else:
-            counts, change = parts[form]
+            counts, change, missing = parts[form]
             if any(not 0 <= number < count for number, count in zip(numbers, counts, strict=True)):
                 near = [min(max(number, 0), count - 1) for number, count in zip(numbers, counts, strict=True)]
                 limits = ", ".join(f"0 to {count - 1}" for count in counts)
                 message = f"{system.name} has no part '{name}'. Did you mean '{_write(form, near)}'? {form}: {limits}."
                 problems.append(Problem(message, key="faults"))
-            elif form == "link/RANK/RANK" and left.mesh[numbers[0], numbers[1] % left.mesh.shape[1]] == 0:
+            elif missing and missing(numbers):
                 message = f"{system.name} has no part '{name}': these ranks share no link, or it is down already"
                 problems.append(Problem(message, key="faults"))
             else:
@@ -74,60 +92,17 @@ def apply(system: System, wires: Edges, faults: Faults) -> Edges:
     return left
 
 
-#: the words of each form; numbers stand where a word is in capitals
-_FORMS = (
-    "rank/RANK/port",
-    "rank/RANK/nic",
-    "rank/RANK/plane/PLANE",
-    "accelerator/PACKAGE/plane/PLANE",
-    "module/NODE/PLANE/CHIP",
-    "l1/NODE/PLANE",
-    "l2/DOMAIN/PLANE/CHIP",
-    "switch/DOMAIN/CHIP",
-    "link/RANK/RANK",
-    "nic/PACKAGE",
-    "leaf/LEAF",
-    "spine/SPINE",
-)
-
-_Change = Callable[[list[int], float], None]
+#: more words than any form has
+_LAST = 99
 
 
-def _parts(system: System, left: Edges) -> dict[str, tuple[tuple[int, ...], _Change]]:
-    """By form, how many there are of each number, and what a factor changes in ``left``."""
+def outside(system: System, left: Edges) -> dict[str, Part]:
+    """Parts of the scale-out network."""
     where = places(system)
-    planes, chips = left.port.shape[1], left.uplink.shape[2]
     leaves, spines = left.spine.shape
-    two_tiers, mesh = chips > 0, left.mesh.shape[1]
-    node_domain = np.zeros(where.nodes, np.int64)
-    node_domain[where.node] = where.domain
-
-    def port(members: Any, plane: int, factor: float) -> None:
-        left.port[members, plane] *= factor
-
-    def whole_port(numbers: list[int], factor: float) -> None:
-        left.port[numbers[0]] *= factor
-        if mesh:
-            peers = numbers[0] // mesh * mesh + np.flatnonzero(left.mesh[numbers[0]])
-            left.mesh[numbers[0]] *= factor
-            left.mesh[peers, numbers[0] % mesh] *= factor
 
     def rank_nic(numbers: list[int], factor: float) -> None:
         left.nic[numbers[0]] *= factor
-
-    def l1(numbers: list[int], factor: float) -> None:
-        port(where.node == numbers[0], numbers[1], factor)
-        left.uplink[numbers[0], numbers[1]] *= factor
-
-    def module(numbers: list[int], factor: float) -> None:
-        left.uplink[tuple(numbers)] *= factor
-
-    def l2(numbers: list[int], factor: float) -> None:
-        left.uplink[node_domain == numbers[0], numbers[1], numbers[2]] *= factor
-
-    def link(numbers: list[int], factor: float) -> None:
-        for one, other in (numbers, numbers[::-1]):
-            left.mesh[one, other % mesh] *= factor
 
     def nic(numbers: list[int], factor: float) -> None:
         left.nic[where.package == numbers[0]] *= factor
@@ -140,28 +115,39 @@ def _parts(system: System, left: Edges) -> dict[str, tuple[tuple[int, ...], _Cha
     def spine(numbers: list[int], factor: float) -> None:
         left.spine[:, numbers[0]] *= factor
 
-    tier = int(two_tiers)
-    changes: tuple[tuple[tuple[int, ...], _Change], ...] = (
-        ((system.ranks,), whole_port),
-        ((system.ranks,), rank_nic),
-        ((system.ranks, planes), lambda n, f: port(n[0], n[1], f)),
-        ((system.packages, planes), lambda n, f: port(where.package == n[0], n[1], f)),
-        ((where.nodes * tier, planes, chips), module),
-        ((where.nodes * tier, planes), l1),
-        ((where.domains * tier, planes, chips), l2),
-        ((where.domains * (1 - tier), planes), lambda n, f: port(where.domain == n[0], n[1], f)),
-        ((system.ranks if mesh else 0, system.ranks), link),
-        ((system.packages,), nic),
-        ((leaves,), leaf),
-        ((spines,), spine),
-    )
-    return dict(zip(_FORMS, changes, strict=True))
+    return {
+        "rank/RANK/nic": Part((system.ranks,), rank_nic),
+        "nic/PACKAGE": Part((system.packages,), nic),
+        "leaf/LEAF": Part((leaves,), leaf),
+        "spine/SPINE": Part((spines,), spine),
+    }
 
 
-def _read(name: str) -> tuple[str, list[int]]:
+def ports(system: System, left: Edges) -> dict[str, Part]:
+    """Parts of ranks that reach first switches by a port in each of several planes or chips."""
+    package, planes = places(system).package, left.port.shape[1]
+
+    def whole(numbers: list[int], factor: float) -> None:
+        left.port[numbers[0]] *= factor
+
+    return {
+        "rank/RANK/port": Part((system.ranks,), whole),
+        "rank/RANK/plane/PLANE": Part((system.ranks, planes), lambda n, f: slow_ports(left, n[0], n[1], f)),
+        "accelerator/PACKAGE/plane/PLANE": Part(
+            (system.packages, planes), lambda n, f: slow_ports(left, package == n[0], n[1], f)
+        ),
+    }
+
+
+def slow_ports(left: Edges, ranks: Any, plane: int, factor: float) -> None:
+    """What is left of the ports of some ranks into one plane."""
+    left.port[ranks, plane] *= factor
+
+
+def _read(name: str, forms: Iterable[str]) -> tuple[str, list[int]]:
     """The form that a name has, or the name itself, and its numbers."""
     words = name.split("/")
-    for form in _FORMS:
+    for form in forms:
         pattern = form.split("/")
         if len(pattern) == len(words) and all(
             word.isdecimal() if slot.isupper() else word == slot for word, slot in zip(words, pattern, strict=True)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
-from cmsim.topology import custom, dimensions, fat_tree, full_mesh, multi_plane_clos, switch
+from cmsim.topology import fat_tree
 from cmsim.topology.links import add_node
 from cmsim.topology.places import places
+from cmsim.topology.wirings import wiring
 
 if TYPE_CHECKING:
     import networkx as nx
-
-#: what a system file may name as ``scale_up.wiring``: each adds its chips and links to a graph that holds the ranks
-WIRINGS: dict[str, Callable[[Any, System, Any], None]] = {
-    "astra_sim": dimensions.wire,  # a network file is read as dimensions before any graph is built
-    "custom": custom.wire,
-    "dimensions": dimensions.wire,
-    "full_mesh": full_mesh.wire,
-    "multi_plane_clos": multi_plane_clos.wire,
-    "switch": switch.wire,
-}
 
 #: kinds of node that send and receive but never forward
 _ENDS = frozenset({"rank", "cpu"})
@@ -50,7 +40,7 @@ def build(system: System) -> nx.DiGraph[Any]:
             node=int(where.node[rank]),
             domain=int(where.domain[rank]),
         )
-    WIRINGS[system.spec.scale_up.wiring](graph, system, system.spec.scale_up)
+    wiring(system).wire(graph, system, system.spec.scale_up)
     fat_tree.wire(graph, system)
     check(graph)
     return graph

@@ -1,19 +1,8 @@
-"""Ranks on a grid: what its dimensions carry, and which part of it is in use. Plain numbers, for paths and for pricing.
-
-A part of a domain is a slab: the inner dimensions whole, the next one cut short, the others left out. A ring cut short
-loses the link that closes it.
-"""
+"""Ranks on a grid: what its dimensions carry. Plain numbers, for paths and for pricing."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass, replace
-
-from cmsim.errors import InputError, Problem
-from cmsim.hardware import System
-from cmsim.hardware.specs import Dimensions, FullMesh
-from cmsim.units import GIGA, US
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -65,56 +54,3 @@ class Grid:
     pairs_s_per_B: float = 0.0
     next_s_per_B: float = 0.0
     farthest_s: float = 0.0
-
-
-def dims(system: System) -> tuple[Dim, ...]:
-    """The dimensions in use of a domain, innermost first. Raises InputError for a part that is no slab."""
-    spec = system.spec.scale_up
-    if isinstance(spec, FullMesh):
-        size = min(system.packages, system.spec.accelerators)
-        link_Bps = spec.links_per_pair * spec.link_GBps * GIGA
-        return (Dim("mesh", "mesh", size, link_Bps, spec.domain_us * US),) if size > 1 else ()
-    assert isinstance(spec, Dimensions), spec
-    if system.ranks_per_package > 1:
-        raise InputError(
-            Problem("dimensions join packages; got 'die'. Allowed: package.", system.spec.name, key="rank")
-        )
-    whole = [
-        Dim(name, one.kind, one.size, one.links * one.link_GBps * GIGA, one.hop_us * US)
-        for name, one in spec.dimensions.items()
-    ]
-    if system.packages % system.spec.accelerators:
-        whole = _slab(system, whole)
-    return tuple(_plain(one) for one in whole if one.size > 1)
-
-
-def _slab(system: System, whole: list[Dim]) -> list[Dim]:
-    left = system.packages
-    out = []
-    for one in whole if system.domains == 1 else []:
-        if left >= one.size and left % one.size == 0:
-            out.append(one)
-            left //= one.size
-        elif left < one.size:
-            out.append(replace(one, size=left, kind="line" if one.kind == "ring" else one.kind))
-            left = 1
-        else:
-            break
-        if left == 1:
-            return out
-    sizes = [math.prod(one.size for one in whole[: i + 1]) for i in range(len(whole))]
-    raise InputError(
-        Problem(
-            f"got {system.packages}; a part of {system.spec.name} is a slab of one domain: up to {sizes[0]}, or "
-            + ", or ".join(f"a multiple of {inner} up to {outer}" for inner, outer in itertools.pairwise(sizes))
-            + "; several domains are used whole",
-            key="accelerators",
-        )
-    )
-
-
-def _plain(one: Dim) -> Dim:
-    """Two along a line are a mesh of two, and so are two along a ring, with both links of the ring between them."""
-    if one.size == 2 and one.kind in ("ring", "line"):
-        return replace(one, kind="mesh", link_Bps=one.link_Bps * (2 if one.kind == "ring" else 1))
-    return one

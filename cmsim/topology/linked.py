@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean, nearest
 from cmsim.hardware import System
-from cmsim.topology.crossings import Crossings, Numbers
-from cmsim.topology.faults import Faults, apply, factors
+from cmsim.topology.crossings import Asked, Crossings, Numbers
+from cmsim.topology.edges import edges
+from cmsim.topology.faults import apply, factors
 from cmsim.topology.links import Node
 from cmsim.topology.places import Places, places
-from cmsim.topology.routes import Routes, draws, edges
-
-__all__ = ["Inside", "Linked", "Links", "draws"]
+from cmsim.topology.routes import Routes
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -79,21 +78,12 @@ class Linked(ABC):
     A fabric has ``lay``, ``inside``, ``inside_s`` and perhaps ``sides``.
     """
 
-    def __init__(
-        self,
-        system: System,
-        *,
-        faults: Faults = (),
-        scale_up: float = 1.0,
-        scale_out: float = 1.0,
-        routing: str = "sprayed",
-        seed: int = 0,
-    ):
+    def __init__(self, system: System, asked: Asked, *, node_s: float, domain_s: float):
         self.where: Places = places(system)
-        self.routing = routing
-        self.seed = seed
+        self.routing = asked.routing
+        self.seed = asked.seed
         self.links = self.lay(system)
-        left = factors(faults)
+        left = factors(asked.faults)
         inner = {name: left[name] for name in left if not _is_outside(name)}
         rest = {name: left[name] for name in left if name not in inner}
         wires = edges(system)
@@ -108,9 +98,10 @@ class Linked(ABC):
             raise InputError(problems)
         #: links that are down, by number
         self.dead = self.left_Bps <= 0
-        self._outer = Routes(system, wires=wires.scaled(scale_up=1.0, scale_out=scale_out), routing=routing, seed=seed)
+        payload = wires.scaled(scale_up=1.0, scale_out=asked.scale_out)
+        self._outer = Routes(system, payload, node_s=node_s, domain_s=domain_s, routing=asked.routing, seed=asked.seed)
         #: what each resource carries [B/s]
-        self.capacity_Bps: Floats = np.concatenate([self.left_Bps * scale_up, self._outer.capacity_Bps])
+        self.capacity_Bps: Floats = np.concatenate([self.left_Bps * asked.scale_up, self._outer.capacity_Bps])
         #: which tier each resource belongs to
         self.tier: Ints = np.concatenate([self.links.tier, self._outer.tier + len(self.links.tiers)])
         ranks = self.links.ranks

@@ -1,8 +1,8 @@
 """Which links a message crosses, and with what share of its bytes: the graph as arrays, for millions of messages.
 
-``edges`` gives the capacity of every link, tier by tier, equal to the graph's (a test compares them edge for edge). A
-``Routes`` turns pairs of ranks into the resources that their messages cross. A resource is one direction of a link, or
-of a bundle of parallel links that nothing tells apart:
+``edges`` holds the capacity of every link, tier by tier, equal to the graph's (a test compares them edge for edge). A
+``Routes`` turns pairs of ranks into the resources that their messages cross, whatever wiring filled in the tables. A
+resource is one direction of a link, or of a bundle of parallel links that nothing tells apart:
 
     within a block      port out, port in             a block is a node under the two-tier planes, else the domain
     within a domain     port out, uplink out, uplink in, port in
@@ -17,13 +17,12 @@ collisions; a draw that falls on a dead path moves on to the next one. Pinned me
 Latencies are those along the path's edges; switches forward before the whole message is in (cut-through).
 
 Leaves out: host processors as sources, detours over other ranks, and reordering costs of sprayed packets.
-Source: arXiv:2506.12708v2 section 3.3 for the planes; splitmix64 (Steele, Lea and Flood, OOPSLA 2014) for the draws.
+Source: arXiv:2506.12708v2 section 3.3 for the planes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,12 +30,11 @@ from numpy.typing import NDArray
 
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 from cmsim.hardware import System
-from cmsim.hardware.specs import FullMesh, MultiPlaneClos, Switched
-from cmsim.topology import fat_tree
+from cmsim.topology import bundles, fat_tree
 from cmsim.topology.crossings import Crossings, Numbers
-from cmsim.topology.levels import fabric
-from cmsim.topology.places import Places, leaf_ports_down, places
-from cmsim.units import GIGA, US
+from cmsim.topology.draws import draws
+from cmsim.topology.edges import Edges
+from cmsim.topology.places import Places, places
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -50,94 +48,37 @@ ROUTINGS: tuple[str, ...] = get_args(Routing)
 BLOCK, DOMAIN, LEAF, CLUSTER, SWITCH = range(5)
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Capacity of every link by tier, one direction; the way back is alike. [B/s]
-
-    port     rank to the first (or only) switch chip of each plane, shape (ranks, planes)
-    uplink   first-tier chip of (node, plane) to each second-tier chip, shape (nodes, planes, chips); chips may be 0
-    mesh     rank to each member of its domain, 0 to itself, shape (ranks, domain); empty where there are switches
-    nic      rank to its package's NIC, shape (ranks,)
-    leaf     NIC to its leaf, shape (packages,)
-    spine    leaf to each spine, shape (leaves, spines); spines may be 0
-    """
-
-    port: Floats
-    uplink: Floats
-    mesh: Floats
-    nic: Floats
-    leaf: Floats
-    spine: Floats
-
-    def scaled(self, *, scale_up: float, scale_out: float) -> Edges:
-        """The same with a payload share of what the wires carry, inside domains and between them. [1]"""
-        inside = {name: getattr(self, name) * scale_up for name in ("port", "uplink", "mesh")}
-        return replace(self, **inside, **{name: getattr(self, name) * scale_out for name in ("nic", "leaf", "spine")})
-
-
-def edges(system: System) -> Edges:
-    """Every link of a system that ranks send over, whole; of other wirings the scale-out network alone. [B/s]"""
-    spec, out, ranks = system.spec.scale_up, system.spec.scale_out, system.ranks
-    per_package = system.ranks_per_package
-    port, uplink, mesh = np.zeros((ranks, 0)), np.zeros((system.nodes, 0, 0)), np.zeros((ranks, 0))
-    if isinstance(spec, MultiPlaneClos):
-        lane_Bps = spec.lane_GBps * GIGA
-        port = np.full((ranks, spec.planes), spec.lanes_per_accelerator / per_package * lane_Bps)
-        uplink = np.full((system.nodes, spec.planes, spec.l2_chips_per_plane), lane_Bps)
-    elif isinstance(spec, Switched):
-        links = spec.links_per_accelerator / per_package / spec.switches
-        port = np.full((ranks, spec.switches), links * spec.link_GBps * GIGA)
-        uplink = np.zeros((system.domains, spec.switches, 0))
-    elif isinstance(spec, FullMesh):
-        if per_package > 1:
-            raise InputError("a full mesh joins packages; got rank 'die'. Allowed: package.")
-        size = min(system.spec.accelerators, ranks)
-        rank = np.arange(ranks)
-        peer = rank[:, None] // size * size + np.arange(size)
-        there = (peer < ranks) & (peer != rank[:, None])
-        mesh = np.where(there, spec.links_per_pair * spec.link_GBps * GIGA, 0.0)
-    leaves, spines = fat_tree.counts(out, nics=system.packages)
-    nic_Bps = out.nic_GBps * GIGA
-    return Edges(
-        port=port,
-        uplink=uplink,
-        mesh=mesh,
-        nic=np.full(ranks, nic_Bps / per_package),
-        leaf=np.full(system.packages, nic_Bps),
-        spine=np.full((leaves, spines), fat_tree.leaf_uplink_Bps(out) / spines if spines else 0.0),
-    )
-
-
-@dataclass(frozen=True)
-class _Bundle:
-    """Parallel links in groups that nothing tells apart: the group of each (plane, chip) and one member each."""
-
-    group: Ints
-    count: int
-
-
 class Routes:
     """The paths between the ranks of a system under one way of routing.
 
-    system    whose links                  wires     their capacities, default all whole
-    routing   sprayed, hashed or pinned    seed      of the hash
+    system    whose links                            wires   their capacities
+    node_s, domain_s   latency between the two ranks of a node, and of a domain, that are farthest apart [s]
+    routing   sprayed, hashed or pinned              seed    of the hash
     """
 
     def __init__(
-        self, system: System, *, wires: Edges | None = None, routing: Routing | str = "sprayed", seed: int = 0
+        self,
+        system: System,
+        wires: Edges,
+        *,
+        node_s: float,
+        domain_s: float,
+        routing: Routing | str = "sprayed",
+        seed: int = 0,
     ) -> None:
         if routing not in ROUTINGS:
             raise InputError(f"no routing named '{routing}'. {did_you_mean(routing, ROUTINGS)}")
-        self.edges = edges(system) if wires is None else wires
+        self.edges = wires
         self.where: Places = places(system)
         self.routing = routing
         self.seed = seed
-        spec = system.spec.scale_up
-        self._mesh = isinstance(spec, FullMesh)
-        self.block = self.where.node if isinstance(spec, MultiPlaneClos) else self.where.domain
-        self._domain_size = self.edges.mesh.shape[1]
-        self._leaf = np.arange(system.packages, dtype=np.int64) // leaf_ports_down(system.spec.scale_out)
-        self.latency_s = _latencies(system)
+        self._mesh = wires.mesh.shape[1] > 0
+        #: the ranks that meet in their first switch
+        self.block = self.where.node if wires.uplink.shape[2] else self.where.domain
+        self._domain_size = wires.mesh.shape[1]
+        outside_s = fat_tree.latencies_s(system.spec.scale_out)
+        #: of a path, by where its ends meet [s]
+        self.latency_s: Floats = np.array([node_s, domain_s, *outside_s, domain_s])
         self._bundles()
         self._number()
 
@@ -148,32 +89,32 @@ class Routes:
         wires = self.edges
         planes, chips, spines = wires.port.shape[1], wires.uplink.shape[2], wires.spine.shape[1]
         single = self.routing != "sprayed"
-        chip_whole = np.ones((planes, chips), bool) if not chips else _even(wires.uplink, axis=0)
-        plane_whole = _even(wires.port, axis=0) & chip_whole.all(axis=1)
-        self._plane = _groups(plane_whole, single=single)
+        chip_whole = np.ones((planes, chips), bool) if not chips else bundles.even(wires.uplink, axis=0)
+        plane_whole = bundles.even(wires.port, axis=0) & chip_whole.all(axis=1)
+        self._plane = bundles.groups(plane_whole, single=single)
         # (plane, chip) -> group; whole planes share theirs, a whole chip of a touched plane shares with its like
         path = np.zeros((planes, chips), np.int64)
         used = 0
         for g in range(self._plane.count):
             members = np.flatnonzero(self._plane.group == g)
-            inner = _groups(chip_whole[members[0]], single=single)
+            inner = bundles.groups(chip_whole[members[0]], single=single)
             path[members] = used + inner.group
             used += inner.count
-        self._path = _Bundle(path, used)
+        self._path = bundles.Bundle(path, used)
         self._plane_of_path = np.zeros(used, np.int64)
         if chips:
             self._plane_of_path[path] = self._plane.group[:, None]
-        self._spine = _groups(_even(wires.spine, axis=0) if spines else np.zeros(0, bool), single=single)
+        self._spine = bundles.groups(bundles.even(wires.spine, axis=0) if spines else np.zeros(0, bool), single=single)
 
     def _number(self) -> None:
         """Number the resources, tier by tier, outward and inward apart."""
         wires = self.edges
         tables: dict[str, Floats] = {
-            "port": _summed(wires.port, self._plane),
-            "uplink": _summed(wires.uplink.reshape(len(wires.uplink), -1), self._path),
+            "port": bundles.summed(wires.port, self._plane),
+            "uplink": bundles.summed(wires.uplink.reshape(len(wires.uplink), -1), self._path),
             "nic": wires.nic[:, None],
             "leaf": wires.leaf[:, None],
-            "spine": _summed(wires.spine, self._spine),
+            "spine": bundles.summed(wires.spine, self._spine),
         }
         if self._mesh:
             tables = {"mesh": wires.mesh, **{name: tables[name] for name in ("nic", "leaf", "spine")}}
@@ -370,7 +311,8 @@ class Routes:
         """Kinds of ranks whose links are alike, each rank's kind, and one rank of each."""
         wires = self.edges
         if self._mesh or all(
-            _even(table.reshape(len(table), -1), axis=0).all() for table in (wires.port, wires.uplink, wires.spine)
+            bundles.even(table.reshape(len(table), -1), axis=0).all()
+            for table in (wires.port, wires.uplink, wires.spine)
         ):
             return np.zeros(len(self.where.node), np.int32), [0]
         parts = [wires.port, wires.uplink.reshape(len(wires.uplink), -1)[self.block], wires.spine[self.where.leaf]]
@@ -549,52 +491,9 @@ class Routes:
         return len(np.unique(pairs[0])) == int(pairs.shape[1])
 
 
-def _latencies(system: System) -> Floats:
-    """Latency of a path by where its ends meet, from the latencies of its edges. [s]"""
-    level, out = fabric(system), system.spec.scale_out
-    # as the graph spreads them: two switches above the leaves, four ends
-    spine_s = min(out.switch_us, out.cluster_us / 4) * US
-    within_leaf_s = level.cluster_s - 2 * spine_s
-    return np.array([level.node_s, level.domain_s, within_leaf_s, level.cluster_s, level.domain_s])
-
-
-def _even(table: Floats, *, axis: int) -> Any:
-    """Where all entries along an axis, and all of the table, are alike."""
-    return (table == table.max(initial=0.0)).all(axis=axis)
-
-
-def _groups(whole: Any, *, single: bool) -> _Bundle:
-    """All that is whole in one group, every other in its own; each in its own if ``single``."""
-    if single:
-        return _Bundle(np.arange(len(whole)), len(whole))
-    whole = np.asarray(whole, bool)
-    group = np.zeros(len(whole), np.int64)
-    first = int(whole.any())
-    group[~whole] = first + np.arange(int((~whole).sum()))
-    return _Bundle(group, first + int((~whole).sum()))
-
-
-def _summed(table: Floats, bundle: _Bundle) -> Floats:
-    """Capacities of bundles, from those of their members."""
-    out = np.zeros((len(table), bundle.count))
-    for member, group in enumerate(np.asarray(bundle.group).ravel().tolist()):
-        out[:, group] += table[:, member]
-    return out
-
-
 def _unpack(code: int, kinds: int) -> tuple[int, int, int]:
     if kinds == 1:
         return code, 0, 0
     code, other = divmod(code, kinds)
     level, one = divmod(code, kinds)
     return level, one, other
-
-
-def draws(src: Numbers, dst: Numbers, seed: int) -> NDArray[np.uint64]:
-    """A 64-bit draw for each (seed, source, destination)."""
-    with np.errstate(over="ignore"):
-        x = (src.astype(np.int64).astype(np.uint64) << np.uint64(32)) ^ dst.astype(np.int64).astype(np.uint64)
-        x += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-        return x ^ (x >> np.uint64(31))

@@ -19,9 +19,12 @@ from cmsim.hardware import System, board_watts
 from cmsim.topology.fat_tree import shares
 from cmsim.topology.graph import build
 from cmsim.topology.levels import fabric
+from cmsim.topology.wirings import wiring
 from cmsim.units import GIGA, TERA
 
 _KILO = 1e3
+#: kinds of node that are no chip of a domain's fabric
+_NO_CHIPS = frozenset({"rank", "cpu", "nic", "leaf", "spine"})
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,12 @@ def comparison(system: System) -> list[Comparison]:
 
 def _count(graph: Any) -> _Counts:
     kinds = Counter(kind for _, kind in graph.nodes(data="kind"))
-    lanes = sum(data["lanes"] for a, _, data in graph.edges(data=True) if data["tier"] == "uplink" and a[0] == "l1")
+    # each lane is two edges, there and back
+    lanes = sum(data["lanes"] for _, _, data in graph.edges(data=True) if data["tier"] == "uplink") / 2
     return _Counts(
         l1_chips=kinds["l1"],
         l2_chips=kinds["l2"],
-        switch_chips=kinds["l1"] + kinds["l2"] + kinds["switch"],
+        switch_chips=sum(count for kind, count in kinds.items() if kind not in _NO_CHIPS),
         uplink_lanes=lanes,
         leaves=kinds["leaf"],
         spines=kinds["spine"],
@@ -233,4 +237,4 @@ def _powered_W(system: System, counts: _Counts, *, full: bool) -> dict[str, tupl
 
 
 def _modules_per_lane(system: System) -> float:
-    return float(getattr(system.spec.scale_up, "modules_per_uplink", 0.0))
+    return wiring(system).parts(system, system.spec.scale_up).modules_per_lane

@@ -18,7 +18,7 @@ from cmsim.flow.rounds import solve
 from cmsim.flow.schedule import LogGP, Op, programs, replay
 from cmsim.hardware import System, load_system
 from cmsim.network import SHARE_ONE, Demand, Fluid
-from cmsim.topology.routes import Routes
+from cmsim.topology import paths
 from cmsim.units import PS_PER_S
 
 US = 1e-6
@@ -89,7 +89,7 @@ def test_one_rank_and_no_bytes():
 
 def rates(messages: list[tuple[int, int]]) -> list[float]:
     """Max-min rates of equal messages on the crossbar, as shares of a port."""
-    routes = Routes(crossbar(8))
+    routes = paths(crossbar(8))
     src, dst = (np.array(column, np.int32) for column in zip(*messages, strict=True))
     (one,) = plan(
         [Messages(src, dst, np.array([1e6]))], routes, ranks=np.arange(8), software=IDEAL, together=False
@@ -121,7 +121,7 @@ def test_uniform_all_to_all():
     src, dst = np.divmod(np.arange(384 * 384), 384)
     apart = src != dst
     one = Messages(src[apart].astype(np.int32), dst[apart].astype(np.int32), np.array([1e6]))
-    laid = plan([one], Routes(system), ranks=np.arange(384), software=BYTES)
+    laid = plan([one], paths(system), ranks=np.arange(384), software=BYTES)
     assert solve(laid.distinct[0].classes, BYTES).rate_Bps.min() == pytest.approx(1.02349869e9, rel=1e-6)
 
 
@@ -374,7 +374,7 @@ def played_s(laid: Any) -> float:
 def test_demands_on_a_fluid_network_take_the_same(name):
     system = load_system("hgx_h100", domains=2)
     (algorithm,) = (one for one in candidates("all_reduce") if one.name == name)
-    laid = plan(rounds(algorithm, 16, 1e8), Routes(system), ranks=np.arange(16), software=IDEAL)
+    laid = plan(rounds(algorithm, 16, 1e8), paths(system), ranks=np.arange(16), software=IDEAL)
     alone = collective_time(system, "all_reduce", algorithm=name, size_B=1e8, library=IDEAL)
     # messages of a shorter path start their bytes earlier there
     spread = 2.8e-6 * sum(one.times for one in alone.rounds)
@@ -384,7 +384,7 @@ def test_demands_on_a_fluid_network_take_the_same(name):
 def test_two_groups_in_flight_share_what_both_cross():
     """Rings of two groups that interleave in the same nodes: half of each uplink, where one alone has all."""
     system = clos(accelerators=16)
-    routes = Routes(system)
+    routes = paths(system)
     matrix = np.zeros((16, 16))
     for rank in range(8):
         matrix[rank, rank + 8] = 1e6

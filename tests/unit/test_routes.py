@@ -12,15 +12,27 @@ import pytest
 
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import System, load_system
-from cmsim.topology import between, build
+from cmsim.topology import between, build, paths
+from cmsim.topology.edges import Edges
 from cmsim.topology.faults import apply
-from cmsim.topology.routes import Routes, edges
+from cmsim.topology.routes import Routes
+from cmsim.topology.wirings import multi_plane_clos
 
 MESH = {"wiring": "full_mesh", "link_GBps": 50.0, "domain_us": 1.0, "power": {"chip_static_W": 0, "chip_dynamic_W": 0}}
 
 
 def clos(**kwargs: Any) -> System:
     return load_system("cloudmatrix384", **{"rank": "package", **kwargs})
+
+
+def routes_of(system: System, **asked: Any) -> Routes:
+    found = paths(system, **asked)
+    assert isinstance(found, Routes)
+    return found
+
+
+def edges(system: System, faults: Any = ()) -> Edges:
+    return routes_of(system, faults=faults).edges
 
 
 def systems() -> dict[str, System]:
@@ -48,7 +60,7 @@ def pairs(ranks: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_edges_are_those_of_the_graph(name):
     system = SYSTEMS[name]
-    graph, wires, where = build(system), edges(system), Routes(system).where
+    graph, wires, where = build(system), edges(system), routes_of(system).where
     ours: dict[tuple[Any, Any], float] = {}
 
     def link(a: Any, b: Any, capacity: float) -> None:
@@ -78,7 +90,7 @@ def test_edges_are_those_of_the_graph(name):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_latency_is_that_of_the_shortest_path(name):
     system = SYSTEMS[name]
-    graph, routes = build(system), Routes(system)
+    graph, routes = build(system), routes_of(system)
     src, dst = pairs(min(system.ranks, 40))
     crossed = routes.crossings(src, dst)
     for one in np.random.default_rng(0).choice(len(src), 12, replace=False).tolist():
@@ -96,7 +108,7 @@ def test_latency_is_that_of_the_shortest_path(name):
 def test_every_tier_is_crossed_by_the_whole_message(name, routing):
     """Shares over the planes, chips and spines of a tier add up to one, out and in alike."""
     system = SYSTEMS[name]
-    routes = Routes(system, routing=routing)
+    routes = routes_of(system, routing=routing)
     src, dst = pairs(min(system.ranks, 64))
     crossed = routes.crossings(src, dst)
     through = {tier: np.zeros(len(src)) for tier in routes.tiers}
@@ -123,7 +135,7 @@ def test_every_tier_is_crossed_by_the_whole_message(name, routing):
 
 
 def test_resources_are_the_sender_s_and_the_receiver_s():
-    routes = Routes(clos(domains=2, set={"accelerators": 16}))
+    routes = routes_of(clos(domains=2, set={"accelerators": 16}))
     crossed = routes.crossings(np.array([3, 3, 3]), np.array([5, 12, 20]))
     names = [[routes.name(int(number[i])) for number in crossed.resource if number[i] >= 0] for i in range(3)]
     assert names[0] == ["port.out rank 3", "port.in rank 5"]
@@ -133,9 +145,9 @@ def test_resources_are_the_sender_s_and_the_receiver_s():
 
 def test_bundles_carry_what_their_links_carry():
     system = clos(accelerators=16)
-    whole = Routes(system)
-    broken = Routes(system, wires=apply(system, edges(system), {"module/0/2/3": 0.0, "rank/5/plane/4": 0.5}))
-    apart = Routes(system, routing="hashed")
+    whole = routes_of(system)
+    broken = routes_of(system, faults={"module/0/2/3": 0.0, "rank/5/plane/4": 0.5})
+    apart = routes_of(system, routing="hashed")
     for tier in whole.tiers:
         one, other = (routes.capacity_Bps[routes.tier == routes.tiers.index(tier)].sum() for routes in (whole, apart))
         assert one == pytest.approx(other, rel=1e-12)
@@ -158,7 +170,7 @@ def shares(routes: Routes, src: int, dst: int) -> dict[str, float]:
 
 def test_a_lost_plane_sheds_to_the_others():
     system = clos(accelerators=16)
-    routes = Routes(system, wires=apply(system, edges(system), ["accelerator/3/plane/2"]))
+    routes = routes_of(system, faults=["accelerator/3/plane/2"])
     here = shares(routes, 3, 4)
     assert here == {"port.out rank 3 [0, 1, 3, 4, ... 6 in all]": 1.0, "port.in rank 4 [0, 1, 3, 4, ... 6 in all]": 1.0}
     assert shares(routes, 5, 4)["port.out rank 5 [2]"] == pytest.approx(1 / 7)
@@ -166,7 +178,7 @@ def test_a_lost_plane_sheds_to_the_others():
 
 def test_a_lost_module_leaves_111_paths_of_112():
     system = clos(accelerators=24)
-    routes = Routes(system, wires=apply(system, edges(system), ["module/1/6/15"]))
+    routes = routes_of(system, faults=["module/1/6/15"])
     touched = shares(routes, 8, 0)
     assert touched["port.out rank 8 [6]"] == pytest.approx(15 / 111)
     assert touched["uplink.in node 0 [6/0, 6/1, 6/2, 6/3, ... 15 in all]"] == pytest.approx(15 / 111)
@@ -176,7 +188,7 @@ def test_a_lost_module_leaves_111_paths_of_112():
 
 def test_a_slow_lane_takes_its_share_of_what_is_left():
     system = load_system("hgx_h100")
-    routes = Routes(system, wires=apply(system, edges(system), {"rank/0/plane/1": 0.5}))
+    routes = routes_of(system, faults={"rank/0/plane/1": 0.5})
     chips = edges(system).port.shape[1]
     assert shares(routes, 0, 1)["port.out rank 0 [1]"] == pytest.approx(0.5 / (chips - 0.5))
     assert shares(routes, 2, 1)["port.out rank 2 [1]"] == pytest.approx(1 / chips)
@@ -194,7 +206,7 @@ def test_a_slow_lane_takes_its_share_of_what_is_left():
 )
 @pytest.mark.parametrize("routing", ["sprayed", "hashed"])
 def test_no_way_left_is_an_error(system, faults, src, dst, routing):
-    routes = Routes(system, wires=apply(system, edges(system), faults), routing=routing)
+    routes = routes_of(system, faults=faults, routing=routing)
     with pytest.raises(InfeasibleError, match=f"rank {src}"):
         routes.crossings(np.array([src]), np.array([dst]))
 
@@ -204,7 +216,7 @@ def test_no_way_left_is_an_error(system, faults, src, dst, routing):
 
 def test_hashed_paths_collide_as_balls_in_bins():
     """N15: of m uplinks, m flows use 1 - (1 - 1/m)**m."""
-    routes = Routes(clos(), routing="hashed")
+    routes = routes_of(clos(), routing="hashed")
     src, dst = np.meshgrid(np.arange(8), np.arange(8, 384), indexing="ij")
     crossed = routes.crossings(src.ravel(), dst.ravel())
     up = next(number for number in crossed.resource if routes.name(int(number[0])).startswith("uplink.out"))
@@ -219,7 +231,7 @@ def test_hashed_paths_collide_as_balls_in_bins():
 def test_hashes_go_by_the_seed():
     src, dst = pairs(64)
     one, same, other = (
-        Routes(clos(), routing="hashed", seed=seed).crossings(src, dst).resource[0] for seed in (1, 1, 2)
+        routes_of(clos(), routing="hashed", seed=seed).crossings(src, dst).resource[0] for seed in (1, 1, 2)
     )
     assert np.array_equal(one, same)
     assert (one != other).mean() > 0.5
@@ -227,27 +239,27 @@ def test_hashes_go_by_the_seed():
 
 def test_hashed_moves_on_and_pinned_does_not():
     system = clos(accelerators=16)
-    wires = apply(system, edges(system), ["accelerator/3/plane/2", "module/0/4/5"])
+    faults = ["accelerator/3/plane/2", "module/0/4/5"]
     src, dst = pairs(16)
-    routes = Routes(system, wires=wires, routing="hashed")
+    routes = routes_of(system, faults=faults, routing="hashed")
     for number in routes.crossings(src, dst).resource:
         assert np.all(routes.capacity_Bps[number[number >= 0]] > 0)
-    whole = Routes(system, routing="hashed").crossings(src, dst).resource[0]
+    whole = routes_of(system, routing="hashed").crossings(src, dst).resource[0]
     moved = (routes.crossings(src, dst).resource[0] != whole).mean()
     assert 0 < moved < 0.1
     with pytest.raises(InfeasibleError, match="cannot move from the dead path they are pinned to"):
-        Routes(system, wires=wires, routing="pinned").crossings(src, dst)
-    pinned = Routes(system, routing="pinned").crossings(src, dst).resource[0]
+        routes_of(system, faults=faults, routing="pinned").crossings(src, dst)
+    pinned = routes_of(system, routing="pinned").crossings(src, dst).resource[0]
     assert np.array_equal(pinned, whole)
 
 
 def test_bad_routing_and_messages():
     with pytest.raises(InputError, match=r"no routing named 'sprayd'. Did you mean 'sprayed'"):
-        Routes(clos(), routing="sprayd")
+        routes_of(clos(), routing="sprayd")
     with pytest.raises(InputError, match="rank 4 to itself"):
-        Routes(clos()).crossings(np.array([4]), np.array([4]))
+        routes_of(clos()).crossings(np.array([4]), np.array([4]))
     with pytest.raises(InputError, match="one switch tier"):
-        Routes(clos()).crossings(np.array([4]), np.array([-1]))
+        routes_of(clos()).crossings(np.array([4]), np.array([-1]))
 
 
 # --- names of parts -------------------------------------------------------------------------------------------
@@ -277,7 +289,7 @@ def test_a_part_carries_its_links(system, part, links):
     machine = SYSTEMS[system]
     whole = edges(machine)
     for factor in (0.0, 0.25):
-        left = apply(machine, whole, {part: factor})
+        left = edges(machine, {part: factor})
         changed = Counter()
         for tier in ("port", "uplink", "mesh", "nic", "leaf", "spine"):
             before, after = getattr(whole, tier), getattr(left, tier)
@@ -294,7 +306,7 @@ def test_parts_that_do_not_exist_are_named_with_the_nearest():
     system = clos()
     bad = {"accelerator/900/plane/2": 0, "modul/7/1/3": 0, "l1/0": 0, "nic/3": 1.5, "switch/0/1": 0, "l1/2/3": 0}
     with pytest.raises(InputError) as caught:
-        apply(system, edges(system), bad)
+        edges(system, bad)
     text = str(caught.value)
     assert len(caught.value.problems) == 5
     assert "Did you mean 'accelerator/383/plane/2'? accelerator/PACKAGE/plane/PLANE: 0 to 383, 0 to 6." in text
@@ -303,19 +315,20 @@ def test_parts_that_do_not_exist_are_named_with_the_nearest():
     )
     assert "'nic/3': what is left is a number from 0 to 1, got 1.5" in text
     with pytest.raises(InputError, match="share no link"):
-        apply(SYSTEMS["mesh, two domains"], edges(SYSTEMS["mesh, two domains"]), ["link/3/3"])
+        edges(SYSTEMS["mesh, two domains"], ["link/3/3"])
 
 
 def test_the_whole_fabric_is_left_as_it_was():
     system = clos(accelerators=16)
-    wires = edges(system)
-    before = json.dumps({name: getattr(wires, name).tolist() for name in wires.__dataclass_fields__})
-    apply(system, wires, ["l1/0/3", "l2/0/1/1"])
-    assert before == json.dumps({name: getattr(wires, name).tolist() for name in wires.__dataclass_fields__})
+    whole = edges(system)
+    before = json.dumps({name: getattr(whole, name).tolist() for name in whole.__dataclass_fields__})
+    left = apply(system, whole, ["nic/3", "l1/0/3"], multi_plane_clos.faults)
+    assert left.nic[3] == 0
+    assert before == json.dumps({name: getattr(whole, name).tolist() for name in whole.__dataclass_fields__})
 
 
 def test_columns_do_not_grow_with_the_messages():
     """Nothing loops over messages: columns hold them all, and their number does not grow with them."""
-    routes = Routes(clos())
+    routes = routes_of(clos())
     counts = {len(routes.crossings(*pairs(ranks)).resource) for ranks in (16, 384)}
     assert counts == {4}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import math
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import networkx as nx
 import numpy as np
 import pytest
+from pydantic import create_model
 
+import cmsim
 from cmsim import files
+from cmsim.energy.parts import constant
 from cmsim.errors import InputError
+from cmsim.flow import collective_time
 from cmsim.hardware import SYSTEMS, System, load_system
-from cmsim.hardware.specs import Custom, Dimensions, MultiPlaneClos
+from cmsim.hardware.specs import Custom, Dimensions, MultiPlaneClos, ScaleUp, Wired
 from cmsim.topology import WIRINGS, between, build, check, comparison, fabric, places, totals
 from cmsim.topology.fat_tree import counts
 
@@ -339,8 +345,48 @@ def test_a_published_total_that_is_not_derived_is_refused() -> None:
 
 
 def test_wirings_are_those_of_the_schema() -> None:
-    # tables of links and network files are the user's own: see test_fabrics
-    assert set(WIRINGS) - {"astra_sim", "custom"} == {load_system(name).spec.scale_up.wiring for name in NAMES}
+    # tables of links and network files (read as dimensions) are the user's own: see test_fabrics
+    assert set(WIRINGS) - {"custom"} == {load_system(name).spec.scale_up.wiring for name in NAMES}
+
+
+def test_a_wiring_is_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page under another name, for a spec that is no class of the package: all that asks a fabric asks the page."""
+    system = load_system("hgx_h100", domains=2)
+    old = system.spec.scale_up
+    fields: dict[str, Any] = {key: (Any, getattr(old, key)) for key in type(old).model_fields} | {
+        "wiring": (str, "toy")
+    }
+    toy = create_model("Toy", __base__=Wired, **fields)()
+    other = dataclasses.replace(system, spec=system.spec.model_copy(update={"scale_up": toy}))
+    with pytest.raises(KeyError, match="toy"):
+        fabric(other)
+    monkeypatch.setitem(WIRINGS, "toy", dataclasses.replace(WIRINGS["switch"], name="toy"))
+    assert fabric(other) == fabric(system)
+    assert list(build(other).edges(data=True)) == list(build(system).edges(data=True))
+    assert totals(other) == totals(system)
+    assert constant(other) == constant(system)
+    took = [
+        collective_time(one, "all_reduce", algorithm="ring", size_B=1e6, faults=["switch/1/2"]).time_s
+        for one in (system, other)
+    ]
+    assert took[0] == took[1]
+
+
+def test_nobody_but_its_page_knows_a_wiring() -> None:
+    """The classes of specs are data; beside them one page each names one, and nobody compares names of wirings."""
+    specs = {one.__name__ for one in get_args(get_args(ScaleUp)[0])}
+    package = Path(cmsim.__file__).parent
+    known: dict[str, set[str]] = {}
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = str(path.relative_to(package))
+            if isinstance(node, ast.ImportFrom) and not where.startswith("hardware/"):
+                known.setdefault(where, set()).update(specs & {alias.name for alias in node.names})
+            if isinstance(node, ast.Compare):
+                assert ".wiring" not in ast.unparse(node), f"{where}:{node.lineno} asks which wiring it is"
+    found = {where: names for where, names in known.items() if names}
+    assert found.keys() == {f"topology/wirings/{name}.py" for name in WIRINGS}
+    assert all(len(names) == 1 for names in found.values())
 
 
 def test_import_and_levels_do_not_load_networkx() -> None:

@@ -9,6 +9,9 @@ and take the shorter way round a ring. Where both ways are equally long, sprayed
 pinned ones draw one. Where a link of a ring is down, sprayed and hashed messages that would cross it go round the
 other way. A message through an accelerator takes only its hop's latency, and no bandwidth but that of the links.
 
+A part of a domain is a slab: the inner dimensions whole, the next one cut short, the others left out. A ring cut short
+loses the link that closes it.
+
 Leaves out: detours over other dimensions, and adaptive routing.
 Source: Dally and Towles, Principles and Practices of Interconnection Networks, 2004, sections 5 and 8.4 (tori,
 dimension-order routing).
@@ -16,26 +19,32 @@ dimension-order routing).
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.hardware.specs import Dimensions
-from cmsim.topology.crossings import Numbers
-from cmsim.topology.grid import Dim, dims
-from cmsim.topology.linked import Inside, Linked, Links, draws
+from cmsim.topology.crossings import Asked, Numbers, Paths
+from cmsim.topology.draws import draws
+from cmsim.topology.grid import Dim, Grid
+from cmsim.topology.linked import Inside, Linked, Links
 from cmsim.topology.links import Node, add_node, join
+from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use
+from cmsim.units import GIGA, US
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def wire(graph: Any, system: System, _: Dimensions) -> None:
+def wire(graph: Any, system: System, spec: Dimensions) -> None:
     """Join the ranks, and add a switch for each row that has one; the ranks are already nodes of the graph."""
-    table = GridPaths.table(system)
+    table = _Tables(dims(system, spec), system.ranks).links
     graph.graph["ranks_forward"] = True
     for name in table.switches:
         add_node(graph, name, domain=int(name[1]))
@@ -56,13 +65,12 @@ def _layout(sizes: list[int], ranks: int) -> tuple[list[int], list[Ints]]:
 class GridPaths(Linked):
     """Paths on a grid; see the page."""
 
-    @staticmethod
-    def table(system: System) -> Links:
-        """Every link inside the domains, each direction by itself, dimension by dimension."""
-        return _Tables(dims(system), system.ranks).links
+    def __init__(self, system: System, spec: Dimensions, asked: Asked):
+        self._dims = dims(system, spec)
+        level = levels(system, spec)
+        super().__init__(system, asked, node_s=level.node_s, domain_s=level.domain_s)
 
     def lay(self, system: System) -> Links:
-        self._dims = dims(system)
         self._of = _Tables(self._dims, system.ranks)
         return self._of.links
 
@@ -228,3 +236,83 @@ class _Tables:
             tier=np.concatenate(tier or nothing).astype(np.int64),
             tiers=tuple(tiers),
         )
+
+
+def levels(system: System, spec: Dimensions) -> Levels:
+    """A port is the links along all dimensions; latencies add up over the hops."""
+    used, per_node = dims(system, spec), system.spec.node.accelerators * system.ranks_per_package
+    # a node is a run of neighbours along the inner dimensions
+    node_s, left = 0.0, per_node
+    for dim in used:
+        along = min(dim.size, left)
+        node_s += min(dim.most_hops, along - 1) * dim.hop_s
+        left = max(left // dim.size, 1)
+    port_Bps = sum(dim.port_Bps for dim in used)
+    return Levels(
+        # an accelerator alone keeps the port of its widest dimension
+        port_Bps or max(one.links * one.link_GBps for one in spec.dimensions.values()) * GIGA,
+        # of nodes of one rank: the nearest neighbour
+        node_s=node_s or min((dim.hop_s for dim in used), default=0.0),
+        domain_s=sum(dim.most_hops * dim.hop_s for dim in used),
+        grid=Grid(used, per_node),
+    )
+
+
+def paths(system: System, spec: Dimensions, asked: Asked) -> Paths:
+    """Dimension after dimension."""
+    return GridPaths(system, spec, asked)
+
+
+def parts(system: System, spec: Dimensions) -> Powered:
+    """Chips of the rows behind switches."""
+    return Powered(chips_in_use(system, spec.switches))
+
+
+def dims(system: System, spec: Dimensions) -> tuple[Dim, ...]:
+    """The dimensions in use of a domain, innermost first. Raises InputError for a part that is no slab."""
+    if system.ranks_per_package > 1:
+        raise InputError(
+            Problem("dimensions join packages; got 'die'. Allowed: package.", system.spec.name, key="rank")
+        )
+    whole = [
+        Dim(name, one.kind, one.size, one.links * one.link_GBps * GIGA, one.hop_us * US)
+        for name, one in spec.dimensions.items()
+    ]
+    if system.packages % system.spec.accelerators:
+        whole = _slab(system, whole)
+    return tuple(_plain(one) for one in whole if one.size > 1)
+
+
+def _slab(system: System, whole: list[Dim]) -> list[Dim]:
+    left = system.packages
+    out = []
+    for one in whole if system.domains == 1 else []:
+        if left >= one.size and left % one.size == 0:
+            out.append(one)
+            left //= one.size
+        elif left < one.size:
+            out.append(replace(one, size=left, kind="line" if one.kind == "ring" else one.kind))
+            left = 1
+        else:
+            break
+        if left == 1:
+            return out
+    sizes = [math.prod(one.size for one in whole[: i + 1]) for i in range(len(whole))]
+    raise InputError(
+        Problem(
+            f"got {system.packages}; a part of {system.spec.name} is a slab of one domain: up to {sizes[0]}, or "
+            + ", or ".join(f"a multiple of {inner} up to {outer}" for inner, outer in itertools.pairwise(sizes))
+            + "; several domains are used whole",
+            key="accelerators",
+        )
+    )
+
+
+def _plain(one: Dim) -> Dim:
+    """Two along a line are a mesh of two, and so are two along a ring, with both links of the ring between them."""
+    if one.size == 2 and one.kind in ("ring", "line"):
+        return replace(one, kind="mesh", link_Bps=one.link_Bps * (2 if one.kind == "ring" else 1))
+    return one
+
+
+WIRING = Wiring("dimensions", wire, levels, paths, parts)

@@ -18,9 +18,12 @@ from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.hardware.specs import Custom
 from cmsim.topology import shortest
-from cmsim.topology.crossings import Numbers
-from cmsim.topology.linked import Inside, Linked, Links, draws
+from cmsim.topology.crossings import Asked, Numbers, Paths
+from cmsim.topology.draws import draws
+from cmsim.topology.grid import Grid
+from cmsim.topology.linked import Inside, Linked, Links
 from cmsim.topology.links import add_node, join
+from cmsim.topology.wirings.page import Levels, Powered, Wiring
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -132,3 +135,34 @@ class GraphPaths(Linked):
         node = self.where.node
         out = [rank * 2 // self._one.ranks]
         return [*out, node] if len(np.unique(node)) > 2 else out
+
+
+def levels(system: System, _: Custom) -> Levels:
+    """Of the rank that has least; a grid without dimensions, measured on the graph."""
+    one, per_node = _one(system), system.spec.node.accelerators * system.ranks_per_package
+    ranks = one.ranks
+    path_s = shortest.latency_s(one.distance())[:ranks, :ranks]
+    near = [path_s[i : i + per_node, i : i + per_node].max() for i in range(0, ranks, per_node)]
+    domain_s = float(path_s.max())
+    pairs, to_next = shortest.measured(system.links, ranks)
+    return Levels(
+        float(np.bincount(one.start, one.capacity_Bps)[:ranks].min()),
+        # of nodes of one rank: the nearest neighbour
+        node_s=float(max(near)) or float(path_s[path_s > 0].min(initial=domain_s)),
+        domain_s=domain_s,
+        grid=Grid((), per_node, pairs, to_next, domain_s),
+    )
+
+
+def paths(system: System, spec: Custom, asked: Asked) -> Paths:
+    """All shortest paths, or one of them."""
+    level = levels(system, spec)
+    return GraphPaths(system, asked, node_s=level.node_s, domain_s=level.domain_s)
+
+
+def parts(system: System, _: Custom) -> Powered:
+    """Every name in the table that is no rank is a switch chip."""
+    return Powered(float(system.domains * len(_one(system).switches)))
+
+
+WIRING = Wiring("custom", wire, levels, paths, parts)
