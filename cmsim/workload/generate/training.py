@@ -23,7 +23,7 @@ from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble, awaited
-from cmsim.workload.schedules import OneForwardOneBackward, Step
+from cmsim.workload.schedules import OneForwardOneBackward, Turn
 from cmsim.workload.whole import busiest
 
 
@@ -147,33 +147,33 @@ class _Stage:
 
     def build(self) -> ProgramBuilder:
         gathered = self._gather_weights()
-        for step in self.schedule.order(self.stage):
-            self._step(step, gathered)
+        for turn in self.schedule.order(self.stage):
+            self._turn(turn, gathered)
         self._update()
         return self.build_
 
     # one micro-batch through the stage
 
-    def _step(self, step: Step, gathered: Sequence[int]) -> None:
+    def _turn(self, turn: Turn, gathered: Sequence[int]) -> None:
         """One pass, or two side by side, and what each sends on."""
-        first = any(one.kind == "F" and one.micro_batch == 0 for one in step)
-        for one, end in zip(step, self._pass(step, gathered if first else ()), strict=True):
+        first = any(one.kind == "F" and one.micro_batch == 0 for one in turn)
+        for one, end in zip(turn, self._pass(turn, gathered if first else ()), strict=True):
             if one.kind == "F":
                 self._send("next.out", end, self.last)
             else:
                 self._send("previous.out", end, self.first)
                 self._reduced(one.micro_batch, end)
 
-    def _pass(self, step: Step, gathered: Sequence[int]) -> list[int]:
-        """The last row of each pass of a step.
+    def _pass(self, turn: Turn, gathered: Sequence[int]) -> list[int]:
+        """The last row of each pass of a turn.
 
-        Steps recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
+        Turns recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
         """
-        kinds = "".join(one.kind for one in step)
+        kinds = "".join(one.kind for one in turn)
         key = f"{kinds} {bool(gathered)}"
         if key not in self._blocks:
             block = ProgramBuilder()
-            weights = [awaited(len(step) + k) for k in range(len(gathered))]
+            weights = [awaited(len(turn) + k) for k in range(len(gathered))]
             chains = [
                 self._forward_chain(weights or self._gather_for(block, self.held))
                 if kind == "F"

@@ -3,7 +3,7 @@
     bubble      (p/2 - 1) (F&B + B - 3 W) where F = I = W; F&B is a forward and a backward side by side
     in flight   p + 1
 
-Every rank holds two stages of the model (chunk 0 of the way up, 1 of the way down), so its weights are twice as many.
+Every rank holds two stages of the model (virtual stage 0 of the way up, 1 of the way down), and so twice the weights.
 The first half of the micro-batches goes up the ranks, the second half down. p is even, m is even and at least 2 p.
 
 Source: DeepSeek-AI, arXiv:2412.19437, section 3.2.1; order and closed forms as github.com/deepseek-ai/DualPipe,
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Step
+from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Turn
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,8 @@ class DualPipe(PipelineSchedule):
         if self.micro_batches % 2 or self.micro_batches < 2 * self.stages:
             raise self._refused("micro_batches", f"an even number of at least {2 * self.stages}, twice its stages")
 
-    @property
-    def chunks(self) -> int:
-        return 2
-
-    def order(self, rank: int) -> Iterator[Step]:
-        return _Rank(self, rank).steps()
+    def order(self, rank: int) -> Iterator[Turn]:
+        return _Rank(self, rank).turns()
 
     def in_flight(self, rank: int) -> AtPeak:  # noqa: ARG002
         return AtPeak(self.stages + 1.0)
@@ -62,7 +58,7 @@ class _Rank:
         self.count: dict[tuple[Kind, int], int] = {}
         self.waiting: deque[Pass] = deque()
 
-    def steps(self) -> Iterator[Step]:
+    def turns(self) -> Iterator[Turn]:
         near, far = self.near, self.far
         for _ in range(2 * far):
             yield self.forward(0)
@@ -93,24 +89,24 @@ class _Rank:
         for _ in range(near + 1):
             yield self.weights()
 
-    def forward(self, way: int) -> Step:
+    def forward(self, way: int) -> Turn:
         return (self._next("F", way),)
 
-    def backward(self, way: int) -> Step:
+    def backward(self, way: int) -> Turn:
         return (self._next("B", way),)
 
-    def inputs(self, way: int) -> Step:
+    def inputs(self, way: int) -> Turn:
         made = self._next("I", way)
         self.waiting.append(made._replace(kind="W"))
         return (made,)
 
-    def weights(self) -> Step:
+    def weights(self) -> Turn:
         return (self.waiting.popleft(),)
 
     def _next(self, kind: Kind, way: int) -> Pass:
-        chunk = way ^ self.turned
+        virtual = way ^ self.turned
         # the whole backward and that of inputs alone take micro-batches from one count
-        key: tuple[Kind, int] = ("F" if kind == "F" else "B", chunk)
+        key: tuple[Kind, int] = ("F" if kind == "F" else "B", virtual)
         number = self.count.get(key, 0)
         self.count[key] = number + 1
-        return Pass(kind, number + chunk * self.half, chunk)
+        return Pass(kind, number + virtual * self.half, virtual)

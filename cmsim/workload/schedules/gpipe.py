@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, PipelineSchedule, Step, one
+from cmsim.workload.schedules.passes import AtPeak, PipelineSchedule, Turn, one
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class GPipe(PipelineSchedule):
 
     name = "gpipe"
 
-    def order(self, rank: int) -> Iterator[Step]:  # noqa: ARG002
+    def order(self, rank: int) -> Iterator[Turn]:  # noqa: ARG002
         yield from (one("F", i) for i in range(self.micro_batches))
         yield from (one("B", i) for i in range(self.micro_batches))
 

@@ -1,10 +1,10 @@
-"""Interleaved 1F1B: a rank holds v chunks of layers, so that the pipeline fills in steps of a chunk.
+"""Interleaved 1F1B: a rank holds v virtual stages, so that the pipeline fills by a v-th of a rank's layers.
 
-    bubble      (p - 1) (F + B) / v, where F and B are of all chunks of a rank
+    bubble      (p - 1) (F + B) / v, where F and B are of all layers of a rank
     in flight   (2 (p - i - 1) + (v - 1) p + 1) / v on rank i, at most m: p (1 + (p - 1)/(p v)) on the first
 
-Chunk c of rank i is the part c p + i of the model. Micro-batches go in groups of p: a group through chunk 0, then
-through chunk 1, and so on; m must be a multiple of p.
+Virtual stage c of rank i is the part c p + i of the model. Micro-batches go in groups of p: a group through virtual
+stage 0, then through 1, and so on; m must be a multiple of p.
 
 Source: Narayanan et al., SC'21, arXiv:2104.04473, section 2.2; order and memory as Megatron-LM
 (pipeline_parallel/schedules.py, theoretical_memory_usage.py).
@@ -15,33 +15,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Step
+from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Turn
 
 
 @dataclass(frozen=True)
 class Interleaved(PipelineSchedule):
     """See the page.
 
-    >>> round(Interleaved(stages=8, micro_batches=64, chunks_per_rank=3).in_flight(0).activations / 8, 4)
+    >>> round(Interleaved(stages=8, micro_batches=64, virtual_stages=3).in_flight(0).activations / 8, 4)
     1.2917
     """
 
     name = "interleaved"
-    chunks_per_rank: int = 2
+    virtual_stages: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chunks_per_rank < 2:
-            raise self._refused("chunks_per_rank", "2 or more; of one chunk it is '1f1b'")
+        if self.virtual_stages < 2:
+            raise self._refused("virtual_stages", "2 or more; of one it is '1f1b'")
         if self.micro_batches % self.stages:
             raise self._refused("micro_batches", f"a multiple of its {self.stages} stages")
 
-    @property
-    def chunks(self) -> int:
-        return self.chunks_per_rank
-
-    def order(self, rank: int) -> Iterator[Step]:
-        total = self.micro_batches * self.chunks
+    def order(self, rank: int) -> Iterator[Turn]:
+        total = self.micro_batches * self.virtual_stages
         ahead = min(self._ahead(rank), total)
         yield from ((self._pass("F", k),) for k in range(ahead))
         for k in range(ahead, total):
@@ -50,19 +46,19 @@ class Interleaved(PipelineSchedule):
         yield from ((self._pass("B", k),) for k in range(total - ahead, total))
 
     def in_flight(self, rank: int) -> AtPeak:
-        return AtPeak(min(self.micro_batches, (self._ahead(rank) + 1) / self.chunks))
+        return AtPeak(min(self.micro_batches, (self._ahead(rank) + 1) / self.virtual_stages))
 
     def route(self, micro_batch: int) -> list[tuple[int, int]]:  # noqa: ARG002
-        return [(rank, chunk) for chunk in range(self.chunks) for rank in range(self.stages)]
+        return [(rank, virtual) for virtual in range(self.virtual_stages) for rank in range(self.stages)]
 
     def _ahead(self, rank: int) -> int:
-        """Forwards of a chunk before the first backward."""
-        return 2 * (self.stages - rank - 1) + (self.chunks - 1) * self.stages
+        """Forwards, each of a virtual stage, before the first backward."""
+        return 2 * (self.stages - rank - 1) + (self.virtual_stages - 1) * self.stages
 
     def _pass(self, kind: str, k: int) -> Pass:
-        """The k-th forward or backward of a rank; backwards take the chunks from the last."""
-        group, at = divmod(k, self.stages * self.chunks)
-        chunk, i = divmod(at, self.stages)
+        """The k-th forward or backward of a rank; backwards take the virtual stages from the last."""
+        group, at = divmod(k, self.stages * self.virtual_stages)
+        virtual, i = divmod(at, self.stages)
         if kind == "F":
-            return Pass("F", group * self.stages + i, chunk)
-        return Pass("B", group * self.stages + i, self.chunks - 1 - chunk)
+            return Pass("F", group * self.stages + i, virtual)
+        return Pass("B", group * self.stages + i, self.virtual_stages - 1 - virtual)

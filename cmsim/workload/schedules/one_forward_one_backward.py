@@ -3,7 +3,7 @@
     bubble      (p - 1) (F + B)
     in flight   min(m, p - i) on rank i
 
-``side_by_side`` runs the forward and the backward of the steady state as one step. A rank then passes both on at once,
+``side_by_side`` runs the forward and the backward of the steady state as one turn. A rank then passes both on at once,
 so it must be two forwards ahead of the next one where plain 1F1B is one: min(m, 2 (p - i)) in flight.
 
 Source: Narayanan et al., SC'21, arXiv:2104.04473, section 2.2.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Step, one
+from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Turn, one
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class OneForwardOneBackward(PipelineSchedule):
     name = "1f1b"
     side_by_side: bool = False
 
-    def order(self, rank: int) -> Iterator[Step]:
+    def order(self, rank: int) -> Iterator[Turn]:
         m = self.micro_batches
         ahead = min(self._most(rank) - 1, m)
         yield from (one("F", i) for i in range(ahead))

@@ -15,15 +15,15 @@ Kind = Literal["F", "B", "I", "W"]
 
 
 class Pass(NamedTuple):
-    """One micro-batch through one chunk of layers of a rank."""
+    """One micro-batch through one virtual stage of a rank: through one of the parts of the model that it holds."""
 
     kind: Kind
     micro_batch: int
-    chunk: int = 0
+    virtual: int = 0
 
 
 #: what a rank does at once: one pass, or a forward and a backward side by side, each hiding what the other sends
-Step = tuple[Pass, ...]
+Turn = tuple[Pass, ...]
 
 
 class AtPeak(NamedTuple):
@@ -41,7 +41,7 @@ class AtPeak(NamedTuple):
 class PipelineSchedule(ABC):
     """The order of passes on every rank of a pipeline. Ranks wait only for what a pass needs.
 
-    stages: p, ranks of the pipeline    micro_batches: m    chunks: v, parts of the model that each rank holds
+    stages: p, ranks of the pipeline    micro_batches: m
 
     A page's closed forms of bubbles are of equal stages and free messages: what the last rank to finish takes beyond
     its own passes.
@@ -56,26 +56,22 @@ class PipelineSchedule(ABC):
             if getattr(self, key) < 1:
                 raise InputError(Problem(f"got {getattr(self, key)}. Allowed: 1 or more.", key=key))
 
-    @property
-    def chunks(self) -> int:
-        return 1
-
     @abstractmethod
-    def order(self, rank: int) -> Iterator[Step]:
-        """What a rank does, step after step."""
+    def order(self, rank: int) -> Iterator[Turn]:
+        """What a rank does, turn after turn."""
 
     @abstractmethod
     def in_flight(self, rank: int) -> AtPeak:
         """What a rank holds at its peak; equal to what counting along ``order`` gives."""
 
     def route(self, micro_batch: int) -> list[tuple[int, int]]:  # noqa: ARG002
-        """(rank, chunk) after (rank, chunk) that a micro-batch passes forward; backward it is the reverse."""
+        """(rank, its virtual stage) one after the other as a micro-batch passes forward; backward it is the reverse."""
         return [(rank, 0) for rank in range(self.stages)]
 
     def _refused(self, key: str, allowed: str) -> InfeasibleError:
         return InfeasibleError(Problem(f"got {getattr(self, key)}; schedule '{self.name}' takes {allowed}", key=key))
 
 
-def one(kind: Kind, micro_batch: int, chunk: int = 0) -> Step:
-    """A step of one pass."""
-    return (Pass(kind, micro_batch, chunk),)
+def one(kind: Kind, micro_batch: int) -> Turn:
+    """A turn of one pass."""
+    return (Pass(kind, micro_batch),)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, PipelineSchedule, Step, one
+from cmsim.workload.schedules.passes import AtPeak, PipelineSchedule, Turn, one
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ZeroBubbleH1(PipelineSchedule):
 
     name = "zb_h1"
 
-    def order(self, rank: int) -> Iterator[Step]:
+    def order(self, rank: int) -> Iterator[Turn]:
         m = self.micro_batches
         ahead = min(self.stages - rank - 1, m)
         done = 0

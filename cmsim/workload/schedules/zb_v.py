@@ -1,10 +1,10 @@
-"""ZB-V: each rank holds two chunks, on the way down and on the way back of a V, and no rank waits in mid-step.
+"""ZB-V: each rank holds two virtual stages, on the way down and on the way back of a V; no rank waits in between.
 
     bubble      (p - 1) F / 2 where F = I = W and m is at least 2 p - 1: what the V takes to fill or to drain; nothing
                 between a rank's first pass and its last
     in flight   p on every rank; (min(m, 2 p - i - 1) + min(m, i + 1))/2 on rank i where fewer come
 
-Chunk 0 of rank i is the part i of the model, chunk 1 the part 2 p - 1 - i: the rank that begins a micro-batch ends it.
+Virtual stage 0 of rank i is the part i of the model, 1 the part 2 p - 1 - i: the first rank also ends a micro-batch.
 
 Source: Qi et al., arXiv:2401.10241, and Qi et al., NeurIPS 2024, arXiv:2405.15362; order as PyTorch's
 ScheduleZBVZeroBubble.
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Step
+from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Turn
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,7 @@ class ZeroBubbleV(PipelineSchedule):
 
     name = "zb_v"
 
-    @property
-    def chunks(self) -> int:
-        return 2
-
-    def order(self, rank: int) -> Iterator[Step]:
+    def order(self, rank: int) -> Iterator[Turn]:
         # laid for as many micro-batches as fill the pipeline; what is more than there are falls out
         full = max(self.micro_batches, 2 * self.stages - 1)
         return ((one,) for one in self._full(rank, full) if one.micro_batch < self.micro_batches)
@@ -45,10 +41,10 @@ class ZeroBubbleV(PipelineSchedule):
         p, count = self.stages, dict[tuple[Kind, int], int]()
 
         def next_of(*what: tuple[Kind, int]) -> Iterator[Pass]:
-            for kind, chunk in what:
-                number = count.get((kind, chunk), 0)
-                count[kind, chunk] = number + 1
-                yield Pass(kind, number, chunk)
+            for kind, virtual in what:
+                number = count.get((kind, virtual), 0)
+                count[kind, virtual] = number + 1
+                yield Pass(kind, number, virtual)
 
         for _ in range(2 * (p - rank) - 1):
             yield from next_of(("F", 0))
@@ -64,6 +60,6 @@ class ZeroBubbleV(PipelineSchedule):
             yield from next_of(("I", 0), ("I", 1))
         for _ in range(p - rank):
             yield from next_of(("I", 0), ("W", 0))
-        for chunk in (1, 0):
-            for _ in range(micro_batches - count.get(("W", chunk), 0)):
-                yield from next_of(("W", chunk))
+        for virtual in (1, 0):
+            for _ in range(micro_batches - count.get(("W", virtual), 0)):
+                yield from next_of(("W", virtual))
