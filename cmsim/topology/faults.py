@@ -29,21 +29,24 @@ from cmsim.topology.places import places
 Faults = Mapping[str, float] | Iterable[str]
 
 
-class Part(NamedTuple):
-    """Parts of one form.
+class Form(NamedTuple):
+    """Parts whose names have one form.
 
     counts   how many there are of each number in the form; a form with none of one of them has no parts
     change   takes the numbers of one and a factor, and changes what is left
-    missing  whether one is not there though its numbers are: two ranks without a link of their own
+    missing  takes the numbers of one, and says why there is none though its numbers are good, or nothing
     """
 
     counts: tuple[int, ...]
     change: Callable[[list[int], float], None]
-    missing: Callable[[list[int]], bool] | None = None
+    missing: Callable[[list[int]], str] | None = None
 
 
-#: the parts of the domains of a system by form, numbers where a word is in capitals: what they change in ``left``
-Parts = Callable[[System, Edges], dict[str, Part]]
+#: the parts of the domains of a system by form, numbers where a word is in capitals, and what they change in ``left``
+Forms = Callable[[System, Edges], dict[str, Form]]
+
+#: more words than any form has
+_LAST = 99
 
 
 def factors(faults: Faults) -> dict[str, float]:
@@ -57,7 +60,7 @@ def factors(faults: Faults) -> dict[str, float]:
     return dict(faults) if isinstance(faults, Mapping) else dict.fromkeys(faults, 0.0)
 
 
-def apply(system: System, wires: Edges, faults: Faults, inside: Parts | None = None) -> Edges:
+def apply(system: System, wires: Edges, faults: Faults, inside: Forms | None = None) -> Edges:
     """The links that are left, with the named parts slowed or down; without ``inside`` of the scale-out network. [B/s]
 
     Raises InputError with every name that stands for no part of the system, and the nearest one that does.
@@ -82,9 +85,8 @@ def apply(system: System, wires: Edges, faults: Faults, inside: Parts | None = N
                 limits = ", ".join(f"0 to {count - 1}" for count in counts)
                 message = f"{system.name} has no part '{name}'. Did you mean '{_write(form, near)}'? {form}: {limits}."
                 problems.append(Problem(message, key="faults"))
-            elif missing and missing(numbers):
-                message = f"{system.name} has no part '{name}': these ranks share no link, or it is down already"
-                problems.append(Problem(message, key="faults"))
+            elif missing and (why := missing(numbers)):
+                problems.append(Problem(f"{system.name} has no part '{name}': {why}", key="faults"))
             else:
                 change(numbers, float(factor))
     if problems:
@@ -92,11 +94,7 @@ def apply(system: System, wires: Edges, faults: Faults, inside: Parts | None = N
     return left
 
 
-#: more words than any form has
-_LAST = 99
-
-
-def outside(system: System, left: Edges) -> dict[str, Part]:
+def outside(system: System, left: Edges) -> dict[str, Form]:
     """Parts of the scale-out network."""
     where = places(system)
     leaves, spines = left.spine.shape
@@ -116,14 +114,14 @@ def outside(system: System, left: Edges) -> dict[str, Part]:
         left.spine[:, numbers[0]] *= factor
 
     return {
-        "rank/RANK/nic": Part((system.ranks,), rank_nic),
-        "nic/PACKAGE": Part((system.packages,), nic),
-        "leaf/LEAF": Part((leaves,), leaf),
-        "spine/SPINE": Part((spines,), spine),
+        "rank/RANK/nic": Form((system.ranks,), rank_nic),
+        "nic/PACKAGE": Form((system.packages,), nic),
+        "leaf/LEAF": Form((leaves,), leaf),
+        "spine/SPINE": Form((spines,), spine),
     }
 
 
-def ports(system: System, left: Edges) -> dict[str, Part]:
+def ports(system: System, left: Edges) -> dict[str, Form]:
     """Parts of ranks that reach first switches by a port in each of several planes or chips."""
     package, planes = places(system).package, left.port.shape[1]
 
@@ -131,9 +129,9 @@ def ports(system: System, left: Edges) -> dict[str, Part]:
         left.port[numbers[0]] *= factor
 
     return {
-        "rank/RANK/port": Part((system.ranks,), whole),
-        "rank/RANK/plane/PLANE": Part((system.ranks, planes), lambda n, f: slow_ports(left, n[0], n[1], f)),
-        "accelerator/PACKAGE/plane/PLANE": Part(
+        "rank/RANK/port": Form((system.ranks,), whole),
+        "rank/RANK/plane/PLANE": Form((system.ranks, planes), lambda n, f: slow_ports(left, n[0], n[1], f)),
+        "accelerator/PACKAGE/plane/PLANE": Form(
             (system.packages, planes), lambda n, f: slow_ports(left, package == n[0], n[1], f)
         ),
     }

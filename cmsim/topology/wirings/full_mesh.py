@@ -17,7 +17,7 @@ from cmsim.hardware import System
 from cmsim.hardware.specs import FullMesh
 from cmsim.topology.crossings import Asked, Paths
 from cmsim.topology.edges import Edges, edges
-from cmsim.topology.faults import Part
+from cmsim.topology.faults import Form
 from cmsim.topology.grid import Dim, Grid
 from cmsim.topology.links import join
 from cmsim.topology.places import places
@@ -71,7 +71,7 @@ def paths(system: System, spec: FullMesh, asked: Asked) -> Paths:
     return routed(system, whole, asked, levels(system, spec), faults)
 
 
-def faults(system: System, left: Edges) -> dict[str, Part]:
+def faults(system: System, left: Edges) -> dict[str, Form]:
     """All links of a rank, and the link of a pair."""
     mesh, size = left.mesh, left.mesh.shape[1]
 
@@ -84,12 +84,13 @@ def faults(system: System, left: Edges) -> dict[str, Part]:
         for one, other in (numbers, numbers[::-1]):
             mesh[one, other % size] *= factor
 
-    def missing(numbers: list[int]) -> bool:
-        return bool(mesh[numbers[0], numbers[1] % size] == 0)
+    def missing(numbers: list[int]) -> str:
+        there = mesh[numbers[0], numbers[1] % size] > 0
+        return "" if there else "these ranks share no link, or it is down already"
 
     return {
-        "rank/RANK/port": Part((system.ranks,), port),
-        "link/RANK/RANK": Part((system.ranks, system.ranks), link, missing),
+        "rank/RANK/port": Form((system.ranks,), port),
+        "link/RANK/RANK": Form((system.ranks, system.ranks), link, missing),
     }
 
 

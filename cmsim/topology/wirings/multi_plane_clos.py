@@ -25,7 +25,7 @@ from cmsim.hardware import System
 from cmsim.hardware.specs import MultiPlaneClos
 from cmsim.topology.crossings import Asked, Paths
 from cmsim.topology.edges import Edges, edges
-from cmsim.topology.faults import Part, ports
+from cmsim.topology.faults import Form, ports
 from cmsim.topology.links import add_node, join
 from cmsim.topology.places import places
 from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use, routed
@@ -93,7 +93,7 @@ def paths(system: System, spec: MultiPlaneClos, asked: Asked) -> Paths:
     return routed(system, whole, asked, levels(system, spec), faults)
 
 
-def faults(system: System, left: Edges) -> dict[str, Part]:
+def faults(system: System, left: Edges) -> dict[str, Form]:
     """Ports, optical modules (the lane between two chips), and chips of both tiers."""
     where = places(system)
     nodes, planes, chips = left.uplink.shape
@@ -111,9 +111,9 @@ def faults(system: System, left: Edges) -> dict[str, Part]:
         left.uplink[node_domain == numbers[0], numbers[1], numbers[2]] *= factor
 
     return ports(system, left) | {
-        "module/NODE/PLANE/CHIP": Part((nodes, planes, chips), module),
-        "l1/NODE/PLANE": Part((nodes, planes), l1),
-        "l2/DOMAIN/PLANE/CHIP": Part((where.domains, planes, chips), l2),
+        "module/NODE/PLANE/CHIP": Form((nodes, planes, chips), module),
+        "l1/NODE/PLANE": Form((nodes, planes), l1),
+        "l2/DOMAIN/PLANE/CHIP": Form((where.domains, planes, chips), l2),
     }
 
 

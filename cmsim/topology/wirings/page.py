@@ -1,4 +1,4 @@
-"""What a page of this room says of its fabric; what it holds in common with others stands in the room above."""
+"""What a page of this room says of its fabric; what it holds in common with others stands in ``topology``."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def chips_in_use(system: System, per_domain: float) -> float:
     return system.nodes * per_domain / nodes
 
 
-def routed(system: System, whole: Edges, asked: Asked, level: Levels, parts: faults.Parts) -> Routes:
-    """The paths of a fabric that is tables of tiers; ``parts`` are what of its domains may break."""
-    wires = faults.apply(system, whole, asked.faults, parts) if asked.faults else whole
+def routed(system: System, whole: Edges, asked: Asked, level: Levels, forms: faults.Forms) -> Routes:
+    """The paths of a fabric that is tables of tiers; ``forms`` are of what in its domains may break."""
+    wires = faults.apply(system, whole, asked.faults, forms) if asked.faults else whole
     payload = wires.scaled(scale_up=asked.scale_up, scale_out=asked.scale_out)
     return Routes(
         system,

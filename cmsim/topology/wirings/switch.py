@@ -16,7 +16,7 @@ from cmsim.hardware import System
 from cmsim.hardware.specs import Switched
 from cmsim.topology.crossings import Asked, Paths
 from cmsim.topology.edges import Edges, edges
-from cmsim.topology.faults import Part, ports, slow_ports
+from cmsim.topology.faults import Form, ports, slow_ports
 from cmsim.topology.links import add_node, join
 from cmsim.topology.places import places
 from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use, routed
@@ -56,10 +56,10 @@ def paths(system: System, spec: Switched, asked: Asked) -> Paths:
     return routed(system, whole, asked, levels(system, spec), faults)
 
 
-def faults(system: System, left: Edges) -> dict[str, Part]:
+def faults(system: System, left: Edges) -> dict[str, Form]:
     """Ports and chips."""
     domain, chips = places(system).domain, left.port.shape[1]
-    chip = Part((system.domains, chips), lambda n, f: slow_ports(left, domain == n[0], n[1], f))
+    chip = Form((system.domains, chips), lambda n, f: slow_ports(left, domain == n[0], n[1], f))
     return ports(system, left) | {"switch/DOMAIN/CHIP": chip}
 
 
