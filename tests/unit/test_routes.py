@@ -316,6 +316,9 @@ def test_parts_that_do_not_exist_are_named_with_the_nearest():
     assert "'nic/3': what is left is a number from 0 to 1, got 1.5" in text
     with pytest.raises(InputError, match="share no link"):
         edges(SYSTEMS["mesh, two domains"], ["link/3/3"])
+    # rank 11 is where rank 3 is, in the other domain
+    with pytest.raises(InputError, match="share no link"):
+        edges(SYSTEMS["mesh, two domains"], ["link/2/11"])
 
 
 def test_the_whole_fabric_is_left_as_it_was():

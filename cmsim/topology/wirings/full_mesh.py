@@ -85,7 +85,8 @@ def faults(system: System, left: Edges) -> dict[str, Form]:
             mesh[one, other % size] *= factor
 
     def missing(numbers: list[int]) -> str:
-        there = mesh[numbers[0], numbers[1] % size] > 0
+        one, other = numbers
+        there = one // size == other // size and mesh[one, other % size] > 0
         return "" if there else "these ranks share no link, or it is down already"
 
     return {
