@@ -347,6 +347,15 @@ def _flatten(annotation: Any) -> list[Any]:
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
+def parts_of(key: str) -> list[str]:
+    """Names of a dotted key.
+
+    >>> parts_of("systems[0].set.host.pue")
+    ['systems', '0', 'set', 'host', 'pue']
+    """
+    return re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+
+
 def set_dotted(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     """Set ``a.b.0.c`` (or ``a.b[0].c``) in nested data, in place.
 
@@ -360,7 +369,7 @@ def set_dotted(data: dict[str, Any], key: str, value: Any, *, where: str) -> Non
     >>> data
     {'links': [{'GBps': 100}], 'host': {'pue': 1.1}}
     """
-    parts = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    parts = parts_of(key)
     if not all(parts):
         raise InputError(Problem("a key has names joined by dots, none of them empty", where, key=key))
     here: Any = data

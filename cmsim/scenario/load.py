@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.identity import Entry, Identity, Point, spelled
 from cmsim.scenario import best
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
@@ -33,11 +35,9 @@ from cmsim.scenario.schema import (
 class Run:
     """One workload on one system at one sweep point."""
 
-    key: str
-    workload: str
+    identity: Identity
     spec: WorkloadSpec
     system: SystemEntry
-    point: Mapping[str, Any]
     network: str
     routing: str
     faults: tuple[FaultSpec, ...]
@@ -51,6 +51,20 @@ class Run:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     #: whether the job has the machine to itself, so that it pays for what it leaves idle
     exclusive: bool = False
+
+    @property
+    def key(self) -> str:
+        """What it is called; no other run of its scenario is called so."""
+        return self.identity.label
+
+    @property
+    def workload(self) -> str:
+        return self.identity.workload
+
+    @property
+    def point(self) -> Point:
+        """Swept key -> value, as far as it concerns this run."""
+        return self.identity.point
 
     def at(self, value: Any) -> Run:
         """The run with its first open key decided."""
@@ -102,7 +116,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
         _set(data, key, value, where="--set")
     try:
         spec = files.validate(ScenarioSpec, document, data=best.without(data))
-        axes = _axes(document, data.get("sweep") or {})
+        axes = _axes(document, data)
     except InputError as error:
         raise InputError(_sorted([*error.problems, *_workload_problems(document, data)])) from None
     runs = _runs(document, data, axes)
@@ -155,16 +169,43 @@ def _long_form(document: files.Document, data: dict[str, Any]) -> dict[str, Any]
 
 def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     """Set a dotted key, in place; ``workload.x`` reaches the one workload."""
-    head, _, rest = key.partition(".")
-    if head == "workload" and rest and len(data.get("workloads") or {}) == 1:
-        key = f"workloads.{next(iter(data['workloads']))}.{rest}"
-    files.set_dotted(data, key, value, where=where)
+    files.set_dotted(data, _whole_key(data, key), value, where=where)
 
 
-def _axes(document: files.Document, sweep: Any) -> list[tuple[str, list[Any]]]:
-    axes = []
-    for key, values in sweep.items() if isinstance(sweep, dict) else ():
-        place = ("sweep", key)
+def _whole_key(data: Mapping[str, Any], key: str) -> str:
+    """A dotted key as it stands in long form: ``workload.x`` is of the one workload, ``systems[0]`` is ``systems.0``.
+
+    A key stays in this form as what it is in a run's point.
+    """
+    head, *rest = files.parts_of(key)
+    workloads = data.get("workloads") or {}
+    if head == "workload" and rest and len(workloads) == 1:
+        return ".".join(("workloads", str(next(iter(workloads))), *rest))
+    return ".".join((head, *rest))
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A swept key in long form, and its values, all different."""
+
+    key: str
+    values: tuple[Any, ...]
+
+    def concerns(self, name: str, number: int) -> bool:
+        """Whether it changes this workload on this system; others would only repeat runs."""
+        section, *rest = self.key.split(".")
+        if section == "workloads" and rest:
+            return rest[0] == name
+        if section == "systems" and rest and rest[0].isdigit():
+            return int(rest[0]) == number
+        return True
+
+
+def _axes(document: files.Document, data: Mapping[str, Any]) -> list[_Axis]:
+    axes: list[_Axis] = []
+    sweep = data.get("sweep") or {}
+    for given, values in sweep.items() if isinstance(sweep, dict) else ():
+        place = ("sweep", given)
         if isinstance(values, dict):
             unknown = [name for name in values if name not in ("from", "to", "steps", "scale")]
             missing = [name for name in ("from", "to", "steps") if not isinstance(values.get(name), int | float)]
@@ -174,8 +215,20 @@ def _axes(document: files.Document, sweep: Any) -> list[tuple[str, list[Any]]]:
             values = _steps(document, place, values)
         if not isinstance(values, list) or not values:
             raise InputError(document.problem(place, f"expected a list or {{from, to, steps, scale}}, got {values!r}"))
-        axes.append((str(key), values))
+        if problem := _twice(document, place, values):
+            raise InputError(problem)
+        key = _whole_key(data, str(given))
+        if key in (axis.key for axis in axes):
+            raise InputError(document.problem(place, f"the key is swept twice, both times as '{key}'. Leave one out."))
+        axes.append(_Axis(key, tuple(values)))
     return axes
+
+
+def _twice(document: files.Document, place: tuple[str, ...], values: Sequence[Any]) -> Problem | None:
+    """What is wrong with a list that has a value twice: its runs would be one."""
+    counts = Counter(spelled(value) for value in values)
+    again = next((one for one, times in counts.items() if times > 1), None)
+    return None if again is None else document.problem(place, f"{again} stands here twice. Leave one out.")
 
 
 def _steps(document: files.Document, place: tuple[str, str], values: dict[str, Any]) -> list[Any]:
@@ -186,29 +239,55 @@ def _steps(document: files.Document, place: tuple[str, str], values: dict[str, A
         raise InputError(document.problem(place, "steps must be at least 1, and a log scale needs numbers above 0"))
     points = np.geomspace(low, high, steps) if scale == "log" else np.linspace(low, high, steps)
     whole = isinstance(low, int) and isinstance(high, int)
-    return [round(x) if whole else float(x) for x in points.tolist()]
+    # whole numbers that several steps round to are one point
+    return list(dict.fromkeys(round(x) if whole else float(x) for x in points.tolist()))
 
 
-def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[tuple[str, list[Any]]]) -> tuple[Run, ...]:
+def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[_Axis]) -> tuple[Run, ...]:
     problems: list[Problem] = []
     runs: list[Run] = []
-    points = [
-        dict(zip([key for key, _ in axes], combo, strict=True)) for combo in itertools.product(*(v for _, v in axes))
-    ]
-    seen: dict[str, None] = {}
     for name in data["workloads"]:
         for number in range(len(data["systems"])):
-            for point in points:
+            for point in _points([axis for axis in axes if axis.concerns(name, number)]):
                 try:
-                    for run in _at_point(document, data, name, number, point):
-                        if run.key not in seen:
-                            seen[run.key] = None
-                            runs.append(run)
+                    runs += _at_point(document, data, name, number, point)
                 except InputError as error:
                     problems += [problem for problem in error.problems if problem not in problems]
+    problems = problems or list(_alike(document, runs))
     if problems:
         raise InputError(_sorted(problems))
     return tuple(runs)
+
+
+def _points(axes: Sequence[_Axis]) -> Iterator[dict[str, Any]]:
+    """Every combination of their values; the last axis goes fastest."""
+    for values in itertools.product(*(axis.values for axis in axes)):
+        yield dict(zip([axis.key for axis in axes], values, strict=True))
+
+
+def _alike(document: files.Document, runs: Sequence[Run]) -> Iterator[Problem]:
+    """Runs that would be called alike: names can hold what holds a label together."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        first = seen.setdefault(run.key, run)
+        if first is not run:
+            yield document.problem(
+                ("systems", run.identity.entry.number),
+                f"two runs would be called '{run.key}'. Give this system, or systems[{first.identity.entry.number}], "
+                "another `name:`.",
+            )
+
+
+def _called(document: files.Document, systems: Sequence[str | SystemEntry], number: int) -> tuple[Entry, list[Problem]]:
+    """An entry's number and label, and what is wrong where one before is called so too: their runs would be one."""
+    labels = [(SystemEntry(system=one) if isinstance(one, str) else one).label for one in systems]
+    label = labels[number]
+    first = labels.index(label)
+    problems = []
+    if first < number:
+        message = f"is called '{label}', and so is systems[{first}]. Tell them apart: give one of them a `name:`."
+        problems.append(document.problem(("systems", number), message))
+    return Entry(number, label), problems
 
 
 def _sorted(problems: Sequence[Problem]) -> list[Problem]:
@@ -258,14 +337,13 @@ def _at_point(
     document: files.Document, data: dict[str, Any], name: str, number: int, point: Mapping[str, Any]
 ) -> list[Run]:
     """The run of one workload and system at a sweep point; several where message_bytes is a list."""
-    mine = {key: value for key, value in point.items() if _concerns(key, name, number)}
     at = copy.deepcopy(data)
-    for key, value in mine.items():
+    for key, value in point.items():
         _set(at, key, value, where="sweep")
     whole = files.validate(ScenarioSpec, document, data=best.without(at))
     entry = whole.systems[number]
     entry = SystemEntry(system=entry) if isinstance(entry, str) else entry
-    label = entry.label
+    called, problems = _called(document, whole.systems, number)
     raw = dict(at["workloads"][name])
     place = ("workload",) if "workload" in document.data else ("workloads", name)
     per_system = raw.pop("per_system", None) or {}
@@ -286,7 +364,6 @@ def _at_point(
         if other in per_system:
             raw = files.merge(raw, per_system[other])
             places.insert(0, (*place, "per_system", str(other)))
-    problems: list[Problem] = []
     try:
         entry, of_system, system_of = _system_taken(document, at["systems"][number], entry, number, raw.get("kind"))
     except InputError as error:
@@ -301,25 +378,23 @@ def _at_point(
         message = f"`best` is decided by {system_of} here and by {of} in the workload. Allowed: one metric."
         raise InputError(document.problem(("systems", number), message))
     sizes = raw.get("message_bytes") if raw["kind"] == "collective" else None
+    if isinstance(sizes, list) and (problem := _twice(document, (*place, "message_bytes"), sizes)):
+        raise InputError(problem)
     runs = []
     for size in sizes if isinstance(sizes, list) else [None]:
-        here = dict(mine)
+        here = dict(point)
         if size is not None:
             raw = raw | {"message_bytes": size}
-            here["message_bytes"] = size
+            here[f"workloads.{name}.message_bytes"] = size
         spec = _workload(document, raw, place)
-        tail = ",".join(f"{key.split('.')[-1]}={_show(value)}" for key, value in here.items())
-        key = f"{name}/{label}" + (f"/{tail}" if tail else "")
         faults = tuple(
             FaultSpec(part=fault) if isinstance(fault, str) else fault for fault in (*whole.faults, *entry.faults)
         )
         runs.append(
             Run(
-                key=key,
-                workload=name,
+                identity=Identity(name, called, here),
                 spec=spec,
                 system=entry,
-                point=here,
                 # what is broken shows on single links only
                 network="flow" if faults else whole.network,
                 routing=whole.routing,
@@ -358,19 +433,3 @@ def _perturb(document: files.Document, whole: ScenarioSpec) -> Mapping[int, Pert
     if found is None:
         raise InputError(document.problem(("perturb",), f"no such file: {whole.perturb}"))
     return read_perturb(found)
-
-
-def _concerns(key: str, name: str, number: int) -> bool:
-    """Whether a swept key changes this workload on this system (others would only repeat runs)."""
-    parts = key.split(".")
-    if parts[0] == "workloads" and len(parts) > 1:
-        return parts[1] == name
-    if parts[0] == "systems" and len(parts) > 1 and parts[1].isdigit():
-        return int(parts[1]) == number
-    return True
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, float) and value == int(value):
-        return str(int(value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

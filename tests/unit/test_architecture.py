@@ -28,6 +28,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "files": frozenset(),
     "units": frozenset(),
     "version": frozenset(),
+    # scenarios make the names of runs, results and tables read them
+    "identity": frozenset(),
     # reads system files and nothing else, so that any room may ask what the hardware is
     "hardware": frozenset(),
     # places, routes and capacities follow from the hardware alone
@@ -49,7 +51,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has
     "workload/generate": frozenset({"workload", "compute", "scenario", "hardware"}),
     # a scenario names systems and workloads, and knows how neither is run
-    "scenario": frozenset(),
+    "scenario": frozenset({"identity"}),
     # the one place where workload and machine meet
     "engine": frozenset(
         {"hardware", "topology", "compute", "compute/kernels", "collectives", "collectives/library", "network"}
@@ -62,7 +64,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
     "energy": frozenset({"hardware", "topology", "compute"}),
     # frames in, frames out
-    "results": frozenset(),
+    "results": frozenset({"identity"}),
     # a figure draws saved results, and runs nothing
     "plots": frozenset({"results"}),
     # runs what was published or measured and compares
