@@ -95,7 +95,14 @@ def evaluate(
 
     Not to fit the memory, and no plan of these sizes, are outcomes. Raises InputError for what is wrong with the input.
     """
-    said = {"run": one.key, "workload": one.workload, "system": one.system.label, "kind": one.spec.kind}
+    said: dict[str, Any] = {
+        "run": one.key,
+        "workload": one.workload,
+        "system": one.system.label,
+        "kind": one.spec.kind,
+        "entry": one.identity.entry,
+        "point": dict(one.point),
+    }
     try:
         return _result(_best(one, machines or Machines(), progress))
     except InfeasibleError as error:
@@ -303,6 +310,8 @@ def _result(played: _Played) -> Result:
         columns={"ops": ops, "links": links, "power": power},
         kind=one.spec.kind,
         chosen=dict(one.chosen),
+        entry=one.identity.entry,
+        point=dict(one.point),
     )
     results.check(result)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,13 +39,13 @@ def compare(
     for line in tables.skipped(joined):
         say.message(line)
     joined.require()
-    # a run's key says nothing of the folder it came from
-    labels = [
-        f"{_short(source)}:/{result.run}" if len(sources) > 1 else result.run
-        for source, part in zip(sources, parts, strict=True)
+    # a run's label says nothing of the folder it came from
+    heads = [
+        tables.head(result, source)
+        for source, part in zip(_short(sources), parts, strict=True)
         for result in part.results
     ]
-    say.show(*tables.side_by_side(joined.results, labels, width=say.console().width))
+    say.show(*tables.side_by_side(joined.results, heads, width=say.console().width))
 
 
 def load(source: str, bar: say.Bar) -> Results:
@@ -58,6 +59,10 @@ def load(source: str, bar: say.Bar) -> Results:
     return api.run(source, progress=bar)
 
 
-def _short(source: str) -> str:
-    path = Path(source)
-    return path.stem if path.suffix in (".yaml", ".yml") else path.name or source
+def _short(sources: Sequence[str]) -> list[str]:
+    """What tells sources apart: their last names, the whole of them where those are alike, nothing for one alone."""
+    if len(sources) == 1:
+        return [""]
+    paths = [Path(source) for source in sources]
+    short = [path.stem if path.suffix in (".yaml", ".yml") else path.name or str(path) for path in paths]
+    return short if len(set(short)) == len(short) else list(sources)

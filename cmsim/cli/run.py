@@ -63,7 +63,7 @@ def run(
 
         width = say.console().width
         said = (
-            tables.power_bands(results)
+            tables.power_bands(results.results)
             + tables.decided(results.outcomes, per=loaded.report.per, width=width)
             + tables.faults(results.results)
             + tables.notes(results.results)

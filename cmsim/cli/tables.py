@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
-from cmsim.results import PER, Outcome, Result, Results, named, per, power_band, rate_name
+from cmsim.results import PER, Outcome, Result, Results, named, names, pairs, per, placed, power_band, rate_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,12 +98,12 @@ def _summary(layout: Layout, runs: list[Outcome], what: Sequence[str], width: in
 
 def _first_columns(runs: Sequence[Outcome]) -> tuple[list[str], list[list[str]], int]:
     """What names a run: heads, a row of cells per run, and how many of the columns hold words."""
-    names = [named(one) for one in runs]
+    called = names(runs)
     several = len({one.workload for one in runs}) > 1
-    keys = list(dict.fromkeys(key for _, point in names for key in point))
+    keys = list(dict.fromkeys(key for _, point in called for key in point))
     heads = (["workload"] if several else []) + ["system", *(say.broken(key) for key in keys)]
     cells = []
-    for one, (system, point) in zip(runs, names, strict=True):
+    for one, (system, point) in zip(runs, called, strict=True):
         cells.append([*([one.workload] if several else []), system, *(point.get(key, NOTHING) for key in keys)])
     return heads, cells, len(heads) - len(keys)
 
@@ -314,7 +313,7 @@ def recorded(results: Sequence[Result]) -> list[Table]:
         rows.append(["energy", NOTHING, *(cell for one in joules for cell in (one, ""))])
         heads = ["mean of a rank", "recorded"]
         for run in runs:
-            heads += [say.broken(run.run.removeprefix(f"{workload}/")), "change"]
+            heads += [say.broken(placed(run)), "change"]
         out.append(say.table(heads, rows, title=f"{workload}: recorded and simulated", left=(0,)))
     return out
 
@@ -356,8 +355,8 @@ def power_bands(results: Iterable[Result]) -> list[str]:
         if found is not None:
             ends.setdefault((result.workload, result.system), []).append(found)
     by_workload: dict[str, list[str]] = {}
-    for (workload, system), pairs in ends.items():
-        low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
+    for (workload, system), shares in ends.items():
+        low, high = min(low for low, _ in shares), max(high for _, high in shares)
         by_workload.setdefault(workload, []).append(f"{system} {100 * (low - 1):+.0f} {100 * (high - 1):+.0f} %")
     listed = "; ".join(f"{workload} on {', '.join(systems)}" for workload, systems in by_workload.items())
     return [f"power is a band, energy goes with it and throughput per megawatt against it: {listed}"] if listed else []
@@ -390,6 +389,7 @@ def alike(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
 def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int) -> list[Table]:
     """Tables of one row per metric and one column per run, each with its ratio to the first.
 
+    labels   heads of the runs' columns, as `head` makes them
     As many columns as ``width`` holds; the rest follow in further tables, beside the first run again.
     """
     out = []
@@ -405,12 +405,12 @@ def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int
         columns = {
             result.run: _cells(values[result.run], values[first.run], names, result is first) for result in group
         }
-        widths = [_width(_label(label_of[result.run]), columns[result.run][0]) for result in group]
+        widths = [_width(label_of[result.run], columns[result.run][0]) for result in group]
         room = width - _width("metric", names) - widths[0]
         for chunk in _chunks(others, [wide + _RATIO for wide in widths[1:]], room) or [[]]:
-            heads, bodies = ["metric", _label(label_of[first.run])], [names, columns[first.run][0]]
+            heads, bodies = ["metric", label_of[first.run]], [names, columns[first.run][0]]
             for result in chunk:
-                heads += [_label(label_of[result.run]), "ratio"]
+                heads += [label_of[result.run], "ratio"]
                 bodies += columns[result.run]
             out.append(say.table(heads, list(zip(*bodies, strict=True)), title=title, whole=(0,)))
     return out
@@ -483,6 +483,10 @@ def _chunks(columns: Sequence[T], widths: Sequence[int], room: int) -> list[list
     return out
 
 
-def _label(run: str) -> str:
-    """A run's name over several lines: workload, system, point."""
-    return "\n".join(part for part in re.sub(r",(?=\w+=)", "\n", run).replace("/", "\n").split("\n") if part)
+def head(result: Result, source: str = "") -> str:
+    """A run over several lines: where it is from, workload, system, point."""
+    if result.entry is None:
+        lines = result.run.replace("/", "/\n").split("\n")
+    else:
+        lines = [result.workload, result.entry.label, *(f"{key}={value}" for key, value in pairs(result).items())]
+    return "\n".join([f"{source}:"] * bool(source) + lines)

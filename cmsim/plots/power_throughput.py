@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cmsim.errors import InputError
 from cmsim.plots import style
-from cmsim.results import Result, Results, power_band
+from cmsim.results import Result, Results, pairs, power_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,10 +108,8 @@ def _band(ax: Axes, line: list[Result], x: list[float], y: list[float], colour: 
 
 
 def _point(result: Result) -> list[tuple[str, str]]:
-    """(key, value) of the sweep point, keys as words without the path to them."""
-    point = result.run.removeprefix(f"{result.workload}/{result.system}").strip("/")
-    pairs = [part.rpartition("=") for part in point.split(",") if part]
-    return [(key.strip().rpartition(".")[2].replace("_", " "), value) for key, _, value in pairs]
+    """(key, value) of the sweep point, keys as words."""
+    return [(key.replace("_", " "), value) for key, value in pairs(result).items()]
 
 
 def _thousands(prefix: str) -> str:

@@ -1,9 +1,10 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
 from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_time
+from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.recorded import beside_recorded
-from cmsim.results.result import FRAMES, PER, Result, check, named, per, power_band, rate_name, shown
+from cmsim.results.result import FRAMES, PER, Result, check, per, power_band, rate_name, shown
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
 
@@ -23,8 +24,11 @@ __all__ = [
     "follows_time",
     "metrics",
     "named",
+    "names",
     "of_time",
+    "pairs",
     "per",
+    "placed",
     "power_band",
     "rate_name",
     "shown",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cmsim.errors import CmsimError, FailedError, InfeasibleError
-from cmsim.results.result import Result
+from cmsim.identity import Entry, Point
+from cmsim.results.result import Result, identity_data, identity_of
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Missing:
     run, workload, system  as of a Result, but that the system is called as the scenario calls it
     kind                   of the workload
     message                why
+    entry, point           as of a Result
     """
 
     #: how summaries and tables call it
@@ -27,6 +29,8 @@ class Missing:
     system: str
     kind: str
     message: str
+    entry: Entry | None = None
+    point: Point = field(default_factory=dict)
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -74,6 +78,7 @@ def entry(one: Outcome) -> dict[str, Any]:
         "run": one.run,
         "workload": one.workload,
         "system": one.system,
+        **identity_data(one.entry, one.point),
         "kind": one.kind,
         "outcome": one.outcome,
         "message": one.message,
@@ -83,7 +88,8 @@ def entry(one: Outcome) -> dict[str, Any]:
 
 def missing_of(data: Mapping[str, Any]) -> Infeasible | Failed:
     """An entry of ``outcomes`` that is no result, read back. Raises KeyError for one that is none of ours."""
-    said = {key: str(data[key]) for key in ("run", "workload", "system", "kind", "message")}
+    said: dict[str, Any] = {key: str(data[key]) for key in ("run", "workload", "system", "kind", "message")}
+    said |= identity_of(data)
     if data["outcome"] == Failed.outcome:
         return Failed(**said)
     if data["outcome"] == Infeasible.outcome:

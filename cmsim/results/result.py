@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
+from cmsim.identity import Entry, Point
 from cmsim.units import PS_PER_S
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _ROUNDING = 1e-9
 class Result:
     """What one run gave.
 
-    run           its key: workload/system or workload/system/point
+    run           its label: workload/system or workload/system/point
     accelerators  packages in use    ranks: what communicators counted
     metrics       by name, units in the names; numbers, and the name of a collective's algorithm
     bound         name of the physical bound, time_s, fraction of the makespan
@@ -43,6 +43,8 @@ class Result:
     facts         what the workload said of itself, and racks, price_USD of the machine
     columns       of each of ``FRAMES``, name -> array
     kind          of the workload    chosen: what `best` became, by key of the workload or system; empty without
+    entry         of the scenario's systems; None in folders from before it was kept
+    point         of the sweep: dotted key -> value; empty without
     """
 
     run: str
@@ -61,6 +63,8 @@ class Result:
     columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
     kind: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
+    entry: Entry | None = None
+    point: Point = field(default_factory=dict)
 
     @cached_property
     def ops(self) -> pd.DataFrame:
@@ -91,6 +95,7 @@ class Result:
             "run": self.run,
             "workload": self.workload,
             "system": self.system,
+            **identity_data(self.entry, self.point),
             "accelerators": self.accelerators,
             "ranks": self.ranks,
             "metrics": dict(self.metrics),
@@ -121,25 +126,16 @@ class Result:
         return f"<b>{html.escape(self.run)}</b>{html_table(list(rows.items()))}<ul>{notes}</ul>"
 
 
-class _Named(Protocol):
-    """What has a key: a result, or a run that gave none."""
-
-    @property
-    def run(self) -> str: ...
-    @property
-    def workload(self) -> str: ...
+def identity_data(entry: Entry | None, point: Point) -> dict[str, Any]:
+    """``entry`` and ``point`` of a run in ``summary.json``."""
+    return {} if entry is None else {"entry": {"number": entry.number, "label": entry.label}, "point": dict(point)}
 
 
-def named(result: _Named) -> tuple[str, dict[str, str]]:
-    """(system, sweep point) as the run's key names them.
-
-    The system is the scenario's word for it, which may be an alias or a path.
-    """
-    tail = result.run.removeprefix(f"{result.workload}/")
-    found = re.fullmatch(r"(.*?)(?:/(\w+=.*))?", tail)
-    assert found is not None
-    pairs = re.findall(r"(\w+)=(.*?)(?=,\w+=|$)", found[2] or "")
-    return found[1], {key: f"{int(value):,}" if value.isdigit() else value for key, value in pairs}
+def identity_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """``entry`` and ``point`` read back; those of a run from before they were kept. Raises KeyError where damaged."""
+    if "entry" not in data:
+        return {"entry": None, "point": {}}
+    return {"entry": Entry(int(data["entry"]["number"]), str(data["entry"]["label"])), "point": dict(data["point"])}
 
 
 def rate_name(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -164,15 +165,14 @@ class Results:
     @classmethod
     def joined(cls, parts: Sequence[Results]) -> Results:
         """Several as one, side by side. A run that was there before gets a number: ``run#2``."""
-        seen: dict[str, int] = {}
-        results: list[Outcome] = []
+        by_label: dict[str, Outcome] = {}
         for result in (result for part in parts for result in part.outcomes):
-            seen[result.run] = seen.get(result.run, 0) + 1
-            number = seen[result.run]
-            results.append(result if number == 1 else replace(result, run=f"{result.run}#{number}"))
+            numbered = (result.run if number == 1 else f"{result.run}#{number}" for number in itertools.count(1))
+            label = next(label for label in numbered if label not in by_label)
+            by_label[label] = result if label == result.run else replace(result, run=label)
         manifest = {"cmsim": ", ".join(dict.fromkeys(part.version for part in parts))}
         return cls(
-            tuple(results),
+            tuple(by_label.values()),
             {"joined": [dict(part.scenario) for part in parts]},
             {**manifest, "joined": [dict(part.manifest) for part in parts]},
         )

@@ -15,7 +15,7 @@ import numpy as np
 from cmsim.errors import InputError, Problem
 from cmsim.files import whole_folder
 from cmsim.results.outcome import Outcome, missing_of
-from cmsim.results.result import FRAMES, Columns, Result, check
+from cmsim.results.result import FRAMES, Columns, Result, check, identity_of
 
 if TYPE_CHECKING:
     from cmsim.results.results import Results
@@ -68,6 +68,7 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
                 columns={kind: frames[kind][run] for kind in FRAMES},
                 kind=entry.get("kind", ""),
                 chosen=entry.get("chosen", {}),
+                **identity_of(entry),
             )
             for run, entry in zip(runs, summary["results"], strict=True)
         ]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cmsim.errors import InputError
+from cmsim.results.naming import named
 from cmsim.results.outcome import Infeasible, Outcome
-from cmsim.results.result import Result, named, per, rate_name
+from cmsim.results.result import Result, per, rate_name
 
 #: bases of a comparison: what it is called, and the name of `per`; "" is the whole machine
 _BASES = {"in all": "", "per accelerator": "accelerator", "per rack": "rack", "per megawatt": "megawatt"}
@@ -55,6 +56,8 @@ def verdict(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def _of_workload(runs: Sequence[Outcome]) -> list[str]:
+    if any(one.entry is None for one in runs):
+        return []  # of older folders nothing tells at which points of the sweep systems ran
     results = [one for one in runs if isinstance(one, Result)]
     systems = list(dict.fromkeys(named(one)[0] for one in results))
     points = _shared(results, systems)

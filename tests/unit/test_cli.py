@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from cmsim.cli import check, complete, say, schema
 from cmsim.cli.app import app
 from cmsim.errors import InputError
-from cmsim.results import named
+from cmsim.identity import Entry
+from cmsim.results import Results, named, names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -642,8 +643,42 @@ def test_problems_of_a_good_scenario(here):
     assert isinstance(wrong, InputError) and len(wrong.problems) == 1
 
 
-def test_run_names():
+def test_names_of_runs_come_from_what_they_carry():
     class One:
-        workload, run = "w", "w/./my/system.yaml/a=1,b=x,y,c_d=2.5"
+        run, entry = "w/a,b=1/x/n=8", Entry(0, "a,b=1/x")
+        point = {"workloads.w.n": 1024, "workloads.w.word": "x,y=2", "workloads.w.share": 0.123456789}
 
-    assert named(One()) == ("./my/system.yaml", {"a": "1", "b": "x,y", "c_d": "2.5"})
+    system, point = named(One())
+    assert system == "a,b=1/x"
+    assert point == {"n": "1,024", "word": '"x,y=2"', "share": "0.123456789"}
+    # two workloads' batches stand in one column, two keys that end alike in two
+    other = One()
+    other.point = {"workloads.v.n": 8, "workloads.v.parallel.word": 1}
+    assert [list(point) for _, point in names([One(), other])] == [
+        ["n", "workload.word", "share"],
+        ["n", "parallel.word"],
+    ]
+
+
+def test_a_run_of_an_older_folder_is_called_by_its_whole_label(here):
+    cmsim("run", "decode.yaml", "-q", "--out", "old")
+    path = here / "old" / "summary.json"
+    summary = json.loads(path.read_text())
+    for one in (*summary["results"], *summary["outcomes"]):
+        one.pop("entry", None), one.pop("point", None)
+    path.write_text(json.dumps(summary))
+    label = "decode/hgx_h100/batch_per_accelerator=4"
+    again = Results.load(here / "old")
+    assert (again[label].entry, again[label].point) == (None, {})
+    assert named(again[label]) == (label, {}) and again.verdict() == []
+    said = cmsim("compare", "old").out
+    assert all(part in said for part in ("decode/", "hgx_h100/", "batch_per_accelerator=16"))
+    for kind in ("power-throughput", "breakdown"):
+        assert cmsim("plot", kind, "old", "--out", "x.png").code == 0
+
+
+def test_compare_tells_folders_of_one_name_apart(here):
+    for folder in ("a/out", "b/out"):
+        (here / folder).parent.mkdir()
+        cmsim("run", "all_reduce.yaml", "-q", "--out", folder)
+    assert "a/out:" in (said := cmsim("compare", "a/out", "b/out").out) and "b/out:" in said

@@ -116,6 +116,10 @@ def test_the_folder_keeps_them_in_order(mixed, tmp_path):
         again = Results.load(tmp_path / "out")
         assert [one.run for one in again.outcomes] == [one.run for one in results.outcomes]
         assert again.missing == results.missing
+        assert [(one.entry, one.point) for one in again.outcomes] == [
+            (one.entry, one.point) for one in results.outcomes
+        ]
+        assert all(one.entry is not None and one.point for one in again.outcomes)
         again.save(tmp_path / "twice")
         for path in sorted((tmp_path / "out").iterdir()):
             assert path.read_bytes() == (tmp_path / "twice" / path.name).read_bytes()
@@ -124,7 +128,11 @@ def test_the_folder_keeps_them_in_order(mixed, tmp_path):
 def test_the_summary_has_an_entry_for_every_run(mixed):
     result, missing = mixed.summary()["outcomes"]
     assert (result["outcome"], missing["outcome"]) == ("result", "infeasible")
-    assert set(missing) == {"run", "workload", "system", "kind", "outcome", "message", "budget"}
+    assert set(missing) == {
+        *("run", "workload", "system", "entry", "point", "kind", "outcome", "message", "budget"),
+    }
+    assert missing["entry"] == {"number": 0, "label": "hgx_h100"}
+    assert missing["point"] == {"workloads.decode.batch_per_accelerator": 5000}
     assert missing["budget"]["needed_B"] > missing["budget"]["available_B"]
     assert len(mixed.summary()["results"]) == 1
 

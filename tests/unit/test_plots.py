@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
+from cmsim.identity import Entry, Identity
 from cmsim.plots import KINDS, breakdown, power, power_throughput, roofline, save, style, timeline
 from cmsim.results import Result, Results
 
@@ -44,9 +45,12 @@ def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5
         "power_W": np.outer(shares, [0.8, 1.2]).ravel() * power_W,
     }
     time_s = whole / 1e12
+    one = Identity("decode", Entry(0, system), {"workloads.decode.batch_per_accelerator": batch})
     return Result(
-        run=f"decode/{system}/workloads.decode.batch_per_accelerator={batch}",
+        run=one.label,
         workload="decode",
+        entry=one.entry,
+        point=one.point,
         system=system,
         accelerators=8,
         ranks=8,
@@ -183,7 +187,7 @@ def test_breakdown_has_a_bar_per_run_that_is_full():
 
 
 def test_roofline_puts_kernels_under_their_roofs():
-    ax = roofline.draw(swept(), run="decode/rack/workloads.decode.batch_per_accelerator=24")
+    ax = roofline.draw(swept(), run="decode/rack/batch_per_accelerator=24")
     (points,) = ax.collections
     x, y = points.get_offsets().T
     # of the class with most kernel time: 1, 3 and 5 GFLOP over 10 MB, a millisecond each

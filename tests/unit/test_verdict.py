@@ -9,17 +9,26 @@ from typer.testing import CliRunner
 
 import cmsim
 from cmsim.cli.app import app
+from cmsim.identity import Entry, Identity
 from cmsim.results import Failed, Infeasible, Result, Results
 from cmsim.results.verdict import verdict
+
+
+def told(system="large", batch=8, workload="decode", key="batch_per_accelerator"):
+    """What a run carries of its identity."""
+    one = Identity(workload, Entry(0, system), {f"workloads.{workload}.{key}": batch} if batch else {})
+    return {"run": one.label, "workload": workload, "system": system, "entry": one.entry, "point": one.point}
+
+
+def infeasible(system, batch):
+    return Infeasible(**told(system, batch), kind="decode", message="does not fit")
 
 
 def made(system="large", batch=8, workload="decode", kind="decode", rate=1000.0, latency=0.02, watts=1e4, **changes):
     metrics = {"tokens_per_s": rate, "makespan_s": latency, "power_avg_W": watts}
     metrics |= {"decode": {"tpot_s": latency}, "prefill": {"ttft_s": latency}}.get(kind, {})
     result = Result(
-        run=f"{workload}/{system}/batch_per_accelerator={batch}" if batch else f"{workload}/{system}",
-        workload=workload,
-        system=system,
+        **told(system, batch, workload),
         accelerators={"large": 100, "small": 10}.get(system, 50),
         ranks=100,
         metrics=metrics,
@@ -104,8 +113,8 @@ def test_a_basis_that_is_not_known_is_not_spoken_of():
         [made()],
         [made(batch=8), made(batch=16)],  # one system
         [made(batch=8), made("small", 16)],  # no point that both ran
-        [made(), Infeasible("decode/small/batch_per_accelerator=8", "decode", "small", "decode", "does not fit")],
-        [Failed("decode/small", "decode", "small", "decode", "no")],
+        [made(), infeasible("small", 8)],
+        [Failed(**told("small", 0), kind="decode", message="no")],
         [made(workload="a"), made("small", workload="b")],
     ],
     ids=["nothing", "one run", "one system", "other points", "only one fits", "failed", "other workloads"],
@@ -117,11 +126,11 @@ def test_nothing_is_said_where_there_is_nothing_to_hold_against_each_other(outco
 def test_points_that_not_all_ran_are_left_out_and_said():
     results = [
         made(batch=8),
-        Infeasible("decode/large/batch_per_accelerator=64", "decode", "large", "decode", "does not fit"),
+        infeasible("large", 64),
         made("small", 8, rate=500.0),
         made("small", 64, rate=1e9),
-        Infeasible("decode/third/batch_per_accelerator=8", "decode", "third", "decode", "does not fit"),
-        Failed("decode/third/batch_per_accelerator=64", "decode", "third", "decode", "no"),
+        infeasible("third", 8),
+        Failed(**told("third", 64), kind="decode", message="no"),
     ]
     (text,) = verdict(results)
     assert "large gives 2.0 times the tokens/s of small in all" in text
@@ -138,8 +147,9 @@ def test_three_systems():
 def test_collectives_are_as_fast():
     def one(system, size, time_s):
         metrics = {"time_s": time_s, "makespan_s": time_s, "busbw_GBps": 1.0}
-        key = f"sum/{system}/message_bytes={size}"
-        return made(system, workload="sum", kind="collective", metrics=metrics, run=key)
+        return dataclasses.replace(
+            made(kind="collective", metrics=metrics), **told(system, size, "sum", "message_bytes")
+        )
 
     (text,) = verdict([one("large", 8, 2e-6), one("large", 64, 3e-6), one("small", 8, 1e-6), one("small", 64, 2e-6)])
     assert text.startswith("sum: at equal message_bytes small is 1.5 to 2.0 times as fast as large. ")
