@@ -312,6 +312,7 @@ def _result(played: _Played) -> Result:
         chosen=dict(one.chosen),
         entry=one.identity.entry,
         point=dict(one.point),
+        plan=_plan(programs),
     )
     results.check(result)
     return result
@@ -392,6 +393,12 @@ def options_of(one: Run, system: System) -> engine.Options:
             for fault in one.faults
         ],
     )
+
+
+def _plan(programs: Programs) -> dict[str, Any]:
+    """The sizes a run had, and what lies in the memory of its fullest rank, by part."""
+    memory_B = engine.fullest_B(programs)
+    return {**programs.plan, **({"memory_B": memory_B} if memory_B else {})}
 
 
 def _as_replayed(spec: TraceSpec, facts: Mapping[str, float]) -> Mapping[str, float]:

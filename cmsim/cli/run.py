@@ -37,6 +37,9 @@ def run(
             help="Change a key of the scenario first; dots reach inside, values are YAML. May be repeated.",
         ),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also a table of resolved sizes, and of memory by what it is for.")
+    ] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
@@ -75,6 +78,7 @@ def run(
         say.show(
             loaded.name,
             *shown,
+            *(tables.plans(results.outcomes, width=width) if plan else ()),
             *tables.recorded(results.results),
             *unmet,
             say.notes(said, width),

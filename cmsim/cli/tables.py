@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
-from cmsim.results import PER, Outcome, Result, Results, named, names, pairs, per, placed, power_band, rate_name
+from cmsim.results import (
+    PER,
+    Outcome,
+    Result,
+    Results,
+    flat_plan,
+    named,
+    names,
+    pairs,
+    per,
+    placed,
+    power_band,
+    rate_name,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,11 +95,29 @@ def summary(outcomes: Iterable[Outcome], *, per: Sequence[str] = (), width: int 
 
 
 def _summary(layout: Layout, runs: list[Outcome], what: Sequence[str], width: int) -> list[Table]:
-    heads, firsts, left = _first_columns(runs)
-    columns = _columns(layout, runs, what, width)
     several = len({one.workload for one in runs}) > 1
     title = layout.kind if several or runs[0].workload == layout.kind else f"{runs[0].workload} ({layout.kind})"
-    out = []
+    return _laid_out(title, runs, _columns(layout, runs, what, width), width)
+
+
+def plans(outcomes: Iterable[Outcome], *, width: int = say.WIDTH) -> list[Table]:
+    """Resolved sizes and memory by part, a table per kind of workload that has a plan."""
+    return [table for layout, group in _by_kind(outcomes) for table in _plans(f"{layout.kind}: plan", group, width)]
+
+
+def _plans(title: str, runs: list[Outcome], width: int) -> list[Table]:
+    flat = [flat_plan(one) for one in runs if isinstance(one, Result)]
+    columns = []
+    for i, name in enumerate(dict.fromkeys(name for plan in flat for name in plan)):
+        cells = [quantity(name, plan[name]) if name in plan else NOTHING for plan in flat]
+        columns.append((say.broken(stem_of(name)), _with_missing(runs, cells, say_so=not i)))
+    return _laid_out(title, runs, columns, width) if columns else []
+
+
+def _laid_out(title: str, runs: Sequence[Outcome], columns: list[tuple[str, list[str]]], width: int) -> list[Table]:
+    """Columns behind those that name the runs; what has no room goes on in another table."""
+    heads, firsts, left = _first_columns(runs)
+    out: list[Table] = []
     for chunk in _chunks(columns, [_width(head, cells) for head, cells in columns], _room(runs, width)):
         words = [i for i, (head, _) in enumerate(chunk, len(heads)) if head in ("algorithm", _LIMITER)]
         rows = [[*first, *(cells[i] for _, cells in chunk)] for i, first in enumerate(firsts)]

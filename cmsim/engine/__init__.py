@@ -6,7 +6,7 @@ from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
-from cmsim.engine.memory import check_memory, memory_B
+from cmsim.engine.memory import check_memory, fullest_B, memory_B
 from cmsim.engine.perturb import Jitter, Perturbation
 from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan
 from cmsim.engine.play import Timeline, least_ps, play, play_within
@@ -24,6 +24,7 @@ __all__ = [
     "Timeline",
     "check_memory",
     "fold",
+    "fullest_B",
     "hold_s",
     "impact",
     "least_ps",

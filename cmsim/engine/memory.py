@@ -21,22 +21,30 @@ def memory_B(programs: Programs) -> Floats:
     return total
 
 
+def fullest_B(programs: Programs) -> dict[str, float]:
+    """Memory by what for, of a rank of the program that needs most; empty where no program says. [B]"""
+    need = memory_B(programs)
+    if not programs.footprint_B or not len(need):
+        return {}
+    worst = int(np.argmax(need))
+    return {key: float(value[worst]) for key, value in programs.footprint_B.items() if value[worst]}
+
+
 def check_memory(programs: Programs, system: System) -> None:
     """Raises InfeasibleError, with the budget, where a rank's weights, states, activations and cache exceed memory."""
     need = memory_B(programs)
     if not len(need) or need.max() <= system.rank_memory_B:
         return
-    worst = int(np.argmax(need))
-    parts_B = {key: float(value[worst]) for key, value in programs.footprint_B.items() if value[worst]}
+    parts_B = fullest_B(programs)
     parts = ", ".join(f"{key} {value / GB:.1f}" for key, value in parts_B.items())
     raise InfeasibleError(
-        f"the model does not fit: a rank needs {need[worst] / GB:.1f} GB ({parts}); a {system.spec.rank} of "
+        f"the model does not fit: a rank needs {need.max() / GB:.1f} GB ({parts}); a {system.spec.rank} of "
         f"{system.name} has {system.rank_memory_B / GB:.1f} GB. Spread it over more ranks, or make batch or "
         "precision smaller.",
         budget={
             "what": "memory",
             "of": system.spec.rank,
-            "needed_B": float(need[worst]),
+            "needed_B": float(need.max()),
             "available_B": float(system.rank_memory_B),
             "parts_B": parts_B,
         },

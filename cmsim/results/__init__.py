@@ -4,7 +4,7 @@ from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_tim
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.recorded import beside_recorded
-from cmsim.results.result import FRAMES, PER, Result, check, per, power_band, rate_name, shown
+from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name, shown
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
 
@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "check_folder",
     "decisive",
+    "flat_plan",
     "follows_time",
     "metrics",
     "named",

@@ -45,6 +45,9 @@ class Result:
     kind          of the workload    chosen: what `best` became, by key of the workload or system; empty without
     entry         of the scenario's systems; None in folders from before it was kept
     point         of the sweep: dotted key -> value; empty without
+    plan          resolved sizes: tp, cp, pp, dp, ep, micro_batches, sequences_per_rank (of the busiest; a tensor group
+                  has them in common) or samples_per_rank, and ``memory_B`` of the fullest rank by part; of a collective
+                  ranks_in_group, groups; of a trace, whose plan was recorded, empty
     """
 
     run: str
@@ -65,6 +68,7 @@ class Result:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     entry: Entry | None = None
     point: Point = field(default_factory=dict)
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def ops(self) -> pd.DataFrame:
@@ -105,6 +109,7 @@ class Result:
             "warnings": list(self.warnings),
             **({"kind": self.kind} if self.kind else {}),
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
+            **({"plan": dict(self.plan)} if self.plan else {}),
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
         }
@@ -136,6 +141,16 @@ def identity_of(data: Mapping[str, Any]) -> dict[str, Any]:
     if "entry" not in data:
         return {"entry": None, "point": {}}
     return {"entry": Entry(int(data["entry"]["number"]), str(data["entry"]["label"])), "point": dict(data["point"])}
+
+
+def flat_plan(result: Result) -> dict[str, float]:
+    """A plan as columns: its sizes, and ``memory_<part>_B`` for each part."""
+    sizes = {name: value for name, value in result.plan.items() if name != "memory_B"}
+    parts_B = result.plan.get("memory_B", {})
+    return {
+        **sizes,
+        **{f"memory_{'_'.join(part.replace(',', ' ').split())}_B": value for part, value in parts_B.items()},
+    }
 
 
 def rate_name(result: Result) -> str:

@@ -68,6 +68,7 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
                 columns={kind: frames[kind][run] for kind in FRAMES},
                 kind=entry.get("kind", ""),
                 chosen=entry.get("chosen", {}),
+                plan=entry.get("plan", {}),
                 **identity_of(entry),
             )
             for run, entry in zip(runs, summary["results"], strict=True)

@@ -129,6 +129,8 @@ class Programs:
     traffic       by collective: who sends how much to whom in a group, as shares of the size, shape (members, members);
                   where it is missing, all alike
     footprint_B   memory one rank of each program needs, by what for, shape (programs,) each [B]
+    plan          sizes that the scenario left open, resolved, by name: tp, pp, dp, ..., what a rank holds; empty where
+                  nothing was planned, of a trace
     least         what any plan of the same question must do; None where the ops are the question, of a trace or a
                   collective
     """
@@ -142,6 +144,7 @@ class Programs:
     notes: tuple[str, ...] = ()
     traffic: Mapping[str, Floats] = field(default_factory=dict)
     footprint_B: dict[str, Floats] = field(default_factory=dict)
+    plan: Mapping[str, float] = field(default_factory=dict)
     least: Least | None = None
 
     @property
@@ -316,6 +319,7 @@ def assemble(
     facts: dict[str, float] | None = None,
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
+    plan: Mapping[str, float] | None = None,
     traffic: Mapping[str, Floats] | None = None,
     least: Least | None = None,
 ) -> Programs:
@@ -356,5 +360,6 @@ def assemble(
         traffic=dict(traffic or {}),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
+        plan=dict(plan or {}),
         least=least,
     )

@@ -57,6 +57,7 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
         facts=facts,
         notes=notes,
         traffic=traffic,
+        plan={"ranks_in_group": size, "groups": ranks // size},
     )
 
 
@@ -178,4 +179,5 @@ def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Program
         program=odd,
         groups={"out": np.where(odd == 0, channel, -1), "in": np.where(odd == 1, channel, -1)},
         facts={"size_B": size_B, "ranks_in_group": 2.0, "calls": float(spec.repeat)},
+        plan={"ranks_in_group": 2, "groups": len(rank) // 2},
     )

@@ -60,6 +60,7 @@ def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Prog
             # the widest kernel's operands, and as much again for what waits to be summed later
             "activations": [2 * widest],
         },
+        plan={**layout.sizes, "samples_per_rank": int(whole.busiest(total, layout.ranks))},
     )
 
 
@@ -366,6 +367,11 @@ class _Step:
             footprint_B={
                 "weights, gradients, optimizer": [states * trained + frozen],
                 "activations": [self.schedule.in_flight(0).activations * self._kept_B()],
+            },
+            plan={
+                **layout.sizes,
+                "samples_per_rank": spec.micro_batch * self.count,
+                "micro_batches": self.count,
             },
         )
 

@@ -311,4 +311,5 @@ def _assemble(
             # the residual stream and the widest layer's temporaries, for the tokens in flight
             "activations": [batch.parts[0] * new * (model.hidden * 4 + widest) * form.stream_B],
         },
+        plan={**layout.sizes, "sequences_per_rank": int(batch.held), "micro_batches": len(batch.parts)},
     )

@@ -33,6 +33,11 @@ class Layout:
         return self.tp * self.cp * self.pp * self.dp
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """All of them by name, as a plan says them."""
+        return {"tp": self.tp, "cp": self.cp, "pp": self.pp, "dp": self.dp, "ep": self.ep}
+
+    @property
     def stage_ranks(self) -> int:
         return self.tp * self.cp * self.dp
 

@@ -70,6 +70,11 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         facts=facts,
         notes=notes,
         footprint_B=stages.footprint_B(spec, model, layout, mixture, stage_layers, schedule),
+        plan={
+            **layout.sizes,
+            "sequences_per_rank": spec.micro_batch * micro_batches,
+            "micro_batches": micro_batches,
+        },
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
     )
 
