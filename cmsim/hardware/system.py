@@ -38,6 +38,9 @@ class System:
     #: of one domain, where the wiring is a table of links
     links: tuple[Cable, ...] = field(repr=False, default=())
 
+    def __repr__(self) -> str:
+        return f"<System {self.name}: {self.packages} accelerators, {self.ranks} ranks>"
+
     @property
     def ranks_per_package(self) -> int:
         return self.accelerator.dies if self.spec.rank == "die" else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,6 +10,9 @@ from typing import Any, ClassVar
 from cmsim.errors import CmsimError, FailedError, InfeasibleError
 from cmsim.identity import Entry, Point
 from cmsim.results.result import Result, identity_data, identity_of
+
+#: of a reason, how much a line in a list of runs has room for [characters]
+_SHORT = 160
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class Missing:
     entry: Entry | None = None
     point: Point = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        said = textwrap.shorten(f"{self.run}: {self.message}", _SHORT, placeholder=" ...")
+        return f"<{type(self).__name__} {said}>"
+
     @property
     def data(self) -> Mapping[str, Any]:
         """What is needed and what is there; empty where the message says it all."""
@@ -42,7 +50,7 @@ class Missing:
         return FailedError(f"{self.run}: {self.message}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Infeasible(Missing):
     """A run that no plan makes possible here, with its ``budget``: of memory ``what``, ``of`` (a die or package),
     ``needed_B``, ``available_B``, ``parts_B``; of a plan that is none, empty."""
@@ -59,7 +67,7 @@ class Infeasible(Missing):
         return InfeasibleError(f"{self.run}: {self.message}", self.budget)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Failed(Missing):
     """A run that was played and gave nothing to trust."""
 

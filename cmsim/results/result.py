@@ -22,6 +22,25 @@ if TYPE_CHECKING:
 Columns = Mapping[str, NDArray[Any]]
 #: the frames of every run, and the file each is saved in
 FRAMES = ("ops", "links", "power")
+#: shown in tables where a run has them, in this order
+HEADLINES = (
+    "time_s",
+    "algorithm",
+    "algbw_GBps",
+    "busbw_GBps",
+    "step_time_s",
+    "ttft_s",
+    "tpot_s",
+    "tokens_per_s",
+    "tokens_per_s_per_accelerator",
+    "samples_per_s",
+    "samples_per_s_per_accelerator",
+    "mfu",
+    "energy_per_token_J",
+    "energy_per_sample_J",
+    "makespan_s",
+    "power_avg_W",
+)
 #: what a throughput can be divided by
 PER = ("accelerator", "rack", "megawatt", "million_dollars")
 _RATES = ("tokens_per_s", "samples_per_s", "rank_steps_per_s")
@@ -69,6 +88,11 @@ class Result:
     entry: Entry | None = None
     point: Point = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        name = next((name for name in HEADLINES if name in self.metrics), None)
+        said = [] if name is None else [f"{name} {shown(self.metrics[name])}"]
+        return f"<Result {' '.join(self.run.split())}: {', '.join([*said, f'limited by {self.limiter}'])}>"
 
     @cached_property
     def ops(self) -> pd.DataFrame:

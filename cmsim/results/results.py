@@ -10,34 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
-from cmsim.results import store
+from cmsim.results import store, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
-from cmsim.results.result import Result, html_table, rate_name, shown
+from cmsim.results.result import HEADLINES, Result, html_table, rate_name, shown
 from cmsim.results.result import per as throughput_per
 from cmsim.results.verdict import verdict
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: shown in tables where a run has them, in this order
-HEADLINES = (
-    "time_s",
-    "algorithm",
-    "algbw_GBps",
-    "busbw_GBps",
-    "step_time_s",
-    "ttft_s",
-    "tpot_s",
-    "tokens_per_s",
-    "tokens_per_s_per_accelerator",
-    "samples_per_s",
-    "samples_per_s_per_accelerator",
-    "mfu",
-    "energy_per_token_J",
-    "energy_per_sample_J",
-    "makespan_s",
-    "power_avg_W",
-)
 
 
 @dataclass(frozen=True)
@@ -53,6 +33,12 @@ class Results:
     outcomes: Sequence[Outcome]
     scenario: Mapping[str, Any] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        words = [one.outcome for one in self.missing]
+        counted = [f"{len(self.outcomes)} run{'s' * (len(self.outcomes) != 1)}"]
+        counted += [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
+        return f"<Results: {', '.join(counted)}>"
 
     @cached_property
     def results(self) -> tuple[Result, ...]:
@@ -120,6 +106,14 @@ class Results:
     def power(self) -> pd.DataFrame:
         """Power of all runs."""
         return self._frame("power")
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per run, also of those that gave no result: ``workload`` and ``system``, a column per swept key,
+        ``outcome``, the resolved plan, and the metrics with their units in their names (`tidy.rows`)."""
+        import pandas as pd
+
+        return pd.DataFrame(tidy.rows(self.outcomes))
 
     def table(self, *, per: Sequence[str] = ()) -> list[dict[str, float | str]]:
         """One row per run: headline metrics, what limits it, and throughput per each of ``per``.

@@ -91,6 +91,10 @@ class Scenario:
     text: str = field(repr=False)
     file: str = ""
 
+    def __repr__(self) -> str:
+        runs = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
+        return f"<Scenario {' '.join(self.name.split())}: {runs}>" if self.name else f"<Scenario: {runs}>"
+
     @property
     def base(self) -> Path | None:
         """Folder that relative paths in the scenario start from."""

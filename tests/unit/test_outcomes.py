@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from cmsim import api
 from cmsim.cli.app import app
 from cmsim.errors import FailedError, InfeasibleError, InputError
 from cmsim.results import Failed, Infeasible, Results
+from cmsim.scenario import load_scenario
 
 DECODE = {
     "kind": "decode",
@@ -220,3 +222,68 @@ def test_a_job_pays_for_the_packages_that_hold_its_ranks():
 def test_a_job_on_the_whole_machine_pays_for_all_of_it_either_way():
     whole = scenario(batches=[8])
     assert cmsim.run(whole)[0].metrics == cmsim.run({**whole, "exclusive": True})[0].metrics
+
+
+# all of them in one frame
+
+
+def test_metrics_are_a_tidy_frame_with_a_row_per_run(mixed):
+    frame = mixed.metrics
+    assert frame["run"].tolist() == [one.run for one in mixed.outcomes]
+    assert frame[["workload", "kind", "system"]].to_numpy().tolist() == [["decode", "decode", "hgx_h100"]] * 2
+    assert frame["batch_per_accelerator"].tolist() == [8, 5000]
+    assert frame["outcome"].tolist() == ["result", "infeasible"] and "does not fit" in frame["message"][1]
+    assert frame["tpot_s"][0] == mixed[0].metric("tpot_s") and np.isnan(frame["tpot_s"][1])
+    assert (frame["dp"][0], frame["sequences_per_rank"][0]) == (8, 8)
+    assert frame["memory_cache_B"][0] == mixed[0].plan["memory_B"]["cache"]
+    assert set(mixed[0].metrics) <= set(frame.columns)
+    assert frame["bound_fraction"][0] == mixed[0].bound["fraction"]
+    for name in set(mixed[0].metrics) | {"batch_per_accelerator"}:
+        assert frame[name].dtype.kind in "if", name
+
+
+def test_swept_keys_are_columns_under_heads_that_nothing_else_has():
+    sums = {"kind": "collective", "collective": "all_reduce", "message_bytes": [1e6, 2e6]}
+    results = cmsim.run(
+        {
+            "systems": [{"system": "hgx_h100", "name": "small"}, {"system": "hgx_h200", "name": "large"}],
+            "workloads": {"sum": sums, "serve": DECODE},
+            "sweep": {"systems.0.accelerators": [2, 4], "workloads.serve.precision": [{"weights": "fp8"}]},
+        }
+    )
+    frame = results.metrics.set_index("run")
+    assert len(frame) == 9 and frame.index.is_unique
+    # packages in use have that name already
+    assert frame["system.accelerators"].dropna().unique().tolist() == [2, 4]
+    assert frame["accelerators"].tolist() == [2, 2, 4, 4, 8, 8, 2, 4, 8]
+    by_size = frame[frame["workload"] == "sum"].pivot_table("busbw_GBps", "message_bytes", ["system", "accelerators"])
+    assert by_size.shape == (2, 3) and by_size.notna().all(axis=None)
+    assert frame.loc["serve/large/precision={'weights': 'fp8'}", "precision"] == {"weights": "fp8"}
+    assert frame["algorithm"].notna().sum() == 6
+    # what is swept, found and chosen stays apart whatever comes first
+    columns = list(frame.columns)
+    assert columns.index("system") < columns.index("precision") < columns.index("outcome") < columns.index("time_s")
+    assert columns.index("dp") < columns.index("tpot_s") < columns.index("limiter")
+
+
+def test_a_frame_of_nothing_but_reasons():
+    frame = cmsim.run(scenario(batches=[5000])).metrics
+    assert frame["outcome"].tolist() == ["infeasible"] and "tpot_s" not in frame.columns
+
+
+def test_everything_people_hold_shows_itself_in_one_line(mixed):
+    frame_free = {
+        "<Results: 2 runs, 1 infeasible>": mixed,
+        "<Results: 0 runs>": Results(()),
+        "<Scenario: 2 runs>": load_scenario(scenario()),
+        "<Scenario serve: 1 run>": load_scenario({**scenario(batches=[8]), "name": "serve"}),
+        "<System hgx_h100: 4 accelerators, 4 ranks>": cmsim.load_system("hgx_h100", accelerators=4),
+    }
+    for text, one in frame_free.items():
+        assert repr(one) == text
+    result, missing = mixed.outcomes
+    tpot = f"{result.metric('tpot_s'):.4g}"
+    assert repr(result) == f"<Result decode/hgx_h100/batch_per_accelerator=8: tpot_s {tpot}, limited by memory>"
+    assert repr(missing).startswith("<Infeasible decode/hgx_h100/batch_per_accelerator=5000: the model does not fit")
+    assert len(repr(missing)) < 180 and "\n" not in repr(missing)
+    assert repr(Failed("a", "b", "c", "d", "one\ntwo")) == "<Failed a: one two>"
