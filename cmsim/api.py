@@ -49,23 +49,42 @@ def run(
     A run that does not fit, or has no plan, is an outcome among the others (`Results.missing`). Raises InputError for
     what is wrong with the scenario; nothing is written then.
     """
-    if not isinstance(scenario, Scenario):
-        scenario = load_scenario(scenario, set=set)
-    elif set:
-        scenario = load_scenario(scenario.data, set=set)
+    scenario = _loaded(scenario, set)
     if out is not None:
         results.check_folder(out)
     machines = Machines(scenario.base)
-    for one in scenario.runs:  # a system that cannot be read ends the scenario before anything is played
-        machines(one)
-    outcomes = [
-        evaluate(one, machines, progress=_share(progress, one.key, i, len(scenario.runs)))
-        for i, one in enumerate(scenario.runs)
-    ]
-    done = Results(outcomes, scenario=dict(scenario.data), manifest=_manifest(scenario, machines.loaded()))
+    became = list(outcomes(scenario, machines=machines, progress=progress))
+    done = Results(became, scenario=dict(scenario.data), manifest=_manifest(scenario, machines.loaded()))
     if out is not None:
         done.save(out)
     return done
+
+
+def outcomes(
+    scenario: Scenario | str | Path | Mapping[str, Any],
+    *,
+    set: Mapping[str, Any] | None = None,
+    machines: Machines | None = None,
+    progress: Progress | None = None,
+) -> Iterator[results.Outcome]:
+    """What becomes of each run of a scenario, in order, each played when it is asked for and kept by nobody.
+
+    machines   the systems, for who wants to know them afterwards    the others as for `run`
+
+    Raises InputError, at the call, for a scenario or a system that cannot be read.
+    """
+    scenario = _loaded(scenario, set)
+    there = machines or Machines(scenario.base)
+    for one in scenario.runs:
+        there(one)
+    total = len(scenario.runs)
+    return (evaluate(one, there, progress=_share(progress, one.key, i, total)) for i, one in enumerate(scenario.runs))
+
+
+def _loaded(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None) -> Scenario:
+    if not isinstance(scenario, Scenario):
+        return load_scenario(scenario, set=set)
+    return load_scenario(scenario.data, set=set) if set else scenario
 
 
 class Machines:
@@ -519,6 +538,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export_chakra",
+    "outcomes",
     "run",
     "run_one",
     "system",

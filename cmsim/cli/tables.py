@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cmsim import identity
 from cmsim.cli import say
 from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
@@ -175,11 +176,8 @@ def _decided_columns(runs: Sequence[Outcome]) -> list[tuple[str, list[str]]]:
     """What `best` became, a column per key."""
     results = [one for one in runs if isinstance(one, Result)]
     return [
-        (
-            f"best\n{say.broken(key.split('.')[-1])}",
-            _with_missing(runs, [_value(result.chosen.get(key)) for result in results]),
-        )
-        for key in dict.fromkeys(key for result in results for key in result.chosen)
+        (f"best\n{say.broken(short)}", _with_missing(runs, [_value(result.chosen.get(key)) for result in results]))
+        for key, short in identity.heads(result.chosen for result in results).items()
     ]
 
 

@@ -82,7 +82,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # the command line may call anything
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
-        | {"calibration", "engine", "energy", "results", "plots", "validation", "api", "__init__"}
+        | {"identity", "calibration", "engine", "energy", "results", "plots", "validation", "api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
 }

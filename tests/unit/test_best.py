@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 import cmsim
 from cmsim import api, engine, results
+from cmsim.cli import tables
 from cmsim.cli.app import app
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.scenario import METRICS, load_scenario, more_is_better, words
@@ -190,6 +192,13 @@ def test_tables_say_what_won(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "99")
     narrow = " ".join(CliRunner().invoke(app, ["run", str(file)]).stdout.split())
     assert "decode: best microbatches: 1 on gb200_nvl72 (8); 2 on gb200_nvl72 (512)" in narrow
+
+
+def test_keys_that_end_alike_have_heads_of_their_own():
+    chosen = {"precision.weights": "fp8", "system.set.gemm.weights": 0.5, "microbatches": 2}
+    columns = tables._decided_columns([dataclasses.replace(one_of(decode()), chosen=chosen)])
+    said = ["".join(head.split()) for head, _ in columns]
+    assert said == ["bestprecision.weights", "bestgemm.weights", "bestmicro-batches"]
 
 
 def test_the_same_bytes_twice(tmp_path):

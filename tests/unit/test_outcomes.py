@@ -13,7 +13,7 @@ import cmsim
 from cmsim import api
 from cmsim.cli.app import app
 from cmsim.errors import FailedError, InfeasibleError, InputError
-from cmsim.results import Failed, Infeasible, Results
+from cmsim.results import Failed, Infeasible, Result, Results
 from cmsim.scenario import load_scenario
 
 DECODE = {
@@ -222,6 +222,29 @@ def test_a_job_pays_for_the_packages_that_hold_its_ranks():
 def test_a_job_on_the_whole_machine_pays_for_all_of_it_either_way():
     whole = scenario(batches=[8])
     assert cmsim.run(whole)[0].metrics == cmsim.run({**whole, "exclusive": True})[0].metrics
+
+
+# one by one
+
+
+def test_outcomes_come_as_they_are_asked_for(monkeypatch):
+    played = []
+    evaluate = api.evaluate
+    monkeypatch.setattr(
+        api, "evaluate", lambda one, *rest, **more: (played.append(one.key), evaluate(one, *rest, **more))[1]
+    )
+    each = api.outcomes(scenario(batches=[8, 5000, 16]))
+    assert played == []
+    kinds = []
+    for number, one in enumerate(each, 1):
+        kinds.append(one.outcome if not isinstance(one, Result) else "result")
+        assert len(played) == number
+    assert kinds == ["result", "infeasible", "result"]
+
+
+def test_what_cannot_be_read_is_said_at_the_call():
+    with pytest.raises(InputError, match="hgx_h1000"):
+        api.outcomes(scenario(systems=["hgx_h100", "hgx_h1000"]))
 
 
 # all of them in one frame
