@@ -283,14 +283,14 @@ def _alike(document: files.Document, runs: Sequence[Run]) -> Iterator[Problem]:
 
 
 def _called(document: files.Document, systems: Sequence[str | SystemEntry], number: int) -> tuple[Entry, list[Problem]]:
-    """An entry's number and label, and what is wrong where one before is called so too: their runs would be one."""
+    """An entry's number and label, and what is wrong where another is called so too: no table could tell them apart."""
     labels = [(SystemEntry(system=one) if isinstance(one, str) else one).label for one in systems]
     label = labels[number]
-    first = labels.index(label)
     problems = []
-    if first < number:
+    for other in (other for other, its in enumerate(labels) if its == label and other != number):
+        first, second = sorted((number, other))
         message = f"is called '{label}', and so is systems[{first}]. Tell them apart: give one of them a `name:`."
-        problems.append(document.problem(("systems", number), message))
+        problems.append(document.problem(("systems", second), message))
     return Entry(number, label), problems
 
 

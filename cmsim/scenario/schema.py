@@ -313,7 +313,10 @@ class SystemEntry(Spec):
     """A system and what to change on it."""
 
     system: str = Field(description="a name in topologies/, an alias, or a path")
-    name: str | None = Field(default=None, description="what results call it; default: its own name")
+    name: str | None = Field(
+        default=None,
+        description="what results call it; default: its own name. One of two entries of a system has it",
+    )
     accelerators: PositiveInt | None = Field(
         default=None, description="packages in use, over all domains; default: all"
     )

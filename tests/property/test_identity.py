@@ -58,12 +58,19 @@ def test_points_that_differ_have_labels_that_differ(keys, data):
     batches=st.lists(st.one_of(st.floats(1, 1.00001), st.integers(1, 9)), min_size=1, max_size=5),
     sizes=st.lists(st.integers(1, 8), min_size=1, max_size=3),
     names=st.lists(st.sampled_from(["a", "b", "a/batch=1", None]), min_size=1, max_size=3),
+    formats=st.lists(st.sampled_from(["bf16", "fp8", "int8"]), min_size=1, max_size=2, unique=True),
+    pues=st.lists(st.floats(1.1, 1.1000001), min_size=1, max_size=2, unique=True),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_scenario_has_every_run_or_is_refused(batches, sizes, names):
+def test_a_scenario_has_every_run_or_is_refused(batches, sizes, names, formats, pues):
     entries = [{"system": "hgx_h100"} | ({"name": name} if name else {}) for name in names]
     work = {"kind": "decode", "model": "llama-3.1-8b", "batch_per_accelerator": 1, "context_tokens": 64}
-    sweep = {"workload.batch_per_accelerator": batches, "systems.0.accelerators": sizes}
+    sweep = {
+        "workload.batch_per_accelerator": batches,
+        "workload.precision.weights": formats,
+        "systems[0].accelerators": sizes,
+        "systems.0.set.host.pue": pues,
+    }
     try:
         runs = load_scenario({"systems": entries, "workload": work, "sweep": sweep}).runs
     except InputError:
@@ -71,14 +78,16 @@ def test_a_scenario_has_every_run_or_is_refused(batches, sizes, names):
         assert repeated
         return
     expected = [
-        (entry, batch, size)
+        (entry, *point)
         for entry in range(len(entries))
-        for batch, size in itertools.product(batches, sizes if entry == 0 else [None])
+        for point in itertools.product(batches, formats, *((sizes, pues) if entry == 0 else ([None], [None])))
     ]
-    found = [
-        (run.identity.entry.number, run.spec.batch_per_accelerator, run.system.accelerators if not i else None)
-        for run in runs
-        for i in (run.identity.entry.number,)
-    ]
-    assert found == expected
+    assert [asked(run) for run in runs] == expected
     assert len({run.key for run in runs}) == len(expected)
+
+
+def asked(run):
+    """What a run was asked, from what it runs."""
+    pue = (run.system.set.get("host") or {}).get("pue", run.system.set.get("host.pue"))
+    spec = run.spec
+    return run.identity.entry.number, spec.batch_per_accelerator, spec.precision.weights, run.system.accelerators, pue

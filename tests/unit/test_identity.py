@@ -44,6 +44,16 @@ def test_two_entries_of_one_system_without_names_are_refused(tmp_path):
     assert "systems[1]: is called 'hgx_h100', and so is systems[0]" in said
 
 
+def test_an_entry_that_a_sweep_makes_like_another_is_refused_whichever_comes_first():
+    for systems, key in (
+        ([{"system": "hgx_h100"}, "hgx_h200"], "systems.0.system"),
+        (["hgx_h200", {"system": "hgx_h100"}], "systems.1.system"),
+    ):
+        with pytest.raises(InputError, match=r"systems\[1\]: is called 'hgx_h200', and so is systems\[0\]") as caught:
+            load_scenario(scenario(systems, {key: ["hgx_h100", "hgx_h200"]}))
+        assert len(caught.value.problems) == 1
+
+
 def test_with_names_they_are_two_runs():
     assert keys(scenario(NAMED)) == ["sum/whole", "sum/half"]
     assert [run.identity.entry for run in load_scenario(scenario(NAMED)).runs] == [Entry(0, "whole"), Entry(1, "half")]
