@@ -161,7 +161,8 @@ def write(path: Path, data) -> Path:
     return path
 
 
-def test_the_command_line_counts_them_and_exits_1(tmp_path):
+def test_the_command_line_counts_them_and_exits_1(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     file = write(tmp_path / "s.yaml", scenario(["hgx_h100", "hgx_h200"], [8, 5000]))
     done = said("run", file)
     assert done.exit_code == 1

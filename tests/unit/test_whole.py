@@ -8,7 +8,7 @@ import pytest
 
 import cmsim
 from cmsim import api, engine
-from cmsim.errors import InputError
+from cmsim.errors import InfeasibleError
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate, whole
 from cmsim.workload.model import load_model
@@ -81,7 +81,7 @@ def test_a_third_sequence_on_two_dies_is_a_second_on_one():
 def test_a_context_that_no_rank_can_hold_is_refused_with_its_budget():
     """A million tokens are 74 GB of latents, which a die of 64 GB cannot hold, whatever part of its package it is."""
     with pytest.raises(
-        InputError, match=r"does not fit: a rank needs 9\d\.\d GB \(weights .*, cache 7\d\.\d.*64\.0 GB"
+        InfeasibleError, match=r"does not fit: a rank needs 9\d\.\d GB \(weights .*, cache 7\d\.\d.*64\.0 GB"
     ):
         ran({**LONG, "context_tokens": 1_048_576, "batch_per_accelerator": 0.25}, SUPERNODE)
 
@@ -158,7 +158,7 @@ def test_key_value_heads_are_whole():
 
 def test_query_heads_that_do_not_divide_are_told_of_every_model():
     work = {"kind": "decode", "model": "qwen3-235b-a22b", "context_tokens": 512, "batch_per_accelerator": 1}
-    with pytest.raises(InputError, match=r"parallel.tp: got 6, which does not divide 64 heads"):
+    with pytest.raises(InfeasibleError, match=r"parallel.tp: got 6, which does not divide 64 heads"):
         made({**work, "ranks": 6, "parallel": {"tp": 6}})
     made({**work, "ranks": 6, "parallel": {"tp": 6, "attention": "dp"}})  # heads are not split here
 
