@@ -223,13 +223,14 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
         code = code * len(names) + own
     problems: list[Problem] = []
     out: list[Group] = []
+    systems: dict[str, System] = {}
     for number in np.unique(code).tolist():
         rows = np.flatnonzero(code == number)
         texts = [names[own[rows[0]]] for names, own in columns]
         system_name, kernel, operation_name, form, skew = texts
         row = f"row {rows[0]}: "
         try:
-            system = _system(system_name)
+            system = systems.get(system_name) or systems.setdefault(system_name, _system(system_name))
         except InputError as error:
             problems += [Problem(one.message, file, key=f"{row}system") for one in error.problems]
             continue
@@ -386,7 +387,6 @@ def _class(system: System, operation: Operation) -> str:
     return library.class_of(own.relative, operation) if found == "common" and own.relative else found
 
 
-@functools.lru_cache(maxsize=256)
 def _system(name: str) -> System:
     """A table's system: a built-in name, an alias, a file, or a text that ``topologies/libraries`` knows."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -241,7 +240,6 @@ def _open(name: str, folder: str, what: str, base: Path | None) -> files.Documen
     return files.read_yaml(files.find(_aliases(folder).get(name, name), folder, what, base=base))
 
 
-@functools.cache
 def _aliases(folder: str) -> dict[str, str]:
     """Other names of the built-in files of a folder. Only the head of a file is read: aliases stand before the body."""
     out: dict[str, str] = {}

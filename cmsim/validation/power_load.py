@@ -14,7 +14,6 @@ of nodes.
 from __future__ import annotations
 
 import csv
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,8 @@ from cmsim import energy
 from cmsim.api import run
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.files import Spec
-from cmsim.hardware import BoardWatts, board_watts, load_system
+from cmsim.hardware import ACCELERATORS, STACKS, SYSTEMS, BoardWatts, board_watts, load_system
+from cmsim.kept import while_unchanged
 from cmsim.units import to_ps
 from cmsim.validation import points, reference
 from cmsim.validation.area import Progress
@@ -46,6 +46,11 @@ _CHUNK = 8192
 #: more than any rank needs: measured runs did fit
 _ROOMY_GB = 1e6
 _FEWEST = 8
+#: what a run of a built-in model on a built-in system reads, and the measured rows
+_READ = (
+    *(SYSTEMS, ACCELERATORS, STACKS, "topologies/kernels", "topologies/libraries", "workloads/models"),
+    reference.FOLDER,
+)
 
 
 class StatisticSpec(Spec):
@@ -292,9 +297,9 @@ def _statistics(error_pct: Floats) -> tuple[float, float]:
     return float(np.median(size)), float(np.percentile(size, 90))
 
 
-@functools.cache
+@while_unchanged(*_READ)
 def _shipped(area: str) -> tuple[ServedRun, ...]:
-    """The shipped runs; what stands for them does not change while a process lives."""
+    """The shipped runs, played."""
     return tuple(served(row) for row in read_runs(reference.folder() / f"{area}_runs.csv"))
 
 

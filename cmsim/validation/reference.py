@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, NonNegativeFloat
 from cmsim import files
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.files import Spec
+from cmsim.kept import while_unchanged
 from cmsim.validation.row import Row
 
 FOLDER = "workloads/reference"
@@ -100,7 +100,7 @@ def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, files.Document]:
     return files.validate(spec, document), document
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def fits() -> Mapping[str, FitSpec]:
     """Constants fitted on whole-model rows, by name."""
     return read_spec("fits", FitsFile)[0].fits

@@ -18,14 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cmsim"
 
 #: what every room may import
-BASE = frozenset({"errors", "files", "units", "version"})
+BASE = frozenset({"errors", "files", "kept", "units", "version"})
 
 #: room -> rooms it may import beside BASE. Fewer is better; a new room gets a line here and a reason.
 #: "workload/generate" is a room of its own inside a room; its parent needs its permission like any other.
 PERMITTED: dict[str, frozenset[str]] = {
-    # the ground: files reads and says what is wrong, the other two need nothing
+    # the ground: files reads and says what is wrong, kept what is read once, the others need nothing
     "errors": frozenset(),
     "files": frozenset(),
+    "kept": frozenset({"files", "errors"}),
     "units": frozenset(),
     "version": frozenset(),
     # scenarios make the names of runs, results and tables read them

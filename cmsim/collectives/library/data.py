@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from cmsim import files
 from cmsim.collectives.library.tuner import TunerSpec
 from cmsim.files import FitNote, Spec
+from cmsim.kept import while_unchanged
 
 FOLDER = "topologies/libraries"
 
@@ -104,7 +104,7 @@ class NetworksFile(Spec):
     networks: tuple[Network, ...]
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def _documents() -> Mapping[str, Mapping[str, files.Document]]:
     """By kind and library the newest file: a new release is a new file, whose name sorts after the old one's."""
     out: dict[str, dict[str, files.Document]] = {}
@@ -123,7 +123,7 @@ def _first(kind: str) -> files.Document:
     return next(iter(_documents()[kind].values()))
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def _ring_libraries() -> tuple[RingLibrary, ...]:
     return tuple(files.validate(RingLibrary, document) for document in _documents()["ring"].values())
 
@@ -135,13 +135,13 @@ def ring_library(accelerator: str = "") -> RingLibrary:
     return next(named, found[0])
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def mesh_library() -> MeshLibrary:
     """The constants of the library of direct sends."""
     return files.validate(MeshLibrary, _first("mesh"))
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def networks() -> tuple[Network, ...]:
     """Clusters as tables name them, the first match wins."""
     return files.validate(NetworksFile, _first("names")).networks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,6 +15,7 @@ from cmsim.collectives.library.expert_domain import DOMAIN_DEFAULTS, domain_kern
 from cmsim.collectives.library.expert_fused import FUSED_EXCHANGE_DEFAULTS, fused_exchange_us
 from cmsim.collectives.library.expert_latency import LATENCY_DEFAULTS, latency_kernel_us
 from cmsim.files import FitNote, Spec
+from cmsim.kept import while_unchanged
 
 Form = Literal["latency", "bulk", "domain", "fused"]
 #: constants that a page knows
@@ -99,7 +99,7 @@ class ExpertLibrary(Spec):
         )
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def expert_library() -> ExpertLibrary:
     """The profiles: the newest file of the kind."""
     found = [document for path in files.builtin_files(FOLDER).values() if _is_expert(document := files.read_yaml(path))]

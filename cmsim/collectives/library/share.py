@@ -79,7 +79,8 @@ class _Key:
 
     def __init__(self, at: Place):
         self.at = at
-        self.of = (frozen(at.transport), frozen(at.ring), at.domain, at.generation, at.nic_Bps)
+        tuner = at.tuner.model_dump_json()
+        self.of = (frozen(at.transport), frozen(at.ring), at.domain, tuner, at.generation, at.nic_Bps)
 
     def __hash__(self) -> int:
         return hash(self.of)

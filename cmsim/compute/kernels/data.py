@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +12,8 @@ from cmsim.compute.kernels.machine import Machine
 from cmsim.compute.kernels.residual import Residual, read_residuals
 from cmsim.errors import InputError, Problem
 from cmsim.files import FitNote, Spec
-from cmsim.hardware import AcceleratorSpec
+from cmsim.hardware import ACCELERATORS, AcceleratorSpec
+from cmsim.kept import while_unchanged
 from cmsim.units import GB
 
 FOLDER = "topologies/kernels"
@@ -144,7 +144,7 @@ def _beside_host(data: KernelFile, host: str | None) -> tuple[Mapping[str, Varia
     return variants, host, ", ".join(sorted(host_of))
 
 
-@functools.cache
+@while_unchanged(FOLDER, most=256)
 def _host_parts(kind: str, host: str | None) -> Mapping[str, tuple[str, Mapping[str, float]]]:
     """By variant: whose rows were measured beside that kind of host, and the host's part of their constants."""
     read = [_read(name)[0] for name in sorted(files.builtin_files(FOLDER)) if name.endswith(f"_{kind}")]
@@ -157,7 +157,7 @@ def _host_parts(kind: str, host: str | None) -> Mapping[str, tuple[str, Mapping[
     }
 
 
-@functools.cache
+@while_unchanged(FOLDER, most=256)
 def _read(name: str) -> tuple[KernelFile, Mapping[str, Residual]]:
     path = files.builtin_files(FOLDER)[name]
     data = files.validate(KernelFile, files.read_yaml(path))
@@ -165,10 +165,10 @@ def _read(name: str) -> tuple[KernelFile, Mapping[str, Residual]]:
     return data, read_residuals(files.read_text(beside), file=str(beside)) if beside.is_file() else {}
 
 
-@functools.cache
+@while_unchanged(FOLDER, ACCELERATORS, most=256)
 def _relative(accelerator: str) -> tuple[str | None, bool]:
     """The relative that the accelerator's file names, or the folder's list; and whether their cores are alike."""
-    path = files.builtin_files("topologies/accelerators").get(accelerator)
+    path = files.builtin_files(ACCELERATORS).get(accelerator)
     own = files.read_yaml(path).data.get("relative") if path is not None else None
     if own is not None:
         return own, True
@@ -176,7 +176,7 @@ def _relative(accelerator: str) -> tuple[str | None, bool]:
     return (listed.accelerator, listed.same_cores) if listed is not None else (None, False)
 
 
-@functools.cache
+@while_unchanged(FOLDER)
 def _listed() -> Mapping[str, Relative]:
     """The one file of the folder that is a list of kinship."""
     for path in files.builtin_files(FOLDER).values():
