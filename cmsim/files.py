@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -427,8 +428,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     InputError: the place cannot be written.
     """
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    mine = f"{os.getpid()}.{threading.get_ident()}"
+    beside, old = (folder.with_name(f".{folder.name}.{mine}.{which}") for which in ("new", "old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)

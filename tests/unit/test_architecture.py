@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cmsim"
 
 #: what every room may import
-BASE = frozenset({"errors", "files", "kept", "units", "version"})
+BASE = frozenset({"collector", "errors", "files", "kept", "units", "version"})
 
 #: room -> rooms it may import beside BASE. Fewer is better; a new room gets a line here and a reason.
 #: "workload/generate" is a room of its own inside a room; its parent needs its permission like any other.
 PERMITTED: dict[str, frozenset[str]] = {
     # the ground: files reads and says what is wrong, kept what is read once, the others need nothing
+    "collector": frozenset(),
     "errors": frozenset(),
     "files": frozenset(),
     "kept": frozenset({"files", "errors"}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from cmsim import collector
 from cmsim.workload.bytes_in import bad
 from cmsim.workload.ops import Ints
 from cmsim.workload.trace.chakra.nodes import MARKS, NAMES, NODE_TYPES, NUMBERS, Nodes, coerce, whole
@@ -29,15 +29,11 @@ _WANTED = {"id", "type", "name", "duration_micros", "ctrl_deps", "data_deps", *N
 
 def read_json(path: Path, data: Data) -> tuple[dict[str, Any], Nodes]:
     """What stands beside the nodes, and the nodes. Raises InputError with the number of the node that is wrong."""
-    collecting = gc.isenabled()
-    gc.disable()  # a million objects come and none is in a cycle: looking for cycles takes half of the time
     try:
-        return _nodes(path, orjson.loads(memoryview(data)))
+        with collector.paused():  # a million objects come: looking for cycles takes half of the time
+            return _nodes(path, orjson.loads(memoryview(data)))
     except orjson.JSONDecodeError as error:
         raise bad(path, f"not valid JSON ({error.msg})", byte=error.pos) from None
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _nodes(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], Nodes]:
