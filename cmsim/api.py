@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from cmsim import collectives, energy, engine, results, topology
 from cmsim.engine import record
-from cmsim.errors import CmsimWarning, FailedError, InfeasibleError
+from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.hardware import System, load_accelerator, load_system
 from cmsim.results import Result, Results
 from cmsim.scenario import CollectiveSpec, Run, Scenario, TraceSpec, load_scenario, more_is_better
@@ -152,7 +151,6 @@ class _Played:
     options: engine.Options
     plan: engine.Plan
     timeline: engine.Timeline
-    warnings: tuple[str, ...]
 
     @property
     def billed(self) -> System:
@@ -172,19 +170,15 @@ def _play(
     progress: Callable[[float], None] | None = None,
 ) -> _Played | None:
     """Programs, plan and play; None for a run that takes longer than ``limit`` gives its programs. [s]"""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CmsimWarning)
-        programs = generate.programs(one.spec, system, base=base)
-        engine.check_memory(programs, system)
-        options = options_of(one, system)
-        plan = engine.plan(programs, system, options)
-        if limit is None:
-            timeline: engine.Timeline | None = engine.play(plan, progress=progress)
-        else:
-            timeline = engine.play_within(plan, int(to_ps(limit(programs))), progress=progress)
-    if timeline is None:
-        return None
-    return _Played(one, system, programs, options, plan, timeline, tuple(str(one.message) for one in caught))
+    programs = generate.programs(one.spec, system, base=base)
+    engine.check_memory(programs, system)
+    options = options_of(one, system)
+    plan = engine.plan(programs, system, options)
+    if limit is None:
+        timeline: engine.Timeline | None = engine.play(plan, progress=progress)
+    else:
+        timeline = engine.play_within(plan, int(to_ps(limit(programs))), progress=progress)
+    return None if timeline is None else _Played(one, system, programs, options, plan, timeline)
 
 
 def candidates(one: Run, machines: Machines) -> Iterator[Run]:
@@ -323,7 +317,7 @@ def _result(played: _Played) -> Result:
             *_idle(played),
             *programs.notes,
             *missing,
-            *played.warnings,
+            *plan.notes,
         ),
         facts=facts,
         columns={"ops": ops, "links": links, "power": power},
@@ -341,15 +335,18 @@ def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> 
     """A run's workload as Chakra execution traces, a file a rank, kernels as long as its system makes them.
 
     folder   complete or absent    base: where paths of the scenario start
-    Returns the files, communicators last.
+    Returns the files, communicators last. Warns of what Chakra has no form for, and of how kernels were priced.
     """
-    from cmsim.workload.trace.chakra.write import write_chakra
+    from cmsim.workload.trace.chakra.write import left_out, write_chakra
 
     if one.open:
         one = _best(one, Machines(base), None).run
     there = system(one, base=base)
     programs = generate.programs(one.spec, there, base=base)
-    return write_chakra(programs, folder, hold_s=engine.hold_s(programs, there, options_of(one, there)))
+    hold_s, notes = engine.hold_s(programs, there, options_of(one, there))
+    paths = write_chakra(programs, folder, hold_s=hold_s)
+    tell((*left_out(programs), *notes))
+    return paths
 
 
 def compare(*sources: Results | Scenario | str | Path) -> Results:

@@ -12,6 +12,7 @@ sets the exit code.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,14 @@ class FailedError(CmsimError):
 
 
 class CmsimWarning(UserWarning):
-    """Something a reader of the result should know; also collected in ``Result.warnings``."""
+    """Something that a caller should know of an answer that has no place for notes."""
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Notes as warnings, for whoever called the function that tells. Only where the package meets its users: inside,
+    notes are returned beside what they are about, for warnings go to all threads of a process."""
+    for note in notes:
+        warnings.warn(note, CmsimWarning, stacklevel=3)
 
 
 def did_you_mean(got: str, allowed: Iterable[str], *, limit: int = 12) -> str:

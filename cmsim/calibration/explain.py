@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmsim.calibration.places import place
+from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import COLLECTIVES
 from cmsim.collectives import library
 from cmsim.collectives.library import TUNER, Candidate, Place, candidates, reach, time_us
-from cmsim.errors import InputError, did_you_mean
+from cmsim.errors import InputError, did_you_mean, tell
 
 
 def explain(
@@ -38,6 +38,7 @@ def explain(
     if ranks < 1 or ranks != int(ranks):
         raise InputError(f"ranks: must be a whole number above 0, got {ranks}")
     at = place(system)
+    tell(unmeasured([at]))
     if per_domain:
         if not 1 <= per_domain <= min(at.domain_ranks, ranks) or ranks % per_domain:
             allowed = f"a divisor of {ranks}, at most {at.domain_ranks}"

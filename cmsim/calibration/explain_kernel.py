@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cmsim.calibration.kernels import accelerator_of, kernel_rows, predict_kernels
+from cmsim.calibration.kernels import accelerator_of, kernel_rows, kernel_times
 from cmsim.compute.kernels import Machine, choose_variant, kernel_data, kernel_machine
 from cmsim.compute.kernels.kinds import KINDS
 from cmsim.compute.kernels.kinds.kind import Kind, Rows
@@ -42,7 +41,7 @@ class ExplainedKernel:
 
     of: whose constants these are    variant: which of them    parts: by name [us, FLOP, B, 1]
     binds: the largest of the times that bind side by side, or "fixed" where all of them are smaller than that
-    notes: what a prediction warns of
+    notes: what a prediction says of where it comes from
     """
 
     accelerator: str
@@ -77,9 +76,8 @@ def explain_kernel(accelerator: str, kind: str, columns: Mapping[str, str | floa
     usual = {name: value for name, value in _USUAL.items() if name in one.numbers}
     row = {**usual, **dict.fromkeys(one.texts, _FORMAT), **columns}
     frame = pd.DataFrame({name: [value] for name, value in row.items()})
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        predicted = float(predict_kernels(frame, kind, system=accelerator)[0])
+    predicted_us, notes = kernel_times(frame, kind, system=accelerator)
+    predicted = float(predicted_us[0])
     rows, _ = kernel_rows(frame, one, "", accelerator, np.zeros(1, dtype=np.int64))
     spec = accelerator_of(accelerator)
     data = kernel_data(spec, kind)
@@ -97,7 +95,7 @@ def explain_kernel(accelerator: str, kind: str, columns: Mapping[str, str | floa
         variant=variant,
         parts=parts,
         binds=max(sides, key=lambda name: sides[name]),
-        notes=tuple(str(one.message) for one in told),
+        notes=notes,
     )
 
 

@@ -16,11 +16,11 @@ from cmsim.calibration import kernels, least, tables
 from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.calibration.kernels import KernelsFit, calibrate_kernels
-from cmsim.calibration.places import place
+from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
 from cmsim.collectives.library import Place, time_us
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean, tell
 
 Floats = NDArray[np.float64]
 #: how far constants may go from where they start, in the logarithm; 1 where nothing is said
@@ -109,6 +109,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
     if "kernel" in frame.columns and "collective" not in frame.columns:
         raise InputError(Problem("rows of serving engines' kernels; a library's rows are needed", file, key="kernel"))
     at = place(accelerator)
+    tell(unmeasured([at]))
     if "system" in frame.columns:
         same = {name: _same(str(name), at) for name in frame["system"].unique()}
         frame = frame[frame["system"].map(same).astype(bool)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,8 @@ from cmsim.compute.kernels import (
 )
 from cmsim.compute.kernels.kinds import KINDS
 from cmsim.compute.kernels.kinds.kind import Floats, Ints, Kind, Rows, from_zero
-from cmsim.compute.kernels.times import times_us
-from cmsim.errors import CmsimWarning, InputError, Problem, did_you_mean
+from cmsim.compute.kernels.times import Timed, times_us
+from cmsim.errors import InputError, Problem, did_you_mean, tell
 from cmsim.hardware import AcceleratorSpec, load_accelerator, load_system
 
 if TYPE_CHECKING:
@@ -40,6 +39,16 @@ def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: s
     system: accelerator (or system) of every row, instead of the table's column
 
     Warns (CmsimWarning) of constants that are a relative's or another format's, and of rows outside the measured range.
+    InputError: as `kernel_times`.
+    """
+    us, notes = kernel_times(frame, kind, file=file, system=system)
+    tell(notes)
+    return us
+
+
+def kernel_times(frame: pd.DataFrame, kind: str, *, file: str = "", system: str | None = None) -> Timed:
+    """Predicted time of every row, arguments as of `predict_kernels`; and what is to be said of where it comes from.
+
     InputError: columns are absent; not a number, zero or negative; an unknown accelerator: each with column and row.
     """
     one = KINDS[kind]
@@ -51,12 +60,15 @@ def predict_kernels(frame: pd.DataFrame, kind: str, *, file: str = "", system: s
         part = frame[[name for name in frame.columns if name in wanted]].iloc[first].reset_index(drop=True)
     rows, where = kernel_rows(part, one, file, system, first)
     out = np.empty(len(first))
+    notes: list[str] = []
     names, code = where
     for number in np.unique(code).tolist():
         here = np.flatnonzero(code == number)
         spec = accelerator_of(names[number], file=file, row=int(first[here[0]]))
-        out[here] = times_us(one, rows.take(here), spec, kernel_data(spec, kind), file=file, row=first[here])
-    return out if folded is None else out[folded[1]]
+        data = kernel_data(spec, kind)
+        out[here], said = times_us(one, rows.take(here), spec, data, file=file, row=first[here])
+        notes += said
+    return Timed(out if folded is None else out[folded[1]], tuple(notes))
 
 
 def accelerator_of(name: str, *, file: str = "", row: int = 0) -> AcceleratorSpec:
@@ -228,9 +240,7 @@ def held_out_us(
         here = fold == number
         found = fit_kernels(kind, rows.take(~here), time_us[~here], machine, residual=residual)
         if found.constants:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CmsimWarning)
-                out[here] = times_us(kind, rows.take(here), spec, as_found(spec.name, found))
+            out[here] = times_us(kind, rows.take(here), spec, as_found(spec.name, found)).us
     return out
 
 
@@ -357,8 +367,7 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
     good = possible(one, rows, time, kernel_machine(spec))
     if not good.all():
         rows, time = rows.take(good), time[good]
-        message = f"{int((~good).sum())} rows of {spec.name} take less time than its peaks allow; left out"
-        warnings.warn(message, CmsimWarning, stacklevel=2)
+        tell([f"{int((~good).sum())} rows of {spec.name} take less time than its peaks allow; left out"])
     if len(time) < FEWEST:
         raise InputError(Problem(f"{len(time)} rows of {accelerator} that can be; at least {FEWEST} are needed", file))
     configuration = configurations(rows)
@@ -366,9 +375,7 @@ def calibrate_kernels(frame: pd.DataFrame, kind: str, *, file: str, accelerator:
     held_us = np.full(len(good), np.nan)
     held_us[good] = held
     found = fit_kernels(one, rows, time, kernel_machine(spec))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CmsimWarning)
-        ours = times_us(one, rows, spec, as_found(spec.name, found))
+    ours = times_us(one, rows, spec, as_found(spec.name, found)).us
     names, code = one.variants(rows)
     for number, name in enumerate(names):
         if name in found.constants and not np.isfinite(held[code == number]).any():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import warnings
+from collections.abc import Iterable
 
 from cmsim import files
 from cmsim.collectives import library
 from cmsim.collectives.library import Place, place_of
-from cmsim.errors import CmsimWarning, InputError
+from cmsim.errors import InputError
 from cmsim.hardware import SYSTEMS, load_accelerator, load_system
 from cmsim.units import GB
 
@@ -25,7 +24,6 @@ _STATED = (
 _TRANSPORTS = (("EFA v1", "EFA v1"), ("EFA v2", "EFA v2"), ("EFA v4", "EFA v4"), ("EFA", "EFA"), ("RoCE", "RoCE"))
 
 
-@functools.lru_cache(maxsize=4096)
 def place(name: str, accelerator: str = "", per_node: int = 0) -> Place:
     """What a table's system is.
 
@@ -49,14 +47,17 @@ def place(name: str, accelerator: str = "", per_node: int = 0) -> Place:
             nic_Bps = (found.nic_GBps or 0.0) * GB
             transport = found.transport or next((ours for word, ours in _TRANSPORTS if word in name), "")
             nic_Bps = _stated_Bps(name, per_node or system.spec.node.accelerators) or nic_Bps
-    found_place = place_of(system, nic_Bps=nic_Bps, transport=transport, per_node=per_node)
-    if not found_place.measured:
-        warnings.warn(
-            f"{system.name}: no measured rows of its links; constants common to all of {found_place.library} stand in",
-            CmsimWarning,
-            stacklevel=2,
-        )
-    return found_place
+    return place_of(system, nic_Bps=nic_Bps, transport=transport, per_node=per_node)
+
+
+def unmeasured(places: Iterable[Place]) -> tuple[str, ...]:
+    """What is to be said of predictions at these places, each once."""
+    said = (
+        f"{at.name}: no measured rows of its links; constants common to all of {at.library} stand in"
+        for at in places
+        if not at.measured
+    )
+    return tuple(dict.fromkeys(said))
 
 
 def _with_accelerator(name: str) -> str | None:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.calibration import expert, kernels, tables
-from cmsim.calibration.places import place
+from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import Calls
 from cmsim.collectives import library
 from cmsim.collectives.library import Place, time_us
 from cmsim.compute.kernels.kinds import KINDS as KERNEL_KINDS
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,8 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
 def predict_us(calls: Calls, *, file: str = "") -> Floats:
     """Predicted time of every call. [us]
 
+    Warns of systems whose links have no measured rows.
+
     InputError: a system or kernel that is not known, with the first row that has it.
     """
     return _predicted(calls, file)[0]
@@ -81,6 +83,7 @@ def predict_us(calls: Calls, *, file: str = "") -> Floats:
 def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list[str]]:
     """Times [us], and notes of rows that lie outside what was measured: of every row its position among the texts."""
     places, at = _places(calls, file)
+    tell(unmeasured(places))
     out = np.empty(len(calls.ranks))
     said = np.zeros(len(out), np.int64)
     texts = [""]

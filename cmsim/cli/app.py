@@ -25,7 +25,6 @@ class Commands(TyperGroup):
     """Runs a command; a user's mistake becomes one line per problem on stderr, a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        warnings.formatwarning = _note
         try:
             out = super().invoke(ctx)
             sys.stdout.flush()  # a reader who went away is met here, not at the interpreter's end
@@ -83,6 +82,7 @@ from cmsim.cli import run, compare, plot, catalogue, show, check, schema, valida
 
 def main() -> None:
     """Entry point of ``cmsim``."""
+    warnings.formatwarning = _note  # the process is the program's: `app` alone leaves it as it is
     try:
         app(prog_name="cmsim")
     except KeyboardInterrupt:  # outside of a command: while the program starts or ends

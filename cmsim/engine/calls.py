@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +15,7 @@ from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.engine.wire import wire_bound_s
-from cmsim.errors import CmsimWarning, InputError, did_you_mean
+from cmsim.errors import InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.network import Demand
 from cmsim.topology import Fabric
@@ -107,11 +106,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Priced:
-    """Calls, the call of every op row of each class (-1 for compute), and the resources that demands number."""
+    """Calls, the call of every op row of each class (-1 for compute), the resources that demands number, and what is
+    to be said of how calls were priced."""
 
     calls: list[Call]
     call: list[Ints]
     resources: Resources
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Pricer:
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows]], axis=1))
         keys = np.concatenate(what) if what else np.zeros((0, 3))
         distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
-        asks, bounds = self._asks(distinct, (*ops.collectives, "send_recv"))
+        asks, bounds, notes = self._asks(distinct, (*ops.collectives, "send_recv"))
         laid, resources = layer.lay(asks)
         calls = [
             Call(
@@ -178,12 +179,15 @@ class Pricer:
             column[rows] = inverse[at : at + len(rows)]
             at += len(rows)
             call.append(column)
-        return Priced(calls, call, resources)
+        return Priced(calls, call, resources, notes)
 
-    def _asks(self, distinct: Floats, names: tuple[str, ...]) -> tuple[list[Ask], list[tuple[float, float, float]]]:
-        """One call for each row (group class, position in ``names``, size), and its lower bounds on the wire. [s]"""
+    def _asks(
+        self, distinct: Floats, names: tuple[str, ...]
+    ) -> tuple[list[Ask], list[tuple[float, float, float]], tuple[str, ...]]:
+        """One call for each row (group class, position in ``names``, size), its lower bounds on the wire [s], and
+        notes."""
         if not len(distinct):
-            return [], []
+            return [], [], ()
         unknown = [name for name in names if name not in COLLECTIVES]
         if unknown:
             raise InputError(f"no collective named '{unknown[0]}'. Allowed: {', '.join(COLLECTIVES)}.")
@@ -191,6 +195,7 @@ class Pricer:
         size_B = distinct[:, 2]
         layout = self._layout()
         out: list[Ask | None] = [None] * len(distinct)
+        notes: list[str] = []
         bounds = [(0.0, 0.0, 0.0)] * len(distinct)
         codes = np.array([COLLECTIVES.index(name) for name in names])[distinct[:, 1].astype(np.int64)]
         for code in np.unique(codes):
@@ -200,7 +205,8 @@ class Pricer:
             # a leaf smaller than a domain sees the same traffic leave as the domain does
             rows = Rows(codes[which], size_B[which], size, in_node, in_domain, np.maximum(in_leaf, in_domain))
             wire = link(self.system, self.wires, collective, size)
-            choice = self._choice(collective, rows, wire)
+            choice, said = self._choice(collective, rows, wire)
+            notes += said
             bound_s = wire_bound_s(collective, rows, wire)
             inner = np.where(in_domain < size, in_domain, in_node).tolist()
             for i, row in enumerate(which.tolist()):
@@ -215,17 +221,17 @@ class Pricer:
                     row=i,
                 )
                 bounds[row] = float(bound_s.port_s[i]), float(bound_s.nic_s[i]), float(bound_s.bisection_s[i])
-        return [ask for ask in out if ask is not None], bounds
+        return [ask for ask in out if ask is not None], bounds, tuple(notes)
 
-    def _choice(self, collective: str, rows: Rows, wire: Link) -> Choice:
-        """By the cheapest of formulas and library, a named one, or as the system's own library would."""
+    def _choice(self, collective: str, rows: Rows, wire: Link) -> tuple[Choice, Sequence[str]]:
+        """By the cheapest of formulas and library, a named one, or as the system's own library would; and notes."""
         if collective in _FIXED:
-            return choose(rows, wire, algorithm="best")
+            return choose(rows, wire, algorithm="best"), ()
         ours = {*NAMES, "hierarchical"} - {"none"}
         if self.algorithm in ours:
-            return choose(rows, wire, algorithm=self.algorithm)
+            return choose(rows, wire, algorithm=self.algorithm), ()
         if self.algorithm == "best" and not self.measured:
-            return choose(rows, wire, algorithm="best")
+            return choose(rows, wire, algorithm="best"), ()
         # only where a library may be meant: reading its files takes longer than pricing
         from cmsim.collectives import library
 
@@ -233,23 +239,21 @@ class Pricer:
         if self.algorithm == "best":
             choice = choose(rows, wire, algorithm="best")
             if not at.measured or collective not in library.PRICED:
-                return choice
+                return choice, ()
             choice = library.cheaper(at, rows, wire, choice)
-            _say(library.notes(at, rows, choice.name_id >= len(NAMES)))
-            return choice
+            return choice, library.notes(at, rows, choice.name_id >= len(NAMES))
         libraries = library.libraries()
         if self.algorithm in libraries:
             library.check(at, self.algorithm)
             if collective not in library.PRICED:
-                return choose(rows, wire, algorithm="best")
-            _say(library.notes(at, rows, np.ones(len(rows), bool)))
-            return library.choose(at, rows, wire)
+                return choose(rows, wire, algorithm="best"), ()
+            return library.choose(at, rows, wire), library.notes(at, rows, np.ones(len(rows), bool))
         # the library of the system may have a name of its own for it
         pages = library.pages(at, collective, self.algorithm)
         if not pages:
             known = {"best", *ours, *libraries}
             raise InputError(f"unknown algorithm '{self.algorithm}'. {did_you_mean(self.algorithm, known, limit=80)}")
-        return choose(rows, wire, algorithm=pages[0])
+        return choose(rows, wire, algorithm=pages[0]), ()
 
     def _layout(self) -> Ints:
         """Of each group class its size, and the fewest neighbours that any member has in its node, domain and leaf: the
@@ -260,11 +264,6 @@ class Pricer:
         for row, column in zip(layout, (who.size, who.in_node, who.in_domain, who.in_leaf), strict=True):
             np.minimum.at(row, member_group, column)
         return layout
-
-
-def _say(notes: Sequence[str]) -> None:
-    for note in notes:
-        warnings.warn(note, CmsimWarning, stacklevel=3)
 
 
 def receiving(programs: Programs) -> set[tuple[int, int]]:

@@ -77,6 +77,7 @@ class Plan:
     call      per class and op row of its program: index into ``calls``, -1 for compute, list of (rows,) arrays
     issue_ps  per class and op row: when the host has issued it, from the start of the run; empty where graphs are
               launched whole, and for recorded times, which have the host in them
+    notes     what is to be said of how ops were priced, in the order in which it was found
     network   what the demands are made for: ideal and fluid take the same, flow its own
     """
 
@@ -93,6 +94,7 @@ class Plan:
     call: list[Ints]
     network: str = "fluid"
     issue_ps: list[Ints] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -137,7 +139,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
     leaf = leaf if np.isfinite(wires.leaf_Bps) or by_link else np.zeros_like(leaf)
     folding = fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
-    seconds, bound = _kernel_seconds(programs, system, options)
+    seconds, bound, notes = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
     hold_ps = []
@@ -172,6 +174,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         priced.call,
         options.network,
         _issued_ps(programs, system, folding),
+        (*notes, *priced.notes),
     )
 
 
@@ -227,13 +230,15 @@ def rates(system: System) -> compute.Rates:
     )
 
 
-def hold_s(programs: Programs, system: System, options: Options | None = None) -> Floats:
-    """Device time of every op row at factor 1, 0 for communication, shape (rows,). [s]"""
-    return _kernel_seconds(programs, system, options or Options())[0]
+def hold_s(programs: Programs, system: System, options: Options | None = None) -> tuple[Floats, tuple[str, ...]]:
+    """Device time of every op row at factor 1, 0 for communication, shape (rows,) [s]; and what is to be said of it."""
+    seconds, _, notes = _kernel_seconds(programs, system, options or Options())
+    return seconds, notes
 
 
-def _measured_seconds(ops: OpTable, system: System) -> Floats:
-    """Device time of ops whose sizes are known and whose class the stack prices by measured kernels, else NaN. [s]
+def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, ...]]:
+    """Device time of ops whose sizes are known and whose class the stack prices by measured kernels, else NaN [s]; and
+    what is to be said of where it comes from.
 
     The timed loops of tables have the gap between kernels in them.
     """
@@ -241,18 +246,20 @@ def _measured_seconds(ops: OpTable, system: System) -> Floats:
     kept = np.array([measured.classes.get(name, 0.0) for name in ops.kernels] + [0.0])[ops.kernel]
     out = np.full(len(ops), np.nan)
     if not ops.shapes or not kept.any():
-        return out
+        return out, ()
     from cmsim.compute.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
 
     rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
     key, back = np.unique(np.stack([ops.shape[rows], ops.cores[rows]], axis=1), axis=0, return_inverse=True)
     shapes = [ops.shapes[int(number)] for number in key[:, 0]]
     devices = system.accelerator.dies / system.ranks_per_package
-    time_us = shape_times_us(shapes, key[:, 1], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats)
+    time_us, notes = shape_times_us(
+        shapes, key[:, 1], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
+    )
     if measured.longest_us is not None:
         time_us = np.where(time_us > measured.longest_us, np.nan, time_us)
     out[rows] = time_us[back.reshape(-1)] * US / kept[rows]
-    return out
+    return out, notes
 
 
 def _slowed(ops: OpTable, system: System) -> Floats:
@@ -300,8 +307,8 @@ def peak_FLOPps(ops: OpTable, system: System) -> Floats:
     return out
 
 
-def _kernel_seconds(programs: Programs, system: System, options: Options) -> tuple[Floats, Ints]:
-    """Device time of every op row [s] and what binds it; recorded times replace modelled ones where asked."""
+def _kernel_seconds(programs: Programs, system: System, options: Options) -> tuple[Floats, Ints, tuple[str, ...]]:
+    """Device time of every op row [s], what binds it, and notes; recorded times replace modelled ones where asked."""
     ops = programs.ops
     recorded = ~np.isnan(ops.recorded_s)
     kept = recorded & (ops.kind == COMPUTE)
@@ -322,7 +329,7 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound = np.full(len(ops), -1, np.int64)
     seconds[asked] = priced.time_s
     bound[asked] = priced.bound
-    measured_s = _measured_seconds(ops, system)
+    measured_s, notes = _measured_seconds(ops, system)
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
     if system.accelerator.power.limit_W is not None:
         seconds[asked] *= _slowed(ops, system)[asked]
@@ -337,4 +344,4 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     use = recorded & (ops.kind == HOST)
     seconds[use] = ops.recorded_s[use]
     bound[ops.kind == HOST] = HOST_BOUND
-    return seconds, bound
+    return seconds, bound, notes

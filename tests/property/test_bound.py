@@ -66,9 +66,6 @@ LATENT = {
 CONFIGS = {"dense": DENSE, "moe": MOE, "latent": LATENT}
 ZIPF = {"model": "zipf", "zipf_exponent": 1.0}
 
-# sizes that were not measured are of no matter here
-pytestmark = pytest.mark.filterwarnings("ignore::cmsim.errors.CmsimWarning")
-
 #: of 16 ranks each; the boxes are two domains joined by NICs, the supernode has two ranks a package and two streams for
 #: two micro-batches
 SYSTEMS = {

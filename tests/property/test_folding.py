@@ -21,9 +21,6 @@ from cmsim.engine.record import links_columns
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 
-#: small models have products outside the range that was measured, which a run says and which decides nothing here
-pytestmark = pytest.mark.filterwarnings("ignore:.* lie outside what was measured:cmsim.errors.CmsimWarning")
-
 #: the module; ``cmsim.engine`` exports a function of this name
 PLAN = importlib.import_module("cmsim.engine.plan")
 

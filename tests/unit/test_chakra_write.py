@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cmsim import api
-from cmsim.errors import CmsimWarning, InputError
+from cmsim.errors import InputError
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, ProgramBuilder, Programs, assemble
@@ -298,9 +298,11 @@ def test_channels_between_two_ranks_have_tags_of_their_own(tmp_path: Path) -> No
     assert ends == [[(0, 1, 0), (1, 0, 1)], [(1, 0, 1), (0, 1, 0)]]
 
 
-def test_unequal_blocks_are_left_out_with_a_warning(tmp_path: Path) -> None:
-    with pytest.warns(CmsimWarning, match="equal blocks, Chakra has no others: dispatch"):
-        write_chakra(handmade(traffic={"dispatch": np.eye(2)}), tmp_path / "out")
+def test_unequal_blocks_are_left_out_and_said(tmp_path: Path) -> None:
+    unequal = handmade(traffic={"dispatch": np.eye(2)})
+    assert chakra_write.left_out(unequal) == ("written with equal blocks, Chakra has no others: dispatch",)
+    assert not chakra_write.left_out(handmade())
+    assert write_chakra(unequal, tmp_path / "out")
 
 
 def test_two_groups_of_all_ranks_keep_their_names(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from cmsim.compute.kernels.data import kernel_data, kernel_machine
 from cmsim.compute.kernels.kinds import KINDS
 from cmsim.compute.kernels.kinds.kind import Floats, Rows
-from cmsim.compute.kernels.times import times_us
+from cmsim.compute.kernels.times import Timed, times_us
 from cmsim.compute.shape import Shape
 from cmsim.errors import InputError
 from cmsim.hardware import AcceleratorSpec
@@ -22,7 +22,7 @@ def shape_times_us(
     *,
     devices: float = 1.0,
     gemm_formats: Mapping[str, str] | None = None,
-) -> Floats:
+) -> Timed:
     """Time of each shape as one op: what a table's row has beside it (host work, kernels that are ops of their own) is
     left out. NaN where neither the accelerator nor a part with the same cores has measured rows of the kind. [us]
 
@@ -32,6 +32,7 @@ def shape_times_us(
     """
     formats = gemm_formats or {}
     out = np.full(len(shapes), np.nan)
+    notes: list[str] = []
     keys = np.array([f"{one.kind} {share}" for one, share in zip(shapes, cores.tolist(), strict=True)])
     for key in sorted(set(keys.tolist())):
         here = np.flatnonzero(keys == key)
@@ -43,8 +44,9 @@ def shape_times_us(
         if data.same_cores:
             rows = _rows([_in_format(shapes[at], formats) for at in here.tolist()])
             machine = kernel_machine(spec).scaled(devices, float(cores[here[0]]))
-            out[here] = times_us(kind, rows, spec, data, machine=machine, as_op=True)
-    return out
+            out[here], said = times_us(kind, rows, spec, data, machine=machine, as_op=True)
+            notes += said
+    return Timed(out, tuple(notes))
 
 
 def _in_format(shape: Shape, formats: Mapping[str, str]) -> Shape:

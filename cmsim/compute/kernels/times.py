@@ -6,9 +6,9 @@ says.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,18 @@ from cmsim.compute.kernels.data import Found, choose_variant, kernel_machine
 from cmsim.compute.kernels.kinds.kind import Floats, Ints, Kind, Rows
 from cmsim.compute.kernels.machine import Machine
 from cmsim.compute.kernels.residual import APART, Residual, carried
-from cmsim.errors import CmsimWarning, InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import AcceleratorSpec, load_accelerator
 
 _BLOCK = 32_768
 _THREADS = 4
+
+
+class Timed(NamedTuple):
+    """Times of rows [us], and what is to be said of where they come from, in the order in which it was found."""
+
+    us: Floats
+    notes: tuple[str, ...]
 
 
 def times_us(
@@ -33,17 +40,20 @@ def times_us(
     row: Ints | None = None,
     machine: Machine | None = None,
     as_op: bool = False,
-) -> Floats:
+) -> Timed:
     """Times of rows on one accelerator, from constants and residuals. [us]
+
+    Notes: constants that are a relative's or another format's, and rows outside of what was measured.
 
     row: what errors call each row    machine: default one device of the accelerator
     as_op: without what a run has as ops of its own (`Kind.op_us`)
     """
     machine = machine or kernel_machine(spec)
     page_us = kind.op_us if as_op and kind.op_us is not None else kind.time_us
+    notes: list[str] = []
     if data.inherited:
         own = f"constants of {data.of}, shares of its own peaks{_host(spec, data)}"
-        _warn(f"{spec.name} has no measured rows of '{kind.name}': {own}")
+        notes.append(f"{spec.name} has no measured rows of '{kind.name}': {own}")
     larger = 1.0 if data.same_cores else _core_ratio(machine, kernel_machine(load_accelerator(data.of)))
     out = np.empty(len(rows))
     names, code = kind.variants(rows)
@@ -58,7 +68,9 @@ def times_us(
             raise InputError(Problem(problem, file, key=f"row {at}: {kind.texts[0]}"))
         name = choose_variant(wanted, data.variants)
         if name.partition("/")[0] != wanted.partition("/")[0]:
-            _warn(f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak")
+            notes.append(
+                f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak"
+            )
         constants = {
             key: value * (larger if key in kind.per_core else 1.0) for key, value in data.variants[name].whole.items()
         }
@@ -92,8 +104,10 @@ def times_us(
             with ThreadPoolExecutor(_THREADS) as pool:
                 outside += sum(pool.map(block_us, blocks))
     if outside:
-        _warn(f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}")
-    return out
+        notes.append(
+            f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}"
+        )
+    return Timed(out, tuple(notes))
 
 
 def _host(spec: AcceleratorSpec, data: Found) -> str:
@@ -109,7 +123,3 @@ def _core_ratio(machine: Machine, of: Machine) -> float:
     """How much faster a core is than the relative's, of unlike cores: what feeds it is built for what it computes."""
     common = next(name for name in machine.peak_FLOPps if name in of.peak_FLOPps and name not in ("fp32", "tf32"))
     return (machine.peak_FLOPps[common] / machine.cores) / (of.peak_FLOPps[common] / of.cores)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, CmsimWarning, stacklevel=3)

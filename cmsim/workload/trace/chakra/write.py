@@ -26,7 +26,6 @@ import json
 import math
 import re
 import struct
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cmsim.compute import Shape
-from cmsim.errors import CmsimWarning, InputError, Problem
+from cmsim.errors import InputError, Problem
 from cmsim.files import whole_folder
 from cmsim.units import to_ps
 from cmsim.workload.bytes_in import head
@@ -69,22 +68,26 @@ def write_chakra(
     hold_s  time of each op row, for compute and host work, shape (rows,); NaN leaves it to the reader's roofline.
             None: times that were recorded, where there are any [s]
 
-    Equal workloads give equal bytes. Warns of unequal blocks, which are left out. Raises InputError where the folder
+    Equal workloads give equal bytes. Unequal blocks are left out, see `left_out`. Raises InputError where the folder
     holds something else or cannot be written.
     """
     folder = Path(folder).absolute()
     if not prefix or re.search(r"[/\\]|^\.|\.\d+$", prefix):
         raise InputError(f"got prefix {prefix!r}; it starts a file name and does not end like a rank (.0)")
     _check_folder(folder, prefix)
-    if programs.traffic:
-        names = ", ".join(sorted(programs.traffic))
-        warnings.warn(f"written with equal blocks, Chakra has no others: {names}", CmsimWarning, stacklevel=2)
     names_: list[str] = []
     with whole_folder(folder) as beside:
         for name, data in _files(programs, prefix, hold_s):
             (beside / name).write_bytes(data)
             names_.append(name)
     return [folder / name for name in names_]
+
+
+def left_out(programs: Programs) -> tuple[str, ...]:
+    """What of a workload has no form in Chakra."""
+    if not programs.traffic:
+        return ()
+    return (f"written with equal blocks, Chakra has no others: {', '.join(sorted(programs.traffic))}",)
 
 
 def _check_folder(folder: Path, prefix: str) -> None:
