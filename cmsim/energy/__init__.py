@@ -1,7 +1,7 @@
 """Power by component over time, energy as its integral, carbon."""
 
 from cmsim.energy.parts import COMPONENTS, constant, full_W, scale_up_modules, switch_chips
-from cmsim.energy.power import BAND, Busy, busy, carbon_g, energy_by_component, facility_W, power_columns, power_metrics
+from cmsim.energy.power import BAND, Busy, busy, carbon_g, energy_by_component, power_columns, power_metrics
 
 __all__ = [
     "BAND",
@@ -11,7 +11,6 @@ __all__ = [
     "carbon_g",
     "constant",
     "energy_by_component",
-    "facility_W",
     "full_W",
     "power_columns",
     "power_metrics",

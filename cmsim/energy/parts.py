@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cmsim.hardware import BoardWatts, System
-from cmsim.topology import wiring
-from cmsim.topology.fat_tree import shares
+from cmsim.hardware import BoardWatts, System, board_watts
+from cmsim.topology import Powered, powered, wiring
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
 COMPONENTS = (
@@ -39,33 +38,26 @@ class Constant:
 def constant(system: System) -> Constant:
     """Power of everything in use with nothing to do. [W]
 
-    P_opt = modules x module_W: optics and serial links send idle frames, so that modules are always on. Switches and
-    modules of a domain used in part count in proportion to the nodes used; the scale-out network
-    counts with the switches and modules that the accelerators account for in a large cluster.
-    Source: cmsim.topology.totals, of which this is the state with nothing to do; the numbers are the system file's.
+    Switches and modules of a domain used in part count in proportion to the nodes used. Source:
+    cmsim.topology.powered, whose state with nothing to do this is.
     """
-    spec, n = system.spec, system.packages
-    node, out, fabric = spec.node, spec.scale_out, spec.scale_up.power
+    parts = _powered(system, board_watts(system.accelerator))
     return Constant(
-        accelerators_W=n * system.accelerator.power.idle_W,
-        hosts_W=system.nodes * (node.cpus * node.cpu_idle_W + node.other_W),
-        switch_chips_W=switch_chips(system) * fabric.chip_static_W + shares(out, nics=n) * out.switch_W,
-        optical_modules_W=scale_up_modules(system) * fabric.module_W + n * out.modules_per_accelerator * out.module_W,
-        nics_W=n * out.nic_W,
+        accelerators_W=parts.packages * parts.package_idle_W,
+        hosts_W=parts.hosts_idle_W,
+        switch_chips_W=parts.chips_idle_W + parts.outer_switches_W,
+        optical_modules_W=parts.modules_W + parts.outer_modules_W,
+        nics_W=parts.nics_W,
     )
 
 
 def full_W(system: System, board: BoardWatts) -> float:
-    """Everything in use at its most at once, fans included: what power supplies are sized for. [W]
+    """Everything in use at its most at once, fans included: what power supplies are sized for. [W]"""
+    return _powered(system, board).full_W * (1 + system.spec.facility.fan_fraction)
 
-    Source: cmsim.topology.totals, of which this is the state of full use.
-    """
-    spec, fixed = system.spec, constant(system)
-    package_W = min(board.active + board.compute + board.memory + board.link, board.limit)
-    sockets_W = system.nodes * spec.node.cpus * (spec.node.cpu_active_W - spec.node.cpu_idle_W)
-    chips_W = switch_chips(system) * spec.scale_up.power.chip_dynamic_W
-    parts_W = system.packages * package_W + fixed.hosts_W + sockets_W + fixed.switch_chips_W + chips_W
-    return (parts_W + fixed.optical_modules_W + fixed.nics_W) * (1 + spec.facility.fan_fraction)
+
+def _powered(system: System, board: BoardWatts) -> Powered:
+    return powered(system, board, chips=switch_chips(system), modules=scale_up_modules(system))
 
 
 def switch_chips(system: System) -> float:

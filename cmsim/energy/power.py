@@ -31,6 +31,7 @@ from cmsim import compute
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
+from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
 
@@ -165,44 +166,6 @@ def package_W(idle_W: float, max_W: float, use: float) -> float:
     660.0
     """
     return idle_W + (max_W - idle_W) * use
-
-
-def fans_W(cooled_W: Any, fan_fraction: float) -> Any:
-    """Fans and pumps: a fraction of the power they cool. [W]"""
-    return cooled_W * fan_fraction
-
-
-def supplies_W(direct_W: Any, psu_efficiency: float) -> Any:
-    """Lost in power supplies that deliver ``direct_W``: P (1 / eta - 1). [W]"""
-    return direct_W * (1 / psu_efficiency - 1)
-
-
-def loss_W(direct_W: Any, *, full_W: Any, psu_efficiency: float, standing: float) -> Any:
-    """Lost in power supplies by load: at full load P (1 / eta - 1), of which a part stands whatever the load. [W]
-
-    direct_W: delivered    full_W: delivered at full load    standing: share of the full-load loss at no load [1]
-
-    >>> [round(loss_W(P, full_W=6800.0, psu_efficiency=0.972, standing=0.8)) for P in (0.0, 1939.0, 6800.0)]
-    [157, 168, 196]
-    """
-    return supplies_W(full_W, psu_efficiency) * (standing + (1 - standing) * direct_W / full_W)
-
-
-def overhead_W(it_W: Any, pue: float) -> Any:
-    """Cooling and distribution of the building: IT power, taken from the wall, times (PUE - 1). [W]"""
-    return it_W * (pue - 1)
-
-
-def facility_W(direct_W: Any, *, psu_efficiency: float, pue: float) -> Any:
-    """P_facility = P_direct / eta x PUE. [W]
-
-    Source: definition of power usage effectiveness, ISO/IEC 30134-2.
-
-    >>> round(facility_W(559e3, psu_efficiency=0.94, pue=1.2), 3)
-    713617.021
-    """
-    it_W = direct_W + supplies_W(direct_W, psu_efficiency)
-    return it_W + overhead_W(it_W, pue)
 
 
 def energy_by_component(columns: Columns) -> dict[str, float]:

@@ -5,6 +5,7 @@ from cmsim.topology.graph import between, build, check
 from cmsim.topology.levels import Fabric, fabric
 from cmsim.topology.paths import paths
 from cmsim.topology.places import Places, places
+from cmsim.topology.powered import Powered, powered
 from cmsim.topology.totals import Comparison, Total, comparison, totals
 from cmsim.topology.wirings import WIRINGS, wiring
 
@@ -15,6 +16,7 @@ __all__ = [
     "Fabric",
     "Paths",
     "Places",
+    "Powered",
     "Total",
     "between",
     "build",
@@ -23,6 +25,7 @@ __all__ = [
     "fabric",
     "paths",
     "places",
+    "powered",
     "totals",
     "wiring",
 ]

@@ -16,9 +16,10 @@ from typing import Any
 
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import System, board_watts
-from cmsim.topology.fat_tree import shares
+from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
 from cmsim.topology.graph import build
 from cmsim.topology.levels import fabric
+from cmsim.topology.powered import Powered, powered
 from cmsim.topology.wirings import wiring
 from cmsim.units import GIGA, TERA
 
@@ -194,45 +195,49 @@ def _power(system: System, counts: _Counts) -> Iterator[tuple[str, Total]]:
 def _components_W(system: System, counts: _Counts, *, full: bool) -> dict[str, tuple[float, str]]:
     """Power by component and the sums over them. [W]"""
     facility = system.spec.facility
-    parts = _powered_W(system, counts, full=full)
+    modules = counts.uplink_lanes * _modules_per_lane(system)
+    there = powered(system, board_watts(system.accelerator), chips=counts.switch_chips, modules=modules)
+    parts = _powered_W(system, there, modules, full=full)
     outside_W, inside_W = parts["scale_out"][0], sum(watts for name, (watts, _) in parts.items() if name != "scale_out")
-    fans = 1 + facility.fan_fraction
-    parts["fans"] = ((inside_W + outside_W) * facility.fan_fraction, f"{facility.fan_fraction:g} of all above")
-    direct_W = (inside_W + outside_W) * fans
-    most_W = sum(watts for watts, _ in _powered_W(system, counts, full=True).values()) * fans
+    cooled_W = inside_W + outside_W
+    parts["fans"] = (fans_W(cooled_W, facility.fan_fraction), f"{facility.fan_fraction:g} of all above")
+    direct_W = cooled_W + parts["fans"][0]
     standing = facility.psu_standing_loss
-    lost_W = most_W * (1 / facility.psu_efficiency - 1) * (standing + (1 - standing) * direct_W / most_W)
+    lost_W = loss_W(
+        direct_W,
+        full_W=there.full_W + fans_W(there.full_W, facility.fan_fraction),
+        psu_efficiency=facility.psu_efficiency,
+        standing=standing,
+    )
     it_W = direct_W + lost_W
     parts["psu_losses"] = (
         lost_W,
         f"power supplies at {facility.psu_efficiency:g} of full load, {standing:g} of that loss standing",
     )
-    share = inside_W / (inside_W + outside_W)
+    share = inside_W / cooled_W
     parts["system"] = (it_W * share, "all but the scale-out network, with its fans and supply losses")
     parts["it"] = (it_W, "all of the above, at the wall of the rack")
-    parts["facility"] = (it_W * facility.pue, f"IT power x PUE {facility.pue:g}")
+    parts["facility"] = (it_W + overhead_W(it_W, facility.pue), f"IT power x PUE {facility.pue:g}")
     return parts
 
 
-def _powered_W(system: System, counts: _Counts, *, full: bool) -> dict[str, tuple[float, str]]:
-    """Power of what does the work, before fans and supplies. [W]"""
-    spec, chip, node, out = system.spec, board_watts(system.accelerator), system.spec.node, system.spec.scale_out
-    fabric_power = spec.scale_up.power
-    package_W = min(chip.active + chip.compute + chip.memory + chip.link, chip.limit) if full else chip.idle
-    host_W = node.cpus * (node.cpu_active_W if full else node.cpu_idle_W) + node.other_W
-    chip_W = fabric_power.chip_static_W + (fabric_power.chip_dynamic_W if full else 0.0)
-    modules = counts.uplink_lanes * _modules_per_lane(system)
-    switches = shares(out, nics=system.packages)
-    outer_modules = system.packages * out.modules_per_accelerator
-    outside_W = switches * out.switch_W + outer_modules * out.module_W
-    outside = f"a share of {switches:g} switches x {out.switch_W:g} W + {outer_modules:g} modules x {out.module_W:g} W"
+def _powered_W(system: System, there: Powered, modules: float, *, full: bool) -> dict[str, tuple[float, str]]:
+    """Power of what does the work, before fans and supplies, each with its sum. [W]"""
+    out, module_W = system.spec.scale_out, system.spec.scale_up.power.module_W
+    package_W = there.package_full_W if full else there.package_idle_W
+    host_W = there.host_idle_W + (there.host_added_W if full else 0.0)
+    chip_W = there.chip_idle_W + (there.chip_added_W if full else 0.0)
+    outside = (
+        f"a share of {there.outer_switches:g} switches x {out.switch_W:g} W + {there.outer_modules:g} modules x "
+        f"{out.module_W:g} W"
+    )
     return {
-        "accelerators": (system.packages * package_W, f"{system.packages} x {package_W:g} W"),
-        "hosts": (system.nodes * host_W, f"{system.nodes} nodes x {host_W:g} W"),
-        "switch_chips": (counts.switch_chips * chip_W, f"{counts.switch_chips} chips x {chip_W:g} W"),
-        "modules": (modules * fabric_power.module_W, f"{modules:g} modules x {fabric_power.module_W:g} W"),
-        "nics": (system.packages * out.nic_W, f"{system.packages} x {out.nic_W:g} W"),
-        "scale_out": (outside_W, outside),
+        "accelerators": (there.packages * package_W, f"{there.packages} x {package_W:g} W"),
+        "hosts": (there.nodes * host_W, f"{there.nodes} nodes x {host_W:g} W"),
+        "switch_chips": (there.chips * chip_W, f"{there.chips:g} chips x {chip_W:g} W"),
+        "modules": (there.modules_W, f"{modules:g} modules x {module_W:g} W"),
+        "nics": (there.nics_W, f"{there.packages} x {out.nic_W:g} W"),
+        "scale_out": (there.outside_W, outside),
     }
 
 

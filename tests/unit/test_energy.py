@@ -14,7 +14,6 @@ from cmsim.energy import (
     carbon_g,
     constant,
     energy_by_component,
-    facility_W,
     full_W,
     power_columns,
     power_metrics,
@@ -22,10 +21,11 @@ from cmsim.energy import (
     switch_chips,
 )
 from cmsim.energy import power as power_page
-from cmsim.energy.power import overhead_W, package_W, supplies_W
+from cmsim.energy.power import package_W
 from cmsim.errors import InfeasibleError
 from cmsim.files import builtin_files
 from cmsim.hardware import band, board_watts, load_system
+from cmsim.hardware.supplies import facility_W, overhead_W, supplies_W
 from cmsim.topology import fabric, totals
 from cmsim.units import PS_PER_S
 
