@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import collectives, energy, engine, results, topology
+from cmsim import collectives, cost, energy, engine, results, topology
 from cmsim.engine import record
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.hardware import System, load_accelerator, load_system
@@ -70,12 +70,12 @@ def outcomes(
 
     machines   the systems, for who wants to know them afterwards    the others as for `run`
 
-    Raises InputError, at the call, for a scenario or a system that cannot be read.
+    Raises InputError, at the call, for a scenario or a system that cannot be read, and for a system without a
+    price where one is asked for.
     """
     scenario = _loaded(scenario, set)
     there = machines or Machines(scenario.base)
-    for one in scenario.runs:
-        there(one)
+    check_report(scenario, [there(one) for one in scenario.runs])
     total = len(scenario.runs)
     return (evaluate(one, there, progress=_share(progress, one.key, i, total)) for i, one in enumerate(scenario.runs))
 
@@ -84,6 +84,12 @@ def _loaded(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[st
     if not isinstance(scenario, Scenario):
         return load_scenario(scenario, set=set)
     return load_scenario(scenario.data, set=set) if set else scenario
+
+
+def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
+    """Raises InputError where throughput is asked for per something that is not known of every system."""
+    if "million_dollars" in scenario.report.per:
+        cost.check_priced(systems)
 
 
 class Machines:
@@ -275,6 +281,8 @@ def _result(played: _Played) -> Result:
     ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
     power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps)
     watts, missing = energy.power_metrics(billed, power)
+    money, unpriced = cost.rent(billed)
+    ends, assumed = energy.band_metrics(billed, power)
     went = record.breakdown(plan, timeline)
     facts = _facts(one, billed, programs)
     fabric_s = _bounds_s(one, system, programs, plan)
@@ -287,7 +295,7 @@ def _result(played: _Played) -> Result:
         bubble_s=went.parts_s["bubble_s"],
         memory_peak_B=float(engine.memory_B(programs).max()) if programs.footprint_B else None,
         algorithm=plan.calls[0].algorithm if plan.calls else "",
-        power=watts,
+        power={**watts, **money, **ends},
         bounds_s=fabric_s,
         fault_slowdown=impact.slowdown if impact is not None else None,
     )
@@ -317,6 +325,8 @@ def _result(played: _Played) -> Result:
             *_idle(played),
             *programs.notes,
             *missing,
+            *unpriced,
+            *assumed,
             *plan.notes,
         ),
         facts=facts,
@@ -477,6 +487,9 @@ def _facts(one: Run, system: System, programs: Programs) -> dict[str, float]:
     facts["memory_Bps"] = system.rank_memory_Bps
     # the share of its cabinets that the accelerators in use fill
     facts["racks"] = system.spec.racks * system.packages / system.spec.accelerators
+    price_USD = cost.price_USD(system)
+    if price_USD is not None:
+        facts["price_USD"] = price_USD
     return facts
 
 
@@ -532,6 +545,7 @@ __all__ = [
     "Machines",
     "Progress",
     "candidates",
+    "check_report",
     "compare",
     "evaluate",
     "export_chakra",

@@ -97,6 +97,11 @@ def problems(scenario: Scenario) -> CmsimError | None:
         except CmsimError as error:
             kinds.append(type(error))
             found.setdefault(str(error), [_placed(problem, where, one.key) for problem in error.problems])
+    try:
+        api.check_report(scenario, [system for system in systems.values() if system is not None])
+    except InputError as error:
+        kinds.append(type(error))
+        found[str(error)] = [places.report(problem) for problem in error.problems]
     if not found:
         return None
     kind = InfeasibleError if set(kinds) == {InfeasibleError} else InputError
@@ -149,6 +154,10 @@ class _Places:
     def faults(self, one: Run) -> Problem:
         everywhere = self.document is not None and "faults" in self.document.data
         return self._at(("faults",)) if everywhere else self.system(one)
+
+    def report(self, problem: Problem) -> Problem:
+        where = self._at(("report", "per"))
+        return Problem(problem.message, where.file, where.line, problem.key)
 
     def _at(self, path: tuple[str | int, ...]) -> Problem:
         if self.document is None:

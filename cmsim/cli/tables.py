@@ -368,7 +368,7 @@ def meaning(results: Sequence[Result], what: Sequence[str]) -> list[str]:
     words = {
         "rack": "per rack: cabinets that the system fills",
         "megawatt": "per megawatt: average power of the facility, PUE included, as energy is",
-        "million_dollars": "per million_dollars: price of the accelerators",
+        "million_dollars": "per million_dollars: purchase price of the accelerators in use, all around them included",
     }
     said = [words[one] for one in what if one in words]
     if any("rank_steps_per_s" in result.metrics for result in results):

@@ -194,36 +194,42 @@ def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], t
     """Metrics of a run's power, and notes on those that are left out.
 
     energy_J, power_avg_W, power_peak_W count the whole facility; ``power_it_W`` leaves out what PUE adds;
-    ``power_packages_W`` is of the accelerators alone; ``power_<component>_W`` are means. Names ending in ``_low`` and
-    ``_high`` are the band of the same quantity, where the watts of packages are assumed. The peak is the highest of the
-    intervals. carbon_g and cost_per_hour_USD (rent of the accelerators) are there if the system file has a carbon
-    intensity and a price.
+    ``power_packages_W`` is of the accelerators alone; ``power_<component>_W`` are means. The peak is the highest of the
+    intervals. carbon_g is there if the system file has a carbon intensity.
     """
     by_component = energy_by_component(columns)
-    intervals = len(columns["power_W"]) // len(by_component)
-    time_s = int(columns["end_ps"][intervals - 1] - columns["start_ps"][0]) / PS_PER_S
-    energy_J = float(sum(by_component.values()))
+    time_s = _length_s(columns, len(by_component))
     out = _totals(by_component, columns["power_W"], time_s)
     out.update({f"power_{name}_W": joules / time_s for name, joules in by_component.items()})
-    facility = system.spec.facility
-    notes = []
-    if facility.carbon_g_per_kWh is None:
-        notes.append(f"no carbon_g: {system.spec.name} has no facility.carbon_g_per_kWh")
-    else:
-        out["carbon_g"] = carbon_g(energy_J, facility.carbon_g_per_kWh)
-    if facility.price_per_accelerator_hour_USD is None:
-        notes.append(f"no cost_per_hour_USD: {system.spec.name} has no facility.price_per_accelerator_hour_USD")
-    else:
-        out["cost_per_hour_USD"] = system.packages * facility.price_per_accelerator_hour_USD
-    if band(system.accelerator) is not None:
-        notes.append(_assumed_note(system))
-        for name in BAND:
-            power_W = columns[f"power_W_{name}"]
-            ends = _totals(energy_by_component({**columns, "power_W": power_W}), power_W, time_s)
-            out.update({f"{metric}_{name}": value for metric, value in ends.items()})
-            if facility.carbon_g_per_kWh is not None:
-                out[f"carbon_g_{name}"] = carbon_g(ends["energy_J"], facility.carbon_g_per_kWh)
-    return out, tuple(notes)
+    g_per_kWh = system.spec.facility.carbon_g_per_kWh
+    if g_per_kWh is None:
+        return out, (f"no carbon_g: {system.spec.name} has no facility.carbon_g_per_kWh",)
+    return {**out, "carbon_g": carbon_g(float(sum(by_component.values())), g_per_kWh)}, ()
+
+
+def band_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Ends of the band of energy, power and carbon, and a note that says why; nothing where watts were measured.
+
+    Names as of `power_metrics`, ending in ``_low`` and ``_high``.
+    """
+    if band(system.accelerator) is None:
+        return {}, ()
+    g_per_kWh = system.spec.facility.carbon_g_per_kWh
+    out: dict[str, float] = {}
+    for name in BAND:
+        power_W = columns[f"power_W_{name}"]
+        by_component = energy_by_component({**columns, "power_W": power_W})
+        ends = _totals(by_component, power_W, _length_s(columns, len(by_component)))
+        out.update({f"{metric}_{name}": value for metric, value in ends.items()})
+        if g_per_kWh is not None:
+            out[f"carbon_g_{name}"] = carbon_g(ends["energy_J"], g_per_kWh)
+    return out, (_assumed_note(system),)
+
+
+def _length_s(columns: Columns, components: int) -> float:
+    """Length of a run, from the intervals of its first component. [s]"""
+    last = len(columns["power_W"]) // components - 1
+    return int(columns["end_ps"][last] - columns["start_ps"][0]) / PS_PER_S
 
 
 def _totals(by_component: Mapping[str, float], power_W: Floats, time_s: float) -> dict[str, float]:

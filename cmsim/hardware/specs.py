@@ -393,6 +393,9 @@ class FacilitySpec(Spec):
     price_per_accelerator_hour_USD: PositiveFloat | None = Field(
         default=None, description="rental price of one accelerator package"
     )
+    price_per_accelerator_USD: PositiveFloat | None = Field(
+        default=None, description="purchase price of one accelerator package with its share of the machine"
+    )
     carbon_g_per_kWh: PositiveFloat | None = Field(default=None, description="of the electricity used")
 
 

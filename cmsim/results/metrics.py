@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cmsim.cost import million_USD
 from cmsim.errors import InputError, did_you_mean
 from cmsim.units import GB, TERA
 
@@ -114,7 +115,7 @@ def throughput(run: Measured, count: float, of: str = "token") -> Metrics:
 def per_token(tokens_per_s: float, power: Mapping[str, float], of: str = "token") -> Metrics:
     """Facility energy and, where priced, carbon and money per token (or sample).
 
-    J/token = P_avg / (tokens/s), tokens/J its inverse;  USD per million tokens = USD/h / (3600 tokens/s) x 1e6.
+    J/token = P_avg / (tokens/s), tokens/J its inverse;  USD per million tokens as of `cmsim.cost`.
     Where power is a band, ``..._low`` and ``..._high`` are the least and the most that each may be.
 
     >>> per_token(746112, {"power_avg_W": 559e3})["energy_per_token_J"]
@@ -123,7 +124,7 @@ def per_token(tokens_per_s: float, power: Mapping[str, float], of: str = "token"
     joules = power["power_avg_W"] / tokens_per_s
     out: Metrics = {f"energy_per_{of}_J": joules, f"{of}s_per_J": 1 / joules}
     if "cost_per_hour_USD" in power:
-        out[f"cost_per_M{of}_USD"] = power["cost_per_hour_USD"] / (3600 * tokens_per_s) * 1e6
+        out[f"cost_per_M{of}_USD"] = million_USD(power["cost_per_hour_USD"], tokens_per_s)
     if "carbon_g" in power:
         out[f"carbon_per_M{of}_g"] = power["carbon_g"] / power["energy_J"] * joules * 1e6
     if "power_avg_W_low" in power:

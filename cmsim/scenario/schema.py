@@ -357,7 +357,8 @@ class ReportSpec(Spec):
     """What the printed table relates throughput to."""
 
     per: tuple[Literal["accelerator", "rack", "megawatt", "million_dollars"], ...] = Field(
-        default=("accelerator", "rack", "megawatt"), description="throughput is printed per each of these"
+        default=("accelerator", "rack", "megawatt"),
+        description="throughput is printed per each of these; million_dollars needs the price of every system",
     )
 
 

@@ -65,8 +65,10 @@ PERMITTED: dict[str, frozenset[str]] = {
     ),
     # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
     "energy": frozenset({"hardware", "topology", "compute"}),
-    # frames in, frames out
-    "results": frozenset({"identity"}),
+    # price and rent are numbers of the system file, times what is in use
+    "cost": frozenset({"hardware"}),
+    # frames in, frames out; what a million tokens cost is a formula of cost's
+    "results": frozenset({"cost", "identity"}),
     # a figure draws saved results, and runs nothing
     "plots": frozenset({"results"}),
     # runs what was published or measured and compares
@@ -77,7 +79,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # the whole flow on one page
     "api": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "flow", "workload", "workload/generate"}
-        | {"scenario", "engine", "energy", "results"}
+        | {"scenario", "engine", "energy", "cost", "results"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),

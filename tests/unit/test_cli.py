@@ -37,7 +37,7 @@ workloads:
     batch_per_accelerator: 4
     context_tokens: 1024
 sweep: {workloads.decode.batch_per_accelerator: [4, 16]}
-report: {per: [accelerator, rack, megawatt, million_dollars]}
+report: {per: [accelerator, rack, megawatt]}
 """
 
 

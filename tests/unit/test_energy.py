@@ -10,6 +10,7 @@ import pytest
 
 from cmsim.energy import (
     COMPONENTS,
+    band_metrics,
     busy,
     carbon_g,
     constant,
@@ -210,7 +211,9 @@ def test_the_band_is_the_ranges_of_the_watts_and_holds_for_every_figure():
     assert (low.active, high.active, low.limit, high.limit) == (182, 300, 600, 1000)
     ops = ops_of(system, [(0, 0, 2, 0.5, 0.1), (0, 4, 5, 0.2, 0.9)])
     columns = power_columns(system, ops, NO_LINKS, makespan_ps=10 * MS)
-    found, notes = power_metrics(system, columns)
+    found, _ = power_metrics(system, columns)
+    ends, notes = band_metrics(system, columns)
+    found.update(ends)
     for name in ("energy_J", "power_avg_W", "power_peak_W", "power_it_W", "power_packages_W", "carbon_g"):
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
     seconds = (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
@@ -224,6 +227,7 @@ def test_a_measured_part_has_no_band():
     columns = power_columns(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
     found, notes = power_metrics(system, columns)
     assert not notes and not [name for name in found if name.endswith(("_low", "_high"))]
+    assert band_metrics(system, columns) == ({}, ())
     assert (columns["power_W_low"] == columns["power_W"]).all()
 
 
@@ -260,19 +264,15 @@ def test_metrics_are_integrals_of_the_columns():
     )
     assert found["power_it_W"] * system.spec.facility.pue == pytest.approx(found["power_avg_W"])
     assert sum(found[f"power_{name}_W"] for name in COMPONENTS) == pytest.approx(found["power_avg_W"])
-    assert found["cost_per_hour_USD"] == 384 * system.spec.facility.price_per_accelerator_hour_USD
-    assert len(notes) == 1 and "band" in notes[0]
+    assert not notes
 
 
-def test_without_prices_metrics_are_left_out_and_said():
-    system = load_system(
-        "gb200_nvl72",
-        set={"facility.price_per_accelerator_hour_USD": None, "facility.carbon_g_per_kWh": None},
-    )
+def test_without_a_carbon_intensity_carbon_is_left_out_and_said():
+    system = load_system("gb200_nvl72", set={"facility.carbon_g_per_kWh": None})
     columns = power_columns(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=MS)
     found, notes = power_metrics(system, columns)
-    assert "carbon_g" not in found and "cost_per_hour_USD" not in found
-    assert len(notes) == 3 and "carbon_g" in notes[0] and "price" in notes[1]
+    assert "carbon_g" not in found and not [name for name in band_metrics(system, columns)[0] if "carbon" in name]
+    assert notes == ("no carbon_g: gb200_nvl72 has no facility.carbon_g_per_kWh",)
 
 
 def test_ranks_that_wait_draw_active_idle_and_unused_accelerators_low_idle():
