@@ -8,8 +8,10 @@ from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
 from cmsim.engine.memory import check_memory, fullest_B, memory_B
 from cmsim.engine.perturb import Jitter, Perturbation
-from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan
-from cmsim.engine.play import Timeline, least_ps, play, play_within
+from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan, plan_together
+from cmsim.engine.play import least_ps, play, play_within
+from cmsim.engine.session import Recorder, Session
+from cmsim.engine.timeline import Timeline
 
 __all__ = [
     "Call",
@@ -20,7 +22,9 @@ __all__ = [
     "Options",
     "Perturbation",
     "Plan",
+    "Recorder",
     "Saturated",
+    "Session",
     "Timeline",
     "check_memory",
     "fold",
@@ -32,6 +36,7 @@ __all__ = [
     "memory_B",
     "memory_drawn",
     "plan",
+    "plan_together",
     "play",
     "play_within",
     "run_bound",

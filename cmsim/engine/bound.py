@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.engine.plan import Plan, on_vector, peak_FLOPps, rates
-from cmsim.engine.play import Timeline
+from cmsim.engine.timeline import Timeline
 from cmsim.units import PS_PER_S
 from cmsim.workload.ops import COMPUTE, RECV, SEND, Least
 

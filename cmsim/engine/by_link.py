@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,6 +222,8 @@ class _Kinds:
         number = np.full(int(code.max(initial=0)) + 1, -1, np.int64)
         number[kept] = np.arange(len(kept))
         self._count = np.bincount(number[code[used]], minlength=len(kept))
+        #: class of every link of every state, -1 where nothing crosses it
+        self._number = np.where(used, number[code], -1)
         self._tier = [tiers[i] for i in tier[self._one].tolist()]
         self._out = np.array([name.partition(".")[0] in _SCALE_OUT for name in self._tier], bool)
         # of each round: classes (ours) of each of its classes
@@ -252,6 +255,7 @@ class _Kinds:
             shares,
             label=[self._words(resource) for resource in self._one.tolist()],
             changes_ps=tuple(changes_ps),
+            located=partial(dict, link=self._number),
         )
 
     def _words(self, resource: int) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.engine.plan import Plan
-from cmsim.engine.play import Timeline
 from cmsim.engine.record import links_columns
+from cmsim.engine.timeline import Timeline
 from cmsim.units import to_s
 
 Ints = NDArray[np.int64]

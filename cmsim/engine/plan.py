@@ -7,7 +7,7 @@ with all its algorithms in another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ class Options:
     recorded   what becomes of times a trace recorded for kernels: "recorded" as they are, "scaled" by
                ``recorded_scale`` (factor for kernels of the matrix engine, factor for the others), "modelled" priced
                where their work is known, else scaled
+    apart      a number for each rank: ranks of different numbers are never simulated as one, though they could be; for
+               what treats them differently later on, a rate that changes or another plan on the network
     """
 
     algorithm: str = "best"
@@ -66,6 +68,7 @@ class Options:
     routing: str = "sprayed"
     seed: int = 0
     faults: Sequence[Fault] = ()
+    apart: Sequence[int] | Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     start = [programs.program, kind.reshape(-1)]
     if options.jitter is not None:
         start.append(np.arange(programs.ranks))
+    if options.apart is not None:
+        start.append(_apart(options.apart, programs.ranks))
     changes_ps: tuple[int, ...] = ()
     states: list[Paths] = []
     if by_link:
@@ -176,6 +181,31 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         _issued_ps(programs, system, folding),
         (*notes, *priced.notes),
     )
+
+
+def plan_together(programs: Sequence[Programs], system: System, options: Options | None = None) -> list[Plan]:
+    """Plans of several workloads that share a network: ranks are one only where they are in all of them.
+
+    All are for the same ranks; see `cmsim.workload.ops.Programs.on` for those that use some only.
+    """
+    options = options or Options()
+    while True:
+        plans = [plan(one, system, options) for one in programs]
+        ranks = {one.ranks for one in programs}
+        if len(ranks) > 1:
+            raise InputError(f"workloads that share a network are for the same ranks; got {sorted(ranks)}")
+        classes = np.stack([one.folding.rank_class for one in plans])
+        _, apart = np.unique(classes, axis=1, return_inverse=True)
+        if all(one.classes == apart.max() + 1 for one in plans):
+            return plans
+        options = replace(options, apart=apart.reshape(-1))
+
+
+def _apart(numbers: Sequence[int] | Ints, ranks: int) -> Ints:
+    column = np.asarray(numbers, np.int64)
+    if column.shape != (ranks,):
+        raise InputError(f"apart needs a number for each of {ranks} ranks; got {column.size}")
+    return np.unique(column, return_inverse=True)[1].reshape(-1)
 
 
 def _issued_ps(programs: Programs, system: System, folding: Folding) -> list[Ints]:

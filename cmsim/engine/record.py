@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cmsim import compute
 from cmsim.engine.bound import without_work
 from cmsim.engine.plan import Plan, peak_FLOPps
-from cmsim.engine.play import Timeline
+from cmsim.engine.timeline import Timeline
 from cmsim.network import SHARE_ONE
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND

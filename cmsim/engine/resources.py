@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ class Resources:
     port_share    use of one rank's port, mean of both directions, when it is fully used; 0 if it is no port [1]
     label         one of them in words; empty where ``name`` says it all
     changes_ps    when the network changes; demands say what becomes of them [ps]
+    located       makes, by kind, the class of every single resource of the system that a class stands for (of ranks,
+                  nodes, leaves, links, by their numbers there), -1 for none
     """
 
     name: list[str]
@@ -40,6 +43,7 @@ class Resources:
     port_share: list[float]
     label: list[str] = field(default_factory=list)
     changes_ps: tuple[int, ...] = ()
+    located: Callable[[], dict[str, Ints]] = dict
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,26 @@ def resources(
     add(UPLINK, list(node_count), [wires.uplink_Bps] * len(node_count), folding.node_class)
     add(LEAF, list(leaf_count), [wires.leaf_Bps] * len(leaf_count), folding.leaf_class)
     assert int(folding.count.sum()) == ranks and classes == len(in_node)
-    return Resources(names, instances, capacity, owner, port_share), Incidence(number, in_node, in_leaf)
+    located = partial(_located, number, folding, node, leaf)
+    return (
+        Resources(names, instances, capacity, owner, port_share, located=located),
+        Incidence(number, in_node, in_leaf),
+    )
+
+
+def _located(number: dict[tuple[str, str], Ints], folding: Folding, node: Ints, leaf: Ints) -> dict[str, Ints]:
+    """The class of every rank's port and NIC, of every node's uplink and of every leaf's, one direction each."""
+    out: dict[str, Ints] = {}
+    for (kind, direction), classes in number.items():
+        if kind in (PORT, NIC):
+            where, of_rank = np.arange(len(node)), classes[folding.rank_class]
+        elif kind == UPLINK:
+            where, of_rank = node, classes[folding.node_class[folding.rank_class]]
+        else:
+            where, of_rank = leaf, classes[folding.leaf_class[folding.rank_class]]
+        out[f"{kind}.{direction}"] = here = np.full(int(where.max(initial=-1)) + 1, -1, np.int64)
+        here[where] = of_rank
+    return out
 
 
 def _distinct_per(colour: Ints, instance: Ints) -> Ints:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
+from cmsim.network.core import Core
 from cmsim.network.demand import SHARE_ONE, Demand, Network, Segment
 from cmsim.network.fire import fire
 from cmsim.network.flow import Flow
@@ -17,4 +18,4 @@ NETWORKS: dict[str, Callable[[simpy.Environment, Sequence[float], Sequence[int]]
     "flow": Flow,
 }
 
-__all__ = ["NETWORKS", "SHARE_ONE", "Demand", "Flow", "Fluid", "Ideal", "Network", "Segment", "fire"]
+__all__ = ["NETWORKS", "SHARE_ONE", "Core", "Demand", "Flow", "Fluid", "Ideal", "Network", "Segment", "fire"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,9 +48,14 @@ class Segment:
 class Network(Protocol):
     """What the engine needs of a network. Callers never ask which one they hold."""
 
-    #: every stretch of constant rate so far
+    #: every stretch of constant rate so far that was not put down elsewhere
     log: list[Segment]
 
-    def move(self, demand: Demand, delay_ps: int = 0) -> simpy.Event:
-        """Fires when the demand is met; it begins ``delay_ps`` from now."""
+    def add(self, capacity_Bps: Sequence[float]) -> int:
+        """More resources, by what one instance of each carries, one direction [B/s]; the number of the first."""
+        ...
+
+    def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
+        """Fires when the demand is met; it begins ``delay_ps`` from now. Its stretches are put down in ``log``, where
+        given."""
         ...

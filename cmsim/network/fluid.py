@@ -25,12 +25,13 @@ END_OF_INSTANT = 2
 class InFlight:
     """A demand in flight; ``version`` outdates timers set for earlier rates."""
 
-    __slots__ = ("asked", "demand", "event", "rate_Bps", "remaining_B", "since_ps", "version")
+    __slots__ = ("asked", "demand", "event", "log", "rate_Bps", "remaining_B", "since_ps", "version")
 
-    def __init__(self, demand: Demand, event: simpy.Event):
+    def __init__(self, demand: Demand, event: simpy.Event, log: list[Segment]):
         self.asked = demand
         self.demand = demand
         self.event = event
+        self.log = log
         self.remaining_B = demand.size_B
         self.rate_Bps = 0.0
         self.since_ps = 0
@@ -53,14 +54,19 @@ class Fluid:
         self._settling = False
         self.log: list[Segment] = []
 
-    def move(self, demand: Demand, delay_ps: int = 0) -> simpy.Event:
+    def add(self, capacity_Bps: Sequence[float]) -> int:
+        self._capacity_Bps += capacity_Bps
+        self._on += [{} for _ in capacity_Bps]
+        return len(self._capacity_Bps) - len(capacity_Bps)
+
+    def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
         wait_ps = delay_ps + demand.latency_ps
         if demand.size_B <= 0:
             return self._env.timeout(wait_ps)
         if not demand.resources and not demand.later:
             alone_Bps(demand, self._capacity_Bps)  # raises: nothing would ever end it
         event = self._env.event()
-        flow = InFlight(demand, event)
+        flow = InFlight(demand, event, self.log if log is None else log)
         if wait_ps:
             self._env.timeout(wait_ps).callbacks.append(lambda _: self._start(flow))
         else:
@@ -86,7 +92,7 @@ class Fluid:
     def _finish(self, flow: InFlight, version: int) -> None:
         if version != flow.version:
             return
-        self.log.append(Segment(flow.demand, flow.since_ps, self._now(), flow.rate_Bps))
+        flow.log.append(Segment(flow.demand, flow.since_ps, self._now(), flow.rate_Bps))
         left = False
         for resource in flow.demand.resources:
             on = self._on[resource]
@@ -171,6 +177,6 @@ class Fluid:
         now = self._now()
         if now > flow.since_ps and flow.rate_Bps:
             flow.remaining_B = max(flow.remaining_B - flow.rate_Bps * (now - flow.since_ps) / PS_PER_S, 0.0)
-            self.log.append(Segment(flow.demand, flow.since_ps, now, flow.rate_Bps))
+            flow.log.append(Segment(flow.demand, flow.since_ps, now, flow.rate_Bps))
         flow.since_ps = now
         flow.version += 1

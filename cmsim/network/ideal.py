@@ -18,15 +18,19 @@ class Ideal:
 
     def __init__(self, env: simpy.Environment, capacity_Bps: Sequence[float]):
         self._env = env
-        self._capacity_Bps = capacity_Bps
+        self._capacity_Bps = list(capacity_Bps)
         self.log: list[Segment] = []
 
-    def move(self, demand: Demand, delay_ps: int = 0) -> simpy.Event:
+    def add(self, capacity_Bps: Sequence[float]) -> int:
+        self._capacity_Bps += capacity_Bps
+        return len(self._capacity_Bps) - len(capacity_Bps)
+
+    def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
         if demand.size_B <= 0:
             return self._env.timeout(delay_ps + demand.latency_ps)
         rate = alone_Bps(demand, self._capacity_Bps, one_group=True)
         now: int = self._env.now  # type: ignore[assignment]  # whole picoseconds
         start = now + delay_ps + demand.latency_ps
         end = start + duration_ps(demand.size_B, rate)
-        self.log.append(Segment(demand, start, end, rate))
+        (self.log if log is None else log).append(Segment(demand, start, end, rate))
         return self._env.timeout(end - now)

@@ -8,13 +8,14 @@ a system.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.compute import Shape
+from cmsim.errors import InputError
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
@@ -150,6 +151,37 @@ class Programs:
     @property
     def ranks(self) -> int:
         return len(self.program)
+
+    def on(self, ranks: Sequence[int], total: int) -> Programs:
+        """The same on some ranks of ``total``, in that order; the others have nothing to do.
+
+        >>> build = ProgramBuilder()
+        >>> build.host("work", stream="main", recorded_s=1e-6)
+        0
+        >>> job = assemble([build], program=np.zeros(2, np.int64), groups={"all": np.zeros(2, np.int64)})
+        >>> job.on([1, 3], 4).program.tolist()
+        [1, 0, 1, 0]
+        """
+        where = np.asarray(ranks, np.int64)
+        if (
+            where.shape != (self.ranks,)
+            or len(np.unique(where)) < len(where)
+            or where.min() < 0
+            or where.max() >= total
+        ):
+            raise InputError(f"a workload of {self.ranks} ranks needs as many different ones of {total}; got {ranks}")
+        idle = len(self.program_ptr) - 1
+        program = np.full(total, idle, np.int64)
+        program[where] = self.program
+        groups = np.full((total, len(self.slots)), -1, np.int64)
+        groups[where] = self.groups
+        return replace(
+            self,
+            program_ptr=np.append(self.program_ptr, self.program_ptr[-1]),
+            program=program,
+            groups=groups,
+            footprint_B={name: np.append(part, 0.0) for name, part in self.footprint_B.items()},
+        )
 
 
 class ProgramBuilder:
