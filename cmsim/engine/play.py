@@ -15,7 +15,7 @@ from cmsim.engine.timeline import Timeline
 from cmsim.network import NETWORKS
 
 #: SimPy events between two reports of progress
-_PROGRESS_EVERY = 8192
+_PROGRESS_EVERY = 4096
 
 
 def play(plan: Plan, network: str | None = None, *, progress: Callable[[float], None] | None = None) -> Timeline:

@@ -3,11 +3,15 @@
 A demand pays its latency, then flows. When one starts or ends, rates are solved again for the connected part
 of the network it touches; demands whose rate stays are left alone, so their arithmetic does not depend on what
 happens elsewhere. All starts and ends of one instant are gathered before rates are solved.
+
+Most demands meet nobody on their resources. One that nobody is known to meet is *ahead*: its end is one event, and its
+start is none. Should another start on its resources meanwhile, it becomes what it would have been, a demand in flight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import simpy
@@ -23,9 +27,9 @@ END_OF_INSTANT = 2
 
 
 class InFlight:
-    """A demand in flight; ``version`` outdates timers set for earlier rates."""
+    """A demand in flight, or ahead until ``end_ps``; ``version`` outdates timers set for earlier rates."""
 
-    __slots__ = ("asked", "demand", "event", "log", "rate_Bps", "remaining_B", "since_ps", "version")
+    __slots__ = ("asked", "demand", "end_ps", "event", "log", "rate_Bps", "remaining_B", "since_ps", "version")
 
     def __init__(self, demand: Demand, event: simpy.Event, log: list[Segment]):
         self.asked = demand
@@ -35,6 +39,7 @@ class InFlight:
         self.remaining_B = demand.size_B
         self.rate_Bps = 0.0
         self.since_ps = 0
+        self.end_ps = 0
         self.version = 0
 
 
@@ -47,16 +52,19 @@ class Fluid:
     def __init__(self, env: simpy.Environment, capacity_Bps: Sequence[float]):
         self._env = env
         self._capacity_Bps = list(capacity_Bps)
+        # of each resource, demands in flight on it, and demands ahead
         self._on: list[dict[InFlight, None]] = [{} for _ in self._capacity_Bps]
+        self._ahead: list[dict[InFlight, None]] = [{} for _ in self._capacity_Bps]
         self._touched: dict[int, None] = {}
         # the demand is kept beside its rate, so that its identity is not given to another
-        self._rates: dict[int, tuple[Demand, float]] = {}
+        self._rates: dict[int, tuple[Demand, float, int]] = {}
         self._settling = False
         self.log: list[Segment] = []
 
     def add(self, capacity_Bps: Sequence[float]) -> int:
         self._capacity_Bps += capacity_Bps
         self._on += [{} for _ in capacity_Bps]
+        self._ahead += [{} for _ in capacity_Bps]
         return len(self._capacity_Bps) - len(capacity_Bps)
 
     def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
@@ -67,8 +75,10 @@ class Fluid:
             alone_Bps(demand, self._capacity_Bps)  # raises: nothing would ever end it
         event = self._env.event()
         flow = InFlight(demand, event, self.log if log is None else log)
+        if not demand.later and self._goes_ahead(flow, self._now() + wait_ps):
+            return event
         if wait_ps:
-            self._env.timeout(wait_ps).callbacks.append(lambda _: self._start(flow))
+            self._env.timeout(wait_ps).callbacks.append(partial(self._begin, flow))
         else:
             self._start(flow)
         return event
@@ -76,10 +86,63 @@ class Fluid:
     def _now(self) -> int:
         return self._env.now  # type: ignore[return-value]  # whole picoseconds: every delay is a whole number
 
+    def _goes_ahead(self, flow: InFlight, begin_ps: int) -> bool:
+        """Take a demand that meets nobody, as far as is known, to its end."""
+        _, rate_Bps, took_ps = self._alone(flow.demand)
+        end_ps = begin_ps + took_ps
+        resources = flow.demand.resources
+        for resource in resources:
+            if self._on[resource]:
+                return False
+            for other in self._ahead[resource]:
+                if other.since_ps < end_ps and begin_ps < other.end_ps:
+                    return False
+        flow.since_ps, flow.end_ps, flow.rate_Bps = begin_ps, end_ps, rate_Bps
+        for resource in resources:
+            self._ahead[resource][flow] = None
+        self._env.timeout(end_ps - self._now()).callbacks.append(lambda _: self._finish_ahead(flow))
+        return True
+
+    def _finish_ahead(self, flow: InFlight) -> None:
+        if flow.version:
+            return
+        for resource in flow.demand.resources:
+            del self._ahead[resource][flow]
+        flow.log.append(Segment(flow.demand, flow.since_ps, flow.end_ps, flow.rate_Bps))
+        fire(flow.event)
+
+    def _meet(self, resources: Sequence[int]) -> None:
+        """A demand starts on resources: those ahead there may meet it from now on, and others ahead may meet those."""
+        now = self._now()
+        queue = list(resources)
+        while queue:
+            for flow in list(self._ahead[queue.pop()]):
+                if flow.end_ps == now:
+                    continue  # gone within this instant
+                for resource in flow.demand.resources:
+                    del self._ahead[resource][flow]
+                flow.version += 1
+                if flow.since_ps > now:
+                    flow.rate_Bps = 0.0
+                    self._env.timeout(flow.since_ps - now).callbacks.append(partial(self._begin, flow))
+                else:
+                    queue += flow.demand.resources
+                    for resource in flow.demand.resources:
+                        self._on[resource][flow] = None
+                    self._env.timeout(flow.end_ps - now).callbacks.append(partial(self._end, flow, flow.version))
+
+    def _begin(self, flow: InFlight, _: simpy.Event) -> None:
+        self._start(flow)
+
+    def _end(self, flow: InFlight, version: int, _: simpy.Event) -> None:
+        self._finish(flow, version)
+
     def _start(self, flow: InFlight) -> None:
         flow.since_ps = self._now()
         shared = False
         for resource in flow.demand.resources:
+            if self._ahead[resource]:
+                self._meet(flow.demand.resources)
             on = self._on[resource]
             on[flow] = None
             shared = shared or len(on) > 1
@@ -87,7 +150,7 @@ class Fluid:
             self._touch(flow)
         else:
             # nobody to share with: should another start within this instant, it touches these resources itself
-            self._set(flow, self._alone(flow.demand))
+            self._set(flow, self._alone(flow.demand)[1])
 
     def _finish(self, flow: InFlight, version: int) -> None:
         if version != flow.version:
@@ -140,7 +203,7 @@ class Fluid:
 
     def _solve(self, flows: list[InFlight]) -> None:
         if len(flows) == 1:
-            self._set(flows[0], self._alone(flows[0].demand))
+            self._set(flows[0], self._alone(flows[0].demand)[1])
             return
         crossings = [flow.demand.resources for flow in flows]
         resource = np.concatenate([np.array(part, np.int64) for part in crossings])
@@ -153,12 +216,14 @@ class Fluid:
                 raise InfeasibleError("a transfer is left without capacity: a resource it crosses is down")
             self._set(flow, rate)
 
-    def _alone(self, demand: Demand) -> float:
-        """Rate of a demand that shares nothing; demands recur, and identity tells them apart at no cost. [B/s]"""
+    def _alone(self, demand: Demand) -> tuple[Demand, float, int]:
+        """Rate of a demand that shares nothing, and its time; demands recur, and identity tells them apart at no cost.
+        [B/s, ps]"""
         known = self._rates.get(id(demand))
         if known is None:
-            known = self._rates[id(demand)] = (demand, alone_Bps(demand, self._capacity_Bps))
-        return known[1]
+            rate_Bps = alone_Bps(demand, self._capacity_Bps)
+            known = self._rates[id(demand)] = (demand, rate_Bps, duration_ps(demand.size_B, rate_Bps))
+        return known
 
     def _set(self, flow: InFlight, rate_Bps: float) -> None:
         if rate_Bps == flow.rate_Bps:
@@ -168,9 +233,8 @@ class Fluid:
         else:  # it begins
             flow.version += 1
         flow.rate_Bps = rate_Bps
-        version = flow.version
         timer = self._env.timeout(duration_ps(flow.remaining_B, rate_Bps))
-        timer.callbacks.append(lambda _: self._finish(flow, version))
+        timer.callbacks.append(partial(self._end, flow, flow.version))
 
     def _rebase(self, flow: InFlight) -> None:
         """Count what has moved at the rate so far, from here on anew; timers set before are void."""

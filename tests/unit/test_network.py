@@ -8,9 +8,11 @@ import itertools
 import numpy as np
 import pytest
 import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmsim.errors import InfeasibleError
-from cmsim.network import NETWORKS, SHARE_ONE, Demand
+from cmsim.network import NETWORKS, SHARE_ONE, Demand, Fluid
 from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
 from cmsim.units import PS_PER_S
 
@@ -292,3 +294,76 @@ def test_one_that_ends_as_the_links_change_has_ended():
 def test_latency_runs_on_while_links_change():
     demand = dataclasses.replace(changing(2.0, 0, 1), latency_ps=3 * PS_PER_S)
     assert finish_times("flow", [1.0, 2.0], [(0, demand)], [1 * PS_PER_S])[0] == [4 * PS_PER_S]
+
+
+# demands that go ahead
+
+
+class Step(Fluid):
+    """Fluid with every start an event."""
+
+    def _goes_ahead(self, flow, begin_ps):
+        return False
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 40),  # asked for at [ns]
+            st.integers(0, 30),  # begins later by [ns]
+            st.integers(0, 10),  # latency [ns]
+            st.integers(1, 60),  # size [B]
+            st.sets(st.integers(0, 5), min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=14,
+    )
+)
+def test_going_ahead_changes_nothing(asked):
+    """Ends and stretches to the bit, however many turn out to have company."""
+
+    def played(kind):
+        env = simpy.Environment(initial_time=0)
+        net = kind(env, [1e9, 2e9, 3e9, 0.7e9, 1e9, 5e9])
+        ends = [0] * len(asked)
+
+        def one(number, at, delay, latency, size, resources):
+            yield env.timeout(at * 1000)
+            yield net.move(demand(size, *sorted(resources), latency_ps=latency * 1000), delay * 1000)
+            ends[number] = env.now
+
+        for number, what in enumerate(asked):
+            env.process(one(number, *what))
+        env.run()
+        assert not any(net._on) and not any(net._ahead)
+        return ends, sorted((s.start_ps, s.end_ps, s.rate_Bps, s.demand.resources, s.demand.size_B) for s in net.log)
+
+    assert played(Fluid) == played(Step)
+
+
+def test_a_demand_alone_is_one_event():
+    env = simpy.Environment(initial_time=0)
+    net = Fluid(env, [1e9, 1e9])
+    net.move(demand(1000, 0, latency_ps=500), 100)
+    net.move(demand(1000, 1), 0)
+    net.move(demand(1000, 0), 100 + 500 + 1_000_000)  # begins as the first one ends
+    assert len(env._queue) == 3
+    env.run()
+    assert [(s.start_ps, s.end_ps) for s in net.log] == [(0, 1_000_000), (600, 1_000_600), (1_000_600, 2_000_600)]
+
+
+def test_one_that_is_slowed_may_meet_the_next():
+    """A on both links, B after it on the second; C slows A down on the first, so that A is still there as B begins."""
+    env = simpy.Environment(initial_time=0)
+    net = Fluid(env, [1e9, 1e9])
+    ends = {}
+
+    def ask(name, what, delay_ps):
+        net.move(what, delay_ps).callbacks.append(lambda _: ends.update({name: env.now}))
+
+    ask("A", demand(10_000, 0, 1), 0)
+    ask("B", demand(10_000, 1), 10 * US)
+    env.timeout(5 * US).callbacks.append(lambda _: ask("C", demand(10_000, 0), 0))
+    env.run()
+    assert ends == {"A": 15 * US, "C": 20 * US, "B": 22.5 * US}
