@@ -2,7 +2,8 @@
 
 What happens on one rank between its communication is known ahead: a step starts when the last that it waits for ends,
 so times of local steps follow at once, in a loop, from the ends before them, though they lie in the future. Only what
-moves data is an event of the simulation; where rates of cores may change, kernels are events too.
+moves data is an event of the simulation, and a chain of collectives that nobody meets is one event. Where rates of
+cores may change, kernels are events too.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import simpy
 from numpy.typing import NDArray
 
 from cmsim.engine.calls import Call
+from cmsim.engine.chains import Chain, chains
 from cmsim.engine.plan import Plan
 from cmsim.engine.steps import cut, fill, hold_sums
 from cmsim.engine.timeline import Timeline
 from cmsim.errors import InputError
-from cmsim.network import Core, Demand, Network, Segment
+from cmsim.network import Core, Demand, Network, Ride, Segment
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, SEND
 
 Ints = NDArray[np.int64]
@@ -95,7 +97,28 @@ class Running:
         self.call = [call.tolist() for call in plan.call]
         self.meetings: dict[tuple[int, int], _Meeting] = {}
         self.messages: dict[tuple[int, int], _Message] = {}
+        self.chains: list[list[Chain]] = []
+        self.chain: list[list[int]] = []
+        self.place: list[list[int]] = []
+        # per class: stretches of chains that have come true, as (chain, from step, to step, beginning of the chain)
+        self.rode: list[list[tuple[Chain, int, int, int]]] = [[] for _ in rows]
         self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
+
+        for rank_class, of in enumerate(self.of):
+            found, chain, place = self._chains(rank_class) if of.first else ([], [], [])
+            self.chains.append(found)
+            self.chain.append(chain)
+            self.place.append(place)
+
+    def _chains(self, rank_class: int) -> tuple[list[Chain], list[int], list[int]]:
+        """Chains of a class; there are none where times are not known ahead."""
+        steps, calls = self.of[rank_class], self.call[rank_class]
+        if self.issue_ps or self.cores:
+            return [], [-1] * len(steps.first), []
+        group, comm = self.group[rank_class], [kind == COLLECTIVE for kind in steps.kind]
+        own = [here and self.parties[group[slot]] == 1 for here, slot in zip(comm, steps.slot, strict=True)]
+        call = [calls[row] for row in steps.first]
+        return chains(steps, self.hold[rank_class], call, own, self.phases, self.network)
 
     def begin(self) -> None:
         """Start every step that waits for nothing."""
@@ -189,6 +212,8 @@ class Running:
         if kind == COLLECTIVE:
             if self.parties[key[0]] == 1:
                 # all members are of this class and arrive as one
+                if self.chain[rank_class][step] >= 0 and self._ride(rank_class, step, at):
+                    return None
                 self._at(at, self.call[rank_class][row], lambda: self._over(rank_class, step, self._now()))
             else:
                 self._meet(rank_class, step, at, key)
@@ -202,6 +227,37 @@ class Running:
         message = self.messages[key] = _Message()
         message.receiver = (rank_class, step, at)
         return None
+
+    def _ride(self, rank_class: int, step: int, at: int) -> bool:
+        """Take the rest of a chain at once, from ``at`` on; False where that is nothing or somebody is in the way."""
+        chain = self.chains[rank_class][self.chain[rank_class][step]]
+        here, timing = self.place[rank_class][step], chain.timing
+        if here + 1 == len(chain.steps):
+            return False
+        base = at - int(timing.start[here])
+
+        def done(steps: int) -> None:
+            self.rode[rank_class].append((chain, here, steps, base))
+            self.ended += chain.rows[steps] - chain.rows[here]
+
+        def ended() -> None:
+            done(len(chain.steps) - 1)
+            last = chain.steps[-1]
+            self.start[rank_class][self.of[rank_class].first[last]] = base + int(timing.start[-1])
+            self._over(rank_class, last, self._now())
+
+        def broken(part: int, event: simpy.Event) -> None:
+            at_step, phase = timing.step[part], timing.phase[part] + 1
+            done(at_step)
+            step = chain.steps[at_step]
+            row = self.of[rank_class].first[step]
+            self.start[rank_class][row] = base + int(timing.start[at_step])
+            phases = self.phases[self.call[rank_class][row]]
+            event.callbacks.append(
+                lambda _: self._move(phases, phase, lambda: self._over(rank_class, step, self._now()))
+            )
+
+        return self.network.ride(Ride(timing.train, timing.part[here], base, self.log, ended, broken))
 
     def _meet(self, rank_class: int, step: int, at: int, key: tuple[int, int]) -> None:
         """One class comes to a collective; when the last has said when it comes, the data moves from the latest on."""
@@ -272,6 +328,9 @@ class Running:
         for rank_class in range(self.plan.classes):
             start = np.array(self.start[rank_class], np.int64)
             end = np.array(self.end[rank_class], np.int64)
+            for chain, here, there, base in self.rode[rank_class]:
+                start[chain.first[here:there]] = base + chain.timing.start[here:there]
+                end[chain.last[here:there]] = base + chain.timing.end[here:there]
             host = self.host[rank_class] if self.host else None
             fill(start, end, self.plan.hold_ps[rank_class], self.of[rank_class], host, worked=bool(self.cores))
             starts.append(start - self.begin_ps)

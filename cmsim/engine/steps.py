@@ -82,9 +82,9 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
     follows = np.flatnonzero(~heads[begin])
     before = np.concatenate([follows - 1, step[dep]])
     after = np.concatenate([follows, step[owner]])
-    order = np.argsort(before, kind="stable")
-    bounds = np.searchsorted(before[order], np.arange(len(begin) + 1)).tolist()
-    next_steps = after[order].tolist()
+    before, after = _needed(before, after, len(begin), forward=bool((dep < owner).all()))
+    bounds = np.searchsorted(before, np.arange(len(begin) + 1)).tolist()
+    next_steps = after.tolist()
     return Steps(
         first=rows[begin].tolist(),
         last=rows[end].tolist(),
@@ -94,6 +94,28 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
         needs=np.bincount(after, minlength=len(begin)).tolist(),
         following=[tuple(next_steps[i:j]) for i, j in itertools.pairwise(bounds)],
     )
+
+
+def _needed(before: Ints, after: Ints, steps: int, *, forward: bool) -> tuple[Ints, Ints]:
+    """Waits sorted by who is awaited, once each; without those that go without saying: a waits for c, and for b, which
+    waits for c.
+
+    forward: all waits point back in the program; in a circle each could go without saying by the others
+    """
+    code = np.sort(before * steps + after)
+    code = code[np.diff(code, prepend=-1) != 0]
+    before, after = code // steps, code % steps
+    if not forward:
+        return before, after
+    ptr = np.searchsorted(before, np.arange(steps + 1))
+    width = ptr[after + 1] - ptr[after]
+    first = np.repeat(np.arange(len(after)), width)
+    second = np.repeat(ptr[after] + width - np.cumsum(width), width) + np.arange(len(first))
+    through = before[first] * steps + after[second]
+    at = np.searchsorted(code, through)
+    said = np.zeros(len(code), bool)
+    said[at[code[np.minimum(at, len(code) - 1)] == through]] = True
+    return before[~said], after[~said]
 
 
 def _turns(slot: Ints, kind: Ints) -> Ints:

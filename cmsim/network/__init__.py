@@ -10,6 +10,7 @@ from cmsim.network.fire import fire
 from cmsim.network.flow import Flow
 from cmsim.network.fluid import Fluid
 from cmsim.network.ideal import Ideal
+from cmsim.network.train import Ride, Train
 
 #: by the name a scenario uses, made from the clock, capacities [B/s] and the times at which links change [ps]
 NETWORKS: dict[str, Callable[[simpy.Environment, Sequence[float], Sequence[int]], Network]] = {
@@ -18,4 +19,17 @@ NETWORKS: dict[str, Callable[[simpy.Environment, Sequence[float], Sequence[int]]
     "flow": Flow,
 }
 
-__all__ = ["NETWORKS", "SHARE_ONE", "Core", "Demand", "Flow", "Fluid", "Ideal", "Network", "Segment", "fire"]
+__all__ = [
+    "NETWORKS",
+    "SHARE_ONE",
+    "Core",
+    "Demand",
+    "Flow",
+    "Fluid",
+    "Ideal",
+    "Network",
+    "Ride",
+    "Segment",
+    "Train",
+    "fire",
+]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import simpy
+
+if TYPE_CHECKING:
+    from cmsim.network.train import Ride
 
 #: shares are whole multiples of 2**-24, so that their sums are exact whatever the order
 SHARE_ONE = 1 << 24
@@ -58,4 +61,12 @@ class Network(Protocol):
     def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
         """Fires when the demand is met; it begins ``delay_ps`` from now. Its stretches are put down in ``log``, where
         given."""
+        ...
+
+    def pace(self, demand: Demand) -> tuple[float, int]:
+        """Rate of a demand that meets nobody, and how long it takes after its latency. [B/s, ps]"""
+        ...
+
+    def ride(self, ride: Ride) -> bool:
+        """Send a train on its way; False where something is, or is known to come, in its way."""
         ...

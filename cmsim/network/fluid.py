@@ -6,10 +6,12 @@ happens elsewhere. All starts and ends of one instant are gathered before rates 
 
 Most demands meet nobody on their resources. One that nobody is known to meet is *ahead*: its end is one event, and its
 start is none. Should another start on its resources meanwhile, it becomes what it would have been, a demand in flight.
+So does a whole train of demands.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,6 +22,7 @@ from cmsim.errors import InfeasibleError
 from cmsim.network.demand import Demand, Segment
 from cmsim.network.fire import fire
 from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
+from cmsim.network.train import Ride
 from cmsim.units import PS_PER_S
 
 #: after all other events of an instant (SimPy's own are 0 and 1)
@@ -42,6 +45,10 @@ class InFlight:
         self.end_ps = 0
         self.version = 0
 
+    def crosses(self, _: int, begin_ps: int, end_ps: int) -> bool:
+        """Of one ahead: is it on its resources at any time of a stretch?"""
+        return self.since_ps < end_ps and begin_ps < self.end_ps
+
 
 class Fluid:
     """Latency, then a max-min fair share of every resource crossed.
@@ -54,7 +61,7 @@ class Fluid:
         self._capacity_Bps = list(capacity_Bps)
         # of each resource, demands in flight on it, and demands ahead
         self._on: list[dict[InFlight, None]] = [{} for _ in self._capacity_Bps]
-        self._ahead: list[dict[InFlight, None]] = [{} for _ in self._capacity_Bps]
+        self._ahead: list[dict[InFlight | Ride, None]] = [{} for _ in self._capacity_Bps]
         self._touched: dict[int, None] = {}
         # the demand is kept beside its rate, so that its identity is not given to another
         self._rates: dict[int, tuple[Demand, float, int]] = {}
@@ -88,14 +95,14 @@ class Fluid:
 
     def _goes_ahead(self, flow: InFlight, begin_ps: int) -> bool:
         """Take a demand that meets nobody, as far as is known, to its end."""
-        _, rate_Bps, took_ps = self._alone(flow.demand)
+        rate_Bps, took_ps = self.pace(flow.demand)
         end_ps = begin_ps + took_ps
         resources = flow.demand.resources
         for resource in resources:
             if self._on[resource]:
                 return False
             for other in self._ahead[resource]:
-                if other.since_ps < end_ps and begin_ps < other.end_ps:
+                if other.crosses(resource, begin_ps, end_ps):
                     return False
         flow.since_ps, flow.end_ps, flow.rate_Bps = begin_ps, end_ps, rate_Bps
         for resource in resources:
@@ -111,16 +118,56 @@ class Fluid:
         flow.log.append(Segment(flow.demand, flow.since_ps, flow.end_ps, flow.rate_Bps))
         fire(flow.event)
 
+    def ride(self, ride: Ride) -> bool:
+        """Trains give way to each other: two that cross one resource meet, whenever they are there."""
+        for resource in ride.train.on:
+            if self._on[resource]:
+                return False
+            for other in self._ahead[resource]:
+                if other.end_ps > ride.since_ps and ride.crosses(resource, other.since_ps, other.end_ps):
+                    return False
+        for resource in ride.train.on:
+            self._ahead[resource][ride] = None
+        left_ps = ride.base_ps + ride.train.total_ps - self._now()
+        self._env.timeout(left_ps).callbacks.append(lambda _: self._arrive(ride))
+        return True
+
+    def _arrive(self, ride: Ride) -> None:
+        if ride.gone:
+            return
+        for resource in ride.train.on:
+            del self._ahead[resource][ride]
+        ride.passed(len(ride.train.demands))
+        ride.ended()
+
+    def _leave(self, ride: Ride) -> InFlight:
+        """A train is broken: its first demand that has not ended, by itself again, as one ahead."""
+        for resource in ride.train.on:
+            del self._ahead[resource][ride]
+        ride.gone = True
+        train = ride.train
+        part = bisect_right(train.end_ps, self._now() - ride.base_ps, lo=ride.first)
+        ride.passed(part)
+        flow = InFlight(train.demands[part], self._env.event(), ride.log)
+        flow.since_ps, flow.end_ps = ride.base_ps + train.begin_ps[part], ride.base_ps + train.end_ps[part]
+        flow.rate_Bps = train.rate_Bps[part]
+        ride.broken(part, flow.event)
+        return flow
+
     def _meet(self, resources: Sequence[int]) -> None:
         """A demand starts on resources: those ahead there may meet it from now on, and others ahead may meet those."""
         now = self._now()
         queue = list(resources)
         while queue:
-            for flow in list(self._ahead[queue.pop()]):
-                if flow.end_ps == now:
+            for one in list(self._ahead[queue.pop()]):
+                if one.end_ps <= now:
                     continue  # gone within this instant
-                for resource in flow.demand.resources:
-                    del self._ahead[resource][flow]
+                if isinstance(one, Ride):
+                    flow = self._leave(one)
+                else:
+                    flow = one
+                    for resource in flow.demand.resources:
+                        del self._ahead[resource][flow]
                 flow.version += 1
                 if flow.since_ps > now:
                     flow.rate_Bps = 0.0
@@ -150,7 +197,7 @@ class Fluid:
             self._touch(flow)
         else:
             # nobody to share with: should another start within this instant, it touches these resources itself
-            self._set(flow, self._alone(flow.demand)[1])
+            self._set(flow, self.pace(flow.demand)[0])
 
     def _finish(self, flow: InFlight, version: int) -> None:
         if version != flow.version:
@@ -203,7 +250,7 @@ class Fluid:
 
     def _solve(self, flows: list[InFlight]) -> None:
         if len(flows) == 1:
-            self._set(flows[0], self._alone(flows[0].demand)[1])
+            self._set(flows[0], self.pace(flows[0].demand)[0])
             return
         crossings = [flow.demand.resources for flow in flows]
         resource = np.concatenate([np.array(part, np.int64) for part in crossings])
@@ -216,14 +263,13 @@ class Fluid:
                 raise InfeasibleError("a transfer is left without capacity: a resource it crosses is down")
             self._set(flow, rate)
 
-    def _alone(self, demand: Demand) -> tuple[Demand, float, int]:
-        """Rate of a demand that shares nothing, and its time; demands recur, and identity tells them apart at no cost.
-        [B/s, ps]"""
+    def pace(self, demand: Demand) -> tuple[float, int]:
+        # demands recur, and identity tells them apart at no cost
         known = self._rates.get(id(demand))
         if known is None:
             rate_Bps = alone_Bps(demand, self._capacity_Bps)
             known = self._rates[id(demand)] = (demand, rate_Bps, duration_ps(demand.size_B, rate_Bps))
-        return known
+        return known[1], known[2]
 
     def _set(self, flow: InFlight, rate_Bps: float) -> None:
         if rate_Bps == flow.rate_Bps:

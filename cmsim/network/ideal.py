@@ -8,6 +8,7 @@ import simpy
 
 from cmsim.network.demand import Demand, Segment
 from cmsim.network.maxmin import alone_Bps, duration_ps
+from cmsim.network.train import Ride
 
 
 class Ideal:
@@ -28,9 +29,19 @@ class Ideal:
     def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
         if demand.size_B <= 0:
             return self._env.timeout(delay_ps + demand.latency_ps)
-        rate = alone_Bps(demand, self._capacity_Bps, one_group=True)
+        rate, took_ps = self.pace(demand)
         now: int = self._env.now  # type: ignore[assignment]  # whole picoseconds
         start = now + delay_ps + demand.latency_ps
-        end = start + duration_ps(demand.size_B, rate)
+        end = start + took_ps
         (self.log if log is None else log).append(Segment(demand, start, end, rate))
         return self._env.timeout(end - now)
+
+    def pace(self, demand: Demand) -> tuple[float, int]:
+        rate_Bps = alone_Bps(demand, self._capacity_Bps, one_group=True)
+        return rate_Bps, duration_ps(demand.size_B, rate_Bps)
+
+    def ride(self, ride: Ride) -> bool:
+        ride.passed(len(ride.train.demands))
+        now: int = self._env.now  # type: ignore[assignment]  # whole picoseconds
+        self._env.timeout(ride.base_ps + ride.train.total_ps - now).callbacks.append(lambda _: ride.ended())
+        return True

@@ -1,0 +1,89 @@
+"""Demands that follow each other at known distances, as long as nobody is in their way."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+import simpy
+
+from cmsim.network.demand import Demand, Segment
+
+
+class Train:
+    """Demands one after the other. Times count from where the train begins.
+
+    demands           each at its rate and from when to when bytes move when it is alone on its resources
+    total_ps          the whole train, waits before, between and after its demands included
+    """
+
+    __slots__ = ("begin_ps", "demands", "end_ps", "on", "rate_Bps", "total_ps")
+
+    def __init__(
+        self,
+        demands: Sequence[Demand],
+        rate_Bps: Sequence[float],
+        begin_ps: Sequence[int],
+        end_ps: Sequence[int],
+        total_ps: int,
+    ):
+        self.demands = demands
+        self.rate_Bps = rate_Bps
+        self.begin_ps = begin_ps
+        self.end_ps = end_ps
+        self.total_ps = total_ps
+        #: of each resource, from when to when it is crossed
+        self.on: dict[int, tuple[list[int], list[int]]] = {}
+        for demand, begin, end in zip(demands, begin_ps, end_ps, strict=True):
+            for resource in demand.resources:
+                begins, ends = self.on.setdefault(resource, ([], []))
+                begins.append(begin)
+                ends.append(end)
+
+
+class Ride:
+    """A train on its way, from its demand ``first`` on; its origin lay, or lies, at ``base_ps``.
+
+    ended   called when all of it is over
+    broken  called when another demand gets in its way, with the first demand that has not ended and the event of its
+            end: those before it are as planned, those after it have not begun
+    """
+
+    __slots__ = ("base_ps", "broken", "end_ps", "ended", "first", "gone", "log", "since_ps", "train")
+
+    def __init__(
+        self,
+        train: Train,
+        first: int,
+        base_ps: int,
+        log: list[Segment],
+        ended: Callable[[], None],
+        broken: Callable[[int, simpy.Event], None],
+    ):
+        self.train = train
+        self.first = first
+        self.base_ps = base_ps
+        self.log = log
+        self.ended = ended
+        self.broken = broken
+        self.gone = False
+        parts = first < len(train.demands)
+        self.since_ps = base_ps + train.begin_ps[first] if parts else base_ps
+        self.end_ps = base_ps + train.end_ps[-1] if parts else base_ps
+
+    def crosses(self, resource: int, begin_ps: int, end_ps: int) -> bool:
+        """Is it on a resource at any time of a stretch, which begins now or later?"""
+        begins, ends = self.train.on[resource]
+        i = bisect_right(ends, begin_ps - self.base_ps)
+        return i < len(ends) and begins[i] < end_ps - self.base_ps
+
+    def passed(self, until: int) -> None:
+        """Put down the demands before one, which are over."""
+        train, base_ps = self.train, self.base_ps
+        parts = slice(self.first, until)
+        self.log.extend(
+            Segment(demand, base_ps + begin, base_ps + end, rate)
+            for demand, begin, end, rate in zip(
+                train.demands[parts], train.begin_ps[parts], train.end_ps[parts], train.rate_Bps[parts], strict=True
+            )
+        )
