@@ -154,7 +154,7 @@ class Pricer:
             where.append(rows)
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows]], axis=1))
         keys = np.concatenate(what) if what else np.zeros((0, 3))
-        distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
+        distinct, inverse = _distinct(keys)
         asks, bounds, notes = self._asks(distinct, (*ops.collectives, "send_recv"))
         laid, resources = layer.lay(asks)
         calls = [
@@ -172,7 +172,6 @@ class Pricer:
         ]
         call: list[Ints] = []
         at = 0
-        inverse = inverse.reshape(-1)
         for rank_class, rows in enumerate(where):
             program = int(programs.program[folding.first[rank_class]])
             column = np.full(int(programs.program_ptr[program + 1] - programs.program_ptr[program]), -1, np.int64)
@@ -264,6 +263,23 @@ class Pricer:
         for row, column in zip(layout, (who.size, who.in_node, who.in_domain, who.in_leaf), strict=True):
             np.minimum.at(row, member_group, column)
         return layout
+
+
+def _distinct(keys: Floats) -> tuple[Floats, Ints]:
+    """The distinct rows of a table, sorted, and which of them each row is: as `np.unique` over axis 0, which compares
+    rows byte by byte and takes four times as long.
+
+    >>> _distinct(np.array([[2.0, 1.0], [1.0, 5.0], [2.0, 1.0]]))
+    (array([[1., 5.],
+           [2., 1.]]), array([1, 0, 1]))
+    """
+    code = np.zeros(len(keys), np.int64)
+    for column in keys.T:
+        values, part = np.unique(column, return_inverse=True)
+        # numbers of rows so far stay below the number of rows, so that the product cannot overflow
+        code = np.unique(code * len(values) + part, return_inverse=True)[1]
+    _, first = np.unique(code, return_index=True)
+    return keys[first], code
 
 
 def receiving(programs: Programs) -> set[tuple[int, int]]:

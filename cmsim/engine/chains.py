@@ -93,13 +93,12 @@ def _usable(steps: Steps, call: Ints, own: Sequence[bool], calls: Sequence[Phase
 
 def _linked(steps: Steps, usable: NDArray[np.bool_]) -> Iterator[list[int]]:
     """Longest runs of usable steps, each of which nobody awaits but the next, which waits for nobody else."""
-    following, needs, kind = steps.following, steps.needs, steps.kind
-    after = [
-        then[0] if here and len(then) == 1 and needs[then[0]] == 1 and usable[then[0]] else -1
-        for then, here in zip(following, usable.tolist(), strict=True)
-    ]
+    kind = steps.kind
+    linked = usable & (steps.then >= 0) & usable[steps.then]
     head = usable.copy()
-    head[[step for step in after if step >= 0]] = False
+    head[steps.then[linked]] = False
+    head &= linked
+    after = np.where(linked, steps.then, -1).tolist()
     for step in np.flatnonzero(head).tolist():
         run = []
         while step >= 0:

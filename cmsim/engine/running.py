@@ -127,7 +127,7 @@ class Running:
 
     def _settle(self, rank_class: int, todo: list[int]) -> None:
         """Times of steps that wait for nothing more, and of all that follow from them on this rank."""
-        first, last, kind, _, _, _, following = self.of[rank_class]
+        first, last, kind, _, _, _, following, _ = self.of[rank_class]
         ready, needs, hold = self.ready[rank_class], self.needs[rank_class], self.hold[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
         eager, worked = bool(self.issue_ps), bool(self.cores)

@@ -25,6 +25,7 @@ class Steps(NamedTuple):
                  streams of a rank come by is its own.
     needs        how many steps must end before it
     following    steps that wait for it
+    then         the one step that waits for it, and for nothing else; -1 where there is none
     """
 
     first: list[int]
@@ -34,6 +35,7 @@ class Steps(NamedTuple):
     turn: list[int]
     needs: list[int]
     following: list[tuple[int, ...]]
+    then: Ints
 
 
 def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
@@ -50,7 +52,7 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
     dep = ops.dep_idx[ptr[0] : ptr[-1]]
     count = last - first
     if not count:
-        return Steps([], [], [], [], [], [], [])
+        return Steps([], [], [], [], [], [], [], np.zeros(0, np.int64))
     owner = np.repeat(np.arange(count), np.diff(ptr))
     if len(dep) and (dep < 0).any() | (dep >= count).any():
         raise InputError("an op depends on a row outside its program")
@@ -85,14 +87,19 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
     before, after = _needed(before, after, len(begin), forward=bool((dep < owner).all()))
     bounds = np.searchsorted(before, np.arange(len(begin) + 1)).tolist()
     next_steps = after.tolist()
+    needs = np.bincount(after, minlength=len(begin))
+    alone = (np.bincount(before, minlength=len(begin))[before] == 1) & (needs[after] == 1)
+    then = np.full(len(begin), -1, np.int64)
+    then[before[alone]] = after[alone]
     return Steps(
         first=rows[begin].tolist(),
         last=rows[end].tolist(),
         kind=kind[rows[begin]].tolist(),
         slot=slot[rows[begin]].tolist(),
         turn=_turns(slot, kind)[rows[begin]].tolist(),
-        needs=np.bincount(after, minlength=len(begin)).tolist(),
+        needs=needs.tolist(),
         following=[tuple(next_steps[i:j]) for i, j in itertools.pairwise(bounds)],
+        then=then,
     )
 
 
