@@ -83,6 +83,13 @@ BENCHMARKS = (
         target_s=1.5,
     ),
     Benchmark(
+        "pipeline_1024",
+        "`cmsim run benchmarks/scenarios/pipeline_1024.yaml --quiet`: a pipeline of 16 with 1,024 micro-batches",
+        (*CMSIM_RUN, "benchmarks/scenarios/pipeline_1024.yaml", "--quiet"),
+        target_s=1.5,
+        target_MB=200,
+    ),
+    Benchmark(
         "collectives",
         "`python benchmarks/collectives.py`: every algorithm on a million collectives, the best of each row; "
         "the target is about the pricing alone",
