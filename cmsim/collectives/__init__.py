@@ -8,6 +8,7 @@ from cmsim.collectives.price import CANDIDATES
 from cmsim.collectives.rows import Link, Rows, collective_code
 from cmsim.collectives.table import ALGORITHMS, candidates
 from cmsim.collectives.terms import COLLECTIVES, Algorithm, Round, time_s
+from cmsim.collectives.wire import wire_bound_s
 
 __all__ = [
     "ALGORITHMS",
@@ -30,4 +31,5 @@ __all__ = [
     "explain",
     "lower_bound_s",
     "time_s",
+    "wire_bound_s",
 ]

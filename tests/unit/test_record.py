@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from cmsim import api
-from cmsim.collectives import COLLECTIVES, Link, Rows
+from cmsim.collectives import COLLECTIVES, Link, Rows, wire_bound_s
 from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.plan import Options, Perturbation, Plan, plan
 from cmsim.engine.play import play
 from cmsim.engine.record import LIMITERS, breakdown, links_columns, ops_columns
-from cmsim.engine.wire import wire_bound_s
 from cmsim.hardware import load_system
 from cmsim.network import Segment
 from cmsim.units import PS_PER_S

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import COLLECTIVES, Choice, Link, Phase, Rows, busbw_factor
+from cmsim.collectives import COLLECTIVES, Choice, Link, Phase, Rows, busbw_factor, wire_bound_s
 from cmsim.collectives import candidates as flat
 from cmsim.collectives.library.call import TUNER, candidates, time_us
 from cmsim.collectives.library.inside import Floats
@@ -41,7 +41,7 @@ def choose(at: Place, rows: Rows, link: Link) -> Choice:
 
     at: the system    rows: calls of one collective of ``PRICED``    link: rates and efficiencies of its fabric
     """
-    took_s, latency_s = _times_s(at, rows)
+    took_s, latency_s = _times_s(at, rows, link)
     return _laid(at, rows, link, took_s, latency_s, np.arange(len(rows)))
 
 
@@ -50,7 +50,7 @@ def cheaper(at: Place, rows: Rows, link: Link, choice: Choice) -> Choice:
 
     at, rows, link: as ``choose``    choice: of the same rows
     """
-    took_s, latency_s = _times_s(at, rows)
+    took_s, latency_s = _times_s(at, rows, link)
     # measured clusters had full bisection: what leaves a leaf of a narrower one is priced by formulas alone
     narrow = (rows.in_leaf < rows.ranks) & np.isfinite(link.leaf_Bps)
     won = np.flatnonzero((took_s < choice.time_s * _TIE) & ~narrow)
@@ -69,8 +69,11 @@ def cheaper(at: Place, rows: Rows, link: Link, choice: Choice) -> Choice:
     return Choice(name_id, (*choice.names, *own.names), time_s, phases)
 
 
-def _times_s(at: Place, rows: Rows) -> tuple[Floats, Floats]:
-    """The library's time of every row, and that of a message so small that only latency counts. [s]"""
+def _times_s(at: Place, rows: Rows, link: Link) -> tuple[Floats, Floats]:
+    """The library's time of every row, and that of a message so small that only latency counts. [s]
+
+    However far its constants are carried, no time is below what the links need at line rate.
+    """
     collective = COLLECTIVES[int(rows.collective[0])]
     took_s, latency_s = np.zeros(len(rows)), np.zeros(len(rows))
     # rows of one layout share a place: how many ranks of the group a domain holds
@@ -86,7 +89,7 @@ def _times_s(at: Place, rows: Rows) -> tuple[Floats, Floats]:
         time_s = time_us(here, collective=collective, ranks=twice, size_B=both, narrow=np.zeros(len(both))) * 1e-6
         took_s[which] = time_s[: len(which)]
         latency_s[which] = np.minimum(*np.split(time_s, 2))
-    return took_s, latency_s
+    return np.maximum(took_s, np.maximum.reduce(wire_bound_s(collective, rows, link))), latency_s
 
 
 def _laid(at: Place, rows: Rows, link: Link, took_s: Floats, latency_s: Floats, which: NDArray[np.int64]) -> Choice:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives import Link, Rows, bandwidth_bound_B, cut_bound_B
+from cmsim.collectives.bounds import bandwidth_bound_B, cut_bound_B
+from cmsim.collectives.rows import Link, Rows
 
 Floats = NDArray[np.float64]
 
