@@ -209,11 +209,15 @@ class Line:
         ]
 
 
+#: a user's modules are compiled once, by the run to warm up, whatever the shell that measures says
+_ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+
 def measure(command: Sequence[str], *, prints: str = "") -> Measured:
     """Run a command to its end. Exits with its errors where it fails."""
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=said, stderr=errors)
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=said, stderr=errors, env=_ENVIRONMENT)
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmsim.calibration import tables
 from cmsim.calibration.places import place
-from cmsim.collectives.library import (
+from cmsim.collectives.library.experts import (
     Exchange,
     ExpertProfile,
     Operation,

@@ -23,7 +23,7 @@ from cmsim.calibration.expert import (
     pair_operations,
 )
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
-from cmsim.collectives.library import EXPERT_DEFAULTS, Exchange, expert_library
+from cmsim.collectives.library.experts import EXPERT_DEFAULTS, Exchange, expert_library
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import load_system
 

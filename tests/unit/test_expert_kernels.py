@@ -8,7 +8,7 @@ import pytest
 
 from cmsim import files
 from cmsim.calibration import ExpertFit, calibrate, expert_us, predict
-from cmsim.collectives import library
+from cmsim.collectives.library import experts
 from cmsim.collectives.library.expert import copies, distinct
 from cmsim.errors import InputError
 from cmsim.workload import moe
@@ -48,9 +48,9 @@ def times(tmp_path, kind, base, rows):
 
 
 def test_distinct_is_that_of_the_workload():
-    for experts, k, ranks in ((256, 8, 8), (256, 8, 64), (384, 6, 4), (16, 1, 8), (8, 2, 4)):
-        found = distinct(np.array([float(experts)]), np.array([float(k)]), np.array([float(ranks)]))
-        assert found[0] == pytest.approx(moe.distinct_ranks(experts, k, ranks))
+    for slots, k, ranks in ((256, 8, 8), (256, 8, 64), (384, 6, 4), (16, 1, 8), (8, 2, 4)):
+        found = distinct(np.array([float(slots)]), np.array([float(k)]), np.array([float(ranks)]))
+        assert found[0] == pytest.approx(moe.distinct_ranks(slots, k, ranks))
 
 
 def test_copies():
@@ -64,20 +64,20 @@ def test_copies():
     assert 6 < float(near[0]) < 8
 
 
-@pytest.mark.parametrize("profile", library.expert_library().profiles)
+@pytest.mark.parametrize("profile", experts.expert_library().profiles)
 def test_profiles_name_constants_of_their_page(profile):
-    one = library.expert_library().profiles[profile]
-    known = library.EXPERT_DEFAULTS[one.form].keys()
+    one = experts.expert_library().profiles[profile]
+    known = experts.EXPERT_DEFAULTS[one.form].keys()
     for operation in (*one.operations.values(), *one.between.values()):
         assert operation.common.keys() <= known
         for constants in operation.classes.values():
             assert constants.keys() == operation.common.keys()
-        assert set(operation.classes) <= set(library.expert_library().classes)
+        assert set(operation.classes) <= set(experts.expert_library().classes)
     assert set(one.between) <= set(one.operations)
 
 
 def test_classes_are_of_known_accelerators():
-    found = library.expert_library()
+    found = experts.expert_library()
     known = files.builtin_files("topologies/accelerators")
     assert {name for members in found.classes.values() for name in members} <= set(known)
     assert all(fit.count > 0 for fit in found.fits.values())
@@ -219,7 +219,7 @@ def test_calibrate_finds_constants_again(tmp_path):
     """Rows made by the model with a slower wire: the fit finds the rate, and says how well."""
     rows = [{"num_tokens": 2**n, "moe_ep_size": p} for n in range(17) for p in (2, 4, 8, 16)]
     frame = predict("moe_alltoall", table(tmp_path, ALLTOALL, rows))
-    constants = library.expert_library().profiles["two_sided"].operations["dispatch"].classes["nvlink5"]
+    constants = experts.expert_library().profiles["two_sided"].operations["dispatch"].classes["nvlink5"]
     frame["latency_us"] = frame["predicted_us"] * np.random.default_rng(0).normal(1, 0.01, len(frame))
     path = tmp_path / "rows.csv"
     frame.drop(columns="predicted_us").to_csv(path, index=False)

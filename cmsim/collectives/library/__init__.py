@@ -1,22 +1,14 @@
-"""What collective libraries take, as measured: tuner, protocols, and constants as data. Needs nothing but numbers."""
+"""What collective libraries take, as measured: tuner, protocols, and constants as data. Needs nothing but numbers.
+
+Kernels of experts have a front of their own, `cmsim.collectives.library.experts`: runs do without its data, which takes
+longer to read than a collective to price.
+"""
 
 from cmsim.collectives.library.between import BETWEEN_DEFAULTS, between_us
 from cmsim.collectives.library.between import candidates_us as between_candidates_us
 from cmsim.collectives.library.call import TUNER, Candidate, candidates, time_us
 from cmsim.collectives.library.choose import PRICED, cheaper, check, choose, notes, page, pages
 from cmsim.collectives.library.data import LinkClass, libraries, mesh_library, networks, ring_library
-from cmsim.collectives.library.expert import Exchange
-from cmsim.collectives.library.expert import copies as exchange_copies
-from cmsim.collectives.library.expert_data import (
-    EXPERT_DEFAULTS,
-    ExpertLibrary,
-    ExpertProfile,
-    Operation,
-    Payload,
-    exchange_us,
-    expert_library,
-)
-from cmsim.collectives.library.expert_reach import expert_note, expert_reach
 from cmsim.collectives.library.fused import FUSED_DEFAULTS, fused_us
 from cmsim.collectives.library.hccl import HCCL_DEFAULTS, hccl_candidates_us, hccl_us, mesh_us
 from cmsim.collectives.library.inside import DEFAULTS, Domain, inside_us, protocols_us
@@ -27,7 +19,6 @@ from cmsim.collectives.library.tuner import PROTOCOLS, TunerSpec, tuner_us
 __all__ = [
     "BETWEEN_DEFAULTS",
     "DEFAULTS",
-    "EXPERT_DEFAULTS",
     "FUSED_DEFAULTS",
     "HCCL_DEFAULTS",
     "PRICED",
@@ -35,12 +26,7 @@ __all__ = [
     "TUNER",
     "Candidate",
     "Domain",
-    "Exchange",
-    "ExpertLibrary",
-    "ExpertProfile",
     "LinkClass",
-    "Operation",
-    "Payload",
     "Place",
     "TunerSpec",
     "between_candidates_us",
@@ -49,11 +35,6 @@ __all__ = [
     "cheaper",
     "check",
     "choose",
-    "exchange_copies",
-    "exchange_us",
-    "expert_library",
-    "expert_note",
-    "expert_reach",
     "fused_us",
     "hccl_candidates_us",
     "hccl_us",

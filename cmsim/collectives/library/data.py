@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -105,27 +107,28 @@ class NetworksFile(Spec):
 
 
 @while_unchanged(FOLDER)
-def _documents() -> Mapping[str, Mapping[str, files.Document]]:
+def _paths() -> Mapping[str, Mapping[str, Path]]:
     """By kind and library the newest file: a new release is a new file, whose name sorts after the old one's."""
-    out: dict[str, dict[str, files.Document]] = {}
+    out: dict[str, dict[str, Path]] = {}
     for name, path in files.builtin_files(FOLDER).items():
-        document = files.read_yaml(path)
-        out.setdefault(str(document.data.get("kind")), {})[name.partition("_")[0]] = document
+        # the kind stands at the head: most runs need one file of all, and reading them takes longer than pricing
+        kind = re.search(r"^kind: *(\w+)", files.read_text(path), re.MULTILINE)
+        out.setdefault(kind[1] if kind else "", {})[name.partition("_")[0]] = path
     return out
 
 
 def libraries() -> tuple[str, ...]:
     """Names of the libraries, as a scenario's ``algorithm`` takes them."""
-    return tuple(name for kind in ("ring", "mesh") for name in _documents()[kind])
+    return tuple(name for kind in ("ring", "mesh") for name in _paths()[kind])
 
 
 def _first(kind: str) -> files.Document:
-    return next(iter(_documents()[kind].values()))
+    return files.read_yaml(next(iter(_paths()[kind].values())))
 
 
 @while_unchanged(FOLDER)
 def _ring_libraries() -> tuple[RingLibrary, ...]:
-    return tuple(files.validate(RingLibrary, document) for document in _documents()["ring"].values())
+    return tuple(files.validate(RingLibrary, files.read_yaml(path)) for path in _paths()["ring"].values())
 
 
 def ring_library(accelerator: str = "") -> RingLibrary:
