@@ -113,10 +113,10 @@ class Running:
     def _chains(self, rank_class: int) -> tuple[list[Chain], list[int], list[int]]:
         """Chains of a class; there are none where times are not known ahead."""
         steps, calls = self.of[rank_class], self.call[rank_class]
-        if self.issue_ps or self.cores:
+        alone = [group >= 0 and self.parties[group] == 1 for group in self.group[rank_class]]
+        if self.issue_ps or self.cores or not any(alone):
             return [], [-1] * len(steps.first), []
-        group, comm = self.group[rank_class], [kind == COLLECTIVE for kind in steps.kind]
-        own = [here and self.parties[group[slot]] == 1 for here, slot in zip(comm, steps.slot, strict=True)]
+        own = [kind == COLLECTIVE and alone[slot] for kind, slot in zip(steps.kind, steps.slot, strict=True)]
         call = [calls[row] for row in steps.first]
         return chains(steps, self.hold[rank_class], call, own, self.phases, self.network)
 
