@@ -160,11 +160,15 @@ class _Played:
 
     @property
     def billed(self) -> System:
-        """The system with the packages that count: those that hold ranks, or all where the job has it to itself."""
-        if self.run.exclusive:
-            return self.system
-        used = -(-self.programs.ranks // self.system.ranks_per_package)
-        return dataclasses.replace(self.system, packages=min(used, self.system.packages))
+        return _billed(self.run, self.system, self.programs)
+
+
+def _billed(one: Run, system: System, programs: Programs) -> System:
+    """The system with the packages that count: those that hold ranks, or all where the job has it to itself."""
+    if one.exclusive:
+        return system
+    used = -(-programs.ranks // system.ranks_per_package)
+    return dataclasses.replace(system, packages=min(used, system.packages))
 
 
 def _play(
@@ -242,9 +246,7 @@ def _score(played: _Played) -> tuple[str, float]:
 
 def _time_to_beat(one: Run, system: System, score: float, programs: Programs) -> float:
     """How long a run may take to be better than a score: rates go with one over time, times with time. [s]"""
-    used = min(-(-programs.ranks // system.ranks_per_package), system.packages)
-    billed = system if one.exclusive else dataclasses.replace(system, packages=used)
-    metric, in_a_second = results.decisive(_rates(one, billed, programs, 1.0), one.of)
+    metric, in_a_second = results.decisive(_rates(one, _billed(one, system, programs), programs, 1.0), one.of)
     # one part in a million more, so that what is as good to the last digit is played to its end
     return (in_a_second / score if more_is_better(metric) else score / in_a_second) * (1 + 1e-6)
 

@@ -319,8 +319,9 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
 def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
     """How busy each op keeps arithmetic and memory, of all cores. [1]"""
     weight_B = np.full(len(ops["weights"]), compute.FULL_WEIGHT_B)
-    for row in np.flatnonzero(ops["weights"] != "").tolist():
-        weight_B[row] = BYTES_PER_ELEMENT[ops["weights"][row]]
+    for name, each_B in BYTES_PER_ELEMENT.items():
+        if each_B < compute.FULL_WEIGHT_B:
+            weight_B[ops["weights"] == name] = each_B
     kernel = ops["kind"] == "compute"
     arithmetic, memory = compute.busy_shares(
         ops["flops"],
@@ -331,8 +332,10 @@ def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
     )
     # of recorded kernels only the time is known: matrix kernels count as arithmetic, all others as memory traffic
     unknown = kernel & (ops["flops"] == 0) & (ops["bytes_B"] == 0) & (ops["limit"] == "compute")
-    matrix = {name for name, one in compute.KERNELS.items() if one.matrix}
-    on_matrix = np.array([name in matrix for name in ops["kernel"]], bool) if unknown.any() else unknown
+    on_matrix = np.zeros(len(unknown), bool)
+    if unknown.any():
+        for name, one in compute.KERNELS.items():
+            on_matrix |= (ops["kernel"] == name) & one.matrix
     arithmetic = np.where(unknown & on_matrix, 1.0, arithmetic)
     memory = np.where(unknown & ~on_matrix, 1.0, memory)
     cores = np.where(kernel, ops["cores"], 0.0)

@@ -9,7 +9,7 @@ from cmsim.errors import InputError
 from cmsim.files import Document
 from cmsim.hardware.specs import SHARED_WATTS, AcceleratorPower, AcceleratorSpec, Assumed, Source
 
-#: range of a factor on carried watts, where the file gives none
+#: range of a factor on carried watts, where the file gives none: assumed, as in the built-in files
 _CARRIED = (0.8, 1.25)
 #: whose ranges make the band: what decides power under load
 _BANDED = (*SHARED_WATTS, "max_W")
@@ -91,7 +91,7 @@ def band(chip: AcceleratorSpec) -> tuple[BoardWatts, BoardWatts] | None:
 def _watts(power: AcceleratorPower) -> BoardWatts:
     active_W, compute_W, memory_W = (getattr(power, key) for key in SHARED_WATTS)
     # a limit that was set is known; one as delivered may not be
-    limit_W = power.max_W if power.limit_W is None else min(power.limit_W, power.max_W)
+    limit_W = min(power.held_W, power.max_W)
     idle_W = min(power.idle_W, limit_W)
     return BoardWatts(
         idle_W, min(max(active_W, idle_W), limit_W), compute_W, memory_W, power.link_W, limit_W, power.max_W
