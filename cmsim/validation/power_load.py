@@ -224,15 +224,19 @@ def fit_power(table: str | Path, *, accelerator: str, families: Sequence[str] = 
     families      of models to fit to; default: all
 
     The fit is the least median-like error (mean of the root of the squared logarithm plus a small constant). Raises
-    InputError where fewer than eight rows or two families are of the accelerator.
+    InputError for a family that has no rows, and where fewer than eight rows or two families are of the accelerator.
     """
-    found = [served(row) for row in read_runs(table, system=_name(accelerator))]
-    if families:
-        found = [one for one in found if one.row["family"] in families]
-    known = sorted({one.row["family"] for one in found})
-    if len(found) < _FEWEST or len(known) < 2:
-        message = f"{len(found)} rows of {len(known)} families are of {accelerator}; at least {_FEWEST} of 2 are needed"
+    rows = read_runs(table, system=load_system(accelerator).spec.name)
+    there = sorted({row["family"] for row in rows})
+    for family in families:
+        if family not in there:
+            raise InputError(Problem(f"no runs of a family '{family}'. {did_you_mean(family, there)}", str(table)))
+    known = [family for family in there if not families or family in families]
+    rows = [row for row in rows if row["family"] in known]
+    if len(rows) < _FEWEST or len(known) < 2:
+        message = f"{len(rows)} rows of {len(known)} families are of {accelerator}; at least {_FEWEST} of 2 are needed"
         raise InputError(Problem(message, str(table)))
+    found = [served(row) for row in rows]
     board = board_watts(load_system(accelerator).accelerator)
     whole = _fitted(found, board)
     held = np.empty(len(found))
@@ -257,10 +261,6 @@ def fit_power(table: str | Path, *, accelerator: str, families: Sequence[str] = 
         },
         source=Path(table).name,
     )
-
-
-def _name(accelerator: str) -> str:
-    return load_system(accelerator).spec.name
 
 
 def _fitted(found: Sequence[ServedRun], board: BoardWatts) -> BoardWatts:

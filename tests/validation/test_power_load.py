@@ -75,6 +75,8 @@ def test_wrong_tables_are_refused_with_their_place(tmp_path):
     few = some_rows(tmp_path, lambda row: row["id"] == "mle-0037")
     with pytest.raises(InputError, match="1 rows of 1 families are of hgx_h100; at least 8 of 2"):
         fit_power(few, accelerator="hgx_h100")
+    with pytest.raises(InputError, match=r"no runs of a family 'Qwen3-8'. Did you mean 'Qwen3-8B'"):
+        fit_power(some_rows(tmp_path, small), accelerator="hgx_h100", families=["Qwen3-8"])
     wrong = some_rows(tmp_path, small, lambda row: {**row, "power_W": "-1"})
     with pytest.raises(InputError, match=r"runs.csv:2: power_W: got '-1'; must be a number above 0"):
         fit_power(wrong, accelerator="hgx_h100")
