@@ -24,9 +24,9 @@ from typing import Any
 
 import orjson
 
+from cmsim import jobs, requests, traces
 from cmsim.errors import CmsimWarning, InputError
-from cmsim.workload import jobs, requests, trace
-from cmsim.workload.bytes_in import GZIP_MAGIC
+from cmsim.reading.bytes_in import GZIP_MAGIC
 
 ROOT = Path(__file__).resolve().parents[1]
 #: a sample is cut to this, so that a million of them take minutes [B]
@@ -101,7 +101,7 @@ def shortened(value: Any, most: int = 24) -> Any:
     return value
 
 
-REGISTRIES = {"trace": trace.IMPORTERS, "requests": requests.IMPORTERS, "jobs": jobs.IMPORTERS}
+REGISTRIES = {"trace": traces.IMPORTERS, "requests": requests.IMPORTERS, "jobs": jobs.IMPORTERS}
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
@@ -135,7 +135,7 @@ def open_all(form: str, path: Path) -> str:
             opened = REGISTRIES[room][name].open_(path, limit_B=_LIMIT_B)
             opened.counts()
             if room == "trace":
-                trace.lower(opened.trace(ranks=None))
+                traces.lower(opened.trace(ranks=None))
     except InputError as error:
         assert str(error), "an error without a word"
         return "refused"

@@ -21,9 +21,9 @@ import pandas as pd
 
 from cmsim.calibration.held_out import folds_of
 from cmsim.calibration.kernels import calibrate_kernels, held_out_us, kernel_rows, possible
-from cmsim.compute.kernels import kernel_machine
-from cmsim.compute.kernels.kinds import KINDS
 from cmsim.hardware import load_accelerator
+from cmsim.kernels import kernel_machine
+from cmsim.kernels.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS = ROOT / "workloads" / "reference" / "kernels_folds.csv"

@@ -52,8 +52,8 @@ def main() -> None:
         path = Path(folder) / "many.onnx"
         make(path, nodes)
         start_s = time.perf_counter()
-        from cmsim.workload.graph_load import load_graph
-        from cmsim.workload.graph_work import graph_info, graph_work
+        from cmsim.graphs.load import load_graph
+        from cmsim.graphs.work import graph_info, graph_work
 
         graph = load_graph(path)
         read_s = time.perf_counter() - start_s

@@ -31,8 +31,8 @@ def chakra() -> None:
     """Time of counting 200,000 nodes."""
     from google.protobuf.internal.encoder import _VarintBytes
 
-    from cmsim.workload.trace.chakra import chakra_pb2
-    from cmsim.workload.trace.chakra.wire import message_offsets
+    from cmsim.traces.chakra import chakra_pb2
+    from cmsim.traces.chakra.wire import message_offsets
 
     pb: Any = chakra_pb2
     sample = (TRACES / "chakra" / "stg_merged_two_jobs_8npus" / "mergedAB.0.et").read_bytes()
@@ -54,7 +54,7 @@ def chakra() -> None:
                 data = made.SerializeToString()
                 file.write(_VarintBytes(len(data)) + data)
         start_s = time.perf_counter()
-        from cmsim.workload.describe import describe
+        from cmsim.describe import describe
 
         counts = describe(path)["counts"]
         took_s = time.perf_counter() - start_s
@@ -84,7 +84,7 @@ def kineto() -> None:
             file.write(sample[end:])
         size_B = path.stat().st_size
         start_s = time.perf_counter()
-        from cmsim.workload.describe import describe
+        from cmsim.describe import describe
 
         counts = describe(path)["counts"]
         took_s = time.perf_counter() - start_s
@@ -98,8 +98,8 @@ def _later(events: str, by_us: int) -> str:
 
 def recorded(ops: int, rank: int, seed: int) -> Any:
     """A profile as they are: the host launches a kernel each time, every fiftieth is a collective."""
+    from cmsim.traces.recorded import rank_trace
     from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST
-    from cmsim.workload.trace.recorded import rank_trace
 
     draw = np.random.default_rng(seed)
     half = ops // 2
@@ -124,8 +124,8 @@ def recorded(ops: int, rank: int, seed: int) -> Any:
 def _played_s(ranks: dict[int, Any]) -> float:
     from cmsim.engine import Options, plan, play
     from cmsim.hardware import load_system
-    from cmsim.workload.trace.lower import lower
-    from cmsim.workload.trace.recorded import Communicator, Trace
+    from cmsim.traces.lower import lower
+    from cmsim.traces.recorded import Communicator, Trace
 
     trace = Trace("made", "made", ranks, communicators=(Communicator("all"),), world_size=len(ranks))
     system = load_system("hgx_h100")

@@ -349,7 +349,7 @@ def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> 
     folder   complete or absent    base: where paths of the scenario start
     Returns the files, communicators last. Warns of what Chakra has no form for, and of how kernels were priced.
     """
-    from cmsim.workload.trace.chakra.write import left_out, write_chakra
+    from cmsim.traces.chakra.write import left_out, write_chakra
 
     if one.open:
         one = _best(one, Machines(base), None).run
@@ -443,16 +443,16 @@ def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -
     that can add do so, whether or not the algorithm lets them."""
     if not isinstance(one.spec, CollectiveSpec) or not plan.calls:
         return {}
-    from cmsim import flow
+    from cmsim import messages
 
     name, size_B = one.spec.collective, programs.facts["size_B"]
     ranks = np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1))
-    whole, nothing = topology.paths(system), flow.Software()
+    whole, nothing = topology.paths(system), messages.Software()
     if name in programs.traffic:
-        least = flow.bound_of_matrix(programs.traffic[name] * size_B, paths=whole, ranks=ranks, software=nothing)
+        least = messages.bound_of_matrix(programs.traffic[name] * size_B, paths=whole, ranks=ranks, software=nothing)
     else:
         adds = plan.fabric.in_network_reduction and system.stack.collectives.in_network
-        least = flow.bound(name, size_B, paths=whole, ranks=ranks, software=nothing, in_network=adds)
+        least = messages.bound(name, size_B, paths=whole, ranks=ranks, software=nothing, in_network=adds)
     return {
         "egress": least.egress_s,
         "ingress": least.ingress_s,

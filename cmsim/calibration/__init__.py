@@ -7,7 +7,7 @@ from cmsim.calibration.fit import Fit, calibrate
 from cmsim.calibration.kernels import KernelsFit
 from cmsim.calibration.logs import read_log
 from cmsim.calibration.predict import predict, predict_us
-from cmsim.collectives.library import Candidate
+from cmsim.libraries import Candidate
 
 __all__ = [
     "Candidate",

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats
 from cmsim.calibration import tables
 from cmsim.calibration.places import place
-from cmsim.collectives.library.experts import (
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.hardware import System, load_system
+from cmsim.libraries.experts import (
     Exchange,
     ExpertProfile,
     Operation,
@@ -27,14 +30,11 @@ from cmsim.collectives.library.experts import (
     expert_note,
     expert_reach,
 )
-from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.hardware import System, load_system
 from cmsim.topology.levels import Fabric, fabric
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 Names = tuple[tuple[str, ...], NDArray[np.int64]]
 _BLOCK = 65_536
 _POWER_LAW = re.compile(r"power_law_(\d+(?:\.\d+)?)$")

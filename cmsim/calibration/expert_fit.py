@@ -11,26 +11,17 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.calibration import least, tables
-from cmsim.calibration.expert import (
-    ExpertCalls,
-    Floats,
-    Group,
-    alltoall_calls,
-    exchange,
-    groups,
-    pair_calls,
-    pair_operations,
-)
+from cmsim.calibration.expert import ExpertCalls, Group, alltoall_calls, exchange, groups, pair_calls, pair_operations
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
-from cmsim.collectives.library.experts import EXPERT_DEFAULTS, Exchange, expert_library
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import load_system
+from cmsim.libraries.experts import EXPERT_DEFAULTS, Exchange, expert_library
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Ints = NDArray[np.int64]
 #: how far constants may go from where they start, in the logarithm; 1 where nothing is said
 WIDTH: dict[str, float] = {
     "near_rate": 0.2,

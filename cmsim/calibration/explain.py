@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from cmsim import libraries
 from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import COLLECTIVES
-from cmsim.collectives import library
-from cmsim.collectives.library import TUNER, Candidate, Place, candidates, reach, time_us
 from cmsim.errors import InputError, did_you_mean, tell
+from cmsim.libraries import TUNER, Candidate, Place, candidates, reach, time_us
 
 
 def explain(
@@ -54,7 +54,7 @@ def explain(
         why += ", held at the library's measured share of the cheapest it could take"
     if not at.measured:
         why += f"; no measured rows of these links: constants common to all of {at.library} stand in"
-    elif said := library.note(at, name, int(reach(at, name, ranks=p, size_B=size)[0]), far=ranks > at.domain_ranks):
+    elif said := libraries.note(at, name, int(reach(at, name, ranks=p, size_B=size)[0]), far=ranks > at.domain_ranks):
         why += f"; {said}"
     return [*found, Candidate("predicted", total, 1.0, why)]
 

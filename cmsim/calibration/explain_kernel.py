@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmsim.calibration.kernels import accelerator_of, kernel_rows, kernel_times
-from cmsim.compute.kernels import Machine, choose_variant, kernel_data, kernel_machine
-from cmsim.compute.kernels.kinds import KINDS
-from cmsim.compute.kernels.kinds.kind import Kind, Rows
 from cmsim.errors import InputError, did_you_mean
+from cmsim.kernels import Machine, choose_variant, kernel_data, kernel_machine
+from cmsim.kernels.kinds import KINDS
+from cmsim.kernels.kinds.kind import Kind, Rows
 
 #: what a number of tables is when nothing is said of it
 _USUAL = {"step": 0, "window_size": 0, "head_dim": 128, "batch_size": 1}

@@ -11,18 +11,17 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cmsim import files
+from cmsim import libraries, reading
+from cmsim.arrays import Floats
 from cmsim.calibration import kernels, least, tables
 from cmsim.calibration.expert_fit import ExpertFit, calibrate_expert
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.calibration.kernels import KernelsFit, calibrate_kernels
 from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import Calls
-from cmsim.collectives import library
-from cmsim.collectives.library import Place, time_us
 from cmsim.errors import InputError, Problem, did_you_mean, tell
+from cmsim.libraries import Place, time_us
 
-Floats = NDArray[np.float64]
 #: how far constants may go from where they start, in the logarithm; 1 where nothing is said
 INSIDE_WIDTH: dict[str, float] = {
     "own_block": 0.4,
@@ -99,7 +98,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
     if {"kernel_source", "mode"} & set(map(str, frame.columns)):
         experts = calibrate_expert(frame, file=file, accelerator=accelerator)
         if out is not None:
-            files.write_text(Path(out), experts.text())
+            reading.write_text(Path(out), experts.text())
         return experts
     time_name = next((name for name in _TIMES if name in frame.columns), None)
     if time_name is None:
@@ -151,7 +150,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
         source=Path(file).name,
     )
     if out is not None:
-        files.write_text(Path(out), done.text())
+        reading.write_text(Path(out), done.text())
     return done
 
 
@@ -197,11 +196,11 @@ def model(at: Place, calls: Calls) -> Callable[[Mapping[str, float]], Floats]:
         for name, rows in groups:
             ranks, size_B, narrow = calls.ranks[rows], calls.size_B[rows], calls.narrow[rows]
             if at.mesh:
-                out[rows] = library.mesh_us(
+                out[rows] = libraries.mesh_us(
                     constants, collective=name, ranks=ranks, size_B=size_B, port_Bps=at.domain.port_Bps
                 )
             elif name in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
-                out[rows] = library.inside_us(
+                out[rows] = libraries.inside_us(
                     constants, at.domain, collective=name, ranks=ranks, size_B=size_B, narrow=narrow
                 )
             else:

@@ -1,4 +1,4 @@
-"""Kernels: predictions for tables, and fits to measured ones, of every kind in ``cmsim.compute.kernels.kinds``."""
+"""Kernels: predictions for tables, and fits to measured ones, of every kind in ``cmsim.kernels.kinds``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cmsim import files
+from cmsim import reading
+from cmsim.arrays import Floats, Ints
 from cmsim.calibration import least, tables
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
-from cmsim.compute.kernels import (
+from cmsim.errors import InputError, Problem, did_you_mean, tell
+from cmsim.hardware import AcceleratorSpec, load_accelerator, load_system
+from cmsim.kernels import (
     Found,
     Machine,
     Residual,
@@ -23,11 +26,9 @@ from cmsim.compute.kernels import (
     kernel_machine,
     write_residuals,
 )
-from cmsim.compute.kernels.kinds import KINDS
-from cmsim.compute.kernels.kinds.kind import Floats, Ints, Kind, Rows, from_zero
-from cmsim.compute.kernels.times import Timed, times_us
-from cmsim.errors import InputError, Problem, did_you_mean, tell
-from cmsim.hardware import AcceleratorSpec, load_accelerator, load_system
+from cmsim.kernels.kinds import KINDS
+from cmsim.kernels.kinds.kind import Kind, Rows, from_zero
+from cmsim.kernels.times import Timed, times_us
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,7 +247,7 @@ def held_out_us(
 
 def as_found(accelerator: str, fitted: KernelConstants) -> Found:
     """A fit as data that predictions take."""
-    from cmsim.compute.kernels import Variant
+    from cmsim.kernels import Variant
 
     variants = {
         name: Variant(constants=constants, seen=fitted.seen[name]) for name, constants in fitted.constants.items()
@@ -322,9 +323,9 @@ class KernelsFit:
 
     def write(self, out: Path) -> None:
         """Both files."""
-        files.write_text(out, self.text())
+        reading.write_text(out, self.text())
         if self.found.residuals:
-            files.write_text(out.with_suffix(".csv"), self.residual_text())
+            reading.write_text(out.with_suffix(".csv"), self.residual_text())
 
 
 def _parts(kind: Kind, constants: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cmsim import files
-from cmsim.collectives import library
-from cmsim.collectives.library import Place, place_of
+from cmsim import libraries, reading
 from cmsim.errors import InputError
 from cmsim.hardware import SYSTEMS, load_accelerator, load_system
+from cmsim.libraries import Place, place_of
 from cmsim.units import GB
 
 #: rates that a name states itself: pattern, what to divide the product of its numbers [Gb/s] by ("node": its ranks)
@@ -38,7 +37,7 @@ def place(name: str, accelerator: str = "", per_node: int = 0) -> Place:
     except InputError as unknown:
         found = None
         for text in (name, accelerator):
-            found = found or next((n for n in library.networks() if re.search(n.pattern, text, re.IGNORECASE)), None)
+            found = found or next((n for n in libraries.networks() if re.search(n.pattern, text, re.IGNORECASE)), None)
         known_as = found.system if found is not None else _with_accelerator(name)
         if known_as is None:
             raise unknown
@@ -66,7 +65,7 @@ def _with_accelerator(name: str) -> str | None:
         wanted = load_accelerator(name).name
     except InputError:
         return None
-    documents = {system: files.read_yaml(path).data for system, path in files.builtin_files(SYSTEMS).items()}
+    documents = {system: reading.read_yaml(path).data for system, path in reading.builtin_files(SYSTEMS).items()}
     return next((system for system, data in documents.items() if data.get("accelerator") == wanted), None)
 
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim import libraries
+from cmsim.arrays import Floats
 from cmsim.calibration import expert, kernels, tables
 from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import Calls
-from cmsim.collectives import library
-from cmsim.collectives.library import Place, time_us
-from cmsim.compute.kernels.kinds import KINDS as KERNEL_KINDS
 from cmsim.errors import InputError, Problem, did_you_mean, tell
+from cmsim.kernels.kinds import KINDS as KERNEL_KINDS
+from cmsim.libraries import Place, time_us
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = NDArray[np.float64]
 KINDS = ("collective", "moe_alltoall", "deepep", *KERNEL_KINDS)
 _CHUNK = 65_536
 
@@ -29,7 +29,7 @@ _CHUNK = 65_536
 def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
-    kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``cmsim.compute.kernels.kinds``: gemm, ...)
+    kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``cmsim.kernels.kinds``: gemm, ...)
     table     CSV or Parquet. collective: system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or kernel,
               dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional.
               moe_alltoall: system, op_name, kernel_source, moe_dtype, num_tokens, hidden_size, topk, num_experts,
@@ -104,7 +104,7 @@ def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list
                 known = replace(there, library=kernels[which], rows=there.kernel_rows, between_rows=())
             else:
                 out[block] = time_us(there, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
-            ways = library.reach(known, collective, ranks=ranks, size_B=size_B)
+            ways = libraries.reach(known, collective, ranks=ranks, size_B=size_B)
             if ways.any():
                 # one bit more: whether domains are left
                 far = (ranks > known.domain_ranks).view(np.int8)
@@ -113,8 +113,8 @@ def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list
 
 
 def _text(at: Place, collective: str, key: int) -> str:
-    """The note of a call. key: twice the ways of ``library.reach``, 1 more between domains."""
-    return library.note(at, collective, key // 2, far=bool(key % 2))
+    """The note of a call. key: twice the ways of ``libraries.reach``, 1 more between domains."""
+    return libraries.note(at, collective, key // 2, far=bool(key % 2))
 
 
 def _note(frame: pd.DataFrame, said: NDArray[np.int64], texts: list[str]) -> None:
@@ -129,7 +129,7 @@ def _kernel_us(at: Place, kernel: str, ranks: Floats, size_B: Floats) -> Floats:
     family = kernel.split("_")[0].lower()
     constants = at.kernels[family]
     eager = np.full(len(ranks), float("eager" in kernel.lower()))
-    return library.fused_us(constants, at.ring, at.domain, ranks=ranks, size_B=size_B, eager=eager)
+    return libraries.fused_us(constants, at.ring, at.domain, ranks=ranks, size_B=size_B, eager=eager)
 
 
 def _places(calls: Calls, file: str) -> tuple[list[Place], NDArray[np.int64]]:

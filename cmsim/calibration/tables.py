@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cmsim.calibration.logs import read_log
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.files import written
+from cmsim.reading import written
 
 if TYPE_CHECKING:
     import pandas as pd

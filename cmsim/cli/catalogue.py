@@ -122,7 +122,7 @@ def models() -> Rows:
 
 
 def scenarios() -> Rows:
-    from cmsim.files import builtin_files, read_yaml
+    from cmsim.reading import builtin_files, read_yaml
 
     rows = []
     for name, path in builtin_files("scenarios").items():
@@ -137,7 +137,7 @@ def scenarios() -> Rows:
 
 
 def traces() -> Rows:
-    from cmsim.files import DATA
+    from cmsim.reading import DATA
 
     root = DATA / "workloads" / "traces"
     return [
@@ -154,11 +154,11 @@ def traces() -> Rows:
 
 
 def formats() -> Rows:
-    from cmsim.workload import jobs, requests, trace
+    from cmsim import jobs, requests, traces
 
     return [
         {"name": name, "of": kind, "description": _about(module)}
-        for kind, known in (("runs", trace.IMPORTERS), ("requests", requests.IMPORTERS), ("jobs", jobs.IMPORTERS))
+        for kind, known in (("runs", traces.IMPORTERS), ("requests", requests.IMPORTERS), ("jobs", jobs.IMPORTERS))
         for name, importer in known.items()
         for module in [inspect.getmodule(importer.open_)]
     ]
@@ -212,7 +212,7 @@ SAME = {"algorithms": "collectives", **{name.removesuffix("s"): name for name in
 
 
 def _yaml(kind: str) -> list[tuple[str, dict[str, Any]]]:
-    from cmsim.files import builtin_files, read_yaml
+    from cmsim.reading import builtin_files, read_yaml
 
     return [(name, read_yaml(path).data) for name, path in builtin_files(*FOLDERS[kind]).items()]
 

@@ -10,7 +10,7 @@ import typer
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
-from cmsim.files import find, read_yaml
+from cmsim.reading import find, read_yaml
 
 if TYPE_CHECKING:
     from cmsim import api
@@ -192,17 +192,17 @@ def _accelerator(path: Path) -> None:
 
 
 def _stack(path: Path) -> None:
-    from cmsim import files
+    from cmsim import reading
     from cmsim.cli.show import unsourced
     from cmsim.hardware import StackSpec, stack_data
 
-    document = files.read_yaml(path)
+    document = reading.read_yaml(path)
     data = stack_data(document, path.parent)
-    spec = files.validate(StackSpec, document, data=data)
+    spec = reading.validate(StackSpec, document, data=data)
     wrong: list[Problem] = []
     for name, over in spec.accelerators.items():
         try:
-            files.validate(StackSpec, document, data=files.merge(data, over))
+            reading.validate(StackSpec, document, data=reading.merge(data, over))
         except InputError as error:
             wrong += [Problem(p.message, p.file, p.line, f"accelerators.{name}: {p.key}") for p in error.problems]
     if wrong:
@@ -212,7 +212,7 @@ def _stack(path: Path) -> None:
 
 def _model(name: str) -> str:
     from cmsim.cli.numbers import count
-    from cmsim.workload.graph_load import parameters_of
+    from cmsim.graphs.load import parameters_of
 
     return f"{name} (model, {count(float(parameters_of(name)))} parameters)"
 

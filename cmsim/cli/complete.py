@@ -31,7 +31,7 @@ def plots(incomplete: str) -> list[str]:
 
 def builtin(folder: str, incomplete: str = "", pattern: str = "*.yaml") -> list[str]:
     """Names of built-in files that start so."""
-    from cmsim.files import builtin_files
+    from cmsim.reading import builtin_files
 
     return [name for name in builtin_files(folder, pattern) if name.startswith(incomplete)]
 

@@ -16,7 +16,7 @@ _LONG = 6
 
 
 def show(one: dict[str, Any]) -> None:
-    """Tables of what `cmsim.workload.describe.describe` returned."""
+    """Tables of what `cmsim.describe.describe` returned."""
     if one["kind"] in ("graph", "decoder"):
         _model(one)
         return

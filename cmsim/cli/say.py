@@ -180,7 +180,7 @@ def settings(given: Sequence[str]) -> dict[str, Any]:
     >>> settings(["network=ideal", "sweep.x=[1, 2e3]"])
     {'network': 'ideal', 'sweep.x': [1, 2000.0]}
     """
-    from cmsim.files import parse_yaml
+    from cmsim.reading import parse_yaml
 
     out: dict[str, Any] = {}
     problems = []

@@ -16,7 +16,7 @@ from cmsim.cli.catalogue import FOLDERS
 from cmsim.cli.numbers import count, digits
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, did_you_mean
-from cmsim.files import Document, dotted, read_yaml
+from cmsim.reading import Document, dotted, read_yaml
 
 #: keys of a file that are not numbers of the machine
 _APART = ("published", "sources")
@@ -67,7 +67,7 @@ def found(name: str) -> list[tuple[str, Path]]:
 
     Raises InputError with the nearest names.
     """
-    from cmsim.files import builtin_files
+    from cmsim.reading import builtin_files
 
     if Path(name).is_file():
         return [(_kind_of_file(Path(name)), Path(name))]

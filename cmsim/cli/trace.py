@@ -48,7 +48,7 @@ def info(
 ) -> None:
     """What a file holds: of a trace ranks, ops, collectives, times; of a model operators, parameters, FLOPs, bytes."""
     from cmsim.cli import described
-    from cmsim.workload.describe import describe
+    from cmsim.describe import describe
 
     sizes = _sizes(dim or [])
     found = [describe(name, format=format_, sizes=sizes, ranks=ranks, limit_B=_limit_B(limit)) for name in files]
@@ -73,10 +73,10 @@ def convert(
     limit: Limit = None,
 ) -> None:
     """A trace of any format in cmsim's own columns: one Parquet file, which reads back as the same trace."""
+    from cmsim.describe import find_file
     from cmsim.errors import Problem
-    from cmsim.workload.describe import find_file
-    from cmsim.workload.trace import open_trace
-    from cmsim.workload.trace.columnar import write_trace
+    from cmsim.traces import open_trace
+    from cmsim.traces.columnar import write_trace
 
     path = find_file(file)
     if path is None:
@@ -90,7 +90,7 @@ def convert(
 
 
 def _limit_B(limit_GB: float | None) -> int:
-    from cmsim.workload.bytes_in import LIMIT_B
+    from cmsim.reading.bytes_in import LIMIT_B
 
     return LIMIT_B if limit_GB is None else int(limit_GB * 1e9)
 

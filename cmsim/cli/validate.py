@@ -10,7 +10,7 @@ import typer
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.files import write_text
+from cmsim.reading import write_text
 
 #: exit code where a prediction is out of tolerance
 OUT_OF_TOLERANCE = 1

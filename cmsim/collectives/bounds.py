@@ -53,7 +53,7 @@ def bandwidth_bound_B(collective: str, ranks: Column, size_B: Column, *, in_netw
 def cut_bound_B(collective: str, inside: Column, ranks: Column, size_B: Column) -> Column:
     """Bytes that must cross, in the busier direction, between ``inside`` of the ranks and the others. [B]
 
-    As in `cmsim.flow.bounds`: an all-to-all k (p - k)/p S; an all-gather or a reduce-scatter max(k, p - k)/p S; an
+    As in `cmsim.messages.bounds`: an all-to-all k (p - k)/p S; an all-gather or a reduce-scatter max(k, p - k)/p S; an
     all-reduce, a broadcast, a reduction or a message S, whatever switches add. 0 where all ranks are inside.
 
     collective: one of COLLECTIVES    inside: k, of a node, a domain, a leaf [1]    ranks: p [1]    size_B: S [B]

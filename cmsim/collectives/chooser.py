@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.collectives import dimensional
-from cmsim.collectives.price import CANDIDATES, Candidate, Floats, Ints, Shape
+from cmsim.collectives.price import CANDIDATES, Candidate, Shape
 from cmsim.collectives.rows import Link, Rows, checked, collective_code
 from cmsim.collectives.terms import COLLECTIVES
 from cmsim.errors import InputError, Problem, did_you_mean

@@ -30,14 +30,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.collectives import dimensional
 from cmsim.collectives.hierarchical import Part, Stage, stages
 from cmsim.collectives.rows import Link
 from cmsim.collectives.table import ALGORITHMS
 from cmsim.collectives.terms import COLLECTIVES, Algorithm
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Shape(NamedTuple):

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats
 from cmsim.collectives.bounds import bandwidth_bound_B, cut_bound_B
 from cmsim.collectives.rows import Link, Rows
-
-Floats = NDArray[np.float64]
 
 
 class WireBound(NamedTuple):

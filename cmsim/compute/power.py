@@ -25,9 +25,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from cmsim.arrays import Floats
 
 #: what well-made kernels reach of peak arithmetic and of peak bandwidth: the rates that attainable time is of
 ATTAINABLE_COMPUTE, ATTAINABLE_MEMORY = 0.7, 0.85

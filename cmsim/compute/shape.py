@@ -10,7 +10,7 @@ LATENT_SIZES = (512, 64, 128, 128)
 
 
 class Shape(NamedTuple):
-    """One call of a kind of kernel (``cmsim.compute.kernels.kinds``), in the columns of its tables.
+    """One call of a kind of kernel (``cmsim.kernels.kinds``), in the columns of its tables.
 
     kind     as ``cmsim predict`` takes it
     numbers  column and value; columns of the kind's defaults may be absent

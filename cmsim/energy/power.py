@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
+from cmsim.arrays import Floats, Ints
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
@@ -35,8 +36,6 @@ from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
 #: ends of the band of power, as metrics and columns name them

@@ -17,9 +17,6 @@ from cmsim.engine.timeline import Timeline
 from cmsim.units import PS_PER_S
 from cmsim.workload.ops import COMPUTE, RECV, SEND, Least
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 def run_bound(plan: Plan, timeline: Timeline, *, beside_s: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The largest of a few times that no run can be shorter than, and its share of the makespan.

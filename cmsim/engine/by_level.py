@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.collectives import Link
 from cmsim.engine.calls import Ask, Laid, link, receiving
 from cmsim.engine.fold import Folding, Members
@@ -20,8 +20,6 @@ from cmsim.network import SHARE_ONE, Demand
 from cmsim.topology import Fabric
 from cmsim.units import to_ps
 from cmsim.workload.ops import Programs
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

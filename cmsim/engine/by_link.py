@@ -1,7 +1,7 @@
 """Calls as demands on single links: their rounds of messages, laid on the fabric and merged.
 
 All groups of a class call at once, so their messages are laid together. Messages that can never differ are one demand
-(``cmsim.flow.merge``); resources that carry the same in every round of every call are one class, so that what is
+(``cmsim.messages.merge``); resources that carry the same in every round of every call are one class, so that what is
 recorded stays small. Nothing is assumed equal that the messages do not show to be.
 
 Where links change during the run, the same messages are laid on every state of the fabric side by side, and a demand
@@ -19,23 +19,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cmsim import flow
+from cmsim import messages
+from cmsim.arrays import Ints
 from cmsim.engine.calls import Ask, Laid, receiving
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.errors import InfeasibleError
-from cmsim.flow import Classes, Messages, Software
 from cmsim.hardware import System
+from cmsim.messages import Classes, Messages, Software
 from cmsim.network import SHARE_ONE, Demand
 from cmsim.network.maxmin import max_min_Bps
 from cmsim.topology import Crossings, Fabric, Paths
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import Programs
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: kinds of messages beyond which a round is one demand
 MOST_DEMANDS = 128
@@ -109,9 +106,9 @@ class ByLink:
             return []
         matrix = self.programs.traffic.get(ask.collective)
         if matrix is not None and len(matrix) == ranks:
-            sends = flow.from_matrix(matrix)
+            sends = messages.from_matrix(matrix)
         else:
-            sends = flow.candidate_rounds(
+            sends = messages.candidate_rounds(
                 ask.collective,
                 ask.page,
                 ranks,
@@ -150,7 +147,7 @@ class ByLink:
         if lost is not None and crossed[-1] is None:
             # the last state lasts for ever
             raise lost
-        classes = flow.merge(
+        classes = messages.merge(
             _side_by_side(crossed, [len(paths.capacity_Bps) for paths in self.states]),
             np.concatenate([paths.capacity_Bps for paths in self.states]),
             np.concatenate([paths.tier + i * len(paths.tiers) for i, paths in enumerate(self.states)]),
@@ -159,7 +156,7 @@ class ByLink:
         return _Round(classes, sends.total_B)
 
     def _laid(self, ask: Ask, groups: Ints, plan: list[tuple[int, int]], rounds: list[_Round], kinds: _Kinds) -> Laid:
-        software = flow.software(self.system, ask.collective, ranks=groups.shape[1])
+        software = messages.software(self.system, ask.collective, ranks=groups.shape[1])
         if not plan:
             return Laid(((Demand(0.0, 0),),), 0.0, 0.0, 0.0)
         phases: list[tuple[Demand, ...]] = [(Demand(0.0, int(to_ps(software.base_s))),)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose, wire_bound_s
 from cmsim.collectives.chooser import NAMES
 from cmsim.collectives.terms import Column
@@ -20,9 +20,6 @@ from cmsim.network import Demand
 from cmsim.topology import Fabric
 from cmsim.units import US
 from cmsim.workload.ops import COLLECTIVE, RECV, Programs
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: collectives with one algorithm of their own, whatever the scenario asks for
 _FIXED = ("send_recv", "barrier", "dispatch", "combine")
@@ -53,9 +50,9 @@ class Ask:
     @property
     def page(self) -> str:
         """The algorithm whose rounds are played, where a library has a name of its own for it."""
-        from cmsim.collectives import library
+        from cmsim import libraries
 
-        return library.page(self.collective, self.algorithm)
+        return libraries.page(self.collective, self.algorithm)
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,9 @@ class Call:
     @property
     def page(self) -> str:
         """The algorithm with the rounds of this one, where a library has a name of its own for it."""
-        from cmsim.collectives import library
+        from cmsim import libraries
 
-        return library.page(self.collective, self.algorithm)
+        return libraries.page(self.collective, self.algorithm)
 
 
 @dataclass(frozen=True)
@@ -231,25 +228,25 @@ class Pricer:
         if self.algorithm == "best" and not self.measured:
             return choose(rows, wire, algorithm="best"), ()
         # only where a library may be meant: reading its files takes longer than pricing
-        from cmsim.collectives import library
+        from cmsim import libraries
 
-        at = library.place_of(self.system)
+        at = libraries.place_of(self.system)
         if self.algorithm == "best":
             choice = choose(rows, wire, algorithm="best")
-            if not at.measured or collective not in library.PRICED:
+            if not at.measured or collective not in libraries.PRICED:
                 return choice, ()
-            choice = library.cheaper(at, rows, wire, choice)
-            return choice, library.notes(at, rows, choice.name_id >= len(NAMES))
-        libraries = library.libraries()
-        if self.algorithm in libraries:
-            library.check(at, self.algorithm)
-            if collective not in library.PRICED:
+            choice = libraries.cheaper(at, rows, wire, choice)
+            return choice, libraries.notes(at, rows, choice.name_id >= len(NAMES))
+        named = libraries.libraries()
+        if self.algorithm in named:
+            libraries.check(at, self.algorithm)
+            if collective not in libraries.PRICED:
                 return choose(rows, wire, algorithm="best"), ()
-            return library.choose(at, rows, wire), library.notes(at, rows, np.ones(len(rows), bool))
+            return libraries.choose(at, rows, wire), libraries.notes(at, rows, np.ones(len(rows), bool))
         # the library of the system may have a name of its own for it
-        pages = library.pages(at, collective, self.algorithm)
+        pages = libraries.pages(at, collective, self.algorithm)
         if not pages:
-            known = {"best", *ours, *libraries}
+            known = {"best", *ours, *named}
             raise InputError(f"unknown algorithm '{self.algorithm}'. {did_you_mean(self.algorithm, known, limit=80)}")
         return choose(rows, wire, algorithm=pages[0]), ()
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.engine.steps import Steps
 from cmsim.network import Demand, Network, Train
 from cmsim.workload.ops import COLLECTIVE, HOST
 
-Ints = NDArray[np.int64]
 Phases = Sequence[Sequence[Demand]]
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.engine.record import links_columns
 from cmsim.engine.timeline import Timeline
 from cmsim.units import to_s
-
-Ints = NDArray[np.int64]
 
 #: a link is saturated from this utilization on; shares are rounded to whole units
 _FULL = 1 - 1e-4

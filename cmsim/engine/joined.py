@@ -15,13 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.errors import InputError
 from cmsim.network import Demand, Network
 
-Ints = NDArray[np.int64]
 Phases = Sequence[Sequence[Demand]]
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.units import GB
 from cmsim.workload.ops import Programs
-
-Floats = NDArray[np.float64]
 
 
 def memory_B(programs: Programs) -> Floats:

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from math import erfc, exp, pi, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.workload.ops import COMPUTE, HOST
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

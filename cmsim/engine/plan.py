@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmsim import compute
+from cmsim.arrays import Floats, Ints
 from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
@@ -23,9 +23,6 @@ from cmsim.hardware import System, board_watts
 from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 HOST_BOUND = compute.BOUNDS.index("host")
 
@@ -277,7 +274,7 @@ def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, 
     out = np.full(len(ops), np.nan)
     if not ops.shapes or not kept.any():
         return out, ()
-    from cmsim.compute.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
+    from cmsim.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
 
     rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
     key, back = np.unique(np.stack([ops.shape[rows], ops.cores[rows]], axis=1), axis=0, return_inverse=True)

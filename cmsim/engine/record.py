@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
+from cmsim.arrays import Ints
 from cmsim.engine.bound import without_work
 from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.timeline import Timeline
@@ -20,8 +21,6 @@ from cmsim.network import SHARE_ONE
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 
 #: what a stretch of time can be put down to, in the order in which ties are settled

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.engine.fold import Folding
 from cmsim.topology import Fabric
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: kinds of resources: of a rank, of a rank, of a node, of a leaf switch
 PORT, NIC, UPLINK, LEAF = "port", "nic", "uplink", "leaf"

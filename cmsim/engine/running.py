@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from cmsim.engine.calls import Call
 from cmsim.engine.chains import Chain, chains
@@ -23,7 +22,6 @@ from cmsim.errors import InputError
 from cmsim.network import Core, Demand, Network, Ride, Segment
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, SEND
 
-Ints = NDArray[np.int64]
 Phases = Sequence[Sequence[Demand]]
 
 #: ops that a message about a deadlock names

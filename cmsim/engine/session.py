@@ -17,16 +17,14 @@ from typing import Protocol
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.engine.joined import Joined, Phases
 from cmsim.engine.plan import Plan
 from cmsim.engine.running import Running
 from cmsim.engine.timeline import Timeline
 from cmsim.errors import FailedError, InputError
 from cmsim.network import Core, Demand, Network
-
-Ints = NDArray[np.int64]
 
 
 class Recorder(Protocol):

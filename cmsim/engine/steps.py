@@ -6,13 +6,11 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.errors import InputError
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS
-
-Ints = NDArray[np.int64]
 
 
 class Steps(NamedTuple):

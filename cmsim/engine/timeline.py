@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cmsim.arrays import Ints
 from cmsim.network import Segment
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError
-from cmsim.files import Spec
 from cmsim.hardware.specs import AstraSim, Dimensions
+from cmsim.reading import Spec
 
 _KINDS = {"Ring": "ring", "FullyConnected": "mesh", "Switch": "switch"}
 #: its GB, in ours
@@ -41,9 +41,9 @@ class NetworkFile(Spec):
         return self
 
 
-def read_network(document: files.Document, wired: AstraSim, *, accelerators: int) -> Dimensions:
+def read_network(document: reading.Document, wired: AstraSim, *, accelerators: int) -> Dimensions:
     """The fabric of a network file. Raises InputError where it cannot be, or joins another number of accelerators."""
-    found = files.validate(NetworkFile, document)
+    found = reading.validate(NetworkFile, document)
     dimensions: dict[str, dict[str, Any]] = {}
     for i, kind in enumerate(found.topology):
         size = found.npus_count[i]

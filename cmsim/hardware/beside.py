@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError
 from cmsim.hardware.astra_sim import read_network
 from cmsim.hardware.link_table import Cable, read_links
@@ -12,7 +12,7 @@ from cmsim.hardware.specs import AstraSim, Custom, SystemSpec
 
 
 def read(
-    spec: SystemSpec, document: files.Document, *, ranks: int, texts: dict[str, str]
+    spec: SystemSpec, document: reading.Document, *, ranks: int, texts: dict[str, str]
 ) -> tuple[SystemSpec, tuple[Cable, ...]]:
     """The system with what such a file says, and the links of one domain where it is a table.
 
@@ -27,9 +27,9 @@ def read(
     if not path.is_file():
         raise InputError(document.problem(("scale_up", "file"), f"no such file: {path}"))
     if isinstance(wired, AstraSim):
-        network = files.read_yaml(path)
+        network = reading.read_yaml(path)
         texts[network.file] = network.text
         fabric = read_network(network, wired, accelerators=spec.accelerators)
         return spec.model_copy(update={"scale_up": fabric}), ()
-    texts[str(path)] = text = files.read_text(path)
+    texts[str(path)] = text = reading.read_text(path)
     return spec, read_links(text, file=str(path), ranks=ranks)

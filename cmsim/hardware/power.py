@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cmsim.errors import InputError
-from cmsim.files import Document
 from cmsim.hardware.specs import SHARED_WATTS, AcceleratorPower, AcceleratorSpec, Assumed, Source
+from cmsim.reading import Document
 
 #: range of a factor on carried watts, where the file gives none: assumed, as in the built-in files
 _CARRIED = (0.8, 1.25)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import beside
 from cmsim.hardware.link_table import Cable
@@ -137,7 +137,7 @@ def load_system(
     """
     document = _open(name, SYSTEMS, "system", base)
     texts = {document.file: document.text}
-    data = files.merge(document.data, {})
+    data = reading.merge(document.data, {})
     part_overrides: dict[str, dict[str, Any]] = {"accelerator": {}, "stack": {}}
     for key, value in (set or {}).items():
         part, _, below = key.partition(".")
@@ -149,7 +149,7 @@ def load_system(
         data = _with(data, "domains", domains, document.file)
     if rank is not None:
         data = _with(data, "rank", rank, document.file)
-    spec = files.validate(SystemSpec, document, data=data)
+    spec = reading.validate(SystemSpec, document, data=data)
 
     chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base)
     texts[chip_document.file] = chip_document.text
@@ -157,7 +157,7 @@ def load_system(
     for key, value in part_overrides["accelerator"].items():
         chip_data = _with(chip_data, key, value, chip_document.file)
     chip = carried(
-        files.validate(AcceleratorSpec, chip_document, data=chip_data),
+        reading.validate(AcceleratorSpec, chip_document, data=chip_data),
         chip_document,
         lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base), texts)),
     )
@@ -167,10 +167,10 @@ def load_system(
     laid = stack_data(stack_document, base, texts)
     own = (laid.get("accelerators") or {}).get(chip.name)
     if own:
-        laid = files.merge(laid, own)
+        laid = reading.merge(laid, own)
     for key, value in part_overrides["stack"].items():
         laid = _with(laid, key, value, stack_document.file)
-    stack_spec = files.validate(StackSpec, stack_document, data=laid)
+    stack_spec = reading.validate(StackSpec, stack_document, data=laid)
 
     spec, links = beside.read(
         spec, document, ranks=spec.accelerators * (chip.dies if spec.rank == "die" else 1), texts=texts
@@ -191,11 +191,11 @@ def load_system(
 def load_stack(name: str, *, base: Path | None = None) -> StackSpec:
     """One stack by name, alias or path, with what it says for all accelerators."""
     document = _open(name, STACKS, "stack", base)
-    return files.validate(StackSpec, document, data=stack_data(document, base))
+    return reading.validate(StackSpec, document, data=stack_data(document, base))
 
 
 def stack_data(
-    document: files.Document, base: Path | None = None, texts: dict[str, str] | None = None
+    document: reading.Document, base: Path | None = None, texts: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """A stack's data over those of the stacks it extends; ``texts`` takes what was read."""
     data = dict(document.data)
@@ -209,7 +209,7 @@ def stack_data(
         if texts is not None:
             texts[below.file] = below.text
         name = below.data.get("extends")
-        data = files.merge({key: value for key, value in below.data.items() if key != "aliases"}, data)
+        data = reading.merge({key: value for key, value in below.data.items() if key != "aliases"}, data)
     return data
 
 
@@ -219,31 +219,31 @@ def load_accelerator(name: str, *, base: Path | None = None) -> AcceleratorSpec:
     return carried(_own(document), document, lambda kin: _own(_open(kin, ACCELERATORS, "accelerator", base)))
 
 
-def _noted(document: files.Document, texts: dict[str, str]) -> files.Document:
+def _noted(document: reading.Document, texts: dict[str, str]) -> reading.Document:
     """The document, whose text is kept with what else was read."""
     texts[document.file] = document.text
     return document
 
 
-def _own(document: files.Document) -> AcceleratorSpec:
+def _own(document: reading.Document) -> AcceleratorSpec:
     """An accelerator as its file has it."""
-    return files.validate(AcceleratorSpec, document)
+    return reading.validate(AcceleratorSpec, document)
 
 
 def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
     copy = json.loads(json.dumps(data))
-    files.set_dotted(copy, key, value, where=where)
+    reading.set_dotted(copy, key, value, where=where)
     return dict(copy)
 
 
-def _open(name: str, folder: str, what: str, base: Path | None) -> files.Document:
-    return files.read_yaml(files.find(_aliases(folder).get(name, name), folder, what, base=base))
+def _open(name: str, folder: str, what: str, base: Path | None) -> reading.Document:
+    return reading.read_yaml(reading.find(_aliases(folder).get(name, name), folder, what, base=base))
 
 
 def _aliases(folder: str) -> dict[str, str]:
     """Other names of the built-in files of a folder. Only the head of a file is read: aliases stand before the body."""
     out: dict[str, str] = {}
-    for name, path in files.builtin_files(folder).items():
+    for name, path in reading.builtin_files(folder).items():
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith("aliases:"):

@@ -1,7 +1,8 @@
 """The network of single links: fluid sharing on links that may fail, slow down and come back.
 
-Demands are messages of one kind, on every link that they cross (``cmsim.flow``). When the network changes, each demand
-in flight takes what is left of its bytes to the paths it has from then on; one without a path waits for a change.
+Demands are messages of one kind, on every link that they cross (``cmsim.messages``). When the network changes, each
+demand in flight takes what is left of its bytes to the paths it has from then on; one without a path waits for a
+change.
 
 Leaves out: messages lost and sent again, and the time in which a fault is noticed.
 """

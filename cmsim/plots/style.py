@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmsim.errors import InputError, Problem
-from cmsim.files import written
+from cmsim.reading import written
 from cmsim.results import Result, Results
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmsim.errors import InputError, Problem
-from cmsim.files import whole_folder
+from cmsim.reading import whole_folder
 from cmsim.results.outcome import Outcome, missing_of
 from cmsim.results.result import FRAMES, Columns, Result, check, identity_of
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 
 WORD = "best"
@@ -117,7 +117,7 @@ def _closed(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def take(
-    document: files.Document,
+    document: reading.Document,
     raw: Mapping[str, Any],
     spec: type[BaseModel],
     places: Sequence[tuple[Any, ...]],
@@ -145,11 +145,11 @@ def take(
     return out, tuple(one.open for one in found), next((one.of for one in found if one.of is not None), None)
 
 
-def put(spec: files.SpecT, path: Path_, value: Any) -> files.SpecT:
+def put(spec: reading.SpecT, path: Path_, value: Any) -> reading.SpecT:
     """``spec`` with a value at a key. Raises InputError where it does not go with the others."""
     data = spec.model_dump(exclude_unset=True)
     _put(data, path, value)
-    return files.validate(type(spec), files.Document(data, {}, "", ""))
+    return reading.validate(type(spec), reading.Document(data, {}, "", ""))
 
 
 def _put(data: dict[str, Any], path: Path_, value: Any) -> None:
@@ -164,7 +164,7 @@ def _put(data: dict[str, Any], path: Path_, value: Any) -> None:
 
 
 def _walk(
-    document: files.Document,
+    document: reading.Document,
     data: Mapping[str, Any],
     spec: Any,
     path: Path_,
@@ -239,7 +239,7 @@ def _not_a_list(value: Mapping[str, Any]) -> str:
     return ""
 
 
-def _metric_problems(document: files.Document, found: Sequence[_Found], kind: str) -> Iterator[Problem]:
+def _metric_problems(document: reading.Document, found: Sequence[_Found], kind: str) -> Iterator[Problem]:
     named = [one for one in found if one.of is not None]
     for one in named:
         if one.of not in METRICS[kind]:
@@ -251,23 +251,27 @@ def _metric_problems(document: files.Document, found: Sequence[_Found], kind: st
 
 
 def _value_problems(
-    document: files.Document, raw: dict[str, Any], spec: type[BaseModel], one: _Found, places: Sequence[tuple[Any, ...]]
+    document: reading.Document,
+    raw: dict[str, Any],
+    spec: type[BaseModel],
+    one: _Found,
+    places: Sequence[tuple[Any, ...]],
 ) -> Iterator[Problem]:
     """What is wrong with the values of one key, said at that key; what is wrong elsewhere is said by others."""
     for value in one.open.values or ():
         data = copy.deepcopy(raw)
         _put(data, one.open.path, value)
         try:
-            files.validate(spec, document, data=data, at=places[-1])  # type: ignore[type-var]
+            reading.validate(spec, document, data=data, at=places[-1])  # type: ignore[type-var]
         except InputError as error:
-            key = files.dotted((*places[-1], *one.open.path))
+            key = reading.dotted((*places[-1], *one.open.path))
             for problem in error.problems:
                 if problem.key == key or problem.key.startswith((f"{key}.", f"{key}[")):
-                    message = problem.message.removesuffix(files.SET_OVER)
+                    message = problem.message.removesuffix(reading.SET_OVER)
                     yield document.problem(one.place, f"best: {message}")
 
 
-def _place(document: files.Document, places: Sequence[tuple[Any, ...]], path: Path_) -> tuple[Any, ...]:
+def _place(document: reading.Document, places: Sequence[tuple[Any, ...]], path: Path_) -> tuple[Any, ...]:
     """Where a key stands: in the first of the places that has it."""
     return next(((*at, *path) for at in places if (*at, *path) in document.lines), (*places[-1], *path))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Identity, Point, spelled
 from cmsim.scenario import best
@@ -119,7 +119,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
     try:
-        spec = files.validate(ScenarioSpec, document, data=best.without(data))
+        spec = reading.validate(ScenarioSpec, document, data=best.without(data))
         axes = _axes(document, data)
     except InputError as error:
         raise InputError(_sorted([*error.problems, *_workload_problems(document, data)])) from None
@@ -127,14 +127,14 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
     return Scenario(spec.name or Path(document.file).stem, runs, spec.report, data, document.text, document.file)
 
 
-def _document(source: str | Path | Mapping[str, Any]) -> files.Document:
+def _document(source: str | Path | Mapping[str, Any]) -> reading.Document:
     if isinstance(source, Mapping):
         import yaml
 
-        return files.parse_yaml(yaml.safe_dump(_plain(source), sort_keys=False), "")
+        return reading.parse_yaml(yaml.safe_dump(_plain(source), sort_keys=False), "")
     if isinstance(source, str) and "\n" in source:
-        return files.parse_yaml(source, "")
-    return files.read_yaml(files.find(str(source), "scenarios", "scenario"))
+        return reading.parse_yaml(source, "")
+    return reading.read_yaml(reading.find(str(source), "scenarios", "scenario"))
 
 
 def _plain(value: Any) -> Any:
@@ -145,20 +145,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _extended(document: files.Document, seen: tuple[str, ...]) -> dict[str, Any]:
+def _extended(document: reading.Document, seen: tuple[str, ...]) -> dict[str, Any]:
     """The document's data over those of the scenarios it extends."""
     data = dict(document.data)
     name = data.get("extends")
     if not isinstance(name, str):
-        return files.merge(data, {})  # type: ignore[no-any-return]
+        return reading.merge(data, {})  # type: ignore[no-any-return]
     base_folder = Path(document.file).parent if document.file else None
-    base = files.read_yaml(files.find(name, "scenarios", "scenario", base=base_folder))
+    base = reading.read_yaml(reading.find(name, "scenarios", "scenario", base=base_folder))
     if base.file in seen:
         raise InputError(document.problem(("extends",), f"scenarios extend each other in a circle: {base.file}"))
-    return files.merge(_extended(base, (*seen, base.file)), data)  # type: ignore[no-any-return]
+    return reading.merge(_extended(base, (*seen, base.file)), data)  # type: ignore[no-any-return]
 
 
-def _long_form(document: files.Document, data: dict[str, Any]) -> dict[str, Any]:
+def _long_form(document: reading.Document, data: dict[str, Any]) -> dict[str, Any]:
     """``workload:`` as the one entry of ``workloads``, named by its kind."""
     if "workload" not in data:
         return data
@@ -173,7 +173,7 @@ def _long_form(document: files.Document, data: dict[str, Any]) -> dict[str, Any]
 
 def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     """Set a dotted key, in place; ``workload.x`` reaches the one workload."""
-    files.set_dotted(data, _whole_key(data, key), value, where=where)
+    reading.set_dotted(data, _whole_key(data, key), value, where=where)
 
 
 def _whole_key(data: Mapping[str, Any], key: str) -> str:
@@ -181,7 +181,7 @@ def _whole_key(data: Mapping[str, Any], key: str) -> str:
 
     A key stays in this form as what it is in a run's point.
     """
-    head, *rest = files.parts_of(key)
+    head, *rest = reading.parts_of(key)
     workloads = data.get("workloads") or {}
     if head == "workload" and rest and len(workloads) == 1:
         return ".".join(("workloads", str(next(iter(workloads))), *rest))
@@ -205,7 +205,7 @@ class _Axis:
         return True
 
 
-def _axes(document: files.Document, data: Mapping[str, Any]) -> list[_Axis]:
+def _axes(document: reading.Document, data: Mapping[str, Any]) -> list[_Axis]:
     axes: list[_Axis] = []
     sweep = data.get("sweep") or {}
     for given, values in sweep.items() if isinstance(sweep, dict) else ():
@@ -228,14 +228,14 @@ def _axes(document: files.Document, data: Mapping[str, Any]) -> list[_Axis]:
     return axes
 
 
-def _twice(document: files.Document, place: tuple[str, ...], values: Sequence[Any]) -> Problem | None:
+def _twice(document: reading.Document, place: tuple[str, ...], values: Sequence[Any]) -> Problem | None:
     """What is wrong with a list that has a value twice: its runs would be one."""
     counts = Counter(spelled(value) for value in values)
     again = next((one for one, times in counts.items() if times > 1), None)
     return None if again is None else document.problem(place, f"{again} stands here twice. Leave one out.")
 
 
-def _steps(document: files.Document, place: tuple[str, str], values: dict[str, Any]) -> list[Any]:
+def _steps(document: reading.Document, place: tuple[str, str], values: dict[str, Any]) -> list[Any]:
     low, high, steps, scale = values["from"], values["to"], int(values["steps"]), values.get("scale", "linear")
     if scale not in ("linear", "log"):
         raise InputError(document.problem(place, f"scale: got {scale!r}. Allowed: linear, log."))
@@ -247,7 +247,7 @@ def _steps(document: files.Document, place: tuple[str, str], values: dict[str, A
     return list(dict.fromkeys(round(x) if whole else float(x) for x in points.tolist()))
 
 
-def _runs(document: files.Document, data: dict[str, Any], axes: Sequence[_Axis]) -> tuple[Run, ...]:
+def _runs(document: reading.Document, data: dict[str, Any], axes: Sequence[_Axis]) -> tuple[Run, ...]:
     problems: list[Problem] = []
     runs: list[Run] = []
     for name in data["workloads"]:
@@ -269,7 +269,7 @@ def _points(axes: Sequence[_Axis]) -> Iterator[dict[str, Any]]:
         yield dict(zip([axis.key for axis in axes], values, strict=True))
 
 
-def _alike(document: files.Document, runs: Sequence[Run]) -> Iterator[Problem]:
+def _alike(document: reading.Document, runs: Sequence[Run]) -> Iterator[Problem]:
     """Runs that would be called alike: names can hold what holds a label together."""
     seen: dict[str, Run] = {}
     for run in runs:
@@ -282,7 +282,9 @@ def _alike(document: files.Document, runs: Sequence[Run]) -> Iterator[Problem]:
             )
 
 
-def _called(document: files.Document, systems: Sequence[str | SystemEntry], number: int) -> tuple[Entry, list[Problem]]:
+def _called(
+    document: reading.Document, systems: Sequence[str | SystemEntry], number: int
+) -> tuple[Entry, list[Problem]]:
     """An entry's number and label, and what is wrong where another is called so too: no table could tell them apart."""
     labels = [(SystemEntry(system=one) if isinstance(one, str) else one).label for one in systems]
     label = labels[number]
@@ -299,7 +301,7 @@ def _sorted(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
 
 
-def _workload_problems(document: files.Document, data: Mapping[str, Any]) -> list[Problem]:
+def _workload_problems(document: reading.Document, data: Mapping[str, Any]) -> list[Problem]:
     """What is wrong inside workloads, whatever is wrong around them: all problems of a file are said at once."""
     problems: list[Problem] = []
     workloads = data.get("workloads")
@@ -315,7 +317,7 @@ def _workload_problems(document: files.Document, data: Mapping[str, Any]) -> lis
 
 
 def _taken(
-    document: files.Document, raw: dict[str, Any], places: Sequence[tuple[str, ...]]
+    document: reading.Document, raw: dict[str, Any], places: Sequence[tuple[str, ...]]
 ) -> tuple[dict[str, Any], tuple[Open, ...], str | None]:
     """A workload with values where `best` stands, which keys that are, and by which metric; all of it checked."""
     kind = raw.get("kind")
@@ -326,7 +328,7 @@ def _taken(
     return raw, left_open, of
 
 
-def _workload(document: files.Document, raw: dict[str, Any], place: tuple[str, ...]) -> WorkloadSpec:
+def _workload(document: reading.Document, raw: dict[str, Any], place: tuple[str, ...]) -> WorkloadSpec:
     """One workload of a kind that is known; the first of the sizes where message_bytes lists several."""
     kind = raw.get("kind")
     if kind not in WORKLOAD_KINDS:
@@ -334,17 +336,17 @@ def _workload(document: files.Document, raw: dict[str, Any], place: tuple[str, .
         raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(kind), WORKLOAD_KINDS)}"))
     if WORKLOAD_KINDS[kind] is CollectiveSpec and isinstance(raw.get("message_bytes"), list):
         raw = raw | {"message_bytes": next(iter(raw["message_bytes"]), None)}
-    return files.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
+    return reading.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
 
 
 def _at_point(
-    document: files.Document, data: dict[str, Any], name: str, number: int, point: Mapping[str, Any]
+    document: reading.Document, data: dict[str, Any], name: str, number: int, point: Mapping[str, Any]
 ) -> list[Run]:
     """The run of one workload and system at a sweep point; several where message_bytes is a list."""
     at = copy.deepcopy(data)
     for key, value in point.items():
         _set(at, key, value, where="sweep")
-    whole = files.validate(ScenarioSpec, document, data=best.without(at))
+    whole = reading.validate(ScenarioSpec, document, data=best.without(at))
     entry = whole.systems[number]
     entry = SystemEntry(system=entry) if isinstance(entry, str) else entry
     called, problems = _called(document, whole.systems, number)
@@ -366,7 +368,7 @@ def _at_point(
     places = [place]
     for other in (entry.system, entry.name):
         if other in per_system:
-            raw = files.merge(raw, per_system[other])
+            raw = reading.merge(raw, per_system[other])
             places.insert(0, (*place, "per_system", str(other)))
     try:
         entry, of_system, system_of = _system_taken(document, at["systems"][number], entry, number, raw.get("kind"))
@@ -416,7 +418,7 @@ def _at_point(
 
 
 def _system_taken(
-    document: files.Document, raw: Any, entry: SystemEntry, number: int, kind: Any
+    document: reading.Document, raw: Any, entry: SystemEntry, number: int, kind: Any
 ) -> tuple[SystemEntry, tuple[Open, ...], str | None]:
     """A system's entry with values where `best` stands, which keys that are, and by which metric."""
     if not isinstance(raw, dict) or kind not in WORKLOAD_KINDS:  # which is complained of at the workload
@@ -425,10 +427,10 @@ def _system_taken(
     data, left_open, of = best.take(document, raw, SystemEntry, [place], kind=kind, of_system=True)
     if not left_open:
         return entry, (), None
-    return files.validate(SystemEntry, document, data=data, at=place), left_open, of
+    return reading.validate(SystemEntry, document, data=data, at=place), left_open, of
 
 
-def _perturb(document: files.Document, whole: ScenarioSpec) -> Mapping[int, PerturbSpec]:
+def _perturb(document: reading.Document, whole: ScenarioSpec) -> Mapping[int, PerturbSpec]:
     """Slow ranks as they stand, or of a file beside the scenario or in the working folder."""
     if not isinstance(whole.perturb, str):
         return whole.perturb

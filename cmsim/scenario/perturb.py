@@ -7,7 +7,7 @@ import io
 import math
 from pathlib import Path
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.scenario.schema import PerturbSpec
 
@@ -20,7 +20,7 @@ def read_perturb(path: Path) -> dict[int, PerturbSpec]:
     InputError: columns other than these, none of the factors, a rank twice, no whole number, a factor not above 0; with
     line.
     """
-    reader = csv.DictReader(io.StringIO(files.read_text(path)))
+    reader = csv.DictReader(io.StringIO(reading.read_text(path)))
     columns = [name.strip() for name in reader.fieldnames or ()]
     known = ("rank", *_FACTORS)
     problems = [

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from cmsim.files import Spec
+from cmsim.reading import Spec
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
 AutoInt = Literal["auto"] | NonNegativeInt

@@ -14,10 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.topology.places import Places
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 #: resource numbers fit 32 bits; a million messages cross millions of resources
 Numbers = NDArray[np.int32]
 

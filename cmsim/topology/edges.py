@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats
 from cmsim.hardware import System
 from cmsim.topology import fat_tree
 from cmsim.units import GIGA
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean, nearest
 from cmsim.hardware import System
 from cmsim.topology.crossings import Asked, Crossings, Numbers
@@ -28,9 +29,6 @@ from cmsim.topology.faults import apply, factors
 from cmsim.topology.links import Node
 from cmsim.topology.places import Places, places
 from cmsim.topology.routes import Routes
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: first words of faults that belong to the scale-out network
 _OUTSIDE = ("nic", "leaf", "spine")

@@ -28,6 +28,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 from cmsim.hardware import System
 from cmsim.topology import bundles, fat_tree
@@ -36,8 +37,6 @@ from cmsim.topology.draws import draws
 from cmsim.topology.edges import Edges
 from cmsim.topology.places import Places, places
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 #: what is left of the paths of some messages: (path, message) -> rate [B/s]
 _Left = Callable[[Ints, Ints], Floats]
 

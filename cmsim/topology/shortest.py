@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.hardware import Cable
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: a hop counts as this part of a picosecond: fewer hops win only where latencies are equal
 _HOPS = 1 << 12

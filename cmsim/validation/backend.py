@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from pydantic import Field, PositiveFloat
 
-from cmsim import flow
+from cmsim import messages
 from cmsim.collectives import candidates
-from cmsim.files import Spec
 from cmsim.hardware import System, load_system
+from cmsim.reading import Spec
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
 from cmsim.validation.reference import AreaSpec
@@ -95,12 +95,12 @@ def runs(table: Iterable[Mapping[str, str]], *, like: str) -> list[Run]:
         name = _ALGORITHMS.get((collective, row["algorithm"]), row["algorithm"])
         # chunks follow one another; an all-gather is counted per rank
         size_B = float(row["message_bytes"]) * (ranks if collective == "all_gather" else 1) / chunks
-        got = flow.collective_time(system, collective, algorithm=name, size_B=size_B, library=flow.Software())
+        got = messages.collective_time(system, collective, algorithm=name, size_B=size_B, library=messages.Software())
         (algorithm,) = (one for one in candidates(collective) if one.name == name)
         byte_ns = 1e9 / (float(row["bandwidth_GiBps"]) * _GIB)
         one_link = row["topology"] == "FullyConnected"
         stored_ns = cut_ns = 0.0
-        for one in flow.rounds(algorithm, ranks, size_B):
+        for one in messages.rounds(algorithm, ranks, size_B):
             message_ns = float(one.size_B.max()) * byte_ns
             in_series = 1 if one_link else len(one.src) // ranks + 1
             # the switch sends the last message once more; all times are cut to whole nanoseconds

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat
 
 from cmsim.errors import InputError, did_you_mean
-from cmsim.files import Spec
+from cmsim.reading import Spec
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
 from cmsim.validation.reference import AreaSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cmsim import files
+from cmsim import reading
 from cmsim.validation import reference
 from cmsim.validation.reference import AreaSpec
 from cmsim.validation.row import Row, area_summary
@@ -48,9 +48,9 @@ def _areas_table(areas: Mapping[str, Sequence[Row]]) -> str:
 
 def _area(name: str, rows: Sequence[Row]) -> Iterator[str]:
     # the head alone: what else the file says is the area's own
-    document = files.read_yaml(reference.folder() / f"{name}.yaml")
+    document = reading.read_yaml(reference.folder() / f"{name}.yaml")
     head = {key: value for key, value in document.data.items() if key in AreaSpec.model_fields}
-    spec = files.validate(AreaSpec, document, data=head)
+    spec = reading.validate(AreaSpec, document, data=head)
     yield f"## {spec.title}"
     yield spec.about.strip()
     judged = [row for row in rows if row.role == "judged"]
@@ -100,8 +100,8 @@ def _fitted_constants() -> Iterator[str]:
     yield "On measured kernels and collectives, as the hardware and stack files say:"
     found: dict[tuple[str, str], list[str]] = {}
     for folder in ("topologies", "topologies/accelerators", "topologies/stacks"):
-        for file, path in files.builtin_files(folder).items():
-            for key, source in (files.read_yaml(path).data.get("sources") or {}).items():
+        for file, path in reading.builtin_files(folder).items():
+            for key, source in (reading.read_yaml(path).data.get("sources") or {}).items():
                 if isinstance(source, str) and "fit:" in source:
                     found.setdefault((key, source), []).append(file)
     lines = [[key, ", ".join(of), source] for (key, source), of in found.items()]

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat
 
 from cmsim.api import run
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.files import Document, Spec
+from cmsim.reading import Document, Spec
 from cmsim.results import Result
 from cmsim.validation import reference
 from cmsim.validation.area import Progress

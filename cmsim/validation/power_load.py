@@ -20,22 +20,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat
 
 from cmsim import energy
 from cmsim.api import run
+from cmsim.arrays import Floats
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.files import Spec
 from cmsim.hardware import ACCELERATORS, STACKS, SYSTEMS, BoardWatts, board_watts, load_system
-from cmsim.kept import while_unchanged
+from cmsim.reading import Spec
+from cmsim.reading.kept import while_unchanged
 from cmsim.units import to_ps
 from cmsim.validation import points, reference
 from cmsim.validation.area import Progress
 from cmsim.validation.points import PointsSpec
 from cmsim.validation.row import Role, Row
-
-Floats = NDArray[np.float64]
 
 COLUMNS = (
     *("id", "system", "family", "model", "accelerators", "tp", "ep", "weights", "activations", "batch"),

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from pydantic import Field, NonNegativeFloat
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.files import Spec
-from cmsim.kept import while_unchanged
+from cmsim.reading import Spec
+from cmsim.reading.kept import while_unchanged
 from cmsim.validation.row import Row
 
 FOLDER = "workloads/reference"
@@ -91,13 +91,13 @@ _FIELDS = tuple(field.name for field in fields(Published))
 
 def folder() -> Path:
     """Where the reference rows are, in a checkout and in an installed package."""
-    return files.DATA / FOLDER
+    return reading.DATA / FOLDER
 
 
-def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, files.Document]:
+def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, reading.Document]:
     """``<name>.yaml`` as a spec, and the document for errors of one's own."""
-    document = files.read_yaml(folder() / f"{name}.yaml")
-    return files.validate(spec, document), document
+    document = reading.read_yaml(folder() / f"{name}.yaml")
+    return reading.validate(spec, document), document
 
 
 @while_unchanged(FOLDER)

@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InputError, did_you_mean
-from cmsim.files import Spec
 from cmsim.hardware import load_system
+from cmsim.reading import Spec
 from cmsim.topology import Comparison, Total, comparison, totals
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
@@ -42,7 +42,7 @@ def rows(area: str, progress: Progress) -> list[Row]:
     spec, document = reference.read_spec(area, TotalsSpec)
     published = reference.read_rows(area)
     reference.all_used(area, published, [id_ for group in spec.left_out for id_ in group.rows])
-    systems = list(files.builtin_files("topologies"))
+    systems = list(reading.builtin_files("topologies"))
     found: list[Row] = []
     for number, name in enumerate(systems):
         progress(f"{area}/{name}", number / len(systems))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cmsim import files
+from cmsim import reading
 from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.workload.families import FAMILIES, Keys
@@ -251,7 +251,7 @@ def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSp
     base: folder a relative path starts from, beside the working folder. Keys that cmsim does not use are ignored,
     as are those that start with ``_cmsim``. Raises InputError with all problems of the file.
     """
-    path = files.find(str(name_or_path), MODELS, "model", pattern="*.json", base=base)
+    path = reading.find(str(name_or_path), MODELS, "model", pattern="*.json", base=base)
     if path.is_dir():
         path = path / "config.json"
     try:

@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cmsim.arrays import Ints
 from cmsim.compute import Column
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 
 Shares = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Placement = Literal["block", "round_robin", "packed"]
 #: how often a token is sent: once for each of its experts, for each rank, or for each node, which fans it out
 Once = Literal["expert", "rank", "node"]

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.compute import Shape
 from cmsim.errors import InputError
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
 COMPUTE, HOST, COLLECTIVE, SEND, RECV = range(len(KINDS))
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.trace import load_trace
-from cmsim.workload.trace.chakra import chakra_pb2
-from cmsim.workload.trace.chakra.file import read_chakra
-from cmsim.workload.trace.chakra.job import read_job
-from cmsim.workload.trace.chakra.to_trace import to_trace
-from cmsim.workload.trace.lower import lower
+from cmsim.traces import load_trace
+from cmsim.traces.chakra import chakra_pb2
+from cmsim.traces.chakra.file import read_chakra
+from cmsim.traces.chakra.job import read_job
+from cmsim.traces.chakra.to_trace import to_trace
+from cmsim.traces.lower import lower
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"
 SEEDS = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cmsim.collectives import ALGORITHMS
 from cmsim.errors import InfeasibleError
-from cmsim.flow import FlowResult, Software, all_to_all_v, collective_time
 from cmsim.hardware import System, load_system
+from cmsim.messages import FlowResult, Software, all_to_all_v, collective_time
 
 MESH = {"wiring": "full_mesh", "link_GBps": 50.0, "domain_us": 1.0, "power": {"chip_static_W": 0, "chip_dynamic_W": 0}}
 SMALL_LEAVES = {"scale_out.oversubscription": 2.0, "scale_out.switch_ports": 12}

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmsim import compute, files
+from cmsim import compute, reading
 from cmsim.calibration.explain_kernel import explain_kernel
 from cmsim.calibration.kernels import predict_kernels
-from cmsim.compute.kernels import kernel_data, kernel_machine
-from cmsim.compute.kernels.kinds import KINDS
-from cmsim.compute.kernels.of_shapes import shape_times_us
 from cmsim.engine.plan import rates
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import ACCELERATORS, load_accelerator, load_system
+from cmsim.kernels import kernel_data, kernel_machine
+from cmsim.kernels.kinds import KINDS
+from cmsim.kernels.of_shapes import shape_times_us
 
-EACH = sorted(files.builtin_files(ACCELERATORS))
+EACH = sorted(reading.builtin_files(ACCELERATORS))
 COUNT = 40
 #: of an element: precision, bytes of activations, of weights
 PRODUCTS = {
@@ -171,7 +171,7 @@ def test_no_op_of_a_run_beats_the_peaks(name, kind, seed, share, together):
     assert np.all(found >= least * (1 - 1e-9))
 
 
-SYSTEMS = sorted(files.builtin_files("topologies"))
+SYSTEMS = sorted(reading.builtin_files("topologies"))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

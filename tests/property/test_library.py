@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmsim import libraries
 from cmsim.calibration.places import place
-from cmsim.collectives import Rows, choose, collective_code, library
+from cmsim.collectives import Rows, choose, collective_code
 from cmsim.collectives import explain as priced
-from cmsim.collectives.library import hccl, share
 from cmsim.engine.calls import link
 from cmsim.hardware import load_system
+from cmsim.libraries import hccl, share
 from cmsim.topology.levels import fabric
 
 SYSTEMS = (
@@ -41,7 +42,7 @@ at = functools.cache(place)
 def took(system, collective, p, size_B=SIZES):
     size_B = np.atleast_1d(np.asarray(size_B, dtype=float))
     p = np.broadcast_to(np.asarray(p, dtype=float), size_B.shape).copy()
-    return library.time_us(at(system), collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(len(size_B)))
+    return libraries.time_us(at(system), collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(len(size_B)))
 
 
 @settings(deadline=None, max_examples=200)
@@ -67,7 +68,7 @@ def test_a_domain_is_no_slower_than_more_ranks_over_nics(system, collective, p, 
     if p <= here.domain_ranks:
         size_B, none = np.array([size_B]), np.zeros(1)
         wide = replace(here, domain_ranks=p)
-        far = library.time_us(
+        far = libraries.time_us(
             wide, collective=collective, ranks=np.array([float(p * domains)]), size_B=size_B, narrow=none
         )
         assert took(system, collective, p, size_B)[0] <= far[0] * (1 + 1e-9)
@@ -104,7 +105,7 @@ def test_a_library_is_no_further_above_its_cheapest_than_measured(system, collec
     n, none = np.full(len(SIZES), float(p)), np.zeros(len(SIZES))
     time = took(system, collective, p)
     if here.mesh and p <= here.domain_ranks:
-        found = library.hccl_candidates_us(
+        found = libraries.hccl_candidates_us(
             here.constants,
             collective=collective,
             ranks=n,
@@ -145,8 +146,8 @@ def test_best_is_no_slower_than_anything_on_offer(system, collective, p, size_B)
         **{name: np.array([value]) for name, value in one.items()},
     )
     wire = link(machine, wires, collective, rows.ranks)
-    here = library.place_of(machine)
-    best = library.cheaper(here, rows, wire, choose(rows, wire)).time_s[0]
-    offered = [one.time_s for one in priced(rows, wire)] + [float(library.choose(here, rows, wire).time_s[0])]
+    here = libraries.place_of(machine)
+    best = libraries.cheaper(here, rows, wire, choose(rows, wire)).time_s[0]
+    offered = [one.time_s for one in priced(rows, wire)] + [float(libraries.choose(here, rows, wire).time_s[0])]
     assert best <= min(offered) * (1 + 1e-9)
     assert best == pytest.approx(min(offered))

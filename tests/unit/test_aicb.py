@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.files import DATA
-from cmsim.workload.bytes_in import head
+from cmsim.reading import DATA
+from cmsim.reading.bytes_in import head
+from cmsim.traces import aicb
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
-from cmsim.workload.trace import aicb
 
 SAMPLES = DATA / "workloads" / "traces" / "aicb"
 SHARED = Path(__file__).parents[2].parent / "shared" / "traces"

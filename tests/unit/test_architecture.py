@@ -12,24 +12,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cmsim.files import read_yaml
+from cmsim.reading import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cmsim"
 
 #: what every room may import
-BASE = frozenset({"collector", "errors", "files", "kept", "units", "version"})
+BASE = frozenset({"arrays", "collector", "errors", "reading", "units", "version"})
 
 #: room -> rooms it may import beside BASE. Fewer is better; a new room gets a line here and a reason.
 #: "workload/generate" is a room of its own inside a room; its parent needs its permission like any other.
 PERMITTED: dict[str, frozenset[str]] = {
-    # the ground: files reads and says what is wrong, kept what is read once, the others need nothing
+    # the ground: nothing below it but each other's errors
+    "arrays": frozenset(),
     "collector": frozenset(),
     "errors": frozenset(),
-    "files": frozenset(),
-    "kept": frozenset({"files", "errors"}),
     "units": frozenset(),
     "version": frozenset(),
+    # reads what users write and tools leave: YAML with lines, tables, JSON in blocks; what it means is for others
+    "reading": frozenset({"arrays", "errors", "units"}),
     # scenarios make the names of runs, results and tables read them
     "identity": frozenset(),
     # reads system files and nothing else, so that any room may ask what the hardware is
@@ -39,30 +40,36 @@ PERMITTED: dict[str, frozenset[str]] = {
     # costs of kernels are functions of numbers
     "compute": frozenset(),
     # what kernels take on an accelerator, as measured: pages of numbers, constants as data
-    "compute/kernels": frozenset({"compute", "hardware"}),
+    "kernels": frozenset({"compute", "hardware"}),
     # costs and phases of algorithms are functions of numbers
     "collectives": frozenset(),
     # what libraries take on a system: their constants are data, their pages those of collectives
-    "collectives/library": frozenset({"collectives", "hardware", "topology"}),
+    "libraries": frozenset({"collectives", "hardware", "topology"}),
     # shares of resources are functions of numbers
     "network": frozenset(),
     # messages of a collective on the links they cross
-    "flow": frozenset({"hardware", "topology", "collectives", "network"}),
+    "messages": frozenset({"hardware", "topology", "collectives", "network"}),
     # ops say which kernel they are, never on which machine
     "workload": frozenset({"compute"}),
+    # recorded runs as ops: what a file says, in the words of ops
+    "traces": frozenset({"compute", "workload"}),
+    # model files as graphs of operators with their work
+    "graphs": frozenset({"compute", "workload"}),
+    # what users ask of a service, and what clusters ran: columns of a file, no ops
+    "requests": frozenset(),
+    "jobs": frozenset(),
+    # what a file holds, whatever it is of
+    "describe": frozenset({"graphs", "jobs", "requests", "traces", "workload"}),
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has
-    "workload/generate": frozenset({"workload", "compute", "scenario", "hardware"}),
+    "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "scenario", "hardware"}),
     # a scenario names systems and workloads, and knows how neither is run
     "scenario": frozenset({"identity"}),
     # the one place where workload and machine meet
     "engine": frozenset(
-        {"hardware", "topology", "compute", "compute/kernels", "collectives", "collectives/library", "network"}
-        | {"flow", "workload"}
+        {"hardware", "topology", "compute", "kernels", "collectives", "libraries", "network", "messages", "workload"}
     ),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
-    "calibration": frozenset(
-        {"hardware", "topology", "collectives", "collectives/library", "compute", "compute/kernels"}
-    ),
+    "calibration": frozenset({"hardware", "topology", "collectives", "libraries", "compute", "kernels"}),
     # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
     "energy": frozenset({"hardware", "topology", "compute"}),
     # price and rent are numbers of the system file, times what is in use
@@ -73,19 +80,20 @@ PERMITTED: dict[str, frozenset[str]] = {
     "plots": frozenset({"results"}),
     # runs what was published or measured and compares
     "validation": frozenset(
-        {"scenario", "hardware", "topology", "collectives", "flow", "workload", "workload/generate", "engine"}
+        {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
         | {"energy", "results", "api"}
     ),
     # the whole flow on one page
     "api": frozenset(
-        {"hardware", "topology", "compute", "collectives", "network", "flow", "workload", "workload/generate"}
-        | {"scenario", "engine", "energy", "cost", "results"}
+        {"hardware", "topology", "compute", "collectives", "network", "messages", "traces", "workload"}
+        | {"workload/generate", "scenario", "engine", "energy", "cost", "results"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
+        | {"traces", "graphs", "requests", "jobs", "describe"}
         | {"identity", "calibration", "engine", "energy", "results", "plots", "validation", "api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
@@ -160,7 +168,7 @@ def test_imports_point_one_way():
     wrong = []
     for path in sources():
         room = room_of(path)
-        allowed = PERMITTED[room] | (frozenset({"errors"}) if room == "files" else BASE if room not in BASE else set())
+        allowed = PERMITTED[room] | (BASE if room not in BASE else set())
         wrong += [
             f"{place(path, node)}: {room} imports {other}; it may import {', '.join(sorted(allowed)) or 'nothing'}"
             for other, node in imports(path)

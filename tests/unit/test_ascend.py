@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.bytes_in import head
+from cmsim.reading.bytes_in import head
+from cmsim.traces import ascend
+from cmsim.traces.ascend.shapes import work
+from cmsim.traces.ascend.tables import epoch_ns, read_kernels
+from cmsim.traces.recorded import RankTrace, Trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND
-from cmsim.workload.trace import ascend
-from cmsim.workload.trace.ascend.shapes import work
-from cmsim.workload.trace.ascend.tables import epoch_ns, read_kernels
-from cmsim.workload.trace.recorded import RankTrace, Trace
 
 TRACES = Path(__file__).parents[2].parent / "shared" / "traces"
 TRUTH: dict[str, Any] = json.loads((TRACES / "TRUTH.json").read_text()) if (TRACES / "TRUTH.json").exists() else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cmsim import api, engine, flow
+from cmsim import api, engine, messages
 from cmsim.cli import tables
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import load_system
@@ -55,7 +55,7 @@ def test_flat_rings_across_domains_use_every_nic(collective):
 def test_the_engine_plays_what_the_room_of_flows_computes():
     system = load_system("cloudmatrix384", accelerators=48)
     for algorithm in ("direct", "pairwise"):
-        alone = flow.collective_time(system, "all_to_all", algorithm=algorithm, size_B=1e8)
+        alone = messages.collective_time(system, "all_to_all", algorithm=algorithm, size_B=1e8)
         (one,) = load_scenario(
             {
                 "systems": [{"system": "cloudmatrix384", "accelerators": 48}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cmsim.compute import KERNELS
-from cmsim.workload.trace.kernels import MATRIX, OTHER, kernel_class
+from cmsim.traces.kernels import MATRIX, OTHER, kernel_class
 
 MATRIX_NAMES = [
     "ampere_fp16_s16816gemm_fp16_128x128_ldg8_f2f_stages_32x5_nn",

@@ -13,13 +13,13 @@ import pytest
 
 from cmsim.compute import gemm_shape
 from cmsim.errors import InputError
+from cmsim.traces import IMPORTERS, load_trace
+from cmsim.traces.chakra import chakra_pb2
+from cmsim.traces.chakra.job import read_groups, read_job
+from cmsim.traces.chakra.to_trace import to_trace
+from cmsim.traces.chakra.write import write_chakra
+from cmsim.traces.lower import lower
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND, ProgramBuilder, Programs, assemble
-from cmsim.workload.trace import IMPORTERS, load_trace
-from cmsim.workload.trace.chakra import chakra_pb2
-from cmsim.workload.trace.chakra.job import read_groups, read_job
-from cmsim.workload.trace.chakra.to_trace import to_trace
-from cmsim.workload.trace.chakra.write import write_chakra
-from cmsim.workload.trace.lower import lower
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"
 pb: Any = chakra_pb2

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.trace.chakra import chakra_pb2 as pb
-from cmsim.workload.trace.chakra import file as chakra
-from cmsim.workload.trace.chakra import wire as chakra_wire
-from cmsim.workload.trace.chakra.file import (
+from cmsim.traces.chakra import chakra_pb2 as pb
+from cmsim.traces.chakra import file as chakra
+from cmsim.traces.chakra import wire as chakra_wire
+from cmsim.traces.chakra.file import (
     COMM_COLL,
     COMM_RECV,
     COMM_SEND,

@@ -14,11 +14,9 @@ import pytest
 from cmsim import api
 from cmsim.errors import InputError
 from cmsim.scenario import load_scenario
-from cmsim.workload import generate
-from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, ProgramBuilder, Programs, assemble
-from cmsim.workload.trace.chakra import chakra_pb2
-from cmsim.workload.trace.chakra import write as chakra_write
-from cmsim.workload.trace.chakra.file import (
+from cmsim.traces.chakra import chakra_pb2
+from cmsim.traces.chakra import write as chakra_write
+from cmsim.traces.chakra.file import (
     COMM_COLL,
     COMM_RECV,
     COMM_SEND,
@@ -28,7 +26,9 @@ from cmsim.workload.trace.chakra.file import (
     read_chakra,
     set_counts,
 )
-from cmsim.workload.trace.chakra.write import write_chakra
+from cmsim.traces.chakra.write import write_chakra
+from cmsim.workload import generate
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, ProgramBuilder, Programs, assemble
 
 pb: Any = chakra_pb2
 TYPE = {COMPUTE: COMP, HOST: COMP, COLLECTIVE: COMM_COLL, SEND: COMM_SEND, RECV: COMM_RECV}

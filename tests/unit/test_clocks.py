@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cmsim.traces.clocks import aligned, late_note
+from cmsim.traces.recorded import rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST
-from cmsim.workload.trace.clocks import aligned, late_note
-from cmsim.workload.trace.recorded import rank_trace
 
 
 def recorded(rank: int, *, before_us: float, start_us: float = 0.0, group: int = 0):

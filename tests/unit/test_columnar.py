@@ -16,10 +16,10 @@ import pytest
 
 from cmsim.compute import gemm_shape
 from cmsim.errors import InputError
+from cmsim.traces import columnar, load_trace, open_trace
+from cmsim.traces.columnar import open_, write_trace
+from cmsim.traces.recorded import PASS, Communicator, RankTrace, Trace, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND
-from cmsim.workload.trace import columnar, load_trace, open_trace
-from cmsim.workload.trace.columnar import open_, write_trace
-from cmsim.workload.trace.recorded import PASS, Communicator, RankTrace, Trace, rank_trace
 
 NAN = float("nan")
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"

@@ -12,7 +12,7 @@ import cmsim
 from cmsim import api, cost, engine
 from cmsim.cli import app
 from cmsim.errors import InputError
-from cmsim.files import builtin_files
+from cmsim.reading import builtin_files
 from cmsim.results import per
 from cmsim.scenario import load_scenario
 

@@ -7,12 +7,12 @@ import pytest
 
 from cmsim import api
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.files import DATA
+from cmsim.graphs.graph import PARAMETER, GraphBuilder
+from cmsim.graphs.work import graph_work
+from cmsim.reading import DATA
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 from cmsim.workload.generate.graph import roots
-from cmsim.workload.graph import PARAMETER, GraphBuilder
-from cmsim.workload.graph_work import graph_work
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
 
 BOX = {"system": "hgx_h100", "accelerators": 8}

@@ -24,9 +24,9 @@ from cmsim.energy import (
 from cmsim.energy import power as power_page
 from cmsim.energy.power import package_W
 from cmsim.errors import InfeasibleError
-from cmsim.files import builtin_files
 from cmsim.hardware import band, board_watts, load_system
 from cmsim.hardware.supplies import facility_W, overhead_W, supplies_W
+from cmsim.reading import builtin_files
 from cmsim.topology import fabric, totals
 from cmsim.units import PS_PER_S
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmsim import files
+from cmsim import reading
 from cmsim.calibration import ExpertFit, calibrate, expert_us, predict
-from cmsim.collectives.library import experts
-from cmsim.collectives.library.expert import copies, distinct
 from cmsim.errors import InputError
+from cmsim.libraries import experts
+from cmsim.libraries.expert import copies, distinct
 from cmsim.workload import moe
 
 ALLTOALL = {
@@ -78,7 +78,7 @@ def test_profiles_name_constants_of_their_page(profile):
 
 def test_classes_are_of_known_accelerators():
     found = experts.expert_library()
-    known = files.builtin_files("topologies/accelerators")
+    known = reading.builtin_files("topologies/accelerators")
     assert {name for members in found.classes.values() for name in members} <= set(known)
     assert all(fit.count > 0 for fit in found.fits.values())
     names = [name.lower() for key, one in found.profiles.items() for name in (key, *one.names)]

@@ -12,9 +12,9 @@ import pytest
 import cmsim
 from cmsim.collectives import dimensional
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.flow import Software, collective_time
-from cmsim.flow.merge import merge
 from cmsim.hardware import System, load_system
+from cmsim.messages import Software, collective_time
+from cmsim.messages.merge import merge
 from cmsim.topology import between, build, fabric, paths
 
 POWER = {"chip_static_W": 0, "chip_dynamic_W": 0}

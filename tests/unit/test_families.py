@@ -7,9 +7,9 @@ import json
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.graph_config import parse_config
-from cmsim.workload.graph_load import load_any, load_graph
-from cmsim.workload.graph_work import graph_info
+from cmsim.graphs.config import parse_config
+from cmsim.graphs.load import load_any, load_graph
+from cmsim.graphs.work import graph_info
 from cmsim.workload.model import FAMILIES, load_model, parse_model
 
 
@@ -185,7 +185,7 @@ def test_first_convolution_k21():
     graph = load_graph("resnet50")
     found = graph_info(graph)
     assert found["inputs"] == [["pixels", [1, 3, 224, 224]]]
-    from cmsim.workload.graph_work import graph_work
+    from cmsim.graphs.work import graph_work
 
     assert graph_work(graph).flops[graph.names.index("stem")] == 236_027_904
 

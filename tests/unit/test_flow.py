@@ -11,12 +11,12 @@ import simpy
 from cmsim.collectives import ALGORITHMS, candidates, time_s
 from cmsim.collectives.pairwise import all_to_all_v_bound_s
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.flow import Messages, Software, all_to_all_v, collective_time, plan, rounds
-from cmsim.flow.collective import software
-from cmsim.flow.messages import _QUICK, _from_schedule
-from cmsim.flow.rounds import solve
-from cmsim.flow.schedule import LogGP, Op, programs, replay
 from cmsim.hardware import System, load_system
+from cmsim.messages import Messages, Software, all_to_all_v, collective_time, plan, rounds
+from cmsim.messages.collective import software
+from cmsim.messages.messages import _QUICK, _from_schedule
+from cmsim.messages.rounds import solve
+from cmsim.messages.schedule import LogGP, Op, programs, replay
 from cmsim.network import SHARE_ONE, Demand, Fluid
 from cmsim.topology import paths
 from cmsim.units import PS_PER_S

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.files import DATA
-from cmsim.workload.bytes_in import head
+from cmsim.reading import DATA
+from cmsim.reading.bytes_in import head
+from cmsim.traces.goal import binary as goal_binary
+from cmsim.traces.goal import text as goal
+from cmsim.traces.recorded import PASS
 from cmsim.workload.ops import COMPUTE, RECV, SEND
-from cmsim.workload.trace.goal import binary as goal_binary
-from cmsim.workload.trace.goal import text as goal
-from cmsim.workload.trace.recorded import PASS
 
 SAMPLES = DATA / "workloads" / "traces" / "goal"
 SHARED = Path(__file__).parents[2].parent / "shared" / "traces"

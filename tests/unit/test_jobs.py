@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.formats import sniffed
-from cmsim.workload.jobs import IMPORTERS, Jobs, Nodes, load_jobs, load_nodes, open_jobs
+from cmsim.jobs import IMPORTERS, Jobs, Nodes, load_jobs, load_nodes, open_jobs
+from cmsim.reading.formats import sniffed
 
 Damage = Callable[[bytes, random.Random], bytes]
 ROOT = Path(__file__).parents[2]

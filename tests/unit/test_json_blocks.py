@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload import json_blocks
-from cmsim.workload.json_blocks import blocks
+from cmsim.reading import json_blocks
+from cmsim.reading.json_blocks import blocks
 
 TRICKY = [
     {

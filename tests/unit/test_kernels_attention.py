@@ -11,15 +11,15 @@ import pytest
 
 from cmsim.calibration import calibrate, predict
 from cmsim.calibration.explain_kernel import explain_kernel
-from cmsim.compute.kernels import Machine
-from cmsim.compute.kernels.attention import (
+from cmsim.errors import InputError
+from cmsim.kernels import Machine
+from cmsim.kernels.attention import (
     DECODE_DEFAULTS,
     PREFILL_DEFAULTS,
     decode_parts,
     prefill_parts,
     smooth_max,
 )
-from cmsim.errors import InputError
 
 MACHINE = Machine("m", 100, {"bf16": 1e15, "fp8": 2e15}, 1e14, 3e12)
 ROW = {

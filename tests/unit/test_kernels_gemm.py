@@ -11,11 +11,11 @@ import yaml
 
 from cmsim.calibration import calibrate, predict
 from cmsim.calibration.kernels import predict_kernels
-from cmsim.compute.kernels import Machine, choose_variant, fit_residual, read_residuals, write_residuals
-from cmsim.compute.kernels.gemm import GEMM_DEFAULTS, gemm_kernel_us
-from cmsim.compute.kernels.kinds import KINDS
-from cmsim.compute.kernels.residual import carried
 from cmsim.errors import CmsimWarning, InputError
+from cmsim.kernels import Machine, choose_variant, fit_residual, read_residuals, write_residuals
+from cmsim.kernels.gemm import GEMM_DEFAULTS, gemm_kernel_us
+from cmsim.kernels.kinds import KINDS
+from cmsim.kernels.residual import carried
 
 MACHINE = Machine("made up", cores=100, peak_FLOPps={"bf16": 1e15}, vector_FLOPps=1e14, memory_Bps=2e12)
 
@@ -212,11 +212,11 @@ def test_calibrate_wants_rows_and_times(tmp_path):
 
 
 def test_every_accelerator_has_constants_of_every_kind():
-    from cmsim import files
-    from cmsim.compute.kernels import kernel_data
+    from cmsim import reading
     from cmsim.hardware import ACCELERATORS, load_accelerator
+    from cmsim.kernels import kernel_data
 
-    for name in files.builtin_files(ACCELERATORS):
+    for name in reading.builtin_files(ACCELERATORS):
         for kind in KINDS:
             assert kernel_data(load_accelerator(name), kind).variants
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from cmsim.calibration.kernels import kernel_rows, predict_kernels
-from cmsim.compute.kernels import kernel_data
-from cmsim.compute.kernels.kinds import KINDS
-from cmsim.compute.kernels.of_shapes import shape_times_us
-from cmsim.compute.kernels.times import times_us
 from cmsim.compute.shape import gemm_shape
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import load_accelerator
+from cmsim.kernels import kernel_data
+from cmsim.kernels.kinds import KINDS
+from cmsim.kernels.of_shapes import shape_times_us
+from cmsim.kernels.times import times_us
 
 BLOCK = "fp8_block/DeepGemmFp8BlockScaledMMKernel"
 #: so small that the host alone takes time

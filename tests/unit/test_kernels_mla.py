@@ -11,15 +11,15 @@ import pytest
 from cmsim.calibration import predict
 from cmsim.calibration.explain_kernel import explain_kernel
 from cmsim.calibration.kernels import accelerator_of, predict_kernels
-from cmsim.compute.kernels import Machine, kernel_machine
-from cmsim.compute.kernels.mla import (
+from cmsim.errors import CmsimWarning, InputError
+from cmsim.kernels import Machine, kernel_machine
+from cmsim.kernels.mla import (
     MLA_DECODE_DEFAULTS,
     MLA_PREFILL_DEFAULTS,
     MLA_UNSPLIT,
     mla_decode_parts,
     mla_prefill_parts,
 )
-from cmsim.errors import CmsimWarning, InputError
 
 MACHINE = Machine("m", 100, {"bf16": 1e15}, 1e14, 3e12)
 

@@ -8,10 +8,10 @@ import pytest
 
 from cmsim.calibration import predict
 from cmsim.calibration.kernels import predict_kernels
-from cmsim.compute.kernels import Machine
-from cmsim.compute.kernels.moe import MOE_DEFAULTS, moe_kernel_us
-from cmsim.compute.kernels.routing import expert_loads
 from cmsim.errors import InputError
+from cmsim.kernels import Machine
+from cmsim.kernels.moe import MOE_DEFAULTS, moe_kernel_us
+from cmsim.kernels.routing import expert_loads
 
 MACHINE = Machine("made up", cores=100, peak_FLOPps={"bf16": 1e15}, vector_FLOPps=1e14, memory_Bps=2e12)
 ROWS = {

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.bytes_in import head
+from cmsim.reading.bytes_in import head
+from cmsim.traces import pytorch_et
+from cmsim.traces.kineto import file as kineto
+from cmsim.traces.recorded import Communicator, RankTrace, Trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Floats
-from cmsim.workload.trace import pytorch_et
-from cmsim.workload.trace.kineto import file as kineto
-from cmsim.workload.trace.recorded import Communicator, RankTrace, Trace
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "kineto" / "dlrm_8gpu"
 SHARED = Path(__file__).parents[2].parent / "shared" / "traces"

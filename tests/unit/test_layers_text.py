@@ -12,11 +12,11 @@ import pytest
 
 from cmsim.compute.roofline import KERNELS
 from cmsim.errors import InputError
-from cmsim.files import DATA
-from cmsim.workload.bytes_in import head
+from cmsim.reading import DATA
+from cmsim.reading.bytes_in import head
+from cmsim.traces.layers import schedule as layers_schedule
+from cmsim.traces.layers import text as layers_text
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
-from cmsim.workload.trace.layers import schedule as layers_schedule
-from cmsim.workload.trace.layers import text as layers_text
 
 SAMPLES = DATA / "workloads" / "traces"
 SHARED = Path(__file__).parents[2].parent / "shared" / "traces"

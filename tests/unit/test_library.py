@@ -7,9 +7,9 @@ import csv
 import numpy as np
 import pytest
 
-from cmsim import files
-from cmsim.collectives import ALGORITHMS, library
-from cmsim.collectives.library import DEFAULTS, Domain
+from cmsim import libraries, reading
+from cmsim.collectives import ALGORITHMS
+from cmsim.libraries import DEFAULTS, Domain
 
 #: C39 to C43 of the model checks (NVIDIA/nccl @5067397c): 8 ranks on one node, 16 channels of 20 GB/s
 TUNER = [
@@ -23,8 +23,8 @@ TUNER = [
 
 def tuner(algorithm, protocol, **more):
     base = {"collective": "all_reduce", "ranks": 8, "size_B": 1e6}
-    spec = library.ring_library().tuner
-    return library.tuner_us(spec, "hopper", algorithm=algorithm, protocol=protocol, **{**base, **more})
+    spec = libraries.ring_library().tuner
+    return libraries.tuner_us(spec, "hopper", algorithm=algorithm, protocol=protocol, **{**base, **more})
 
 
 @pytest.mark.parametrize(("algorithm", "protocol", "size_B", "expected"), [case[1:] for case in TUNER])
@@ -62,27 +62,27 @@ HERE = Domain(port_Bps=450e9, tuner_bus_Bps=370e9, ll_max_Bps=141e9, nvls=True)
 
 def times(collective, *, ranks, size_B, narrow=0.0, domain=HERE):
     ranks, size_B, narrow = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (ranks, size_B, narrow)))
-    return library.inside_us(DEFAULTS, domain, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
+    return libraries.inside_us(DEFAULTS, domain, collective=collective, ranks=ranks, size_B=size_B, narrow=narrow)
 
 
 @pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
 @pytest.mark.parametrize("constants", ["nvlink3", "nvlink4", "nvlink5", "common"])
 def test_no_time_beats_the_port(collective, constants):
-    nccl = library.ring_library()
+    nccl = libraries.ring_library()
     c = nccl.common if constants == "common" else nccl.classes[constants].constants
     size_B = np.geomspace(256, 2**34, 60)
     for ranks in (2, 3, 8, 72):
         p = np.full(60, float(ranks))
         # switches that add halve what a port sends, so they are left out
         without = Domain(HERE.port_Bps, HERE.tuner_bus_Bps, HERE.ll_max_Bps, nvls=False)
-        time = library.inside_us(c, without, collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(60))
+        time = libraries.inside_us(c, without, collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(60))
         factor = (2.0 if collective == "all_reduce" else 1.0) * (ranks - 1) / ranks
         assert np.all(time >= factor * size_B / HERE.port_Bps * 1e6)
         assert np.all(np.diff(time) >= 0)
 
 
 def test_weights_of_protocols_add_up():
-    found = library.protocols_us(
+    found = libraries.protocols_us(
         DEFAULTS,
         HERE,
         collective="all_reduce",
@@ -118,7 +118,7 @@ def test_narrow_elements_are_slower_where_they_are_added():
 
 
 def between(collective="all_reduce", *, transport="InfiniBand", ranks=64.0, per_domain=8.0, size_B=1e9, nic_GBps=50.0):
-    nccl = library.ring_library()
+    nccl = libraries.ring_library()
     one = {
         "ranks": np.array([ranks]),
         "per_domain": np.array([per_domain]),
@@ -126,7 +126,7 @@ def between(collective="all_reduce", *, transport="InfiniBand", ranks=64.0, per_
         "nic_Bps": np.array([nic_GBps * 1e9]),
     }
     c, own = nccl.transports[transport], nccl.classes["nvlink4"].constants
-    return float(library.between_us(c, own, HERE, collective=collective, **one)[0])
+    return float(libraries.between_us(c, own, HERE, collective=collective, **one)[0])
 
 
 @pytest.mark.parametrize("transport", ["EFA", "InfiniBand", "RoCE", "any"])
@@ -148,8 +148,8 @@ def test_ring_neighbours_share_the_nics_of_their_node():
 
 def mesh(collective="all_gather", *, ranks=16.0, block_B=1e6, **more):
     size_B = block_B * ranks if collective in ("all_gather", "reduce_scatter") else block_B
-    c = library.mesh_library().constants
-    return float(library.mesh_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=196e9, **more))
+    c = libraries.mesh_library().constants
+    return float(libraries.mesh_us(c, collective=collective, ranks=ranks, size_B=size_B, port_Bps=196e9, **more))
 
 
 def test_mesh_switches_protocol():
@@ -161,21 +161,23 @@ def test_mesh_switches_protocol():
 
 
 def test_mesh_and_pages():
-    c = library.mesh_library().constants
+    c = libraries.mesh_library().constants
     p, size_B = np.array([16.0, 12.0]), np.array([1e9, 1e9])
-    found = library.hccl_candidates_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
+    found = libraries.hccl_candidates_us(
+        c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3
+    )
     assert {"mesh", "ring", "nhr", "halving_doubling"} <= set(found)
-    best = library.hccl_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
+    best = libraries.hccl_us(c, collective="all_reduce", ranks=p, size_B=size_B, port_Bps=196e9, alpha_us=1.3)
     # among so few ranks what was measured is the mesh
     assert best == pytest.approx(found["mesh"])
     assert np.all(best > 2 * (p - 2) / p * size_B / 196e9 * 1e6)
 
 
 def test_kernels_of_serving_engines():
-    own = library.ring_library().classes["nvlink4"]
+    own = libraries.ring_library().classes["nvlink4"]
     one = {"ranks": np.array([8.0]), "size_B": np.array([16384.0])}
     k = own.kernels["vllm"]
-    graph, eager = (library.fused_us(k, own.constants, HERE, eager=np.array([e]), **one)[0] for e in (0.0, 1.0))
+    graph, eager = (libraries.fused_us(k, own.constants, HERE, eager=np.array([e]), **one)[0] for e in (0.0, 1.0))
     assert graph < 8
     assert 18 < eager < 30
 
@@ -186,16 +188,16 @@ TWO_NODES = [(2**31, 11186.0), (2**32, 22410.0), (2**33, 44734.0), (2**34, 89235
 
 
 def test_a_mesh_of_eight_as_measured():
-    rccl = library.ring_library("mi300x")
+    rccl = libraries.ring_library("mi300x")
     own = rccl.classes["infinity_fabric"]
     bus = own.tuner_link_GBps * 7e9
     at = Domain(448e9, bus, rccl.tuner.generations[own.tuner_generation].ll_max_GBps[0] * 1e9, nvls=False)
     one = {"ranks": np.array([8.0]), "size_B": np.array([2.0**23]), "narrow": np.zeros(1)}
     # the row that set simple_step_us: crickett-hpe/hpc-ai-envs pull request 30
-    assert library.inside_us(own.constants, at, collective="all_reduce", **one)[0] == pytest.approx(91.1, rel=0.01)
+    assert libraries.inside_us(own.constants, at, collective="all_reduce", **one)[0] == pytest.approx(91.1, rel=0.01)
     size_B, measured = (np.array(column) for column in zip(*TWO_NODES, strict=True))
     many = {"ranks": np.full(4, 16.0), "per_domain": np.full(4, 8.0), "nic_Bps": np.full(4, 50e9)}
-    predicted = library.between_us(
+    predicted = libraries.between_us(
         rccl.transports["RoCE"], own.constants, at, collective="all_reduce", size_B=size_B, **many
     )
     error = np.abs(predicted / measured - 1) * 100
@@ -205,11 +207,11 @@ def test_a_mesh_of_eight_as_measured():
 
 def test_a_tuner_of_shares():
     """ROCm/rccl @9e22c79d, tuning_model_5: shares of the bus and corrections by size."""
-    spec = library.ring_library("mi300x").tuner
+    spec = libraries.ring_library("mi300x").tuner
     base = {"collective": "all_reduce", "channels": 1, "channel_GBps": 336.0}
 
     def says(algorithm, protocol, **more):
-        return library.tuner_us(spec, "cdna3", algorithm=algorithm, protocol=protocol, **{**base, **more})
+        return libraries.tuner_us(spec, "cdna3", algorithm=algorithm, protocol=protocol, **{**base, **more})
 
     one, two = {"ranks": 8, "nodes": 1}, {"ranks": 16, "nodes": 2, "network_GBps": 400.0}
     assert says("ring", "Simple", size_B=1e9, **one) == pytest.approx(17 + 14 * 2.1 + 1e6 / 336 * 14 / 8)
@@ -224,25 +226,25 @@ def test_a_tuner_of_shares():
 
 
 def test_the_accelerator_decides_which_library():
-    assert library.ring_library("h100_sxm").name.startswith("nccl")
-    assert library.ring_library("mi300x").name.startswith("rccl")
-    assert library.ring_library("nobody's").name == library.ring_library().name
+    assert libraries.ring_library("h100_sxm").name.startswith("nccl")
+    assert libraries.ring_library("mi300x").name.startswith("rccl")
+    assert libraries.ring_library("nobody's").name == libraries.ring_library().name
 
 
 @pytest.mark.parametrize("accelerator", ["h100_sxm", "mi300x"])
 def test_data_name_every_constant(accelerator):
-    nccl, hccl = library.ring_library(accelerator), library.mesh_library()
+    nccl, hccl = libraries.ring_library(accelerator), libraries.mesh_library()
     for constants in (nccl.common, *(one.constants for one in nccl.classes.values())):
         assert constants.keys() == DEFAULTS.keys()
     for constants in nccl.transports.values():
-        assert constants.keys() == library.BETWEEN_DEFAULTS.keys()
-    assert hccl.constants.keys() == library.HCCL_DEFAULTS.keys()
+        assert constants.keys() == libraries.BETWEEN_DEFAULTS.keys()
+    assert hccl.constants.keys() == libraries.HCCL_DEFAULTS.keys()
     for one in nccl.classes.values():
         for kernel in one.kernels.values():
-            assert kernel.keys() == library.FUSED_DEFAULTS.keys()
+            assert kernel.keys() == libraries.FUSED_DEFAULTS.keys()
     for one in hccl.names.values():
         assert set(one.pages) <= {"mesh", *(page.name for page in ALGORITHMS)}
-    known = files.builtin_files("topologies/accelerators")
+    known = reading.builtin_files("topologies/accelerators")
     for accelerators in (hccl.accelerators, *(one.accelerators for one in nccl.classes.values())):
         assert set(accelerators) <= set(known)
-    assert {one.system for one in library.networks()} <= {None, *files.builtin_files("topologies")}
+    assert {one.system for one in libraries.networks()} <= {None, *reading.builtin_files("topologies")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cmsim import api, calibration
-from cmsim.collectives.library import libraries
 from cmsim.errors import InputError
+from cmsim.libraries import libraries
 from cmsim.scenario import load_scenario
 
 GPU, BOXES = "hgx_h100", {"system": "hgx_h100", "domains": 4}

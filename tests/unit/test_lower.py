@@ -16,13 +16,13 @@ import pytest
 
 from cmsim.compute import gemm_shape
 from cmsim.errors import InputError
-from cmsim.workload.bytes_in import head
+from cmsim.reading.bytes_in import head
+from cmsim.traces import IMPORTERS, load_trace, open_trace
+from cmsim.traces import order as orders
+from cmsim.traces.groups import read_placement
+from cmsim.traces.lower import lower
+from cmsim.traces.recorded import PASS, Communicator, RankTrace, Trace, edges_csr, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Programs
-from cmsim.workload.trace import IMPORTERS, load_trace, open_trace
-from cmsim.workload.trace import order as orders
-from cmsim.workload.trace.groups import read_placement
-from cmsim.workload.trace.lower import lower
-from cmsim.workload.trace.recorded import PASS, Communicator, RankTrace, Trace, edges_csr, rank_trace
 
 NAN = float("nan")
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"

@@ -8,10 +8,10 @@ import random
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.files import DATA
-from cmsim.workload import mindir_pb2 as pb
-from cmsim.workload.graph_load import load_graph
-from cmsim.workload.graph_work import graph_info, graph_work
+from cmsim.graphs import mindir_pb2 as pb
+from cmsim.graphs.load import load_graph
+from cmsim.graphs.work import graph_info, graph_work
+from cmsim.reading import DATA
 
 SAMPLES = DATA / "workloads" / "traces" / "mindir"
 FLOAT, INT32 = 1, 6

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.files import builtin_files
+from cmsim.reading import builtin_files
 from cmsim.workload.model import FAMILIES, MODELS, load_model, parse_model, speculative_tokens_per_step
 
 BUILT_IN = builtin_files(MODELS, "*.json")

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from cmsim.cli.app import app
 from cmsim.errors import InputError
-from cmsim.files import DATA
-from cmsim.workload.graph_load import load_graph
-from cmsim.workload.graph_ops import OPS
-from cmsim.workload.graph_work import graph_info, graph_work
+from cmsim.graphs.load import load_graph
+from cmsim.graphs.ops import OPS
+from cmsim.graphs.work import graph_info, graph_work
+from cmsim.reading import DATA
 
 onnx = pytest.importorskip("onnx", reason="the onnx package, an optional extra, is absent")
 from onnx import TensorProto, helper  # noqa: E402

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.bytes_in import head
+from cmsim.reading.bytes_in import head
+from cmsim.traces import c10d, pytorch_et
+from cmsim.traces.recorded import Communicator, RankTrace, Trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, RECV, SEND
-from cmsim.workload.trace import c10d, pytorch_et
-from cmsim.workload.trace.recorded import Communicator, RankTrace, Trace
 
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "pytorch_et" / "dlrm_8gpu"
 SHARED = Path(__file__).parents[2].parent / "shared" / "traces"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.workload.formats import sniffed
-from cmsim.workload.requests import (
+from cmsim.reading.formats import sniffed
+from cmsim.requests import (
     IMPORTERS,
     RateWindows,
     Requests,
@@ -24,7 +24,7 @@ from cmsim.workload.requests import (
     load_requests,
     open_requests,
 )
-from cmsim.workload.requests.llmservingsim import token_blocks
+from cmsim.requests.llmservingsim import token_blocks
 
 Damage = Callable[[bytes, random.Random], bytes]
 ROOT = Path(__file__).parents[2]

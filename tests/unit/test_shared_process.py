@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 import cmsim
-from cmsim import api, collector, engine, files, kept
+from cmsim import api, collector, engine, libraries, reading
 from cmsim.calibration.kernels import predict_kernels
-from cmsim.collectives import library
+from cmsim.reading import kept, names
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 
@@ -98,9 +98,9 @@ def test_eight_threads_give_the_bytes_of_eight_processes() -> None:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Built-in files that may be edited."""
-    shutil.copytree(files.DATA / "topologies", tmp_path / "topologies")
-    shutil.copytree(files.DATA / "workloads" / "models", tmp_path / "workloads" / "models")
-    monkeypatch.setattr(files, "DATA", tmp_path)
+    shutil.copytree(reading.DATA / "topologies", tmp_path / "topologies")
+    shutil.copytree(reading.DATA / "workloads" / "models", tmp_path / "workloads" / "models")
+    monkeypatch.setattr(names, "DATA", tmp_path)
     return tmp_path
 
 
@@ -138,11 +138,11 @@ def test_a_new_alias_is_known_at_once(data: Path) -> None:
 
 
 def test_constants_of_a_library_are_read_again(data: Path) -> None:
-    first = library.ring_library()
-    assert library.ring_library() is first  # kept: nobody edited anything
+    first = libraries.ring_library()
+    assert libraries.ring_library() is first  # kept: nobody edited anything
     path = next((data / "topologies/libraries").glob("nccl*.yaml"))
     replaced(path, f"description: {first.description}", "description: mine")
-    assert library.ring_library().description == "mine"
+    assert libraries.ring_library().description == "mine"
 
 
 def test_what_is_kept_is_bounded_and_read_once_a_state(data: Path) -> None:

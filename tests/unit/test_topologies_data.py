@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cmsim import files
+from cmsim import reading
 from cmsim.hardware import (
     ACCELERATORS,
     STACKS,
@@ -26,16 +26,16 @@ from cmsim.hardware import (
 from cmsim.topology import comparison, fabric
 
 FOLDERS = {SYSTEMS: SystemSpec, ACCELERATORS: AcceleratorSpec, STACKS: StackSpec}
-FILES = [(folder, name) for folder in FOLDERS for name in files.builtin_files(folder)]
-SYSTEM_NAMES = sorted(files.builtin_files(SYSTEMS))
+FILES = [(folder, name) for folder in FOLDERS for name in reading.builtin_files(folder)]
+SYSTEM_NAMES = sorted(reading.builtin_files(SYSTEMS))
 KERNELS = {
     *("gemm", "grouped_gemm", "attention_prefill", "attention_decode", "mla_prefill", "mla_decode", "norm"),
     *("activation", "rope", "quantise", "embedding", "optimizer", "sampling", "generic"),
 }
 
 
-def _document(folder: str, name: str) -> files.Document:
-    return files.read_yaml(files.builtin_files(folder)[name])
+def _document(folder: str, name: str) -> reading.Document:
+    return reading.read_yaml(reading.builtin_files(folder)[name])
 
 
 def _leaves(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
@@ -66,7 +66,7 @@ def _numbers(folder: str, name: str) -> tuple[list[tuple[str, float]], dict[str,
 def test_file_loads_and_is_named_like_its_file(folder: str, name: str) -> None:
     document = _document(folder, name)
     data = stack_data(document) if folder == STACKS else document.data
-    assert files.validate(FOLDERS[folder], document, data=data).name == name
+    assert reading.validate(FOLDERS[folder], document, data=data).name == name
 
 
 @pytest.mark.parametrize(("folder", "name"), FILES)
@@ -125,13 +125,13 @@ def test_power_at_full_use_is_near_the_published_figure(name: str, basis: str, w
     assert all(abs(row.deviation) < within for row in rows), rows
 
 
-@pytest.mark.parametrize("name", sorted(files.builtin_files(ACCELERATORS)))
+@pytest.mark.parametrize("name", sorted(reading.builtin_files(ACCELERATORS)))
 def test_full_use_reaches_the_board_limit(name: str) -> None:
     board = board_watts(load_accelerator(name))
     assert board.idle <= board.active < board.limit <= board.active + board.compute + board.memory
 
 
-@pytest.mark.parametrize("name", sorted(files.builtin_files(ACCELERATORS)))
+@pytest.mark.parametrize("name", sorted(reading.builtin_files(ACCELERATORS)))
 def test_power_under_load_is_measured_or_has_a_band(name: str) -> None:
     chip = load_accelerator(name)
     ends = band(chip)
@@ -168,7 +168,7 @@ def test_systems_answer_to_the_names_that_tables_use(alias: str, name: str) -> N
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_aliases_are_unique_and_no_files_name(folder: str) -> None:
-    names = set(files.builtin_files(folder))
+    names = set(reading.builtin_files(folder))
     aliases = [alias for name in sorted(names) for alias in _document(folder, name).data.get("aliases", [])]
     assert len(aliases) == len(set(aliases))
     assert not names & set(aliases)

@@ -18,16 +18,16 @@ import pytest
 from pydantic import create_model
 
 import cmsim
-from cmsim import files
+from cmsim import reading
 from cmsim.energy.parts import constant
 from cmsim.errors import InputError
-from cmsim.flow import collective_time
 from cmsim.hardware import SYSTEMS, System, load_system
 from cmsim.hardware.specs import Custom, Dimensions, MultiPlaneClos, ScaleUp, Wired
+from cmsim.messages import collective_time
 from cmsim.topology import WIRINGS, between, build, check, comparison, fabric, places, totals
 from cmsim.topology.fat_tree import counts
 
-NAMES = sorted(files.builtin_files(SYSTEMS))
+NAMES = sorted(reading.builtin_files(SYSTEMS))
 #: ranks that forward have no levels to cut the graph at: see test_fabrics
 TIERED = [name for name in NAMES if not isinstance(load_system(name).spec.scale_up, Custom | Dimensions)]
 CASES = [(name, domains) for name in TIERED for domains in (1, 2)]

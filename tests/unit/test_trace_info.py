@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmsim.traces import open_trace
+from cmsim.traces.info import trace_info
+from cmsim.traces.recorded import PASS, Communicator, RankTrace, Trace, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND
-from cmsim.workload.trace import open_trace
-from cmsim.workload.trace.info import trace_info
-from cmsim.workload.trace.recorded import PASS, Communicator, RankTrace, Trace, rank_trace
 
 NAN = float("nan")
 SAMPLES = Path(__file__).parents[2] / "workloads" / "traces" / "chakra"

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmsim import libraries
 from cmsim.calibration import calibrate, predict
 from cmsim.calibration.places import place
-from cmsim.collectives import library
 from cmsim.validation import reference, validate
 from cmsim.validation.folds import FoldsSpec, held_out
 
@@ -78,7 +78,7 @@ def test_machines_without_a_row_in_the_fit(shared):
         one = rows[rows["curve_id"] == curve]
         n, size_B = (one[name].to_numpy(float) for name in ("n_ranks", "message_bytes"))
         at = place(system)
-        time = library.time_us(at, collective="all_reduce", ranks=n, size_B=size_B, narrow=np.zeros(len(one)))
+        time = libraries.time_us(at, collective="all_reduce", ranks=n, size_B=size_B, narrow=np.zeros(len(one)))
         errors.append(np.abs(time / one["time_us"].to_numpy() - 1))
     every = np.concatenate(errors) * 100
     assert len(every) == 43

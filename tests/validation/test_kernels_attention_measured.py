@@ -8,9 +8,9 @@ import pytest
 
 from cmsim.calibration.held_out import errors_pct, folds_of
 from cmsim.calibration.kernels import configurations, held_out_us, kernel_rows
-from cmsim.compute.kernels import kernel_machine
-from cmsim.compute.kernels.kinds import KINDS
 from cmsim.hardware import load_accelerator
+from cmsim.kernels import kernel_machine
+from cmsim.kernels.kinds import KINDS
 from cmsim.validation import reference
 from cmsim.validation.folds import FoldsSpec, held_out
 

@@ -11,9 +11,9 @@ import pytest
 from cmsim.calibration import predict
 from cmsim.calibration.held_out import errors_pct, folds_of
 from cmsim.calibration.kernels import configurations, held_out_us, kernel_rows, predict_kernels
-from cmsim.compute.kernels.kinds import KINDS
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import load_accelerator
+from cmsim.kernels.kinds import KINDS
 from cmsim.validation import reference, validate
 from cmsim.validation.folds import FoldsSpec, held_out
 

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from cmsim import files
+from cmsim import reading
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.validation import AREAS, Row, fit_expert_imbalance, reference, validate
 from cmsim.validation.report import Report
@@ -129,4 +129,4 @@ def test_csv_with_an_empty_cell(tmp_path, monkeypatch):
 def test_every_area_ships_its_data():
     for name in AREAS:
         assert (reference.folder() / f"{name}.yaml").is_file()
-    assert reference.folder().is_relative_to(files.DATA)
+    assert reference.folder().is_relative_to(reading.DATA)

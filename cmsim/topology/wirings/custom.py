@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.hardware.specs import Custom
@@ -24,9 +24,6 @@ from cmsim.topology.grid import Grid
 from cmsim.topology.linked import Inside, Linked, Links
 from cmsim.topology.links import add_node, join
 from cmsim.topology.wirings.page import Levels, Powered, Wiring
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def wire(graph: Any, system: System, _: Custom) -> None:

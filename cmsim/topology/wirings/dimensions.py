@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.hardware.specs import Dimensions
@@ -37,9 +38,6 @@ from cmsim.topology.linked import Inside, Linked, Links
 from cmsim.topology.links import Node, add_node, join
 from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use
 from cmsim.units import GIGA, US
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def wire(graph: Any, system: System, spec: Dimensions) -> None:

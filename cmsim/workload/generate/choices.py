@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from cmsim.files import read_text
+from cmsim.graphs.config import NETS, family_of
+from cmsim.graphs.load import find_model, model_format
 from cmsim.hardware import System
+from cmsim.reading import read_text
 from cmsim.scenario.schema import EncoderSpec, TrainingSpec
-from cmsim.workload.graph_config import NETS, family_of
-from cmsim.workload.graph_load import find_model, model_format
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.moe import divisors
 

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import CollectiveSpec
@@ -16,8 +16,6 @@ from cmsim.workload import moe
 from cmsim.workload.generate.experts import popularity
 from cmsim.workload.model import load_model
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble
-
-Floats = NDArray[np.float64]
 
 
 def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> Programs:

@@ -13,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
+from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, InputError, Problem
+from cmsim.graphs.graph import ACTIVATION, Graph
+from cmsim.graphs.load import find_model, load_any, load_graph, model_format
+from cmsim.graphs.ops import OPS, UNKNOWN
+from cmsim.graphs.work import GraphWork, graph_work
 from cmsim.hardware import System
 from cmsim.scenario import EncoderSpec, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.parallel import Layout, resolve
-from cmsim.workload.graph import ACTIVATION, Graph
-from cmsim.workload.graph_load import find_model, load_any, load_graph, model_format
-from cmsim.workload.graph_ops import OPS, UNKNOWN
-from cmsim.workload.graph_work import GraphWork, graph_work
 from cmsim.workload.model import ModelSpec
-from cmsim.workload.ops import Floats, Ints, Least, ProgramBuilder, Programs, assemble, awaited
+from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import OneForwardOneBackward
 
 #: gradients travel in pieces of at least this. Source: PyTorch, DistributedDataParallel, bucket_cap_mb [B]

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Ints
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.scenario.schema import ParallelSpec
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cmsim import compute, files
+from cmsim import compute, reading
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.scenario import TraceSpec
+from cmsim.traces import load_trace
+from cmsim.traces.groups import read_placement
+from cmsim.traces.lower import Placement
 from cmsim.workload.ops import COMPUTE, Programs
-from cmsim.workload.trace import load_trace
-from cmsim.workload.trace.groups import read_placement
-from cmsim.workload.trace.lower import Placement
 
 #: by precision: which stand in for it where an accelerator lacks it, nearest first
 _INSTEAD = {
@@ -80,7 +80,7 @@ def _in_known_precisions(made: Programs, system: System) -> Programs:
 
 def _built_in() -> list[str]:
     """Traces by their paths below the folder; models are no traces of runs."""
-    root = files.DATA / "workloads" / "traces"
+    root = reading.DATA / "workloads" / "traces"
     return sorted(
         f"{form.name}/{one.name}"
         for form in root.iterdir()
@@ -92,7 +92,9 @@ def _built_in() -> list[str]:
 
 def _found(path: str, base: Path | None) -> Path | None:
     """Where a file of a scenario is."""
-    roots = [root for root in (base, Path.cwd(), files.DATA / "workloads" / "traces", files.DATA) if root is not None]
+    roots = [
+        root for root in (base, Path.cwd(), reading.DATA / "workloads" / "traces", reading.DATA) if root is not None
+    ]
     return next((root / path for root in roots if (root / path).exists()), None)
 
 

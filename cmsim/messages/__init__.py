@@ -1,0 +1,39 @@
+"""A collective as its messages on the links of a fabric: max-min fair, round by round."""
+
+from cmsim.messages.bounds import Bound, bound, bound_of_matrix
+from cmsim.messages.collective import (
+    Busy,
+    FlowResult,
+    Plan,
+    RoundTime,
+    all_to_all_v,
+    collective_time,
+    members,
+    plan,
+    software,
+)
+from cmsim.messages.merge import Classes, merge
+from cmsim.messages.messages import Messages, candidate_rounds, from_matrix, rounds
+from cmsim.messages.rounds import Software
+
+__all__ = [
+    "Bound",
+    "Busy",
+    "Classes",
+    "FlowResult",
+    "Messages",
+    "Plan",
+    "RoundTime",
+    "Software",
+    "all_to_all_v",
+    "bound",
+    "bound_of_matrix",
+    "candidate_rounds",
+    "collective_time",
+    "from_matrix",
+    "members",
+    "merge",
+    "plan",
+    "rounds",
+    "software",
+]

@@ -1,0 +1,33 @@
+"""Reading what users write, and writing files whole: YAML with lines, specs, names of what is built in.
+
+Tables, JSON in blocks, bytes of archives and the finding of formats have pages of their own, for those who need them.
+"""
+
+from cmsim.reading.documents import Document, Path_, dotted, parse_yaml, read_text, read_yaml
+from cmsim.reading.keys import merge, parts_of, set_dotted
+from cmsim.reading.names import DATA, builtin_files, find
+from cmsim.reading.specs import SET_OVER, FitNote, Spec, SpecT, validate
+from cmsim.reading.writing import whole_folder, write_text, written
+
+__all__ = [
+    "DATA",
+    "SET_OVER",
+    "Document",
+    "FitNote",
+    "Path_",
+    "Spec",
+    "SpecT",
+    "builtin_files",
+    "dotted",
+    "find",
+    "merge",
+    "parse_yaml",
+    "parts_of",
+    "read_text",
+    "read_yaml",
+    "set_dotted",
+    "validate",
+    "whole_folder",
+    "write_text",
+    "written",
+]

@@ -1,0 +1,88 @@
+"""Registries of file formats: found by what a file holds, or asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.reading.bytes_in import LIMIT_B, bad, head, read_bytes
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: what people also have, and why it is not read: a mark in the first bytes, and what to say
+_KNOWN_OTHERS = {
+    b"https://git-lfs.github.com/spec": "is a pointer of Git LFS; fetch the file itself with 'git lfs pull'",
+    b'"conversations"': "holds conversations as text, whose lengths depend on a tokenizer; allowed: files with lengths",
+}
+
+
+class Opener(Protocol[T_co]):
+    """Reads a file or folder, or raises InputError with the place of what is wrong."""
+
+    def __call__(self, path: Path, *, limit_B: int = LIMIT_B) -> T_co: ...
+
+
+@dataclass(frozen=True)
+class Importer(Generic[T_co]):
+    """One format.
+
+    sniff  says from the first bytes (expanded; empty for a folder) and the path whether the format is this one
+    open_  reads it
+    """
+
+    sniff: Callable[[bytes, Path], bool]
+    open_: Opener[T_co]
+
+
+def sniffed(path: Path, importers: Mapping[str, Importer[T_co]]) -> str | None:
+    """Name of the first format that knows a file or folder, None where none does."""
+    start = head(path)
+    return next((name for name, importer in importers.items() if importer.sniff(start, path)), None)
+
+
+def inside(path: Path) -> str:
+    """What a folder of no format of its own holds, to end an error with; "" for a file."""
+    names = sorted(one.name for one in path.iterdir()) if path.is_dir() else []
+    if not names:
+        return "; the folder is empty" if path.is_dir() else ""
+    return (
+        f"; the folder holds {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: name one"
+    )
+
+
+def opened(
+    path: Path | str,
+    importers: Mapping[str, Importer[T_co]],
+    *,
+    of: str,
+    format: str | None = None,
+    folders: bool = False,
+    limit_B: int = LIMIT_B,
+) -> T_co:
+    """What a file holds, in whichever known format it is.
+
+    importers  asked in this order    of: what they are formats of, for errors    format: not to be guessed
+    folders    whether a folder may hold one    limit_B: size above which an expanded file is refused [B]
+
+    Raises InputError naming the file.
+    """
+    path = Path(path)
+    if format is not None and format not in importers:
+        raise InputError(f"no format of {of} is named '{format}'. {did_you_mean(format, importers)}")
+    if not path.exists():
+        raise InputError(Problem("no such file or folder" if folders else "no such file", str(path)))
+    if path.is_dir() and not folders:
+        raise InputError(Problem("is a folder", str(path)))
+    found = format or sniffed(path, importers)
+    if found is None:
+        start = head(path)
+        if not start and path.is_file():
+            read_bytes(path, limit_B=limit_B)  # says what is wrong with it
+        for mark, message in _KNOWN_OTHERS.items():
+            if mark in start:
+                raise bad(path, message)
+        raise bad(path, f"no known format of {of} ({', '.join(importers)}){inside(path)}")
+    return importers[found].open_(path, limit_B=limit_B)

@@ -1,0 +1,490 @@
+"""From what was recorded to programs: one way for all formats.
+
+Queues. A recorded stream keeps its name ("stream 7" where it is a bare number). Rows without one go to "host",
+"compute", or to queues made up here: "comm", "comm 1", ... one for each communicator, "send 0", "recv 1", ... one for
+each channel. A made-up queue that several shared would add waits between ranks that the recording does not have, and
+could lock them up.
+
+Order. Rows that stand in the order of issue keep it; others go by `order.in_order`. What the queues imply already is
+left out of the dependencies (`order.needed_deps`), and what waits for a row that is not replayed waits for what that
+waits for.
+
+Times. Recorded times of kernels and host work go into ``recorded_s``. A kernel without one is priced by its FLOPs and
+bytes; without those too it takes no time. FLOPs without a precision count as 16-bit work of the matrix engine: every
+accelerator has that one. Communication is simulated, or (``collectives="recorded"``) takes its recorded time, with
+the wait for the others in it, as a kernel that meets nobody.
+
+Ranks. Equal ranks (everything but names) share a program. Ranks without a file run copies of those with one; see
+`groups` for whom they meet.
+
+``Programs.facts`` holds the trace's own facts, and what was recorded, to compare with: ``recorded_s`` (length of the
+step) and ``recorded_compute_s``, ``recorded_host_s``, ``recorded_collective_s``, ``recorded_send_recv_s`` (recorded
+times of one rank added up, mean over the ranks of the job, where anything was recorded; communication with its waits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.arrays import Floats, Ints
+from cmsim.reading.bytes_in import bad
+from cmsim.traces import groups as meeting
+from cmsim.traces import meets
+from cmsim.traces import order as orders
+from cmsim.traces.groups import Ends, Groups, Job
+from cmsim.traces.kernels import OTHER
+from cmsim.traces.recorded import PASS, RankTrace, Trace, rank_trace
+from cmsim.units import US
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, OpTable, Programs
+
+#: where the ranks of a job stand, see `lower`
+Placement = Literal["contiguous", "strided"] | Sequence[int] | Mapping[int, int]
+#: what becomes of communication, see `lower`
+Collectives = Literal["modelled", "recorded"]
+
+#: of FLOPs whose precision was not recorded
+_PRECISION = "bf16"
+_FACTS = {"compute": (COMPUTE,), "host": (HOST,), "collective": (COLLECTIVE,), "send_recv": (SEND, RECV)}
+#: what a rank without ops runs
+_IDLE = rank_trace(0, name=["idle"], kind=[HOST], stream=[""], duration_us=[0.0])
+_TEXTS = ("name", "stream", "kernel", "precision", "collective", "shape")
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One rank as far as it tells programs apart.
+
+    kind  of each row, PASS for what is not replayed
+    key   communicator or channel of each row in order of first use, -1 for none; ``ends`` says which they are
+    """
+
+    trace: RankTrace
+    kind: Ints
+    key: Ints
+    ends: Ends
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class _Program:
+    """Columns of one program, codes into its own ``texts``, and what is said of it.
+
+    keys          key of each slot
+    unawaited     no kernel waits for communication (1), nor communication for a kernel (2); else 0
+    recorded_us   recorded times added up, by name in ``_FACTS``
+    """
+
+    columns: dict[str, NDArray[Any]]
+    texts: dict[str, tuple[Any, ...]]
+    dep_ptr: Ints
+    dep_idx: Ints
+    keys: Ints
+    digest: bytes
+    notes: Counter[str]
+    unawaited: int
+    recorded_us: dict[str, float]
+
+    def __len__(self) -> int:
+        return len(self.columns["kind"])
+
+
+def lower(
+    trace: Trace,
+    *,
+    ranks: int | None = None,
+    placement: Placement = "contiguous",
+    host_ops: bool = True,
+    collectives: Collectives = "modelled",
+) -> Programs:
+    """Programs of a recorded job.
+
+    ranks        size of the job; None: as the file says, else one rank for each file. Ranks without a file run copies.
+    placement    where ranks stand: "contiguous" (rank r on rank r of the system; groups of which only the size is known
+                 take every rank in turn), "strided" (those groups take every ranks/size-th), or a list of the system's
+                 ranks, one for each rank of the job
+    host_ops     replay host work too; without it, kernels wait for what the host work between them waits for
+    collectives  "modelled": simulated on the system; "recorded": kernels of the recorded length, nobody meets
+
+    Raises InputError for missing ranks, rows that wait for themselves, and collectives or channels that never meet.
+    """
+    inputs = _inputs(trace, host_ops=host_ops, meet=collectives == "modelled")
+    used = {which for one in inputs.values() for which in one.ends.group.tolist() if which >= 0}
+    job = meeting.job_of(trace, ranks, placement if isinstance(placement, str) else "contiguous", used)
+    made: dict[bytes, _Program] = {}
+    for one in inputs.values():
+        if one.digest not in made:
+            made[one.digest] = _program(trace, one, meet=collectives == "modelled")
+    # inputs may differ in what makes no difference: dependencies that the queues imply, say
+    first: dict[bytes, _Program] = {}
+    for done in made.values():
+        first.setdefault(done.digest, done)
+    distinct = list(first.values())
+    number = {digest: i for i, digest in enumerate(first)}
+    own = np.zeros(job.ranks, np.int64)
+    for rank, one in inputs.items():
+        own[rank] = number[made[one.digest].digest]
+    program = own[job.template]
+    idle = sum(one.trace is _IDLE for one in inputs.values())
+    if idle == len(inputs):
+        raise bad(trace.source, "holds no op to replay")
+
+    groups = meeting.group_table(job, {rank: one.ends.of(made[one.digest].keys) for rank, one in inputs.items()})
+    notes = Counter({"ranks without an op to replay stand idle": idle})
+    for one in inputs.values():
+        notes.update(made[one.digest].notes)
+    sizes_B = meets.check(job, groups, program, distinct, notes)
+    at = np.arange(job.ranks)
+    if not isinstance(placement, str):
+        at[meeting.placed(placement, job.ranks, trace.source)] = np.arange(job.ranks)
+    lines = [
+        *_order_note(made.values()),
+        *job.notes,
+        *(f"{count} {what}" for what, count in sorted(notes.items()) if count),
+    ]
+    return Programs(
+        ops=_op_table(distinct, sizes_B),
+        program_ptr=np.cumsum([0, *(len(one) for one in distinct)]),
+        program=program[at],
+        slots=_slot_names(trace, job, groups),
+        groups=groups.table[at],
+        facts={**trace.facts, **_recorded_facts(trace, job, {r: made[one.digest] for r, one in inputs.items()})},
+        notes=tuple(dict.fromkeys((*trace.notes, *lines))),
+    )
+
+
+def _slot_names(trace: Trace, job: Job, groups: Groups) -> tuple[str, ...]:
+    """The communicator of each slot, where all ranks have the same in it and no other slot is called so."""
+    own = {kind.number: trace.communicators[at].name for at, kind in sorted(job.kinds.items(), reverse=True)}
+    out: list[str] = []
+    for slot, column in enumerate(groups.table.T):
+        numbers = np.unique(groups.kind[column[column >= 0]]).tolist()
+        names = {own.get(number, "") for number in numbers}
+        name = names.pop() if len(names) == 1 else ""
+        out.append(name if name and name not in out else f"group {slot}")
+    return tuple(out)
+
+
+# -- what tells ranks apart --------------------------------------------------------------------------------
+
+
+def _inputs(trace: Trace, *, host_ops: bool, meet: bool) -> dict[int, _Input]:
+    """Every recorded rank, ascending. Ranks that share their columns are looked at once."""
+    seen: dict[tuple[int, ...], _Input] = {}
+    out = {}
+    ranks = {rank: trace.ranks[rank] for rank in sorted(trace.ranks)}  # held: the identity of columns is asked for
+    for rank, one in ranks.items():
+        same = tuple(id(value) for name, value in vars(one).items() if name != "rank")
+        if same not in seen:
+            kind = one.kind if host_ops else np.where(one.kind == HOST, PASS, one.kind)
+            if (kind == PASS).all():
+                one, kind = _IDLE, _IDLE.kind  # every program has an op
+            key, ends = keys_of(one)
+            digest = digest_of(_told_apart(one), (kind, key, *_numbers(one)))
+            seen[same] = _Input(one, kind, key, ends if meet else ends.of(np.zeros(0, np.int64)), digest)
+        out[rank] = seen[same]
+    return out
+
+
+def _told_apart(one: RankTrace) -> tuple[object, ...]:
+    return one.in_order, one.streams, one.kernels, one.precisions, one.collectives, one.shapes
+
+
+def _numbers(one: RankTrace) -> tuple[NDArray[Any], ...]:
+    kinds = (one.kind, one.stream, one.kernel, one.precision, one.collective, one.dep_ptr, one.dep_idx)
+    return (*kinds, one.duration_us, one.flops, one.bytes_B, one.shape, one.cores)
+
+
+def digest_of(texts: object, columns: Iterable[NDArray[Any]]) -> bytes:
+    """SHA-256 of texts and columns, whatever the type of whole numbers."""
+    digest = hashlib.sha256(repr(texts).encode())
+    for column in columns:
+        if column.dtype == np.int64:  # codes are small, and hashing is what takes longest
+            least, most = int(column.min(initial=0)), int(column.max(initial=0))
+            column = column.astype(np.min_scalar_type(min(least, -most - 1)))
+        digest.update(f"{column.dtype.str}{len(column)}".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.digest()
+
+
+def keys_of(one: RankTrace) -> tuple[Ints, Ends]:
+    """Communicator or channel of each row, numbered in order of first use, and which these are."""
+    key = np.full(len(one), -1, np.int64)
+    rows = np.flatnonzero(one.kind >= COLLECTIVE)
+    kind, group = one.kind[rows], one.group[rows]
+    _, peer = np.unique(one.peer[rows], return_inverse=True)
+    tags, tag = np.unique(one.tag[rows], return_inverse=True)
+    channel = (peer * 2 + (kind == SEND)) * max(len(tags), 1) + tag
+    code = np.where(kind == COLLECTIVE, group, group.max(initial=0) + 1 + channel)
+    _, first, found = np.unique(code, return_index=True, return_inverse=True)
+    by_use = np.argsort(first)
+    number = np.empty(len(by_use), np.int64)
+    number[by_use] = np.arange(len(by_use))
+    key[rows] = number[found]
+    head = rows[first[by_use]]
+    its_group = np.where(one.kind[head] == COLLECTIVE, one.group[head], -1)
+    return key, Ends(group=its_group, peer=one.peer[head], tag=one.tag[head], sends=one.kind[head] == SEND)
+
+
+# -- one program -------------------------------------------------------------------------------------------
+
+
+def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
+    one, kind = given.trace, given.kind
+    if (wrong := (one.duration_us < 0) | np.isinf(one.duration_us)).any():
+        here = int(np.argmax(wrong))
+        raise bad(trace.source, f"{_row(one, here)}: a recorded time of {one.duration_us[here]:g} us")
+    lined_up = queued(trace, one, kind, given.key)
+    order, slot, stream, row, dep = lined_up.order, lined_up.slot, lined_up.queue, lined_up.row, lined_up.dep
+    replayed = stream >= 0
+    take: Any = slice(None)
+    if order is not None or not replayed.all():
+        take = np.flatnonzero(replayed) if order is None else order[replayed]
+        slot, stream = slot[replayed], stream[replayed]
+        position = np.cumsum(replayed) - 1
+        row, dep = position[row], position[dep]
+    count = len(slot)
+    needed_ptr = np.zeros(count + 1, np.int64)
+    np.cumsum(np.bincount(row, minlength=count), out=needed_ptr[1:])
+    notes: Counter[str] = Counter()
+    columns, texts = _columns(one, kind, take, meet, notes)
+    columns |= {"stream": stream, "slot": slot if meet else np.full(count, -1, np.int64)}
+    texts["stream"] = lined_up.names
+    notes["host ops left out"] = int(((kind == PASS) & (one.kind == HOST)).sum())
+    told = [texts[key] for key in _TEXTS if key != "name"]
+    values = [column for key, column in sorted(columns.items()) if key != "name"]
+    return _Program(
+        columns=columns,
+        texts=texts,
+        dep_ptr=needed_ptr,
+        dep_idx=dep,
+        keys=lined_up.keys if meet else np.zeros(0, np.int64),
+        digest=digest_of(told, (*values, needed_ptr, dep)),
+        notes=notes,
+        unawaited=_unawaited(one),
+        recorded_us={
+            name: float(np.nansum(one.duration_us[(one.kind >= kinds[0]) & (one.kind <= kinds[-1])]))
+            for name, kinds in _FACTS.items()
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The rows of one rank on in-order queues.
+
+    order     row of the trace at each position, None where they stand as they are; all else counts positions
+    queue     into ``names``, -1 for what is not replayed
+    slot      communicator or channel in order of use, -1 for none; ``keys`` are the keys of the slots
+    row, dep  what waits for what besides the queues, sorted
+    """
+
+    order: Ints | None
+    queue: Ints
+    names: tuple[str, ...]
+    slot: Ints
+    keys: Ints
+    row: Ints
+    dep: Ints
+
+
+def queued(trace: Trace, one: RankTrace, kind: Ints, key: Ints) -> Queued:
+    """Order and queues of a rank; ``kind`` is PASS for rows left out, ``key`` the communicator or channel of each.
+
+    Raises InputError for rows that wait for themselves, or for rows issued later.
+    """
+    order = _order(trace, one, key)
+    dep_ptr, dep_idx = one.dep_ptr, one.dep_idx
+    if order is not None:
+        dep_ptr, dep_idx = orders.reordered(dep_ptr, dep_idx, order)
+        kind, key = kind[order], key[order]
+    slot, keys = first_use(key)
+    queue, names = _queues(one, order, slot, kind != PASS)
+    row, dep = orders.needed_deps(dep_ptr, dep_idx, queue)
+    return Queued(order, queue, names, slot, keys, row, dep)
+
+
+def _order(trace: Trace, one: RankTrace, key: Ints) -> Ints | None:
+    """Rows in order of issue, None where they stand in it."""
+    row = orders.rows_of(one.dep_ptr)
+    if one.in_order:
+        late = one.dep_idx >= row
+        if late.any():
+            here, there = int(row[np.argmax(late)]), int(one.dep_idx[np.argmax(late)])
+            raise bad(trace.source, f"{_row(one, here)} waits for row {there}, which was issued no earlier")
+        return None
+    length_us = np.nan_to_num(one.duration_us)
+    length_us[(one.kind >= COLLECTIVE) & (length_us == 0)] = orders.UNKNOWN_US
+    length_us[one.kind == PASS] = 0.0
+    order = orders.in_order(one.dep_ptr, one.dep_idx, length_us, key)
+    if order is None:
+        here = orders.on_circle(one.dep_ptr, one.dep_idx)
+        raise bad(trace.source, f"{_row(one, here)} waits for itself through others")
+    return order
+
+
+def _row(one: RankTrace, row: int) -> str:
+    name = one.names[one.name[row]] if one.name[row] >= 0 else ""
+    return f"rank {one.rank}, row {row}" + (f" ('{name}')" if name else "")
+
+
+def first_use(codes: Ints) -> tuple[Ints, Ints]:
+    """Codes renumbered in order of first use (-1 stays), and the old code of each new one.
+
+    >>> first_use(np.array([4, -1, 2, 4]))
+    (array([ 0, -1,  1,  0]), array([4, 2]))
+    """
+    used = codes[codes >= 0]
+    first = np.full(int(used.max(initial=-1)) + 1, -1, np.int64)
+    first[used[::-1]] = np.arange(len(used))[::-1]  # the last one written stays: the first use
+    old = np.flatnonzero(first >= 0)
+    old = old[np.argsort(first[old])]
+    number = np.full(len(first) + 1, -1, np.int64)
+    number[old] = np.arange(len(old))
+    return number[codes], old
+
+
+def _queues(
+    one: RankTrace, order: Ints | None, slot: Ints, replayed: NDArray[np.bool_]
+) -> tuple[Ints, tuple[str, ...]]:
+    """Queue of each row in order (-1: not replayed), and the queues' names."""
+    stream, kind = (one.stream, one.kind) if order is None else (one.stream[order], one.kind[order])
+    streams, slots = len(one.streams), int(slot.max(initial=-1)) + 1
+    made_up = 2 * streams + 2
+    # by kind from HOST on: where its made-up queues begin, and whether there is one for each slot
+    first = np.array([2 * streams + 1, 2 * streams, made_up, made_up + slots, made_up + 2 * slots, 0])
+    code = np.where(stream >= 0, stream + streams * (kind == HOST), first[kind] + np.maximum(slot, 0))
+    code[~replayed] = -1
+    code, used = first_use(code)
+    names = [_queue_name(one, int(queue), slots) for queue in used]
+    number: dict[str, int] = {}
+    same = np.array([number.setdefault(name, len(number)) for name in names] + [-1])
+    return (code if len(number) == len(names) else same[code]), tuple(number)
+
+
+def _queue_name(one: RankTrace, queue: int, slots: int) -> str:
+    streams = len(one.streams)
+    if queue < 2 * streams:
+        name, device = one.streams[queue % streams], queue < streams
+        return f"{'stream' if device else 'host'} {name}" if name.isdecimal() else name
+    if queue < 2 * streams + 2:
+        return ("host", "compute")[queue - 2 * streams]
+    what, slot = divmod(queue - 2 * streams - 2, slots)
+    return f"comm {slot}" if what == 0 and slot else ("comm", f"send {slot}", f"recv {slot}")[what]
+
+
+def _columns(
+    one: RankTrace, kind: Ints, take: Any, meet: bool, notes: Counter[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[Any, ...]]]:
+    """Columns of a program that need no other row, rows ``take`` of the trace; notes are added to ``notes``."""
+    kind, duration_us = kind[take], one.duration_us[take]
+    talks = kind >= COLLECTIVE
+    kernel = kind == COMPUTE
+    flops = np.where(kernel, one.flops[take], 0.0)
+    bytes_B = np.where(kernel | talks, one.bytes_B[take], 0.0)
+    kernel_of, kernels = np.where(kernel, one.kernel[take], -1), one.kernels
+    collective = np.where(kind == COLLECTIVE, one.collective[take], -1)
+    unknown = np.isnan(duration_us)
+    if not meet and talks.any():
+        notes["communication ops take their recorded time, with the wait for the others in it"] = int(talks.sum())
+        notes["communication ops without a recorded time take none"] = int((talks & unknown).sum())
+        kernels = (*kernels, OTHER)
+        kernel_of[talks], collective[talks], bytes_B[talks] = len(kernels) - 1, -1, 0.0
+        kind = np.where(talks, COMPUTE, kind)
+    priced = kernel & unknown & ((flops > 0) | (bytes_B > 0))
+    works = kind <= HOST
+    precision, precisions = np.where(kernel, one.precision[take], -1), one.precisions
+    assumed = (flops > 0) & (precision < 0)
+    if assumed.any():
+        precisions = (*precisions, _PRECISION)
+        precision[assumed] = len(precisions) - 1
+    timeless = unknown & ~priced & (kernel | (kind == HOST))
+    notes["kernels without a recorded time priced by the roofline of FLOPs and bytes"] = int(priced.sum())
+    notes[f"kernels with FLOPs, read as {_PRECISION} on the matrix engine"] = int(assumed.sum())
+    notes["kernels and host ops without a recorded time, FLOPs or bytes take no time"] = int(timeless.sum())
+    shape = np.where(kernel, one.shape[take], -1) if len(one.shape) else np.full(len(kind), -1, np.int64)
+    coded: dict[str, tuple[Ints, tuple[Any, ...]]] = {
+        "shape": (shape, one.shapes),
+        "name": (one.name[take], one.names),
+        "kernel": (kernel_of, kernels),
+        "precision": (precision, precisions),
+        "collective": (collective, one.collectives),
+    }
+    columns: dict[str, NDArray[Any]] = {
+        "kind": kind,
+        "flops": flops,
+        "bytes_B": bytes_B,
+        "cores": np.where(kernel, one.cores[take], 1.0) if len(one.cores) else np.ones(len(kind)),
+        "recorded_s": np.where(works & ~priced, np.nan_to_num(duration_us) * US, np.nan),
+    }
+    texts = {}
+    for key, (codes, words) in coded.items():
+        columns[key], used = first_use(codes)
+        texts[key] = tuple(words[i] for i in used.tolist())
+    return columns, texts
+
+
+# -- what is said ------------------------------------------------------------------------------------------
+
+
+def _unawaited(one: RankTrace) -> int:
+    """Of a profile (it has host work or a clock): 1 where no work waits for communication, 2 where neither waits."""
+    talks, kernel, host = one.kind >= COLLECTIVE, one.kind == COMPUTE, one.kind == HOST
+    profile = host.any() or not np.isnan(one.start_us).all()
+    if not (profile and talks.any() and kernel.any()):
+        return 0
+    here, there = orders.rows_of(one.dep_ptr), one.dep_idx
+    shared = set(np.unique(one.stream[talks]).tolist()) & set(np.unique(one.stream[kernel]).tolist()) - {-1}
+    if shared or (kernel[here] & talks[there]).any():
+        return 0
+    return 1 if (talks[here] & kernel[there]).any() else 2
+
+
+def _order_note(made: Iterable[_Program]) -> list[str]:
+    """What is missing in the order of kernels and communication."""
+    found = {one.unawaited for one in made} - {0}
+    return [
+        f"no dependency has a kernel wait for communication{also}: a replay overlaps them more than the real run could"
+        for level, also in ((1, ""), (2, ", nor the other way round"))
+        if level in found
+    ]
+
+
+def _recorded_facts(trace: Trace, job: Job, programs: Mapping[int, _Program]) -> dict[str, float]:
+    """Recorded times, to compare with. [s]"""
+    copies = np.bincount(job.template, minlength=job.ranks)
+    facts = {} if np.isnan(trace.recorded_us) else {"recorded_s": trace.recorded_us * US}
+    for name in _FACTS:
+        total_us = sum(one.recorded_us[name] * int(copies[rank]) for rank, one in programs.items())
+        if total_us:
+            facts[f"recorded_{name}_s"] = total_us / job.ranks * US
+    return facts
+
+
+# -- programs ----------------------------------------------------------------------------------------------
+
+
+def _op_table(programs: Sequence[_Program], sizes_B: Mapping[int, Floats]) -> OpTable:
+    """Columns of all programs, one after the other; texts numbered in order of first use."""
+    known: dict[str, dict[Any, int]] = {key: {"": -1} for key in _TEXTS}
+    parts: dict[str, list[NDArray[Any]]] = {key: [] for key in programs[0].columns}
+    for number, one in enumerate(programs):
+        for key, column in one.columns.items():
+            if key in known:
+                its = known[key]
+                codes = [its.setdefault(text, len(its) - 1) for text in one.texts[key]]
+                if codes != list(range(len(codes))):
+                    column = np.array([*codes, -1], np.int64)[column]
+            elif key == "bytes_B":
+                column = sizes_B.get(number, column)
+            parts[key].append(column)
+    columns = {key: np.concatenate(part) for key, part in parts.items()}
+    names = {key: tuple(text for text in its if text) for key, its in known.items()}
+    dep_ptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one.dep_ptr) for one in programs]))])
+    return OpTable.of_columns(columns, names, dep_ptr, np.concatenate([one.dep_idx for one in programs]))

@@ -1,5 +1,0 @@
-"""Profiler folders of Ascend, and each of their files by itself."""
-
-from cmsim.workload.trace.ascend.files import open_, sniff
-
-__all__ = ["open_", "sniff"]

@@ -1,5 +1,0 @@
-"""Profiles of PyTorch (Kineto, Chrome trace JSON), one file a rank."""
-
-from cmsim.workload.trace.kineto.file import open_, sniff
-
-__all__ = ["open_", "sniff"]

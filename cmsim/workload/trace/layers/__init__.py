@@ -1,5 +1,0 @@
-"""Workloads as tables of layers: text of the first ASTRA-sim, and of SimAI."""
-
-from cmsim.workload.trace.layers.text import open_, sniff
-
-__all__ = ["open_", "sniff"]
