@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.reading import write_text
+from cmsim.errors import InputError, Problem
+from cmsim.reading import whole_folder, write_text
+
+if TYPE_CHECKING:
+    from cmsim.validation import Report
 
 #: exit code where a prediction is out of tolerance
 OUT_OF_TOLERANCE = 1
@@ -22,24 +26,65 @@ def validate(
         list[str] | None, typer.Option(metavar="NAME", help="Only this area; may be repeated. Default: all.")
     ] = None,
     json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="Write the report as Markdown.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the report as Markdown, and its tables and figures into the folder beside it."),
+    ] = None,
 ) -> None:
     """Compare predictions with published and measured numbers; exit 1 where one is out of tolerance."""
     from cmsim import validation
 
+    if out is not None:
+        _check_place(out)
     report = validation.validate(areas=area or None)
     if out is not None:
-        write_text(out, report.markdown())
+        _write(report, out)
     if json:
         say.document(report.summary())
     elif out is None:
         _print(report.table())
     if out is not None:
-        say.message(f"wrote {out}")
+        say.message(f"wrote {out} and {out.with_suffix('')}")
     if not report.ok:
         wrong = [str(next(iter(row.values()))) for row in report.table() if row.get("ok") is False]
         say.message(f"out of tolerance{': ' if wrong else ''}{', '.join(wrong)}")
         raise typer.Exit(OUT_OF_TOLERANCE)
+
+
+def _check_place(page: Path) -> None:
+    """Raises InputError where the folder of a page holds what no validation wrote: it is about to be replaced."""
+    from cmsim.validation import AREAS
+    from cmsim.validation.detail import FITS
+
+    folder = page.with_suffix("")
+    if folder == page:
+        raise InputError(
+            Problem("the page needs a suffix, as in validity.md: its tables go into the folder", str(page))
+        )
+    ours = {f"{name}{suffix}" for name in (*AREAS, FITS) for suffix in (".md", ".png")}
+    if not folder.exists():
+        return
+    others = sorted(one.name for one in folder.iterdir() if one.name not in ours) if folder.is_dir() else [folder.name]
+    if others:
+        raise InputError(
+            Problem(f"holds '{others[0]}', which is no page of a validation, so it is left alone", str(folder))
+        )
+
+
+def _write(report: Report, page: Path) -> None:
+    """The page, and the folder of the same name with tables and figures; all of them or none."""
+    from cmsim.plots import predicted, save
+    from cmsim.validation import reference
+
+    folder = page.with_suffix("")
+    with whole_folder(folder) as new:
+        for name, text in report.pages(page.name).items():
+            write_text(new / name, text)
+        for name, pairs in report.pairs.items():
+            if pairs:
+                save(predicted.draw(pairs, title=reference.read_head(name).title), new / f"{name}.png")
+        # last before the folder takes its place: where this fails, nothing was written
+        write_text(page, report.markdown(folder.name))
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

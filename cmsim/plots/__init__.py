@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, power, power_throughput, roofline, timeline
+from cmsim.plots import breakdown, power, power_throughput, predicted, roofline, timeline
 from cmsim.plots.style import save
 
 #: by the name the command line uses
@@ -15,4 +15,4 @@ KINDS: dict[str, Callable[..., Any]] = {
     "roofline": roofline.draw,
 }
 
-__all__ = ["KINDS", "breakdown", "power", "power_throughput", "roofline", "save", "timeline"]
+__all__ = ["KINDS", "breakdown", "power", "power_throughput", "predicted", "roofline", "save", "timeline"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cmsim.validation import pairs
+from cmsim.validation.pairs import Pairs
 from cmsim.validation.row import Row
 
 #: called with what is being predicted and the share that is done, 0 to 1
@@ -18,7 +20,9 @@ class Area:
     name   of the area and of its files: ``workloads/reference/<name>.yaml`` has title, text and tolerance,
            ``<name>.csv`` the published rows
     rows   predicts and returns all rows with their roles; told the area's name, so that one function can serve several
+    pairs  what its figure shows, from the area's name and its rows; default: the rows that have a prediction
     """
 
     name: str
     rows: Callable[[str, Progress], Sequence[Row]]
+    pairs: Callable[[str, Sequence[Row]], Sequence[Pairs]] = lambda _, rows: pairs.of_rows(rows)

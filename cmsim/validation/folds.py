@@ -8,7 +8,7 @@ of the area: measured over measured, 1, beside 1 plus the error.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat
@@ -17,6 +17,7 @@ from cmsim.errors import InputError, did_you_mean
 from cmsim.reading import Spec
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
+from cmsim.validation.pairs import Pairs
 from cmsim.validation.reference import AreaSpec
 from cmsim.validation.row import Row
 
@@ -28,6 +29,7 @@ class GroupSpec(Spec):
     median_pct: NonNegativeFloat
     p90_pct: NonNegativeFloat
     held_out: str = Field(description="how rows were held out of the fit")
+    figure: str = Field(default="", description="what the figure calls it, as others may be; default: the group's name")
     source: str
 
 
@@ -59,9 +61,7 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
     found: list[Row] = []
     for number, (name, group) in enumerate(spec.groups.items()):
         progress(f"{area}/{name}", number / len(spec.groups))
-        measured = np.array([float(row["measured_us"]) for row in groups[name]])
-        predicted = np.array([float(row["predicted_us"]) for row in groups[name]])
-        error = np.abs(predicted / measured - 1)
+        error = np.abs(_pairs(name, groups[name]).error_pct) / 100
         systems = ", ".join(dict.fromkeys(row["system"] for row in groups[name]))
         for statistic, value, tolerance_pct in (
             ("median", float(np.median(error)), group.median_pct),
@@ -83,3 +83,14 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
                 )
             )
     return found
+
+
+def pairs(area: str, _: Sequence[Row]) -> list[Pairs]:
+    """Every measured time beside its prediction, a group for each group of the file. [us]"""
+    spec = reference.read_spec(area, FoldsSpec)[0]
+    return [_pairs(spec.groups[name].figure or name, rows) for name, rows in held_out(area).items()]
+
+
+def _pairs(name: str, rows: Sequence[Mapping[str, str]]) -> Pairs:
+    measured, predicted = (np.array([float(row[key]) for row in rows]) for key in ("measured_us", "predicted_us"))
+    return Pairs(name, "us", "judged", measured, predicted)

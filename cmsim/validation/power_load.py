@@ -30,8 +30,10 @@ from cmsim.hardware import ACCELERATORS, STACKS, SYSTEMS, BoardWatts, board_watt
 from cmsim.reading import Spec
 from cmsim.reading.kept import while_unchanged
 from cmsim.units import to_ps
+from cmsim.validation import pairs as of_pairs
 from cmsim.validation import points, reference
 from cmsim.validation.area import Progress
+from cmsim.validation.pairs import Pairs
 from cmsim.validation.points import PointsSpec
 from cmsim.validation.row import Role, Row
 
@@ -319,6 +321,22 @@ def rows(area: str, progress: Progress) -> list[Row]:
         for system, group in by_system.items():
             board = board_watts(load_system(system).accelerator)
             found += _of_group(area, spec, system, errors(group, board), seen=seen)
+    return found
+
+
+def pairs(area: str, rows: Sequence[Row]) -> list[Pairs]:
+    """Power of every metered run, and the points of nodes; not the statistics, which have no unit."""
+    spec, _ = reference.read_spec(area, PowerLoadSpec)
+    nodes = of_pairs.of_rows([row for row in rows if row.unit])
+    found = [replace(one, group="nodes") for one in nodes]
+    by_role: dict[Role, list[ServedRun]] = {"judged": [], "fitted": []}
+    for one in _shipped(area):
+        by_role["fitted" if one.row["family"] in spec.fitted_families else "judged"].append(one)
+    for role, runs in by_role.items():
+        measured = np.array([float(one.row["power_W"]) for one in runs])
+        boards = {name: board_watts(load_system(name).accelerator) for name in {one.row["system"] for one in runs}}
+        predicted = np.array([one.power_W(boards[one.row["system"]]) for one in runs])
+        found.append(Pairs("accelerators of a served model", "W", role, measured, predicted))
     return found
 
 

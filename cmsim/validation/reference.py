@@ -32,7 +32,9 @@ class AreaSpec(Spec):
     """What every area's YAML file says; an area's own spec adds to it."""
 
     title: str
-    about: str = Field(description="what is compared with what, in a few sentences")
+    compared: str = Field(description="what is compared with what, in one sentence")
+    not_covered: str = Field(description="what these rows are no evidence of, in one sentence")
+    about: str = Field(description="all there is to know: how, what was fitted, what was seen, what was left out")
     tolerance_pct: NonNegativeFloat = Field(description="absolute error of a judged row, where it has none of its own")
     left_out: tuple[LeftOut, ...] = ()
 
@@ -98,6 +100,13 @@ def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, reading.Document]:
     """``<name>.yaml`` as a spec, and the document for errors of one's own."""
     document = reading.read_yaml(folder() / f"{name}.yaml")
     return reading.validate(spec, document), document
+
+
+def read_head(name: str) -> AreaSpec:
+    """Title, texts and tolerance of an area alone; what else the file says is the area's own."""
+    document = reading.read_yaml(folder() / f"{name}.yaml")
+    head = {key: value for key, value in document.data.items() if key in AreaSpec.model_fields}
+    return reading.validate(AreaSpec, document, data=head)
 
 
 @while_unchanged(FOLDER)

@@ -20,10 +20,10 @@ AREAS: dict[str, Area] = {
         Area("system-totals", totals.rows),
         Area("system-power", totals.rows),
         Area("headline-points", points.rows),
-        Area("power-under-load", power_load.rows),
-        Area("collectives", folds.rows),
-        Area("expert_parallel", folds.rows),
-        Area("kernels", folds.rows),
+        Area("power-under-load", power_load.rows, power_load.pairs),
+        Area("collectives", folds.rows, folds.pairs),
+        Area("expert_parallel", folds.rows, folds.pairs),
+        Area("kernels", folds.rows, folds.pairs),
         Area("flow-backend", backend.rows),
         Area("trace-replays", points.rows),
     )
@@ -46,7 +46,7 @@ def validate(areas: Sequence[str] | None = None, *, progress: Progress | None = 
         found[name] = AREAS[name].rows(name, _within(progress, number, len(wanted)))
     if progress is not None:
         progress("", 1.0)
-    return Report(found)
+    return Report(found, {name: AREAS[name].pairs(name, rows) for name, rows in found.items()})
 
 
 def _within(progress: Progress | None, number: int, total: int) -> Progress:

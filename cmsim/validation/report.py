@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from cmsim.validation.pairs import Pairs
 from cmsim.validation.row import Row, area_summary
 from cmsim.version import __version__
 
@@ -15,6 +16,8 @@ class Report:
     """Rows by area, in the order of the registry or of the request."""
 
     areas: Mapping[str, Sequence[Row]]
+    #: what a figure of each area shows
+    pairs: Mapping[str, Sequence[Pairs]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -41,11 +44,17 @@ class Report:
             **{role: self.rows(role) for role in ("judged", "fitted", "left_out")},
         }
 
-    def markdown(self) -> str:
-        """The page ``docs/validity.md``."""
+    def markdown(self, folder: str = "validity") -> str:
+        """The page ``docs/validity.md``; ``folder``: where its pages and figures are, from where it is itself."""
         from cmsim.validation.page import markdown
 
-        return markdown(self.areas)
+        return markdown(self.areas, self.pairs, folder)
+
+    def pages(self, page: str = "validity.md") -> dict[str, str]:
+        """What the page links to, by file name: every row of each area, and what was fitted on what."""
+        from cmsim.validation.detail import pages
+
+        return pages(self.areas, page)
 
     def _repr_markdown_(self) -> str:
         return self.markdown()

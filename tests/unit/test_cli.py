@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.identity import Entry
 from cmsim.results import Results, named, names
+from cmsim.validation.pairs import Pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -534,8 +536,15 @@ class Report:
     def summary(self):
         return {"ok": self.ok, "areas": self.table()}
 
-    def markdown(self):
-        return "# Validity\n"
+    def __init__(self):
+        numbers = np.array([1.0, 2.0])
+        self.pairs = {"system-power": [Pairs("kW", "kW", "judged", numbers, 1.1 * numbers)]}
+
+    def markdown(self, folder):
+        return f"# Validity, {folder}\n"
+
+    def pages(self, page):
+        return {"system-power.md": f"# Power, {page}\n"}
 
 
 @pytest.fixture
@@ -555,8 +564,35 @@ def test_validate(here, report):
     assert re.search(r"power +3 +4\.25 +yes", said.out)
     assert json.loads(cmsim("validate", "--json", "--area", "power").out) == report.summary()
     assert report.asked[-1] == ["power"]
-    assert cmsim("validate", "--out", "docs/validity.md").code == 0
-    assert (here / "docs" / "validity.md").read_text() == "# Validity\n"
+    for _ in range(2):
+        said = cmsim("validate", "--out", "docs/validity.md")
+        assert said.code == 0
+    assert (here / "docs" / "validity.md").read_text() == "# Validity, validity\n"
+    folder = here / "docs" / "validity"
+    assert (folder / "system-power.md").read_text() == "# Power, validity.md\n"
+    assert (folder / "system-power.png").read_bytes()[:4] == b"\x89PNG"
+    assert {path.name for path in folder.parent.iterdir()} == {"validity", "validity.md"}
+
+
+def test_the_page_of_a_validation_replaces_nothing_of_others(here, report):
+    (here / "results").mkdir()
+    (here / "results" / "summary.json").write_text("{}")
+    said = cmsim("validate", "--out", "results.md")
+    assert said.code == 2 and "holds 'summary.json'" in said.err
+    assert cmsim("validate", "--out", "page").code == 2
+    assert report.asked == []
+    assert not list(here.glob("*.md"))
+
+
+def test_pages_are_written_whole_or_not_at_all(here, report, monkeypatch):
+    assert cmsim("validate", "--out", "validity.md").code == 0
+    before = (here / "validity.md").read_text()
+    monkeypatch.setattr(type(report), "pages", lambda self, page: {"system-power.md": "new\n"})
+    monkeypatch.setattr(report, "pairs", {"no-such-area": report.pairs["system-power"]})
+    assert cmsim("validate", "--out", "validity.md").code != 0
+    assert (here / "validity.md").read_text() == before
+    assert (here / "validity" / "system-power.md").read_text() == "# Power, validity.md\n"
+    assert {path.name for path in here.iterdir() if path.suffix != ".yaml"} == {"validity", "validity.md"}
 
 
 def test_out_of_tolerance_exits_with_1(here, report):

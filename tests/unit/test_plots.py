@@ -9,8 +9,9 @@ import pytest
 
 from cmsim.errors import InputError
 from cmsim.identity import Entry, Identity
-from cmsim.plots import KINDS, breakdown, power, power_throughput, roofline, save, style, timeline
+from cmsim.plots import KINDS, breakdown, power, power_throughput, predicted, roofline, save, style, timeline
 from cmsim.results import Result, Results
+from cmsim.validation.pairs import Pairs
 
 BATCHES = (8, 24, 96)
 
@@ -236,3 +237,55 @@ def test_labels_come_from_the_unit_suffix():
     assert style.words("limiter") == "limiter"
     assert style.prefixed(0.0, "s") == (1.0, "s")
     assert style.prefixed(5000.0, "s") == (1.0, "s")
+
+
+def pairs(group, role, factors, unit="us"):
+    measured = 10.0 ** np.arange(1, len(factors) + 1)
+    return Pairs(group, unit, role, measured, measured * np.array(factors))
+
+
+def test_predicted_shows_judged_fitted_and_left_out_apart():
+    from matplotlib.colors import to_hex
+
+    groups = [
+        pairs("ring", "judged", [1.0, 1.2]),
+        pairs("tree", "judged", [0.9, 1.1]),
+        pairs("tree", "fitted", [1.05]),
+        pairs("ring", "left_out", [0.5]),
+    ]
+    ax = predicted.draw(groups, title="Rings")
+    upper, lower = ax.get_figure().axes
+    assert ax is upper and ax.get_xscale() == ax.get_yscale() == "log"
+    assert (lower.get_xlabel(), ax.get_ylabel()) == ("measured or published [us]", "predicted [us]")
+    ring, tree, fitted, left_out = ax.collections[2:]
+    assert ring.get_offsets().tolist() == [[10, 10], [100, pytest.approx(120)]]
+    assert to_hex(ring.get_facecolors()[0]) != to_hex(tree.get_facecolors()[0])
+    assert not len(fitted.get_facecolors()) and to_hex(fitted.get_edgecolors()[0]) == to_hex(tree.get_facecolors()[0])
+    assert to_hex(left_out.get_edgecolors()[0]) == style.MUTED
+    said = [text.get_text() for text in lower.get_legend().get_texts()]
+    assert said == ["ring", "tree", "fitted, not judged", "shown, not judged", "within 10 %", "within 25 %"]
+
+
+def test_predicted_has_bands_and_the_error_of_each_point():
+    ax = predicted.draw([pairs("us", "judged", [1.1, 0.8, 3.5])])
+    _, lower = ax.get_figure().axes
+    errors = lower.collections[-1].get_offsets()[:, 1].tolist()
+    # the last one is +250 %, and said to be
+    assert errors == pytest.approx([10, -20, 100])
+    assert lower.get_title(loc="right") == "1 of 3 errors are beyond 100 % and stand at the edge"
+    assert lower.get_legend().get_texts()[0].get_text() == "judged"
+    wide, narrow = (band.get_paths()[0].vertices for band in ax.collections[:2])
+    for band, pct in ((wide, 25), (narrow, 10)):
+        ratio = sorted({round(y / x, 6) for x, y in band})
+        assert ratio == pytest.approx([1 - pct / 100, 1 + pct / 100])
+
+
+def test_predicted_of_several_units_says_so_and_repeats(tmp_path):
+    groups = [pairs("us", "judged", [1.1]), pairs("kW", "judged", [1.0], unit="kW")]
+    ax = predicted.draw(groups)
+    assert ax.get_ylabel() == "predicted [unit in the legend]"
+    save(ax, tmp_path / "one.png")
+    save(predicted.draw(groups), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    with pytest.raises(InputError, match="no point to draw"):
+        predicted.draw([])

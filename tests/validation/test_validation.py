@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cmsim import reading
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.validation import AREAS, Row, fit_expert_imbalance, reference, validate
+from cmsim.validation.folds import held_out
 from cmsim.validation.report import Report
 
 
@@ -21,6 +23,52 @@ def row(id_: str, predicted: float | None = None, **more) -> Row:
 def test_page_is_the_one_in_docs(report, root):
     page = (root / "docs" / "validity.md").read_text(encoding="utf-8")
     assert page == report.markdown(), "run `cmsim validate --out docs/validity.md` and read the difference"
+
+
+def test_pages_behind_it_are_those_in_docs(report, root):
+    folder = root / "docs" / "validity"
+    there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    assert there == report.pages(), "run `cmsim validate --out docs/validity.md` and read the difference"
+    # figures differ with the library that draws them
+    assert {path.stem for path in folder.glob("*.png")} == set(AREAS)
+    assert {path.suffix for path in folder.iterdir()} == {".md", ".png"}
+
+
+def test_links_of_the_pages_lead_somewhere(root):
+    docs = root / "docs"
+    for page in (docs / "validity.md", *(docs / "validity").glob("*.md")):
+        links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        links = [link for link in links if not link.startswith("http")]
+        assert links or page.stem == "fits"
+        assert not [link for link in links if not (page.parent / link).is_file()]
+
+
+def test_an_area_is_a_figure_and_five_lines(report):
+    page = report.markdown()
+    for name, rows in report.areas.items():
+        block = page.partition(f"## {reference.read_head(name).title}\n")[2].partition("\n## ")[0]
+        assert f"(validity/{name}.png)" in block and f"(validity/{name}.md)" in block
+        assert len(re.findall(r"^- \*\*", block, re.M)) == 5
+        assert f"{sum(row.role == 'judged' for row in rows)} rows" in block
+
+
+def test_figures_show_every_point_that_is_compared(report):
+    for name in ("collectives", "expert_parallel", "kernels"):
+        groups = held_out(name)
+        assert sum(len(one.measured) for one in report.pairs[name]) == sum(map(len, groups.values()))
+    for name in ("system-totals", "system-power", "headline-points", "flow-backend", "trace-replays"):
+        compared = [row for row in report.areas[name] if row.error_pct is not None]
+        assert sum(len(one.measured) for one in report.pairs[name]) == len(compared)
+    for pairs in report.pairs.values():
+        assert pairs
+        assert all((one.measured > 0).all() and (one.predicted > 0).all() for one in pairs)
+    # a statistic is of the points that the figure shows
+    (error,) = [row.error_pct for row in report.areas["collectives"] if row.id == "hccl-dies/median"]
+    (points,) = [one.error_pct for one in report.pairs["collectives"] if one.group == "hccl-dies"]
+    assert error == pytest.approx(statistics.median(abs(points)))
+    power = {one.role: one for one in report.pairs["power-under-load"] if one.group != "nodes"}
+    (error,) = [row.error_pct for row in report.areas["power-under-load"] if row.id == "hgx_h100/power/median"]
+    assert error == pytest.approx(statistics.median(abs(power["judged"].error_pct)))
 
 
 def test_fitted_rows_are_never_judged(report):
