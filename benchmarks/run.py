@@ -1,10 +1,11 @@
 """Runs each benchmark as processes of their own and says how long they took, against targets.
 
-    python benchmarks/run.py [--runs N] [--only NAME] [--out FILE]
+    python benchmarks/run.py [--runs N] [--only NAME] [--out FILE] [--pages]
 
 A process is what a user waits for: interpreter, imports and all. Each benchmark runs once to warm up, then several
 times. Where a target is a ratio, both commands run in turn, so that a busy minute weighs on both. Prints a table and
-writes docs/performance.md, which ends with NOTES.md from this folder.
+writes docs/performance.md, five lines for each group of benchmarks, and the folder beside it: the commands, and what
+was tried, from NOTES.md in this folder. ``--pages`` writes that folder alone.
 
 Only the standard library is imported here: on Linux a process starts with the memory of the one that made it on its
 record, so this one stays small.
@@ -51,8 +52,19 @@ class Benchmark:
     target_ratio: float | None = None
     beside: Sequence[str] = ()
     prints: str = ""
+    group: str = "runs"
 
 
+#: groups in the order of the page, with what they are about
+GROUPS = {
+    "runs": (
+        "Whole runs",
+        "start of the program, scenarios from file to table, collectives priced in columns",
+    ),
+    "flow": ("Collectives message by message", "`network: flow`: every message on the links that it crosses"),
+    "files": ("Models and traces", "what other tools leave, read, counted, priced and replayed"),
+    "tables": ("Tables of predictions", "`cmsim predict` on a million rows, Parquet in and out"),
+}
 CMSIM_RUN = ("-m", "cmsim", "run")
 BENCHMARKS = (
     Benchmark(
@@ -104,6 +116,7 @@ BENCHMARKS = (
             (*CMSIM_RUN, f"benchmarks/scenarios/{name}.yaml", "--quiet"),
             target_s=target_s,
             target_MB=target_MB,
+            group="flow",
         )
         for name, what, target_s, target_MB in (
             ("flow_all_to_all_384", "message by message, 384 ranks", 0.9, 150),
@@ -120,6 +133,7 @@ BENCHMARKS = (
         ("benchmarks/models.py",),
         target_s=5.0,
         prints=r"together ([\d.]+) s",
+        group="files",
     ),
     *(
         Benchmark(
@@ -129,6 +143,7 @@ BENCHMARKS = (
             target_s=target_s,
             target_MB=target_MB,
             prints=prints,
+            group="files",
         )
         for name, what, target_s, target_MB, prints in (
             (
@@ -156,6 +171,7 @@ BENCHMARKS = (
             ("benchmarks/predict.py", kind),
             target_s=3.0,
             prints=r"rows: ([\d.]+) s",
+            group="tables",
         )
         for kind in ("collective", "deepep", "moe_alltoall")
     ),
@@ -317,26 +333,79 @@ def _commit() -> str:
     return f"commit {asked.stdout.strip()}" + (" with changes" if changed else "") if asked.stdout else "no commit"
 
 
+MADE_BY = "<!-- Made by `make bench`; changes here are lost. -->"
+
+
 def page(lines: Sequence[Line], runs: int, facts: Sequence[tuple[str, str]]) -> str:
     """docs/performance.md."""
     head, *body = rows(lines)
     table = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
-    notes = HERE / "NOTES.md"
-    tried = notes.read_text(encoding="utf-8").strip() if notes.exists() else ""
     parts = [
-        "<!-- Made by `make bench`; changes here are lost. -->",
+        MADE_BY,
         "# Performance",
         "How long cmsim takes and how much memory, as a user meets it: each figure is of a whole process, from the "
         f"interpreter's start to its end. One run to warm up, then {runs}. Of wall time the least, median and most "
-        "stand here, of cpu time (all threads) the median, of memory the most of any run. Targets are about medians.",
+        "stand here, of cpu time (all threads) the median, of memory the most of any run. Targets are about medians. "
+        "[What each benchmark runs](performance/commands.md)",
         "\n".join(table),
-        "\n".join(f"* **{line.benchmark.name}**: {line.benchmark.what}" for line in lines),
-        "## The machine",
-        "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]),
     ]
-    if tried:
-        parts += ["## What was tried", tried]
+    for group, (title, what) in GROUPS.items():
+        some = [line for line in lines if line.benchmark.group == group]
+        if some:
+            parts += [f"## {title}", "\n".join(f"- **{word}:** {text}" for word, text in _five(group, what, some))]
+    parts += ["## The machine", "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)])]
     return "\n\n".join(parts) + "\n"
+
+
+def _five(group: str, what: str, lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """What a group is about, its times, memory and targets, and where to read what was tried."""
+    wall_s = {line.benchmark.name: median(run.wall_s for run in line.runs) for line in lines}
+    quick, slow = min(wall_s, key=wall_s.__getitem__), max(wall_s, key=wall_s.__getitem__)
+    most = max(lines, key=lambda line: line.peak_MB)
+    missed = [f"{line.benchmark.name} ({', '.join(line.missed())})" for line in lines if line.missed()]
+    targets = f"missed by {', '.join(missed)}" if missed else "all met"
+    tried = f"[what gained how much](performance/{group}.md)" if group in notes() else "nothing noted"
+    return [
+        ("About", f"{what}; {', '.join(f'`{name}`' for name in wall_s)}."),
+        ("Time", f"medians from {wall_s[quick]:.2f} s ({quick}) to {wall_s[slow]:.2f} s ({slow})."),
+        ("Memory", f"at most {most.peak_MB:.0f} MB ({most.benchmark.name})."),
+        ("Targets", f"{targets}, of {len(lines)} benchmarks."),
+        ("Tried", f"{tried}."),
+    ]
+
+
+def notes() -> dict[str, tuple[str, str]]:
+    """Sections of NOTES.md, by the group that their heading names: title and text. Exits for a group there is not."""
+    text = (HERE / "NOTES.md").read_text(encoding="utf-8")
+    found: dict[str, tuple[str, str]] = {}
+    for heading, body in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S):
+        group, _, title = heading.partition(": ")
+        if group not in GROUPS or not title:
+            sys.exit(f"NOTES.md: a heading is '## group: title' with a group of {', '.join(GROUPS)}, not '{heading}'")
+        found[group] = (title, body.strip())
+    return found
+
+
+def pages() -> dict[str, str]:
+    """What docs/performance.md links to, by file name; none of it is measured."""
+    commands = [MADE_BY, "# What each benchmark runs", "Figures stand in [performance](../performance.md)."]
+    for group, (title, _) in GROUPS.items():
+        some = [f"* **{one.name}**: {one.what}" for one in BENCHMARKS if one.group == group]
+        commands += [f"## {title}", "\n".join(some)]
+    found = {"commands.md": "\n\n".join(commands) + "\n"}
+    for group, (title, text) in notes().items():
+        found[f"{group}.md"] = "\n\n".join((MADE_BY, f"# {title}", text)) + "\n"
+    return found
+
+
+def write_pages(folder: Path) -> None:
+    """The pages beside docs/performance.md; those that nothing says any more are removed."""
+    folder.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    for old in folder.glob("*.md"):
+        if old.name not in pages():
+            old.unlink()
 
 
 def main() -> None:
@@ -344,7 +413,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7, metavar="N", help="runs after the one to warm up; default 7")
     parser.add_argument("--only", choices=[b.name for b in BENCHMARKS], help="one benchmark; the page is left as it is")
     parser.add_argument("--out", type=Path, help="page to write; default docs/performance.md")
+    parser.add_argument("--pages", action="store_true", help="measure nothing; write docs/performance/ alone")
     asked = parser.parse_args()
+    if asked.pages:
+        write_pages(PAGE.with_suffix(""))
+        return
     if asked.runs < 1:
         parser.error("--runs must be at least 1")
     if not hasattr(os, "wait4"):
@@ -362,6 +435,8 @@ def main() -> None:
     out = asked.out or (None if asked.only else PAGE)
     if out is not None:
         out.write_text(page(lines, asked.runs, facts), encoding="utf-8", newline="\n")
+        if out == PAGE:
+            write_pages(PAGE.with_suffix(""))
         print(f"wrote {out}", file=sys.stderr)
 
 
