@@ -1,13 +1,16 @@
 """Did an answer move? One folder per case: scenario.yaml, and what it gave when somebody last looked at it.
 
 ``pytest tests/regression --update-expected`` writes the answers anew; the commit that does so says why they moved.
-To add a case: a folder with a scenario of one run, and that command.
+To add a case: a folder with a scenario of one run, and that command. ``expected.json`` has the answer and a digest of
+every column of every frame; ``ops.csv`` shows some rows, so that a diff is readable.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +48,29 @@ def answer(result: Result) -> dict[str, Any]:
             "bound": dict(result.bound),
             "breakdown": dict(result.breakdown),
             "metrics": dict(result.metrics),
+            "frames": {kind: digests(columns) for kind, columns in result.columns.items()},
         }
     )  # type: ignore[no-any-return]
+
+
+def digests(columns: Mapping[str, Any]) -> dict[str, str]:
+    """Of a frame its columns in order; of every column type, rows and a digest of its values.
+
+    Whole numbers and text are taken as they are. Floating ones have nine significant digits, and what is nothing beside
+    the column's largest is nothing: another CPU may round otherwise.
+    """
+    found = {"columns": ", ".join(columns)}
+    for name, column in columns.items():
+        values = np.asarray(column)
+        if values.dtype.kind == "f":
+            dust = 10.0**-DIGITS * np.abs(values).max(initial=0.0)
+            data = b"".join(b"%.8e\n" % value for value in np.where(np.abs(values) > dust, values, 0.0).tolist())
+        elif values.dtype == object:
+            data = "\n".join(map(str, values.tolist())).encode()
+        else:
+            data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        found[name] = f"{values.dtype} x {len(values)}: {hashlib.sha256(data).hexdigest()[:16]}"
+    return found
 
 
 def timeline(result: Result) -> list[dict[str, str]]:
@@ -100,3 +124,16 @@ def test_a_moved_answer_is_seen() -> None:
     assert differences({"a": {"b": 1.0}}, {"a": {"b": 1.00001}}) == ["a.b: expected 1.0, got 1.00001"]
     assert differences({"a": "ring"}, {"a": "direct"}) == ["a: expected 'ring', got 'direct'"]
     assert differences({"a": 1}, {"b": 1}) == ["a: expected 1, got nothing", "b: got 1, expected nothing"]
+
+
+def test_a_value_that_moved_anywhere_in_a_frame_is_seen() -> None:
+    frame = {"op": np.array(["a", "b"], dtype=object), "end_ps": np.array([1, 2]), "power_W": np.array([0.1, 0.2])}
+    before = digests(frame)
+    assert before["columns"] == "op, end_ps, power_W"
+    assert differences({"power": before}, {"power": {**before, "end_ps": "x"}})[0].startswith("power.end_ps: expected ")
+    assert digests({**frame, "power_W": frame["power_W"] * (1 + 1e-13)}) == before
+    for name, other in (("op", np.array(["a", "c"], dtype=object)), ("end_ps", np.array([1, 3]))):
+        assert {key for key, one in digests({**frame, name: other}).items() if one != before[key]} == {name}
+    assert digests({**frame, "power_W": frame["power_W"] * (1 + 1e-6)})["power_W"] != before["power_W"]
+    assert digests({**frame, "end_ps": frame["end_ps"].astype(np.int32)})["end_ps"] != before["end_ps"]
+    assert digests(dict(reversed(frame.items())))["columns"] != before["columns"]
