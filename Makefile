@@ -1,11 +1,13 @@
 # Works on a fresh clone with Python 3.11 or newer and make. Each target sets up .venv by itself; a stamp
-# in .venv, newer than pyproject.toml, says that an installation is still good, so a second run is quick.
+# in .venv, newer than pyproject.toml and constraints.txt, says that an installation is still good, so a second run is quick.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Releases are those of constraints.txt, unless UNPINNED is set: then the newest that pyproject.toml allows.
+PINS := $(if $(UNPINNED),,-c constraints.txt)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 
-.PHONY: demo test test-all lint bench fuzz docs clean
+.PHONY: demo test test-all test-unpinned pins coverage lint bench fuzz docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/cmsim run scenarios/headline.yaml --out demo/headline
@@ -16,6 +18,18 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+test-unpinned:
+	$(MAKE) VENV=.venv-unpinned UNPINNED=1 test
+
+# Written from what an installation without pins got, after its tests passed.
+pins: test-unpinned
+	.venv-unpinned/bin/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	{ grep '^#' constraints.txt; .venv-unpinned/bin/python -m pip freeze --exclude-editable; } > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+coverage: $(VENV)/.test
+	$(BIN)/python benchmarks/covered.py
 
 lint: $(VENV)/.lint
 	$(BIN)/python -m ruff check .
@@ -34,7 +48,7 @@ docs: $(VENV)/.run
 	$(BIN)/cmsim validate --out docs/validity.md || test $$? -eq 1  # the page is written; 1 says that a row misses
 
 clean:
-	rm -rf $(VENV) build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-unpinned .coverage* build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cmsim tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -42,14 +56,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The interpreter is an order-only prerequisite: its file is a link, dated when Python was built.
-$(VENV)/.run: pyproject.toml | $(BIN)/python
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.lint: pyproject.toml | $(BIN)/python
+$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[lint]'
 	@touch $@ $(VENV)/.run

@@ -12,13 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("benchmarks_run", ROOT / "benchmarks" / "run.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return load("run")
 
 
 def line(bench, name, wall_s, peak_MB=100.0):
@@ -72,3 +76,33 @@ def test_pages_that_nothing_says_any_more_are_removed(bench, tmp_path):
     (tmp_path / "old.md").write_text("old")
     bench.write_pages(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(bench.pages())
+
+
+# coverage
+
+
+def test_the_page_of_coverage():
+    covered = load("covered")
+
+    def summary(statements, reached):
+        return {"summary": {"num_statements": statements, "covered_lines": reached}}
+
+    data = {
+        "files": {
+            "cmsim/engine/play.py": summary(90, 90),
+            "cmsim/engine/fold.py": summary(10, 5),
+            "cmsim/api.py": summary(100, 80),
+            "cmsim/__init__.py": summary(10, 10),
+            "cmsim/empty/__init__.py": summary(0, 0),
+        }
+    }
+    page = covered.page(data)
+    assert "| engine | 2 | 100 | 95 | 95.0 % |" in page
+    assert "| api | 1 | 100 | 80 | 80.0 % |" in page and "| front door | 1 | 10 | 10 | 100.0 % |" in page
+    assert "| **all** | 4 | 210 | 185 | 88.1 % |" in page
+    assert "92 % of all statements: **missed**, with 88.1 %" in page
+    worst = page.partition("## Where most is missed")[2]
+    assert worst.index("cmsim/api.py | 100 | 20 | 80.0 %") < worst.index("cmsim/engine/fold.py | 10 | 5 | 50.0 %")
+    assert "play.py" not in worst
+    data["files"]["cmsim/api.py"] = summary(100, 99)
+    assert "92 % of all statements: met" in covered.page(data)
