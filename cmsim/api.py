@@ -41,12 +41,28 @@ def run(
 ) -> Results:
     """Run every workload on every system at every sweep point of a scenario.
 
-    scenario   a Scenario, a file, a built-in name, YAML text, or data
-    set        dotted keys to change first, as ``--set`` does
-    out        folder to write (complete or absent)
+    A run that does not fit, or has no plan, is an outcome among the others (`Results.missing`).
 
-    A run that does not fit, or has no plan, is an outcome among the others (`Results.missing`). Raises InputError for
-    what is wrong with the scenario; nothing is written then.
+    Parameters
+    ----------
+    scenario
+        A Scenario, a file, a built-in name, YAML text, or data.
+    set
+        Dotted keys to change first, as ``--set`` does.
+    out
+        Folder to write, complete or absent.
+    progress
+        Called with a run's label and the share of all runs that is done, 0 to 1.
+
+    Returns
+    -------
+    Results
+        What became of each run, in the scenario's order.
+
+    Raises
+    ------
+    InputError
+        For what is wrong with the scenario; nothing is written then.
     """
     scenario = _loaded(scenario, set)
     if out is not None:
@@ -68,10 +84,27 @@ def outcomes(
 ) -> Iterator[results.Outcome]:
     """What becomes of each run of a scenario, in order, each played when it is asked for and kept by nobody.
 
-    machines   the systems, for who wants to know them afterwards    the others as for `run`
+    Parameters
+    ----------
+    scenario
+        A Scenario, a file, a built-in name, YAML text, or data.
+    set
+        Dotted keys to change first, as ``--set`` does.
+    machines
+        The systems, for who wants to know them afterwards.
+    progress
+        Called with a run's label and the share of all runs that is done, 0 to 1.
 
-    Raises InputError, at the call, for a scenario or a system that cannot be read, and for a system without a
-    price where one is asked for.
+    Returns
+    -------
+    Iterator[Outcome]
+        A Result, Infeasible or Failed for each run.
+
+    Raises
+    ------
+    InputError
+        At the call, for a scenario or a system that cannot be read, and for a system without a price where one is
+        asked for.
     """
     scenario = _loaded(scenario, set)
     there = machines or Machines(scenario.base)
@@ -87,7 +120,20 @@ def _loaded(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[st
 
 
 def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
-    """Raises InputError where throughput is asked for per something that is not known of every system."""
+    """Refuse throughput per something that is not known of every system.
+
+    Parameters
+    ----------
+    scenario
+        What the report asks for.
+    systems
+        Those of its runs.
+
+    Raises
+    ------
+    InputError
+        Where a system has no price and throughput per million dollars is asked for.
+    """
     if "million_dollars" in scenario.report.per:
         cost.check_priced(systems)
 
@@ -95,7 +141,10 @@ def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
 class Machines:
     """The systems of a scenario's runs, each loaded once.
 
-    base   folder that relative paths of the scenario start from
+    Parameters
+    ----------
+    base
+        Folder that relative paths of the scenario start from.
     """
 
     def __init__(self, base: Path | None = None):
@@ -108,7 +157,13 @@ class Machines:
         return self._systems[one.system_key]
 
     def loaded(self) -> list[System]:
-        """In the order in which they were first asked for."""
+        """The systems that were asked for.
+
+        Returns
+        -------
+        list of System
+            In the order in which they were first asked for.
+        """
         return list(self._systems.values())
 
 
@@ -117,7 +172,26 @@ def evaluate(
 ) -> results.Outcome:
     """What becomes of a run: a result, or why there is none.
 
-    Not to fit the memory, and no plan of these sizes, are outcomes. Raises InputError for what is wrong with the input.
+    Not to fit the memory, and no plan of these sizes, are outcomes.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    machines
+        Systems loaded before; default: loaded here.
+    progress
+        Called with the share of the run that is done, 0 to 1.
+
+    Returns
+    -------
+    Outcome
+        A Result, Infeasible or Failed.
+
+    Raises
+    ------
+    InputError
+        For what is wrong with the input.
     """
     said: dict[str, Any] = {
         "run": one.key,
@@ -140,7 +214,28 @@ def run_one(
 ) -> Result:
     """One workload that leaves nothing open on one system: programs, plan, play, and what they say.
 
-    Raises InfeasibleError and FailedError where there is no result.
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    system
+        Where it runs.
+    base
+        Folder that relative paths of the scenario start from.
+    progress
+        Called with the share of the run that is done, 0 to 1.
+
+    Returns
+    -------
+    Result
+        Metrics, bound, breakdown and frames.
+
+    Raises
+    ------
+    InfeasibleError
+        Where it does not fit the memory, or no plan of these sizes is one.
+    FailedError
+        Where what was played gives nothing to trust.
     """
     played = _play(one, system, base, progress=progress)
     assert played is not None, "without a limit a plan is played to its end"
@@ -194,7 +289,22 @@ def _play(
 def candidates(one: Run, machines: Machines) -> Iterator[Run]:
     """The runs among which `best` chooses, in the order in which they are tried; one that leaves nothing open itself.
 
-    Raises InputError for values that do not go together.
+    Parameters
+    ----------
+    one
+        A run, whose open keys are decided one after another.
+    machines
+        Systems loaded before.
+
+    Yields
+    ------
+    Run
+        A run that leaves nothing open.
+
+    Raises
+    ------
+    InputError
+        For values that do not go together.
     """
     if not one.open:
         yield one
@@ -346,8 +456,31 @@ def _result(played: _Played) -> Result:
 def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> list[Path]:
     """A run's workload as Chakra execution traces, a file a rank, kernels as long as its system makes them.
 
-    folder   complete or absent    base: where paths of the scenario start
-    Returns the files, communicators last. Warns of what Chakra has no form for, and of how kernels were priced.
+    Warns of what Chakra has no form for, and of how kernels were priced.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario; where it leaves keys open, its best candidate is written.
+    folder
+        Where to, complete or absent.
+    base
+        Folder that relative paths of the scenario start from.
+
+    Returns
+    -------
+    list of Path
+        The files, communicators last.
+
+    Raises
+    ------
+    InputError
+        Where the folder cannot be written.
+
+    References
+    ----------
+    .. [1] S. Sridharan et al., "Chakra: Advancing Performance Benchmarking and Co-design using Standardized
+       Execution Traces", arXiv:2305.14516, 2023.
     """
     from cmsim.traces.chakra.write import left_out, write_chakra
 
@@ -362,7 +495,23 @@ def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> 
 
 
 def compare(*sources: Results | Scenario | str | Path) -> Results:
-    """Several scenarios or result folders as one set of results, side by side."""
+    """Several scenarios or result folders as one set of results, side by side.
+
+    Parameters
+    ----------
+    *sources
+        Results, scenarios (which are run), or folders that `Results.save` wrote.
+
+    Returns
+    -------
+    Results
+        All runs, in order; a label that was there before gets a number, ``run#2``.
+
+    Raises
+    ------
+    InputError
+        For a scenario or a folder that cannot be read.
+    """
     parts = []
     for source in sources:
         if isinstance(source, Results):
@@ -375,7 +524,25 @@ def compare(*sources: Results | Scenario | str | Path) -> Results:
 
 
 def system(one: Run, *, base: Path | None = None) -> System:
-    """The system of a run, with the scenario's changes."""
+    """The system of a run, with the scenario's changes.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    base
+        Folder that relative paths of the scenario start from.
+
+    Returns
+    -------
+    System
+        Loaded and checked.
+
+    Raises
+    ------
+    InputError
+        For a system that cannot be read, or a change that it does not allow.
+    """
     entry = one.system
     return load_system(
         entry.system,

@@ -33,7 +33,13 @@ class Problem:
 
 
 class CmsimError(Exception):
-    """Base of every error a user can mend. Carries every problem that was found, in file order."""
+    """Base of every error a user can mend. Carries every problem that was found, in file order.
+
+    Parameters
+    ----------
+    problems
+        A message, a Problem (message, file, line, key), or several of them.
+    """
 
     exit_code = 2
 

@@ -24,8 +24,24 @@ SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topolo
 class System:
     """One or several domains of accelerators with the software that runs on them.
 
-    ``packages`` is how many accelerators are used, over all domains. Rates with the suffix ``rank`` are what one
-    rank (a die or a package, as ``spec.rank`` says) has.
+    Rates with the suffix ``rank`` are what one rank (a die or a package, as ``spec.rank`` says) has.
+
+    Attributes
+    ----------
+    name
+        What tables call it.
+    spec
+        The system file, checked.
+    accelerator
+        The accelerator's file, checked; rates in it are of a package.
+    stack
+        The software's file, checked.
+    packages
+        How many accelerators are used, over all domains.
+    texts
+        Text of every file that was read, by its path.
+    links
+        Cables of one domain, where the wiring is a table of links.
     """
 
     name: str
@@ -42,10 +58,12 @@ class System:
 
     @property
     def ranks_per_package(self) -> int:
+        """Dies where a rank is a die, else 1."""
         return self.accelerator.dies if self.spec.rank == "die" else 1
 
     @property
     def ranks(self) -> int:
+        """Ranks of all packages in use."""
         return self.packages * self.ranks_per_package
 
     @property
@@ -55,22 +73,42 @@ class System:
 
     @property
     def nodes(self) -> int:
+        """Nodes in use (the last may be partly filled)."""
         return -(-self.packages // self.spec.node.accelerators)
 
     @property
     def rank_memory_B(self) -> float:
+        """Memory of one rank. [B]"""
         return self.accelerator.memory_GB * GB / self.ranks_per_package
 
     @property
     def rank_memory_Bps(self) -> float:
+        """Memory bandwidth of one rank. [B/s]"""
         return self.accelerator.memory_GBps * GIGA / self.ranks_per_package
 
     @property
     def rank_vector_FLOPps(self) -> float:
+        """Peak of the vector units of one rank. [FLOP/s]"""
         return self.accelerator.vector_TFLOPps * TERA / self.ranks_per_package
 
     def rank_peak_FLOPps(self, precision: str) -> float:
-        """Dense peak of one rank. Raises InputError where the chip has no such unit. [FLOP/s]"""
+        """Dense peak of the matrix units of one rank. [FLOP/s]
+
+        Parameters
+        ----------
+        precision
+            ``bf16``, ``fp8``, ...: a key of ``accelerator.peak_TFLOPps``.
+
+        Returns
+        -------
+        float
+            Operations in a second, a multiply-add counted as two. [FLOP/s]
+
+        Raises
+        ------
+        InputError
+            Where the chip has no such unit.
+        """
         peaks = self.accelerator.peak_TFLOPps
         if precision not in peaks:
             raise InputError(
@@ -89,7 +127,13 @@ class System:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def sources(self) -> list[tuple[str, str, Source]]:
-        """(file, key, source) of every sourced number."""
+        """Where every sourced number is from.
+
+        Returns
+        -------
+        list of (str, str, Source)
+            File, key, and the source's text or an assumed range.
+        """
         return [
             (name, key, source)
             for name, spec in (
@@ -101,7 +145,13 @@ class System:
         ]
 
     def assumed(self) -> list[tuple[str, str, Assumed]]:
-        """(file, key, range) of every assumed number."""
+        """Numbers that nobody printed.
+
+        Returns
+        -------
+        list of (str, str, Assumed)
+            File, key, and the range that is assumed, with the reason.
+        """
         return [(name, key, source) for name, key, source in self.sources() if isinstance(source, Assumed)]
 
     def _repr_html_(self) -> str:
@@ -131,9 +181,36 @@ def load_system(
 ) -> System:
     """A system by name, alias or path, with a scenario's overrides.
 
-    ``accelerators`` counts packages over all domains (default: all); ``set`` lays dotted keys over the system
-    file, or, with the prefix ``accelerator.`` / ``stack.`` and a key below, over those files.
+    Parameters
+    ----------
+    name
+        A built-in name or alias, or the path of a YAML file.
+    accelerators
+        Packages in use, over all domains; default: all.
+    domains
+        Domains joined by the scale-out network; default: as the file says.
+    rank
+        ``die`` or ``package``; default: as the file says.
+    stack
+        Name or path of another software stack.
+    set
+        Dotted keys over the system file or, with the prefix ``accelerator.`` or ``stack.`` and a key below, over
+        those files.
+    label
+        What tables call it; default: its own name.
+    base
+        Folder that relative paths start from.
 
+    Returns
+    -------
+    System
+        Checked, with the texts of the files that were read.
+
+    Raises
+    ------
+    InputError
+        With file, line, key and what is allowed: for a name there is not, a value that cannot be, and more
+        accelerators than there are.
     """
     document = _open(name, SYSTEMS, "system", base)
     texts = {document.file: document.text}

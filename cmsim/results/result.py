@@ -52,21 +52,46 @@ _ROUNDING = 1e-9
 class Result:
     """What one run gave.
 
-    run           its label: workload/system or workload/system/point
-    accelerators  packages in use    ranks: what communicators counted
-    metrics       by name, units in the names; numbers, and the name of a collective's algorithm
-    bound         name of the physical bound, time_s, fraction of the makespan
-    limiter       what most of the time went to    breakdown: seconds by limiter, which add up to the makespan
-    faults        what faults in the fabric did: slowdown, ranks, saturated links; empty without
-    recorded      of a replayed trace: class of op -> recorded_s (where it was recorded), simulated_s; empty without
-    facts         what the workload said of itself, and racks, price_USD of the machine
-    columns       of each of ``FRAMES``, name -> array
-    kind          of the workload    chosen: what `best` became, by key of the workload or system; empty without
-    entry         of the scenario's systems; None in folders from before it was kept
-    point         of the sweep: dotted key -> value; empty without
-    plan          resolved sizes: tp, cp, pp, dp, ep, micro_batches, sequences_per_rank (of the busiest; a tensor group
-                  has them in common) or samples_per_rank, and ``memory_B`` of the fullest rank by part; of a collective
-                  ranks_in_group, groups; of a trace, whose plan was recorded, empty
+    Attributes
+    ----------
+    run
+        Its label: workload/system or workload/system/point.
+    workload, system
+        Names of the two.
+    accelerators
+        Packages in use.
+    ranks
+        What communicators counted.
+    metrics
+        By name, units in the names; numbers, and the name of a collective's algorithm.
+    bound
+        name of the physical bound, time_s [s], fraction of the makespan [1].
+    limiter
+        What most of the time went to.
+    breakdown
+        Time by limiter, which adds up to the makespan. [s]
+    warnings
+        What the run has to say of itself, in sentences.
+    faults
+        What faults in the fabric did: slowdown, ranks, saturated links; empty without.
+    recorded
+        Of a replayed trace: class of op -> recorded_s (where it was recorded), simulated_s; empty without. [s]
+    facts
+        What the workload said of itself, and racks, price_USD of the machine.
+    columns
+        Of each of ``FRAMES``, name -> array (rows,).
+    kind
+        Of the workload.
+    chosen
+        What `best` became, by key of the workload or system; empty without.
+    entry
+        Of the scenario's systems; None in folders from before it was kept.
+    point
+        Of the sweep: dotted key -> value; empty without.
+    plan
+        Resolved sizes: tp, cp, pp, dp, ep, micro_batches, sequences_per_rank (of the busiest; a tensor group has them
+        in common) or samples_per_rank, and ``memory_B`` of the fullest rank by part [B]; of a collective
+        ranks_in_group, groups; of a trace, whose plan was recorded, empty.
     """
 
     run: str
@@ -96,21 +121,37 @@ class Result:
 
     @cached_property
     def ops(self) -> pd.DataFrame:
-        """One row per op of each rank class."""
+        """One row per op of each rank class (rows, columns); times in ps, sizes in B, rates in FLOP/s."""
         return self._frame("ops")
 
     @cached_property
     def links(self) -> pd.DataFrame:
-        """One row per resource class and interval."""
+        """One row per resource class and interval (rows, columns); times in ps, sizes in B, utilization in 1."""
         return self._frame("links")
 
     @cached_property
     def power(self) -> pd.DataFrame:
-        """One row per component and interval."""
+        """One row per component and interval (rows, columns); times in ps, power in W."""
         return self._frame("power")
 
     def metric(self, name: str) -> float:
-        """A metric that is a number. Raises InputError with the names there are."""
+        """A metric that is a number.
+
+        Parameters
+        ----------
+        name
+            As in ``metrics``, with its unit.
+
+        Returns
+        -------
+        float
+            In the unit that the name says.
+
+        Raises
+        ------
+        InputError
+            With the names there are.
+        """
         value = self.metrics.get(name)
         if value is None or isinstance(value, str):
             numbers = [key for key, value in self.metrics.items() if not isinstance(value, str)]
@@ -118,7 +159,13 @@ class Result:
         return value
 
     def summary(self) -> dict[str, Any]:
-        """The run's entry in ``summary.json``."""
+        """The run's entry in ``summary.json``.
+
+        Returns
+        -------
+        dict
+            Everything but the frames, as plain data.
+        """
         return {
             "run": self.run,
             "workload": self.workload,

@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """What became of a scenario's runs, in their order, and how it came about. Iteration, length and numbers are of the
-    results, and raise the reasons where no run gave any; ``missing`` holds the runs that gave none.
+    """What became of a scenario's runs, in their order, and how it came about.
 
-    outcomes   of every run: a Result, Infeasible or Failed
-    scenario   the scenario as data
-    manifest   scenario text, system files and their hashes, version of ``cmsim``, seed, command, sources
+    Iteration, length and numbers are of the results, and raise the reasons where no run gave any; ``missing`` holds the
+    runs that gave none.
+
+    Attributes
+    ----------
+    outcomes
+        Of every run: a Result, Infeasible or Failed.
+    scenario
+        The scenario as data.
+    manifest
+        Scenario text, system files and their hashes, version of ``cmsim``, seed, command, sources.
     """
 
     outcomes: Sequence[Outcome]
@@ -73,7 +80,13 @@ class Results:
         return found[0]
 
     def require(self) -> None:
-        """Raises InfeasibleError or FailedError, with every reason, where no run gave a result."""
+        """Nothing where a run gave a result.
+
+        Raises
+        ------
+        InfeasibleError, FailedError
+            With every reason, where no run gave a result.
+        """
         if self.missing and not self.results:
             raise _together(self.missing)
 
@@ -83,7 +96,13 @@ class Results:
         return str(self.manifest.get("cmsim", ""))
 
     def summary(self) -> dict[str, Any]:
-        """The document ``summary.json``."""
+        """The document ``summary.json``.
+
+        Returns
+        -------
+        dict
+            schema_version, cmsim, scenario, results (`Result.summary`), outcomes.
+        """
         return {
             "schema_version": store.SCHEMA_VERSION,
             "cmsim": self.version,
@@ -94,23 +113,26 @@ class Results:
 
     @cached_property
     def ops(self) -> pd.DataFrame:
-        """Ops of all runs."""
+        """Ops of all runs (rows of all runs, columns of `Result.ops`); times in ps, sizes in B."""
         return self._frame("ops")
 
     @cached_property
     def links(self) -> pd.DataFrame:
-        """Links of all runs."""
+        """Links of all runs (rows of all runs, columns of `Result.links`); times in ps, sizes in B."""
         return self._frame("links")
 
     @cached_property
     def power(self) -> pd.DataFrame:
-        """Power of all runs."""
+        """Power of all runs (rows of all runs, columns of `Result.power`); times in ps, power in W."""
         return self._frame("power")
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row per run, also of those that gave no result: ``workload`` and ``system``, a column per swept key,
-        ``outcome``, the resolved plan, and the metrics with their units in their names (`tidy.rows`)."""
+        """One row per run, also of those that gave no result (runs, columns).
+
+        Columns are ``workload`` and ``system``, each swept key, ``outcome``, the resolved plan, and the metrics with
+        their units in their names (`tidy.rows`).
+        """
         import pandas as pd
 
         return pd.DataFrame(tidy.rows(self.outcomes))
@@ -118,9 +140,22 @@ class Results:
     def table(self, *, per: Sequence[str] = ()) -> list[dict[str, float | str]]:
         """One row per run: headline metrics, what limits it, and throughput per each of ``per``.
 
-        All rows have the same keys in the same order; "" stands where a run has no such number. Where a run gave no
-        result there are also ``outcome`` (result, infeasible or failed) and ``message``; where `best` was asked for,
-        what each key became.
+        Parameters
+        ----------
+        per
+            What throughput is divided by: ``accelerator``, ``rack``, ``megawatt``, ``million_dollars``.
+
+        Returns
+        -------
+        list of dict
+            All rows have the same keys in the same order, units in the names; "" stands where a run has no such number.
+            Where a run gave no result there are also ``outcome`` (result, infeasible or failed) and ``message``; where
+            `best` was asked for, what each key became.
+
+        Raises
+        ------
+        InputError
+            Where throughput is asked for per something that a run does not know.
         """
         names = [name for name in HEADLINES if any(name in result.metrics for result in self.results)]
         rows: list[dict[str, float | str]] = []
@@ -140,25 +175,72 @@ class Results:
         return [{key: row.get(key, "") for key in keys} for row in rows]
 
     def verdict(self) -> list[str]:
-        """Two or three sentences for every workload that two systems ran: who gives more, how quickly, what limits."""
+        """Who gives more, how quickly, and what limits, for every workload that two systems ran.
+
+        Returns
+        -------
+        list of str
+            Two or three sentences a workload.
+        """
         return verdict(self.outcomes)
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder, all of it or nothing. One of ours that stands there is replaced.
 
-        Raises InputError where something else stands there, or it cannot be written, FailedError where a result
-        fails its check.
+        Parameters
+        ----------
+        folder
+            Where to.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        InputError
+            Where something else stands there, or it cannot be written.
+        FailedError
+            Where a result fails its check.
         """
         return store.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """Read a folder that `save` wrote. Raises InputError for one that is absent, foreign or damaged."""
+        """Read a folder that `save` wrote.
+
+        Parameters
+        ----------
+        folder
+            Of results.
+
+        Returns
+        -------
+        Results
+            As they were saved.
+
+        Raises
+        ------
+        InputError
+            For a folder that is absent, foreign or damaged.
+        """
         return cls(*store.load(Path(folder)))
 
     @classmethod
     def joined(cls, parts: Sequence[Results]) -> Results:
-        """Several as one, side by side. A run that was there before gets a number: ``run#2``."""
+        """Several as one, side by side.
+
+        Parameters
+        ----------
+        parts
+            In the order wanted.
+
+        Returns
+        -------
+        Results
+            All runs; one that was there before gets a number: ``run#2``.
+        """
         by_label: dict[str, Outcome] = {}
         for result in (result for part in parts for result in part.outcomes):
             numbered = (result.run if number == 1 else f"{result.run}#{number}" for number in itertools.count(1))

@@ -82,7 +82,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A validated scenario; ``runs`` are in file order: workloads, then systems, then sweep points."""
+    """A validated scenario.
+
+    Attributes
+    ----------
+    name
+        As the file says, or the file's own name.
+    runs
+        In file order: workloads, then systems, then sweep points.
+    report
+        What the report is asked for.
+    data
+        The scenario in long form, with changes.
+    text
+        The file as it was read.
+    file
+        Its path; empty where it was given as data or text.
+    """
 
     name: str
     runs: tuple[Run, ...]
@@ -110,9 +126,22 @@ class Scenario:
 def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Scenario:
     """A scenario from a file, a built-in name, YAML-like data, or YAML text with a line break.
 
-    set: dotted keys to change, as on the command line (``workloads.decode.batch_per_accelerator``)
+    Parameters
+    ----------
+    source
+        Path, name, text or data.
+    set
+        Dotted keys to change, as on the command line (``workloads.decode.batch_per_accelerator``).
 
-    Raises InputError with all problems of the file.
+    Returns
+    -------
+    Scenario
+        Checked; its runs are ready to be played.
+
+    Raises
+    ------
+    InputError
+        With all problems of the file.
     """
     document = _document(source)
     data = copy.deepcopy(_long_form(document, _extended(document, seen=(document.file,))))

@@ -33,9 +33,22 @@ AREAS: dict[str, Area] = {
 def validate(areas: Sequence[str] | None = None, *, progress: Progress | None = None) -> Report:
     """Predictions beside published and measured numbers.
 
-    areas      names of ``AREAS``; default: all    progress: called with what is predicted and the share done, 0 to 1
+    Parameters
+    ----------
+    areas
+        Names of ``AREAS``; default: all.
+    progress
+        Called with what is predicted and the share done, 0 to 1.
 
-    Raises InputError for a name that is not an area.
+    Returns
+    -------
+    Report
+        Rows by area, judged, fitted and left out.
+
+    Raises
+    ------
+    InputError
+        For a name that is not an area, and for reference files that do not go together.
     """
     wanted = list(AREAS) if areas is None else list(dict.fromkeys(areas))
     for name in wanted:
