@@ -157,7 +157,12 @@ def _legend(ax: Axes, groups: Sequence[Group], looks: dict[str, tuple[str, str]]
     if "fitted" in roles:
         handles.append(mark("fitted, not judged", "o", face="none", edge=style.INK))
     if "left_out" in roles:
-        handles.append(mark("shown, not judged", "x", face=style.MUTED, edge=style.MUTED))
+        grey = dict.fromkeys(one.group for one in groups if one.role == "left_out")
+        # units tell themselves by colour, which crosses have not
+        said = (
+            "shown, not judged" if len({one.unit for one in groups}) == 1 else f"shown, not judged ({', '.join(grey)})"
+        )
+        handles.append(mark(said, "x", face=style.MUTED, edge=style.MUTED))
     handles += [Patch(facecolor=colour, label=f"within {pct} %") for pct, colour in reversed(BANDS_PCT.items())]
     widest = max(len(str(handle.get_label())) for handle in handles)
     ax.legend(

@@ -281,8 +281,10 @@ def test_predicted_has_bands_and_the_error_of_each_point():
 
 
 def test_predicted_of_several_units_says_so_and_repeats(tmp_path):
-    groups = [pairs("us", "judged", [1.1]), pairs("kW", "judged", [1.0], unit="kW")]
+    groups = [pairs("us", "judged", [1.1]), pairs("kW", "left_out", [1.0], unit="kW")]
     ax = predicted.draw(groups)
+    said = [text.get_text() for text in ax.get_figure().axes[1].get_legend().get_texts()]
+    assert said[:2] == ["us", "shown, not judged (kW)"]
     assert ax.get_ylabel() == "predicted [unit in the legend]"
     save(ax, tmp_path / "one.png")
     save(predicted.draw(groups), tmp_path / "two.png")
