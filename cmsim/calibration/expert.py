@@ -346,11 +346,40 @@ def expert_us(
 ) -> float:
     """Time of one dispatch or combine. [us]
 
-    system: name, alias or file    kernel: a profile or one of its names    operation: "dispatch", "combine", ...
-    ranks, tokens: p, T of one rank [1]    form: number format, "any" for the kernel's own    sms: 0 for its default
+    Parameters
+    ----------
+    system
+        Name, alias or file.
+    kernel
+        A profile or one of its names.
+    operation
+        ``dispatch``, ``combine``, ...
+    ranks
+        p. [1]
+    tokens
+        T of one rank. [1]
+    hidden
+        Elements of a token. [1]
+    top_k
+        Experts of a token. [1]
+    experts
+        Of the layer. [1]
+    form
+        Number format; ``any`` for the kernel's own.
+    sms
+        Cores of the kernel; 0 for its default. [1]
+    distribution
+        Of tokens over experts.
 
-    InputError: a name that is not known; a number that is not a whole one above 0.
+    Returns
+    -------
+    float
+        On the busiest rank. [us]
 
+    Raises
+    ------
+    InputError
+        A name that is not known; a number that is not a whole one above 0.
     """
     numbers = {"ranks": ranks, "tokens": tokens, "hidden": hidden, "top_k": top_k, "experts": experts}
     problems = [

@@ -24,11 +24,30 @@ def explain(
 ) -> list[Candidate]:
     """Candidates of one collective on a system, the likeliest first; the prediction itself is the last entry.
 
-    system: name, alias or file    collective: "all_reduce", ...    size_B: S as nccl-tests prints it [B]
-    ranks: p [1]    per_domain: ranks of the group in each domain; by default as many as fit [1]
-    algorithm: only candidates of that name, ours or the library's ("tree", "RHD"); by default all
+    Parameters
+    ----------
+    system
+        Name, alias or file.
+    collective
+        ``all_reduce``, ...
+    size_B
+        S as nccl-tests prints it. [B]
+    ranks
+        p. [1]
+    per_domain
+        Ranks of the group in each domain; by default as many as fit. [1]
+    algorithm
+        Only candidates of that name, ours or the library's (``tree``, ``RHD``); by default all.
 
-    InputError: an unknown system, collective or algorithm, a size or rank count that cannot be.
+    Returns
+    -------
+    list of Candidate
+        Each with its parts. [us]
+
+    Raises
+    ------
+    InputError
+        An unknown system, collective or algorithm, a size or rank count that cannot be.
     """
     if collective.lower() not in COLLECTIVES:
         raise InputError(f"unknown collective '{collective}'. {did_you_mean(collective, COLLECTIVES)}")

@@ -81,12 +81,26 @@ class Fit:
 def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit | ExpertFit | KernelsFit:
     """Fit the constants of one accelerator to measured rows: of its collective library, or of its kernels.
 
-    table         a table that ``predict`` takes, with ``latency_us`` or ``time_us`` (of pairs: ``dispatch_us``,
-                  ``combine_us``); or a log of nccl-tests, rccl-tests or hccl_test. Rows of other systems are left out,
-                  and of collectives those beyond one domain as well
-    accelerator   a name that ``predict`` knows    out: a file to write (YAML)
+    Parameters
+    ----------
+    table
+        A table that ``predict`` takes, with ``latency_us`` or ``time_us`` (of pairs: ``dispatch_us``, ``combine_us``)
+        [us]; or a log of nccl-tests, rccl-tests or hccl_test. Rows of other systems are left out, and of collectives
+        those beyond one domain as well.
+    accelerator
+        A name that ``predict`` knows.
+    out
+        A file to write (YAML).
 
-    InputError: what ``predict`` raises; no measured time; fewer than eight rows that can be used.
+    Returns
+    -------
+    Fit, ExpertFit or KernelsFit
+        Constants, and errors on rows fitted and held out.
+
+    Raises
+    ------
+    InputError
+        What ``predict`` raises; no measured time; fewer than eight rows that can be used.
     """
     frame = tables.read(table)
     file = str(table)

@@ -38,11 +38,27 @@ _NAMES = {
 def read_log(log: str | Path, *, collective: str | None = None, n_ranks: int | None = None) -> pd.DataFrame:
     """Rows of a log: collective, n_ranks, message_bytes, dtype, latency_us, algbw_GBps, busbw_GBps.
 
-    log: a file, or the text itself where it has several lines    collective, n_ranks: where the text does not say
-    The out-of-place time is taken; times are as printed [us].
+    The out-of-place time is taken; times are as printed. [us]
 
-    InputError: no row was found, or the collective or the number of ranks is not in the text.
+    Parameters
+    ----------
+    log
+        A file, or the text itself where it has several lines.
+    collective, n_ranks
+        Where the text does not say.
 
+    Returns
+    -------
+    DataFrame
+        A row a line of the log (rows, 7).
+
+    Raises
+    ------
+    InputError
+        No row was found, or the collective or the number of ranks is not in the text.
+
+    Examples
+    --------
     >>> text = '''# all_reduce_perf
     ... # Rank  0 Group  0 Pid 1 on a device  0
     ... # Rank  1 Group  0 Pid 2 on a device  1

@@ -29,18 +29,33 @@ _CHUNK = 65_536
 def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
-    kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``cmsim.kernels.kinds``: gemm, ...)
-    table     CSV or Parquet. collective: system, collective, n_ranks, message_bytes (nccl-tests' size [B]), or kernel,
-              dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are optional.
-              moe_alltoall: system, op_name, kernel_source, moe_dtype, num_tokens, hidden_size, topk, num_experts,
-              moe_ep_size; distribution is optional. deepep: system, mode, node_num, hidden_size, num_token, num_topk,
-              num_experts; sms is optional. Kernels: system and what the kind declares
-    out       a file to write, .parquet or .csv    system: of every row, instead of the column
-    Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
-    and ``predicted_us`` is their sum, or the one of the two that the table measured alone. Of all but kernels also
-    ``note`` where any row lies outside what was measured of its library: in which way, and what was measured, or "".
+    Parameters
+    ----------
+    kind
+        ``collective``, ``moe_alltoall``, ``deepep``, or a kind of kernel (``cmsim.kernels.kinds``: gemm, ...).
+    table
+        CSV or Parquet (rows, columns). collective: system, collective, n_ranks, message_bytes (nccl-tests' size [B]),
+        or kernel, dtype, message_elements for serving engines' all-reduces; accelerator, ranks_per_node, dtype are
+        optional. moe_alltoall: system, op_name, kernel_source, moe_dtype, num_tokens, hidden_size, topk, num_experts,
+        moe_ep_size; distribution is optional. deepep: system, mode, node_num, hidden_size, num_token, num_topk,
+        num_experts; sms is optional. Kernels: system and what the kind declares.
+    out
+        A file to write, .parquet or .csv.
+    system
+        Of every row, instead of the column.
 
-    InputError: an unknown kind or system, a missing column, a negative size, not a number: each with column and row.
+    Returns
+    -------
+    DataFrame
+        The table with ``predicted_us`` [us] (rows, columns and one); of deepep also ``predicted_dispatch_us`` and
+        ``predicted_combine_us``, and ``predicted_us`` is their sum, or the one of the two that the table measured
+        alone. Of all but kernels also ``note`` where any row lies outside what was measured of its library: in which
+        way, and what was measured, or "".
+
+    Raises
+    ------
+    InputError
+        An unknown kind or system, a missing column, a negative size, not a number: each with column and row.
     """
     if kind not in KINDS:
         raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
@@ -75,7 +90,22 @@ def predict_us(calls: Calls, *, file: str = "") -> Floats:
 
     Warns of systems whose links have no measured rows.
 
-    InputError: a system or kernel that is not known, with the first row that has it.
+    Parameters
+    ----------
+    calls
+        Collectives in columns (n,).
+    file
+        Of the table, for errors.
+
+    Returns
+    -------
+    ndarray
+        Times (n,). [us]
+
+    Raises
+    ------
+    InputError
+        A system or kernel that is not known, with the first row that has it.
     """
     return _predicted(calls, file)[0]
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import cmsim
-from cmsim import api, errors
+from cmsim import api, calibration, errors
 from cmsim.results import Result
 from cmsim.validation import Report
 
@@ -39,7 +39,9 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 def public() -> dict[str, Any]:
     """Everything of the above by name: functions, classes, methods, properties."""
     found = {name: getattr(cmsim, name) for name in cmsim.__all__ if callable(getattr(cmsim, name))}
-    found |= {f"api.{name}": getattr(api, name) for name in api.__all__ if inspect.isroutine(getattr(api, name))}
+    for room in (api, calibration):
+        found |= {f"{room.__name__}.{name}": getattr(room, name) for name in room.__all__}
+    found = {name: one for name, one in found.items() if inspect.isroutine(one)}
     for kind in CLASSES:
         found[kind.__name__] = kind
         found |= {name: one for name, one in members(kind) if callable(one) or _property(one) or _bound(one)}
