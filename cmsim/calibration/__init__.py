@@ -6,7 +6,7 @@ from cmsim.calibration.explain import explain
 from cmsim.calibration.fit import Fit, calibrate
 from cmsim.calibration.kernels import KernelsFit
 from cmsim.calibration.logs import read_log
-from cmsim.calibration.predict import predict, predict_us
+from cmsim.calibration.predict import predict
 from cmsim.libraries import Candidate
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "expert_us",
     "explain",
     "predict",
-    "predict_us",
     "read_log",
 ]

@@ -70,16 +70,6 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
     return frame
 
 
-def predict_us(calls: Calls, *, file: str = "") -> Floats:
-    """Predicted time of every call. [us]
-
-    Warns of systems whose links have no measured rows.
-
-    InputError: a system or kernel that is not known, with the first row that has it.
-    """
-    return _predicted(calls, file)[0]
-
-
 def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list[str]]:
     """Times [us], and notes of rows that lie outside what was measured: of every row its position among the texts."""
     places, at = _places(calls, file)

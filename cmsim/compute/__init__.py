@@ -11,7 +11,6 @@ from cmsim.compute.attention import (
 )
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
-from cmsim.compute.launch import eager_ends_s, graph_ends_s
 from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, slowed
 from cmsim.compute.roofline import (
     BOUNDS,
@@ -24,7 +23,6 @@ from cmsim.compute.roofline import (
     Priced,
     Rates,
     price,
-    roofline_s,
 )
 from cmsim.compute.shape import (
     LATENT_SIZES,
@@ -35,7 +33,6 @@ from cmsim.compute.shape import (
     grouped_shape,
     latent_shape,
 )
-from cmsim.compute.tiles import Tiling, tiling
 from cmsim.compute.work import Column, Work
 
 __all__ = [
@@ -53,7 +50,6 @@ __all__ = [
     "Priced",
     "Rates",
     "Shape",
-    "Tiling",
     "Work",
     "activation",
     "attention_decode",
@@ -62,12 +58,10 @@ __all__ = [
     "busy_shares",
     "conv2d",
     "conv_out_size",
-    "eager_ends_s",
     "embedding",
     "gemm",
     "gemm_shape",
     "gradient_shapes",
-    "graph_ends_s",
     "grouped_gemm",
     "grouped_shape",
     "kv_bytes_per_token",
@@ -80,9 +74,7 @@ __all__ = [
     "optimizer",
     "price",
     "quantise",
-    "roofline_s",
     "rope",
     "sampling",
     "slowed",
-    "tiling",
 ]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.compute.work import Column
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 
 MATRIX, VECTOR, EITHER = "matrix", "vector", "either"
@@ -91,29 +90,6 @@ class Priced:
 
     time_s: NDArray[np.float64]
     bound: NDArray[np.int8]
-
-
-def roofline_s(
-    flops: Column,
-    bytes_B: Column,
-    *,
-    peak_FLOPps: Column,
-    memory_Bps: Column,
-    compute_efficiency: Column = 1.0,
-    memory_efficiency: Column = 1.0,
-    overhead_s: Column = 0.0,
-) -> Any:
-    """T = max(flops / (peak e_c), bytes / (bandwidth e_m)) + overhead. [s]
-
-    Assumes arithmetic and memory traffic overlap perfectly and operands stream once.
-    Source: Williams, Waterman and Patterson, Commun. ACM 52(4), 65-76, 2009, doi:10.1145/1498765.1498785
-
-    >>> float(roofline_s(2e9, 1e6, peak_FLOPps=1e12, memory_Bps=1e9, memory_efficiency=0.5))
-    0.002
-    """
-    compute_s = np.divide(flops, np.multiply(peak_FLOPps, compute_efficiency))
-    memory_s = np.divide(bytes_B, np.multiply(memory_Bps, memory_efficiency))
-    return np.maximum(compute_s, memory_s) + overhead_s
 
 
 def price(
