@@ -25,7 +25,6 @@ from cmsim.compute.roofline import (
     price,
 )
 from cmsim.compute.shape import (
-    LATENT_SIZES,
     Shape,
     attention_shape,
     gemm_shape,
@@ -41,7 +40,6 @@ __all__ = [
     "COMPUTE_BOUND",
     "FULL_WEIGHT_B",
     "KERNELS",
-    "LATENT_SIZES",
     "MEMORY_BOUND",
     "OVERHEAD_BOUND",
     "Column",

@@ -11,6 +11,7 @@ from cmsim.compute.shape import Shape
 from cmsim.errors import InputError
 from cmsim.hardware import AcceleratorSpec
 from cmsim.kernels.data import kernel_data, kernel_machine
+from cmsim.kernels.families import sizes_of
 from cmsim.kernels.kinds import KINDS
 from cmsim.kernels.kinds.kind import Rows
 from cmsim.kernels.times import Timed, times_us
@@ -35,9 +36,12 @@ def shape_times_us(
     out = np.full(len(shapes), np.nan)
     notes: list[str] = []
     keys = np.array([f"{one.kind} {share}" for one, share in zip(shapes, cores.tolist(), strict=True)])
+    like_measured = np.array([_like_measured(one) for one in shapes], bool)
     for key in sorted(set(keys.tolist())):
-        here = np.flatnonzero(keys == key)
-        kind = KINDS[shapes[here[0]].kind]
+        here = np.flatnonzero((keys == key) & like_measured)
+        if not len(here):
+            continue
+        kind = KINDS[shapes[int(here[0])].kind]
         try:
             data = kernel_data(spec, kind.name)
         except InputError:
@@ -48,6 +52,12 @@ def shape_times_us(
             out[here], said = times_us(kind, rows, spec, data, machine=machine, as_op=True)
             notes += said
     return Timed(out, tuple(notes))
+
+
+def _like_measured(shape: Shape) -> bool:
+    """Whether a shape has the sizes that all measured rows of its kind share."""
+    numbers = dict(shape.numbers)
+    return all(numbers.get(name, size) == size for name, size in sizes_of(shape.kind).items())
 
 
 def _in_format(shape: Shape, formats: Mapping[str, str]) -> Shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.compute.gemm import gemm
 from cmsim.compute.work import Work
+from cmsim.kernels.families import beside
 from cmsim.kernels.gemm import GEMM_DEFAULTS, GEMM_SHARES, GEMM_WIDTH, gemm_kernel_us
 from cmsim.kernels.kinds.kind import Kind, Names, Rows, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
@@ -24,15 +24,6 @@ FORMATS: dict[str, tuple[str, float, float, float]] = {
     "nvfp4": ("fp4", 0.5625, 0.5625, 2.0),
 }
 _SAME = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp4": "nvfp4"}
-#: what families of kernels have beside the defaults; several are tried, and the one that fits best is kept
-_QUANTISED = {"quantise_rate": 4.0, "splits": 1.0}
-_HOSTED = {"host_us": 100.0, "ragged_us": 20.0}
-FAMILIES: tuple[tuple[re.Pattern[str], tuple[Mapping[str, float], ...]], ...] = (
-    # A is rounded by a kernel of its own inside the timed region; tiles by the rows of A on some generations
-    (re.compile(r"fp8/.*scaled|fp4", re.IGNORECASE), (_QUANTISED, {**_QUANTISED, "by_rows": 1.0})),
-    # rounding in blocks and arranging scales is host work of several calls; rows that are no multiple of 4 are copied
-    (re.compile(r"fp8_block", re.IGNORECASE), (_HOSTED, {**_HOSTED, "splits": 1.0})),
-)
 
 
 def _format(name: str) -> str:
@@ -49,8 +40,7 @@ def _of(variant: str) -> tuple[str, float, float, float]:
 
 
 def _start(variant: str) -> tuple[Mapping[str, float], ...]:
-    beside = next((found for pattern, found in FAMILIES if pattern.match(variant)), ({},))
-    return tuple({**GEMM_DEFAULTS, **one} for one in beside)
+    return tuple({**GEMM_DEFAULTS, **one} for one in beside("gemm", variant))
 
 
 def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
