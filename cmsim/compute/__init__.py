@@ -20,7 +20,7 @@ from cmsim.compute.roofline import (
     OVERHEAD_BOUND,
     Efficiency,
     KernelClass,
-    Priced,
+    KernelTimes,
     Rates,
     price,
 )
@@ -45,7 +45,7 @@ __all__ = [
     "Column",
     "Efficiency",
     "KernelClass",
-    "Priced",
+    "KernelTimes",
     "Rates",
     "Shape",
     "Work",

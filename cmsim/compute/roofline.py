@@ -85,7 +85,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Priced:
+class KernelTimes:
     """Time of each kernel [s], and what bound it (code into ``BOUNDS``)."""
 
     time_s: NDArray[np.float64]
@@ -102,7 +102,7 @@ def price(
     kernels: Sequence[str],
     precisions: Sequence[str],
     rates: Rates,
-) -> Priced:
+) -> KernelTimes:
     """Time of every row of a table of kernels by the roofline of its class.
 
     kernel_id     into ``kernels``; rows with -1 (communication, host) cost nothing
@@ -150,7 +150,7 @@ def price(
     bound = np.where(compute_s >= memory_s, COMPUTE_BOUND, MEMORY_BOUND)
     bound = np.where(fixed_s >= work_s, OVERHEAD_BOUND, bound)
     time_s = np.where(kernel_id < 0, 0.0, work_s + fixed_s)
-    return Priced(time_s, bound.astype(np.int8))
+    return KernelTimes(time_s, bound.astype(np.int8))
 
 
 def _efficiency(kernel: str, rates: Rates) -> Efficiency:

@@ -13,7 +13,7 @@ from cmsim.hardware import AcceleratorSpec
 from cmsim.kernels.data import kernel_data, kernel_machine
 from cmsim.kernels.families import sizes_of
 from cmsim.kernels.kinds import KINDS
-from cmsim.kernels.kinds.kind import Rows
+from cmsim.kernels.kinds.kind import KernelRows
 from cmsim.kernels.times import Timed, times_us
 
 
@@ -66,14 +66,14 @@ def _in_format(shape: Shape, formats: Mapping[str, str]) -> Shape:
     return shape._replace(formats=tuple((name, formats.get(own, own)) for name, own in shape.formats))
 
 
-def _rows(shapes: Sequence[Shape]) -> Rows:
+def _rows(shapes: Sequence[Shape]) -> KernelRows:
     """Shapes of one kind as a table."""
     kind = KINDS[shapes[0].kind]
     columns = [{**kind.defaults, **dict(one.numbers)} for one in shapes]
     texts = [{**kind.optional, **dict(one.formats)} for one in shapes]
     spelled = {name: [one[name] for one in texts] for name in texts[0]}
     names = {name: sorted(set(column)) for name, column in spelled.items()}
-    return Rows(
+    return KernelRows(
         {name: np.array([one[name] for one in columns], np.float64) for name in columns[0]},
         {name: (tuple(names[name]), np.searchsorted(names[name], column)) for name, column in spelled.items()},
     )

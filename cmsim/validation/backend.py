@@ -63,7 +63,7 @@ class BackendSpec(AreaSpec):
 
 
 @dataclass(frozen=True)
-class Run:
+class BackendRun:
     """A run of the table beside what flow says. [ns]
 
     stored_ns, added_ns, end_ns, cut_ns  what the backend charges beside flow: the switch's second transmission,
@@ -96,7 +96,7 @@ class Run:
         return self.stored_ns + self.added_ns + self.end_ns + abs(self.cut_ns) >= _SMALL * self.backend_ns
 
 
-def runs(table: Iterable[Mapping[str, str]], spec: BackendSpec) -> list[Run]:
+def runs(table: Iterable[Mapping[str, str]], spec: BackendSpec) -> list[BackendRun]:
     """Every row of the table, played by flow on a fabric like that of the row."""
     out = []
     for row in table:
@@ -117,7 +117,7 @@ def runs(table: Iterable[Mapping[str, str]], spec: BackendSpec) -> list[Run]:
             stored_ns += 0.0 if one_link else one.times * message_ns
             cut_ns -= one.times * in_series * (message_ns - math.floor(message_ns))
         out.append(
-            Run(
+            BackendRun(
                 topology=row["topology"],
                 ranks=ranks,
                 bandwidth_GiBps=float(row["bandwidth_GiBps"]),
@@ -150,7 +150,7 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
     spec, _ = reference.read_spec(area, BackendSpec)
     table = read()
     found: list[Row] = []
-    kinds: dict[str, list[Run]] = {}
+    kinds: dict[str, list[BackendRun]] = {}
     for number, line in enumerate(table):
         progress(f"{area}/{line['topology']}", number / len(table))
         (run,) = runs([line], spec)
@@ -176,7 +176,7 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
     return found
 
 
-def _row(name: str, area: str, run: Run, spec: BackendSpec) -> Row:
+def _row(name: str, area: str, run: BackendRun, spec: BackendSpec) -> Row:
     parts = {
         "sent twice by the switch": run.stored_ns,
         "arithmetic": run.added_ns,

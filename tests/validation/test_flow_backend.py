@@ -8,7 +8,7 @@ from cmsim.validation import backend, reference
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[backend.Run]:
+def runs() -> list[backend.BackendRun]:
     spec, _ = reference.read_spec("flow-backend", backend.BackendSpec)
     return backend.runs(backend.read(), spec)
 

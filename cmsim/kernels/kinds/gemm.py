@@ -11,7 +11,7 @@ from cmsim.compute.gemm import gemm
 from cmsim.compute.work import Work
 from cmsim.kernels.families import beside
 from cmsim.kernels.gemm import GEMM_DEFAULTS, GEMM_SHARES, GEMM_WIDTH, gemm_kernel_us
-from cmsim.kernels.kinds.kind import Kind, Names, Rows, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 
 #: by format of the table: precision of the arithmetic, bytes of an element of A, B and C
@@ -30,7 +30,7 @@ def _format(name: str) -> str:
     return _SAME.get(name.lower(), name.lower())
 
 
-def _variants(rows: Rows) -> Names:
+def _variants(rows: KernelRows) -> Names:
     names, code = rows.texts["dtype"]
     return joined(rows, [(tuple(map(_format, names)), code), rows.texts["kernel"]])
 
@@ -43,7 +43,7 @@ def _start(variant: str) -> tuple[Mapping[str, float], ...]:
     return tuple({**GEMM_DEFAULTS, **one} for one in beside("gemm", variant))
 
 
-def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+def _time_us(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
     precision, in_B, weight_B, out_B = _of(variant)
     return gemm_kernel_us(
         c,
@@ -59,7 +59,7 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
-def _work(rows: Rows, variant: str) -> Work:
+def _work(rows: KernelRows, variant: str) -> Work:
     _, in_B, weight_B, out_B = _of(variant)
     one = gemm(rows["m"], rows["n"], rows["k"], in_bytes=in_B, weight_bytes=weight_B, out_bytes=out_B)
     return one * rows["groups"]
@@ -69,7 +69,7 @@ def _work(rows: Rows, variant: str) -> Work:
 _BESIDE = ("quantise_rate", "host_us", "ragged_us")
 
 
-def _op_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+def _op_us(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
     alone = {key: value for key, value in c.items() if key not in _BESIDE}
     if "host_us" in c:
         # what is fixed in such rows is the host's and the rounding's, too: a product by itself starts like any other
@@ -77,7 +77,7 @@ def _op_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -
     return _time_us(rows, machine, variant, alone)
 
 
-def _waves(rows: Rows, machine: Machine) -> dict[str, Floats]:
+def _waves(rows: KernelRows, machine: Machine) -> dict[str, Floats]:
     """Waves of the commonest tile, not rounded: what is left of their rounding recurs with these."""
     return {"waves": rows["groups"] * np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
 

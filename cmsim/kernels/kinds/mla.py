@@ -22,7 +22,7 @@ from cmsim.kernels.kinds.attention import (
     precision,
     whole,
 )
-from cmsim.kernels.kinds.kind import Kind, Names, Rows, joined, scaled
+from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled
 from cmsim.kernels.machine import Machine
 from cmsim.kernels.mla import (
     MLA_DECODE_STARTS,
@@ -38,12 +38,12 @@ def _latent() -> Latent:
     return Latent(*sizes_of("mla_context").values())
 
 
-def _variants(rows: Rows) -> Names:
+def _variants(rows: KernelRows) -> Names:
     of, cached = formats(rows.texts["mla_dtype"]), formats(rows.texts["kv_cache_dtype"])
     return joined(rows, [of, cached, rows.texts["kernel_source"]])
 
 
-def mla_context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+def mla_context_parts(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
     """What the time of each row is made of. The cache's format costs only its writing, which is in the constants."""
     of = variant.split("/")[0]
     return mla_prefill_parts(
@@ -59,7 +59,7 @@ def mla_context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str
     )
 
 
-def mla_generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+def mla_generation_parts(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
     """What the time of each row is made of. Products are in the cache's format where the device has it."""
     of, cached = variant.split("/")[:2]
     return mla_decode_parts(
@@ -82,7 +82,7 @@ def generation_precision(variant: str, machine: Machine) -> str:
     return PRECISION[cached] if PRECISION[cached] in machine.peak_FLOPps else PRECISION[of]
 
 
-def context_work(rows: Rows, variant: str) -> Work:
+def context_work(rows: KernelRows, variant: str) -> Work:
     """Of the expanded core."""
     new, context, heads = rows["isl"], rows["isl"] + rows["step"], rows["num_heads"]
     pairs, width = causal_pairs(new, rows["step"], context), sum(_latent()[1:])
@@ -90,7 +90,7 @@ def context_work(rows: Rows, variant: str) -> Work:
     return Work(2.0 * pairs * heads * width, bytes_B) * rows["batch_size"]
 
 
-def generation_work(rows: Rows, variant: str) -> Work:
+def generation_work(rows: KernelRows, variant: str) -> Work:
     """Of an absorbed step."""
     of, cached = variant.split("/")[:2]
     return mla_decode(
@@ -105,11 +105,11 @@ def generation_work(rows: Rows, variant: str) -> Work:
     )
 
 
-def _axes(rows: Rows) -> dict[str, Floats]:
+def _axes(rows: KernelRows) -> dict[str, Floats]:
     return {"context": rows["isl"] + rows["step"], "sequences": rows["batch_size"], "heads": rows["num_heads"]}
 
 
-def _generation_axes(rows: Rows) -> dict[str, Floats]:
+def _generation_axes(rows: KernelRows) -> dict[str, Floats]:
     return {**_axes(rows), "queries": rows["isl"]}
 
 
