@@ -78,17 +78,25 @@ class Fit:
         return yaml.safe_dump(data, sort_keys=False, width=110)
 
 
-def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit | ExpertFit | KernelsFit:
+def calibrate(
+    table: str | Path,
+    *,
+    accelerator: str,
+    out: str | Path | None = None,
+    collective: str | None = None,
+    n_ranks: int | None = None,
+) -> Fit | ExpertFit | KernelsFit:
     """Fit the constants of one accelerator to measured rows: of its collective library, or of its kernels.
 
     table         a table that ``predict`` takes, with ``latency_us`` or ``time_us`` (of pairs: ``dispatch_us``,
                   ``combine_us``); or a log of nccl-tests, rccl-tests or hccl_test. Rows of other systems are left out,
                   and of collectives those beyond one domain as well
     accelerator   a name that ``predict`` knows    out: a file to write (YAML)
+    collective, n_ranks   of a log that does not say them
 
     InputError: what ``predict`` raises; no measured time; fewer than eight rows that can be used.
     """
-    frame = tables.read(table)
+    frame = tables.read(table, collective=collective, n_ranks=n_ranks)
     file = str(table)
     if (kind := kernels.kind_of(frame)) is not None:
         fitted_kernels = calibrate_kernels(frame, kind, file=file, accelerator=accelerator)

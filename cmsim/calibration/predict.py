@@ -26,7 +26,15 @@ KINDS = ("collective", "moe_alltoall", "deepep", *KERNEL_KINDS)
 _CHUNK = 65_536
 
 
-def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
+def predict(
+    kind: str,
+    table: str | Path,
+    *,
+    out: str | Path | None = None,
+    system: str | None = None,
+    collective: str | None = None,
+    n_ranks: int | None = None,
+) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
     kind      "collective", "moe_alltoall", "deepep", or a kind of kernel (``cmsim.kernels.kinds``: gemm, ...)
@@ -36,6 +44,7 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
               moe_ep_size; distribution is optional. deepep: system, mode, node_num, hidden_size, num_token, num_topk,
               num_experts; sms is optional. Kernels: system and what the kind declares
     out       a file to write, .parquet or .csv    system: of every row, instead of the column
+    collective, n_ranks   of a log that does not say them
     Returns the table with ``predicted_us`` [us]; of deepep also ``predicted_dispatch_us`` and ``predicted_combine_us``,
     and ``predicted_us`` is their sum, or the one of the two that the table measured alone. Of all but kernels also
     ``note`` where any row lies outside what was measured of its library: in which way, and what was measured, or "".
@@ -44,7 +53,7 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
     """
     if kind not in KINDS:
         raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
-    frame = tables.read(table)
+    frame = tables.read(table, collective=collective, n_ranks=n_ranks)
     file = str(table)
     if kind in KERNEL_KINDS:
         frame["predicted_us"] = kernels.predict_kernels(frame, kind, file=file, system=system)
