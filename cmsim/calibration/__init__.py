@@ -6,18 +6,17 @@ from cmsim.calibration.explain import explain
 from cmsim.calibration.fit import Fit, calibrate
 from cmsim.calibration.kernels import KernelsFit
 from cmsim.calibration.logs import read_log
-from cmsim.calibration.predict import predict, predict_us
-from cmsim.libraries import Candidate
+from cmsim.calibration.predict import predict
+from cmsim.libraries import LibraryCandidate
 
 __all__ = [
-    "Candidate",
     "ExpertFit",
     "Fit",
     "KernelsFit",
+    "LibraryCandidate",
     "calibrate",
     "expert_us",
     "explain",
     "predict",
-    "predict_us",
     "read_log",
 ]

@@ -190,7 +190,7 @@ def predict_noted(calls: ExpertCalls, *, file: str = "") -> tuple[Floats, NDArra
 
 
 @dataclass(frozen=True)
-class Group:
+class ExpertGroup:
     """Rows of one system, operation, number format and routing, on one side of the domain's edge.
 
     name: profile, operation, "between" where NICs take part and the profile has kernels of their own for it
@@ -211,7 +211,7 @@ class Group:
         return exchange_us(self.profile, constants or self.constants, at)
 
 
-def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
+def groups(calls: ExpertCalls, *, file: str = "") -> list[ExpertGroup]:
     """The rows by what is the same in them.
 
     InputError: as ``predict_calls_us``.
@@ -222,7 +222,7 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
     for names, own in columns:
         code = code * len(names) + own
     problems: list[Problem] = []
-    out: list[Group] = []
+    out: list[ExpertGroup] = []
     systems: dict[str, System] = {}
     for number in np.unique(code).tolist():
         rows = np.flatnonzero(code == number)
@@ -283,13 +283,13 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[Group]:
             label = f"{key}/{operation_name}" + ("/between" if kernels is profile.between else "")
             operation = kernels[operation_name]
             constants = operation.classes.get(_class(system, operation), operation.common)
-            out.append(Group(label, part, system, wires, profile, operation, form, skew, constants))
+            out.append(ExpertGroup(label, part, system, wires, profile, operation, form, skew, constants))
     if problems:
         raise InputError(problems)
     return out
 
 
-def exchange(calls: ExpertCalls, group: Group, rows: NDArray[np.int64]) -> Exchange:
+def exchange(calls: ExpertCalls, group: ExpertGroup, rows: NDArray[np.int64]) -> Exchange:
     """What some rows of a group move."""
     profile, system, wires = group.profile, group.system, group.wires
     payload = group.operation.payload(group.form)
@@ -337,9 +337,9 @@ def expert_us(
     *,
     ranks: float,
     tokens: float,
-    hidden: float = 7168,
-    top_k: float = 8,
-    experts: float = 256,
+    hidden: float,
+    top_k: float,
+    experts: float,
     form: str = "any",
     sms: float = 0,
     distribution: str = "balanced",

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
 from cmsim.calibration import least, tables
-from cmsim.calibration.expert import ExpertCalls, Group, alltoall_calls, exchange, groups, pair_calls, pair_operations
+from cmsim.calibration.expert import (
+    ExpertCalls,
+    ExpertGroup,
+    alltoall_calls,
+    exchange,
+    groups,
+    pair_calls,
+    pair_operations,
+)
 from cmsim.calibration.held_out import FEWEST, HOW, errors_pct, folds_of
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import load_system
@@ -36,7 +44,7 @@ _WIDTH_OF = {"bulk": {"near_rate": 1e-3}, "fused": {"rate": 1.0}}
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPart:
     """Rows of a table that one set of constants prices.
 
     name: profile, operation, "between" or not    class_: class of accelerators    rows: positions in the table
@@ -44,7 +52,7 @@ class Measured:
 
     name: str
     class_: str
-    group: Group
+    group: ExpertGroup
     at: Exchange
     time_us: Floats
     rows: Ints
@@ -62,14 +70,14 @@ class Constants:
         return self.classes.get(class_, self.common)
 
 
-def measured(calls: ExpertCalls, time_us: Floats, *, file: str = "") -> list[Measured]:
+def measured(calls: ExpertCalls, time_us: Floats, *, file: str = "") -> list[MeasuredPart]:
     """The rows by what prices them.
 
     InputError: what a prediction raises.
     """
     library = expert_library()
     return [
-        Measured(
+        MeasuredPart(
             name=group.name,
             class_=library.class_of(group.system.accelerator.name),
             group=group,
@@ -82,7 +90,7 @@ def measured(calls: ExpertCalls, time_us: Floats, *, file: str = "") -> list[Mea
 
 
 def fit_constants(
-    parts: Sequence[Measured], keep: NDArray[np.bool_], *, shipped: bool = False, apart: float = 0.5
+    parts: Sequence[MeasuredPart], keep: NDArray[np.bool_], *, shipped: bool = False, apart: float = 0.5
 ) -> dict[str, Constants]:
     """Constants of every operation, fitted to the rows where ``keep``.
 
@@ -95,7 +103,7 @@ def fit_constants(
         names = own[0].group.operation.common
         start = {key: names[key] if shipped else EXPERT_DEFAULTS[form][key] for key in names}
         width = {**WIDTH, **_WIDTH_OF.get(form, {})}
-        by_class: dict[str, list[Measured]] = {}
+        by_class: dict[str, list[MeasuredPart]] = {}
         for part in own:
             if keep[part.rows].any():
                 by_class.setdefault(part.class_, []).append(part)
@@ -105,7 +113,7 @@ def fit_constants(
     return out
 
 
-def _part(name: str, members: Sequence[Measured], keep: NDArray[np.bool_]) -> least.Part:
+def _part(name: str, members: Sequence[MeasuredPart], keep: NDArray[np.bool_]) -> least.Part:
     """Rows of one class as a part of a fit."""
     kept = [(one.group, one.at.take(keep[one.rows]), one.time_us[keep[one.rows]]) for one in members]
 
@@ -116,7 +124,7 @@ def _part(name: str, members: Sequence[Measured], keep: NDArray[np.bool_]) -> le
     return least.Part(name, time, times, np.ones(len(time)))
 
 
-def held_out_us(parts: Sequence[Measured], fold: Ints, *, shipped: bool = False) -> Floats:
+def held_out_us(parts: Sequence[MeasuredPart], fold: Ints, *, shipped: bool = False) -> Floats:
     """Every row as a fit without the rows of its fold has it. [us]
 
     fold: a number for each row of the table    shipped: as ``fit_constants``

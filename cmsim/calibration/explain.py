@@ -16,12 +16,12 @@ from cmsim import libraries
 from cmsim.calibration.places import place, unmeasured
 from cmsim.calibration.tables import COLLECTIVES
 from cmsim.errors import InputError, did_you_mean, tell
-from cmsim.libraries import TUNER, Candidate, Place, candidates, reach, time_us
+from cmsim.libraries import TUNER, LibraryCandidate, Place, candidates, reach, time_us
 
 
 def explain(
     system: str, collective: str, size_B: float, ranks: int, *, per_domain: int = 0, algorithm: str = ""
-) -> list[Candidate]:
+) -> list[LibraryCandidate]:
     """Candidates of one collective on a system, the likeliest first; the prediction itself is the last entry.
 
     Parameters
@@ -41,7 +41,7 @@ def explain(
 
     Returns
     -------
-    list of Candidate
+    list of LibraryCandidate
         Each with its parts. [us]
 
     Raises
@@ -75,14 +75,14 @@ def explain(
         why += f"; no measured rows of these links: constants common to all of {at.library} stand in"
     elif said := libraries.note(at, name, int(reach(at, name, ranks=p, size_B=size)[0]), far=ranks > at.domain_ranks):
         why += f"; {said}"
-    return [*found, Candidate("predicted", total, 1.0, why)]
+    return [*found, LibraryCandidate("predicted", total, 1.0, why)]
 
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _named(at: Place, found: list[Candidate], algorithm: str) -> list[Candidate]:
+def _named(at: Place, found: list[LibraryCandidate], algorithm: str) -> list[LibraryCandidate]:
     """The candidates of an algorithm, by the page's name or the library's."""
     wanted = {_plain(algorithm)}
     for name, one in at.names.items():

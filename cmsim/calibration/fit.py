@@ -78,7 +78,14 @@ class Fit:
         return yaml.safe_dump(data, sort_keys=False, width=110)
 
 
-def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = None) -> Fit | ExpertFit | KernelsFit:
+def calibrate(
+    table: str | Path,
+    *,
+    accelerator: str,
+    out: str | Path | None = None,
+    collective: str | None = None,
+    n_ranks: int | None = None,
+) -> Fit | ExpertFit | KernelsFit:
     """Fit the constants of one accelerator to measured rows: of its collective library, or of its kernels.
 
     Parameters
@@ -91,6 +98,8 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
         A name that ``predict`` knows.
     out
         A file to write (YAML).
+    collective, n_ranks
+        Of a log that does not say them.
 
     Returns
     -------
@@ -102,7 +111,7 @@ def calibrate(table: str | Path, *, accelerator: str, out: str | Path | None = N
     InputError
         What ``predict`` raises; no measured time; fewer than eight rows that can be used.
     """
-    frame = tables.read(table)
+    frame = tables.read(table, collective=collective, n_ranks=n_ranks)
     file = str(table)
     if (kind := kernels.kind_of(frame)) is not None:
         fitted_kernels = calibrate_kernels(frame, kind, file=file, accelerator=accelerator)

@@ -27,7 +27,7 @@ from cmsim.kernels import (
     write_residuals,
 )
 from cmsim.kernels.kinds import KINDS
-from cmsim.kernels.kinds.kind import Kind, Rows, from_zero
+from cmsim.kernels.kinds.kind import KernelRows, Kind, from_zero
 from cmsim.kernels.times import Timed, times_us
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints
 
 def kernel_rows(
     frame: pd.DataFrame, kind: Kind, file: str, system: str | None, row: Ints
-) -> tuple[Rows, tuple[tuple[str, ...], Ints]]:
+) -> tuple[KernelRows, tuple[tuple[str, ...], Ints]]:
     """The columns of a table, checked, and the system of every row.
 
     row: what errors call each row of the frame
@@ -152,7 +152,7 @@ def kernel_rows(
     for name, default in kind.optional.items():
         texts[name] = tables.codes(frame[name]) if name in have else tables.one_name(default, count)
     where = tables.one_name(system, count) if system else tables.codes(frame["system"])
-    rows = Rows(numbers, texts)
+    rows = KernelRows(numbers, texts)
     if not problems:
         for column, rule, good in kind.rules:
             for bad in np.flatnonzero(~good(rows))[:5].tolist():
@@ -189,7 +189,7 @@ class KernelConstants:
 
 def fit_kernels(
     kind: Kind,
-    rows: Rows,
+    rows: KernelRows,
     time_us: Floats,
     machine: Machine,
     *,
@@ -211,7 +211,7 @@ def fit_kernels(
             continue
         name, part, wanted = names[number], rows.take(here), time_us[here]
 
-        def model(c: Mapping[str, float], part: Rows = part, name: str = name) -> Floats:
+        def model(c: Mapping[str, float], part: KernelRows = part, name: str = name) -> Floats:
             return kind.time_us(part, machine, name, c)
 
         begins = (start[name],) if start and name in start else kind.starts(name)
@@ -232,7 +232,7 @@ def fit_kernels(
 
 
 def held_out_us(
-    kind: Kind, rows: Rows, time_us: Floats, spec: AcceleratorSpec, fold: Ints, *, residual: bool = True
+    kind: Kind, rows: KernelRows, time_us: Floats, spec: AcceleratorSpec, fold: Ints, *, residual: bool = True
 ) -> Floats:
     """Every row as a fit without the rows of its fold has it; not a number where nothing was left to fit. [us]"""
     machine = kernel_machine(spec)
@@ -255,7 +255,7 @@ def as_found(accelerator: str, fitted: KernelConstants) -> Found:
     return Found(accelerator, accelerator, variants, fitted.residuals)
 
 
-def configurations(rows: Rows) -> Ints:
+def configurations(rows: KernelRows) -> Ints:
     """A number for each different row: repeats are one."""
     key = np.stack([*rows.numbers.values(), *(code for _, code in rows.texts.values())], axis=1)
     found: Ints = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
@@ -333,7 +333,7 @@ def _parts(kind: Kind, constants: Mapping[str, float]) -> dict[str, dict[str, fl
     return {"constants": device, **({"host": host} if host else {})}
 
 
-def possible(kind: Kind, rows: Rows, time_us: Floats, machine: Machine) -> NDArray[np.bool_]:
+def possible(kind: Kind, rows: KernelRows, time_us: Floats, machine: Machine) -> NDArray[np.bool_]:
     """Which rows take as long as their FLOPs and bytes at the peaks; of others a label is wrong, or a cache had all."""
     names, code = kind.variants(rows)
     out = np.ones(len(time_us), dtype=bool)

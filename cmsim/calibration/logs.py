@@ -1,61 +1,43 @@
-"""The text that nccl-tests, rccl-tests and hccl_test print, as a table.
-
-nccl-tests and rccl-tests print  size count type redop root time algbw busbw #wrong  and once more time algbw busbw for
-in-place; hccl_test prints  data_size aveg_time alg_bandwidth  between bars. The collective comes from the program's
-name in the text, the ranks from the lines ``Rank  0 ...`` or from ``rank_size``.
+"""The text, or the JSON report, that nccl-tests, rccl-tests and hccl_test print, as a table.
 
 Source: NVIDIA/nccl-tests doc, ROCm/rccl-tests, Ascend hccl_test user guide.
 """
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cmsim.calibration.log_text import NAMES, LogRun, left_out, runs
 from cmsim.errors import InputError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PROGRAM = re.compile(
-    r"(all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|broadcast|sendrecv|reduce)(?:_perf|_test|\b)", re.IGNORECASE
-)
-_RANK = re.compile(r"^#?\s*Rank\s+(\d+)\b", re.MULTILINE | re.IGNORECASE)
-_HOST = re.compile(r"^#?\s*Rank\s+\d+.*?\bon\s+(\S+)", re.MULTILINE | re.IGNORECASE)
-_RANK_SIZE = re.compile(r"rank_?size\s*[:=]?\s*(\d+)|\bn[_ ]?ranks\s*[:=]?\s*(\d+)", re.IGNORECASE)
-_NAMES = {
-    "allreduce": "all_reduce",
-    "allgather": "all_gather",
-    "reducescatter": "reduce_scatter",
-    "alltoall": "alltoall",
-    "broadcast": "broadcast",
-    "sendrecv": "sendrecv",
-    "reduce": "reduce",
-}
-
 
 def read_log(log: str | Path, *, collective: str | None = None, n_ranks: int | None = None) -> pd.DataFrame:
     """Rows of a log: collective, n_ranks, message_bytes, dtype, latency_us, algbw_GBps, busbw_GBps.
 
-    The out-of-place time is taken; times are as printed. [us]
+    Several runs may stand in one file; each has a collective and ranks of its own. The out-of-place time is taken.
 
     Parameters
     ----------
     log
         A file, or the text itself where it has several lines.
     collective, n_ranks
-        Where the text does not say.
+        Instead of what the text says.
 
     Returns
     -------
     DataFrame
-        A row a line of the log (rows, 7).
+        A row a line of the log (rows, 7), times in us; ``attrs["notes"]`` says which rows are not used.
 
     Raises
     ------
     InputError
-        No row was found, or the collective or the number of ranks is not in the text.
+        No row was found, or the collective or the number of ranks of a run is not in the text.
 
     Examples
     --------
@@ -74,49 +56,73 @@ def read_log(log: str | Path, *, collective: str | None = None, n_ranks: int | N
     is_text = isinstance(log, str) and "\n" in log
     text = str(log) if is_text else Path(log).read_text(encoding="utf-8", errors="replace")
     file = "" if is_text else str(log)
-    if collective is None:
-        found = _PROGRAM.search(text) or _PROGRAM.search(Path(file).name)
-        if found is None:
-            message = "the text names no collective (all_reduce_perf, ...); tables of rows end in .parquet or .csv"
+    found = _report(text, file) if text.lstrip()[:1] == "{" else runs(text.splitlines())
+    rows = []
+    for number, run in enumerate(found, 1):
+        of = f" of run {number}" if len(found) > 1 else ""
+        name, ranks = collective or run.collective, n_ranks or run.n_ranks
+        if not run.rows:
+            continue
+        if not name:
+            message = f"the text names no collective{of} (all_reduce_perf, ...): give it (--collective)"
             raise InputError(Problem(message, file, key="collective"))
-        collective = _NAMES[found[1].lower().replace("_", "")]
-    if n_ranks is None:
-        size = _RANK_SIZE.search(text)
-        listed = {int(number) for number in _RANK.findall(text)}
-        n_ranks = len(listed) or (int(size[1] or size[2]) if size else 0)
-        if not n_ranks:
-            raise InputError(Problem("the text lists no ranks", file, key="n_ranks"))
-    rows = [row for line in text.splitlines() if (row := _row(line)) is not None]
+        if not ranks:
+            raise InputError(Problem(f"the text lists no ranks{of}: give their number (--ranks)", file, key="n_ranks"))
+        per_node = run.per_node if ranks == run.n_ranks else 0
+        rows += [(name, ranks, per_node, *row) for row in run.rows]
+    notes = tuple(left_out(found))
     if not rows:
-        raise InputError(Problem("no line of results: size, count, type, ..., time, algbw, busbw", file))
-    hosts = len(set(_HOST.findall(text)))
-    frame = pd.DataFrame(rows, columns=["message_bytes", "dtype", "latency_us", "algbw_GBps", "busbw_GBps"])
-    frame.insert(0, "collective", collective)
-    frame.insert(1, "n_ranks", n_ranks)
-    if hosts and n_ranks % hosts == 0:
-        frame.insert(2, "ranks_per_node", n_ranks // hosts)
+        why = f" ({'; '.join(notes)})" if notes else ""
+        raise InputError(Problem(f"no line of results: size, count, type, ..., time, algbw, busbw{why}", file))
+    names = [
+        "collective",
+        "n_ranks",
+        "ranks_per_node",
+        "message_bytes",
+        "dtype",
+        "latency_us",
+        "algbw_GBps",
+        "busbw_GBps",
+    ]
+    frame = pd.DataFrame(rows, columns=names)
+    if not frame["ranks_per_node"].all():
+        frame = frame.drop(columns="ranks_per_node")
+    frame.attrs["notes"] = notes
     return frame
 
 
-def _row(line: str) -> tuple[int, str, float, float, float] | None:
-    words = [word.strip() for word in line.strip().strip("|").split("|")] if "|" in line else line.split()
-    if len(words) < 3 or not words[0].isdigit():
-        return None
+def _report(text: str, file: str) -> list[LogRun]:
+    """The JSON report of nccl-tests (``-J``)."""
     try:
-        if len(words) >= 6 and not _number(words[2]):
-            # with redop and root, or (all-to-all, all-gather of old releases) without
-            at = 5 if not _number(words[3]) else 3
-            time, algbw, busbw = (float(word) for word in words[at : at + 3])
-            return int(words[0]), words[2], time, algbw, busbw
-        time, algbw = float(words[1]), float(words[2])
-        return int(words[0]), "float", time, algbw, float("nan")
-    except ValueError:
-        return None
+        document = json.loads(text)
+        config, results = document.get("config", {}), document["results"]
+        run = LogRun(collective=_named(document.get("args", [])))
+        for device in config.get("devices", []):
+            run.ranks[int(device["rank"])] = (str(device.get("group", "")), str(device.get("hostname", "")))
+        for row in results:
+            _reported(row, run)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"is JSON, but no report of a collective benchmark ({type(error).__name__}: {error})"
+        raise InputError(Problem(message, file)) from None
+    return [run]
 
 
-def _number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+def _named(args: list[str]) -> str:
+    program = str(args[0]).rsplit("/", 1)[-1].lower() if args else ""
+    stem = program.removesuffix("_perf").removesuffix("_test").replace("_", "")
+    return NAMES.get(stem, "")
+
+
+def _reported(row: Mapping[str, Any], run: LogRun) -> None:
+    of = row.get("out_of_place") or row["in_place"]
+    if not int(row["size"]):
+        run.left_out["of 0 bytes"] += 1
+    elif float(of.get("nwrong") or 0) > 0:
+        run.left_out["whose result was wrong"] += 1
+    else:
+        run.rows.append(
+            (int(row["size"]), str(row["type"]), float(of["time"]), float(of["alg_bw"]), float(of["bus_bw"]))
+        )
+
+
+__all__ = ["read_log"]

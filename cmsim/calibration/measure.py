@@ -26,6 +26,7 @@ from statistics import median
 from typing import Any
 
 from cmsim.errors import InputError
+from cmsim.kernels.families import measured
 
 Row = dict[str, Any]
 
@@ -39,23 +40,6 @@ _CACHE_B = 256e6
 _IDLE_S, _BUSY_S = 3.0, 5.0
 
 _M = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192)
-_NK = (
-    (1024, 1024),
-    (2048, 2048),
-    (4096, 4096),
-    (8192, 8192),
-    (4096, 1024),
-    (1024, 4096),
-    (6144, 4096),
-    (4096, 14336),
-    (28672, 4096),
-    (7168, 2048),
-    (2112, 7168),
-    (1536, 24576),
-    (129280, 7168),
-)
-#: heads, heads of keys and values, width of a head
-_HEADS = ((32, 8, 128), (32, 32, 128), (64, 8, 128), (16, 16, 64), (8, 1, 128), (28, 4, 128))
 _PROMPTS = ((1, 512), (1, 2048), (1, 8192), (4, 1024), (16, 512), (8, 4096), (2, 16384))
 _CACHES = ((1, 1024), (1, 8192), (1, 65536), (8, 1024), (8, 8192), (64, 512), (64, 4096), (256, 1024), (256, 4096))
 _COPIES = tuple(2**power for power in range(10, 33, 2))
@@ -184,7 +168,7 @@ def _thin(shapes: Sequence[Any], quick: bool) -> Sequence[Any]:
 
 def _gemm(found: Device, quick: bool) -> Iterator[Row]:
     torch = found.torch
-    shapes = [(m, n, k) for n, k in _NK for m in _M]
+    shapes = [(m, n, k) for n, k in measured("gemm") for m in _M]
     for m, n, k in _thin(shapes, quick):
         sets = _copies(2 * (m * k + k * n))
         pairs = [
@@ -210,7 +194,7 @@ def _gemm(found: Device, quick: bool) -> Iterator[Row]:
         yield {"kernel": "torch", "dtype": "fp8", "m": m, "n": n, "k": k, "latency_us": time_us(found, calls)}
 
 
-def _attention(found: Device, batch: int, queries: int, keys: int, heads: tuple[int, int, int], causal: bool) -> float:
+def _attention(found: Device, batch: int, queries: int, keys: int, heads: tuple[int, ...], causal: bool) -> float:
     torch = found.torch
     count, kv_heads, width = heads
     kv_B = 4.0 * batch * kv_heads * keys * width
@@ -224,21 +208,21 @@ def _attention(found: Device, batch: int, queries: int, keys: int, heads: tuple[
     return time_us(found, calls)
 
 
-def _heads(heads: tuple[int, int, int]) -> Row:
+def _heads(heads: tuple[int, ...]) -> Row:
     formats = {"attn_dtype": "bfloat16", "kv_cache_dtype": "bfloat16", "window_size": 0, "kernel_source": "torch"}
     return dict(zip(("num_heads", "num_key_value_heads", "head_dim"), heads, strict=True)) | formats
 
 
 def _context(found: Device, quick: bool) -> Iterator[Row]:
     for batch, tokens in _thin(_PROMPTS, quick):
-        for heads in _HEADS:
+        for heads in measured("attention"):
             latency_us = _attention(found, batch, tokens, tokens, heads, causal=True)
             yield {"batch_size": batch, "isl": tokens, **_heads(heads), "step": 0, "latency_us": latency_us}
 
 
 def _generation(found: Device, quick: bool) -> Iterator[Row]:
     for batch, tokens in _thin(_CACHES, quick):
-        for heads in _HEADS:
+        for heads in measured("attention"):
             if 4.0 * batch * heads[1] * tokens * heads[2] > 8e9:
                 continue
             latency_us = _attention(found, batch, 1, tokens, heads, causal=False)

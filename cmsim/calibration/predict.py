@@ -26,7 +26,15 @@ KINDS = ("collective", "moe_alltoall", "deepep", *KERNEL_KINDS)
 _CHUNK = 65_536
 
 
-def predict(kind: str, table: str | Path, *, out: str | Path | None = None, system: str | None = None) -> pd.DataFrame:
+def predict(
+    kind: str,
+    table: str | Path,
+    *,
+    out: str | Path | None = None,
+    system: str | None = None,
+    collective: str | None = None,
+    n_ranks: int | None = None,
+) -> pd.DataFrame:
     """Predicted times for a table of measured ones.
 
     Parameters
@@ -43,6 +51,8 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
         A file to write, .parquet or .csv.
     system
         Of every row, instead of the column.
+    collective, n_ranks
+        Of a log that does not say them.
 
     Returns
     -------
@@ -59,7 +69,7 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
     """
     if kind not in KINDS:
         raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, KINDS)}")
-    frame = tables.read(table)
+    frame = tables.read(table, collective=collective, n_ranks=n_ranks)
     file = str(table)
     if kind in KERNEL_KINDS:
         frame["predicted_us"] = kernels.predict_kernels(frame, kind, file=file, system=system)
@@ -83,31 +93,6 @@ def predict(kind: str, table: str | Path, *, out: str | Path | None = None, syst
     if out is not None:
         tables.write(frame, out)
     return frame
-
-
-def predict_us(calls: Calls, *, file: str = "") -> Floats:
-    """Predicted time of every call. [us]
-
-    Warns of systems whose links have no measured rows.
-
-    Parameters
-    ----------
-    calls
-        Collectives in columns (n,).
-    file
-        Of the table, for errors.
-
-    Returns
-    -------
-    ndarray
-        Times (n,). [us]
-
-    Raises
-    ------
-    InputError
-        A system or kernel that is not known, with the first row that has it.
-    """
-    return _predicted(calls, file)[0]
 
 
 def _predicted(calls: Calls, file: str) -> tuple[Floats, NDArray[np.int64], list[str]]:

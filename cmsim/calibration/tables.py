@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.calibration.logs import read_log
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean, tell
 from cmsim.reading import written
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ COLLECTIVES: dict[str, str] = {
 }
 #: bytes of an element by the names that tables use
 WIDTHS: dict[str, float] = {
-    **dict.fromkeys(("int8", "uint8", "fp8", "float8", "fp8_e4m3", "fp8_e5m2"), 1.0),
+    **dict.fromkeys(("int8", "uint8", "fp8", "float8", "fp8_e4m3", "fp8_e5m2", "f8e4m3", "f8e5m2"), 1.0),
     **dict.fromkeys(("half", "fp16", "float16", "bfloat16", "bf16", "int16"), 2.0),
     **dict.fromkeys(("float", "fp32", "float32", "int32", "uint32"), 4.0),
     **dict.fromkeys(("double", "fp64", "float64", "int64", "uint64"), 8.0),
@@ -62,8 +62,10 @@ class Calls:
     narrow: NDArray[np.float64]
 
 
-def read(table: str | Path) -> pd.DataFrame:
+def read(table: str | Path, *, collective: str | None = None, n_ranks: int | None = None) -> pd.DataFrame:
     """A table as written: Parquet, CSV, or the text that nccl-tests, rccl-tests and hccl_test print.
+
+    collective, n_ranks: of a text, instead of what it says
 
     InputError: the file is absent or is none of these.
     """
@@ -79,7 +81,9 @@ def read(table: str | Path) -> pd.DataFrame:
             return pd.read_csv(path)
     except (ValueError, OSError) as error:
         raise InputError(Problem(f"cannot be read as {path.suffix[1:]}: {error}", str(path))) from error
-    return read_log(path)
+    frame = read_log(path, collective=collective, n_ranks=n_ranks)
+    tell(f"{path}: {note}" for note in frame.attrs["notes"])
+    return frame
 
 
 def write(frame: pd.DataFrame, out: str | Path) -> None:

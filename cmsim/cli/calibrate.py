@@ -15,6 +15,9 @@ from cmsim.errors import InputError
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
 
+Collective = Annotated[str | None, typer.Option(help="Of a log that does not say it: all_reduce, all_gather, ...")]
+Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator, of a log that does not say them.")]
+
 _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -28,11 +31,13 @@ def predict(
     system: Annotated[
         str | None, typer.Option(help="System or accelerator of every row, instead of the table's column.")
     ] = None,
+    collective: Collective = None,
+    ranks: Ranks = None,
 ) -> None:
     """Predict the rows of a table of measured times."""
     from cmsim import calibration
 
-    frame = calibration.predict(kind, table, out=out, system=system)
+    frame = calibration.predict(kind, table, out=out, system=system, collective=collective, n_ranks=ranks)
     said = f"{len(frame)} rows; wrote {out}"
     if "note" in frame.columns and (outside := int((frame["note"] != "").sum())):
         said += f"; {outside} lie outside what was measured: the column note says how"
@@ -59,6 +64,8 @@ def calibrate(
         typer.Option(help="--measure: gemm, copy, ...; of metered runs: families of models. May be repeated."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="--measure: a fifth of the shapes.")] = False,
+    collective: Collective = None,
+    ranks: Ranks = None,
 ) -> None:
     """Fit constants of collectives, kernels or power to measured rows; says the error on rows held out."""
     if measure:
@@ -79,7 +86,7 @@ def calibrate(
             out.write_text(of_power.text(), encoding="utf-8")
         fit: calibration.Fit | calibration.ExpertFit | calibration.KernelsFit | validation.PowerFit = of_power
     else:
-        fit = calibration.calibrate(table, accelerator=accelerator, out=out)
+        fit = calibration.calibrate(table, accelerator=accelerator, out=out, collective=collective, n_ranks=ranks)
     median, tail = fit.held_out_pct
     say.message(
         f"{fit.rows} rows, {fit.configurations} configurations; held out: median {median:.1f} %, "

@@ -1,7 +1,7 @@
 """Collectives: one page per algorithm, the table, and the chooser. Needs nothing but numbers."""
 
 from cmsim.collectives import dimensional
-from cmsim.collectives.bounds import bandwidth_bound_B, cut_bound_B, lower_bound_s
+from cmsim.collectives.bounds import bandwidth_bound_B, cut_bound_B
 from cmsim.collectives.busbw import factor as busbw_factor
 from cmsim.collectives.chooser import Choice, Phase, Priced, choose, explain
 from cmsim.collectives.price import CANDIDATES
@@ -29,7 +29,6 @@ __all__ = [
     "cut_bound_B",
     "dimensional",
     "explain",
-    "lower_bound_s",
     "time_s",
     "wire_bound_s",
 ]

@@ -34,24 +34,6 @@ from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, any_peers
 SOURCE = "HCCL coll_algo_intro AHC.md, one step inside a group"
 
 
-def ahc_all_reduce_s(
-    groups: Sequence[int], size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an all-reduce over groups of any sizes. [s]
-
-    T = (2 + 2 ceil(log2 m)) alpha + (2 (n_max - 1)/n_max + 2 (m - 1)/(m n_min)) S/B + (1 - 1/(m n_max)) S gamma
-    groups: ranks of each of the m groups [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(ahc_all_reduce_s([4, 4, 2], 600.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    19.0
-    """
-    m, most, least = len(groups), max(groups), min(groups)
-    steps = 2 * (most > 1) + 2 * int(ceil_log2(m))
-    sent = 2 * others(most) + 2 * others(m) / least
-    return steps * alpha_s + sent * size_B / bandwidth_Bps + (1 - 1 / (m * most)) * size_B * gamma_s_per_B
-
-
 def groups_of(ranks: int) -> list[int]:
     """Full servers, and one of what is left.
 

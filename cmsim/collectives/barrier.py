@@ -10,21 +10,9 @@ Source: Hensgen, Finkel and Manber, Int. J. Parallel Program. 17(1), 1-17, 1988,
 
 from __future__ import annotations
 
-from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, ceil_log2, nothing
+from cmsim.collectives.terms import Algorithm, Schedule, Send, ceil_log2, nothing
 
 SOURCE = "Hensgen, Finkel and Manber 1988, doi:10.1007/BF01379320"
-
-
-def dissemination_barrier_s(ranks: Column, *, alpha_s: Column) -> Column:
-    """Time of a dissemination barrier. [s]
-
-    T = ceil(log2 p) alpha
-    ranks: p [1]    alpha_s: fixed cost of a notification [s]
-
-    >>> float(dissemination_barrier_s(5, alpha_s=2.0))
-    6.0
-    """
-    return ceil_log2(ranks) * alpha_s
 
 
 def dissemination_barrier(ranks: int) -> Schedule:

@@ -10,7 +10,7 @@ The root sends to the farthest rank first, so each node hears from afar once. Wh
 again: good for small ones. The same tree with halves instead of wholes is scatter, the first part of van de Geijn's
 broadcast.
 
-Leaves out: chunk pipelining, which turns the tree's log2 p S/B into about 2 S/B (``double_tree_all_reduce_s``).
+Leaves out: chunk pipelining, which turns the tree's log2 p S/B into about 2 S/B (``double_tree``).
 Source: Thakur, Rabenseifner and Gropp, Int. J. High Perform. Comput. Appl. 19(1), 49-66, 2005,
 doi:10.1177/1094342005051521; Chan et al. 2007, doi:10.1002/cpe.1206; double tree: Sanders, Speck and Träff, Parallel
 Computing 35(12), 581-594, 2009, doi:10.1016/j.parco.2009.09.001.
@@ -23,73 +23,6 @@ import numpy as np
 from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, ceil_log2, leaving, nothing, others
 
 SOURCE = "Thakur, Rabenseifner and Gropp 2005, doi:10.1177/1094342005051521"
-
-
-def binomial_broadcast_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of a broadcast down a binomial tree. [s]
-
-    T = ceil(log2 p) (alpha + S/B)
-    ranks: p [1]    size_B: S, the vector [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(binomial_broadcast_s(5, 100.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    6.0
-    """
-    return ceil_log2(ranks) * (alpha_s + size_B / bandwidth_Bps)
-
-
-def binomial_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of a reduce up a binomial tree. [s]
-
-    T = ceil(log2 p) (alpha + S/B + S gamma)
-    ranks: p [1]    size_B: S, the vector [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(binomial_reduce_s(5, 100.0, alpha_s=1.0, bandwidth_Bps=100.0, gamma_s_per_B=0.01))
-    9.0
-    """
-    return ceil_log2(ranks) * (alpha_s + size_B / bandwidth_Bps + size_B * gamma_s_per_B)
-
-
-def tree_all_reduce_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of an all-reduce as unpipelined reduce and broadcast. [s]
-
-    T = 2 ceil(log2 p) (alpha + S/B)
-    ranks: p [1]    size_B: S [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(tree_all_reduce_s(4, 100.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    8.0
-    """
-    return 2 * binomial_broadcast_s(ranks, size_B, alpha_s=alpha_s, bandwidth_Bps=bandwidth_Bps)
-
-
-def double_tree_all_reduce_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of an all-reduce on two complementary trees with ideal chunk pipelining. [s]
-
-    T = 2 log2(p) alpha + 2 S/B: each rank is an inner node of one tree and a leaf of the other, and so sends S up
-    and S down in all.
-    ranks: p [1]    size_B: S [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(double_tree_all_reduce_s(4, 100.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    6.0
-    """
-    return 2 * ceil_log2(ranks) * alpha_s + 2 * size_B / bandwidth_Bps
-
-
-def ring_tree_crossover_B(ranks: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Size from which a ring all-reduce beats the double tree. [B]
-
-    S* = (2 (p - 1) - 2 log2 p) alpha B / (2 - 2 (p - 1)/p).  Libraries switch far earlier: their tree steps cost more.
-    ranks: p [1]    alpha_s: fixed cost of a send [s]    bandwidth_Bps: B [B/s]
-
-    >>> float(ring_tree_crossover_B(4, alpha_s=1.0, bandwidth_Bps=100.0))
-    400.0
-    """
-    return (2 * (ranks - 1) - 2 * ceil_log2(ranks)) * alpha_s * bandwidth_Bps / (2 - 2 * others(ranks))
 
 
 def _distances(ranks: int) -> list[int]:

@@ -17,20 +17,10 @@ doi:10.1002/cpe.1206; the in-network bound follows from each rank's own vector g
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from cmsim.collectives.terms import COLLECTIVES, Column, any_peers, ceil_log2, nothing, others
+from cmsim.collectives.terms import COLLECTIVES, Column, any_peers, nothing, others
 from cmsim.errors import InputError, did_you_mean
-
-
-class Bound(NamedTuple):
-    """The terms of a lower bound; each bounds the time alone. [s]"""
-
-    latency_s: Column
-    bandwidth_s: Column
-    arithmetic_s: Column
 
 
 def bandwidth_bound_B(collective: str, ranks: Column, size_B: Column, *, in_network: bool = False) -> Column:
@@ -73,63 +63,3 @@ def cut_bound_B(collective: str, inside: Column, ranks: Column, size_B: Column) 
     else:
         share = 1.0
     return np.where(k < p, share * size_B, 0.0)[()]
-
-
-def lower_bound_terms(
-    collective: str,
-    ranks: Column,
-    *,
-    size_B: Column,
-    alpha_s: Column,
-    bandwidth_Bps: Column,
-    gamma_s_per_B: Column = 0.0,
-    one_port: bool = True,
-    in_network: bool = False,
-) -> Bound:
-    """The latency, bandwidth and arithmetic terms of the lower bound. [s]
-
-    collective: one of COLLECTIVES    ranks: p [1]    size_B: S [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-    one_port: whether a rank talks to one peer at a time    in_network: whether switches add
-
-    >>> lower_bound_terms("all_reduce", 4, size_B=400.0, alpha_s=1.0, bandwidth_Bps=100.0).bandwidth_s
-    6.0
-    """
-    moved_B = bandwidth_bound_B(collective, ranks, size_B, in_network=in_network)
-    adds = collective in ("all_reduce", "reduce_scatter", "reduce") and not in_network
-    few_steps = any_peers(ranks)
-    needs_log = one_port and not in_network and collective != "send_recv"
-    return Bound(
-        (ceil_log2(ranks) if needs_log else few_steps) * alpha_s,
-        moved_B / bandwidth_Bps,
-        (others(ranks) if adds else nothing(ranks)) * size_B * gamma_s_per_B,
-    )
-
-
-def lower_bound_s(
-    collective: str,
-    ranks: Column,
-    *,
-    size_B: Column,
-    alpha_s: Column,
-    bandwidth_Bps: Column,
-    gamma_s_per_B: Column = 0.0,
-    one_port: bool = True,
-    in_network: bool = False,
-) -> Column:
-    """The least time of a collective: the largest of ``lower_bound_terms``, whose parameters it shares. [s]
-
-    >>> float(lower_bound_s("all_reduce", 4, size_B=400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    6.0
-    """
-    terms = lower_bound_terms(
-        collective,
-        ranks,
-        size_B=size_B,
-        alpha_s=alpha_s,
-        bandwidth_Bps=bandwidth_Bps,
-        gamma_s_per_B=gamma_s_per_B,
-        one_port=one_port,
-        in_network=in_network,
-    )
-    return np.maximum(np.maximum(terms.latency_s, terms.bandwidth_s), terms.arithmetic_s)

@@ -19,19 +19,6 @@ from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, ceil_log2
 SOURCE = "Bruck et al. 1997, doi:10.1109/71.642949"
 
 
-def bruck_all_to_all_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of a Bruck all-to-all. [s]
-
-    T = ceil(log2 p) alpha + sum_k b_k S/p / B
-    ranks: p [1]    size_B: S, what a rank sends, own block included [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(bruck_all_to_all_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    6.0
-    """
-    return ceil_log2(ranks) * alpha_s + bruck_blocks(ranks) / ranks * size_B / bandwidth_Bps
-
-
 def blocks_of_step(ranks: Column, step: int) -> Column:
     """How many of 0 .. p - 1 have the bit of this step set. [1]
 

@@ -36,14 +36,3 @@ def factor(collective: str, ranks: Column) -> Column:
     if collective == "barrier":
         return np.zeros(np.shape(ranks))[()]
     return others(ranks)
-
-
-def busbw_Bps(collective: str, ranks: Column, *, size_B: Column, time_s: Column) -> Column:
-    """Bus bandwidth of a collective that took time_s. [B/s]
-
-    collective: one of COLLECTIVES    ranks: p [1]    size_B: S [B]    time_s: T [s]
-
-    >>> busbw_Bps("all_gather", 4, size_B=400.0, time_s=2.0)
-    150.0
-    """
-    return factor(collective, ranks) * size_B / time_s

@@ -10,9 +10,9 @@
     scatter, gather        T =   alpha + (p - 1)/p S/B
 
 The p - 1 flows of a rank share its port, as on any switched fabric. HCCL's Mesh formula divides by p instead because
-there each pair of ranks has a wire of its own: ``mesh_all_reduce_s``.
+there each pair of ranks has a wire of its own: T = 2 alpha + 2/p S/B_link + (p - 1)/p S gamma.
 
-Leaves out: the gap between messages of one sender, (p - 2) g, which hundreds of peers make felt (``loggp``), and
+Leaves out: the gap between messages of one sender, (p - 2) g, which hundreds of peers make felt, and
 incast losses.
 Source: HCCL coll_algo_intro Mesh.md and Star.md; one-shot and two-shot as in custom all-reduce kernels; all-to-all
 bound by row and column sums, Chan et al. 2007, doi:10.1002/cpe.1206.
@@ -34,85 +34,6 @@ from cmsim.collectives.terms import (
 )
 
 SOURCE = "HCCL coll_algo_intro Mesh.md, with the p - 1 flows sharing one port"
-
-
-def direct_all_to_all_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of an all-to-all in one step; also of a direct all-gather or reduce-scatter without arithmetic. [s]
-
-    T = alpha + (p - 1)/p S/B
-    ranks: p [1]    size_B: S, what a rank sends, own block included [B]    alpha_s: fixed cost of the step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(direct_all_to_all_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    4.0
-    """
-    return any_peers(ranks) * alpha_s + others(ranks) * size_B / bandwidth_Bps
-
-
-def one_shot_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an all-reduce in which everyone sends everything to everyone. [s]
-
-    T = alpha + (p - 1) S/B + (p - 1) S gamma
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of the step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(one_shot_all_reduce_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    13.0
-    """
-    return any_peers(ranks) * alpha_s + (ranks - 1) * size_B * (1 / bandwidth_Bps + gamma_s_per_B)
-
-
-def two_shot_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an all-reduce as direct reduce-scatter and direct all-gather. [s]
-
-    T = 2 alpha + 2 (p - 1)/p S/B + (p - 1)/p S gamma
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(two_shot_all_reduce_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    8.0
-    """
-    return 2 * any_peers(ranks) * alpha_s + others(ranks) * size_B * (2 / bandwidth_Bps + gamma_s_per_B)
-
-
-def one_shot_crossover_B(ranks: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Size below which one shot beats two, arithmetic left out. [B]
-
-    S* = alpha B / ((p - 1) (1 - 2/p)), for p > 2
-    ranks: p [1]    alpha_s: fixed cost of a step [s]    bandwidth_Bps: B [B/s]
-
-    >>> one_shot_crossover_B(4, alpha_s=3.0, bandwidth_Bps=100.0)
-    200.0
-    """
-    return alpha_s * bandwidth_Bps / ((ranks - 1) * (1 - 2 / ranks))
-
-
-def mesh_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, link_bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of a two-shot all-reduce where each pair of ranks has its own wire. [s]
-
-    T = 2 alpha + 2/p S/B_link + (p - 1)/p S gamma; does not hold where ranks reach their peers through a switch
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a step [s]
-    link_bandwidth_Bps: one direction of one of the p - 1 wires [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> mesh_all_reduce_s(4, 400.0, alpha_s=1.0, link_bandwidth_Bps=100.0)
-    4.0
-    """
-    return 2 * alpha_s + 2 / ranks * size_B / link_bandwidth_Bps + others(ranks) * size_B * gamma_s_per_B
-
-
-def pair_rate_Bps(ranks: Column, *, bandwidth_Bps: Column) -> Column:
-    """What each pair gets in a uniform all-to-all on a non-blocking fabric: B / (p - 1). [B/s]
-
-    >>> pair_rate_Bps(5, bandwidth_Bps=100.0)
-    25.0
-    """
-    return bandwidth_Bps / (ranks - 1)
 
 
 def direct_all_to_all(ranks: int) -> Schedule:

@@ -7,7 +7,7 @@ again on the way down. Chunks follow each other through the trees: the bytes of 
 paid in latency, as rounds without sends. Between nodes of several ranks a library runs the trees over nodes, and a
 chain or the switches inside them.
 
-Leaves out: the time of a chunk (``pipeline.best_chain_s``), and that chunks on the way down meet later ones on the way
+Leaves out: the time of a chunk (``pipeline``), and that chunks on the way down meet later ones on the way
 up.
 Source: Sanders, Speck and Träff, Parallel Computing 35(12), 581-594, 2009, doi:10.1016/j.parco.2009.09.001; numbered as
 in NVIDIA/nccl src/graph/trees.cc (ncclGetBtree, ncclGetDtree).

@@ -17,39 +17,9 @@ from __future__ import annotations
 import numpy as np
 
 from cmsim.collectives.direct import direct_all_to_all, direct_outside
-from cmsim.collectives.terms import Algorithm, Column, nothing, others
+from cmsim.collectives.terms import Algorithm, nothing, others
 
 SOURCE = "fitted form: DeepEP docs/legacy.md; arXiv:2506.12708"
-
-
-def dispatch_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of a dispatch, or of a combine. [s]
-
-    T = log2(p) alpha + (p - 1)/p S/B
-    ranks: p [1]    size_B: S, what a rank sends, own share included [B]
-    alpha_s: software cost of each doubling of the ranks [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(dispatch_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    5.0
-    """
-    return np.log2(ranks) * alpha_s + others(ranks) * size_B / bandwidth_Bps
-
-
-def exchange_v_s(matrix_B: Column, *, alpha_s: float, bandwidth_Bps: float) -> float:
-    """Time of a dispatch given who sends how much to whom. [s]
-
-    T = log2(p) alpha + max_i max(sent_i, received_i) / B.  For the combine, hand over the transpose.
-    matrix_B: bytes from row to column; the diagonal stays home [B]
-    alpha_s: software cost of each doubling of the ranks [s]    bandwidth_Bps: B [B/s]
-
-    >>> exchange_v_s([[50, 100], [300, 0]], alpha_s=1.0, bandwidth_Bps=100.0)
-    4.0
-    """
-    matrix = np.array(matrix_B, dtype=np.float64)
-    np.fill_diagonal(matrix, 0.0)
-    busiest = float(np.maximum(matrix.sum(axis=0), matrix.sum(axis=1)).max())
-    return float(np.log2(len(matrix))) * alpha_s + busiest / bandwidth_Bps
 
 
 EXPERT = tuple(

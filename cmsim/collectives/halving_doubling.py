@@ -38,38 +38,6 @@ from cmsim.collectives.terms import (
 SOURCE = "Rabenseifner 2004, doi:10.1007/978-3-540-24685-5_1; HCCL RHD.md"
 
 
-def halving_doubling_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an all-reduce by recursive halving and doubling, any number of ranks. [s]
-
-    T = 2 log2(p) alpha + 2 (p - 1)/p S/B + (p - 1)/p S gamma for a power of two; otherwise see the head of the page
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(halving_doubling_all_reduce_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    10.0
-    >>> float(halving_doubling_all_reduce_s(5, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    20.0
-    """
-    return _steps(ranks) * alpha_s + _sent(ranks) * size_B / bandwidth_Bps + _reduced(ranks) * size_B * gamma_s_per_B
-
-
-def recursive_doubling_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an all-reduce that exchanges whole vectors, power of two only. [s]
-
-    T = log2(p) (alpha + S/B + S gamma)
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(recursive_doubling_all_reduce_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    10.0
-    """
-    return ceil_log2(ranks) * (alpha_s + size_B / bandwidth_Bps + size_B * gamma_s_per_B)
-
-
 def _folded(ranks: Column) -> Column:
     """1 where p is not a power of two and some ranks must be folded away first, else 0."""
     return 1 - power_of_two(ranks)

@@ -25,41 +25,6 @@ from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, any_peers
 SOURCE = "data flow of NCCL NVLS, src/graph/tuning.cc; Graham et al. 2016, doi:10.1109/COMHPC.2016.006"
 
 
-def in_network_all_reduce_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of an all-reduce added up in the switches. [s]
-
-    T = 2 alpha + (1 + 1/p) S/B
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(in_network_all_reduce_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    7.0
-    """
-    return any_peers(ranks) * (2 * alpha_s + (1 + 1 / ranks) * size_B / bandwidth_Bps)
-
-
-def in_network_reduce_scatter_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of a reduce-scatter (or all-gather) through reducing (or multicasting) switches. [s]
-
-    T = alpha + (p - 1)/p S/B
-    ranks: p [1]    size_B: S, the whole array [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(in_network_reduce_scatter_s(4, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    4.0
-    """
-    return any_peers(ranks) * alpha_s + others(ranks) * size_B / bandwidth_Bps
-
-
-def in_network_max_busbw_Bps(ranks: Column, *, bandwidth_Bps: Column) -> Column:
-    """Highest bus bandwidth an in-network all-reduce can show: 2 (p - 1)/(p + 1) B. [B/s]
-
-    >>> in_network_max_busbw_Bps(3, bandwidth_Bps=100.0)
-    100.0
-    """
-    return 2 * (ranks - 1) / (ranks + 1) * bandwidth_Bps
-
-
 # Rank p is the switch. Sends of one round happen in the order written where one needs the other: data streams through.
 
 

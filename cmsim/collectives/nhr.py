@@ -34,35 +34,6 @@ from cmsim.collectives.terms import (
 SOURCE = "HCCL coll_algo_intro NHR.md"
 
 
-def nhr_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an NHR all-reduce: reduce-scatter, then all-gather. [s]
-
-    T = 2 ceil(log2 p) alpha + 2 (p - 1)/p S/B + (p - 1)/p S gamma
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(nhr_all_reduce_s(5, 500.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    14.0
-    """
-    share = others(ranks) * size_B
-    return 2 * ceil_log2(ranks) * alpha_s + 2 * share / bandwidth_Bps + share * gamma_s_per_B
-
-
-def nhr_all_gather_s(ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of an NHR all-gather, or of a reduce-scatter without arithmetic. [s]
-
-    T = ceil(log2 p) alpha + (p - 1)/p S/B
-    ranks: p [1]    size_B: S, the gathered total [B]    alpha_s: fixed cost of a send [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]
-
-    >>> float(nhr_all_gather_s(5, 500.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    7.0
-    """
-    return ceil_log2(ranks) * alpha_s + others(ranks) * size_B / bandwidth_Bps
-
-
 def blocks_of_step(ranks: Column, step: Column) -> Column:
     """Blocks of S/p that one rank sends in a step, of NHR and of NB alike. [1]
 

@@ -27,67 +27,6 @@ from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, joined, n
 SOURCE = "HCCL coll_algo_intro Pipeline.md, both networks through one port"
 
 
-def chain_s(stages: Column, chunks: Column, *, size_B: Column, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of a vector through a chain in chunks. [s]
-
-    T = (d + c - 1) (alpha + S/(c B))
-    stages: d [1]    chunks: c [1]    size_B: S [B]    alpha_s: fixed cost of a chunk [s]    bandwidth_Bps: B [B/s]
-
-    >>> chain_s(3, 4, size_B=400.0, alpha_s=1.0, bandwidth_Bps=100.0)
-    12.0
-    """
-    return (stages + chunks - 1) * (alpha_s + size_B / (chunks * bandwidth_Bps))
-
-
-def best_chunks(stages: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """The number of chunks, not rounded, that makes ``chain_s`` least. [1]
-
-    c* = sqrt((d - 1) S / (B alpha))
-    stages: d [1]    size_B: S [B]    alpha_s: fixed cost of a chunk [s]    bandwidth_Bps: B [B/s]
-
-    >>> float(best_chunks(2, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    2.0
-    """
-    return np.sqrt((stages - 1) * size_B / (bandwidth_Bps * alpha_s))
-
-
-def best_chain_s(stages: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column) -> Column:
-    """Time of a chain at its best number of chunks. [s]
-
-    T* = (sqrt((d - 1) alpha) + sqrt(S/B))**2
-    stages: d [1]    size_B: S [B]    alpha_s: fixed cost of a chunk [s]    bandwidth_Bps: B [B/s]
-
-    >>> float(best_chain_s(2, 400.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    9.0
-    """
-    return (np.sqrt((stages - 1) * alpha_s) + np.sqrt(size_B / bandwidth_Bps)) ** 2
-
-
-def two_network_all_gather_s(
-    ranks: Column,
-    nodes: Column,
-    *,
-    size_B: Column,
-    alpha_outer_s: Column,
-    alpha_inner_s: Column,
-    outer_Bps: Column,
-    inner_Bps: Column,
-) -> Column:
-    """Time of an all-gather (or reduce-scatter) that overlaps the networks between and inside nodes. [s]
-
-    T = (p_x - 1) max(alpha_x + s/B_x, alpha_n + s/B_n) + alpha_n + s/B_n, s = S/p
-    ranks: p [1]    nodes: p_x [1]    size_B: S, the gathered total [B]    alpha_outer_s, alpha_inner_s: fixed cost of
-    a step between and inside nodes [s]    outer_Bps, inner_Bps: one direction of one rank's port on either [B/s]
-
-    >>> float(two_network_all_gather_s(4, 2, size_B=400.0, alpha_outer_s=2.0, alpha_inner_s=1.0, outer_Bps=50.0,
-    ...                                inner_Bps=100.0))
-    6.0
-    """
-    outer = alpha_outer_s + size_B / ranks / outer_Bps
-    inner = alpha_inner_s + size_B / ranks / inner_Bps
-    return (nodes - 1) * np.maximum(outer, inner) + inner
-
-
 def pipeline_all_gather(inner: int, outer: int) -> Schedule:
     """The sends among ``outer`` nodes of ``inner`` ranks: what came last goes to the next node and to all of mine."""
     ranks = inner * outer

@@ -114,7 +114,7 @@ class Candidate(NamedTuple):
         inner = shape.inner()
         base_s = link.base_s
         for stage, algorithm in self.phases:
-            share = stage.share(inner, shape.ranks // inner)
+            share = stage.share(inner)
             of_stage = _along if algorithm.name == dimensional.NAME else _phase
             yield of_stage(algorithm, shape.part(stage.part), link, share=share, base_s=base_s)
             base_s = 0.0

@@ -8,7 +8,7 @@ The root's port carries p - 1 messages, so that this is for a few ranks and smal
 rooted collectives, which are ``one_shot`` (broadcast, reduce) and ``direct`` (scatter, gather) here. The formula of its
 documentation, alpha + S/B, gives every peer a wire of its own.
 
-Leaves out: gaps between the root's messages (``loggp``).
+Leaves out: gaps between the root's messages.
 Source: HCCL coll_algo_intro Star.md, the root's port shared by p - 1 peers.
 """
 
@@ -17,21 +17,6 @@ from __future__ import annotations
 from cmsim.collectives.terms import Algorithm, Column, Schedule, Send, any_peers, leaving, nothing, others
 
 SOURCE = "HCCL coll_algo_intro Star.md, the root's port shared by p - 1 peers"
-
-
-def star_all_reduce_s(
-    ranks: Column, size_B: Column, *, alpha_s: Column, bandwidth_Bps: Column, gamma_s_per_B: Column = 0.0
-) -> Column:
-    """Time of an all-reduce through one rank. [s]
-
-    T = 2 alpha + 2 (p - 1) S/B + (p - 1) S gamma
-    ranks: p [1]    size_B: S, held by each rank [B]    alpha_s: fixed cost of a step [s]
-    bandwidth_Bps: B, one direction of one rank's port [B/s]    gamma_s_per_B: cost of adding a byte [s/B]
-
-    >>> float(star_all_reduce_s(4, 100.0, alpha_s=1.0, bandwidth_Bps=100.0))
-    8.0
-    """
-    return 2 * any_peers(ranks) * alpha_s + (ranks - 1) * size_B * (2 / bandwidth_Bps + gamma_s_per_B)
 
 
 def _star(ranks: int, parts: int, *, to_root: bool, from_root: bool, adds: bool) -> Schedule:

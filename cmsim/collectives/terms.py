@@ -13,8 +13,7 @@ What S means (nccl-tests): the whole buffer for all_gather, reduce_scatter, scat
 all_reduce; what one rank sends, its own block included, for all_to_all, dispatch and combine; the vector for
 broadcast and reduce; the message for send_recv. A barrier has no bytes.
 
-Leaves out: contention between messages of one round other than at the ranks' own ports, and injection gaps (see
-``loggp``).
+Leaves out: contention between messages of one round other than at the ranks' own ports, and injection gaps.
 
 Source: Hockney, Parallel Computing 20(3), 389-398, 1994; Chan, Heimlich, Purkayastha and van de Geijn, Concurrency
 and Computation 19(13), 1749-1783, 2007, doi:10.1002/cpe.1206; S as in nccl-tests doc/PERFORMANCE.md.

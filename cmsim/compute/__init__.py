@@ -11,7 +11,6 @@ from cmsim.compute.attention import (
 )
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
-from cmsim.compute.launch import eager_ends_s, graph_ends_s
 from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, slowed
 from cmsim.compute.roofline import (
     BOUNDS,
@@ -21,13 +20,11 @@ from cmsim.compute.roofline import (
     OVERHEAD_BOUND,
     Efficiency,
     KernelClass,
-    Priced,
+    KernelTimes,
     Rates,
     price,
-    roofline_s,
 )
 from cmsim.compute.shape import (
-    LATENT_SIZES,
     Shape,
     attention_shape,
     gemm_shape,
@@ -35,7 +32,6 @@ from cmsim.compute.shape import (
     grouped_shape,
     latent_shape,
 )
-from cmsim.compute.tiles import Tiling, tiling
 from cmsim.compute.work import Column, Work
 
 __all__ = [
@@ -44,16 +40,14 @@ __all__ = [
     "COMPUTE_BOUND",
     "FULL_WEIGHT_B",
     "KERNELS",
-    "LATENT_SIZES",
     "MEMORY_BOUND",
     "OVERHEAD_BOUND",
     "Column",
     "Efficiency",
     "KernelClass",
-    "Priced",
+    "KernelTimes",
     "Rates",
     "Shape",
-    "Tiling",
     "Work",
     "activation",
     "attention_decode",
@@ -62,12 +56,10 @@ __all__ = [
     "busy_shares",
     "conv2d",
     "conv_out_size",
-    "eager_ends_s",
     "embedding",
     "gemm",
     "gemm_shape",
     "gradient_shapes",
-    "graph_ends_s",
     "grouped_gemm",
     "grouped_shape",
     "kv_bytes_per_token",
@@ -80,9 +72,7 @@ __all__ = [
     "optimizer",
     "price",
     "quantise",
-    "roofline_s",
     "rope",
     "sampling",
     "slowed",
-    "tiling",
 ]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.compute.work import Column
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 
 MATRIX, VECTOR, EITHER = "matrix", "vector", "either"
@@ -86,34 +85,11 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Priced:
+class KernelTimes:
     """Time of each kernel [s], and what bound it (code into ``BOUNDS``)."""
 
     time_s: NDArray[np.float64]
     bound: NDArray[np.int8]
-
-
-def roofline_s(
-    flops: Column,
-    bytes_B: Column,
-    *,
-    peak_FLOPps: Column,
-    memory_Bps: Column,
-    compute_efficiency: Column = 1.0,
-    memory_efficiency: Column = 1.0,
-    overhead_s: Column = 0.0,
-) -> Any:
-    """T = max(flops / (peak e_c), bytes / (bandwidth e_m)) + overhead. [s]
-
-    Assumes arithmetic and memory traffic overlap perfectly and operands stream once.
-    Source: Williams, Waterman and Patterson, Commun. ACM 52(4), 65-76, 2009, doi:10.1145/1498765.1498785
-
-    >>> float(roofline_s(2e9, 1e6, peak_FLOPps=1e12, memory_Bps=1e9, memory_efficiency=0.5))
-    0.002
-    """
-    compute_s = np.divide(flops, np.multiply(peak_FLOPps, compute_efficiency))
-    memory_s = np.divide(bytes_B, np.multiply(memory_Bps, memory_efficiency))
-    return np.maximum(compute_s, memory_s) + overhead_s
 
 
 def price(
@@ -126,7 +102,7 @@ def price(
     kernels: Sequence[str],
     precisions: Sequence[str],
     rates: Rates,
-) -> Priced:
+) -> KernelTimes:
     """Time of every row of a table of kernels by the roofline of its class.
 
     kernel_id     into ``kernels``; rows with -1 (communication, host) cost nothing
@@ -174,7 +150,7 @@ def price(
     bound = np.where(compute_s >= memory_s, COMPUTE_BOUND, MEMORY_BOUND)
     bound = np.where(fixed_s >= work_s, OVERHEAD_BOUND, bound)
     time_s = np.where(kernel_id < 0, 0.0, work_s + fixed_s)
-    return Priced(time_s, bound.astype(np.int8))
+    return KernelTimes(time_s, bound.astype(np.int8))
 
 
 def _efficiency(kernel: str, rates: Rates) -> Efficiency:

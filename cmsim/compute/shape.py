@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: elements of a latent, of the rotated part of a key, of the rest of an expanded key, of an expanded value: what tables
-#: of latent attention are of. Source: arXiv:2405.04434, section 3.1.2
-LATENT_SIZES = (512, 64, 128, 128)
-
 
 class Shape(NamedTuple):
     """One call of a kind of kernel (``cmsim.kernels.kinds``), in the columns of its tables.
@@ -87,11 +83,29 @@ def attention_shape(
 
 
 def latent_shape(
-    kind: str, *, sequences: float, new: float, before: float, heads: float, precision: str, cached: str
+    kind: str,
+    *,
+    sequences: float,
+    new: float,
+    before: float,
+    heads: float,
+    latent: tuple[float, float, float, float],
+    precision: str,
+    cached: str,
 ) -> Shape:
-    """Latent attention: ``kind`` is mla_context or mla_generation; the sizes of latents are the page's own."""
+    """Latent attention: ``kind`` is mla_context or mla_generation.
+
+    latent: elements of a latent, of the rotated part of a key, of the rest of an expanded key, of an expanded value
+    """
+    names = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
     return Shape(
         kind,
-        (("num_heads", heads), ("batch_size", sequences), ("isl", new), ("step", before)),
+        (
+            ("num_heads", heads),
+            ("batch_size", sequences),
+            ("isl", new),
+            ("step", before),
+            *zip(names, latent, strict=True),
+        ),
         (("mla_dtype", precision), ("kv_cache_dtype", cached)),
     )

@@ -29,15 +29,3 @@ def loss_W(direct_W: Any, *, full_W: Any, psu_efficiency: float, standing: float
 def overhead_W(it_W: Any, pue: float) -> Any:
     """Cooling and distribution of the building: IT power, taken from the wall, times (PUE - 1). [W]"""
     return it_W * (pue - 1)
-
-
-def facility_W(direct_W: Any, *, psu_efficiency: float, pue: float) -> Any:
-    """P_facility = P_direct / eta x PUE. [W]
-
-    Source: definition of power usage effectiveness, ISO/IEC 30134-2.
-
-    >>> round(facility_W(559e3, psu_efficiency=0.94, pue=1.2), 3)
-    713617.021
-    """
-    it_W = direct_W + supplies_W(direct_W, psu_efficiency)
-    return it_W + overhead_W(it_W, pue)

@@ -10,7 +10,7 @@
 
 Leaves out: clocks that fall under load, the order of tiles, which of several close tilings a library's heuristic takes.
 Source: CUTLASS documentation, efficient_gemm (tiles, split-K); NVIDIA, Matrix Multiplication Background, sections
-on tile and wave quantisation; vLLM 0.24 scaled_mm dispatch (tile by rows of A, no split). Constants are fitted.
+on tile and wave quantisation. Constants are fitted.
 """
 
 from __future__ import annotations

@@ -1,23 +1,31 @@
 """Latent attention (MLA) on one device: prefill with expanded heads, decode with absorbed projections.
 
-One latent of ``LATENT`` elements and one rotated key of ``ROPE`` serve all heads. A prefill expands them to keys of
-``NOPE + ROPE`` and values of ``VALUE`` elements a head, then is `prefill_parts` of as many key-value heads as heads.
-A decode step absorbs the expansion into queries and outputs: queries of ``LATENT + ROPE`` meet the cache itself, one
-head of the cache for all query heads, and sums of ``LATENT`` come out: `decode_parts` with one wide group.
+One latent of ``rank`` elements and one rotated key of ``rope`` serve all heads. A prefill expands them to keys of
+``nope + rope`` and values of ``value`` elements a head, then is `prefill_parts` of as many key-value heads as heads.
+A decode step absorbs the expansion into queries and outputs: queries of ``rank + rope`` meet the cache itself, one
+head of the cache for all query heads, and sums of ``rank`` come out: `decode_parts` with one wide group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from cmsim.arrays import Floats
-from cmsim.compute.shape import LATENT_SIZES
 from cmsim.kernels.attention import DECODE_DEFAULTS, PREFILL_DEFAULTS, Parts, decode_parts, prefill_parts
 from cmsim.kernels.machine import Machine
 
-LATENT, ROPE, NOPE, VALUE = map(float, LATENT_SIZES)
+
+class Latent(NamedTuple):
+    """Elements of a latent, of the rotated part of a key, of the rest of an expanded key, of an expanded value. [1]"""
+
+    rank: float
+    rope: float
+    nope: float
+    value: float
+
 
 MLA_PREFILL_DEFAULTS = {**PREFILL_DEFAULTS, "compute": 0.75}
 MLA_DECODE_DEFAULTS = {**DECODE_DEFAULTS, "compute": 0.65, "token_memory": 0.6}
@@ -37,6 +45,7 @@ def mla_prefill_parts(
     tokens: Floats,
     heads: Floats,
     prefix: Floats,
+    latent: Latent,
     precision: str,
     in_B: float,
 ) -> Parts:
@@ -49,14 +58,14 @@ def mla_prefill_parts(
         tokens=tokens,
         heads=heads,
         kv_heads=heads,
-        d_qk=(NOPE + ROPE) * same,
-        d_v=VALUE * same,
+        d_qk=(latent.nope + latent.rope) * same,
+        d_v=latent.value * same,
         prefix=prefix,
         window=0.0 * same,
         precision=precision,
         in_B=in_B,
         kv_B=in_B,
-        written=(LATENT + ROPE) * same,
+        written=(latent.rank + latent.rope) * same,
     )
 
 
@@ -67,6 +76,7 @@ def mla_decode_parts(
     sequences: Floats,
     context: Floats,
     heads: Floats,
+    latent: Latent,
     precision: str,
     in_B: float,
     kv_B: float,
@@ -84,9 +94,9 @@ def mla_decode_parts(
         context=context,
         heads=heads,
         kv_heads=same,
-        d_qk=(LATENT + ROPE) * same,
-        d_v=LATENT * same,
-        cached=(LATENT + ROPE) * same,
+        d_qk=(latent.rank + latent.rope) * same,
+        d_v=latent.rank * same,
+        cached=(latent.rank + latent.rope) * same,
         window=0.0 * same,
         precision=precision,
         in_B=in_B,

@@ -11,8 +11,9 @@ from cmsim.compute.shape import Shape
 from cmsim.errors import InputError
 from cmsim.hardware import AcceleratorSpec
 from cmsim.kernels.data import kernel_data, kernel_machine
+from cmsim.kernels.families import sizes_of
 from cmsim.kernels.kinds import KINDS
-from cmsim.kernels.kinds.kind import Rows
+from cmsim.kernels.kinds.kind import KernelRows
 from cmsim.kernels.times import Timed, times_us
 
 
@@ -35,9 +36,12 @@ def shape_times_us(
     out = np.full(len(shapes), np.nan)
     notes: list[str] = []
     keys = np.array([f"{one.kind} {share}" for one, share in zip(shapes, cores.tolist(), strict=True)])
+    like_measured = np.array([_like_measured(one) for one in shapes], bool)
     for key in sorted(set(keys.tolist())):
-        here = np.flatnonzero(keys == key)
-        kind = KINDS[shapes[here[0]].kind]
+        here = np.flatnonzero((keys == key) & like_measured)
+        if not len(here):
+            continue
+        kind = KINDS[shapes[int(here[0])].kind]
         try:
             data = kernel_data(spec, kind.name)
         except InputError:
@@ -50,20 +54,26 @@ def shape_times_us(
     return Timed(out, tuple(notes))
 
 
+def _like_measured(shape: Shape) -> bool:
+    """Whether a shape has the sizes that all measured rows of its kind share."""
+    numbers = dict(shape.numbers)
+    return all(numbers.get(name, size) == size for name, size in sizes_of(shape.kind).items())
+
+
 def _in_format(shape: Shape, formats: Mapping[str, str]) -> Shape:
     if shape.kind != "gemm":
         return shape
     return shape._replace(formats=tuple((name, formats.get(own, own)) for name, own in shape.formats))
 
 
-def _rows(shapes: Sequence[Shape]) -> Rows:
+def _rows(shapes: Sequence[Shape]) -> KernelRows:
     """Shapes of one kind as a table."""
     kind = KINDS[shapes[0].kind]
     columns = [{**kind.defaults, **dict(one.numbers)} for one in shapes]
     texts = [{**kind.optional, **dict(one.formats)} for one in shapes]
     spelled = {name: [one[name] for one in texts] for name in texts[0]}
     names = {name: sorted(set(column)) for name, column in spelled.items()}
-    return Rows(
+    return KernelRows(
         {name: np.array([one[name] for one in columns], np.float64) for name in columns[0]},
         {name: (tuple(names[name]), np.searchsorted(names[name], column)) for name, column in spelled.items()},
     )

@@ -6,7 +6,7 @@ longer to read than a collective to price.
 
 from cmsim.libraries.between import BETWEEN_DEFAULTS, between_us
 from cmsim.libraries.between import candidates_us as between_candidates_us
-from cmsim.libraries.call import TUNER, Candidate, candidates, time_us
+from cmsim.libraries.call import TUNER, LibraryCandidate, candidates, time_us
 from cmsim.libraries.choose import PRICED, cheaper, check, choose, notes, page, pages
 from cmsim.libraries.data import LinkClass, libraries, mesh_library, networks, ring_library
 from cmsim.libraries.fused import FUSED_DEFAULTS, fused_us
@@ -24,8 +24,8 @@ __all__ = [
     "PRICED",
     "PROTOCOLS",
     "TUNER",
-    "Candidate",
     "Domain",
+    "LibraryCandidate",
     "LinkClass",
     "Place",
     "TunerSpec",

@@ -38,7 +38,7 @@ TUNER = "tuner: "
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LibraryCandidate:
     """One way to run the call.
 
     time_us: if it ran alone [us]    weight: its share of the prediction, 1 the certain winner    why: in words
@@ -112,7 +112,7 @@ def _between_us(at: Place, collective: str, ranks: Floats, size_B: Floats) -> Fl
     return np.minimum(time, bound)
 
 
-def candidates(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
+def candidates(at: Place, name: str, p: Floats, size: Floats) -> list[LibraryCandidate]:
     """Candidates of one call, the likeliest first.
 
     name: the collective    p: ranks, shape (1,) [1]    size: S as nccl-tests prints it, shape (1,) [B]
@@ -127,7 +127,7 @@ def candidates(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]
     return [*_rings(at, name, p, size), *_tuner(at, name, p, size)]
 
 
-def _rings(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
+def _rings(at: Place, name: str, p: Floats, size: Floats) -> list[LibraryCandidate]:
     """Rings by protocol, which the tuner's choice weighs, and the switches where they are faster than those."""
     none = np.zeros(1)
     found = protocols_us(at.constants, at.domain, collective=name, ranks=p, size_B=size, narrow=none)
@@ -137,16 +137,16 @@ def _rings(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
     adds = switches < rings
     why = "slower: the switches add" if adds else "the tuner's choice decides, not the time"
     made = [
-        Candidate(key, float(time[0]), 0.0 if adds else float(np.broadcast_to(share, (1,))[0]), why)
+        LibraryCandidate(key, float(time[0]), 0.0 if adds else float(np.broadcast_to(share, (1,))[0]), why)
         for key, (time, share) in found.items()
     ]
     if np.isfinite(switches):
         why = "faster than the rings that the tuner chooses" if adds else "slower than the rings that the tuner chooses"
-        made.append(Candidate("nvls Simple", switches, float(adds), why))
+        made.append(LibraryCandidate("nvls Simple", switches, float(adds), why))
     return sorted(made, key=lambda one: -one.weight)
 
 
-def _between(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
+def _between(at: Place, name: str, p: Floats, size: Floats) -> list[LibraryCandidate]:
     domains = np.ceil(p / at.domain_ranks)
     times = between_candidates_us(
         at.transport,
@@ -167,7 +167,7 @@ def _between(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
     return [*_ranked(times, why), *_tuner(at, name, p, size)]
 
 
-def _mesh(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
+def _mesh(at: Place, name: str, p: Floats, size: Floats) -> list[LibraryCandidate]:
     """The mesh by its protocol for small messages and by copy engines, and the pages."""
     port_Bps = at.domain.port_Bps
     times = hccl_candidates_us(
@@ -175,7 +175,7 @@ def _mesh(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
     )
     mesh_us = float(times.pop("mesh")[0])
     pages = sorted(
-        (Candidate(key, float(time[0]), 0.0, "") for key, time in times.items() if np.isfinite(time[0])),
+        (LibraryCandidate(key, float(time[0]), 0.0, "") for key, time in times.items() if np.isfinite(time[0])),
         key=lambda page: page.time_us,
     )
     share = page_share(at.constants, name, port_Bps, at.alpha_us)
@@ -194,7 +194,7 @@ def _mesh(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
         ("mesh copy", slow, part, "copy engines, for larger ones"),
     ):
         own = 0.0 if won else float(weight[0])
-        out.append(Candidate(key, float(time[0]), own, how + _called(at, "mesh")))
+        out.append(LibraryCandidate(key, float(time[0]), own, how + _called(at, "mesh")))
     return sorted(out, key=lambda one: (-one.weight, one.time_us))
 
 
@@ -205,7 +205,7 @@ def _called(at: Place, page: str) -> str:
     return f"; the library's {' or '.join(names)}" if names else ""
 
 
-def _tuner(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
+def _tuner(at: Place, name: str, p: Floats, size: Floats) -> list[LibraryCandidate]:
     """What the library's tuner says of everything it could take, the least first."""
     ranks = int(p[0])
     domains = -(-ranks // at.domain_ranks)
@@ -222,14 +222,14 @@ def _tuner(at: Place, name: str, p: Floats, size: Floats) -> list[Candidate]:
     )
     order = sorted(found, key=lambda key: float(found[key]))
     why = ["the tuner's least estimate, no measured time", *["the tuner's estimate, no measured time"] * len(order)]
-    return [Candidate(TUNER + key, float(found[key]), 0.0, text) for key, text in zip(order, why, strict=False)]
+    return [LibraryCandidate(TUNER + key, float(found[key]), 0.0, text) for key, text in zip(order, why, strict=False)]
 
 
-def _ranked(times: dict[str, Floats], why: str) -> list[Candidate]:
+def _ranked(times: dict[str, Floats], why: str) -> list[LibraryCandidate]:
     """The least has all the weight."""
     best = min(times, key=lambda key: float(times[key][0]))
     made = [
-        Candidate(key, float(time[0]), float(key == best), why if key == best else "slower")
+        LibraryCandidate(key, float(time[0]), float(key == best), why if key == best else "slower")
         for key, time in times.items()
         if np.isfinite(time[0])
     ]

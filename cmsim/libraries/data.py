@@ -89,7 +89,7 @@ class MeshLibrary(Spec):
         return self.name.partition("_")[0]
 
 
-class Network(Spec):
+class LibraryNetwork(Spec):
     """How tables name a cluster, and what it is."""
 
     pattern: str = Field(description="regular expression, found anywhere in the name, capitals apart")
@@ -103,7 +103,7 @@ class NetworksFile(Spec):
     """How tables name clusters."""
 
     kind: Literal["names"]
-    networks: tuple[Network, ...]
+    networks: tuple[LibraryNetwork, ...]
 
 
 @while_unchanged(FOLDER)
@@ -145,6 +145,6 @@ def mesh_library() -> MeshLibrary:
 
 
 @while_unchanged(FOLDER)
-def networks() -> tuple[Network, ...]:
+def networks() -> tuple[LibraryNetwork, ...]:
     """Clusters as tables name them, the first match wins."""
     return reading.validate(NetworksFile, _first("names")).networks

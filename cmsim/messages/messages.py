@@ -97,7 +97,7 @@ def candidate_rounds(
                 f"{collective} by {name} among {ranks} ranks has {ranks * (group - 1):,} messages a round; "
                 f"at most {most:,} are laid one by one"
             )
-        share = float(stage.share(inner, blocks))
+        share = float(stage.share(inner))
         if algorithm.name == dimensional.NAME:
             # one domain, of which ``inner`` are in a node, or a block that is a whole domain
             near = inner if stage.part == "all" else min(grid.ranks_per_node if grid is not None else 1, group)

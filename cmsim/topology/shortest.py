@@ -23,7 +23,7 @@ _HOPS = 1 << 12
 
 
 @dataclass(frozen=True)
-class Graph:
+class Connections:
     """Links of one domain, each direction by itself; nodes are the ranks, then the switches."""
 
     ranks: int
@@ -53,7 +53,7 @@ class Graph:
 
 
 @functools.lru_cache(maxsize=16)
-def graph(cables: tuple[Cable, ...], ranks: int) -> Graph:
+def graph(cables: tuple[Cable, ...], ranks: int) -> Connections:
     """The graph of a table of links, each line both ways."""
     number = {f"rank/{rank}": rank for rank in range(ranks)}
     for cable in cables:
@@ -62,7 +62,7 @@ def graph(cables: tuple[Cable, ...], ranks: int) -> Graph:
     a = np.array([number[cable.a] for cable in cables], np.int64)
     b = np.array([number[cable.b] for cable in cables], np.int64)
     twice = np.tile(np.arange(len(cables)), 2)
-    return Graph(
+    return Connections(
         ranks=ranks,
         switches=tuple(number)[ranks:],
         start=np.concatenate([a, b]),
@@ -84,7 +84,7 @@ class Ways:
     left_Bps: what is left of each link; those with nothing left are not used [B/s]
     """
 
-    def __init__(self, links: Graph, left_Bps: Floats):
+    def __init__(self, links: Connections, left_Bps: Floats):
         self._links = links
         self._left_Bps = left_Bps
         self._alive = left_Bps > 0

@@ -75,7 +75,7 @@ _MOST_RANKS = 2**20
 _US_PER_MS = 1e3
 
 
-class Row(NamedTuple):
+class LayerRow(NamedTuple):
     """One row; see `AicbLog`."""
 
     line: int
@@ -134,11 +134,11 @@ class AicbLog:
             "elapsed_sum_ms_without_epoch_end": round(math.fsum(self.elapsed_ms[timed & ~iteration]), 3),
         }
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[LayerRow]:
         columns = (self.line, self.kind, self.group, self.stage, self.shape, self.size_B, self.elapsed_ms)
         for line, kind, group, stage, shape, size_B, elapsed_ms in zip(*(c.tolist() for c in columns), strict=True):
             texts = self.texts
-            yield Row(line, texts[kind], texts[group], texts[stage], texts[shape], size_B, elapsed_ms)
+            yield LayerRow(line, texts[kind], texts[group], texts[stage], texts[shape], size_B, elapsed_ms)
 
     def _counted(self, column: Ints, name: Callable[[str], str]) -> dict[str, int]:
         counts: Counter[str] = Counter()

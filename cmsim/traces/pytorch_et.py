@@ -48,7 +48,7 @@ _SYMMETRIC = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "barri
 
 
 @dataclass(frozen=True)
-class Call:
+class CollectiveCall:
     """A collective as the host called it.
 
     id        of the node
@@ -103,12 +103,12 @@ class HostTrace:
 
     path: Path
     rank: int
-    calls: tuple[Call, ...]
+    calls: tuple[CollectiveCall, ...]
     products: tuple[Product, ...]
     others: int
     counts: Mapping[str, Any]
 
-    def collectives(self) -> list[Call]:
+    def collectives(self) -> list[CollectiveCall]:
         """Calls that move tensors, in order."""
         return [call for call in self.calls if call.tensors and call.operation not in ("", "wait")]
 
@@ -232,7 +232,7 @@ def read_host(path: Path, *, limit_B: int = LIMIT_B) -> HostTrace:
     )
 
 
-def _rank(path: Path, calls: Sequence[Call]) -> int:
+def _rank(path: Path, calls: Sequence[CollectiveCall]) -> int:
     said = [call for call in calls if call.operation in _SYMMETRIC and call.place >= 0]
     placed = {call.start + call.place * call.stride for call in said if call.start >= 0 < call.stride}
     if len(placed) == 1:
@@ -248,7 +248,7 @@ class _Reader:
     def __init__(self) -> None:
         self.nodes = 0
         self.parent: dict[int, int] = {}
-        self.calls: list[Call] = []
+        self.calls: list[CollectiveCall] = []
         self.products: dict[int, Product] = {}
         self.listed: dict[str, tuple[int, ...]] = {}
         self.nccl: Counter[str] = Counter()
@@ -298,7 +298,7 @@ class _Reader:
         out, kinds, _ = _side(node, "output")
         operation = "wait" if said == "wait" else c10d.collective(said)
         self.calls.append(
-            Call(
+            CollectiveCall(
                 id=ident,
                 operation=operation,
                 number=_integer(number),
@@ -404,7 +404,7 @@ class _Job:
         by_number: dict[int, int] = {}
         waited: list[int] = []
         last = -1
-        steps: list[Call | Product] = [*file.calls, *file.products]
+        steps: list[CollectiveCall | Product] = [*file.calls, *file.products]
         for one in sorted(steps, key=lambda step: step.id):
             here = len(columns["name"])
             if isinstance(one, Product):
@@ -437,7 +437,7 @@ class _Job:
             deps=(pairs[:, 0], pairs[:, 1]),
         )
 
-    def _call(self, call: Call, unnamed: dict[str, str], world: int, columns: dict[str, list[Any]]) -> bool:
+    def _call(self, call: CollectiveCall, unnamed: dict[str, str], world: int, columns: dict[str, list[Any]]) -> bool:
         name = call.name
         if not call.members and call.start < 0:
             # An address tells groups of one process apart; ranks come to their groups in one order.

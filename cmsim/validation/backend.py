@@ -27,12 +27,6 @@ from cmsim.validation.row import Row
 FILE = "flow-backend_runs.csv"
 #: link bandwidths of the table are in GiB/s
 _GIB = 2**30
-#: the backend's memory of 1,600 GB/s is read twice and written once for each byte added
-_GAMMA_S_PER_B = 3 / 1600e9
-#: names of the table, where ours differ
-_ALGORITHMS = {("all_reduce", "direct"): "two_shot", ("all_reduce", "halvingDoubling"): "halving_doubling"}
-#: at each end of a direct exchange and between its two halves: seen in these runs, so that it proves nothing [ns]
-_END_NS = 10.0
 #: what the backend adds, over its time, below which a run is judged as it stands
 _SMALL = 0.02
 
@@ -44,16 +38,32 @@ class Tolerances(Spec):
     explained_pct: PositiveFloat = Field(description="of the worst run of a kind, with those charges put in")
 
 
+class Charges(Spec):
+    """What the backend charges beside the links."""
+
+    memory_GBps: PositiveFloat
+    accesses_per_added_byte: PositiveFloat
+    end_ns: PositiveFloat = Field(description="at each end of a direct exchange and between its two halves")
+
+    @property
+    def added_ns_per_B(self) -> float:
+        return self.accesses_per_added_byte / self.memory_GBps
+
+
 class BackendSpec(AreaSpec):
     """``flow-backend.yaml``."""
 
     judged: Tolerances
+    backend: Charges
+    algorithms: Mapping[str, Mapping[str, str]] = Field(
+        description="by collective: our name of an algorithm by the table's, where they differ"
+    )
     like: str = Field(description="a system of packages, whose fabric is replaced by that of a run")
     source: str
 
 
 @dataclass(frozen=True)
-class Run:
+class BackendRun:
     """A run of the table beside what flow says. [ns]
 
     stored_ns, added_ns, end_ns, cut_ns  what the backend charges beside flow: the switch's second transmission,
@@ -86,13 +96,13 @@ class Run:
         return self.stored_ns + self.added_ns + self.end_ns + abs(self.cut_ns) >= _SMALL * self.backend_ns
 
 
-def runs(table: Iterable[Mapping[str, str]], *, like: str) -> list[Run]:
+def runs(table: Iterable[Mapping[str, str]], spec: BackendSpec) -> list[BackendRun]:
     """Every row of the table, played by flow on a fabric like that of the row."""
     out = []
     for row in table:
-        system = _system(row, like)
+        system = _system(row, spec.like)
         ranks, collective, chunks = system.ranks, row["collective"], int(row["chunks"])
-        name = _ALGORITHMS.get((collective, row["algorithm"]), row["algorithm"])
+        name = spec.algorithms.get(collective, {}).get(row["algorithm"], row["algorithm"])
         # chunks follow one another; an all-gather is counted per rank
         size_B = float(row["message_bytes"]) * (ranks if collective == "all_gather" else 1) / chunks
         got = messages.collective_time(system, collective, algorithm=name, size_B=size_B, library=messages.Software())
@@ -107,7 +117,7 @@ def runs(table: Iterable[Mapping[str, str]], *, like: str) -> list[Run]:
             stored_ns += 0.0 if one_link else one.times * message_ns
             cut_ns -= one.times * in_series * (message_ns - math.floor(message_ns))
         out.append(
-            Run(
+            BackendRun(
                 topology=row["topology"],
                 ranks=ranks,
                 bandwidth_GiBps=float(row["bandwidth_GiBps"]),
@@ -119,8 +129,8 @@ def runs(table: Iterable[Mapping[str, str]], *, like: str) -> list[Run]:
                 flow_ns=got.time_s * chunks * 1e9,
                 bound_ns=got.bound_s.time_s * chunks * 1e9,
                 stored_ns=stored_ns * chunks,
-                added_ns=_added_B(collective, name, ranks, size_B) * _GAMMA_S_PER_B * 1e9 * chunks,
-                end_ns=_END_NS * chunks * (3 if collective == "all_reduce" else 2)
+                added_ns=_added_B(collective, name, ranks, size_B) * spec.backend.added_ns_per_B * chunks,
+                end_ns=spec.backend.end_ns * chunks * (3 if collective == "all_reduce" else 2)
                 if row["algorithm"] == "direct"
                 else 0.0,
                 cut_ns=cut_ns * chunks,
@@ -140,10 +150,10 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
     spec, _ = reference.read_spec(area, BackendSpec)
     table = read()
     found: list[Row] = []
-    kinds: dict[str, list[Run]] = {}
+    kinds: dict[str, list[BackendRun]] = {}
     for number, line in enumerate(table):
         progress(f"{area}/{line['topology']}", number / len(table))
-        (run,) = runs([line], like=spec.like)
+        (run,) = runs([line], spec)
         kinds.setdefault(f"{run.topology} {run.collective} {run.algorithm}", []).append(run)
         found.append(_row(f"run-{number + 1}", area, run, spec))
     for kind, some in kinds.items():
@@ -166,7 +176,7 @@ def rows(area: str, progress: Progress) -> Sequence[Row]:
     return found
 
 
-def _row(name: str, area: str, run: Run, spec: BackendSpec) -> Row:
+def _row(name: str, area: str, run: BackendRun, spec: BackendSpec) -> Row:
     parts = {
         "sent twice by the switch": run.stored_ns,
         "arithmetic": run.added_ns,

@@ -94,11 +94,3 @@ def kv_cache_B(
     """
     held = -(-tokens // block_tokens) * block_tokens
     return held * bytes_per_token * busiest(kv_heads, tp) / kv_heads
-
-
-def max_sequences(memory_B: float, *, weights_B: float, sequence_B: float, reserve: float = 0.1) -> int:
-    """Sequences whose cache fits beside the weights: floor((M (1 - r) - W) / cache), not below 0. [1]
-
-    reserve: share of the memory kept for activations and the runtime [1]
-    """
-    return max(0, int((memory_B * (1.0 - reserve) - weights_B) // sequence_B))

@@ -109,17 +109,6 @@ def divisors(number: int) -> list[int]:
     return small + [number // i for i in reversed(small) if i * i != number]
 
 
-def tokens_after_dispatch(
-    tokens_per_rank: Column, *, top_k: int, shared_destinations: int = 0, imbalance: Column = 1.0
-) -> Column:
-    """Rows that the experts of the busiest rank work on, when each rank of the group sends ``tokens_per_rank``. [1]
-
-    Every token comes once for each expert it goes to; the mean over ranks does not depend on the group's size.
-    shared_destinations: shared experts with slots of their own, one more destination each.
-    """
-    return tokens_per_rank * (top_k * imbalance + shared_destinations)
-
-
 def experts_touched(local_experts: Column, *, experts: int, top_k: int, tokens: Column) -> Column:
     """Expected number of a rank's experts that get at least one token: their weights must be read. [1]
 
@@ -171,11 +160,6 @@ def zipf_shares(experts: int, s: float) -> Shares:
     weight = np.arange(1, experts + 1, dtype=np.float64) ** -s
     shares: Shares = weight / weight.sum()
     return shares
-
-
-def dirichlet_cv(experts: int, alpha: float) -> float:
-    """Coefficient of variation of expert shares drawn from a symmetric Dirichlet: sqrt((E - 1) / (alpha E + 1)). [1]"""
-    return math.sqrt((experts - 1) / (alpha * experts + 1))
 
 
 def dirichlet_shares(experts: int, alpha: float, *, seed: int) -> Shares:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from cmsim.reading import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,6 +281,56 @@ def test_hardware_and_models_are_data():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         for match in word.finditer(line)
         if match[0].lower() not in API_WORDS.get(str(path.relative_to(PACKAGE)), ())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+#: numbers of data files that mean something else in a page
+OTHER_NUMBERS = {
+    "cli/app.py": {141},  # a shell's exit code
+    "hardware/power.py": {1.25},  # the far end of an assumed range
+    "reading/json_blocks.py": {125},  # a character
+    "traces/chakra/wire.py": {104},  # bits of a tag
+    "traces/goal/binary.py": {104},  # bytes of a head
+    "calibration/measure.py": {192, 384},  # lengths between powers of two
+}
+
+
+def data_numbers() -> dict[float, str]:
+    """Numbers of hardware and models that say whose they are: three digits or more, and no power of two."""
+    found: dict[float, str] = {}
+
+    def walk(value: object, file: str) -> None:
+        if isinstance(value, dict | list):
+            for one in value.values() if isinstance(value, dict) else value:
+                walk(one, file)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and _digits(value) > 2:
+            found.setdefault(float(value), file)
+
+    for path in sorted((ROOT / "topologies").rglob("*.yaml")) + sorted((ROOT / "workloads" / "models").glob("*.json")):
+        walk(json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else yaml_data(path), path.name)
+    return {value: file for value, file in found.items() if value != int(value) or int(value) & (int(value) - 1)}
+
+
+def yaml_data(path: Path) -> object:
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _digits(value: float) -> int:
+    return len(f"{value:.15g}".partition("e")[0].replace(".", "").strip("-0"))
+
+
+def test_numbers_of_hardware_and_models_are_data():
+    numbers = data_numbers()
+    assert 7168.0 in numbers, "the test sees no data"
+    wrong = [
+        f"{place(path, node)}: {node.value!r} is data ({numbers[float(node.value)]})"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and float(node.value) in numbers
+        and node.value not in OTHER_NUMBERS.get(str(path.relative_to(PACKAGE)), ())
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -176,8 +176,8 @@ def test_log_without_root_and_of_hccl_test():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 2\n3 4\n", "names no collective"),
-        ("all_reduce_perf\n1 2\n", "lists no ranks"),
+        ("1024 50.0 0.02\n\n", "names no collective"),
+        ("all_reduce_perf\n1024 50.0 0.02\n", "lists no ranks"),
         ("all_reduce_perf\nrank_size 4\nnothing\n", "no line of results"),
     ],
 )

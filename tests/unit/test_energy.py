@@ -25,7 +25,7 @@ from cmsim.energy import power as power_page
 from cmsim.energy.power import package_W
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import band, board_watts, load_system
-from cmsim.hardware.supplies import facility_W, overhead_W, supplies_W
+from cmsim.hardware.supplies import overhead_W, supplies_W
 from cmsim.reading import builtin_files
 from cmsim.topology import fabric, totals
 from cmsim.units import PS_PER_S
@@ -338,7 +338,8 @@ def _p08(n):
 
 
 def _p11(n):
-    return facility_W(n["it_kW"], psu_efficiency=n["psu_eff"], pue=n["pue"])
+    it_kW = n["it_kW"] + supplies_W(n["it_kW"], n["psu_eff"])
+    return it_kW + overhead_W(it_kW, n["pue"])
 
 
 def _p14(n):

@@ -191,18 +191,23 @@ def test_a_missing_column_is_named(tmp_path, kind, base, name):
         predict(kind, table(tmp_path, base, drop=[name]))
 
 
+#: the layer that the published points are of
+WIDE = {"hidden": 7168, "top_k": 8, "experts": 256}
+
+
 def test_published_points_of_a_system_without_rows():
     """DeepEP on nodes with narrower links (docs/legacy.md; first release, all by NIC: arXiv:2506.12708v2 table 7)."""
-    later = [expert_us("hgx_h800", "low_latency", "dispatch", ranks=p, tokens=128) for p in (8, 16, 32, 64, 128, 256)]
+    ranks = (8, 16, 32, 64, 128, 256)
+    later = [expert_us("hgx_h800", "low_latency", "dispatch", ranks=p, tokens=128, **WIDE) for p in ranks]
     assert later == pytest.approx([77, 118, 155, 173, 192, 194], rel=0.15)
-    first = [expert_us("hgx_h800", "latency_by_nic", "combine", ranks=p, tokens=128) for p in (8, 32, 128)]
+    first = [expert_us("hgx_h800", "latency_by_nic", "combine", ranks=p, tokens=128, **WIDE) for p in (8, 32, 128)]
     assert first == pytest.approx([318, 350, 369], rel=0.08)
 
 
 def test_published_points_of_a_fabric_of_dies():
     """Fitted rows: a guard of the data file."""
     for operation, wanted in (("dispatch", [116, 133, 152]), ("combine", [118, 146, 150])):
-        found = [expert_us("cloudmatrix384", "CANN EP", operation, ranks=p, tokens=128) for p in (8, 32, 128)]
+        found = [expert_us("cloudmatrix384", "CANN EP", operation, ranks=p, tokens=128, **WIDE) for p in (8, 32, 128)]
         assert found == pytest.approx(wanted, rel=0.05)
 
 
@@ -212,7 +217,7 @@ def test_published_points_of_a_fabric_of_dies():
 )
 def test_errors_of_one_call(change, message):
     with pytest.raises(InputError, match=message):
-        expert_us("gb200", "two_sided", "combine", **{"ranks": 8, "tokens": 1, **change})
+        expert_us("gb200", "two_sided", "combine", **{**WIDE, "ranks": 8, "tokens": 1, **change})
 
 
 def test_calibrate_finds_constants_again(tmp_path):

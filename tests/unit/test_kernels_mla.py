@@ -17,9 +17,12 @@ from cmsim.kernels.mla import (
     MLA_DECODE_DEFAULTS,
     MLA_PREFILL_DEFAULTS,
     MLA_UNSPLIT,
+    Latent,
     mla_decode_parts,
     mla_prefill_parts,
 )
+
+LATENT = Latent(512.0, 64.0, 128.0, 128.0)
 
 MACHINE = Machine("m", 100, {"bf16": 1e15}, 1e14, 3e12)
 
@@ -35,6 +38,7 @@ def decode(c=MLA_DECODE_DEFAULTS, sequences=64, context=4096, heads=128, queries
         sequences=column(sequences),
         context=column(context),
         heads=column(heads),
+        latent=LATENT,
         precision="bf16",
         in_B=2.0,
         kv_B=2.0,
@@ -84,6 +88,7 @@ def test_prefill_has_wide_keys():
         tokens=column(1024),
         heads=column(16),
         prefix=column(0),
+        latent=LATENT,
         precision="bf16",
         in_B=2.0,
     )

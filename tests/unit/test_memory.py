@@ -77,9 +77,3 @@ def test_cache_splits_by_heads_until_one_is_left():
     assert memory.kv_cache_B(per_token, 4096, tp=16, kv_heads=8) == whole / 8
     assert memory.kv_cache_B(per_token, 4096, tp=8, kv_heads=1) == whole
     assert memory.kv_cache_B(per_token, 4090, block_tokens=16) == whole
-
-
-def test_sequences_that_fit_S14():
-    cache_B = memory.kv_cache_B(load_model("deepseek-r1").kv_bytes_per_token(2), 4096)
-    assert memory.max_sequences(128e9, weights_B=60e9, sequence_B=cache_B) == 191
-    assert memory.max_sequences(64e9, weights_B=60e9, sequence_B=cache_B) == 0

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cmsim.compute import launch
 from cmsim.engine import Options, Perturbation, plan, play, record
 from cmsim.errors import FailedError, InfeasibleError, InputError
 from cmsim.hardware import load_system
@@ -382,8 +381,12 @@ def test_a_host_that_is_ahead_hides_in_long_kernels():
     assert line.start_ps[0].tolist() == [us * 1_000_000 for us in (5, 10, 30, 31, 32)]
     assert line.host_ps[0].tolist() == [us * 1_000_000 for us in (5, 4, 0, 0, 0)]
     assert line.makespan_ps == 33_000_000
-    ends = launch.eager_ends_s(np.array([1, 20, 1, 1, 1.0]), 5.0)
-    assert (line.end_ps[0] / 1e6).tolist() == ends.tolist()
+    # end_i = max(issued_i, end_{i-1}) + k_i
+    end, ends = 0.0, []
+    for issued, kernel in zip((5, 10, 15, 20, 25), (1, 20, 1, 1, 1), strict=True):
+        end = max(issued, end) + kernel
+        ends.append(end)
+    assert (line.end_ps[0] / 1e6).tolist() == ends
     went = record.breakdown(made, line)
     assert went.parts_s["host_s"] == pytest.approx(9e-6)
     assert went.parts_s["bubble_s"] == 0

@@ -137,7 +137,7 @@ def test_an_op_has_no_time_of_its_neighbours():
 def test_new_tokens_of_latent_attention_share_what_is_read():
     """Of few heads they cost little; where the heads of one fill a product, two cost nearly twice."""
     spec = load_accelerator("gb200")
-    sizes = {"sequences": 128.0, "precision": "bf16", "cached": "bf16"}
+    sizes = {"sequences": 128.0, "precision": "bf16", "cached": "bf16", "latent": (512, 64, 128, 128)}
 
     def found_us(heads: float, new: float) -> float:
         shape = compute.latent_shape("mla_generation", heads=heads, new=new, before=4096.0 - new, **sizes)
@@ -145,6 +145,16 @@ def test_new_tokens_of_latent_attention_share_what_is_read():
 
     assert found_us(8, 1) < found_us(8, 2) < 1.2 * found_us(8, 1)
     assert 1.4 * found_us(128, 1) < found_us(128, 2) < 2 * found_us(128, 1)
+
+
+def test_latents_of_other_sizes_have_no_measured_rows():
+    spec = load_accelerator("gb200")
+    asked = {"sequences": 8.0, "new": 1.0, "before": 4095.0, "heads": 16.0, "precision": "bf16", "cached": "bf16"}
+    shapes = [
+        compute.latent_shape("mla_generation", latent=latent, **asked)
+        for latent in ((512, 64, 128, 128), (256, 64, 128, 128))
+    ]
+    assert np.isnan(times_us(shapes, np.ones(2), spec)).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("name", ["deepseek-r1", "llama-3.1-8b"])

@@ -123,6 +123,7 @@ def test_published_latencies(shared):
             tokens=int(said["batch_per_rank"]),
             hidden=int(said["hidden"]),
             top_k=int(said["topk"]),
+            experts=256,
         )
         error.append(errors_pct([found], [float(row["value"])])[0])
     assert len(error) >= 12

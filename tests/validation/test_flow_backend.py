@@ -8,9 +8,9 @@ from cmsim.validation import backend, reference
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[backend.Run]:
+def runs() -> list[backend.BackendRun]:
     spec, _ = reference.read_spec("flow-backend", backend.BackendSpec)
-    return backend.runs(backend.read(), like=spec.like)
+    return backend.runs(backend.read(), spec)
 
 
 def test_every_run_is_compared(runs):

@@ -21,7 +21,7 @@ from cmsim.kernels.attention import (
     decode_parts,
     prefill_parts,
 )
-from cmsim.kernels.kinds.kind import Kind, Move, Names, Rows, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelRows, Kind, Move, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 
 #: formats of tables, and whose constants they have: elements of one width move and multiply alike
@@ -29,7 +29,7 @@ FORMATS: dict[str, str] = {
     **dict.fromkeys(("bfloat16", "bf16", "float16", "fp16", "half"), "bfloat16"),
     **dict.fromkeys(("fp8", "fp8_e4m3", "float8", "int8"), "fp8"),
 }
-Rule = tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]
+Rule = tuple[str, str, Callable[[KernelRows], NDArray[np.bool_]]]
 PRECISION = {"bfloat16": "bf16", "fp8": "fp8"}
 WIDTH_B = {"bfloat16": 2.0, "fp8": 1.0}
 #: query heads on one cached head that decode kernels of serving engines take together; more, and each goes alone
@@ -47,18 +47,18 @@ def known_format(column: str) -> Rule:
     return column, f"one of {', '.join(FORMATS)}", spelled_so(column, lambda name: name.lower() in FORMATS)
 
 
-def _shared(rows: Rows) -> Names:
+def _shared(rows: KernelRows) -> Names:
     """Whether query heads share what is read of the cache: one alone has nothing to share."""
     group = rows["num_heads"] / rows["num_key_value_heads"]
     return ("shared", "each"), ((group <= 1) | (group > TOGETHER)).astype(np.int64)
 
 
-def _context_variants(rows: Rows) -> Names:
+def _context_variants(rows: KernelRows) -> Names:
     of, cached = formats(rows.texts["attn_dtype"]), formats(rows.texts["kv_cache_dtype"])
     return joined(rows, [of, cached, rows.texts["kernel_source"]])
 
 
-def _generation_variants(rows: Rows) -> Names:
+def _generation_variants(rows: KernelRows) -> Names:
     of, cached = formats(rows.texts["attn_dtype"]), formats(rows.texts["kv_cache_dtype"])
     return joined(rows, [of, _shared(rows), cached, rows.texts["kernel_source"]])
 
@@ -68,7 +68,7 @@ def precision(variant: str) -> str:
     return PRECISION.get(variant.partition("/")[0], variant.partition("/")[0])
 
 
-def context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+def context_parts(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
     """What the time of each row is made of."""
     of, cached = variant.split("/")[:2]
     return prefill_parts(
@@ -88,7 +88,7 @@ def context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, fl
     )
 
 
-def generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+def generation_parts(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
     """What the time of each row is made of."""
     of, shared, cached = variant.split("/")[:3]
     return decode_parts(
@@ -110,13 +110,13 @@ def generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str,
     )
 
 
-def _seen(rows: Rows) -> Floats:
+def _seen(rows: KernelRows) -> Floats:
     context, window = rows["isl"] + rows["step"], rows["window_size"]
     found: Floats = np.where(window > 0, np.minimum(window, context), context)
     return found
 
 
-def _context_axes(rows: Rows) -> dict[str, Floats]:
+def _context_axes(rows: KernelRows) -> dict[str, Floats]:
     return {
         "tokens": rows["isl"],
         "sequences": rows["batch_size"],
@@ -136,7 +136,7 @@ def causal_pairs(new: Floats, before: Floats, window: Floats) -> Floats:
     return out
 
 
-def context_work(rows: Rows, variant: str) -> Work:
+def context_work(rows: KernelRows, variant: str) -> Work:
     """Of every query and key that it sees; keys and values that none sees are not read."""
     of, cached = variant.split("/")[:2]
     new, d, window = rows["isl"], rows["head_dim"], _seen(rows)
@@ -147,7 +147,7 @@ def context_work(rows: Rows, variant: str) -> Work:
     return Work(2.0 * pairs * rows["num_heads"] * 2.0 * d, query_B + cache_B) * rows["batch_size"]
 
 
-def generation_work(rows: Rows, variant: str) -> Work:
+def generation_work(rows: KernelRows, variant: str) -> Work:
     """Of every new token and what it sees of the cache, which is read once for all of them."""
     of, _, cached = variant.split("/")[:3]
 
@@ -170,7 +170,7 @@ def generation_work(rows: Rows, variant: str) -> Work:
     return Work(of_context(seen).flops, of_context(read).bytes_B)
 
 
-def _generation_axes(rows: Rows) -> dict[str, Floats]:
+def _generation_axes(rows: KernelRows) -> dict[str, Floats]:
     each = _shared(rows)[1]
     return {
         "context": rows["isl"] + rows["step"],
@@ -182,12 +182,12 @@ def _generation_axes(rows: Rows) -> dict[str, Floats]:
     }
 
 
-def before_only(rows: Rows, ratio: Floats) -> dict[str, Floats]:
+def before_only(rows: KernelRows, ratio: Floats) -> dict[str, Floats]:
     """Context by the tokens before the new ones."""
     return {"step": (rows["isl"] + rows["step"]) * ratio - rows["isl"]}
 
 
-def new_only(rows: Rows, ratio: Floats) -> dict[str, Floats]:
+def new_only(rows: KernelRows, ratio: Floats) -> dict[str, Floats]:
     """New tokens in the same context."""
     new = rows["isl"] * ratio
     return {"isl": new, "step": rows["isl"] + rows["step"] - new}
@@ -210,8 +210,8 @@ _GENERATION_MOVES: dict[str, Move] = {
 }
 
 
-Page = Callable[[Rows, Machine, str, Mapping[str, float]], Floats]
-PartsPage = Callable[[Rows, Machine, str, Mapping[str, float]], Parts]
+Page = Callable[[KernelRows, Machine, str, Mapping[str, float]], Floats]
+PartsPage = Callable[[KernelRows, Machine, str, Mapping[str, float]], Parts]
 
 
 def whole(parts: PartsPage) -> Page:
@@ -222,7 +222,7 @@ def whole(parts: PartsPage) -> Page:
 def core(parts: PartsPage) -> Page:
     """The core alone: what comes before it (projections rotated, cache written) are ops of their own in a run."""
 
-    def page(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+    def page(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
         found = parts(rows, machine, variant, c)
         out: Floats = found["physics_us"] - found["prepare_us"]
         return out
@@ -233,7 +233,7 @@ def core(parts: PartsPage) -> Page:
 _NUMBERS = ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "step", "window_size")
 
 
-def _divides(rows: Rows) -> NDArray[np.bool_]:
+def _divides(rows: KernelRows) -> NDArray[np.bool_]:
     good: NDArray[np.bool_] = rows["num_heads"] % rows["num_key_value_heads"] == 0
     return good
 
@@ -245,7 +245,7 @@ _RULES: tuple[Rule, ...] = (
 )
 
 
-def decodes(rows: Rows) -> bool:
+def decodes(rows: KernelRows) -> bool:
     """Whether a table is of decode: its tokens stand behind others."""
     return bool(np.mean(rows["step"] > 0) > 0.5)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,8 +9,9 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.compute.gemm import gemm
 from cmsim.compute.work import Work
+from cmsim.kernels.families import beside
 from cmsim.kernels.gemm import GEMM_DEFAULTS, GEMM_SHARES, GEMM_WIDTH, gemm_kernel_us
-from cmsim.kernels.kinds.kind import Kind, Names, Rows, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 
 #: by format of the table: precision of the arithmetic, bytes of an element of A, B and C
@@ -24,22 +24,13 @@ FORMATS: dict[str, tuple[str, float, float, float]] = {
     "nvfp4": ("fp4", 0.5625, 0.5625, 2.0),
 }
 _SAME = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp4": "nvfp4"}
-#: what families of kernels have beside the defaults; several are tried, and the one that fits best is kept
-_QUANTISED = {"quantise_rate": 4.0, "splits": 1.0}
-_HOSTED = {"host_us": 100.0, "ragged_us": 20.0}
-FAMILIES: tuple[tuple[re.Pattern[str], tuple[Mapping[str, float], ...]], ...] = (
-    # A is rounded by a kernel of its own inside the timed region; tiles by the rows of A on some generations
-    (re.compile(r"fp8/.*scaled|fp4", re.IGNORECASE), (_QUANTISED, {**_QUANTISED, "by_rows": 1.0})),
-    # rounding in blocks and arranging scales is host work of several calls; rows that are no multiple of 4 are copied
-    (re.compile(r"fp8_block", re.IGNORECASE), (_HOSTED, {**_HOSTED, "splits": 1.0})),
-)
 
 
 def _format(name: str) -> str:
     return _SAME.get(name.lower(), name.lower())
 
 
-def _variants(rows: Rows) -> Names:
+def _variants(rows: KernelRows) -> Names:
     names, code = rows.texts["dtype"]
     return joined(rows, [(tuple(map(_format, names)), code), rows.texts["kernel"]])
 
@@ -49,11 +40,10 @@ def _of(variant: str) -> tuple[str, float, float, float]:
 
 
 def _start(variant: str) -> tuple[Mapping[str, float], ...]:
-    beside = next((found for pattern, found in FAMILIES if pattern.match(variant)), ({},))
-    return tuple({**GEMM_DEFAULTS, **one} for one in beside)
+    return tuple({**GEMM_DEFAULTS, **one} for one in beside("gemm", variant))
 
 
-def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+def _time_us(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
     precision, in_B, weight_B, out_B = _of(variant)
     return gemm_kernel_us(
         c,
@@ -69,7 +59,7 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
-def _work(rows: Rows, variant: str) -> Work:
+def _work(rows: KernelRows, variant: str) -> Work:
     _, in_B, weight_B, out_B = _of(variant)
     one = gemm(rows["m"], rows["n"], rows["k"], in_bytes=in_B, weight_bytes=weight_B, out_bytes=out_B)
     return one * rows["groups"]
@@ -79,7 +69,7 @@ def _work(rows: Rows, variant: str) -> Work:
 _BESIDE = ("quantise_rate", "host_us", "ragged_us")
 
 
-def _op_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+def _op_us(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
     alone = {key: value for key, value in c.items() if key not in _BESIDE}
     if "host_us" in c:
         # what is fixed in such rows is the host's and the rounding's, too: a product by itself starts like any other
@@ -87,7 +77,7 @@ def _op_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -
     return _time_us(rows, machine, variant, alone)
 
 
-def _waves(rows: Rows, machine: Machine) -> dict[str, Floats]:
+def _waves(rows: KernelRows, machine: Machine) -> dict[str, Floats]:
     """Waves of the commonest tile, not rounded: what is left of their rounding recurs with these."""
     return {"waves": rows["groups"] * np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
 

@@ -14,11 +14,11 @@ from cmsim.kernels.machine import Machine
 
 Names = tuple[tuple[str, ...], Ints]
 #: rows, and what a column of the residual is to be multiplied by -> the columns that do it
-Move = Callable[["Rows", Floats], Mapping[str, Floats]]
+Move = Callable[["KernelRows", Floats], Mapping[str, Floats]]
 
 
 @dataclass(frozen=True)
-class Rows:
+class KernelRows:
     """Columns of a table: numbers, and texts as names with codes."""
 
     numbers: Mapping[str, Floats]
@@ -30,8 +30,8 @@ class Rows:
     def __getitem__(self, name: str) -> Floats:
         return self.numbers[name]
 
-    def take(self, rows: Ints | NDArray[np.bool_]) -> Rows:
-        return Rows(
+    def take(self, rows: Ints | NDArray[np.bool_]) -> KernelRows:
+        return KernelRows(
             {name: values[rows] for name, values in self.numbers.items()},
             {name: (names, code[rows]) for name, (names, code) in self.texts.items()},
         )
@@ -42,10 +42,10 @@ class Rows:
         return [names[c] for c in code.tolist()]
 
 
-def spelled_so(column: str, good: Callable[[str], bool]) -> Callable[[Rows], NDArray[np.bool_]]:
+def spelled_so(column: str, good: Callable[[str], bool]) -> Callable[[KernelRows], NDArray[np.bool_]]:
     """A rule of a text column, asked once of each different text."""
 
-    def holds(rows: Rows) -> NDArray[np.bool_]:
+    def holds(rows: KernelRows) -> NDArray[np.bool_]:
         names, code = rows.texts[column]
         return np.array([good(name) for name in names], dtype=bool)[code]
 
@@ -90,40 +90,40 @@ class Kind:
     name: str
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
-    variants: Callable[[Rows], Names]
+    variants: Callable[[KernelRows], Names]
     precision: Callable[[str], str]
-    time_us: Callable[[Rows, Machine, str, Mapping[str, float]], Floats]
+    time_us: Callable[[KernelRows, Machine, str, Mapping[str, float]], Floats]
     start: Callable[[str], Mapping[str, float] | tuple[Mapping[str, float], ...]]
-    axes: Callable[[Rows], Mapping[str, Floats]]
+    axes: Callable[[KernelRows], Mapping[str, Floats]]
     terms: Sequence[tuple[tuple[str, ...], float | tuple[float, ...]]]
     known: tuple[str, ...]
-    work: Callable[[Rows, str], Work]
+    work: Callable[[KernelRows, str], Work]
     shares: tuple[str, ...]
     moves: Mapping[str, Move]
     width: Mapping[str, float] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
     optional: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, float] = field(default_factory=dict)
-    is_one: Callable[[Rows], bool] = lambda _: True
-    machine_axes: Callable[[Rows, Machine], Mapping[str, Floats]] = lambda _, __: {}
+    is_one: Callable[[KernelRows], bool] = lambda _: True
+    machine_axes: Callable[[KernelRows, Machine], Mapping[str, Floats]] = lambda _, __: {}
     per_core: tuple[str, ...] = ()
     host: tuple[str, ...] = ()
-    rules: Sequence[tuple[str, str, Callable[[Rows], NDArray[np.bool_]]]] = ()
+    rules: Sequence[tuple[str, str, Callable[[KernelRows], NDArray[np.bool_]]]] = ()
     #: the format that a device computes a variant in, where it is not ``precision``
     computes_in: Callable[[str, Machine], str] | None = None
     #: what the time is made of, by name, "physics_us" the whole [us, FLOP, B, 1]; None: the page is one expression
-    parts: Callable[[Rows, Machine, str, Mapping[str, float]], Mapping[str, Floats]] | None = None
+    parts: Callable[[KernelRows, Machine, str, Mapping[str, float]], Mapping[str, Floats]] | None = None
     #: the same as ``time_us`` without what a run has as ops of its own, or as host work; None where that is nothing
-    op_us: Callable[[Rows, Machine, str, Mapping[str, float]], Floats] | None = None
+    op_us: Callable[[KernelRows, Machine, str, Mapping[str, float]], Floats] | None = None
     #: weights of the residual's penalties: squared curvature, squared size
     smooth: float = 0.3
     small: float = 0.01
 
-    def all_axes(self, rows: Rows, machine: Machine) -> dict[str, Floats]:
+    def all_axes(self, rows: KernelRows, machine: Machine) -> dict[str, Floats]:
         """Columns of the residual."""
         return {**self.axes(rows), **self.machine_axes(rows, machine)}
 
-    def least_us(self, rows: Rows, machine: Machine, variant: str) -> Floats:
+    def least_us(self, rows: KernelRows, machine: Machine, variant: str) -> Floats:
         """What no row is faster than: its FLOPs over the peak of their format, its bytes over that of memory. [us]"""
         work = self.work(rows, variant)
         engine = self.precision(variant) if self.computes_in is None else self.computes_in(variant, machine)
@@ -131,7 +131,9 @@ class Kind:
         out: Floats = 1e6 * np.maximum(compute_s, memory_s)
         return out
 
-    def nearest(self, rows: Rows, machine: Machine, low: Mapping[str, float], high: Mapping[str, float]) -> Rows:
+    def nearest(
+        self, rows: KernelRows, machine: Machine, low: Mapping[str, float], high: Mapping[str, float]
+    ) -> KernelRows:
         """Rows at the edge of the residual's range, each column moved no further than that; low, high: in log2."""
         for name, move in self.moves.items():
             if name in low:
@@ -152,7 +154,7 @@ class Kind:
         return found if isinstance(found, tuple) else (found,)
 
 
-def joined(rows: Rows, parts: Sequence[Names]) -> Names:
+def joined(rows: KernelRows, parts: Sequence[Names]) -> Names:
     """Names of several columns joined by "/", each combination once."""
     code = np.zeros(len(rows), dtype=np.int64)
     for names, own in parts:

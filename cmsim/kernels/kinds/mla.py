@@ -8,6 +8,7 @@ from cmsim.arrays import Floats
 from cmsim.compute.attention import mla_decode
 from cmsim.compute.work import Work
 from cmsim.kernels.attention import DECODE_SHARES, DECODE_WIDTH, PREFILL_SHARES, PREFILL_WIDTH, Parts
+from cmsim.kernels.families import sizes_of
 from cmsim.kernels.kinds.attention import (
     PRECISION,
     WIDTH_B,
@@ -21,26 +22,28 @@ from cmsim.kernels.kinds.attention import (
     precision,
     whole,
 )
-from cmsim.kernels.kinds.kind import Kind, Names, Rows, joined, scaled
+from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled
 from cmsim.kernels.machine import Machine
 from cmsim.kernels.mla import (
-    LATENT,
     MLA_DECODE_STARTS,
     MLA_PREFILL_DEFAULTS,
-    NOPE,
-    ROPE,
-    VALUE,
+    Latent,
     mla_decode_parts,
     mla_prefill_parts,
 )
 
 
-def _variants(rows: Rows) -> Names:
+def _latent() -> Latent:
+    """Of all measured rows; tables do not name them."""
+    return Latent(*sizes_of("mla_context").values())
+
+
+def _variants(rows: KernelRows) -> Names:
     of, cached = formats(rows.texts["mla_dtype"]), formats(rows.texts["kv_cache_dtype"])
     return joined(rows, [of, cached, rows.texts["kernel_source"]])
 
 
-def mla_context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+def mla_context_parts(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
     """What the time of each row is made of. The cache's format costs only its writing, which is in the constants."""
     of = variant.split("/")[0]
     return mla_prefill_parts(
@@ -50,12 +53,13 @@ def mla_context_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str
         tokens=rows["isl"],
         heads=rows["num_heads"],
         prefix=rows["step"],
+        latent=_latent(),
         precision=PRECISION[of],
         in_B=WIDTH_B[of],
     )
 
 
-def mla_generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
+def mla_generation_parts(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Parts:
     """What the time of each row is made of. Products are in the cache's format where the device has it."""
     of, cached = variant.split("/")[:2]
     return mla_decode_parts(
@@ -64,6 +68,7 @@ def mla_generation_parts(rows: Rows, machine: Machine, variant: str, c: Mapping[
         sequences=rows["batch_size"],
         context=rows["isl"] + rows["step"],
         heads=rows["num_heads"],
+        latent=_latent(),
         precision=generation_precision(variant, machine),
         in_B=WIDTH_B[of],
         kv_B=WIDTH_B[cached],
@@ -77,34 +82,34 @@ def generation_precision(variant: str, machine: Machine) -> str:
     return PRECISION[cached] if PRECISION[cached] in machine.peak_FLOPps else PRECISION[of]
 
 
-def context_work(rows: Rows, variant: str) -> Work:
+def context_work(rows: KernelRows, variant: str) -> Work:
     """Of the expanded core."""
     new, context, heads = rows["isl"], rows["isl"] + rows["step"], rows["num_heads"]
-    pairs, width = causal_pairs(new, rows["step"], context), NOPE + ROPE + VALUE
+    pairs, width = causal_pairs(new, rows["step"], context), sum(_latent()[1:])
     bytes_B = (new + context) * heads * width * WIDTH_B[variant.split("/")[0]]
     return Work(2.0 * pairs * heads * width, bytes_B) * rows["batch_size"]
 
 
-def generation_work(rows: Rows, variant: str) -> Work:
+def generation_work(rows: KernelRows, variant: str) -> Work:
     """Of an absorbed step."""
     of, cached = variant.split("/")[:2]
     return mla_decode(
         rows["isl"],
         rows["isl"] + rows["step"],
         heads=rows["num_heads"],
-        kv_lora_rank=int(LATENT),
-        rope_dim=int(ROPE),
+        kv_lora_rank=int(_latent().rank),
+        rope_dim=int(_latent().rope),
         element_bytes=WIDTH_B[of],
         kv_bytes=WIDTH_B[cached],
         sequences=rows["batch_size"],
     )
 
 
-def _axes(rows: Rows) -> dict[str, Floats]:
+def _axes(rows: KernelRows) -> dict[str, Floats]:
     return {"context": rows["isl"] + rows["step"], "sequences": rows["batch_size"], "heads": rows["num_heads"]}
 
 
-def _generation_axes(rows: Rows) -> dict[str, Floats]:
+def _generation_axes(rows: KernelRows) -> dict[str, Floats]:
     return {**_axes(rows), "queries": rows["isl"]}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.compute.gemm import grouped_gemm
 from cmsim.compute.work import Work
-from cmsim.kernels.kinds.kind import Kind, Names, Rows, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 from cmsim.kernels.moe import MOE_DEFAULTS, MOE_SHARES, MOE_WIDTH, moe_kernel_us
 from cmsim.kernels.routing import Loads, expert_loads
@@ -36,7 +36,7 @@ def _format(name: str) -> str:
     return _SAME.get(name.lower(), name.lower())
 
 
-def _variants(rows: Rows) -> Names:
+def _variants(rows: KernelRows) -> Names:
     names, code = rows.texts["moe_dtype"]
     return joined(rows, [(tuple(map(_format, names)), code), rows.texts["kernel_source"]])
 
@@ -49,13 +49,13 @@ def _is_routing(name: str) -> bool:
     return name in ("balanced", "uniform") or _POWER_LAW.match(name) is not None
 
 
-def _alpha(rows: Rows) -> Floats:
+def _alpha(rows: KernelRows) -> Floats:
     names, code = rows.texts["distribution"]
     known = [_POWER_LAW.match(name) for name in names]
     return np.array([float(one[1]) if one else 0.0 for one in known])[code]
 
 
-def loads_of(rows: Rows) -> Loads:
+def loads_of(rows: KernelRows) -> Loads:
     """Loads of the rank's experts, of every row."""
     alpha = _alpha(rows)
     own = np.stack([rows[name] for name in ("num_tokens", "topk", "num_experts", "moe_ep_size")] + [alpha], axis=1)
@@ -69,7 +69,7 @@ def _kept(columns: bytes, count: int) -> Loads:
     return expert_loads(own[:, 0], own[:, 1], own[:, 2], own[:, 3], own[:, 4])
 
 
-def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
+def _time_us(rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> Floats:
     precision, in_B, weight_B = _of(variant)
     return moe_kernel_us(
         c,
@@ -86,7 +86,7 @@ def _time_us(rows: Rows, machine: Machine, variant: str, c: Mapping[str, float])
     )
 
 
-def _work(rows: Rows, variant: str) -> Work:
+def _work(rows: KernelRows, variant: str) -> Work:
     """Both products; what stands between them need not reach memory."""
     _, in_B, weight_B = _of(variant)
     loads, hidden, inner = loads_of(rows), rows["hidden_size"], rows["inter_size"] / rows["moe_tp_size"]
@@ -96,7 +96,7 @@ def _work(rows: Rows, variant: str) -> Work:
     return first + second
 
 
-def _axes(rows: Rows) -> dict[str, Floats]:
+def _axes(rows: KernelRows) -> dict[str, Floats]:
     loads = loads_of(rows)
     return {
         "tokens": rows["num_tokens"],

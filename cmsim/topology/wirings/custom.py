@@ -46,7 +46,7 @@ def wire(graph: Any, system: System, _: Custom) -> None:
         )
 
 
-def _one(system: System) -> shortest.Graph:
+def _one(system: System) -> shortest.Connections:
     return shortest.graph(system.links, system.spec.accelerators * system.ranks_per_package)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cmsim.arrays import Ints
-from cmsim.traces.ascend.documents import CommOp, Link
+from cmsim.traces.ascend.documents import CommOp, LinkTraffic
 from cmsim.traces.ascend.groups import COLLECTIVES, RECEIVE, SEND, UNEQUAL, CommRow, Seen, marks_of, word_of
-from cmsim.traces.ascend.tables import COMMUNICATION_CORES, Kernels, Table
+from cmsim.traces.ascend.tables import COMMUNICATION_CORES, Kernels, SummaryTable
 from cmsim.traces.ascend.view import View, dtype_B
 
 _PLANE = re.compile(r"Plane", re.IGNORECASE)
@@ -28,8 +28,8 @@ class RankFiles:
     view: View | None = None
     kernels: Kernels | None = None
     ops: Sequence[CommOp] = ()
-    links: Sequence[Link] = ()
-    steps: Table | None = None
+    links: Sequence[LinkTraffic] = ()
+    steps: SummaryTable | None = None
     alg_types: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -46,7 +46,7 @@ def comm_rows(files: RankFiles, seen: dict[str, Seen]) -> list[CommRow]:
         if algorithms:
             meshed = all("MESH" in name.upper().split("-")[0] for name in algorithms)
             here.meshed = meshed if here.meshed is None else here.meshed and meshed
-    by_key: dict[str, list[Link]] = {}
+    by_key: dict[str, list[LinkTraffic]] = {}
     for link in files.links or (_plane_links(view, rows) if view is not None else ()):
         by_key.setdefault(link.group, []).append(link)
     for key, links in by_key.items():
@@ -146,7 +146,7 @@ def _inside(
     return peers, view.hw_stream[int(main)]
 
 
-def _plane_links(view: View, rows: Sequence[CommRow]) -> list[Link]:
+def _plane_links(view: View, rows: Sequence[CommRow]) -> list[LinkTraffic]:
     """Links by the tasks of the timeline, where there is no matrix."""
     planes = _planes(view)
     queue_key = {row.queue: row.key for row in rows}
@@ -158,7 +158,7 @@ def _plane_links(view: View, rows: Sequence[CommRow]) -> list[Link]:
         src, dst = view.src[payload].tolist(), view.dst[payload].tolist()
         links = [view.plane.type[i] for i in payload.tolist()]
         for one in sorted({(s, d, t) for s, d, t in zip(src, dst, links, strict=True) if t not in _INSIDE}):
-            out.append(Link("collective", words.get(key, ""), key, one[0], one[1], one[2], 0.0))
+            out.append(LinkTraffic("collective", words.get(key, ""), key, one[0], one[1], one[2], 0.0))
     return out
 
 

@@ -40,7 +40,7 @@ class CommOp:
 
 
 @dataclass(frozen=True)
-class Link:
+class LinkTraffic:
     """An entry of communication_matrix.json: local ranks of the communicator, and what was moved between them.
 
     name  of the one op it is of, "" where it is a sum
@@ -57,7 +57,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Group:
+class NamedGroup:
     """A communicator as a side file names it: its id or "", its members (ascending), and what it is for."""
 
     id: str
@@ -158,9 +158,9 @@ def _moved_MB(links: Mapping[str, float]) -> float:
     return links.get("RDMA", 0.0) + max(links.get("SDMA", 0.0), sum(links.get(name, 0.0) for name in _PARTS))
 
 
-def read_matrix(path: Path, document: dict[str, Any]) -> tuple[list[Link], dict[str, Any]]:
+def read_matrix(path: Path, document: dict[str, Any]) -> tuple[list[LinkTraffic], dict[str, Any]]:
     """Links of communication_matrix.json, the aggregate left out, and counts for people. Raises InputError."""
-    links: list[Link] = []
+    links: list[LinkTraffic] = []
     counts: dict[str, Any] = {"format": "ascend-communication_matrix"}
     for step, kind, table in _steps(path, document):
         size_MB: dict[str, float] = {}
@@ -179,7 +179,7 @@ def read_matrix(path: Path, document: dict[str, Any]) -> tuple[list[Link], dict[
                 if op != TOTAL:
                     name = str(link.get("Op Name", op if op.startswith("hcom_") else ""))
                     ends = int(found[1]), int(found[2])
-                    links.append(Link(kind, op, group, *ends, transport=transport, size_B=size * 1e6, name=name))
+                    links.append(LinkTraffic(kind, op, group, *ends, transport=transport, size_B=size * 1e6, name=name))
         counts[f"{step}/{kind}"] = {
             "MB": {name: round(size, 6) for name, size in sorted(size_MB.items())},
             "links": dict(sorted(number.items())),
@@ -206,7 +206,7 @@ class Metadata:
 
     rank: int | None
     world_size: int
-    groups: tuple[Group, ...]
+    groups: tuple[NamedGroup, ...]
 
 
 def read_metadata(path: Path, document: dict[str, Any]) -> Metadata:
@@ -219,12 +219,12 @@ def read_metadata(path: Path, document: dict[str, Any]) -> Metadata:
     for key, entry in _object(path, document.get("parallel_group_info") or {}, "parallel_group_info").items():
         entry = _object(path, entry, f"parallel_group_info: {key}")
         members = _members(path, entry.get("global_ranks"), f"parallel_group_info: {key}: global_ranks")
-        groups.append(Group(id=key, members=members, kind=str(entry.get("group_name", ""))))
+        groups.append(NamedGroup(id=key, members=members, kind=str(entry.get("group_name", ""))))
     rank = read_rank(path, {"rank_id": args.get("rank")})
     return Metadata(rank=rank, world_size=world, groups=tuple(groups))
 
 
-def read_groups(path: Path, document: dict[str, Any]) -> tuple[Group, ...]:
+def read_groups(path: Path, document: dict[str, Any]) -> tuple[NamedGroup, ...]:
     """Communicators of communication_group.json; those of unknown id have id "". Raises InputError."""
     named = document.get("comm_group_parallel_info") or []
     groups = []
@@ -234,11 +234,11 @@ def read_groups(path: Path, document: dict[str, Any]) -> tuple[Group, ...]:
         where = f"comm_group_parallel_info[{i}]"
         entry = _object(path, entry, where)
         members = _members(path, entry.get("rank_set"), f"{where}: rank_set")
-        groups.append(Group(str(entry.get("group_name", "")), members, str(entry.get("pg_name", ""))))
+        groups.append(NamedGroup(str(entry.get("group_name", "")), members, str(entry.get("pg_name", ""))))
     lists = document.get("collective") or []
     if not isinstance(lists, list):
         raise bad(path, f"collective: expected a list of lists of ranks, got {_what(lists)}")
-    return (*groups, *(Group("", _members(path, ranks, f"collective[{i}]")) for i, ranks in enumerate(lists)))
+    return (*groups, *(NamedGroup("", _members(path, ranks, f"collective[{i}]")) for i, ranks in enumerate(lists)))
 
 
 def _members(path: Path, ranks: Any, where: str) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ from typing import Any
 from cmsim.reading.bytes_in import LIMIT_B, bad, head
 from cmsim.traces.ascend import documents, tables
 from cmsim.traces.ascend.comm import RankFiles
-from cmsim.traces.ascend.documents import CommOp, Group, Link, Metadata
-from cmsim.traces.ascend.tables import Kernels, Table
+from cmsim.traces.ascend.documents import CommOp, LinkTraffic, Metadata, NamedGroup
+from cmsim.traces.ascend.tables import Kernels, SummaryTable
 from cmsim.traces.ascend.to_trace import assemble
 from cmsim.traces.ascend.view import View, read_view
 from cmsim.traces.recorded import Opened, Trace
@@ -50,11 +50,11 @@ class AscendFile:
     view: View | None = None
     kernels: Kernels | None = None
     ops: Sequence[CommOp] = ()
-    links: Sequence[Link] = ()
-    steps: Table | None = None
+    links: Sequence[LinkTraffic] = ()
+    steps: SummaryTable | None = None
     rank: int | None = None
     metadata: Metadata | None = None
-    groups: tuple[Group, ...] = ()
+    groups: tuple[NamedGroup, ...] = ()
 
     def counts(self) -> dict[str, Any]:
         """What it holds, in the words of its format."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cmsim.traces.ascend.documents import Group, Link
+from cmsim.traces.ascend.documents import LinkTraffic, NamedGroup
 from cmsim.traces.ascend.view import comm_op
 from cmsim.traces.recorded import Communicator
 
@@ -102,7 +102,7 @@ class Seen:
     meshed: bool | None = None
     spreading: bool = False
 
-    def add_links(self, rank: int, links: Iterable[Link]) -> None:
+    def add_links(self, rank: int, links: Iterable[LinkTraffic]) -> None:
         own = set()
         for link in links:
             self.links.add((link.src, link.dst, link.transport))
@@ -138,7 +138,7 @@ class Seen:
 class Communicators:
     """Communicators of a job by their keys, numbered in order of first use."""
 
-    def __init__(self, seen: Mapping[str, Seen], named: Sequence[Group], world_size: int) -> None:
+    def __init__(self, seen: Mapping[str, Seen], named: Sequence[NamedGroup], world_size: int) -> None:
         self.list: list[Communicator] = []
         self.index: dict[str, int] = {}
         self.notes: Counter[str] = Counter()

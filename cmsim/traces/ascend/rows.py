@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cmsim.arrays import Ints
-from cmsim.traces.ascend.timeline import TOLERANCE_US, Timeline
+from cmsim.traces.ascend.timeline import TOLERANCE_US, ViewTimeline
 from cmsim.traces.ascend.waits import Pairs, waits
 from cmsim.traces.recorded import RankTrace, rank_trace
 from cmsim.workload.ops import COMPUTE, HOST
@@ -47,7 +47,7 @@ class Meaning:
     size_B: float = 0.0
 
 
-def rows(line: Timeline, meaning: Sequence[Meaning], *, offset_us: float, notes: Counter[str]) -> RankTrace:
+def rows(line: ViewTimeline, meaning: Sequence[Meaning], *, offset_us: float, notes: Counter[str]) -> RankTrace:
     """All rows of a rank, in the order of their starts, which count from ``offset_us`` before its first."""
     wait_row, wait_dep = waits(line)
     extra = _Extra([], [], [], [])
@@ -97,7 +97,7 @@ def rows(line: Timeline, meaning: Sequence[Meaning], *, offset_us: float, notes:
     )
 
 
-def _host_rows(line: Timeline, extra: _Extra, pairs: list[tuple[int, int]], notes: Counter[str]) -> Ints:
+def _host_rows(line: ViewTimeline, extra: _Extra, pairs: list[tuple[int, int]], notes: Counter[str]) -> Ints:
     """Host work up to each launch; returns the row that launches each task, -1 for none."""
     base = len(line.name)
     launch_row = np.full(base, -1, np.int64)
@@ -138,7 +138,7 @@ def _add(extra: _Extra, start_us: float, end_us: float, name: str, queue: str) -
     extra.queue.append(queue)
 
 
-def _held(line: Timeline) -> Mapping[int, tuple[int, float]]:
+def _held(line: ViewTimeline) -> Mapping[int, tuple[int, float]]:
     """Tasks whose launch came after a call that waits for the device: the task awaited, and when the call began.
 
     The call holds up the thread that made it, and each that queued nothing meanwhile.
@@ -171,12 +171,12 @@ def _held(line: Timeline) -> Mapping[int, tuple[int, float]]:
     return out
 
 
-def _awaited(line: Timeline, by_end: Ints, by_us: float) -> int:
+def _awaited(line: ViewTimeline, by_end: Ints, by_us: float) -> int:
     at = int(np.searchsorted(line.end_us[by_end], by_us, "right")) - 1
     return int(by_end[at]) if at >= 0 else -1
 
 
-def _gaps(line: Timeline, extra: _Extra, row: Ints, dep: Ints, notes: Counter[str]) -> Pairs:
+def _gaps(line: ViewTimeline, extra: _Extra, row: Ints, dep: Ints, notes: Counter[str]) -> Pairs:
     """Adds a row for what is left between a task and all it waits for; what the task waited for, this row waits for.
 
     Goes by the ends that a replay gives, so that what is below the tolerance never adds up.

@@ -30,7 +30,7 @@ _PRECISION = {
 
 
 @dataclass(frozen=True)
-class Work:
+class RowWork:
     """flops: 0 where unknown [FLOP]; bytes_B: of all inputs and outputs, 0 where unknown [B]; precision: "" unknown."""
 
     flops: float = 0.0
@@ -59,7 +59,7 @@ def shapes(text: str) -> list[tuple[int, ...]] | None:
     return out
 
 
-def work(type_: str, row: dict[str, str]) -> Work:
+def work(type_: str, row: dict[str, str]) -> RowWork:
     """Work of a kernel from its columns: shapes, data types and formats of inputs and outputs, HF32 Eligible.
 
     FLOPs are those of matrix products and 2-D convolutions, forwards and backwards; of tensors in tiled formats they
@@ -67,10 +67,10 @@ def work(type_: str, row: dict[str, str]) -> Work:
     """
     inputs, outputs = shapes(row["Input Shapes"]), shapes(row["Output Shapes"])
     if inputs is None or outputs is None:
-        return Work()
+        return RowWork()
     types_in, types_out = (_list(row[name]) for name in ("Input Data Types", "Output Data Types"))
     if len(types_in) != len(inputs) or len(types_out) != len(outputs):
-        return Work()
+        return RowWork()
     size_B = 0.0
     for sizes, name in zip((*inputs, *outputs), (*types_in, *types_out), strict=True):
         one_B = DTYPE_B.get(name)
@@ -86,7 +86,7 @@ def work(type_: str, row: dict[str, str]) -> Work:
             precision = _PRECISION.get(types_in[engine], "")
             if precision == "fp32" and row["HF32 Eligible"].upper() == "YES":
                 precision = "tf32"
-    return Work(flops, size_B, precision)
+    return RowWork(flops, size_B, precision)
 
 
 def _list(text: str) -> list[str]:

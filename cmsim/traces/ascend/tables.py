@@ -51,7 +51,7 @@ _SHAPES = (
 
 
 @dataclass(frozen=True)
-class Table:
+class SummaryTable:
     """Chosen columns of a CSV file.
 
     header   all columns, as in the file
@@ -130,7 +130,7 @@ def problem(path: Path, message: str, line: int | None = None) -> InputError:
     return InputError(Problem(message, str(path), line))
 
 
-def read_table(path: Path, wanted: Sequence[str] | None, *, limit_B: int = LIMIT_B) -> Table:
+def read_table(path: Path, wanted: Sequence[str] | None, *, limit_B: int = LIMIT_B) -> SummaryTable:
     """Chosen columns (None: all) of a CSV file; a column that the file lacks is empty. Raises InputError."""
     data = read_bytes(path, limit_B=limit_B)
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))
@@ -160,7 +160,7 @@ def read_table(path: Path, wanted: Sequence[str] | None, *, limit_B: int = LIMIT
     columns = {name: [row[i].strip() for row in kept] for i, name in enumerate(names)}
     for name in wanted or ():
         columns.setdefault(name, [""] * len(kept))
-    return Table(path=path, header=header, columns=columns, line=line, fields=fields)
+    return SummaryTable(path=path, header=header, columns=columns, line=line, fields=fields)
 
 
 def _rows(path: Path, lines: Any) -> Iterator[list[str]]:
@@ -202,12 +202,12 @@ def read_kernels(path: Path, *, limit_B: int = LIMIT_B) -> Kernels:
     )
 
 
-def read_statistic(path: Path, *, limit_B: int = LIMIT_B) -> Table:
+def read_statistic(path: Path, *, limit_B: int = LIMIT_B) -> SummaryTable:
     """api_statistic.csv, op_statistic.csv: all columns."""
     return read_table(path, None, limit_B=limit_B)
 
 
-def read_steps(path: Path, *, limit_B: int = LIMIT_B) -> Table:
+def read_steps(path: Path, *, limit_B: int = LIMIT_B) -> SummaryTable:
     """step_trace_time.csv and cluster_step_trace_time.csv: all columns. Raises InputError."""
     table = read_table(path, None, limit_B=limit_B)
     for name in ("Step", *STEP_PARTS):
@@ -216,13 +216,13 @@ def read_steps(path: Path, *, limit_B: int = LIMIT_B) -> Table:
     return table
 
 
-def step_totals_us(table: Table) -> Floats:
+def step_totals_us(table: SummaryTable) -> Floats:
     """Computing, communication that is not overlapped and idle time of each step, summed. [us]"""
     computing, communication, free = (numbers(table, name) for name in STEP_PARTS)
     return computing + communication + free
 
 
-def numbers(table: Table, name: str) -> Floats:
+def numbers(table: SummaryTable, name: str) -> Floats:
     """A column as numbers of 0 or more. Raises InputError naming row and column."""
     out = np.empty(len(table), np.float64)
     for i, text in enumerate(table.columns[name]):
@@ -236,7 +236,7 @@ def numbers(table: Table, name: str) -> Floats:
     return out
 
 
-def times_ns(table: Table, name: str) -> Ints:
+def times_ns(table: SummaryTable, name: str) -> Ints:
     """A column of times since the epoch, in whole nanoseconds. Raises InputError naming row and column."""
     texts = table.columns[name]
     out, wrong = epoch_ns(texts)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.traces.ascend.comm import RankFiles, is_communication
 from cmsim.traces.ascend.groups import CommRow
-from cmsim.traces.ascend.shapes import Work, work
+from cmsim.traces.ascend.shapes import RowWork, work
 from cmsim.traces.ascend.tables import ABSENT, QUEUE_TYPES, Kernels
 from cmsim.traces.ascend.view import View
 from cmsim.traces.kernels import kernel_class
@@ -39,7 +39,7 @@ _RECORD = re.compile(r"EVENT[_ ]?RECORD|RECORD[_ ]?EVENT", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Marks:
+class TaskMarks:
     """Waits for events on the device's streams, or records of them: times, when the host called (NaN unknown) [us]."""
 
     start_us: Floats
@@ -52,7 +52,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class ViewTimeline:
     """Device tasks and communication ops of a rank, device tasks first, each by start.
 
     Times count from ``origin_ns`` [us]. ``hw`` tells streams of the device apart, ``queue`` what runs in order.
@@ -67,7 +67,7 @@ class Timeline:
     hw: list[str]
     queue: list[str]
     kernel: list[str]
-    work: list[Work]
+    work: list[RowWork]
     counted: NDArray[np.bool_]
     comm: list[CommRow]
     launch_us: Floats
@@ -75,8 +75,8 @@ class Timeline:
     issued_us: Floats
     issuer: list[str]
     sync: tuple[Floats, Floats, list[str]]
-    waits: Marks
-    records: Marks
+    waits: TaskMarks
+    records: TaskMarks
     notes: Counter[str]
     span_us: float
 
@@ -98,10 +98,10 @@ class _Device:
     counted: NDArray[np.bool_]
     thread: Ints
     kernel: list[str]
-    work: list[Work]
+    work: list[RowWork]
 
 
-def timeline(files: RankFiles, comm: Sequence[CommRow]) -> Timeline | None:
+def timeline(files: RankFiles, comm: Sequence[CommRow]) -> ViewTimeline | None:
     """What a rank's device did and who launched it; None where it did nothing."""
     notes: Counter[str] = Counter()
     view = files.view
@@ -143,7 +143,7 @@ def timeline(files: RankFiles, comm: Sequence[CommRow]) -> Timeline | None:
     lanes = [device.stream[i] for i in kept_device.tolist()] + [comm[i].queue for i in kept_comm]
     queue = _lanes(lanes, start_us[keep], end_us[keep], notes)
     waits_on, records_on = (_marks(view, pattern, origin_ns, host_us) for pattern in (_WAIT, _RECORD))
-    return Timeline(
+    return ViewTimeline(
         rank=files.rank,
         origin_ns=origin_ns,
         start_us=start_us[keep],
@@ -286,12 +286,12 @@ def _nearest(start_ns: Ints, rows: Ints, their_start_ns: Ints) -> Ints:
 
 def _classes(
     name: Sequence[str], joined: Ints, kernels: Kernels | None, notes: Counter[str]
-) -> tuple[list[str], list[Work]]:
+) -> tuple[list[str], list[RowWork]]:
     """Kernel class and work of each task; the type tells more than the name, which may hold that of a larger op."""
-    known: dict[tuple[str, ...], Work] = {}
+    known: dict[tuple[str, ...], RowWork] = {}
     by_word: dict[str, str] = {}
     kernel, done = [], []
-    none = Work()
+    none = RowWork()
     for text, row in zip(name, joined.tolist(), strict=True):
         of = none
         word = text
@@ -409,14 +409,14 @@ def _skew_us(delay_us: Floats, notes: Counter[str]) -> float:
     return float(-early.min())
 
 
-def _marks(view: View | None, pattern: re.Pattern[str], origin_ns: int, host_us: Callable[[Ints], Floats]) -> Marks:
+def _marks(view: View | None, pattern: re.Pattern[str], origin_ns: int, host_us: Callable[[Ints], Floats]) -> TaskMarks:
     """Tasks that wait for an event or record one, by their start."""
     if view is None:
-        return Marks(np.zeros(0), np.zeros(0), np.zeros(0), [])
+        return TaskMarks(np.zeros(0), np.zeros(0), np.zeros(0), [])
     tasks = view.events
     named = enumerate(zip(tasks.name, tasks.type, strict=True))
     rows = np.array([i for i, both in named if any(map(pattern.match, both))], np.int64)
     rows = rows[np.argsort(tasks.start_ns[rows], kind="stable")]
     start_us = (tasks.start_ns[rows] - origin_ns) / 1000
     streams = [view.threads[i][1] for i in tasks.thread[rows].tolist()]
-    return Marks(start_us, start_us + tasks.duration_us[rows], host_us(view.called_ns[rows]), streams)
+    return TaskMarks(start_us, start_us + tasks.duration_us[rows], host_us(view.called_ns[rows]), streams)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from cmsim.reading.bytes_in import bad
 from cmsim.traces.ascend import groups as hccl
 from cmsim.traces.ascend.comm import RankFiles, comm_rows
-from cmsim.traces.ascend.documents import Group
+from cmsim.traces.ascend.documents import NamedGroup
 from cmsim.traces.ascend.groups import CommRow, Communicators, Seen, marks_of
 from cmsim.traces.ascend.rows import Meaning, rows
 from cmsim.traces.ascend.tables import STEP_PARTS, step_totals_us
-from cmsim.traces.ascend.timeline import Timeline, timeline
+from cmsim.traces.ascend.timeline import ViewTimeline, timeline
 from cmsim.traces.clocks import aligned, late_note
 from cmsim.traces.recorded import Trace
 from cmsim.workload.ops import COLLECTIVE, RECV, SEND
@@ -24,7 +24,7 @@ _APART_NS = 60 * 10**9
 def assemble(
     source: str,
     found: Sequence[RankFiles],
-    named: Sequence[Group],
+    named: Sequence[NamedGroup],
     world: int,
     ranks: int | None,
     before: Sequence[str],
@@ -42,7 +42,7 @@ def assemble(
         texts.append(f"the files say that the job has {world} ranks, not {ranks}")
     world = world or ranks or 0
     seen: dict[str, Seen] = {}
-    lines: dict[int, Timeline] = {}
+    lines: dict[int, ViewTimeline] = {}
     for files in sorted(found, key=lambda one: one.rank):
         line = timeline(files, comm_rows(files, seen))
         if line is None:
@@ -84,7 +84,7 @@ def assemble(
 class _Peers:
     """The rank at the other end of a send or receive."""
 
-    def __init__(self, groups: Communicators, lines: Mapping[int, Timeline]) -> None:
+    def __init__(self, groups: Communicators, lines: Mapping[int, ViewTimeline]) -> None:
         self._groups = groups
         self._ends: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for rank, line in lines.items():
@@ -140,7 +140,7 @@ def _meaning(row: CommRow, rank: int, groups: Communicators, peers: _Peers, note
     return Meaning(COLLECTIVE, collective=hccl.COLLECTIVES[row.word][0], group=group, size_B=size)
 
 
-def _recorded_us(files: RankFiles, line: Timeline, notes: Counter[str]) -> float:
+def _recorded_us(files: RankFiles, line: ViewTimeline, notes: Counter[str]) -> float:
     """The step of step_trace_time.csv, else the span from the first kernel or communication op to the last end."""
     if files.steps is None or not len(files.steps):
         return line.span_us

@@ -64,7 +64,7 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowArrow:
     """Ends of the flows of one category: start_ns [ns], thread into ``View.threads``, and the id as text."""
 
     start_ns: Ints
@@ -104,7 +104,7 @@ class View:
     sync: Tasks
     events: Tasks
     called_ns: Ints
-    flows: dict[str, tuple[Flow, Flow]]
+    flows: dict[str, tuple[FlowArrow, FlowArrow]]
     summary: dict[str, Any]
     overlap_us: dict[str, float]
 
@@ -369,13 +369,13 @@ class _Reader:
             overlap_us=overlap_us,
         )
 
-    def _flow(self, cat: str, ends: Sequence[tuple[Any, ...]]) -> Flow:
+    def _flow(self, cat: str, ends: Sequence[tuple[Any, ...]]) -> FlowArrow:
         times = [end[0] for end in ends]
         start_ns, wrong = epoch_ns(times)
         if wrong >= 0:
             raise bad(self.path, f"a flow of {cat} with a time of {times[wrong]!r:.60}")
         thread = [self.threads.setdefault((str(end[1]), str(end[2])), len(self.threads)) for end in ends]
-        return Flow(start_ns=start_ns, thread=np.array(thread, np.int64), id=[str(end[3]) for end in ends])
+        return FlowArrow(start_ns=start_ns, thread=np.array(thread, np.int64), id=[str(end[3]) for end in ends])
 
     def _summary(self, comm: Tasks, count: Ints, overlap_us: dict[str, float]) -> dict[str, Any]:
         by_process: Counter[str] = Counter()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cmsim.arrays import Floats, Ints
-from cmsim.traces.ascend.timeline import TOLERANCE_US, Timeline
+from cmsim.traces.ascend.timeline import TOLERANCE_US, ViewTimeline
 
 Pairs = tuple[Ints, Ints]
 _NONE: Pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -26,7 +26,7 @@ _BLOCKED_US = 1.0
 class _Streams:
     """Rows of each stream of the device, by start."""
 
-    def __init__(self, line: Timeline) -> None:
+    def __init__(self, line: ViewTimeline) -> None:
         self.line = line
         codes: dict[str, int] = {}
         # Communication of unknown stream stands by itself; its queue is in order too.
@@ -44,7 +44,7 @@ class _Streams:
         return np.where(at >= 0, rows[np.maximum(at, 0)], -1)
 
 
-def waits(line: Timeline) -> Pairs:
+def waits(line: ViewTimeline) -> Pairs:
     """Pairs (row, row it waits for) between streams; none contradicts the recorded times."""
     streams = _Streams(line)
     row, dep = _possible(line, _event_waits(line, streams))
@@ -59,14 +59,14 @@ def waits(line: Timeline) -> Pairs:
     return _needed(line, *_possible(line, (row, dep)))
 
 
-def _possible(line: Timeline, pairs: Pairs) -> Pairs:
+def _possible(line: ViewTimeline, pairs: Pairs) -> Pairs:
     """Those whose first row started after the other had ended."""
     row, dep = pairs
     good = (row != dep) & (line.end_us[dep] <= line.start_us[row] + TOLERANCE_US)
     return row[good], dep[good]
 
 
-def _event_waits(line: Timeline, streams: _Streams) -> Pairs:
+def _event_waits(line: ViewTimeline, streams: _Streams) -> Pairs:
     marks, records = line.waits, line.records
     waits_of, records_of = _by_stream(marks.stream), _by_stream(records.stream)
     out_row, out_dep = [], []
@@ -119,13 +119,13 @@ def _called_by(called_us: Floats, by_us: Floats) -> Ints:
     return np.where(np.isnan(by_us), len(called_us), np.searchsorted(known, by_us, "right"))
 
 
-def _last_ended(line: Timeline, rows: Ints, by_us: Floats) -> Ints:
+def _last_ended(line: ViewTimeline, rows: Ints, by_us: Floats) -> Ints:
     """The last row of an in-order queue that ended by a time, -1 for none."""
     at = np.searchsorted(np.maximum.accumulate(line.end_us[rows]), by_us + TOLERANCE_US, "right") - 1
     return np.where(at >= 0, rows[np.maximum(at, 0)], -1)
 
 
-def _launched_before(line: Timeline, streams: _Streams, comm: Ints) -> Pairs:
+def _launched_before(line: ViewTimeline, streams: _Streams, comm: Ints) -> Pairs:
     """Communication waits for the kernels launched before it, as far as they had ended when it started."""
     out_row, out_dep = [], []
     for rows in streams.rows.values():
@@ -142,7 +142,7 @@ def _launched_before(line: Timeline, streams: _Streams, comm: Ints) -> Pairs:
     return (np.concatenate(out_row), np.concatenate(out_dep)) if out_row else _NONE
 
 
-def _soon_after(line: Timeline, streams: _Streams) -> Pairs:
+def _soon_after(line: ViewTimeline, streams: _Streams) -> Pairs:
     """Where no waits were recorded: kernels that start soon after communication on a stream that was idle till then."""
     out_row, out_dep = [], []
     queues: dict[str, list[int]] = {}
@@ -163,7 +163,7 @@ def _soon_after(line: Timeline, streams: _Streams) -> Pairs:
     return (np.concatenate(out_row), np.concatenate(out_dep)) if out_row else _NONE
 
 
-def _needed(line: Timeline, row: Ints, dep: Ints) -> Pairs:
+def _needed(line: ViewTimeline, row: Ints, dep: Ints) -> Pairs:
     """Without the pairs that the order of queues implies: those on one queue, and those no later than one before."""
     queues: dict[str, int] = {}
     queue = np.array([queues.setdefault(name, len(queues)) for name in line.queue], np.int64)

@@ -40,7 +40,7 @@ from cmsim.traces.chakra.nodes import (
     MEM_STORE,
     METADATA,
     NODE_TYPES,
-    Nodes,
+    NodeColumns,
 )
 from cmsim.traces.chakra.protobuf import is_metadata, read_protobuf
 from cmsim.traces.chakra.wire import BadMessageError, Data, varint
@@ -294,7 +294,7 @@ def looks_like_chakra(data: bytes) -> bool:
 # -- columns -----------------------------------------------------------------------------------------------
 
 
-def _columns(path: Path, encoding: str, metadata: dict[str, Any], nodes: Nodes) -> ChakraFile:
+def _columns(path: Path, encoding: str, metadata: dict[str, Any], nodes: NodeColumns) -> ChakraFile:
     count = len(nodes)
     if not count:
         raise bad(path, "holds no nodes")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cmsim import collector
 from cmsim.arrays import Ints
 from cmsim.reading.bytes_in import bad
-from cmsim.traces.chakra.nodes import MARKS, NAMES, NODE_TYPES, NUMBERS, Nodes, coerce, whole
+from cmsim.traces.chakra.nodes import MARKS, NAMES, NODE_TYPES, NUMBERS, NodeColumns, coerce, whole
 from cmsim.traces.chakra.wire import BadMessageError, Data
 
 _KEYS = {
@@ -27,7 +27,7 @@ _KEYS = {
 _WANTED = {"id", "type", "name", "duration_micros", "ctrl_deps", "data_deps", *NAMES}
 
 
-def read_json(path: Path, data: Data) -> tuple[dict[str, Any], Nodes]:
+def read_json(path: Path, data: Data) -> tuple[dict[str, Any], NodeColumns]:
     """What stands beside the nodes, and the nodes. Raises InputError with the number of the node that is wrong."""
     try:
         with collector.paused():  # a million objects come: looking for cycles takes half of the time
@@ -36,11 +36,11 @@ def read_json(path: Path, data: Data) -> tuple[dict[str, Any], Nodes]:
         raise bad(path, f"not valid JSON ({error.msg})", byte=error.pos) from None
 
 
-def _nodes(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], Nodes]:
+def _nodes(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], NodeColumns]:
     found = document.get("workload_graph")
     if not isinstance(found, list):
         raise bad(path, "not a Chakra JSON trace: no list named workload_graph")
-    nodes = Nodes()
+    nodes = NodeColumns()
     try:
         _add(nodes, found)
     except BadMessageError as error:
@@ -48,7 +48,7 @@ def _nodes(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], Nodes]
     return {key: value for key, value in document.items() if key != "workload_graph"}, nodes
 
 
-def _add(nodes: Nodes, found: list[Any]) -> None:
+def _add(nodes: NodeColumns, found: list[Any]) -> None:
     """Columns of nodes: keys are looked at once for each combination of them, values key by key."""
     for row, node in enumerate(found):
         if not isinstance(node, dict):

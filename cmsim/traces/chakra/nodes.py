@@ -45,7 +45,7 @@ _SIGNED = {"comm_src", "comm_dst", "comm_tag"}
 _TOP = 2**62
 
 
-class Nodes:
+class NodeColumns:
     """Columns under construction, in parts."""
 
     def __init__(self) -> None:

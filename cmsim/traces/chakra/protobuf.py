@@ -21,7 +21,7 @@ from cmsim.arrays import Ints
 from cmsim.reading.bytes_in import bad
 from cmsim.traces.chakra import chakra_pb2 as _pb2
 from cmsim.traces.chakra import wire
-from cmsim.traces.chakra.nodes import ALIAS, DIMS, METADATA, NAMES, NODE_TYPES, REALS, WORDS, Nodes, coerce
+from cmsim.traces.chakra.nodes import ALIAS, DIMS, METADATA, NAMES, NODE_TYPES, REALS, WORDS, NodeColumns, coerce
 from cmsim.traces.chakra.wire import BadMessageError, Block, Data, varint
 
 _pb: Any = _pb2
@@ -48,7 +48,7 @@ def is_metadata(message: bytes | memoryview) -> bool:
     return at == len(message)
 
 
-def read_protobuf(path: Path, data: Data) -> tuple[dict[str, Any], Nodes]:
+def read_protobuf(path: Path, data: Data) -> tuple[dict[str, Any], NodeColumns]:
     """Metadata and nodes of a file's bytes. Raises InputError with the byte of the first message that is wrong."""
     offsets, wrong = wire.message_offsets(data)
     bounds = offsets if wrong else np.append(offsets, len(data))
@@ -112,7 +112,7 @@ class _Reader:
     """Takes blocks of messages apart into columns."""
 
     def __init__(self) -> None:
-        self.nodes = Nodes()
+        self.nodes = NodeColumns()
         self._texts = _TextCodes(self.nodes.texts)
         self._spelt: dict[bytes, tuple[str, Any] | None] = {}
         # names of a profiler recur: one text for all of them saves memory. Where they do not, this is given up.

@@ -24,7 +24,7 @@ from cmsim.arrays import Ints
 from cmsim.errors import InputError, Problem
 from cmsim.reading.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.traces.goal import schedule as schedules
-from cmsim.traces.goal.schedule import ANY, CALCS, PORTALS, RECVS, SENDS, Schedule
+from cmsim.traces.goal.schedule import ANY, CALCS, PORTALS, RECVS, SENDS, GoalSchedule
 from cmsim.traces.recorded import Trace
 
 FORMAT = "goal-binary"
@@ -64,7 +64,7 @@ class GoalBinary:
     """A file as read; ``offset`` is where the record of each row stands [B]."""
 
     path: Path
-    schedule: Schedule
+    schedule: GoalSchedule
     record_B: int
     max_cpu: int
     max_nic: int
@@ -233,7 +233,7 @@ class _Block:
 
 def _schedule(
     path: Path, num_ranks: int, first: Ints, nodes: NDArray[Any], offset: Ints, edges: tuple[Ints, Ints, Ints, Ints]
-) -> Schedule:
+) -> GoalSchedule:
     kind = nodes["type"].astype(np.int64)
     plain = (kind >= SENDS) & (kind <= CALCS)
     message = (kind == SENDS) | (kind == RECVS)
@@ -249,7 +249,7 @@ def _schedule(
             raise bad(path, f"rank {rank}, node {at - first[rank]}: {what}", byte=int(offset[at]))
     peer = np.where(message, nodes["peer"].astype(np.int64), 0)
     tag = np.where(message, nodes["tag"].astype(np.int64), 0)
-    return Schedule(
+    return GoalSchedule(
         num_ranks=num_ranks,
         rank=np.arange(num_ranks),
         first=first,

@@ -35,7 +35,7 @@ _NAMES = ("send", "recv", "calc")
 
 
 @dataclass(frozen=True)
-class Schedule:
+class GoalSchedule:
     """Nodes of all ranks, one row each, those of a rank together.
 
     num_ranks
@@ -75,7 +75,7 @@ class Schedule:
 Place = Callable[[int, str], Problem]
 
 
-def trace(schedule: Schedule, *, format: str, path: Path, ranks: int | None, place: Place) -> Trace:
+def trace(schedule: GoalSchedule, *, format: str, path: Path, ranks: int | None, place: Place) -> Trace:
     """The ops of all ranks.
 
     place  makes the `Problem` with a row
@@ -122,7 +122,7 @@ def trace(schedule: Schedule, *, format: str, path: Path, ranks: int | None, pla
     )
 
 
-def _rank_traces(schedule: Schedule, kind: Ints, self_row: Ints, self_dep: Ints) -> dict[int, RankTrace]:
+def _rank_traces(schedule: GoalSchedule, kind: Ints, self_row: Ints, self_dep: Ints) -> dict[int, RankTrace]:
     """Rows of each rank, then a PASS for every node whose start others wait for."""
     target = np.unique(schedule.before_start)
     block = np.repeat(np.arange(len(schedule.rank)), np.diff(schedule.first))
@@ -196,7 +196,7 @@ def _rank_traces(schedule: Schedule, kind: Ints, self_row: Ints, self_dep: Ints)
     return out
 
 
-def _channels(schedule: Schedule) -> tuple[Ints, Ints, tuple[Ints, ...], tuple[Ints, ...]]:
+def _channels(schedule: GoalSchedule) -> tuple[Ints, Ints, tuple[Ints, ...], tuple[Ints, ...]]:
     """Rows of sends and of receives, and (source, destination, tag) of each."""
     owner = schedule.rank_of_row
     send, recv = np.flatnonzero(schedule.kind == SENDS), np.flatnonzero(schedule.kind == RECVS)
@@ -208,7 +208,7 @@ def _channels(schedule: Schedule) -> tuple[Ints, Ints, tuple[Ints, ...], tuple[I
     )
 
 
-def _check_messages(schedule: Schedule, place: Place) -> None:
+def _check_messages(schedule: GoalSchedule, place: Place) -> None:
     """Every message that is sent is received, with its size."""
     send, recv, sent, received = _channels(schedule)
     here = np.lexsort((schedule.size[send], *reversed(sent)))
@@ -233,7 +233,7 @@ def _check_messages(schedule: Schedule, place: Place) -> None:
     raise InputError(place(int(recv[there[at]]), f"waits for a message that rank {other[0]} never sends"))
 
 
-def _own_messages(schedule: Schedule) -> tuple[Ints, Ints]:
+def _own_messages(schedule: GoalSchedule) -> tuple[Ints, Ints]:
     """Receives of a rank's own messages, and the sends they match."""
     send, recv, sent, received = _channels(schedule)
     own_send, own_recv = sent[0] == sent[1], received[0] == received[1]
@@ -242,7 +242,7 @@ def _own_messages(schedule: Schedule) -> tuple[Ints, Ints]:
     return recv[own_recv][there], send[own_send][here]
 
 
-def _without_wildcards(schedule: Schedule, place: Place) -> Schedule:
+def _without_wildcards(schedule: GoalSchedule, place: Place) -> GoalSchedule:
     """Name the sender and the tag of receives that leave them open, where only one channel can meet them.
 
     A channel is one source and tag, its messages being received in order. What receives that name both do not take is

@@ -30,7 +30,7 @@ from cmsim.arrays import Ints
 from cmsim.errors import InputError, Problem
 from cmsim.reading.bytes_in import LIMIT_B, read_bytes
 from cmsim.traces.goal import schedule as schedules
-from cmsim.traces.goal.schedule import ANY, CALCS, PORTALS, RECVS, SENDS, Schedule
+from cmsim.traces.goal.schedule import ANY, CALCS, PORTALS, RECVS, SENDS, GoalSchedule
 from cmsim.traces.recorded import Trace
 
 Flags = NDArray[np.bool_]
@@ -70,7 +70,7 @@ class GoalText:
     """A file as read; rows in the order of the file."""
 
     path: Path
-    schedule: Schedule
+    schedule: GoalSchedule
     portals: tuple[str, ...]
     cpu_fields: int
     nic_fields: int
@@ -179,7 +179,7 @@ class _Reader:
         self._check(column)
         column = {name: values.astype(np.int64) for name, values in column.items()}
         starts = column["i"] > 0
-        schedule = Schedule(
+        schedule = GoalSchedule(
             num_ranks=self._num_ranks,
             rank=np.array(self._ranks, np.int64),
             first=np.array([*self._first, self._count], np.int64),

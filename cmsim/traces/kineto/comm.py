@@ -15,7 +15,7 @@ from cmsim.arrays import Ints
 from cmsim.traces import c10d
 from cmsim.traces.kineto.events import ANNOTATION, KERNEL, OP, Events, communication_kernel, whole_number
 from cmsim.traces.kineto.launch import Launches, Mask
-from cmsim.traces.pytorch_et import Call
+from cmsim.traces.pytorch_et import CollectiveCall
 from cmsim.traces.recorded import Communicator
 
 #: an element of a list in a label such as [0, 1, 2]
@@ -33,7 +33,7 @@ class Message:
 
 
 @dataclass
-class Groups:
+class ProcessGroups:
     """Communicators of all ranks of a job, each once.
 
     listed  members by name, where ``distributedInfo`` lists them
@@ -118,7 +118,12 @@ _NO_ROWS = np.zeros(0, np.int64)
 
 
 def messages(
-    given: Launches, which: Mask, groups: Groups, host: Sequence[Call] | None, world: int, counts: Counter[str]
+    given: Launches,
+    which: Mask,
+    groups: ProcessGroups,
+    host: Sequence[CollectiveCall] | None,
+    world: int,
+    counts: Counter[str],
 ) -> dict[int, Message]:
     """Device rows of which operation, size and group are known.
 
@@ -183,7 +188,9 @@ def _named_calls(events: Events) -> Ints:
     return np.array(rows, np.int64)
 
 
-def _from_arguments(told: Mapping[str, Any], listed: Mapping[str, tuple[int, ...]], groups: Groups) -> Message | None:
+def _from_arguments(
+    told: Mapping[str, Any], listed: Mapping[str, tuple[int, ...]], groups: ProcessGroups
+) -> Message | None:
     operation = c10d.collective(str(told.get("Collective name", "")))
     if not operation:
         return None

@@ -39,11 +39,11 @@ from cmsim.reading.bytes_in import bad
 from cmsim.traces import c10d
 from cmsim.traces.clocks import aligned, late_note
 from cmsim.traces.kernels import MATRIX, OTHER, kernel_class
-from cmsim.traces.kineto.comm import Groups, Message, communicates, messages
+from cmsim.traces.kineto.comm import Message, ProcessGroups, communicates, messages
 from cmsim.traces.kineto.events import COPY, KERNEL, OP, PRODUCTS, SET, Events, whole_number
 from cmsim.traces.kineto.launch import LAUNCH, WAIT, Launches, launches
 from cmsim.traces.kineto.waits import CLOCK_US, UNEXPLAINED, HostWaits, host_waits, stream_waits
-from cmsim.traces.pytorch_et import Call
+from cmsim.traces.pytorch_et import CollectiveCall
 from cmsim.traces.recorded import RankTrace, Trace, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND
 
@@ -51,7 +51,7 @@ from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND
 def trace(
     source: Path,
     files: Mapping[int, Events],
-    hosts: Mapping[int, Sequence[Call]],
+    hosts: Mapping[int, Sequence[CollectiveCall]],
     *,
     ranks: int | None = None,
 ) -> Trace:
@@ -60,7 +60,7 @@ def trace(
     hosts  collectives of the ranks' execution traces, in order
     ranks  size of the job, where the files do not say
     """
-    groups, counts = Groups(), Counter[str]()
+    groups, counts = ProcessGroups(), Counter[str]()
     told = max((_world(events) for events in files.values()), default=0)
     world = told or ranks or 0
     out: dict[int, RankTrace] = {}
@@ -95,7 +95,12 @@ def _world(events: Events) -> int:
 
 
 def _rank(
-    rank: int, given: Launches, groups: Groups, host: Sequence[Call] | None, world: int, counts: Counter[str]
+    rank: int,
+    given: Launches,
+    groups: ProcessGroups,
+    host: Sequence[CollectiveCall] | None,
+    world: int,
+    counts: Counter[str],
 ) -> tuple[RankTrace, float]:
     """Rows of a rank, and their length in the recording [us]."""
     events, marks = given.events, given.marks

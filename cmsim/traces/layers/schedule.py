@@ -61,7 +61,7 @@ FORWARD, INPUT, WEIGHT = range(3)
 _PHASES = ("forward", "input gradient", "weight gradient")
 
 
-class Layer(NamedTuple):
+class LayerLine(NamedTuple):
     """One record; the tuples go by phase: forward, input gradient, weight gradient.
 
     policy  the layer's own under ``HYBRID_CUSTOMIZED``, else empty
@@ -145,7 +145,7 @@ def trace(
     format: str,
     policy: str,
     header: Mapping[str, Any],
-    layers: Sequence[Layer],
+    layers: Sequence[LayerLine],
     *,
     full_size: bool,
     ranks: int | None,
@@ -202,7 +202,7 @@ def _over(policy: Policy) -> str:
     return "the header's groups" if policy.split == "header" else "all ranks"
 
 
-def _micro(ops: _Ops, policy: Policy, layers: Sequence[Layer]) -> None:
+def _micro(ops: _Ops, policy: Policy, layers: Sequence[LayerLine]) -> None:
     """Layers one after the other, each waiting for its collectives: that is what such a file measures."""
     for layer in layers:
         for phase in (FORWARD, INPUT, WEIGHT):
@@ -211,7 +211,9 @@ def _micro(ops: _Ops, policy: Policy, layers: Sequence[Layer]) -> None:
         ops.update(layer, ops.frontier)
 
 
-def _pass(path: Path, ops: _Ops, name: str, policy: Policy, header: Mapping[str, Any], layers: Sequence[Layer]) -> None:
+def _pass(
+    path: Path, ops: _Ops, name: str, policy: Policy, header: Mapping[str, Any], layers: Sequence[LayerLine]
+) -> None:
     own = [_own(ops, layer, policy) if name == CUSTOMIZED else policy for layer in layers]
     for layer, rules in zip(layers, own, strict=True):
         ops.compute(layer, FORWARD)
@@ -242,7 +244,7 @@ def _pass(path: Path, ops: _Ops, name: str, policy: Policy, header: Mapping[str,
             ops.weight_gradient(layer, rules)
 
 
-def _dlrm(path: Path, ops: _Ops, name: str, header: Mapping[str, Any], layers: Sequence[Layer]) -> None:
+def _dlrm(path: Path, ops: _Ops, name: str, header: Mapping[str, Any], layers: Sequence[LayerLine]) -> None:
     """Layer 0 is the embedding: its collectives go over all ranks, beside the bottom layers."""
     bare = header.get("positional", [None])[0]
     last = header.get("DLRM_LAST_BOTTOM_LAYER", bare)
@@ -274,7 +276,7 @@ def _dlrm(path: Path, ops: _Ops, name: str, header: Mapping[str, Any], layers: S
         ops.wait(pending)
 
 
-def _own(ops: _Ops, layer: Layer, default: Policy) -> Policy:
+def _own(ops: _Ops, layer: LayerLine, default: Policy) -> Policy:
     """The layer's own policy under ``HYBRID_CUSTOMIZED``."""
     if layer.policy not in POLICIES or layer.policy == CUSTOMIZED:
         ops.unknown_policies[layer.policy] += 1
@@ -282,7 +284,7 @@ def _own(ops: _Ops, layer: Layer, default: Policy) -> Policy:
     return POLICIES[layer.policy]
 
 
-def _backward(layers: Sequence[Layer]) -> tuple[int, ...]:
+def _backward(layers: Sequence[LayerLine]) -> tuple[int, ...]:
     return tuple(layer.compute_ns[INPUT] + layer.compute_ns[WEIGHT] for layer in layers)
 
 
@@ -424,7 +426,7 @@ class _Ops:
     _placeholders: int = 0
     _timed: int = 0
 
-    def compute(self, layer: Layer, phase: int, again: bool = False) -> None:
+    def compute(self, layer: LayerLine, phase: int, again: bool = False) -> None:
         """Work of a layer; a time of 0 is no op."""
         ns = layer.compute_ns[phase]
         self._timed += 1
@@ -434,7 +436,7 @@ class _Ops:
             self._add(f"{layer.name} {what}", COMPUTE, "compute", self.frontier, ns=ns, kernel=kernel_of(layer.name))
             self.frontier = [len(self.kind) - 1]
 
-    def collectives(self, layer: Layer, phase: int, role: str, split: str, again: bool = False) -> _Pending:
+    def collectives(self, layer: LayerLine, phase: int, role: str, split: str, again: bool = False) -> _Pending:
         """Start what a layer's word names; returns what to wait for."""
         word, size_B = layer.comm[phase], layer.size_B[phase]
         if word == NONE:
@@ -477,13 +479,13 @@ class _Ops:
         if rows:  # they wait for all that was issued before them
             self.frontier = rows if self.frontier is since else [*self.frontier, *rows]
 
-    def weight_gradient(self, layer: Layer, rules: Policy) -> None:
+    def weight_gradient(self, layer: LayerLine, rules: Policy) -> None:
         """Compute, a collective that nothing of this pass waits for, and the update behind it."""
         self.compute(layer, WEIGHT)
         made, _ = self.collectives(layer, WEIGHT, rules.roles[WEIGHT], rules.split)
         self.update(layer, made or self.frontier)
 
-    def update(self, layer: Layer, after: Sequence[int]) -> None:
+    def update(self, layer: LayerLine, after: Sequence[int]) -> None:
         if layer.update_ns:
             self._add(f"{layer.name} update", COMPUTE, "update", after, ns=layer.update_ns, kernel="optimizer")
 

@@ -27,7 +27,7 @@ from cmsim.arrays import Ints
 from cmsim.errors import InputError, Problem
 from cmsim.reading.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.traces.layers import schedule
-from cmsim.traces.layers.schedule import Layer
+from cmsim.traces.layers.schedule import LayerLine
 from cmsim.traces.recorded import Trace
 
 ASTRA, SIMAI = "astra-v1-text", "simai-workload"
@@ -51,7 +51,7 @@ _RECORD = re.compile(rb"\s-?\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d
 
 
 @dataclass(frozen=True)
-class Layers(Sequence[Layer]):
+class Layers(Sequence[LayerLine]):
     """Records as columns, shape (layers,) or (layers, 3) by phase; texts are numbers into tuples."""
 
     names: tuple[str, ...]
@@ -67,13 +67,13 @@ class Layers(Sequence[Layer]):
         return len(self.name)
 
     @overload
-    def __getitem__(self, i: int) -> Layer: ...
+    def __getitem__(self, i: int) -> LayerLine: ...
     @overload
-    def __getitem__(self, i: slice) -> Sequence[Layer]: ...
-    def __getitem__(self, i: int | slice) -> Layer | Sequence[Layer]:
+    def __getitem__(self, i: slice) -> Sequence[LayerLine]: ...
+    def __getitem__(self, i: int | slice) -> LayerLine | Sequence[LayerLine]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        return Layer(
+        return LayerLine(
             self.names[self.name[i]],
             tuple(self.compute_ns[i].tolist()),
             tuple(self.words[word] for word in self.comm[i].tolist()),

@@ -158,6 +158,7 @@ def core_prefill(
             new=queries,
             before=context - queries,
             heads=heads,
+            latent=_latent(model),
             precision=form.attention,
             cached=form.cached,
         )
@@ -165,7 +166,7 @@ def core_prefill(
         return [
             _kernel("k, v up", "gemm", form.gemm, expand, expanded),
             _kernel("k join", "rope", "", copied),
-            _kernel("attention", "mla_prefill", form.attention, core, sizes if _usual_latents(model) else None),
+            _kernel("attention", "mla_prefill", form.attention, core, sizes),
         ]
     core = compute.attention_prefill(
         queries,
@@ -199,9 +200,8 @@ def _attention_shape(
     )
 
 
-def _usual_latents(model: ModelSpec) -> bool:
-    """Whether latents have the sizes that tables of latent attention are of."""
-    return (model.kv_lora_rank, model.rope_dim, model.nope_dim, model.v_head_dim) == compute.LATENT_SIZES
+def _latent(model: ModelSpec) -> tuple[int, int, int, int]:
+    return model.kv_lora_rank, model.rope_dim, model.nope_dim, model.v_head_dim
 
 
 def core_decode(
@@ -235,6 +235,7 @@ def core_decode(
             new=q_tokens,
             before=max(context - q_tokens, 0.0),
             heads=heads,
+            latent=_latent(model),
             precision=form.attention,
             cached=form.cached,
         )
@@ -242,7 +243,7 @@ def core_decode(
         from_latents = compute.gemm_shape(tokens, model.v_head_dim, model.kv_lora_rank, "bf16", groups=heads)
         return [
             _kernel("q absorb", "gemm", form.attention, absorb, in_latents),
-            _kernel("attention", "mla_decode", form.attention, core, sizes if _usual_latents(model) else None),
+            _kernel("attention", "mla_decode", form.attention, core, sizes),
             _kernel("v expand", "gemm", form.attention, expand, from_latents),
         ]
     core = compute.attention_decode(
