@@ -11,7 +11,6 @@ from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, Problem
-from cmsim.reading import whole_folder, write_text
 
 if TYPE_CHECKING:
     from cmsim.validation import Report
@@ -53,27 +52,31 @@ def validate(
 
 def _check_place(page: Path) -> None:
     """Raises InputError where the folder of a page holds what no validation wrote: it is about to be replaced."""
-    from cmsim.validation import AREAS
-    from cmsim.validation.detail import FITS
-
     folder = page.with_suffix("")
     if folder == page:
-        raise InputError(
-            Problem("the page needs a suffix, as in validity.md: its tables go into the folder", str(page))
-        )
-    ours = {f"{name}{suffix}" for name in (*AREAS, FITS) for suffix in (".md", ".png")}
+        raise InputError(Problem("needs a suffix, as in validity.md: without it is the name of its folder", str(page)))
     if not folder.exists():
         return
-    others = sorted(one.name for one in folder.iterdir() if one.name not in ours) if folder.is_dir() else [folder.name]
+    others = [one.name for one in sorted(folder.iterdir()) if not _ours(one)] if folder.is_dir() else [folder.name]
     if others:
-        raise InputError(
-            Problem(f"holds '{others[0]}', which is no page of a validation, so it is left alone", str(folder))
-        )
+        raise InputError(Problem(f"'{others[0]}' is of no validation, so all is left alone", str(folder)))
+
+
+def _ours(path: Path) -> bool:
+    """Whether a validation wrote a page, or the page that a figure belongs to."""
+    from cmsim.validation.detail import MADE_BY
+
+    text = path.with_suffix(".md")
+    if path.suffix not in (".md", ".png") or not text.is_file():
+        return False
+    with text.open(encoding="utf-8", errors="replace") as lines:
+        return lines.readline().rstrip() == MADE_BY
 
 
 def _write(report: Report, page: Path) -> None:
     """The page, and the folder of the same name with tables and figures; all of them or none."""
     from cmsim.plots import predicted, save
+    from cmsim.reading import whole_folder, write_text
     from cmsim.validation import reference
 
     folder = page.with_suffix("")

@@ -20,6 +20,7 @@ from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.identity import Entry
 from cmsim.results import Results, named, names
+from cmsim.validation.detail import MADE_BY
 from cmsim.validation.pairs import Pairs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -544,7 +545,7 @@ class Report:
         return f"# Validity, {folder}\n"
 
     def pages(self, page):
-        return {"system-power.md": f"# Power, {page}\n"}
+        return {"system-power.md": f"{MADE_BY}\n# Power, {page}\n"}
 
 
 @pytest.fixture
@@ -569,7 +570,7 @@ def test_validate(here, report):
         assert said.code == 0
     assert (here / "docs" / "validity.md").read_text() == "# Validity, validity\n"
     folder = here / "docs" / "validity"
-    assert (folder / "system-power.md").read_text() == "# Power, validity.md\n"
+    assert (folder / "system-power.md").read_text().endswith("# Power, validity.md\n")
     assert (folder / "system-power.png").read_bytes()[:4] == b"\x89PNG"
     assert {path.name for path in folder.parent.iterdir()} == {"validity", "validity.md"}
 
@@ -578,7 +579,10 @@ def test_the_page_of_a_validation_replaces_nothing_of_others(here, report):
     (here / "results").mkdir()
     (here / "results" / "summary.json").write_text("{}")
     said = cmsim("validate", "--out", "results.md")
-    assert said.code == 2 and "holds 'summary.json'" in said.err
+    assert said.code == 2 and "'summary.json' is of no validation" in said.err
+    (here / "results" / "summary.json").unlink()
+    (here / "results" / "notes.md").write_text("mine\n")
+    assert cmsim("validate", "--out", "results.md").code == 2
     assert cmsim("validate", "--out", "page").code == 2
     assert report.asked == []
     assert not list(here.glob("*.md"))
@@ -588,10 +592,11 @@ def test_pages_are_written_whole_or_not_at_all(here, report, monkeypatch):
     assert cmsim("validate", "--out", "validity.md").code == 0
     before = (here / "validity.md").read_text()
     monkeypatch.setattr(type(report), "pages", lambda self, page: {"system-power.md": "new\n"})
-    monkeypatch.setattr(report, "pairs", {"no-such-area": report.pairs["system-power"]})
+    nothing = np.zeros(0)
+    monkeypatch.setattr(report, "pairs", {"system-power": [Pairs("kW", "kW", "judged", nothing, nothing)]})
     assert cmsim("validate", "--out", "validity.md").code != 0
     assert (here / "validity.md").read_text() == before
-    assert (here / "validity" / "system-power.md").read_text() == "# Power, validity.md\n"
+    assert (here / "validity" / "system-power.md").read_text().endswith("# Power, validity.md\n")
     assert {path.name for path in here.iterdir() if path.suffix != ".yaml"} == {"validity", "validity.md"}
 
 

@@ -178,3 +178,10 @@ def test_every_area_ships_its_data():
     for name in AREAS:
         assert (reference.folder() / f"{name}.yaml").is_file()
     assert reference.folder().is_relative_to(reading.DATA)
+
+
+def test_an_area_whose_files_are_elsewhere_has_a_page():
+    report = Report({"theirs": [row("R-1", 101.0)]})
+    page = report.markdown()
+    assert "## theirs" in page and "1 rows, tolerance 10 %: all within" in page
+    assert "| R-1 |" in report.pages()["theirs.md"]
