@@ -204,13 +204,15 @@ def _model(kind: str, path: Path) -> dict[str, Any]:
 
     model = load_model(path)
     said = json.loads(path.read_text(encoding="utf-8")).get("_cmsim", {})
-    sizes = {name: value for name, value in dataclasses.asdict(model).items() if name not in ("name", "family")}
+    notes = model.said
+    said_apart = ("name", "family", "notes", "kinds")
+    sizes = {name: value for name, value in dataclasses.asdict(model).items() if name not in said_apart}
     return {
         "kind": kind,
         "name": model.name,
         "description": f"{model.family}, {model.attention} attention, {'experts' if model.is_moe else 'dense'}",
         "aliases": [],
-        "facts": {key: str(value) for key, value in said.items()},
+        "facts": {key: str(value) for key, value in said.items()} | ({"notes": "; ".join(notes)} if notes else {}),
         "parameters": {
             **model.parameters,
             "total": model.total_parameters,

@@ -41,7 +41,7 @@ def vit(keys: Keys) -> dict[str, Any]:
     image, patch, channels = keys.whole("image_size"), keys.whole("patch_size"), keys.whole("num_channels", 3)
     if image % patch:
         keys.mismatch("patch_size", f"{patch} does not divide image_size {image}")
-    labels = keys.data.get("id2label")
+    labels = keys.get("id2label")
     classes = keys.whole("num_labels", len(labels) if isinstance(labels, dict) else 0, least=0)
     tokens = (image // patch) ** 2 + 1
     hidden = sizes["hidden"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
+from cmsim.workload.generate.stored import as_stored
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Programs
 
@@ -38,8 +39,12 @@ def programs(spec: Any, system: System, *, base: Path | None = None) -> Programs
         raise InputError(
             Problem(f"{model.name} is an encoder, which has no {spec.kind}: run it with kind encoder", key="model")
         )
+    notes: tuple[str, ...] = ()
+    if model is not None:
+        spec, notes = as_stored(spec, model, system)
+        notes += model.said
     made: Programs = getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, system, base)
-    return replace(made, notes=(*made.notes, model.window_note)) if model is not None and model.window_note else made
+    return replace(made, notes=(*made.notes, *notes)) if notes else made
 
 
 def _transformer(spec: Any, base: Path | None) -> ModelSpec | None:
