@@ -67,7 +67,11 @@ def minimax(keys: Keys) -> dict[str, Any]:
     kinds = _listed(keys, layers)
     if kinds is None:
         if not keys.problems:
-            keys.complain("attn_type_list", "a list is required, 0 (linear) or 1 (softmax attention) for each layer")
+            keys.complain(
+                "attn_type_list",
+                f"the key 'attn_type_list' is required for model_type '{keys.family}': 0 (linear) or 1 (softmax "
+                "attention) for each layer",
+            )
         kinds = [_FULL] * layers
     of = Recurrence(
         heads=heads,
