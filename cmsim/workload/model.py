@@ -143,6 +143,11 @@ class ModelSpec:
                 f"an indexer chooses the {self.index_top} tokens that attention sees; it is priced, "
                 "and in prefill and training so is attention over the whole context",
             )
+        if self.recurrence:
+            notes += (
+                f"{self.recurrent_layers} of {self.layers} layers keep a state of fixed size; kernels that work on it "
+                "were not measured, and are priced as others that are no product",
+            )
         return notes
 
     @property

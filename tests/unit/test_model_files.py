@@ -15,6 +15,7 @@ from cmsim.scenario.schema import DecodeSpec, PrefillSpec, TrainingSpec
 from cmsim.workload.families import SETTINGS
 from cmsim.workload.generate import programs
 from cmsim.workload.model import FAMILIES, MODELS, load_model, parse_model
+from cmsim.workload.ops import COMPUTE
 
 CASES = Path(__file__).parents[1] / "cases" / "models"
 PUBLISHED = sorted((CASES / "published").glob("*.json"))
@@ -138,7 +139,9 @@ def test_every_decoder_is_priced_and_no_plan_is_below_the_least(family, system):
         ptr, each = made.program_ptr, np.bincount(made.program)
         done = sum(times * of_matrix[a:b].sum() for times, a, b in zip(each, ptr[:-1], ptr[1:], strict=True))
         assert 0 < sum(made.least.flops.values()) <= done * (1 + 1e-9), spec.kind
-        assert np.isfinite(made.ops.bytes_B).all()
+        moved = made.ops.bytes_B * (made.ops.kind == COMPUTE)
+        moved_B = sum(times * moved[a:b].sum() for times, a, b in zip(each, ptr[:-1], ptr[1:], strict=True))
+        assert 0 < made.least.bytes_B <= moved_B * (1 + 1e-9), spec.kind
         assert all((held > 0).all() for held in made.footprint_B.values())
         assert set(model.said) <= set(made.notes)
 
@@ -314,6 +317,26 @@ def test_errors_name_the_key_and_the_reason(family, changes, message):
     with pytest.raises(InputError) as caught:
         small(family, **changes)
     assert message in str(caught.value)
+
+
+WRONG = [None, "x", -1, 0, 10**30, 1.5, True, [], [1], ["x", {}], {}, {"a": 1}, [[[0]]]]
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_wrong_values_are_said_and_nothing_else_happens(family):
+    """Whatever stands at a key, the file is read or refused with its name."""
+    data = json.loads(SMALL[family].read_text())
+    for key in {**data, "quantization_config": 0, "text_config": 0, "layer_types": 0, "moe_layers": 0}:
+        for wrong in WRONG:
+            try:
+                parse_model(json.dumps(data | {key: wrong}), name="wrong", file="wrong.json")
+            except InputError as error:
+                assert "wrong.json" in str(error)
+
+
+def test_a_model_deeper_than_any_is_refused_at_once():
+    with pytest.raises(InputError, match="num_hidden_layers: expected a whole number of at most 10,000"):
+        small("deepseek_v3", num_hidden_layers=10**9)
 
 
 # several towers

@@ -38,6 +38,7 @@ FAMILIES: dict[str, Callable[[Keys], dict[str, Any]]] = {
     "gemma3_text": grouped.gemma3,
     "hunyuan_v1_dense": grouped.hunyuan_dense,
     "ernie4_5": grouped.ernie,
+    "nemotron": grouped.nemotron,
     "PanguEmbedded": grouped.pangu_embedded,
     "qwen2_moe": mixtures.qwen2_moe,
     "qwen3_moe": mixtures.qwen3_moe,

@@ -11,7 +11,7 @@ def _encoder(keys: Keys, *, qkv_bias: bool = True) -> dict[str, Any]:
     """What vision and text encoders share: biased projections, two norms a layer, plain FFNs."""
     hidden, layers, heads = (
         keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
+        keys.layers(),
         keys.whole("num_attention_heads"),
     )
     if hidden % heads:

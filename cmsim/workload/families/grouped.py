@@ -26,7 +26,7 @@ def grouped(
     """
     hidden, layers, heads = (
         keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
+        keys.layers(),
         keys.whole("num_attention_heads"),
     )
     kv_heads = keys.whole("num_key_value_heads", heads)
@@ -163,6 +163,16 @@ def hunyuan_dense(keys: Keys) -> dict[str, Any]:
 
 def ernie(keys: Keys) -> dict[str, Any]:
     return _mlp_bias(keys, dense(keys, bias="use_bias", tied=True), "use_bias")
+
+
+def nemotron(keys: Keys) -> dict[str, Any]:
+    """FFNs without a gate (squared ReLU), norms with a bias."""
+    sizes = dense(keys)
+    layers, hidden = sizes["layers"], sizes["hidden"]
+    small = (2 * layers + 1) * hidden
+    if keys.flag("mlp_bias", False):
+        small += layers * (sizes["ffn"] + hidden)
+    return sizes | {"gated": False, "small_parameters": sizes["small_parameters"] + small}
 
 
 def pangu_embedded(keys: Keys) -> dict[str, Any]:

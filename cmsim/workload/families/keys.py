@@ -8,6 +8,9 @@ from typing import Any
 
 from cmsim.errors import Problem
 
+#: no size of a model is larger, and no model deeper
+_MOST, _MOST_LAYERS = 10**9, 10**4
+
 
 class Keys:
     """The keys of one config, read with their types; complaints are collected, not raised one by one."""
@@ -39,8 +42,8 @@ class Keys:
         if not self.problems:
             self.complain(key, message)
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """A whole number of at least ``least``; without a default the key is required."""
+    def whole(self, key: str, default: int | None = None, *, least: int = 1, most: int = _MOST) -> int:
+        """A whole number from ``least`` to ``most``; without a default the key is required."""
         value = self.get(key)
         if value is None:
             if default is None:
@@ -49,7 +52,14 @@ class Keys:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             self.complain(key, f"expected a whole number of at least {least}, got {value!r}")
             return least
+        if value > most:
+            self.complain(key, f"expected a whole number of at most {most:,}")
+            return least
         return value
+
+    def layers(self, key: str = "num_hidden_layers") -> int:
+        """How many layers there are."""
+        return self.whole(key, most=_MOST_LAYERS)
 
     def usual(self, defaults: Mapping[str, int]) -> None:
         """Keys that published files leave to the format's defaults, which a note then says."""
@@ -82,13 +92,13 @@ class Keys:
             return None
         return value
 
-    def numbers(self, key: str, *, below: int) -> list[int]:
-        """A list of layers by number, maybe none."""
+    def numbers(self, key: str, *, below: int) -> set[int]:
+        """Layers by number, maybe none."""
         value = self.get(key, [])
         if not isinstance(value, list) or not all(type(one) is int and 0 <= one < below for one in value):
             self.complain(key, f"expected a list of layers below {below}, got {value!r}")
-            return []
-        return value
+            return set()
+        return set(value)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.get(key)

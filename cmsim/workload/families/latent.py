@@ -13,7 +13,7 @@ def latent(keys: Keys, *, named: Mapping[str, str], norms: int = 2) -> dict[str,
     """Latent attention and shared experts. ``named``: the family's own word for a size."""
     hidden, layers, heads = (
         keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
+        keys.layers(),
         keys.whole("num_attention_heads"),
     )
     q_rank, kv_rank = keys.whole(named["q_lora_rank"], 0, least=0), keys.whole(named["kv_lora_rank"])

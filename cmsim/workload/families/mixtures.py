@@ -157,7 +157,7 @@ def llama4(keys: Keys) -> dict[str, Any]:
     layers = sizes["layers"]
     step = keys.whole("interleave_moe_layer_step", 1)
     named = keys.numbers("moe_layers", below=layers)
-    sparse = named or list(range(step - 1, layers, step))
+    sparse = named or set(range(step - 1, layers, step))
     keys.spared("use_qk_norm")  # without weights
     wide = keys.whole("intermediate_size")
     return (
@@ -237,6 +237,7 @@ def pangu_pro_moe(keys: Keys) -> dict[str, Any]:
     """Experts in groups, and one shared expert as wide as several routed ones."""
     sizes = grouped(keys, qkv_bias=True)
     wide, shared = keys.whole("moe_intermediate_size"), keys.whole("shared_expert_intermediate_size", 0, least=0)
+    keys.spared("intermediate_size")  # no layer is dense
     if shared % wide:
         keys.mismatch("shared_expert_intermediate_size", f"{shared} is not a multiple of moe_intermediate_size {wide}")
     return sizes | {

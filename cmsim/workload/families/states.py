@@ -171,7 +171,11 @@ def _pattern(keys: Keys) -> list[tuple[str, str]]:
         return [("attention", "")]
     # published patterns of a pipeline's stages have bars between them
     given = given.replace("|", "") if isinstance(given, str) else given
-    wrong = [one for one in given if one not in _BLOCKS] if isinstance(given, str | list) and given else [given]
+    wrong = (
+        [one for one in given if not isinstance(one, str) or one not in _BLOCKS]
+        if isinstance(given, str | list) and given
+        else [given]
+    )
     if wrong:
         keys.complain("hybrid_override_pattern", f"got {wrong[0]!r}. Allowed: {', '.join(_BLOCKS)}.")
         return [("attention", "")]

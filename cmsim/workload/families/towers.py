@@ -12,6 +12,8 @@ _TEXT = ("text_config", "language_config", "llm_config", "thinker_config")
 _OTHERS = ("vision_config", "visual", "audio_config")
 #: towers lie in towers: a thinker, and its text
 _DEPTH = 3
+#: no size of a tower is larger
+_MOST = 10**9
 _ALONE = "the text tower alone is counted and priced"
 #: keys of the whole that are about the text tower too, where it does not say them itself
 _SHARED = ("tie_word_embeddings", "model_type", "torch_dtype")
@@ -49,7 +51,7 @@ def tower_parameters(tower: Mapping[str, Any]) -> int:
     """Products of a transformer that sees or hears, 0 where its sizes stand under other keys. [1]"""
 
     def size(*names: str) -> int:
-        return next((int(tower[name]) for name in names if type(tower.get(name)) is int and tower[name] > 0), 0)
+        return next((int(tower[name]) for name in names if type(tower.get(name)) is int and 0 < tower[name] < _MOST), 0)
 
     layers = size("num_hidden_layers", "depth", "layers", "vt_num_hidden_layers", "encoder_layers")
     width = size("embed_dim", "hidden_size", "width", "vt_hidden_size", "d_model")
