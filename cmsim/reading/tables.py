@@ -1,8 +1,10 @@
-"""Rows of CSV text as columns: one parser a column, and an error that names the line.
+"""Tables of text: rows of small ones by name, large ones as columns, and errors that name file, line and column.
 
-A large file goes through Arrow where it can (`arrow_csv`). A small one, and one that Arrow refuses, is parsed a
-thousand rows at a time, so that never more than these stand in memory as Python text. What a parser refuses is looked
-for again value by value, which costs time only where the file is wrong.
+`records` is for what people write and what lies beside a data file: a text for each column, row by row. `read_table` is
+for what tools leave: one parser a column, an array each. A large file goes through Arrow where it can (`arrow_csv`).
+A small one, and one that Arrow refuses, is parsed a thousand rows at a time, so that never more than these stand in
+memory as Python text. What a parser refuses is looked for again value by value, which costs time only where the file is
+wrong.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,31 @@ class Table:
         return rows.line, texts
 
 
+@dataclass(frozen=True)
+class Record(Mapping[str, str]):
+    """A row of a small table: texts by column, without blanks around them. line: of the file, where it ends"""
+
+    file: str
+    line: int
+    cells: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.cells[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def number(self, name: str) -> float:
+        """A cell as a number, NaN where it is none."""
+        return number(self.cells[name])
+
+    def problem(self, name: str, message: str) -> Problem:
+        return Problem(message, self.file, self.line, name)
+
+
 def _refused(path: Path, line: int, name: str, value: str, allowed: str) -> InputError:
     shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"
     return InputError(Problem(f"got {shown!r}; allowed: {allowed}", str(path), line, f"column '{name}'"))
@@ -117,6 +145,59 @@ class _Rows:
             taken = len(self.take(min(count, CHUNK)))
             assert taken, "rows that were there before"
             count -= taken
+
+
+def number(cell: str) -> float:
+    """A cell as a number, NaN where it is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def rows_of(text: str, *, file: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """(line it ends on, cells without blanks around them) of every row with a cell that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise InputError(Problem(f"is no CSV ({error})", file, reader.line_num)) from None
+
+
+def records(
+    text: str, *, file: str, needed: Collection[str] = (), known: Collection[str] | None = None, delimiter: str = ","
+) -> list[Record]:
+    """Rows of a small table with a header, in the file's order.
+
+    file: names it in errors    needed: columns that must be there    known: those that may be, None: any
+
+    Raises InputError where a column is missing, unknown or there twice, or rows are shorter or longer than the header.
+    """
+    rows = rows_of(text, file=file, delimiter=delimiter)
+    _, header = next(rows, (1, []))
+    problems = [Problem(message, file, 1) for message in _of_header(header, needed, known)]
+    found = []
+    for line, cells in rows if not problems else ():
+        if len(cells) != len(header):
+            problems.append(_wrong_width(file, line, len(cells), header))
+        else:
+            found.append(Record(file, line, dict(zip(header, cells, strict=True))))
+    if problems:
+        raise InputError(problems[:20])
+    return found
+
+
+def read_records(path: Path, *, needed: Collection[str] = (), known: Collection[str] | None = None) -> list[Record]:
+    """`records` of a file in UTF-8, which may be zipped; ``.tsv`` has tabs. Raises InputError."""
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise bad(path, f"is not UTF-8 text (byte {error.start})") from None
+    delimiter = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
+    return records(text, file=str(path), needed=needed, known=known, delimiter=delimiter)
 
 
 def check_lines(path: Path, data: bytes, limit_B: int) -> None:
@@ -223,12 +304,24 @@ def _wanted(
     path: Path, header: tuple[str, ...], columns: Mapping[str, Parser], optional: Mapping[str, Parser]
 ) -> dict[str, _Place]:
     """Place and parser of the columns to read, by name."""
-    problems = [f"no column '{name}'. {did_you_mean(name, header[:100])}" for name in columns if name not in header]
-    problems += [f"column '{name}' stands {many} times" for name, many in Counter(header).items() if many > 1]
+    problems = _of_header(header, columns)
     if problems:
         raise InputError(Problem(problem, str(path), 1) for problem in problems[:20])
     both = {**columns, **optional}
     return {name: (header.index(name), parser) for name, parser in both.items() if name in header}
+
+
+def _of_header(header: Sequence[str], needed: Collection[str], known: Collection[str] | None = None) -> list[str]:
+    """What is wrong with a header."""
+    problems = [f"no column '{name}'. {did_you_mean(name, header[:100])}" for name in needed if name not in header]
+    problems += [f"column '{name}' stands {many} times" for name, many in Counter(header).items() if many > 1]
+    if known is not None:
+        problems += [f"unknown column '{name}'. {did_you_mean(name, known)}" for name in header if name not in known]
+    return problems
+
+
+def _wrong_width(file: str, line: int, got: int, header: Sequence[str]) -> Problem:
+    return Problem(f"got {got} fields, allowed: {len(header)} ({', '.join(header)[:200]})", file, line)
 
 
 def _first_wrong(
@@ -240,9 +333,7 @@ def _first_wrong(
     while taken := rows.take(1):
         (row,), line = taken, rows.line
         if len(row) != len(header):
-            return InputError(
-                Problem(f"got {len(row)} fields, allowed: {len(header)} ({', '.join(header)[:200]})", str(path), line)
-            )
+            return InputError(_wrong_width(str(path), line, len(row), header))
         for name, (index, parser) in wanted.items():
             try:
                 parser([row[index]])
