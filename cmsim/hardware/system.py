@@ -237,17 +237,4 @@ def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, A
 
 
 def _open(name: str, folder: str, what: str, base: Path | None) -> reading.Document:
-    return reading.read_yaml(reading.find(_aliases(folder).get(name, name), folder, what, base=base))
-
-
-def _aliases(folder: str) -> dict[str, str]:
-    """Other names of the built-in files of a folder. Only the head of a file is read: aliases stand before the body."""
-    out: dict[str, str] = {}
-    for name, path in reading.builtin_files(folder).items():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("aliases:"):
-                    found = line.split(":", 1)[1].split("#")[0].strip(" []\n")
-                    out.update({alias.strip(" '\""): name for alias in found.split(",") if alias.strip()})
-                    break
-    return out
+    return reading.read_yaml(reading.find(name, folder, what, base=base))

@@ -434,8 +434,7 @@ def _perturb(document: reading.Document, whole: ScenarioSpec) -> Mapping[int, Pe
     """Slow ranks as they stand, or of a file beside the scenario or in the working folder."""
     if not isinstance(whole.perturb, str):
         return whole.perturb
-    roots = [Path(document.file).parent] if document.file else []
-    found = next((root / whole.perturb for root in (*roots, Path.cwd()) if (root / whole.perturb).is_file()), None)
+    found = reading.locate(whole.perturb, base=Path(document.file).parent if document.file else None)
     if found is None:
         raise InputError(document.problem(("perturb",), f"no such file: {whole.perturb}"))
     return read_perturb(found)

@@ -10,7 +10,7 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.reading import read_text
+from cmsim.reading import locate, read_text
 from cmsim.reading.tables import number, rows_of
 from cmsim.scenario import CollectiveSpec
 from cmsim.units import BYTES_PER_ELEMENT
@@ -118,8 +118,7 @@ def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None
 
 def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
     """A square of bytes from a CSV file. Raises InputError with file and line."""
-    roots = [base, Path.cwd()] if base is not None else [Path.cwd()]
-    path = next((root / name for root in roots if (root / name).is_file()), None)
+    path = locate(name, base=base)
     if path is None:
         raise InputError(Problem(f"no such file: {name}", key="matrix"))
     rows: list[list[float]] = []
