@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from cmsim.cli.numbers import count
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.numbers import count
 
 #: kinds that `cmsim show` knows -> (folder, files); asked in this order
 FOLDERS = {

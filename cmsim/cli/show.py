@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from cmsim.cli.numbers import count, digits
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.catalogue import FOLDERS
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, did_you_mean
+from cmsim.numbers import count, digits
 from cmsim.reading import Document, dotted, read_yaml
 
 #: keys of a file that are not numbers of the machine

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cmsim import reading
+from cmsim import markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import beside
 from cmsim.hardware.link_table import Cable
@@ -112,10 +112,7 @@ class System:
             "stack": self.stack.name,
             "memory": f"{self.packages * self.accelerator.memory_GB / 1000:.1f} TB",
         }
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows.items()
-        )
-        return f"<b>{self.name}</b>: {spec.description}<table>{cells}</table>"
+        return markup.table(list(rows.items()), title=self.name, about=spec.description, align="left")
 
 
 def load_system(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import reading
+from cmsim import markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Identity, Point, spelled
 from cmsim.scenario import best
@@ -101,10 +101,8 @@ class Scenario:
         return Path(self.file).parent if self.file else None
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{run.key}</td><td>{run.spec.kind}</td><td>{run.network}</td></tr>" for run in self.runs
-        )
-        return f"<b>{self.name or self.file}</b><table><tr><th>run</th><th>kind</th><th>network</th></tr>{rows}</table>"
+        rows = [(run.key, run.spec.kind, run.network) for run in self.runs]
+        return markup.table(rows, head=("run", "kind", "network"), title=self.name or self.file, align="left")
 
 
 def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Scenario:
