@@ -23,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.reading.arrow_csv import read_columns
+from cmsim.reading.arrow_csv import BY_ARROW_B, after_line, read_columns
 from cmsim.reading.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.reading.parsers import Parser
 
 #: rows that stand in memory as text; these stay in the cache, with 16 times as many reading takes 1.5 times as long
 CHUNK = 1024
-#: size of a file from which Arrow gains more than its import takes: 34 ms, or 20,000 rows of 45 bytes [B]
-BY_ARROW_B = 2**20
 #: longest line of a table [B]
 LINE_LIMIT_B = 2**20
 _SHOWN = 40  # characters of a wrong value that an error repeats
@@ -253,7 +251,7 @@ def read_table(
     wanted = _wanted(path, header, columns, optional or {})
     found = None
     if len(data) >= BY_ARROW_B:
-        start = _end_of_line(data, rows.line) if named else len(_BOM) * data.startswith(_BOM)
+        start = after_line(data, rows.line) if named else len(_BOM) * data.startswith(_BOM)
         found = read_columns(data, start, header, {name: parser for name, (_, parser) in wanted.items()})
     if found is None:
         found = _by_rows(path, data, rows, header, wanted, named=named)
@@ -269,14 +267,6 @@ def read_table(
         _data=data,
         _named=named,
     )
-
-
-def _end_of_line(data: bytes, line: int) -> int:
-    """Where the line after this one starts; lines count from 1. [B]"""
-    at = 0
-    for _ in range(line):
-        at = data.find(b"\n", at) + 1 or len(data)
-    return at
 
 
 def _by_rows(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cmsim.errors import InputError
 from cmsim.reading import tables
 from cmsim.reading.parsers import BLANK, NO_TIME, Clock, Label, Real, Whole
+from cmsim.traces.ascend import tables as profiles
 
 #: cells that two readers might take differently
 ODD = (
@@ -92,6 +93,60 @@ def test_a_table_reads_the_same_either_way(tmp_path, monkeypatch, rows, end, hea
         slow = outcome(path)
         patch.setattr(tables, "BY_ARROW_B", 0)
         assert outcome(path) == slow
+
+
+def texts(path: Path) -> object:
+    """A table of a profiler; or the error."""
+    try:
+        return vars(profiles.read_table(path, ["word", "n", "none"]))
+    except InputError as error:
+        return str(error)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(ROWS, max_size=8),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    head=st.sampled_from(HEADS),
+    mark=st.booleans(),
+    last=st.booleans(),
+)
+@example(rows=["1,,a,", ",,,", "", "2,,,1"], end="\n", head=HEADS[0], mark=False, last=True)
+@example(rows=["1,,a,", ",2,,3", "", "2,,b,1"], end="\n", head=HEADS[0], mark=True, last=True)
+@example(rows=["1,, a ,", "2,é,b,1"], end="\r\n", head=HEADS[0], mark=False, last=False)
+def test_a_profile_reads_the_same_either_way(tmp_path, monkeypatch, rows, end, head, mark, last):
+    path = tmp_path / "table.csv"
+    text = head.replace("\n", end) + end + end.join(rows) + end * last
+    path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
+    with monkeypatch.context() as patch:
+        patch.setattr(profiles, "BY_ARROW_B", 10**9)
+        slow = texts(path)
+        patch.setattr(profiles, "BY_ARROW_B", 0)
+        assert texts(path) == slow
+
+
+def test_a_profile_that_is_no_text_is_refused_either_way(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"n,x,word,when\n1,2,a,\xff\n")
+    for size in (0, 10**9):
+        monkeypatch.setattr(profiles, "BY_ARROW_B", size)
+        assert "not text in UTF-8" in str(texts(path))
+
+
+def test_a_plain_profile_does_go_through_arrow(tmp_path, monkeypatch):
+    def never(*args, **more):
+        raise AssertionError("read row by row")
+
+    path = tmp_path / "table.csv"
+    rows = [f'{n},"""1,{n % 7}""", x{n % 5} ' for n in range(80_000)]
+    path.write_text("n,shape,word\n\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    assert path.stat().st_size > profiles.BY_ARROW_B
+    monkeypatch.setattr(profiles, "_by_rows", never)
+    table = profiles.read_table(path, ["word", "shape", "none"])
+    assert table.columns["word"] == [f"x{n % 5}" for n in range(80_000)]
+    assert table.columns["shape"] == [f'"1,{n % 7}"' for n in range(80_000)]
+    assert table.columns["none"] == [""] * 80_000
+    assert (table.line[0], table.line[-1], set(table.fields)) == (3, 80_002, {3})
 
 
 def test_every_odd_cell_in_every_column(tmp_path, monkeypatch):
