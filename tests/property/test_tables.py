@@ -127,7 +127,7 @@ def test_a_profile_reads_the_same_either_way(tmp_path, monkeypatch, rows, end, h
 
 def test_a_profile_that_is_no_text_is_refused_either_way(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
-    path.write_bytes(b"n,x,word,when\n1,2,a,\xff\n")
+    path.write_bytes(b"n,x,word,when\n" + b"1,2,a,\n" * 20_000 + b"1,2,a,\xff\n")
     for size in (0, 10**9):
         monkeypatch.setattr(profiles, "BY_ARROW_B", size)
         assert "not text in UTF-8" in str(texts(path))
