@@ -211,8 +211,8 @@ def _stack(path: Path) -> None:
 
 
 def _model(name: str) -> str:
-    from cmsim.cli.numbers import count
     from cmsim.graphs.load import parameters_of
+    from cmsim.numbers import count
 
     return f"{name} (model, {count(float(parameters_of(name)))} parameters)"
 

@@ -13,9 +13,9 @@ import typer
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.catalogue import FOLDERS
-from cmsim.cli.numbers import count, digits
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, did_you_mean
+from cmsim.numbers import count, digits
 from cmsim.reading import Document, dotted, read_yaml
 
 #: keys of a file that are not numbers of the machine
@@ -67,7 +67,7 @@ def found(name: str) -> list[tuple[str, Path]]:
 
     Raises InputError with the nearest names.
     """
-    from cmsim.reading import builtin_files
+    from cmsim.reading import aliases_of, builtin_files
 
     if Path(name).is_file():
         return [(_kind_of_file(Path(name)), Path(name))]
@@ -75,7 +75,7 @@ def found(name: str) -> list[tuple[str, Path]]:
     known: dict[str, None] = {}
     for kind, (folder, pattern) in FOLDERS.items():
         for stem, path in builtin_files(folder, pattern).items():
-            aliases = _aliases(path) if path.suffix == ".yaml" else []
+            aliases = aliases_of(path) if path.suffix == ".yaml" else []
             known.update(dict.fromkeys([stem, *aliases]))
             if name == stem:
                 exact.append((kind, path))
@@ -287,15 +287,6 @@ def _kind_of_file(path: Path) -> str:
     if kind not in FOLDERS:
         raise InputError(document.problem((), f"is a {kind}; `cmsim check` and `cmsim run` read those"))
     return kind
-
-
-def _aliases(path: Path) -> list[str]:
-    """From the head of a file: reading all of every file takes long."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("aliases:"):
-            inside = line.partition(":")[2].split("#")[0].strip(" []")
-            return [alias.strip(" '\"") for alias in inside.split(",") if alias.strip()]
-    return []
 
 
 def _leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmsim import identity
 from cmsim.cli import say
-from cmsim.cli.numbers import counts, prefixed, quantity, stem_of
 from cmsim.errors import InputError
+from cmsim.numbers import counts, prefixed, quantity, stem_of
 from cmsim.results import (
     PER,
     Outcome,

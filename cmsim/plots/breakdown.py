@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.results import Results
@@ -42,7 +43,7 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
                     color=style.INK if name in ("bubble", "latency", "memory") else "white",
                 )
             left += share
-        scale, unit = style.prefixed(whole_s, "s")
+        scale, unit = numbers.scale(whole_s, "s")
         ax.text(
             1.01,
             row,

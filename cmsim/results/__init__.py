@@ -4,7 +4,7 @@ from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_tim
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.recorded import beside_recorded
-from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name, shown
+from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
 
@@ -32,5 +32,4 @@ __all__ = [
     "placed",
     "power_band",
     "rate_name",
-    "shown",
 ]

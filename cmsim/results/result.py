@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim import markup
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
+from cmsim.numbers import shown
 from cmsim.units import PS_PER_S
 
 if TYPE_CHECKING:
@@ -198,8 +199,7 @@ class Result:
             "limited by": f"{self.limiter}; {self.bound['fraction']:.0%} of the {self.bound['name']} bound",
             **{name: shown(value) for name, value in self.metrics.items()},
         }
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.warnings)
-        return f"<b>{html.escape(self.run)}</b>{html_table(list(rows.items()))}<ul>{notes}</ul>"
+        return markup.table(list(rows.items()), title=self.run, notes=self.warnings)
 
 
 def identity_data(entry: Entry | None, point: Point) -> dict[str, Any]:
@@ -299,25 +299,3 @@ def _wrong(result: Result) -> Any:
         integral_J = float(np.sum(power["power_W"] * (power["end_ps"] - power["start_ps"])) / PS_PER_S)
         if not math.isclose(integral_J, numbers["energy_J"], rel_tol=_ROUNDING):
             yield f"energy_J is {numbers['energy_J']!r}, the integral of power is {integral_J!r}"
-
-
-def shown(value: float | str) -> str:
-    """A number as people read it: four digits, thousands set apart.
-
-    >>> shown(1234567.0), shown(0.00012345), shown(12.3456), shown("ring")
-    ('1,234,567', '0.0001234', '12.35', 'ring')
-    """
-    if isinstance(value, str):
-        return value
-    if value and abs(value) < 1e-4:
-        return f"{value:.3e}"
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-def html_table(rows: list[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
-    """Rows as an HTML table, the first column as its heads."""
-    out = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
-    for first, *rest in rows:
-        cells = "".join(f"<td style='text-align:right'>{html.escape(cell)}</td>" for cell in rest)
-        out += f"<tr><th style='text-align:left'>{html.escape(first)}</th>{cells}</tr>"
-    return f"<table>{out}</table>"

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmsim import markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
+from cmsim.numbers import shown
 from cmsim.results import store, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
-from cmsim.results.result import HEADLINES, Result, html_table, rate_name, shown
+from cmsim.results.result import HEADLINES, Result, rate_name
 from cmsim.results.result import per as throughput_per
 from cmsim.results.verdict import verdict
 
@@ -265,7 +267,7 @@ class Results:
     def _repr_html_(self) -> str:
         rows = self.table()
         head = tuple(rows[0]) if rows else ()
-        return html_table([tuple(shown(cell) for cell in row.values()) for row in rows], head)
+        return markup.table([tuple(shown(cell) for cell in row.values()) for row in rows], head=head)
 
 
 def _together(missing: Sequence[Infeasible | Failed]) -> CmsimError:

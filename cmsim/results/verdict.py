@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cmsim.errors import InputError
+from cmsim.numbers import scale
 from cmsim.results.naming import named
 from cmsim.results.outcome import Infeasible, Outcome
 from cmsim.results.result import Result, per, rate_name
@@ -23,7 +24,6 @@ _LATENCIES = {"decode": ("tpot_s", "a token"), "prefill": ("ttft_s", "the first 
 _RATES = {"tokens_per_s": "tokens/s", "samples_per_s": "samples/s", "rank_steps_per_s": "recorded steps/s"}
 #: below this, two systems are alike
 _ALIKE = 1.03
-_PREFIXES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 #: by point of the sweep, then by system
 Points = Mapping[str, Mapping[str, Result]]
@@ -282,7 +282,7 @@ def _seconds(value_s: float) -> str:
     >>> _seconds(0.01516), _seconds(23.2), _seconds(0.00751)
     ('15.2 ms', '23.2 s', '7.51 ms')
     """
-    factor, unit = next(((f, u) for f, u in _PREFIXES if value_s >= f), _PREFIXES[-1])
+    factor, unit = scale(value_s, "s")
     return f"{value_s / factor:#.3g} {unit}".replace(". ", " ")
 
 

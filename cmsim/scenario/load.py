@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import reading
+from cmsim import markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Identity, Point, spelled
 from cmsim.scenario import best
@@ -117,10 +117,8 @@ class Scenario:
         return Path(self.file).parent if self.file else None
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{run.key}</td><td>{run.spec.kind}</td><td>{run.network}</td></tr>" for run in self.runs
-        )
-        return f"<b>{self.name or self.file}</b><table><tr><th>run</th><th>kind</th><th>network</th></tr>{rows}</table>"
+        rows = [(run.key, run.spec.kind, run.network) for run in self.runs]
+        return markup.table(rows, head=("run", "kind", "network"), title=self.name or self.file, align="left")
 
 
 def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Scenario:
@@ -463,8 +461,7 @@ def _perturb(document: reading.Document, whole: ScenarioSpec) -> Mapping[int, Pe
     """Slow ranks as they stand, or of a file beside the scenario or in the working folder."""
     if not isinstance(whole.perturb, str):
         return whole.perturb
-    roots = [Path(document.file).parent] if document.file else []
-    found = next((root / whole.perturb for root in (*roots, Path.cwd()) if (root / whole.perturb).is_file()), None)
+    found = reading.locate(whole.perturb, base=Path(document.file).parent if document.file else None)
     if found is None:
         raise InputError(document.problem(("perturb",), f"no such file: {whole.perturb}"))
     return read_perturb(found)

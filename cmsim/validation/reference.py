@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.reading import Spec
 from cmsim.reading.kept import while_unchanged
+from cmsim.reading.tables import read_records
 from cmsim.validation.row import Row
 
 FOLDER = "workloads/reference"
@@ -144,18 +144,13 @@ def read_rows(name: str) -> dict[str, Published]:
         return {}
     rows: dict[str, Published] = {}
     problems = []
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(Problem(f"no column '{missing[0]}'. Required: {', '.join(COLUMNS)}.", str(path), 1))
-        for cells in reader:
-            empty = [column for column in COLUMNS if not cells[column]]
-            if empty or cells["id"] in rows:
-                what = f"'{empty[0]}' is empty" if empty else f"the id '{cells['id']}' stands twice"
-                problems.append(Problem(what, str(path), reader.line_num))
-                continue
-            rows[cells["id"]] = Published(**{name: cells[name] or "" for name in _FIELDS if name in cells})
+    for row in read_records(path, needed=COLUMNS):
+        empty = [column for column in COLUMNS if not row[column]]
+        if empty or row["id"] in rows:
+            what = f"'{empty[0]}' is empty" if empty else f"the id '{row['id']}' stands twice"
+            problems.append(Problem(what, str(path), row.line))
+            continue
+        rows[row["id"]] = Published(**{name: row[name] for name in _FIELDS if name in row})
     if problems:
         raise InputError(problems)
     return rows

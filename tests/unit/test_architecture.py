@@ -30,13 +30,16 @@ PERMITTED: dict[str, frozenset[str]] = {
     "collector": frozenset(),
     "errors": frozenset(),
     "units": frozenset(),
+    # numbers as people read them, for whoever shows some; HTML, for what notebooks show
+    "numbers": frozenset(),
+    "markup": frozenset(),
     "version": frozenset(),
     # reads what users write and tools leave: YAML with lines, tables, JSON in blocks; what it means is for others
     "reading": frozenset({"arrays", "errors", "units"}),
     # scenarios make the names of runs, results and tables read them
     "identity": frozenset(),
     # reads system files and nothing else, so that any room may ask what the hardware is
-    "hardware": frozenset(),
+    "hardware": frozenset({"markup"}),
     # places, routes and capacities follow from the hardware alone
     "topology": frozenset({"hardware"}),
     # costs of kernels are functions of numbers
@@ -65,7 +68,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has
     "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "scenario", "hardware"}),
     # a scenario names systems and workloads, and knows how neither is run
-    "scenario": frozenset({"identity"}),
+    "scenario": frozenset({"identity", "markup"}),
     # the one place where workload and machine meet
     "engine": frozenset(
         {"hardware", "topology", "compute", "kernels", "collectives", "libraries", "network", "messages", "workload"}
@@ -77,9 +80,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     # price and rent are numbers of the system file, times what is in use
     "cost": frozenset({"hardware"}),
     # frames in, frames out; what a million tokens cost is a formula of cost's
-    "results": frozenset({"cost", "identity"}),
+    "results": frozenset({"cost", "identity", "markup", "numbers"}),
     # a figure draws saved results, and runs nothing
-    "plots": frozenset({"results"}),
+    "plots": frozenset({"numbers", "results"}),
     # runs what was published or measured and compares
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
@@ -96,7 +99,18 @@ PERMITTED: dict[str, frozenset[str]] = {
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe"}
-        | {"identity", "calibration", "engine", "energy", "results", "plots", "validation", "api", "__init__"}
+        | {
+            "identity",
+            "numbers",
+            "calibration",
+            "engine",
+            "energy",
+            "results",
+            "plots",
+            "validation",
+            "api",
+            "__init__",
+        }
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -348,6 +362,17 @@ def test_only_the_command_line_prints_or_exits():
             elif isinstance(node, ast.Raise) and node.exc and "SystemExit" in ast.unparse(node.exc):
                 wrong.append(f"{place(path, node)}: SystemExit")
     assert not wrong, "\n".join(wrong)
+
+
+def test_html_is_made_in_one_place():
+    wrong = [
+        f"{place(path, node)}: {node.value[:40]!r}"
+        for path in sources()
+        if path != PACKAGE / "markup.py"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(r"</\w+>", node.value)
+    ]
+    assert not wrong, "HTML outside markup.py, where texts are escaped:\n" + "\n".join(wrong)
 
 
 def test_exceptions_are_caught_by_name():

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.identity import Entry, Identity
 from cmsim.plots import KINDS, breakdown, power, power_throughput, predicted, roofline, save, style, timeline
@@ -235,8 +236,8 @@ def test_labels_come_from_the_unit_suffix():
     assert style.words("busbw_GBps") == "busbw [GB/s]"
     assert style.words("power_peak_W", "kW") == "power peak [kW]"
     assert style.words("limiter") == "limiter"
-    assert style.prefixed(0.0, "s") == (1.0, "s")
-    assert style.prefixed(5000.0, "s") == (1.0, "s")
+    assert numbers.scale(0.0, "s") == (1.0, "s")
+    assert numbers.scale(5000.0, "s") == (1.0, "s")
 
 
 def pairs(group, role, factors, unit="us"):

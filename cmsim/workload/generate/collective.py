@@ -10,6 +10,8 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
+from cmsim.reading import locate, read_text
+from cmsim.reading.tables import number, rows_of
 from cmsim.scenario import CollectiveSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import moe
@@ -116,19 +118,17 @@ def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None
 
 def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
     """A square of bytes from a CSV file. Raises InputError with file and line."""
-    roots = [base, Path.cwd()] if base is not None else [Path.cwd()]
-    path = next((root / name for root in roots if (root / name).is_file()), None)
+    path = locate(name, base=base)
     if path is None:
         raise InputError(Problem(f"no such file: {name}", key="matrix"))
     rows: list[list[float]] = []
     problems: list[Problem] = []
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        cells = text.split(",")
-        row = [_bytes(cell) for cell in cells]
+    for line, cells in rows_of(read_text(path), file=name):
+        row = [number(cell) for cell in cells]
         bad = [i for i, value in enumerate(row) if not 0 <= value < math.inf]
         if bad:
-            got = cells[bad[0]].strip()
-            problems.append(Problem(f"column {bad[0] + 1}: bytes are 0 or more and finite, got '{got}'", name, line))
+            message = f"column {bad[0] + 1}: bytes are 0 or more and finite, got '{cells[bad[0]]}'"
+            problems.append(Problem(message, name, line))
         elif len(row) != size:
             problems.append(Problem(f"has {len(row)} columns; the group has {size} ranks", name, line))
         rows.append(row)
@@ -141,13 +141,6 @@ def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
     if not matrix.any():
         raise InputError(Problem("no rank sends anything to another", name))
     return matrix
-
-
-def _bytes(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
 
 
 def _busiest_B(matrix: Floats) -> tuple[float, list[str]]:
