@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmsim import kinds
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
 from cmsim.results import store, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
-from cmsim.results.result import HEADLINES, Result, html_table, rate_name, shown
+from cmsim.results.result import Result, html_table, rate_name, shown
 from cmsim.results.result import per as throughput_per
 from cmsim.results.verdict import verdict
 
@@ -94,18 +95,18 @@ class Results:
 
     @cached_property
     def ops(self) -> pd.DataFrame:
-        """Ops of all runs."""
-        return self._frame("ops")
+        """Ops of all runs that have any."""
+        return self.frame("ops")
 
     @cached_property
     def links(self) -> pd.DataFrame:
-        """Links of all runs."""
-        return self._frame("links")
+        """Links of all runs that have any."""
+        return self.frame("links")
 
     @cached_property
     def power(self) -> pd.DataFrame:
-        """Power of all runs."""
-        return self._frame("power")
+        """Power of all runs that have any."""
+        return self.frame("power")
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -122,7 +123,7 @@ class Results:
         result there are also ``outcome`` (result, infeasible or failed) and ``message``; where `best` was asked for,
         what each key became.
         """
-        names = [name for name in HEADLINES if any(name in result.metrics for result in self.results)]
+        names = self._headline()
         rows: list[dict[str, float | str]] = []
         for result in self.outcomes:
             if not isinstance(result, Result):
@@ -134,7 +135,9 @@ class Results:
                 row.update(outcome="result", message="")
             row.update({name: result.metrics.get(name, "") for name in names})
             row.update({f"{rate_name(result)}_per_{what}": throughput_per(result, what) for what in per})
-            row.update(limiter=result.limiter, bound=str(result.bound["name"]), bound_fraction=result.bound["fraction"])
+            row.update(limiter=result.limiter)
+            if result.bound:
+                row.update(bound=str(result.bound["name"]), bound_fraction=result.bound["fraction"])
             rows.append(row)
         keys = list(dict.fromkeys(key for row in rows for key in row))
         return [{key: row.get(key, "") for key in keys} for row in rows]
@@ -171,11 +174,23 @@ class Results:
             {**manifest, "joined": [dict(part.manifest) for part in parts]},
         )
 
-    def _frame(self, kind: str) -> pd.DataFrame:
+    def _headline(self) -> list[str]:
+        """Metrics of a row among others, those of every kind here that a run has."""
+        by_kind = {result.declared.name: result.declared.headline for result in self.results}
+        in_order = {name: by_kind[name] for name in (*kinds.BUILT_IN, *by_kind) if name in by_kind}
+        names = kinds.merged_headline(in_order)
+        return [name for name in names if any(name in result.metrics for result in self.results)]
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A frame by its name, of all runs whose kind has one.
+
+        Raises InputError where none has, and InfeasibleError or FailedError where no run gave a result.
+        """
         import pandas as pd
 
         self.require()
-        frames = [getattr(result, kind) for result in self.results]
+        having = [one for one in self.results if name in (frame.name for frame in one.declared.frames)]
+        frames = [one.frame(name) for one in having or self.results[:1]]
         # an empty frame has columns of no type, which would spoil those of the others
         out: pd.DataFrame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
         return out
