@@ -18,6 +18,8 @@ class Area:
     name   of the area and of its files: ``workloads/reference/<name>.yaml`` has title, text and tolerance,
            ``<name>.csv`` the published rows
     rows   predicts and returns all rows with their roles; told the area's name, so that one function can serve several
+
+    An area of another package (entry point ``cmsim.areas``) has its files where its ``rows`` reads them.
     """
 
     name: str

@@ -47,12 +47,7 @@ def _areas_table(areas: Mapping[str, Sequence[Row]]) -> str:
 
 
 def _area(name: str, rows: Sequence[Row]) -> Iterator[str]:
-    # the head alone: what else the file says is the area's own
-    document = reading.read_yaml(reference.folder() / f"{name}.yaml")
-    head = {key: value for key, value in document.data.items() if key in AreaSpec.model_fields}
-    spec = reading.validate(AreaSpec, document, data=head)
-    yield f"## {spec.title}"
-    yield spec.about.strip()
+    yield from _head(name)
     judged = [row for row in rows if row.role == "judged"]
     if len(judged) > MOST_ROWS:
         yield f"The {MOST_ROWS} judged rows with the largest errors, of {len(judged)}:"
@@ -69,6 +64,20 @@ def _area(name: str, rows: Sequence[Row]) -> Iterator[str]:
     if reasons:
         yield "Left out:"
         yield "\n".join(f"- {', '.join(ids)}: {why}" for why, ids in reasons.items())
+
+
+def _head(name: str) -> Iterator[str]:
+    """Title and what is compared; of an area of another package its name."""
+    path = reference.folder() / f"{name}.yaml"
+    if not path.exists():
+        yield f"## {name}"
+        return
+    # the head alone: what else the file says is the area's own
+    document = reading.read_yaml(path)
+    head = {key: value for key, value in document.data.items() if key in AreaSpec.model_fields}
+    spec = reading.validate(AreaSpec, document, data=head)
+    yield f"## {spec.title}"
+    yield spec.about.strip()
 
 
 def _also(title: str, rows: Sequence[Row]) -> Iterator[str]:
