@@ -179,15 +179,15 @@ def collectives() -> Rows:
 
 
 def workloads() -> Rows:
-    from cmsim.scenario import WORKLOAD_KINDS
+    from cmsim import kinds
 
     return [
         {
-            "name": kind,
-            "needs": [name for name, field in spec.model_fields.items() if field.is_required() and name != "kind"],
-            "description": inspect.cleandoc(spec.__doc__ or "").split("\n")[0],
+            "name": kind.name,
+            "needs": [name for name, field in kind.spec.model_fields.items() if field.is_required() and name != "kind"],
+            "description": inspect.cleandoc(kind.spec.__doc__ or "").split("\n")[0],
         }
-        for kind, spec in WORKLOAD_KINDS.items()
+        for kind in kinds.every()
     ]
 
 

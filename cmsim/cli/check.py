@@ -122,16 +122,10 @@ def _possible(one: Run, machines: api.Machines) -> None:
 
 
 def _fits(one: Run, system: System, base: Path | None) -> None:
-    from cmsim import api, engine
-    from cmsim.scenario import CollectiveSpec
-    from cmsim.workload import generate
+    from cmsim import api, kinds
 
-    programs = generate.programs(one.spec, system, base=base)
-    if programs.ranks > system.ranks:
-        raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")
-    engine.check_memory(programs, system)
-    if isinstance(one.spec, CollectiveSpec):  # its algorithm may be unknown, or not run on such a group
-        engine.plan(programs, system, api.options_of(one, system))
+    if isinstance(kinds.get(one.spec.kind).execution, kinds.Played):  # what is executed by itself says it when it runs
+        api.check(one, system, base)
 
 
 class _Places:

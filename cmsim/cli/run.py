@@ -62,27 +62,27 @@ def run(
     if json:
         say.document(results.summary())
     elif not quiet:
-        from cmsim.cli import tables
+        from cmsim.cli import notes, tables
 
         width = say.console().width
         said = (
-            tables.power_bands(results.results)
+            notes.power_bands(results.results)
             + tables.decided(results.outcomes, per=loaded.report.per, width=width)
-            + tables.faults(results.results)
-            + tables.notes(results.results)
-            + tables.meaning(results.results, loaded.report.per)
-            + tables.assumed(results)
+            + notes.faults(results.results)
+            + notes.notes(results.results)
+            + notes.meaning(results.results, loaded.report.per)
+            + notes.assumed(results)
         )
         shown = tables.summary(results.outcomes, per=loaded.report.per, width=width)
-        unmet = tables.missing(results, width)
+        unmet = notes.missing(results, width)
         say.show(
             loaded.name,
             *shown,
             *(tables.plans(results.outcomes, width=width) if plan else ()),
-            *tables.recorded(results.results),
+            *notes.recorded(results.results),
             *unmet,
             say.notes(said, width),
-            *tables.verdict(results, width),
+            *notes.verdict(results, width),
         )
     if not quiet:
         # said apart from the results, which are the same each time
@@ -90,7 +90,7 @@ def run(
         say.message(f"{runs} in {time.monotonic() - start_s:.2g} s" + (f"; wrote {out}" if out is not None else ""))
     if results.missing:
         if json or quiet:
-            from cmsim.cli.tables import counted
+            from cmsim.cli.notes import counted
 
             say.message(counted(results))
         raise typer.Exit(InfeasibleError.exit_code)

@@ -33,7 +33,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     """
     result = style.pick(results, run)
     name, kernel, flops, bytes_B, time_s = _kernels(result)
-    memory_Bps = result.facts.get("memory_Bps")
+    memory_Bps = result.machine.memory_Bps
     if not len(name) or not memory_Bps:
         raise InputError(f"{result.run}: no kernel has FLOPs and bytes; there is nothing under a roof")
     intensity, rate = flops / bytes_B, flops / time_s / TERA

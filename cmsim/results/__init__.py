@@ -1,6 +1,6 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
-from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_time
+from cmsim.results.metrics import decisive, follows_time, metrics, of_time
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.recorded import beside_recorded
@@ -10,7 +10,6 @@ from cmsim.results.store import check_folder
 
 __all__ = [
     "FRAMES",
-    "KINDS",
     "PER",
     "Failed",
     "Infeasible",

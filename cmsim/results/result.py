@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim import markup
+from cmsim import kinds, markup
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
+from cmsim.kinds import Facts, Kind, MachineFacts
 from cmsim.numbers import shown
 from cmsim.units import PS_PER_S
 
@@ -21,30 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Columns = Mapping[str, NDArray[Any]]
-#: the frames of every run, and the file each is saved in
+#: the frames of a run that was played: what folders hold that do not name any
 FRAMES = ("ops", "links", "power")
-#: shown in tables where a run has them, in this order
-HEADLINES = (
-    "time_s",
-    "algorithm",
-    "algbw_GBps",
-    "busbw_GBps",
-    "step_time_s",
-    "ttft_s",
-    "tpot_s",
-    "tokens_per_s",
-    "tokens_per_s_per_accelerator",
-    "samples_per_s",
-    "samples_per_s_per_accelerator",
-    "mfu",
-    "energy_per_token_J",
-    "energy_per_sample_J",
-    "makespan_s",
-    "power_avg_W",
-)
 #: what a throughput can be divided by
 PER = ("accelerator", "rack", "megawatt", "million_dollars")
-_RATES = ("tokens_per_s", "samples_per_s", "rank_steps_per_s")
 #: how far sums may be from what they should add up to
 _ROUNDING = 1e-9
 
@@ -107,7 +88,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     faults: Mapping[str, Any] = field(default_factory=dict)
     recorded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    facts: Mapping[str, float] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    machine: MachineFacts = field(default_factory=MachineFacts)
     columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
     kind: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
@@ -116,24 +98,30 @@ class Result:
     plan: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        name = next((name for name in HEADLINES if name in self.metrics), None)
+        name = next((name for name in self.declared.headline if name in self.metrics), None)
         said = [] if name is None else [f"{name} {shown(self.metrics[name])}"]
-        return f"<Result {' '.join(self.run.split())}: {', '.join([*said, f'limited by {self.limiter}'])}>"
+        said += [f"limited by {self.limiter}"] if self.limiter else []
+        return f"<Result {' '.join(self.run.split())}: {', '.join(said)}>"
 
-    @cached_property
+    @property
+    def declared(self) -> Kind:
+        """What its kind says of itself; in a folder from before kinds were kept, the kind that its metrics tell."""
+        return kinds.get(self.kind) if self.kind else kinds.marked(self.metrics)
+
+    @property
     def ops(self) -> pd.DataFrame:
         """One row per op of each rank class (rows, columns); times in ps, sizes in B, rates in FLOP/s."""
-        return self._frame("ops")
+        return self.frame("ops")
 
-    @cached_property
+    @property
     def links(self) -> pd.DataFrame:
         """One row per resource class and interval (rows, columns); times in ps, sizes in B, utilization in 1."""
-        return self._frame("links")
+        return self.frame("links")
 
-    @cached_property
+    @property
     def power(self) -> pd.DataFrame:
         """One row per component and interval (rows, columns); times in ps, power in W."""
-        return self._frame("power")
+        return self.frame("power")
 
     def metric(self, name: str) -> float:
         """A metric that is a number.
@@ -180,26 +168,47 @@ class Result:
             "breakdown": dict(self.breakdown),
             "warnings": list(self.warnings),
             **({"kind": self.kind} if self.kind else {}),
+            **({"frames": list(self.columns)} if set(self.columns) != set(FRAMES) else {}),
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
             **({"plan": dict(self.plan)} if self.plan else {}),
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
         }
 
-    def _frame(self, kind: str) -> pd.DataFrame:
-        import pandas as pd
+    def frame(self, name: str) -> pd.DataFrame:
+        """A frame by its name. Raises InputError with the frames that runs of its kind leave."""
+        has = [one.name for one in self.declared.frames]
+        if name not in (*has, *self.columns):
+            raise InputError(f"{self.run}, a {self.declared.name}, has no frame '{name}'. {did_you_mean(name, has)}")
+        if name not in self._frames:
+            import pandas as pd
 
-        columns = self.columns.get(kind, {})
-        rows = len(next(iter(columns.values()), ()))
-        return pd.DataFrame({"run": np.repeat(np.array([self.run], dtype=object), rows), **columns})
+            columns = self.columns.get(name, {})
+            rows = len(next(iter(columns.values()), ()))
+            run = np.repeat(np.array([self.run], dtype=object), rows)
+            self._frames[name] = pd.DataFrame({"run": run, **columns})
+        return self._frames[name]
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        """Those that somebody looked at."""
+        return {}
+
+    def _of_bound(self) -> str:
+        return f"; {self.bound['fraction']:.0%} of the {self.bound['name']} bound" if self.bound else ""
 
     def _repr_html_(self) -> str:
         rows = {
             "machine": f"{self.system}, {self.accelerators} accelerators, {self.ranks} ranks",
-            "limited by": f"{self.limiter}; {self.bound['fraction']:.0%} of the {self.bound['name']} bound",
+            **({"limited by": f"{self.limiter}{self._of_bound()}"} if self.limiter else {}),
             **{name: shown(value) for name, value in self.metrics.items()},
         }
         return markup.table(list(rows.items()), title=self.run, notes=self.warnings)
+
+
+def frames_of(columns: Mapping[str, Columns]) -> tuple[str, ...]:
+    """Names of frames, those that every run with programs has first."""
+    return (*(name for name in FRAMES if name in columns), *(name for name in columns if name not in FRAMES))
 
 
 def identity_data(entry: Entry | None, point: Point) -> dict[str, Any]:
@@ -225,8 +234,8 @@ def flat_plan(result: Result) -> dict[str, float]:
 
 
 def rate_name(result: Result) -> str:
-    """The throughput a run is judged by: tokens, samples, recorded steps of a rank, or runs of the whole workload."""
-    return next((name for name in _RATES if name in result.metrics), "steps_per_s")
+    """The throughput a run is judged by: of its kind the first that it has, or runs of the whole workload."""
+    return next((name for name in result.declared.rates if name in result.metrics), "steps_per_s")
 
 
 def per(result: Result, what: str) -> float:
@@ -244,9 +253,10 @@ def per(result: Result, what: str) -> float:
     if what == "megawatt":
         return rate / (result.metric("power_avg_W") / 1e6)
     key, unit = {"rack": ("racks", 1.0), "million_dollars": ("price_USD", 1e6)}[what]
-    if key not in result.facts:
+    count = getattr(result.machine, key)
+    if count is None:
         raise InputError(f"cannot report {result.run} per {what}: {result.system} has no {key}")
-    return rate / (result.facts[key] / unit)
+    return float(rate / (count / unit))
 
 
 def power_band(result: Result) -> tuple[float, float] | None:
@@ -281,17 +291,18 @@ def _wrong(result: Result) -> Any:
     whole_s = sum(result.breakdown.values())
     if result.breakdown and not math.isclose(whole_s, makespan_s, rel_tol=_ROUNDING):
         yield f"the breakdown adds up to {whole_s!r} s, the makespan is {makespan_s!r} s"
-    for kind in FRAMES:
-        columns = result.columns.get(kind, {})
+    yield from _undeclared(result)
+    for frame in result.declared.frames:
+        columns = result.columns.get(frame.name, {})
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:
-            yield f"columns of {kind} differ in length: {sorted(lengths)}"
+            yield f"columns of {frame.name} differ in length: {sorted(lengths)}"
             return
-        if kind != "links" and not sum(lengths):
-            yield f"the {kind} frame is empty"
+        if not frame.may_be_empty and not sum(lengths):
+            yield f"the {frame.name} frame is empty"
         for name, column in columns.items():
             if column.dtype.kind in "fi" and len(column) and not (np.isfinite(column).all() and column.min() >= 0):
-                yield f"column {name} of {kind} holds a number that is not finite, or below 0"
+                yield f"column {name} of {frame.name} holds a number that is not finite, or below 0"
     ops, power, links = (result.columns.get(kind, {}) for kind in ("ops", "power", "links"))
     if "sent_B" in ops and ops["sent_B"].sum() > 0 and not len(links.get("bytes_B", ())):
         yield "bytes were sent, but the links frame is empty"
@@ -299,3 +310,17 @@ def _wrong(result: Result) -> Any:
         integral_J = float(np.sum(power["power_W"] * (power["end_ps"] - power["start_ps"])) / PS_PER_S)
         if not math.isclose(integral_J, numbers["energy_J"], rel_tol=_ROUNDING):
             yield f"energy_J is {numbers['energy_J']!r}, the integral of power is {integral_J!r}"
+
+
+def _undeclared(result: Result) -> Iterator[str]:
+    """What a run has that its kind does not declare: tables, figures and the reference would not know of it."""
+    if not result.kind:
+        return
+    kind = result.declared
+    known = {name for metric in kind.metrics for name in metric.names}
+    yield from (f"the metric {name} is not declared by the kind {kind.name}" for name in result.metrics.keys() - known)
+    its = {frame.name: frame.columns.keys() for frame in kind.frames}
+    for name, columns in result.columns.items():
+        other = sorted(columns.keys() ^ its[name]) if name in its else [name]
+        if other and columns:
+            yield f"the frame {name} is not as the kind {kind.name} declares it: {', '.join(other)}"

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmsim import kinds
 from cmsim.errors import InputError, Problem
+from cmsim.kinds import Facts, MachineFacts
 from cmsim.reading import whole_folder
 from cmsim.results.outcome import Outcome, missing_of
-from cmsim.results.result import FRAMES, Columns, Result, check, identity_of
+from cmsim.results.result import FRAMES, Columns, Result, check, frames_of, identity_of
 
 if TYPE_CHECKING:
     from cmsim.results.results import Results
@@ -55,7 +57,8 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
         message = f"was written with schema_version {found!r}; this cmsim reads {SCHEMA_VERSION}"
         raise InputError(Problem(message, str(folder / SUMMARY)))
     runs = [str(entry.get("run")) for entry in summary["results"]]
-    frames = {kind: _read(folder / f"{kind}.parquet", runs) for kind in FRAMES}
+    has = [tuple(entry.get("frames", FRAMES)) for entry in summary["results"]] or [FRAMES]
+    frames = {name: _read(folder / f"{name}.parquet", runs) for name in dict.fromkeys(sum(has, ()))}
     facts = manifest.pop("facts", {})
     try:
         results = [
@@ -64,20 +67,30 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
                 warnings=tuple(entry["warnings"]),
                 faults=entry.get("faults", {}),
                 recorded=entry.get("recorded", {}),
-                facts=facts.get(run, {}),
-                columns={kind: frames[kind][run] for kind in FRAMES},
+                facts=_facts(entry, facts.get(run, {})),
+                machine=MachineFacts.of(facts.get(run, {})),
+                columns={name: frames[name][run] for name in its},
                 kind=entry.get("kind", ""),
                 chosen=entry.get("chosen", {}),
                 plan=entry.get("plan", {}),
                 **identity_of(entry),
             )
-            for run, entry in zip(runs, summary["results"], strict=True)
+            for run, entry, its in zip(runs, summary["results"], has, strict=False)
         ]
         return _in_order(results, summary.get("outcomes", [])), summary["scenario"], manifest
     except (KeyError, TypeError) as error:
         raise InputError(
             Problem(f"is damaged: {error} is missing or of the wrong kind", str(folder / SUMMARY))
         ) from None
+
+
+def _facts(entry: Mapping[str, Any], named: Mapping[str, float]) -> Facts:
+    """Facts of a workload, without what its machine added."""
+    own = {name: value for name, value in named.items() if name not in MachineFacts.__dataclass_fields__}
+    if not own:
+        return Facts()
+    kind = kinds.get(entry["kind"]) if "kind" in entry else kinds.marked(entry["metrics"])
+    return kind.facts.of(own)
 
 
 def _in_order(results: Sequence[Result], entries: Sequence[Mapping[str, Any]]) -> tuple[Outcome, ...]:
@@ -108,14 +121,15 @@ def _ours(folder: Path) -> bool:
 
 
 def _write(results: Results, folder: Path) -> None:
-    manifest = {**results.manifest, "facts": {result.run: dict(result.facts) for result in results.results}}
+    facts = {one.run: {**one.facts.named(), **one.machine.named()} for one in results.results}
+    manifest = {**results.manifest, "facts": facts}
     for name, document in ((SUMMARY, results.summary()), (MANIFEST, manifest)):
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
         (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
-    for kind in FRAMES:
-        _write_frame(
-            [(result.run, result.columns.get(kind, {})) for result in results.results], folder / f"{kind}.parquet"
-        )
+    names = dict.fromkeys(name for result in results.results for name in frames_of(result.columns))
+    for name in names or FRAMES:
+        parts = [(one.run, one.columns.get(name, {})) for one in results.results]
+        _write_frame(parts, folder / f"{name}.parquet")
 
 
 def _plain(value: Any) -> Any:

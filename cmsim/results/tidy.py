@@ -41,5 +41,5 @@ def _found(one: Outcome) -> tuple[Row, ...]:
         one.chosen,
         flat_plan(one),
         one.metrics,
-        {"limiter": one.limiter, "bound": one.bound["name"], "bound_fraction": one.bound["fraction"]},
+        {"limiter": one.limiter, "bound": one.bound.get("name"), "bound_fraction": one.bound.get("fraction")},
     )

@@ -12,23 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import markup, reading
+from cmsim import kinds, markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Identity, Point, spelled
+from cmsim.kinds import Kind
+from cmsim.kinds.parts import WorkloadSpec
 from cmsim.scenario import best
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
-from cmsim.scenario.schema import (
-    WORKLOAD_KINDS,
-    CollectiveSpec,
-    FaultSpec,
-    JitterSpec,
-    PerturbSpec,
-    ReportSpec,
-    ScenarioSpec,
-    SystemEntry,
-    WorkloadSpec,
-)
+from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, ReportSpec, ScenarioSpec, SystemEntry
 
 
 @dataclass(frozen=True)
@@ -347,29 +339,33 @@ def _taken(
     document: reading.Document, raw: dict[str, Any], places: Sequence[tuple[str, ...]]
 ) -> tuple[dict[str, Any], tuple[Open, ...], str | None]:
     """A workload with values where `best` stands, which keys that are, and by which metric; all of it checked."""
-    kind = raw.get("kind")
-    if kind not in WORKLOAD_KINDS:
-        _workload(document, raw, places[-1])
-    raw, left_open, of = best.take(document, raw, WORKLOAD_KINDS[str(kind)], places, kind=str(kind))
+    kind = _kind(document, raw, places[-1])
+    raw, left_open, of = best.take(document, raw, kind.spec, places, kind=kind)
     _workload(document, raw, places[-1])
     return raw, left_open, of
 
 
+def _kind(document: reading.Document, raw: Mapping[str, Any], place: tuple[str, ...]) -> Kind:
+    """The kind of a workload. Raises InputError where there is no such kind, or none is said."""
+    name = raw.get("kind")
+    if not kinds.known(name):
+        what = "the key 'kind' is required." if name is None else f"got {name!r}."
+        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(name), kinds.names())}"))
+    return kinds.get(str(name))
+
+
 def _workload(document: reading.Document, raw: dict[str, Any], place: tuple[str, ...]) -> WorkloadSpec:
-    """One workload of a kind that is known; the first of the sizes where message_bytes lists several."""
-    kind = raw.get("kind")
-    if kind not in WORKLOAD_KINDS:
-        what = "the key 'kind' is required." if kind is None else f"got {kind!r}."
-        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(kind), WORKLOAD_KINDS)}"))
-    if WORKLOAD_KINDS[kind] is CollectiveSpec and isinstance(raw.get("message_bytes"), list):
-        raw = raw | {"message_bytes": next(iter(raw["message_bytes"]), None)}
-    return reading.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
+    """One workload; the first of the values where a key that may be a list has several."""
+    kind = _kind(document, raw, place)
+    if isinstance(raw.get(kind.listed), list):
+        raw = raw | {kind.listed: next(iter(raw[kind.listed]), None)}
+    return reading.validate(kind.spec, document, data=raw, at=place)
 
 
 def _at_point(
     document: reading.Document, data: dict[str, Any], name: str, number: int, point: Mapping[str, Any]
 ) -> list[Run]:
-    """The run of one workload and system at a sweep point; several where message_bytes is a list."""
+    """The run of one workload and system at a sweep point; several where a key that may be a list is one."""
     at = copy.deepcopy(data)
     for key, value in point.items():
         _set(at, key, value, where="sweep")
@@ -410,15 +406,16 @@ def _at_point(
     if None not in (of, system_of) and of != system_of:
         message = f"`best` is decided by {system_of} here and by {of} in the workload. Allowed: one metric."
         raise InputError(document.problem(("systems", number), message))
-    sizes = raw.get("message_bytes") if raw["kind"] == "collective" else None
-    if isinstance(sizes, list) and (problem := _twice(document, (*place, "message_bytes"), sizes)):
+    listed = kinds.get(raw["kind"]).listed
+    values = raw.get(listed)
+    if isinstance(values, list) and (problem := _twice(document, (*place, listed), values)):
         raise InputError(problem)
     runs = []
-    for size in sizes if isinstance(sizes, list) else [None]:
+    for value in values if isinstance(values, list) else [None]:
         here = dict(point)
-        if size is not None:
-            raw = raw | {"message_bytes": size}
-            here[f"workloads.{name}.message_bytes"] = size
+        if value is not None:
+            raw = raw | {listed: value}
+            here[f"workloads.{name}.{listed}"] = value
         spec = _workload(document, raw, place)
         faults = tuple(
             FaultSpec(part=fault) if isinstance(fault, str) else fault for fault in (*whole.faults, *entry.faults)
@@ -448,10 +445,10 @@ def _system_taken(
     document: reading.Document, raw: Any, entry: SystemEntry, number: int, kind: Any
 ) -> tuple[SystemEntry, tuple[Open, ...], str | None]:
     """A system's entry with values where `best` stands, which keys that are, and by which metric."""
-    if not isinstance(raw, dict) or kind not in WORKLOAD_KINDS:  # which is complained of at the workload
+    if not isinstance(raw, dict) or not kinds.known(kind):  # which is complained of at the workload
         return entry, (), None
     place = ("systems", number)
-    data, left_open, of = best.take(document, raw, SystemEntry, [place], kind=kind, of_system=True)
+    data, left_open, of = best.take(document, raw, SystemEntry, [place], kind=kinds.get(kind), of_system=True)
     if not left_open:
         return entry, (), None
     return reading.validate(SystemEntry, document, data=data, at=place), left_open, of

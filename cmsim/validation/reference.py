@@ -96,9 +96,9 @@ def folder() -> Path:
     return reading.DATA / FOLDER
 
 
-def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, reading.Document]:
-    """``<name>.yaml`` as a spec, and the document for errors of one's own."""
-    document = reading.read_yaml(folder() / f"{name}.yaml")
+def read_spec(name: str, spec: type[SpecT], at: Path | None = None) -> tuple[SpecT, reading.Document]:
+    """``<name>.yaml`` as a spec, and the document for errors of one's own. at: its folder, if it is not ours"""
+    document = reading.read_yaml((at or folder()) / f"{name}.yaml")
     return reading.validate(spec, document), document
 
 
@@ -134,12 +134,13 @@ def gaps() -> tuple[str, ...]:
     return read_spec("not_validated", GapsFile)[0].not_validated
 
 
-def read_rows(name: str) -> dict[str, Published]:
-    """Rows of ``<name>.csv`` by id, in the file's order; nothing where there is no such file.
+def read_rows(name: str, at: Path | None = None) -> dict[str, Published]:
+    """Rows of ``<name>.csv`` by id, in the file's order; nothing where there is no such file. at: its folder, if it is
+    not ours
 
     Raises InputError for a missing column or cell and for an id that stands twice.
     """
-    path = folder() / f"{name}.csv"
+    path = (at or folder()) / f"{name}.csv"
     if not path.exists():
         return {}
     rows: dict[str, Published] = {}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.compute import Shape
 from cmsim.errors import InputError
+from cmsim.kinds import Facts
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
@@ -123,7 +124,7 @@ class Programs:
     slots         names of the group slots, for people
     groups        group of each rank in each slot, -1 for none, shape (ranks, slots). A channel for send and
                   receive is a group of two: the sender names it in one slot, the receiver in another.
-    facts         what metrics need (tokens per step, sequence length, ...), by name
+    facts         what the workload says of itself, of the class that its kind has
     notes         assumptions and substitutions to say beside the result
     traffic       by collective: who sends how much to whom in a group, as shares of the size, shape (members, members);
                   where it is missing, all alike
@@ -139,7 +140,7 @@ class Programs:
     program: Ints
     slots: tuple[str, ...]
     groups: Ints
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     notes: tuple[str, ...] = ()
     traffic: Mapping[str, Floats] = field(default_factory=dict)
     footprint_B: dict[str, Floats] = field(default_factory=dict)
@@ -346,7 +347,7 @@ def assemble(
     *,
     program: Ints,
     groups: dict[str, Ints],
-    facts: dict[str, float] | None = None,
+    facts: Facts | None = None,
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
     plan: Mapping[str, float] | None = None,
@@ -386,7 +387,7 @@ def assemble(
         program=np.asarray(program, np.int64),
         slots=slots,
         groups=table,
-        facts=facts or {},
+        facts=facts or Facts(),
         traffic=dict(traffic or {}),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},

@@ -36,6 +36,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "version": frozenset(),
     # reads what users write and tools leave: YAML with lines, tables, JSON in blocks; what it means is for others
     "reading": frozenset({"arrays", "errors", "units"}),
+    # what a kind of workload is, from scenario to figure; names code of rooms above by its place, and imports none
+    "kinds": frozenset(),
     # scenarios make the names of runs, results and tables read them
     "identity": frozenset(),
     # reads system files and nothing else, so that any room may ask what the hardware is
@@ -55,9 +57,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     # messages of a collective on the links they cross
     "messages": frozenset({"hardware", "topology", "collectives", "network"}),
     # ops say which kernel they are, never on which machine
-    "workload": frozenset({"compute"}),
+    "workload": frozenset({"compute", "kinds"}),
     # recorded runs as ops: what a file says, in the words of ops
-    "traces": frozenset({"compute", "workload"}),
+    "traces": frozenset({"compute", "kinds", "workload"}),
     # model files as graphs of operators with their work
     "graphs": frozenset({"compute", "workload"}),
     # what users ask of a service, and what clusters ran: columns of a file, no ops
@@ -66,9 +68,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     # what a file holds, whatever it is of
     "describe": frozenset({"graphs", "jobs", "requests", "traces", "workload"}),
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has
-    "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "scenario", "hardware"}),
+    "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "kinds", "hardware"}),
     # a scenario names systems and workloads, and knows how neither is run
-    "scenario": frozenset({"identity", "markup"}),
+    "scenario": frozenset({"identity", "kinds", "markup"}),
     # the one place where workload and machine meet
     "engine": frozenset(
         {"hardware", "topology", "compute", "kernels", "collectives", "libraries", "network", "messages", "workload"}
@@ -80,7 +82,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # price and rent are numbers of the system file, times what is in use
     "cost": frozenset({"hardware"}),
     # frames in, frames out; what a million tokens cost is a formula of cost's
-    "results": frozenset({"cost", "identity", "markup", "numbers"}),
+    "results": frozenset({"cost", "identity", "kinds", "markup", "numbers"}),
     # a figure draws saved results, and runs nothing
     "plots": frozenset({"numbers", "results"}),
     # runs what was published or measured and compares
@@ -88,10 +90,14 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
         | {"energy", "results", "api"}
     ),
+    # how a run comes about: the programs of most kinds, played and measured, or the function of a kind
+    "execution": frozenset(
+        {"hardware", "topology", "collectives", "messages", "kinds", "workload", "workload/generate", "scenario"}
+        | {"engine", "energy", "cost", "results"}
+    ),
     # the whole flow on one page
     "api": frozenset(
-        {"hardware", "topology", "compute", "collectives", "network", "messages", "traces", "workload"}
-        | {"workload/generate", "scenario", "engine", "energy", "cost", "results"}
+        {"hardware", "traces", "workload", "workload/generate", "scenario", "engine", "execution", "cost", "results"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
@@ -99,18 +105,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe"}
-        | {
-            "identity",
-            "numbers",
-            "calibration",
-            "engine",
-            "energy",
-            "results",
-            "plots",
-            "validation",
-            "api",
-            "__init__",
-        }
+        | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
+        | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
 }

@@ -229,7 +229,7 @@ def chakra_write_length(data: bytes, at: int) -> tuple[int, int]:
 def test_facts_and_counts(written: tuple[Programs, list[Path]]) -> None:
     programs, paths = written
     files = [read_chakra(path) for path in paths[:-1]]
-    for key, value in programs.facts.items():
+    for key, value in programs.facts.named().items():
         assert files[0].metadata[f"cmsim_fact {key}"] == value
     counts = set_counts(files)
     assert counts["nodes"] == sum(len(rows(programs, rank)) for rank in range(programs.ranks))

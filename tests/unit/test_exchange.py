@@ -80,7 +80,7 @@ EXCHANGE = {
 def test_tokens_become_bytes():
     made = programs({"collective": "dispatch", "exchange": EXCHANGE})
     shares = made.traffic["dispatch"]
-    size_B = made.facts["size_B"]
+    size_B = made.facts.size_B
     # every rank sends 64 tokens to 8 experts each, some of them its own
     message_B = 7168 + 512
     sent = (shares.sum(1) * size_B).round() / message_B
@@ -88,7 +88,7 @@ def test_tokens_become_bytes():
     assert sent.mean() == pytest.approx(64 * 8 * 15 / 16, rel=0.05)
     assert np.allclose(sent, sent.round())
     back = programs({"collective": "combine", "exchange": EXCHANGE})
-    there, again = shares * size_B / message_B, back.traffic["combine"] * back.facts["size_B"] / (7168 * 2)
+    there, again = shares * size_B / message_B, back.traffic["combine"] * back.facts.size_B / (7168 * 2)
     assert again == pytest.approx(there.T, rel=1e-9, abs=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_the_same_draw_gives_the_same_bytes_and_another_does_not():
         made = programs(
             {"collective": "dispatch", "exchange": {**EXCHANGE, "balance": {"model": "multinomial", "draw": draw}}}
         )
-        return made.traffic["dispatch"] * made.facts["size_B"]
+        return made.traffic["dispatch"] * made.facts.size_B
 
     assert np.array_equal(bytes_of(0), bytes_of(0))
     assert not np.array_equal(bytes_of(0), bytes_of(1))

@@ -8,12 +8,12 @@ import itertools
 import numpy as np
 import pytest
 
-from cmsim import api
 from cmsim.collectives import COLLECTIVES, Link, Rows, wire_bound_s
 from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.plan import Options, Perturbation, Plan, plan
 from cmsim.engine.play import play
 from cmsim.engine.record import LIMITERS, breakdown, links_columns, ops_columns
+from cmsim.execution import played
 from cmsim.hardware import load_system
 from cmsim.network import Segment
 from cmsim.units import PS_PER_S
@@ -304,14 +304,14 @@ def test_kernels_side_by_side_that_draw_more_than_there_is_are_told():
     least = Least(ranks=8, flops={}, bytes_B=1e9)
     made, timeline = in_turn_or_side_by_side(["one", "one"], least)
     assert 0.5 < memory_drawn(made, timeline) < 1
-    assert not api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    assert not played.beyond(run_bound(made, timeline), memory_drawn(made, timeline))
     made, timeline = in_turn_or_side_by_side(["one", "other"], least)
     assert memory_drawn(made, timeline) > 1
-    (said,) = api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    (said,) = played.beyond(run_bound(made, timeline), memory_drawn(made, timeline))
     assert "draw 1." in said and "times the memory bandwidth" in said
     # without a question the ops are what is asked for, and their bound says so
     made, timeline = in_turn_or_side_by_side(["one", "other"])
-    (said,) = api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    (said,) = played.beyond(run_bound(made, timeline), memory_drawn(made, timeline))
     assert said.startswith("faster than the HBM bound (1.")
 
 

@@ -130,7 +130,8 @@ def _metadata(programs: Programs) -> bytes:
     """The first message: who wrote it, and the facts of the workload."""
     attrs = [_pb.AttributeProto(name="schema", string_val=SCHEMA)]
     attrs += [
-        _pb.AttributeProto(name=f"cmsim_fact {key}", double_val=value) for key, value in sorted(programs.facts.items())
+        _pb.AttributeProto(name=f"cmsim_fact {key}", double_val=value)
+        for key, value in sorted(programs.facts.named().items())
     ]
     message: bytes = _pb.GlobalMetadata(version=VERSION, attr=attrs).SerializeToString(deterministic=True)
     return _varint(len(message)) + message

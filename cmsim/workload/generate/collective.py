@@ -10,9 +10,9 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
+from cmsim.kinds.collective import CollectiveFacts, CollectiveSpec
 from cmsim.reading import locate, read_text
 from cmsim.reading.tables import number, rows_of
-from cmsim.scenario import CollectiveSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import moe
 from cmsim.workload.generate.experts import popularity
@@ -48,7 +48,7 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     build = ProgramBuilder()
     for _ in range(spec.repeat):
         build.collective(spec.collective, stream="comm", collective=spec.collective, size_B=size_B, slot="group")
-    facts = {"size_B": size_B, "ranks_in_group": float(size), "calls": float(spec.repeat)}
+    facts = CollectiveFacts(size_B=size_B, ranks_in_group=float(size), calls=float(spec.repeat))
     traffic: dict[str, Floats] = {} if matrix is None else {spec.collective: matrix / size_B}
     return assemble(
         [build],
@@ -169,6 +169,6 @@ def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Program
         [sender, receiver],
         program=odd,
         groups={"out": np.where(odd == 0, channel, -1), "in": np.where(odd == 1, channel, -1)},
-        facts={"size_B": size_B, "ranks_in_group": 2.0, "calls": float(spec.repeat)},
+        facts=CollectiveFacts(size_B=size_B, ranks_in_group=2.0, calls=float(spec.repeat)),
         plan={"ranks_in_group": 2, "groups": len(rank) // 2},
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
+from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
-from cmsim.scenario.schema import Balance, ParallelSpec
 from cmsim.workload import moe
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.chain import Comm, Piece

@@ -13,7 +13,7 @@ import numpy as np
 from cmsim.arrays import Ints
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
-from cmsim.scenario.schema import ParallelSpec
+from cmsim.kinds.parts import ParallelSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from cmsim import compute, reading
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.scenario import TraceSpec
+from cmsim.kinds.trace import TraceFacts, TraceSpec
 from cmsim.traces import load_trace
 from cmsim.traces.groups import read_placement
 from cmsim.traces.lower import Placement
@@ -57,10 +57,13 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
         collectives=spec.collectives,
     )
     made = _in_known_precisions(made, system) if spec.compute == "modelled" else made
-    # every rank replays what one rank was recorded to do
-    facts = {**made.facts, "rank_steps_per_run": float(made.ranks)}
-    if spec.samples_per_rank is not None:
-        facts["samples_per_run"] = spec.samples_per_rank * made.ranks
+    assert isinstance(made.facts, TraceFacts)
+    facts = replace(
+        made.facts,
+        # every rank replays what one rank was recorded to do
+        rank_steps_per_run=float(made.ranks),
+        samples_per_run=None if spec.samples_per_rank is None else spec.samples_per_rank * made.ranks,
+    )
     return replace(made, facts=facts, notes=(*made.notes, _times(made, spec)))
 
 

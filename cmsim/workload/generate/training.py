@@ -15,7 +15,7 @@ from pathlib import Path
 from cmsim import compute
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
-from cmsim.scenario import TrainingSpec
+from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload.generate import layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
@@ -54,15 +54,15 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         for stage in range(layout.pp)
     ]
     tokens = float(spec.global_batch * spec.sequence_length)
-    facts = {
-        "tokens_per_step": tokens,
-        "model_flops_per_token": model.training_flops_per_token(spec.sequence_length, causal=True),
-        "hardware_flops_per_token": _hardware_flops(spec, model),
+    facts = TrainingFacts(
+        tokens_per_step=tokens,
+        model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
+        hardware_flops_per_token=_hardware_flops(spec, model),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
-        "peak_FLOPps": system.accelerator.peak_TFLOPps["bf16"] * TERA,
-        "micro_batches": float(micro_batches),
-        "stages": float(layout.pp),
-    }
+        peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
+        micro_batches=float(micro_batches),
+        stages=float(layout.pp),
+    )
     return assemble(
         builders,
         program=layout.stage,
