@@ -448,8 +448,9 @@ def _bounds_s(one: Run, system: System, programs: Programs, plan: engine.Plan) -
     name, size_B = one.spec.collective, programs.facts["size_B"]
     ranks = np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1))
     whole, nothing = topology.paths(system), messages.Software()
-    if name in programs.traffic:
-        least = messages.bound_of_matrix(programs.traffic[name] * size_B, paths=whole, ranks=ranks, software=nothing)
+    if programs.traffic:
+        (traffic,) = programs.traffic
+        least = messages.bound_of_matrix(traffic * size_B, paths=whole, ranks=ranks, software=nothing)
     else:
         adds = plan.fabric.in_network_reduction and system.stack.collectives.in_network
         least = messages.bound(name, size_B, paths=whole, ranks=ranks, software=nothing, in_network=adds)

@@ -25,7 +25,7 @@ from cmsim.arrays import Ints
 from cmsim.engine.calls import Ask, Laid, receiving
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
-from cmsim.errors import InfeasibleError
+from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import System
 from cmsim.messages import Classes, Messages, Software
 from cmsim.network import SHARE_ONE, Demand
@@ -70,17 +70,13 @@ class ByLink:
     def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
         """See ``Layer``."""
         rounds: list[_Round] = []
-        plans: dict[tuple[int, str, str], list[tuple[int, int]]] = {}
+        plans: dict[tuple[int, str, str, int], list[tuple[int, int]]] = {}
         instances = self._instances({ask.group for ask in asks})
         for ask in asks:
-            key = (ask.group, ask.collective, ask.algorithm)
-            if key not in plans:
-                plans[key] = self._rounds(ask, instances[ask.group], rounds)
+            if _sends(ask) not in plans:
+                plans[_sends(ask)] = self._rounds(ask, instances[ask.group], rounds)
         kinds = _Kinds(self.states, self.folding, self.wires.port_Bps, [one.classes for one in rounds])
-        laid = [
-            self._laid(ask, instances[ask.group], plans[ask.group, ask.collective, ask.algorithm], rounds, kinds)
-            for ask in asks
-        ]
+        laid = [self._laid(ask, instances[ask.group], plans[_sends(ask)], rounds, kinds) for ask in asks]
         return laid, kinds.resources(self.changes_ps)
 
     def _instances(self, wanted: set[int]) -> dict[int, Ints]:
@@ -104,8 +100,10 @@ class ByLink:
         ranks = groups.shape[1]
         if ranks == 1:
             return []
-        matrix = self.programs.traffic.get(ask.collective)
-        if matrix is not None and len(matrix) == ranks:
+        if ask.traffic >= 0:
+            matrix = self.programs.traffic[ask.traffic]
+            if len(matrix) != ranks:
+                raise InputError(f"{ask.collective} among {ranks} ranks has the traffic of {len(matrix)}")
             sends = messages.from_matrix(matrix)
         else:
             sends = messages.candidate_rounds(
@@ -174,6 +172,11 @@ class ByLink:
             ideal_s += times * took_s
             sent_B += times * rounds[number].bytes_B * ask.size_B / groups.shape[1]
         return Laid(tuple(phases), latency_s, ideal_s, sent_B)
+
+
+def _sends(ask: Ask) -> tuple[int, str, str, int]:
+    """Asks of one key send the same messages, in proportion to their size."""
+    return ask.group, ask.collective, ask.algorithm, ask.traffic
 
 
 def _side_by_side(crossed: Sequence[Crossings | None], resources: Sequence[int]) -> Crossings:

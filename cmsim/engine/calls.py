@@ -31,6 +31,7 @@ class Ask:
 
     ranks, in_domain  members of a group, and of them in one domain [1]
     inner        ranks of one block of a hierarchical algorithm [1]
+    traffic      who sends how much to whom, a position in ``Programs.traffic``; -1 where all blocks are alike
     choice, row  the chooser's answer and where in it this call stands
     """
 
@@ -40,6 +41,7 @@ class Ask:
     ranks: int
     in_domain: int
     inner: int
+    traffic: int
     choice: Choice
     row: int
 
@@ -128,7 +130,8 @@ class Pricer:
     measured: bool = True
 
     def price(self, layer: Layer) -> Priced:
-        """Price every distinct (group class, collective, size) once; and which call each op row of each class makes."""
+        """Price every distinct (group class, collective, size, traffic) once; and which call each op row of each class
+        makes."""
         programs, folding = self.programs, self.folding
         ops = programs.ops
         where, what = [], []
@@ -147,9 +150,10 @@ class Pricer:
                 )
             kind = ops.kind[first:last][rows]
             code = np.where(kind == COLLECTIVE, ops.collective[first:last][rows], len(ops.collectives))
+            exchange = ops.exchange[first:last][rows] if len(ops.exchange) else np.full(len(rows), -1)
             where.append(rows)
-            what.append(np.stack([group, code, ops.bytes_B[first:last][rows]], axis=1))
-        keys = np.concatenate(what) if what else np.zeros((0, 3))
+            what.append(np.stack([group, code, ops.bytes_B[first:last][rows], exchange], axis=1))
+        keys = np.concatenate(what) if what else np.zeros((0, 4))
         distinct, inverse = _distinct(keys)
         asks, bounds, notes = self._asks(distinct, (*ops.collectives, "send_recv"))
         laid, resources = layer.lay(asks)
@@ -179,8 +183,8 @@ class Pricer:
     def _asks(
         self, distinct: Floats, names: tuple[str, ...]
     ) -> tuple[list[Ask], list[tuple[float, float, float]], tuple[str, ...]]:
-        """One call for each row (group class, position in ``names``, size), its lower bounds on the wire [s], and
-        notes."""
+        """One call for each row (group class, position in ``names``, size, traffic), its lower bounds on the wire [s],
+        and notes."""
         if not len(distinct):
             return [], [], ()
         unknown = [name for name in names if name not in COLLECTIVES]
@@ -212,6 +216,7 @@ class Pricer:
                     ranks=int(size[i]),
                     in_domain=int(in_domain[i]),
                     inner=inner[i],
+                    traffic=int(distinct[row, 3]),
                     choice=choice,
                     row=i,
                 )

@@ -44,17 +44,17 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     if matrix is not None:
         size_B, notes = _busiest_B(matrix)
     build = ProgramBuilder()
+    traffic = None if matrix is None else matrix / size_B
+    name = spec.collective
     for _ in range(spec.repeat):
-        build.collective(spec.collective, stream="comm", collective=spec.collective, size_B=size_B, slot="group")
+        build.collective(name, stream="comm", collective=name, size_B=size_B, slot="group", traffic=traffic)
     facts = {"size_B": size_B, "ranks_in_group": float(size), "calls": float(spec.repeat)}
-    traffic: dict[str, Floats] = {} if matrix is None else {spec.collective: matrix / size_B}
     return assemble(
         [build],
         program=np.zeros(ranks, np.int64),
         groups={"group": group},
         facts=facts,
         notes=notes,
-        traffic=traffic,
         plan={"ranks_in_group": size, "groups": ranks // size},
     )
 
