@@ -15,10 +15,9 @@ from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.errors import InputError, did_you_mean
-from cmsim.hardware import System
+from cmsim.hardware import System, call_cost
 from cmsim.network import Demand
 from cmsim.topology import Fabric
-from cmsim.units import US
 from cmsim.workload.ops import COLLECTIVE, RECV, Programs
 
 #: collectives with one algorithm of their own, whatever the scenario asks for
@@ -292,26 +291,19 @@ def receiving(programs: Programs) -> set[tuple[int, int]]:
 
 def link(system: System, wires: Fabric, collective: str, ranks: Column) -> Link:
     """What a collective runs on: latencies and rates of the fabric, software costs of the stack."""
-    stack = system.stack
-    expert = {"dispatch": stack.dispatch, "combine": stack.combine}.get(collective)
-    node_s, domain_s, cluster_s = wires.node_s, wires.domain_s, wires.cluster_s
-    if expert is not None:
-        # fitted to whole fused kernels: the wire's latency is inside the base
-        node_s = domain_s = cluster_s = 0.0
-    tuning = expert or stack.collectives
-    crowding = 1.0 + expert.crowd * np.log2(ranks) if expert is not None and expert.crowd else 1.0
+    cost = call_cost(system.stack, collective, ranks)
     return Link(
-        node_s=node_s,
-        domain_s=domain_s,
-        cluster_s=cluster_s,
+        node_s=wires.node_s if cost.wire else 0.0,
+        domain_s=wires.domain_s if cost.wire else 0.0,
+        cluster_s=wires.cluster_s if cost.wire else 0.0,
         port_Bps=wires.port_Bps,
         uplink_Bps=wires.uplink_Bps,
         nic_Bps=wires.nic_Bps,
         leaf_Bps=wires.leaf_Bps,
-        base_s=tuning.base_us * US,
-        step_s=(expert.doubling_us if expert is not None else stack.collectives.step_us) * US,
-        port_efficiency=tuning.scale_up_efficiency / crowding,
-        nic_efficiency=tuning.scale_out_efficiency,
-        in_network=wires.in_network_reduction and stack.collectives.in_network,
+        base_s=cost.base_s,
+        step_s=cost.step_s,
+        port_efficiency=cost.scale_up,
+        nic_efficiency=cost.scale_out,
+        in_network=wires.in_network_reduction and system.stack.collectives.in_network,
         grid=wires.grid,
     )

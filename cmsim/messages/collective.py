@@ -15,7 +15,7 @@ import numpy as np
 from cmsim.arrays import Floats, Ints
 from cmsim.collectives import Algorithm, candidates, dimensional
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
-from cmsim.hardware import System
+from cmsim.hardware import System, call_cost
 from cmsim.messages.bounds import Bound, bound, bound_of_matrix
 from cmsim.messages.merge import Classes, merge
 from cmsim.messages.messages import Messages, from_matrix, grid_rounds, rounds
@@ -23,7 +23,6 @@ from cmsim.messages.rounds import Software, demands, solve
 from cmsim.network import Demand
 from cmsim.topology import Paths, fabric, paths, places
 from cmsim.topology.faults import Faults
-from cmsim.units import US
 
 #: a group: how many of the first ranks, the ranks themselves, or all
 Group = int | Sequence[int] | Ints | None
@@ -109,24 +108,14 @@ class Plan:
 
 
 def software(system: System, collective: str, *, ranks: int) -> Software:
-    """What the system's stack adds to the wire, as the engine prices it."""
-    stack = system.stack
-    expert = {"dispatch": stack.dispatch, "combine": stack.combine}.get(collective)
-    if expert is not None:
-        # fitted to whole fused kernels: latency of the wire and doublings of the group are in the base
-        base_us = expert.base_us + expert.doubling_us * float(np.ceil(np.log2(ranks)))
-        return Software(
-            base_s=base_us * US,
-            scale_up=expert.scale_up_efficiency / (1.0 + expert.crowd * float(np.log2(ranks))),
-            scale_out=expert.scale_out_efficiency,
-            wire=False,
-        )
-    tuning = stack.collectives
+    """What the system's stack adds to the wire, round by round."""
+    cost = call_cost(system.stack, collective, ranks)
     return Software(
-        base_s=tuning.base_us * US,
-        step_s=tuning.step_us * US,
-        scale_up=tuning.scale_up_efficiency,
-        scale_out=tuning.scale_out_efficiency,
+        base_s=float(cost.whole_s),
+        step_s=cost.round_s,
+        scale_up=float(cost.scale_up),
+        scale_out=cost.scale_out,
+        wire=cost.wire,
     )
 
 
