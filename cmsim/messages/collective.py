@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from cmsim.arrays import Floats, Ints
-from cmsim.collectives import Algorithm, candidates, dimensional
+from cmsim.collectives import ON_GRID, Algorithm, candidates
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 from cmsim.hardware import System, call_cost
 from cmsim.messages.bounds import Bound, bound, bound_of_matrix
 from cmsim.messages.merge import Classes, merge
-from cmsim.messages.messages import Messages, from_matrix, grid_rounds, rounds
+from cmsim.messages.messages import Messages, fitted, from_matrix, rounds
 from cmsim.messages.rounds import Software, demands, solve
 from cmsim.network import Demand
 from cmsim.topology import Paths, fabric, paths, places
@@ -176,12 +176,7 @@ def collective_time(
         raise InfeasibleError(
             f"{collective} by {chosen.name} needs switches that add between all ranks; these are in {domains} domains"
         )
-    if chosen.name == dimensional.NAME:
-        near = _in_node(system, group)
-        sends = grid_rounds(collective, len(group), size_B, grid=fabric(system).grid, in_node=near)
-    else:
-        sends = rounds(chosen, len(group), size_B)
-    laid = plan(sends, routes, ranks=group, software=library, together=together)
+    laid = plan(rounds(chosen, len(group), size_B), routes, ranks=group, software=library, together=together)
     limit = bound(
         collective,
         size_B,
@@ -247,16 +242,10 @@ def _in_node(system: System, group: Ints) -> int:
 
 def _algorithm(system: System, collective: str, name: str, group: Ints) -> Algorithm:
     ranks = len(group)
-    if name == dimensional.NAME and collective in dimensional.COLLECTIVES:
-        grid = fabric(system).grid
-        dims = dimensional.span(grid, ranks, _in_node(system, group)) if grid is not None else None
-        if dims is None:
-            raise InfeasibleError(f"{collective} by {name} needs a group that fills dimensions of a grid")
-        return dimensional.algorithm(collective, dims)
-    found = {algorithm.name: algorithm for algorithm in candidates(collective)}
+    found = {one.name: one for one in (*candidates(collective), *ON_GRID) if one.collective == collective}
     if name not in found:
         raise InputError(f"no flat algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
-    chosen = found[name]
+    chosen = fitted(found[name], ranks, grid=fabric(system).grid, in_node=_in_node(system, group))
     if not bool(np.all(chosen.applies(ranks))):
         raise InfeasibleError(f"{collective} by {name} is not defined for {ranks} ranks")
     if chosen.in_network and not system.spec.scale_up.in_network_reduction:
