@@ -14,15 +14,16 @@ Leaves out: messages of one round that wait for each other, and skew between mem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from cmsim import messages
 from cmsim.arrays import Ints
-from cmsim.engine.calls import Ask, Laid, receiving
+from cmsim.engine.apart import Sides, sides_of, told_apart
+from cmsim.engine.calls import Ask, Laid, Priced, Pricer, receiving
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.errors import InfeasibleError, InputError
@@ -44,11 +45,17 @@ _SCALE_OUT = ("nic", "leaf", "spine")
 
 
 @dataclass(frozen=True)
-class _Round:
-    """A round at one byte of S: its classes over all states of the fabric, and bytes of one group."""
+class Round:
+    """A round at one byte of S, of all groups of a class at once.
+
+    classes  over all states of the fabric    bytes_B  of one group    groups  ranks, shape (groups, members)
+    sides    what tells groups of a class apart; None where nothing can
+    """
 
     classes: Classes
     bytes_B: float
+    groups: Ints
+    sides: Sides | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class ByLink:
 
     states    the fabric, from the start and after each change
     changes_ps  when it changes
+    known     rounds laid before, by what is sent and by whom; may be shared with another folding's
+    used      takes the rounds of the last call
     """
 
     programs: Programs
@@ -66,10 +75,13 @@ class ByLink:
     who: Members
     states: Sequence[Paths]
     changes_ps: Sequence[int]
+    known: dict[tuple[bytes, bytes], Round] = field(default_factory=dict)
+    used: list[Round] = field(default_factory=list)
 
     def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
         """See ``Layer``."""
-        rounds: list[_Round] = []
+        rounds = self.used
+        rounds.clear()
         plans: dict[tuple[int, str, str, int], list[tuple[int, int]]] = {}
         instances = self._instances({ask.group for ask in asks})
         for ask in asks:
@@ -95,7 +107,7 @@ class ByLink:
             out[number] = who.rank[mine].reshape(-1, int(who.size[mine[0]]))
         return out
 
-    def _rounds(self, ask: Ask, groups: Ints, rounds: list[_Round]) -> list[tuple[int, int]]:
+    def _rounds(self, ask: Ask, groups: Ints, rounds: list[Round]) -> list[tuple[int, int]]:
         """(number in ``rounds``, how often in a row) of a call of one byte; new rounds are added."""
         ranks = groups.shape[1]
         if ranks == 1:
@@ -120,11 +132,14 @@ class ByLink:
         for one in sends:
             if one.key not in known:
                 known[one.key] = len(rounds)
-                rounds.append(self._round(ask, one, groups))
+                key = (one.key, groups.shape[1].to_bytes(8, "little") + groups.tobytes())
+                if key not in self.known:
+                    self.known[key] = self._round(ask, one, groups)
+                rounds.append(self.known[key])
             out.append((known[one.key], one.times))
         return out
 
-    def _round(self, ask: Ask, sends: Messages, groups: Ints) -> _Round:
+    def _round(self, ask: Ask, sends: Messages, groups: Ints) -> Round:
         if len(groups) * len(sends.src) > MOST_MESSAGES:
             raise InfeasibleError(
                 f"a round of {ask.collective} by {ask.algorithm} among {groups.size} ranks has "
@@ -145,15 +160,15 @@ class ByLink:
         if lost is not None and crossed[-1] is None:
             # the last state lasts for ever
             raise lost
-        classes = messages.merge(
-            _side_by_side(crossed, [len(paths.capacity_Bps) for paths in self.states]),
-            np.concatenate([paths.capacity_Bps for paths in self.states]),
-            np.concatenate([paths.tier + i * len(paths.tiers) for i, paths in enumerate(self.states)]),
-            size_B,
-        )
-        return _Round(classes, sends.total_B)
+        whole = _side_by_side(crossed, [len(paths.capacity_Bps) for paths in self.states])
+        capacity_Bps = np.concatenate([paths.capacity_Bps for paths in self.states])
+        tier = np.concatenate([paths.tier + i * len(paths.tiers) for i, paths in enumerate(self.states)])
+        classes = messages.merge(whole, capacity_Bps, tier, size_B)
+        apart = len(groups) > 1 and any(paths.alike() is None for paths in self.states)
+        sides = sides_of(whole, classes, len(groups), capacity_Bps, tier, size_B) if apart else None
+        return Round(classes, sends.total_B, groups, sides)
 
-    def _laid(self, ask: Ask, groups: Ints, plan: list[tuple[int, int]], rounds: list[_Round], kinds: _Kinds) -> Laid:
+    def _laid(self, ask: Ask, groups: Ints, plan: list[tuple[int, int]], rounds: list[Round], kinds: _Kinds) -> Laid:
         software = messages.software(self.system, ask.collective, ranks=groups.shape[1])
         if not plan:
             return Laid(((Demand(0.0, 0),),), 0.0, 0.0, 0.0)
@@ -172,6 +187,31 @@ class ByLink:
             ideal_s += times * took_s
             sent_B += times * rounds[number].bytes_B * ask.size_B / groups.shape[1]
         return Laid(tuple(phases), latency_s, ideal_s, sent_B)
+
+
+def refolded(
+    layer: ByLink,
+    start: Sequence[Ints],
+    folded: Callable[[Sequence[Ints]], Folding],
+    pricer: Callable[[Folding], Pricer],
+) -> tuple[Folding, Priced]:
+    """The folding that laid messages leave standing, and its calls (see ``apart``).
+
+    layer  of the first folding, that of ``start``    folded, pricer  make foldings and what prices them
+    """
+    columns = list(start)
+    owner = np.concatenate([paths.owner for paths in layer.states])
+    while True:
+        folding = layer.folding
+        priced = pricer(folding).price(layer)
+        if len(folding.first) == layer.programs.ranks:
+            return folding, priced
+        link = priced.resources.located()["link"]
+        columns.append(told_apart(layer.used, link, owner, layer.programs.ranks))
+        finer = folded(columns)
+        if len(finer.first) == len(folding.first):
+            return folding, priced
+        layer = replace(layer, folding=finer)
 
 
 def _sends(ask: Ask) -> tuple[int, str, str, int]:

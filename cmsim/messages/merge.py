@@ -47,6 +47,7 @@ class Classes:
     one            the same of one message alone
     capacity_Bps   of one instance of each resource class    instances  how many there are
     resource_class of each resource of the routes, -1 where nothing crosses
+    message_class  of each message; None where each is a class by itself
     """
 
     size_B: float
@@ -61,6 +62,7 @@ class Classes:
     capacity_Bps: Floats
     instances: Ints
     resource_class: Ints
+    message_class: NDArray[np.int32] | None = None
 
     def load_B(self) -> Floats:
         """Bytes that the round puts on one instance of each resource class. [B]"""
@@ -147,6 +149,7 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
         capacity_Bps=capacity,
         instances=instances,
         resource_class=resource_class,
+        message_class=None if found is None else colour,
     )
 
 

@@ -302,8 +302,8 @@ def test_a_table_becomes_graph_paths_and_levels(tmp_path):
         if number[1] >= 0
     }
     # two thirds go over the spine with twice the rate
-    assert shares["link switch/1/leaf/0 -> switch/1/spine/a"] == pytest.approx(2 / 3)
-    assert shares["link switch/1/leaf/0 -> switch/1/spine/b"] == pytest.approx(1 / 3)
+    assert shares["trunk switch/1/leaf/0 -> switch/1/spine/a"] == pytest.approx(2 / 3)
+    assert shares["trunk switch/1/leaf/0 -> switch/1/spine/b"] == pytest.approx(1 / 3)
 
 
 def test_all_to_all_on_a_table_is_bound_by_its_spines(tmp_path):
