@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
@@ -291,6 +291,8 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     """Of every rank class that has ops or a busy port."""
     timed = ops["end_ps"] > ops["start_ps"]
     busy = np.stack(_busy(system, ops))
+    # rows of single links stand for several equal stretches
+    recur = "times" in links
     port_class = np.where(links["port_share"] > 0, links["rank_class"], -1)
     port_use = np.minimum(links["utilization"], 1.0) * links["port_share"]
     # what passes a port at full rate, both ways, is read from memory and written to it
@@ -301,8 +303,12 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     by_class = _groups(np.where(timed, ops["rank_class"], -1), classes)
     by_port = _groups(port_class, classes)
     for at, mine, mine_port in zip(first.tolist(), by_class, by_port, strict=True):
-        start = np.concatenate([ops["start_ps"][mine], links["start_ps"][mine_port]])
-        end = np.concatenate([ops["end_ps"][mine], links["end_ps"][mine_port]])
+        begins, ends = links["start_ps"][mine_port], links["end_ps"][mine_port]
+        if recur:
+            row, begins, ends = recurred(begins, ends, links["times"][mine_port], links["each_ps"][mine_port])
+            mine_port = mine_port[row]
+        start = np.concatenate([ops["start_ps"][mine], begins])
+        end = np.concatenate([ops["end_ps"][mine], ends])
         height = np.zeros((4, len(start)))
         height[:2, : len(mine)] = busy[:, mine]
         height[2, len(mine) :] = port_use[mine_port]

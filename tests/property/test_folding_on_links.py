@@ -81,8 +81,8 @@ def played(system, workload, *, fold, **changes):
 
 
 def by_link(plan, timeline):
-    """Of every single link of the system, what it does and when."""
-    columns = links_columns(plan, timeline)
+    """Of every single link of the system, what it does and when, stretch by stretch."""
+    columns = links_columns(dataclasses.replace(plan, network="fluid"), timeline)
     number = {name: i for i, name in enumerate(plan.resources.name)}
     rows = defaultdict(list)
     shown = ("start_ps", "end_ps", "bytes_B", "utilization")
