@@ -40,6 +40,9 @@ MOST_DEMANDS = 128
 #: messages of one round, over all groups of a class: 2,048 ranks, all to all. A million needs 100 MB or more
 MOST_MESSAGES = 1 << 22
 
+#: crossings that are spread over resources at a time
+_AT_A_TIME = 1 << 18
+
 #: tiers whose payload share is that of the scale-out network; all others are inside a domain
 _SCALE_OUT = ("nic", "leaf", "spine")
 
@@ -129,14 +132,15 @@ class ByLink:
             )
         known: dict[bytes, int] = {}
         out = []
+        whose = groups.shape[1].to_bytes(8, "little") + groups.tobytes()
         for one in sends:
-            if one.key not in known:
-                known[one.key] = len(rounds)
-                key = (one.key, groups.shape[1].to_bytes(8, "little") + groups.tobytes())
-                if key not in self.known:
-                    self.known[key] = self._round(ask, one, groups)
-                rounds.append(self.known[key])
-            out.append((known[one.key], one.times))
+            key = one.key
+            if key not in known:
+                known[key] = len(rounds)
+                if (key, whose) not in self.known:
+                    self.known[key, whose] = self._round(ask, one, groups)
+                rounds.append(self.known[key, whose])
+            out.append((known[key], one.times))
         return out
 
     def _round(self, ask: Ask, sends: Messages, groups: Ints) -> Round:
@@ -146,7 +150,8 @@ class ByLink:
                 f"{len(groups) * len(sends.src):,} messages; network: flow lays at most {MOST_MESSAGES:,}. "
                 "Use network: fluid, or a smaller group."
             )
-        place = np.concatenate([groups, np.full((len(groups), 1), -1)], axis=1)  # position -1 is the switch
+        # position -1 is the switch
+        place = np.concatenate([groups, np.full((len(groups), 1), -1)], axis=1).astype(np.int32)
         src, dst = place[:, sends.src].ravel(), place[:, sends.dst].ravel()
         size_B = sends.size_B if len(sends.size_B) == 1 else np.tile(sends.size_B, len(groups))
         crossed: list[Crossings | None] = []
@@ -308,14 +313,13 @@ class _Kinds:
         if not len(classes.count):
             # a step whose bytes flowed earlier takes as long as the longest path of the others
             return (Demand(0.0, int(to_ps(software.latency_s(np.array([farthest_s]))[0]))),)
-        message, resource, share = self._crossings(number, software)
         latency_ps = to_ps(software.latency_s(classes.latency_s))
         size = float(np.rint(classes.size_B * size_B))
         if len(classes.count) > MOST_DEMANDS:
-            message, latency_ps = np.zeros_like(message), latency_ps.max(keepdims=True)
-            resource, at = np.unique(resource, return_inverse=True)
-            share = np.bincount(at.reshape(-1), share).astype(np.int64)
-            message = np.zeros(len(resource), np.int64)
+            resource, share = self._load(number, software)
+            message, latency_ps = np.zeros(len(resource), np.int64), latency_ps.max(keepdims=True)
+        else:
+            message, resource, share = self._crossings(number, software, slice(None))
         order = np.argsort(message, kind="stable")
         message, resource, share = message[order], resource[order], share[order]
         state = self._state[self._one[resource]]
@@ -330,18 +334,29 @@ class _Kinds:
             out.append(Demand(size, latency, *parts[0], later=later))
         return tuple(out)
 
-    def _crossings(self, number: int, software: Software) -> tuple[Ints, Ints, Ints]:
-        """(message class, our resource class, whole share) of a round; wires carry more than payload."""
+    def _load(self, number: int, software: Software) -> tuple[Ints, Ints]:
+        """(our resource class, whole share) of all messages of a round together, some crossings at a time."""
+        load = np.zeros(len(self._one))
+        for begin in range(0, len(self._rounds[number].resource), _AT_A_TIME):
+            _, resource, share = self._crossings(number, software, slice(begin, begin + _AT_A_TIME))
+            load += np.bincount(resource, share, minlength=len(load))
+        used = np.flatnonzero(load)
+        return used, load[used].astype(np.int64)
+
+    def _crossings(self, number: int, software: Software, some: slice) -> tuple[Ints, Ints, Ints]:
+        """(message class, our resource class, whole share) of some crossings of a round; wires carry more than
+        payload."""
         classes, (ours, ptr) = self._rounds[number], self._ours[number]
-        width = np.diff(ptr)[classes.resource]
+        kind, alone, share = classes.resource[some], classes.one[some], classes.share[some]
+        width = np.diff(ptr)[kind]
         entry = np.repeat(np.arange(len(width)), width)
         ends = np.cumsum(width)
-        resource = ours[np.repeat(ptr[classes.resource] - (ends - width), width) + np.arange(len(entry))]
+        resource = ours[np.repeat(ptr[kind] - (ends - width), width) + np.arange(len(entry))]
         payload = np.where(self._out[resource], software.scale_out, software.scale_up)
-        one = np.maximum(np.rint(classes.one[entry] * (SHARE_ONE / classes.unit) / payload), 1.0)
+        one = np.maximum(np.rint(alone[entry] * (SHARE_ONE / classes.unit) / payload), 1.0)
         # members that cross one instance are whole, so that sums do not depend on how messages were merged
-        members = np.rint(classes.share[entry] / classes.one[entry])
-        return classes.message[entry], resource, (one * members).astype(np.int64)
+        members = np.rint(share[entry] / alone[entry])
+        return classes.message[some][entry], resource, (one * members).astype(np.int64)
 
     def alone_s(self, demands: tuple[Demand, ...]) -> float:
         """Time of a round with nobody else on the links, as they are at the start (or first pass again). [s]"""

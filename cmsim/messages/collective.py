@@ -131,14 +131,15 @@ def plan(
     known: dict[bytes, int] = {}
     sequence: list[tuple[int, int]] = []
     for one in messages:
-        if one.key not in known:
+        key = one.key
+        if key not in known:
             crossed = routes.crossings(place[one.src], place[one.dst])
             classes = merge(crossed, routes.capacity_Bps, routes.tier, one.size_B, together=together)
             senders = one.src[one.src >= 0]
             most = int(np.bincount(senders).max()) if len(senders) else 0
-            known[one.key] = len(distinct)
+            known[key] = len(distinct)
             distinct.append(Round(one, classes, max(most, 1)))
-        sequence.append((known[one.key], one.times))
+        sequence.append((known[key], one.times))
     return Plan(routes, software, tuple(distinct), tuple(sequence))
 
 

@@ -7,6 +7,7 @@ equal to the schedule. Everything else comes from the schedule itself. Rounds th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +42,12 @@ class Messages:
 
     @property
     def key(self) -> bytes:
-        """Equal for rounds that send the same."""
-        return self.src.tobytes() + b"/" + self.dst.tobytes() + b"/" + self.size_B.tobytes()
+        """Equal for rounds that send the same: a digest, as a round may have millions of messages."""
+        digest = hashlib.blake2b(digest_size=16)
+        for column in (self.src, self.dst, self.size_B):
+            digest.update(len(column).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(column))
+        return digest.digest()
 
 
 def rounds(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:

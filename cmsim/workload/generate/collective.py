@@ -120,9 +120,32 @@ def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
     path = next((root / name for root in roots if (root / name).is_file()), None)
     if path is None:
         raise InputError(Problem(f"no such file: {name}", key="matrix"))
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    matrix = _quickly(lines, size)
+    if matrix is None:
+        matrix = _line_by_line(lines, name, size)
+    np.fill_diagonal(matrix, 0.0)
+    if not matrix.any():
+        raise InputError(Problem("no rank sends anything to another", name))
+    return matrix
+
+
+def _quickly(lines: list[str], size: int) -> Floats | None:
+    """A square of numbers of 0 or more, or None where something may be said against it."""
+    if len(lines) != size:
+        return None
+    try:
+        matrix = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
+    except ValueError:
+        return None
+    good = matrix.shape == (size, size) and bool((matrix >= 0).all()) and bool(np.isfinite(matrix).all())
+    return matrix if good else None
+
+
+def _line_by_line(lines: list[str], name: str, size: int) -> Floats:
     rows: list[list[float]] = []
     problems: list[Problem] = []
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line, text in enumerate(lines, start=1):
         cells = text.split(",")
         row = [_bytes(cell) for cell in cells]
         bad = [i for i, value in enumerate(row) if not 0 <= value < math.inf]
@@ -136,11 +159,7 @@ def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
         problems.append(Problem(f"has {len(rows)} rows; the group has {size} ranks", name))
     if problems:
         raise InputError(problems[:5])
-    matrix = np.array(rows)
-    np.fill_diagonal(matrix, 0.0)
-    if not matrix.any():
-        raise InputError(Problem("no rank sends anything to another", name))
-    return matrix
+    return np.array(rows)
 
 
 def _bytes(cell: str) -> float:
