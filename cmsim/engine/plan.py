@@ -153,8 +153,8 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     if by_link:
         from cmsim.engine.by_link import ByLink, refolded  # brings the room of flows along, which levels do without
 
-        first = ByLink(programs, system, wires, folded(start), who, states, changes_ps)
-        folding, priced = refolded(first, start, folded, pricer)
+        layer = ByLink(programs, system, wires, folded(start), who, states, changes_ps)
+        folding, priced = refolded(layer, start, folded, pricer)
     else:
         folding = folded(start)
         links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)

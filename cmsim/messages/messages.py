@@ -46,7 +46,7 @@ class Messages:
         digest = hashlib.blake2b(digest_size=16)
         for column in (self.src, self.dst, self.size_B):
             digest.update(len(column).to_bytes(8, "little"))
-            digest.update(np.ascontiguousarray(column))
+            digest.update(np.ascontiguousarray(column).data)
         return digest.digest()
 
 
