@@ -166,7 +166,7 @@ def _measured() -> list[str]:
     parts.append("† `NAME_low` and `NAME_high` are the ends of its band, where power is one.\n")
     frames = {frame.name: frame for kind in kinds.every() for frame in kind.frames}
     for name, frame in frames.items():
-        rows = [f"| `{column}` | {_cell(text)} |" for column, text in frame.columns.items()]
+        rows = [f"| `{column}` | {_cell(text)} |" for column, text in {**frame.columns, **frame.some}.items()]
         parts.append(f"### frame {name}\n")
         parts.append(f"{frame.text[:1].upper()}{frame.text[1:]}. `run` stands before these columns.\n")
         parts.append("\n".join(["| column | meaning |", "| --- | --- |", *rows]) + "\n")

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
-from cmsim.collectives import dimensional
 from cmsim.collectives.price import CANDIDATES, Candidate, Shape
 from cmsim.collectives.rows import Link, Rows, checked, collective_code
 from cmsim.collectives.terms import COLLECTIVES
@@ -240,7 +239,7 @@ def _cannot(algorithm: str, rows: Rows, row: int) -> InputError:
         why = f"is no algorithm for {collective}. {did_you_mean(algorithm, {c.name for c in group}, limit=len(group))}"
     elif all(any(a.in_network for _, a in c.phases) for c in named):
         why = f"needs switches that reduce, between all ranks it works on: {ranks} ranks, {in_domain} in a domain."
-    elif any(a.name == dimensional.NAME for _, a in named[0].phases):
+    elif any(a.on_grid is not None for _, a in named[0].phases):
         lies = f"{ranks} ranks, {in_node} in a node, {in_domain} in a domain"
         why = f"needs a group that fills dimensions of a grid: {lies}."
     elif len(named[0].phases) > 1:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
@@ -69,28 +69,41 @@ def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: 
     profiles = _profiles(system, ops, links)
     edges = _edges(profiles, makespan_ps)
     intervals = len(edges) - 1
+    beside = _beside(profiles, edges)
     out = {
         "component": np.repeat(np.array(COMPONENTS, dtype=object), intervals),
         "start_ps": np.tile(edges[:-1], len(COMPONENTS)),
         "end_ps": np.tile(edges[1:], len(COMPONENTS)),
-        "power_W": _components_W(system, board_watts(system.accelerator), profiles, edges),
+        "power_W": _components_W(system, board_watts(system.accelerator), profiles, edges, beside),
     }
     ends = band(system.accelerator) or (None, None)
     for name, board in zip(BAND, ends, strict=True):
-        out[f"power_W_{name}"] = out["power_W"] if board is None else _components_W(system, board, profiles, edges)
+        if board is None:
+            out[f"power_W_{name}"] = out["power_W"]
+        else:
+            out[f"power_W_{name}"] = _components_W(system, board, profiles, edges, beside)
     return out
 
 
-def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints) -> Floats:
-    """Mean power of each component over each interval, one component after the other. [W]"""
-    seconds = np.diff(edges) / PS_PER_S
-    engines_J = np.zeros((3, len(seconds)))
-    ports, feeding, at_work = np.zeros(len(seconds)), np.zeros(len(seconds)), 0
+def _beside(profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
+    """How long ports and hosts were busy in each interval, over all ranks, whatever the watts of packages. [s]"""
+    ports, feeding = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
     for profile in profiles:
-        engines_J += profile.count * profile.joules(board, edges, per_rank=1 / system.ranks_per_package)
         ports += profile.count * profile.integral(profile.port, edges)
         feeding += profile.count * profile.integral(profile.feeding, edges)
+    return ports, feeding
+
+
+def _components_W(
+    system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints, beside: tuple[Floats, Floats]
+) -> Floats:
+    """Mean power of each component over each interval, one component after the other. [W]"""
+    seconds = np.diff(edges) / PS_PER_S
+    engines_J, at_work = np.zeros((3, len(seconds))), 0
+    for profile in profiles:
+        engines_J += profile.count * profile.joules(board, edges, per_rank=1 / system.ranks_per_package)
         at_work += profile.count
+    ports, feeding = beside
     compute_W, memory_W, link_W = engines_J / seconds
     use, fed = ports / seconds / system.ranks, feeding / seconds / system.ranks
 
@@ -291,6 +304,8 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     """Of every rank class that has ops or a busy port."""
     timed = ops["end_ps"] > ops["start_ps"]
     busy = np.stack(_busy(system, ops))
+    # rows of single links stand for several equal stretches
+    recur = "times" in links
     port_class = np.where(links["port_share"] > 0, links["rank_class"], -1)
     port_use = np.minimum(links["utilization"], 1.0) * links["port_share"]
     # what passes a port at full rate, both ways, is read from memory and written to it
@@ -301,8 +316,12 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     by_class = _groups(np.where(timed, ops["rank_class"], -1), classes)
     by_port = _groups(port_class, classes)
     for at, mine, mine_port in zip(first.tolist(), by_class, by_port, strict=True):
-        start = np.concatenate([ops["start_ps"][mine], links["start_ps"][mine_port]])
-        end = np.concatenate([ops["end_ps"][mine], links["end_ps"][mine_port]])
+        begins, ends = links["start_ps"][mine_port], links["end_ps"][mine_port]
+        if recur:
+            row, begins, ends = recurred(begins, ends, links["times"][mine_port], links["each_ps"][mine_port])
+            mine_port = mine_port[row]
+        start = np.concatenate([ops["start_ps"][mine], begins])
+        end = np.concatenate([ops["end_ps"][mine], ends])
         height = np.zeros((4, len(start)))
         height[:2, : len(mine)] = busy[:, mine]
         height[2, len(mine) :] = port_use[mine_port]

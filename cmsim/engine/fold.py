@@ -77,18 +77,18 @@ def fold(start: Sequence[Ints], who: Members, *, slots: int, node: Ints, leaf: I
     start: columns that already tell ranks apart (program, perturbation, ...), shape (ranks,) each
     """
     ranks = len(node)
-    near = _join([who.slot, who.in_node, who.in_domain, who.in_leaf])
-    colour = _join(start) if enabled else np.arange(ranks)
+    near = joined([who.slot, who.in_node, who.in_domain, who.in_leaf])
+    colour = joined(start) if enabled else np.arange(ranks)
     while True:
         before = colour.max() + 1
-        by_group = _multiset(who.group, _join([colour[who.rank], near]))
+        by_group = multiset(who.group, joined([colour[who.rank], near]))
         table = np.full((ranks, slots), -1, np.int64)
         table[who.rank, who.slot] = by_group[who.group]
-        node_colour = _multiset(node, colour)
-        leaf_colour = _multiset(leaf, colour)
+        node_colour = multiset(node, colour)
+        leaf_colour = multiset(leaf, colour)
         if not enabled:
             break
-        colour = _join([colour, *table.T, node_colour[node], leaf_colour[leaf]])
+        colour = joined([colour, *table.T, node_colour[node], leaf_colour[leaf]])
         if colour.max() + 1 == before:
             break
     # number classes by their first rank, so that the order never depends on sorting of colours
@@ -111,7 +111,7 @@ def fold(start: Sequence[Ints], who: Members, *, slots: int, node: Ints, leaf: I
     )
 
 
-def _join(columns: Sequence[Ints]) -> Ints:
+def joined(columns: Sequence[Ints]) -> Ints:
     """One number per distinct row of the columns."""
     code = np.zeros_like(np.asarray(columns[0]))
     for column in columns:
@@ -122,11 +122,11 @@ def _join(columns: Sequence[Ints]) -> Ints:
 
 def _count(group: Ints, place: Ints) -> Ints:
     """For each row, the rows of the same group and place."""
-    code = _join([group, place])
+    code = joined([group, place])
     return np.bincount(code)[code] if len(code) else code
 
 
-def _multiset(container: Ints, colour: Ints) -> Ints:
+def multiset(container: Ints, colour: Ints) -> Ints:
     """A colour per container (0..max) from the sorted colours of what it holds; containers that hold nothing get 0.
 
     Containers of one size are compared as rows of a matrix, so nothing is hashed.

@@ -14,7 +14,7 @@ import numpy as np
 from cmsim import compute
 from cmsim.arrays import Floats, Ints
 from cmsim.engine.by_level import ByLevel
-from cmsim.engine.calls import Call, Layer, Pricer
+from cmsim.engine.calls import Call, Pricer
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.perturb import Jitter, Perturbation, drawn, rank_factors
 from cmsim.engine.resources import Resources, resources
@@ -132,15 +132,33 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         start.append(_apart(options.apart, programs.ranks))
     changes_ps: tuple[int, ...] = ()
     states: list[Paths] = []
+    placed = np.isfinite(wires.leaf_Bps)
     if by_link:
         changes_ps, states = _states(system, options, factors)
-        start += [paths.alike()[: programs.ranks] for paths in states]
+        alike = [column for paths in states if (column := paths.alike()) is not None]
+        start += [column[: programs.ranks] for column in alike]
+        placed = bool(alike)
         if programs.traffic:
             start.append(np.arange(programs.ranks))
     # a node or leaf that carries no resource of its own tells no ranks apart
     node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
-    leaf = leaf if np.isfinite(wires.leaf_Bps) or by_link else np.zeros_like(leaf)
-    folding = fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
+    leaf = leaf if placed else np.zeros_like(leaf)
+
+    def folded(start: Sequence[Ints]) -> Folding:
+        return fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
+
+    def pricer(folding: Folding) -> Pricer:
+        return Pricer(programs, system, wires, folding, who, options.algorithm, measured=not by_link)
+
+    if by_link:
+        from cmsim.engine.by_link import ByLink, refolded  # brings the room of flows along, which levels do without
+
+        layer = ByLink(programs, system, wires, folded(start), who, states, changes_ps)
+        folding, priced = refolded(layer, start, folded, pricer)
+    else:
+        folding = folded(start)
+        links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
+        priced = pricer(folding).price(ByLevel(programs, system, wires, folding, who, links, incidence))
     seconds, bound, notes = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
@@ -153,15 +171,6 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
             first = int(folding.first[rank_class])
             held_s = held_s * drawn(options.jitter, programs.ops.kind[rows], rank=first, seed=options.seed)
         hold_ps.append(to_ps(held_s))
-    layer: Layer
-    if by_link:
-        from cmsim.engine.by_link import ByLink  # brings the room of flows along, which levels do without
-
-        layer = ByLink(programs, system, wires, folding, who, states, changes_ps)
-    else:
-        links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
-        layer = ByLevel(programs, system, wires, folding, who, links, incidence)
-    priced = Pricer(programs, system, wires, folding, who, options.algorithm, measured=not by_link).price(layer)
     return Plan(
         programs,
         system,

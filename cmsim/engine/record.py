@@ -6,7 +6,6 @@ Plain columns (name -> array of one length), in a fixed order; nothing here loop
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from cmsim import compute
 from cmsim.arrays import Ints
 from cmsim.engine.bound import without_work
+from cmsim.engine.intervals import RATE_UNIT, intervals, stretches
 from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.timeline import Timeline
-from cmsim.network import SHARE_ONE
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
 
@@ -27,8 +26,6 @@ Columns = dict[str, NDArray[Any]]
 LIMITERS = ("compute", "memory", "link", "latency", "host", "bubble", "imbalance")
 #: a kernel held back by its fixed cost is held back by latency
 _LIMIT_OF_BOUND = {"overhead": "latency"}
-#: rates are summed in whole units of 2**-10 B/s, so that what goes up comes down to exactly zero
-_RATE_UNIT = 2.0**-10
 
 
 def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
@@ -79,52 +76,34 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
 
 
 def links_columns(plan: Plan, timeline: Timeline) -> Columns:
-    """One row per resource class and stretch of constant rate above zero, by resource, then in time.
+    """One row per resource class and stretch of constant rate above zero, by resource, then in time; on single links
+    (``network: flow``) one for all equal stretches that follow each other at one distance.
 
     resource      kind, direction and class of the rank, node or leaf it belongs to: ``port.out[3]``
     instances     how many equal ones there are
     start_ps, end_ps   stretches of one resource do not overlap [ps]
-    bytes_B       over one instance, protocol overhead included [B]
-    utilization   rate on one instance over its capacity; above 1 only on a network that does not share [1]
+    bytes_B       over one instance, protocol overhead included, of all stretches of the row [B]
+    utilization   rate on one instance over its capacity while bytes move; above 1 only on a network that does not
+                  share [1]
     rank_class    the class it belongs to; of a node or leaf, the first one there
     port_share    use of one rank's port, mean of both directions, that full utilization means; 0 if no port [1]
+    times, each_ps   on single links: how many stretches, and how long each is; the first begins at ``start_ps``, the
+                  last ends at ``end_ps``, and they are equally far apart [1], [ps]
     """
-    segments = timeline.segments
-    crossings = np.fromiter((len(s.demand.resources) for s in segments), np.int64, len(segments))
-    total = int(crossings.sum())
-    of_segment = np.repeat(np.arange(len(segments)), crossings)
-    resource = np.fromiter(chain.from_iterable(s.demand.resources for s in segments), np.int64, total)
-    share = np.fromiter(chain.from_iterable(s.demand.shares for s in segments), np.float64, total)
-    rate = np.fromiter((s.rate_Bps for s in segments), np.float64, len(segments))
-    begin = np.fromiter((s.start_ps for s in segments), np.int64, len(segments))
-    finish = np.fromiter((s.end_ps for s in segments), np.int64, len(segments))
-
-    units = np.rint(rate[of_segment] * share / SHARE_ONE / _RATE_UNIT).astype(np.int64)
-    where = np.concatenate([resource, resource])
-    when = np.concatenate([begin[of_segment], finish[of_segment]])
-    order = np.lexsort((when, where))
-    where, when = where[order], when[order]
-    new = np.ones(len(where), bool)
-    new[1:] = (where[1:] != where[:-1]) | (when[1:] != when[:-1])
-    change = np.zeros(int(new.sum()), np.int64)
-    np.add.at(change, np.cumsum(new) - 1, np.concatenate([units, -units])[order])
-    where, when = where[new][change != 0], when[new][change != 0]
-    # every resource comes down to zero before the next one begins, so one sum runs over all of them
-    level = np.cumsum(change[change != 0])
-    busy = np.flatnonzero(level > 0)
-
-    resource, start, end = where[busy], when[busy], when[busy + 1]
-    rate = level[busy] * _RATE_UNIT
-    return {
+    by_link = plan.network == "flow"
+    found = intervals(timeline.segments) if by_link else stretches(timeline.segments)
+    resource, rate = found.resource, found.units * RATE_UNIT
+    out: Columns = {
         "resource": _text(plan.resources.name)[resource],
         "instances": np.array([*plan.resources.instances, 0], np.int64)[resource],
-        "start_ps": start,
-        "end_ps": end,
-        "bytes_B": rate * (end - start) / PS_PER_S,
+        "start_ps": found.start_ps,
+        "end_ps": found.end_ps,
+        "bytes_B": rate * (found.times * found.each_ps) / PS_PER_S,
         "utilization": rate / np.array([*plan.resources.capacity_Bps, np.inf])[resource],
         "rank_class": np.array([*plan.resources.rank_class, 0], np.int64)[resource],
         "port_share": np.array([*plan.resources.port_share, 0.0])[resource],
     }
+    return {**out, "times": found.times, "each_ps": found.each_ps} if by_link else out
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class CollectiveMeans(Means):
         name, size_B = spec.collective, programs.facts.size_B
         ranks = np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1))
         whole, nothing = topology.paths(system), messages.Software()
-        if name in programs.traffic:
-            shares = programs.traffic[name]
+        if programs.traffic:
+            (shares,) = programs.traffic
             least = messages.bound_of_matrix(shares * size_B, paths=whole, ranks=ranks, software=nothing)
         else:
             adds = plan.fabric.in_network_reduction and system.stack.collectives.in_network

@@ -47,6 +47,10 @@ LINKS = Frame(
     },
     "one row per class of resources and stretch of constant rate above zero",
     may_be_empty=True,
+    some={
+        "times": "`network: flow`: equal stretches at one distance, from `start_ps` to `end_ps` [1]",
+        "each_ps": "`network: flow`: length of each of them [ps]",
+    },
 )
 POWER = Frame(
     "power",

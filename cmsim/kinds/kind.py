@@ -104,12 +104,14 @@ class Frame:
     """Rows that a run leaves, saved as ``NAME.parquet``.
 
     columns  name -> what it is, with its unit in brackets    may_be_empty: whether a run may have no row
+    some     columns that only some runs have, as ``columns``
     """
 
     name: str
     columns: Mapping[str, str]
     text: str
     may_be_empty: bool = False
+    some: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -319,8 +319,11 @@ def _undeclared(result: Result) -> Iterator[str]:
     kind = result.declared
     known = {name for metric in kind.metrics for name in metric.names}
     yield from (f"the metric {name} is not declared by the kind {kind.name}" for name in result.metrics.keys() - known)
-    its = {frame.name: frame.columns.keys() for frame in kind.frames}
+    declared = {frame.name: frame for frame in kind.frames}
     for name, columns in result.columns.items():
-        other = sorted(columns.keys() ^ its[name]) if name in its else [name]
+        frame = declared.get(name)
+        other = [name]
+        if frame is not None:
+            other = sorted({*(columns.keys() ^ frame.columns.keys())} - frame.some.keys())
         if other and columns:
             yield f"the frame {name} is not as the kind {kind.name} declares it: {', '.join(other)}"

@@ -41,6 +41,7 @@ class OpTable:
     collective  into ``collectives``, -1 for compute, send and recv
     dep_ptr, dep_idx  CSR: rows of the same program (counted from its first) that must end before it starts
     shape       into ``shapes``, -1 where sizes are not known; empty where they are of no op
+    exchange    into ``Programs.traffic``, -1 where all blocks are alike; empty where they are of every op
     """
 
     names: tuple[str, ...]
@@ -63,6 +64,7 @@ class OpTable:
     dep_idx: Ints
     shapes: tuple[Shape, ...] = ()
     shape: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    exchange: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -93,6 +95,7 @@ class OpTable:
             dep_idx=dep_idx,
             shapes=names["shape"],
             shape=columns["shape"],
+            exchange=columns.get("exchange", np.zeros(0, np.int64)),
         )
 
 
@@ -126,8 +129,8 @@ class Programs:
                   receive is a group of two: the sender names it in one slot, the receiver in another.
     facts         what the workload says of itself, of the class that its kind has
     notes         assumptions and substitutions to say beside the result
-    traffic       by collective: who sends how much to whom in a group, as shares of the size, shape (members, members);
-                  where it is missing, all alike
+    traffic       who sends how much to whom in a group, as shares of the size, shape (members, members) each; ops name
+                  theirs in ``OpTable.exchange``
     footprint_B   memory one rank of each program needs, by what for, shape (programs,) each [B]
     plan          sizes that the scenario left open, resolved, by name: tp, pp, dp, ..., what a rank holds; empty where
                   nothing was planned, of a trace
@@ -142,7 +145,7 @@ class Programs:
     groups: Ints
     facts: Facts = field(default_factory=Facts)
     notes: tuple[str, ...] = ()
-    traffic: Mapping[str, Floats] = field(default_factory=dict)
+    traffic: tuple[Floats, ...] = ()
     footprint_B: dict[str, Floats] = field(default_factory=dict)
     plan: Mapping[str, float] = field(default_factory=dict)
     least: Least | None = None
@@ -216,27 +219,39 @@ class ProgramBuilder:
         after: Sequence[int] = (),
     ) -> int:
         """Add a kernel; returns its row, to be named in ``after`` of others."""
-        row = (name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", "", shape)
+        row = (name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", "", shape, None)
         return self._add(row, after)
 
     def host(self, name: str, *, stream: str, recorded_s: float, after: Sequence[int] = ()) -> int:
         """Add host work of a known length."""
-        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", "", None), after)
+        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", "", None, None), after)
 
     def collective(
-        self, name: str, *, stream: str, collective: str, size_B: float, slot: str, after: Sequence[int] = ()
+        self,
+        name: str,
+        *,
+        stream: str,
+        collective: str,
+        size_B: float,
+        slot: str,
+        traffic: Floats | None = None,
+        after: Sequence[int] = (),
     ) -> int:
-        """Add a collective over the rank's group in ``slot``; ``size_B`` as nccl-tests counts it."""
-        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective, None)
+        """Add a collective over the rank's group in ``slot``; ``size_B`` as nccl-tests counts it.
+
+        traffic: where blocks differ, who sends what share of the size to whom, shape (members, members); ops with the
+            same array have the same traffic
+        """
+        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective, None, traffic)
         return self._add(row, after)
 
     def send(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a send on the channel in ``slot``. It does not wait for the receiver."""
-        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None), after)
+        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None, None), after)
 
     def recv(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a receive: ends when the matching send (n-th on the channel) has arrived."""
-        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None), after)
+        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None, None), after)
 
     def append(self, block: ProgramBuilder, after: Sequence[Sequence[int]] = ()) -> int:
         """Add all ops of another builder; returns the row of its first.
@@ -287,7 +302,7 @@ class _Copy:
 #: positions of a row's text columns, in the order in which names are numbered
 _TEXT = {"name": 0, "stream": 1, "kernel": 3, "precision": 4, "slot": 9, "collective": 10}
 _NUMBER = {"kind": 2, "flops": 5, "bytes_B": 6, "cores": 7, "recorded_s": 8}
-_SHAPE = 11
+_SHAPE, _TRAFFIC = 11, 12
 
 
 class _Compiler:
@@ -296,6 +311,7 @@ class _Compiler:
     def __init__(self) -> None:
         self.numbers: dict[str, dict[str, int]] = {key: {"": -1} for key in _TEXT}
         self.shapes: dict[Shape | None, int] = {None: -1}
+        self.traffic: list[Floats] = []
         self._blocks: dict[int, tuple[dict[str, NDArray[Any]], Ints, Ints]] = {}
 
     def columns(self, build: ProgramBuilder) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
@@ -321,7 +337,7 @@ class _Compiler:
                 rows = part.after[number]
                 owners.append(np.full(len(rows), row + part.first, np.int64))
                 deps.append(np.array(rows, np.int64))
-        keys = (*_TEXT, *_NUMBER, "shape")
+        keys = (*_TEXT, *_NUMBER, "shape", "exchange")
         return {key: np.concatenate([part[key] for part in parts]) for key in keys}, _joined(owners), _joined(deps)
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
@@ -335,7 +351,18 @@ class _Compiler:
             out[key] = np.array(columns[position], np.int64 if key == "kind" else np.float64)
         shapes = self.shapes
         out["shape"] = np.array([shapes.setdefault(one, len(shapes) - 1) for one in columns[_SHAPE]], np.int64)
+        out["exchange"] = np.full(len(rows), -1, np.int64)
+        for row, traffic in enumerate(columns[_TRAFFIC]):
+            if traffic is not None:
+                out["exchange"][row] = self._exchange(traffic)
         return out
+
+    def _exchange(self, traffic: Floats) -> int:
+        """Arrays are told apart by identity: they are large."""
+        known = next((number for number, one in enumerate(self.traffic) if one is traffic), len(self.traffic))
+        if known == len(self.traffic):
+            self.traffic.append(traffic)
+        return known
 
 
 def _joined(parts: list[Ints]) -> Ints:
@@ -351,7 +378,6 @@ def assemble(
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
     plan: Mapping[str, float] | None = None,
-    traffic: Mapping[str, Floats] | None = None,
     least: Least | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
@@ -374,6 +400,8 @@ def assemble(
         key: tuple(name for name in known if name) for key, known in compiler.numbers.items()
     }
     names["shape"] = tuple(one for one in compiler.shapes if one is not None)
+    if not compiler.traffic:
+        del columns["exchange"]
     ops = OpTable.of_columns(columns, names, dep_ptr, _joined(deps))
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])
@@ -388,7 +416,7 @@ def assemble(
         slots=slots,
         groups=table,
         facts=facts or Facts(),
-        traffic=dict(traffic or {}),
+        traffic=tuple(compiler.traffic),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
         plan=dict(plan or {}),

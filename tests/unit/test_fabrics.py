@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cmsim
-from cmsim.collectives import dimensional
+from cmsim.collectives import dimensional, on_grid
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import System, load_system
 from cmsim.messages import Software, collective_time
@@ -302,8 +302,8 @@ def test_a_table_becomes_graph_paths_and_levels(tmp_path):
         if number[1] >= 0
     }
     # two thirds go over the spine with twice the rate
-    assert shares["link switch/1/leaf/0 -> switch/1/spine/a"] == pytest.approx(2 / 3)
-    assert shares["link switch/1/leaf/0 -> switch/1/spine/b"] == pytest.approx(1 / 3)
+    assert shares["trunk switch/1/leaf/0 -> switch/1/spine/a"] == pytest.approx(2 / 3)
+    assert shares["trunk switch/1/leaf/0 -> switch/1/spine/b"] == pytest.approx(1 / 3)
 
 
 def test_all_to_all_on_a_table_is_bound_by_its_spines(tmp_path):
@@ -445,7 +445,7 @@ def test_network_files_that_cannot_be_are_refused(tmp_path, old, new, said):
 def test_rounds_on_the_links_take_as_long_as_the_formula(system, collective):
     got = collective_time(system, collective, algorithm="dimensional", size_B=1e9, library=WIRE_ONLY)
     level = fabric(system)
-    dims = dimensional.span(level.grid, system.ranks, 1)
+    dims = on_grid.span(level.grid, system.ranks, 1)
     assert got.time_s == pytest.approx(dimensional.dimensional_s(collective, dims, 1e9), rel=1e-6)
     assert got.ratio >= 1
     if len(dims) == 3 and collective != "all_to_all":
@@ -455,7 +455,7 @@ def test_rounds_on_the_links_take_as_long_as_the_formula(system, collective):
 def test_dimensions_that_differ_take_longer_without_chunks():
     system = GRIDS["of all kinds"]
     got = collective_time(system, "all_reduce", algorithm="dimensional", size_B=1e9, library=WIRE_ONLY)
-    dims = dimensional.span(fabric(system).grid, system.ranks, 1)
+    dims = on_grid.span(fabric(system).grid, system.ranks, 1)
     assert dimensional.dimensional_s("all_reduce", dims, 1e9) < got.time_s
     assert got.time_s >= got.bound_s.time_s
 
@@ -571,7 +571,7 @@ def test_nothing_beats_the_bound_on_any_grid(seed):
         assert got.time_s >= got.bound_s.time_s * (1 - 1e-9), (shape, collective, algorithm)
         assert max(one.utilisation for one in got.busiest) <= 1 + 1e-9
         if algorithm != "ring":
-            dims = dimensional.span(fabric(system).grid, system.ranks, 1)
+            dims = on_grid.span(fabric(system).grid, system.ranks, 1)
             needs = dimensional.seconds_per_B("all_to_all" if algorithm == "direct" else collective, dims) * 1e8
             assert got.time_s >= needs * (1 - 1e-9)
         worse = collective_time(

@@ -46,17 +46,17 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     if matrix is not None:
         size_B, notes = _busiest_B(matrix)
     build = ProgramBuilder()
+    traffic = None if matrix is None else matrix / size_B
+    name = spec.collective
     for _ in range(spec.repeat):
-        build.collective(spec.collective, stream="comm", collective=spec.collective, size_B=size_B, slot="group")
+        build.collective(name, stream="comm", collective=name, size_B=size_B, slot="group", traffic=traffic)
     facts = CollectiveFacts(size_B=size_B, ranks_in_group=float(size), calls=float(spec.repeat))
-    traffic: dict[str, Floats] = {} if matrix is None else {spec.collective: matrix / size_B}
     return assemble(
         [build],
         program=np.zeros(ranks, np.int64),
         groups={"group": group},
         facts=facts,
         notes=notes,
-        traffic=traffic,
         plan={"ranks_in_group": size, "groups": ranks // size},
     )
 
@@ -121,9 +121,32 @@ def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
     path = locate(name, base=base)
     if path is None:
         raise InputError(Problem(f"no such file: {name}", key="matrix"))
+    lines = read_text(path).splitlines()
+    matrix = _quickly(lines, size)
+    if matrix is None:
+        matrix = _line_by_line(lines, name, size)
+    np.fill_diagonal(matrix, 0.0)
+    if not matrix.any():
+        raise InputError(Problem("no rank sends anything to another", name))
+    return matrix
+
+
+def _quickly(lines: list[str], size: int) -> Floats | None:
+    """A square of numbers of 0 or more, or None where something may be said against it."""
+    if len(lines) != size:
+        return None
+    try:
+        matrix = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
+    except ValueError:
+        return None
+    good = matrix.shape == (size, size) and bool((matrix >= 0).all()) and bool(np.isfinite(matrix).all())
+    return matrix if good else None
+
+
+def _line_by_line(lines: list[str], name: str, size: int) -> Floats:
     rows: list[list[float]] = []
     problems: list[Problem] = []
-    for line, cells in rows_of(read_text(path), file=name):
+    for line, cells in rows_of("\n".join(lines), file=name):
         row = [number(cell) for cell in cells]
         bad = [i for i, value in enumerate(row) if not 0 <= value < math.inf]
         if bad:
@@ -136,11 +159,7 @@ def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
         problems.append(Problem(f"has {len(rows)} rows; the group has {size} ranks", name))
     if problems:
         raise InputError(problems[:5])
-    matrix = np.array(rows)
-    np.fill_diagonal(matrix, 0.0)
-    if not matrix.any():
-        raise InputError(Problem("no rank sends anything to another", name))
-    return matrix
+    return np.array(rows)
 
 
 def _busiest_B(matrix: Floats) -> tuple[float, list[str]]:
