@@ -180,15 +180,13 @@ def _play(
     progress: Callable[[float], None] | None = None,
 ) -> _Played | None:
     """Programs, plan and play; None for a run that takes longer than ``limit`` gives its programs. [s]"""
-    programs = generate.programs(one.spec, system, base=base)
+    programs = generate.programs(one.spec, system, base=base, loops=True)
     engine.check_memory(programs, system)
     options = options_of(one, system)
     plan = engine.plan(programs, system, options)
-    if limit is None:
-        timeline: engine.Timeline | None = engine.play(plan, progress=progress)
-    else:
-        timeline = engine.play_within(plan, int(to_ps(limit(programs))), progress=progress)
-    return None if timeline is None else _Played(one, system, programs, options, plan, timeline)
+    limit_ps = None if limit is None else int(to_ps(limit(programs)))
+    played = engine.play_loops(plan, limit_ps=limit_ps, progress=progress)
+    return None if played is None else _Played(one, system, programs, options, *played)
 
 
 def candidates(one: Run, machines: Machines) -> Iterator[Run]:
@@ -278,10 +276,10 @@ def _result(played: _Played) -> Result:
     plan, timeline, billed = played.plan, played.timeline, played.billed
     impact = None
     if options.faults:
-        healthy = engine.plan(programs, system, dataclasses.replace(options, faults=()))
+        healthy = engine.plan(plan.programs, system, dataclasses.replace(options, faults=()))
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
-    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps)
+    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
     watts, missing = energy.power_metrics(billed, power)
     money, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
@@ -340,7 +338,7 @@ def _result(played: _Played) -> Result:
         plan=_plan(programs),
     )
     results.check(result)
-    return result
+    return dataclasses.replace(result, columns={**result.columns, **engine.whole_columns(plan, timeline)})
 
 
 def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> list[Path]:

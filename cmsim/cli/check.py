@@ -126,7 +126,7 @@ def _fits(one: Run, system: System, base: Path | None) -> None:
     from cmsim.scenario import CollectiveSpec
     from cmsim.workload import generate
 
-    programs = generate.programs(one.spec, system, base=base)
+    programs = generate.programs(one.spec, system, base=base, loops=True)
     if programs.ranks > system.ranks:
         raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")
     engine.check_memory(programs, system)

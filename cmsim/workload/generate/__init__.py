@@ -9,6 +9,7 @@ from typing import Any
 
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
+from cmsim.workload.loops import whole
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Programs
 
@@ -24,11 +25,12 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 
 
-def programs(spec: Any, system: System, *, base: Path | None = None) -> Programs:
+def programs(spec: Any, system: System, *, base: Path | None = None, loops: bool = False) -> Programs:
     """What every rank of ``system`` runs.
 
     spec   a workload of a scenario (``cmsim.scenario.WorkloadSpec``)
     base   folder that relative paths in it start from
+    loops  rows that come again and again may be laid out a few times only (``Programs.loop``)
 
     Raises InputError where the workload does not fit the system.
     """
@@ -39,6 +41,7 @@ def programs(spec: Any, system: System, *, base: Path | None = None) -> Programs
             Problem(f"{model.name} is an encoder, which has no {spec.kind}: run it with kind encoder", key="model")
         )
     made: Programs = getattr(importlib.import_module(f"{__name__}.{module}"), function)(spec, system, base)
+    made = made if loops else whole(made)
     return replace(made, notes=(*made.notes, model.window_note)) if model is not None and model.window_note else made
 
 
