@@ -45,26 +45,32 @@ class Repeat:
         out: Ints = true_ps - self.passed(true_ps) * self.period_ps
         return out
 
+    def true_count(self, kept_ps: Ints) -> int:
+        """How many instants of true time are like those of kept time, of which there are no two alike."""
+        return len(kept_ps) + self.times * int(np.count_nonzero(self._inside(kept_ps)))
+
     def true_ps(self, kept_ps: Ints) -> Ints:
         """All instants of true time that are like those of kept time, in no order."""
-        again = kept_ps[(kept_ps >= self.from_ps) & (kept_ps < self.until_ps)]
+        again = kept_ps[self._inside(kept_ps)]
         copies = again + np.arange(1, self.times + 1)[:, None] * self.period_ps
         moved = kept_ps + np.where(kept_ps >= self.until_ps, self.added_ps, 0)
         return np.concatenate([moved, copies.ravel()])
+
+    def _inside(self, kept_ps: Ints) -> NDArray[np.bool_]:
+        return (kept_ps >= self.from_ps) & (kept_ps < self.until_ps)
 
     def within(self, start_ps: Ints, end_ps: Ints) -> tuple[Ints, Ints]:
         """The parts of stretches of kept time that come again."""
         return np.clip(start_ps, self.from_ps, self.until_ps), np.clip(end_ps, self.from_ps, self.until_ps)
 
-    def integral(self, true_ps: Ints, at_ps: Ints, until: Floats) -> Floats:
-        """A running integral at instants of true time, from its values ``until`` at instants of kept time, between
-        which it is straight."""
-        at = np.interp(self.kept_ps(true_ps), at_ps, until)
-        if not self.times:
-            return at
+    def integrals(self, edges_ps: Ints, at_ps: Ints, until: Floats) -> Floats:
+        """Over every interval between edges in true time, from a running integral ``until`` at instants of kept time,
+        between which it is straight; none is negative where it never falls."""
+        at = np.interp(self.kept_ps(edges_ps), at_ps, until)
+        passed = np.diff(self.passed(edges_ps))
         first, last = np.interp([self.from_ps, self.until_ps], at_ps, until)
-        out: Floats = at + self.passed(true_ps) * (last - first)
-        return out
+        around = (last - at[:-1]) + (at[1:] - first) + (passed - 1) * (last - first)
+        return np.where(passed == 0, np.diff(at), around)
 
     def copies(self, kept_ps: Ints) -> tuple[NDArray[Any], Ints]:
         """What begins at instants of kept time, as often as it comes: the number of each, and by how much it is later.

@@ -280,8 +280,7 @@ class _Profile:
     def integral(self, value: Floats, edges: Ints) -> Floats:
         """Of a step function, over every interval between edges; the unit of time is one second."""
         until = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(self.at_ps))])
-        integral: Floats = np.diff(self.repeat.integral(edges, self.at_ps, until)) / PS_PER_S
-        return integral
+        return self.repeat.integrals(edges, self.at_ps, until) / PS_PER_S
 
 
 def _held_W(engines: Floats, board: BoardWatts) -> Floats:
@@ -371,8 +370,10 @@ def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:
     """Shared ends of intervals: every instant where something changes, or an even grid. [ps]"""
     edges = np.array([0, makespan_ps], np.int64)
     for profile in profiles:
-        edges = np.union1d(edges, np.clip(profile.repeat.true_ps(profile.at_ps), 0, makespan_ps))
-        if len(edges) > MOST_INTERVALS + 1:
-            grid = np.rint(np.linspace(0, makespan_ps, MOST_INTERVALS + 1)).astype(np.int64)
-            return np.unique(grid)
+        # instants of one class are all different, and lie within the run
+        if profile.repeat.true_count(profile.at_ps) <= MOST_INTERVALS + 1:
+            edges = np.union1d(edges, np.clip(profile.repeat.true_ps(profile.at_ps), 0, makespan_ps))
+            if len(edges) <= MOST_INTERVALS + 1:
+                continue
+        return np.unique(np.rint(np.linspace(0, makespan_ps, MOST_INTERVALS + 1)).astype(np.int64))
     return edges
