@@ -88,9 +88,14 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
 
 
 def _laid_out(schedule: OneForwardOneBackward) -> OneForwardOneBackward:
-    """The schedule with as many micro-batches as are laid out: few where most would be alike."""
-    few = replace(schedule, micro_batches=schedule.recurring())
-    return few if _SHORTER * few.micro_batches <= schedule.micro_batches else schedule
+    """The schedule with as many micro-batches as are laid out: few where most would be alike.
+
+    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them: what
+    is left out is a multiple of that, so that it need not be played twice. See ``cmsim.engine.steady``.
+    """
+    few, inner = schedule.recurring(), max(schedule.stages - 2, 1)
+    few += (schedule.micro_batches - few) % inner
+    return replace(schedule, micro_batches=few) if _SHORTER * few <= schedule.micro_batches else schedule
 
 
 def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
