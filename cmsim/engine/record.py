@@ -91,15 +91,14 @@ def links_columns(plan: Plan, timeline: Timeline) -> Columns:
     rank_class    the class it belongs to; of a node or leaf, the first one there
     port_share    use of one rank's port, mean of both directions, that full utilization means; 0 if no port [1]
     """
-    segments = timeline.segments
-    crossings = np.fromiter((len(s.demand.resources) for s in segments), np.int64, len(segments))
-    total = int(crossings.sum())
-    of_segment = np.repeat(np.arange(len(segments)), crossings)
-    resource = np.fromiter(chain.from_iterable(s.demand.resources for s in segments), np.int64, total)
-    share = np.fromiter(chain.from_iterable(s.demand.shares for s in segments), np.float64, total)
-    rate = np.fromiter((s.rate_Bps for s in segments), np.float64, len(segments))
-    begin = np.fromiter((s.start_ps for s in segments), np.int64, len(segments))
-    finish = np.fromiter((s.end_ps for s in segments), np.int64, len(segments))
+    demands, demand, begin, finish, rate = timeline.segments.columns()
+    crossings = np.array([len(one.resources) for one in demands], np.int64)
+    first = np.cumsum(crossings) - crossings
+    of_segment = np.repeat(np.arange(len(demand)), crossings[demand])
+    place = np.arange(len(of_segment)) - np.repeat(np.cumsum(crossings[demand]) - crossings[demand], crossings[demand])
+    place += first[demand][of_segment]
+    resource = np.array(list(chain.from_iterable(one.resources for one in demands)), np.int64)[place]
+    share = np.array(list(chain.from_iterable(one.shares for one in demands)), np.float64)[place]
 
     units = np.rint(rate[of_segment] * share / SHARE_ONE / _RATE_UNIT).astype(np.int64)
     where = np.concatenate([resource, resource])

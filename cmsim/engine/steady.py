@@ -21,16 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.engine.play import least_ps, play, play_within
 from cmsim.engine.timeline import Timeline
 from cmsim.engine.turns import turns_of
-from cmsim.network import Segment
+from cmsim.network import Log, Stretches
 from cmsim.repeats import Repeat
 from cmsim.workload import loops
 from cmsim.workload.ops import COLLECTIVE, RECV, SEND
@@ -149,30 +150,21 @@ def _instants(start: Ints, before_ps: int, after_ps: int) -> Iterator[tuple[int,
 class _Shared:
     """How links were shared: stretches of constant rate, as columns."""
 
-    def __init__(self, segments: list[Segment]):
-        self._segments = segments
-        self._columns: tuple[Ints, Ints, Ints, Floats] | None = None
+    def __init__(self, log: Log):
+        self._log = log
+        self._columns: Stretches | None = None
 
     def alike(self, since_ps: int, at_ps: int, then_ps: int) -> bool:
         """Whether what began from the first time on and until the second came again at the third, the same."""
-        one, other = self._between(since_ps, at_ps), self._between(since_ps + then_ps - at_ps, then_ps)
         by_ps = then_ps - at_ps
-        return all(
-            np.array_equal(a + by_ps if number in (1, 2) else a, b)
-            for number, (a, b) in enumerate(zip(one, other, strict=True))
-        )
+        one, other = self._between(since_ps, at_ps, by_ps), self._between(since_ps + by_ps, then_ps, 0)
+        return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
-    def _between(self, since_ps: int, until_ps: int) -> list[NDArray[np.int64] | Floats]:
+    def _between(self, since_ps: int, until_ps: int, by_ps: int) -> list[NDArray[Any]]:
+        """What began between two times, later, in an order of its own."""
         if self._columns is None:
-            count, rows = len(self._segments), self._segments
-            self._columns = (
-                np.fromiter((id(one.demand) for one in rows), np.int64, count),
-                np.fromiter((one.start_ps for one in rows), np.int64, count),
-                np.fromiter((one.end_ps for one in rows), np.int64, count),
-                np.fromiter((one.rate_Bps for one in rows), np.float64, count),
-            )
-        start = self._columns[1]
-        here = np.flatnonzero((start >= since_ps) & (start <= until_ps))
-        parts = [column[here] for column in self._columns]
-        order = np.lexsort(parts[::-1])
-        return [part[order] for part in parts]
+            self._columns = self._log.columns()
+        start = self._columns.start_ps
+        _, *columns = self._columns.rows(np.flatnonzero((start >= since_ps) & (start <= until_ps)), by_ps)
+        order = np.lexsort(columns[::-1])
+        return [column[order] for column in columns]

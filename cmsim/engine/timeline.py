@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cmsim.arrays import Ints
-from cmsim.network import Segment
+from cmsim.network import Log
 from cmsim.repeats import ONCE, Repeat
 
 
@@ -23,7 +23,7 @@ class Timeline:
     start_ps: list[Ints]
     end_ps: list[Ints]
     wait_ps: list[Ints]
-    segments: list[Segment]
+    segments: Log
     host_ps: list[Ints] = field(default_factory=list)
     begin_ps: int = 0
     repeat: Repeat = ONCE

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.engine.plan import Plan
@@ -13,7 +12,7 @@ from cmsim.engine.record import Columns, links_columns, ops_columns
 from cmsim.engine.steady import laid_out
 from cmsim.engine.timeline import Timeline
 from cmsim.engine.turns import turns_of
-from cmsim.network import Segment
+from cmsim.network import Log
 
 _MAKES: Mapping[str, Callable[[Plan, Timeline], Columns]] = {"ops": ops_columns, "links": links_columns}
 
@@ -59,10 +58,6 @@ def whole(plan: Plan, timeline: Timeline) -> tuple[Plan, Timeline]:
         starts.append(of.all_start[row] + shift_ps)
         ends.append(of.all_end[row] + shift_ps)
         waits.append(wait[row])
-    begin = np.array([one.start_ps for one in timeline.segments], np.int64)
-    number, shift_ps = repeat.copies(begin)
-    segments = [
-        Segment(one.demand, one.start_ps + by, one.end_ps + by, one.rate_Bps)
-        for one, by in zip(map(timeline.segments.__getitem__, number.tolist()), shift_ps.tolist(), strict=True)
-    ]
+    kept = timeline.segments.columns()
+    segments = Log([kept.rows(*repeat.copies(kept.start_ps))])
     return laid_out(plan, loop.left_out), Timeline(starts, ends, waits, segments, begin_ps=timeline.begin_ps)

@@ -10,7 +10,7 @@ import pytest
 from cmsim.engine import plan, steady
 from cmsim.engine.turns import Turns
 from cmsim.hardware import load_system
-from cmsim.network import Demand, Segment
+from cmsim.network import Demand, Log, Segment
 from cmsim.repeats import ONCE, Repeat
 from cmsim.workload.ops import Loop, ProgramBuilder, assemble
 
@@ -58,17 +58,17 @@ def test_links_are_shared_alike_where_all_stretches_come_again():
     one, other = Demand(1e6, 0, (0,), (1 << 24,)), Demand(1e6, 0, (1,), (1 << 24,))
     stretches = [Segment(one, 2, 6, 1e9), Segment(other, 3, 5, 1e9)]
     again = [Segment(one.demand, one.start_ps + 10, one.end_ps + 10, one.rate_Bps) for one in stretches]
-    assert steady._Shared(stretches + again).alike(2, 8, 18)
+    assert steady._Shared(Log(stretches + again)).alike(2, 8, 18)
     for wrong in (
         Segment(one, 12, 16, 2e9),  # another rate
         Segment(one, 12, 17, 1e9),  # it ends later
         Segment(one, 13, 16, 1e9),  # it began later
         Segment(other, 12, 16, 1e9),  # another demand
     ):
-        assert not steady._Shared([*stretches, wrong, again[1]]).alike(2, 8, 18)
-    assert not steady._Shared([*stretches, *again, again[1]]).alike(2, 8, 18)
+        assert not steady._Shared(Log([*stretches, wrong, again[1]])).alike(2, 8, 18)
+    assert not steady._Shared(Log([*stretches, *again, again[1]])).alike(2, 8, 18)
     # what began before the first of what is in progress is over
-    assert steady._Shared([Segment(one, 0, 1, 5e8), *stretches, *again]).alike(2, 8, 18)
+    assert steady._Shared(Log([Segment(one, 0, 1, 5e8), *stretches, *again])).alike(2, 8, 18)
 
 
 def out_of_step(kind):
