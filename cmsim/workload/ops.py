@@ -131,6 +131,10 @@ class Loop:
     laid: Ints
     left_out: int
 
+    def beside_idle(self) -> Loop:
+        """The same with one more program, which has no rows."""
+        return Loop(np.append(self.first, 0), np.append(self.rows, 0), np.append(self.laid, 0), self.left_out)
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -199,6 +203,7 @@ class Programs:
             program=program,
             groups=groups,
             footprint_B={name: np.append(part, 0.0) for name, part in self.footprint_B.items()},
+            loop=None if self.loop is None else self.loop.beside_idle(),
         )
 
 

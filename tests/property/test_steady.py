@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -233,6 +234,16 @@ def test_a_limit_counts_what_is_left_out():
     assert play_loops(made, limit_ps=end - 1) is None and play_within(full, end - 1) is None
 
 
+def test_ranks_with_nothing_to_do_are_in_nobodys_way():
+    pipe = {"forward": [7, 20], "backward": [20, 41], "sums": 1, "sum_B": 2e6, "message_B": 2e6}
+    pipe |= {"gradient_B": 0.0, "apart": True}
+    where = [1, 3, 5, 7, 9, 11, 13, 15]
+    short = play_loops(plan(programs(pipe, 100, 8).on(where, 16), SYSTEM))
+    full = plan(programs(pipe, 100).on(where, 16), SYSTEM)
+    assert short[1].repeat.times
+    alike(short, (full, play(full)), SYSTEM)
+
+
 CASES = {
     "plain": {},
     "gathered": {"zero_stage": 1, "overlap_data_parallel": True},
@@ -282,8 +293,10 @@ def test_a_result_has_all_of_its_frames_when_somebody_looks(monkeypatch):
     monkeypatch.setattr(training, "_SHORTER", 10**6)
     (full,) = api.run(scenario)
     assert len(short.ops) > 10 * len(short.ops["op"].unique())
+    sent = pickle.loads(pickle.dumps(short))
     for name in ("ops", "links"):
         same(dict(short.columns[name]), dict(full.columns[name]))
+        same(dict(sent.columns[name]), dict(full.columns[name]))
     assert short.breakdown == full.breakdown and short.limiter == full.limiter and short.warnings == full.warnings
     for name, value in full.metrics.items():
         assert short.metrics[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-12)), name
