@@ -310,3 +310,12 @@ def test_laying_out_by_parts_is_laying_out_at_once():
         here, there = getattr(at_once.ops, name), getattr(by_parts.ops, name)
         assert here == there if isinstance(here, tuple) else np.array_equal(here, there, equal_nan=here.dtype == float)
     assert at_once.loop.left_out == by_parts.loop.left_out == made.loop.left_out - 7
+
+
+def test_a_run_with_faults_is_held_against_all_of_the_healthy_one():
+    data = dict(step("plain").data)
+    data |= {"network": "flow", "faults": [{"part": "rank/0/port", "left": 0.5, "from_s": 0.01}]}
+    (broken,) = api.run(load_scenario(data))
+    (healthy,) = api.run(step("plain"))
+    slower = broken.metric("makespan_s") / healthy.metric("makespan_s")
+    assert broken.faults["slowdown"] == pytest.approx(slower, rel=0.01) and slower > 1.01
