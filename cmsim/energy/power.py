@@ -21,7 +21,7 @@ Source: docs/models.md, Power.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
 from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
+from cmsim.repeats import ONCE, Repeat
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
 
@@ -48,10 +49,13 @@ _SHARE_UNIT = 2.0**-36
 _WH_PER_J = 1 / 3600
 
 
-def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: int) -> dict[str, NDArray[Any]]:
+def power_columns(
+    system: System, ops: Columns, links: Columns, *, makespan_ps: int, repeat: Repeat = ONCE
+) -> dict[str, NDArray[Any]]:
     """One row per component and interval: component, start_ps, end_ps, power_W; by component, then in time.
 
     ops, links: as ``cmsim.engine.record`` makes them    makespan_ps: length of the run [ps]
+    repeat: a stretch that comes more often than they have it
 
     All components share the intervals: those between the instants where anything changes or, where these are more
     than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. ``power_W_low`` and
@@ -66,7 +70,7 @@ def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: 
     """
     if makespan_ps <= 0:
         raise InfeasibleError("a run that takes no time has no power")
-    profiles = _profiles(system, ops, links)
+    profiles = [replace(one, repeat=repeat) for one in _profiles(system, ops, links)]
     edges = _edges(profiles, makespan_ps)
     intervals = len(edges) - 1
     beside = _beside(profiles, edges)
@@ -272,6 +276,7 @@ class _Profile:
     feeding   1 while an op is in flight, which its host feeds, shape (instants,)
     port      use of the port, mean of both directions, shape (instants,)
     count     ranks of the class
+    repeat    a stretch between these instants that comes again
     """
 
     at_ps: Ints
@@ -279,6 +284,7 @@ class _Profile:
     feeding: Floats
     port: Floats
     count: int
+    repeat: Repeat = ONCE
 
     def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
         """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
@@ -287,8 +293,7 @@ class _Profile:
     def integral(self, value: Floats, edges: Ints) -> Floats:
         """Of a step function, over every interval between edges; the unit of time is one second."""
         until = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(self.at_ps))])
-        integral: Floats = np.diff(np.interp(edges, self.at_ps, until)) / PS_PER_S
-        return integral
+        return self.repeat.integrals(edges, self.at_ps, until) / PS_PER_S
 
 
 def _held_W(engines: Floats, board: BoardWatts) -> Floats:
@@ -384,8 +389,10 @@ def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:
     """Shared ends of intervals: every instant where something changes, or an even grid. [ps]"""
     edges = np.array([0, makespan_ps], np.int64)
     for profile in profiles:
-        edges = np.union1d(edges, np.clip(profile.at_ps, 0, makespan_ps))
-        if len(edges) > MOST_INTERVALS + 1:
-            grid = np.rint(np.linspace(0, makespan_ps, MOST_INTERVALS + 1)).astype(np.int64)
-            return np.unique(grid)
+        # instants of one class are all different, and lie within the run
+        if profile.repeat.true_count(profile.at_ps) <= MOST_INTERVALS + 1:
+            edges = np.union1d(edges, np.clip(profile.repeat.true_ps(profile.at_ps), 0, makespan_ps))
+            if len(edges) <= MOST_INTERVALS + 1:
+                continue
+        return np.unique(np.rint(np.linspace(0, makespan_ps, MOST_INTERVALS + 1)).astype(np.int64))
     return edges

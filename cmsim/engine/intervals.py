@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints, recurred
-from cmsim.network import SHARE_ONE, Demand, Segment
+from cmsim.network import SHARE_ONE, Demand, Log
 
 #: rates are summed in whole units of 2**-10 B/s, so that what goes up comes down to exactly zero
 RATE_UNIT = 2.0**-10
@@ -37,13 +37,13 @@ class Intervals(NamedTuple):
     each_ps: Ints
 
 
-def stretches(segments: Sequence[Segment]) -> Intervals:
+def stretches(segments: Log) -> Intervals:
     """What every resource carried and when, each stretch of constant rate as a row of its own."""
     (which, rate, start, end), demands = _columns(segments)
     return _summed(_spread(Intervals(which, which, start, end, np.ones_like(which), end - start), rate, demands))
 
 
-def intervals(segments: Sequence[Segment]) -> Intervals:
+def intervals(segments: Log) -> Intervals:
     """The same with stretches that recur as one row. Those of one resource never overlap, but rows may interleave."""
     (which, rate, start, end), demands = _columns(segments)
     order, first, times = _recurring([which, rate, end - start], start)
@@ -60,15 +60,9 @@ def intervals(segments: Sequence[Segment]) -> Intervals:
     return _taken(both, np.lexsort((both.start_ps, both.resource)))
 
 
-def _columns(segments: Sequence[Segment]) -> tuple[tuple[Ints, Floats, Ints, Ints], list[Demand]]:
+def _columns(segments: Log) -> tuple[tuple[Ints, Floats, Ints, Ints], Sequence[Demand]]:
     """Number of the demand, rate [B/s], start and end [ps] of each segment; and the demands."""
-    demands = list({id(one.demand): one.demand for one in segments}.values())
-    number = {id(one): i for i, one in enumerate(demands)}
-    count = len(segments)
-    which = np.fromiter((number[id(one.demand)] for one in segments), np.int64, count)
-    rate = np.fromiter((one.rate_Bps for one in segments), np.float64, count)
-    start = np.fromiter((one.start_ps for one in segments), np.int64, count)
-    end = np.fromiter((one.end_ps for one in segments), np.int64, count)
+    demands, which, start, end, rate = segments.columns()
     return (which, rate, start, end), demands
 
 

@@ -22,6 +22,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
 from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
+from cmsim.workload.loops import whole
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
 HOST_BOUND = compute.BOUNDS.index("host")
@@ -109,8 +110,12 @@ class Plan:
 
 
 def plan(programs: Programs, system: System, options: Options | None = None) -> Plan:
-    """Fold the ranks and price every op. Raises InfeasibleError where the system has too few ranks."""
+    """Fold the ranks and price every op. Raises InfeasibleError where the system has too few ranks.
+
+    A loop of programs stays one where a run can have a steady state (see ``cmsim.engine.steady``).
+    """
     options = options or Options()
+    programs = programs if _recurs(options, system) else whole(programs)
     if programs.ranks > system.ranks:
         raise InfeasibleError(
             Problem(
@@ -205,6 +210,11 @@ def plan_together(programs: Sequence[Programs], system: System, options: Options
         if all(one.classes == apart.max() + 1 for one in plans):
             return plans
         options = replace(options, apart=apart.reshape(-1))
+
+
+def _recurs(options: Options, system: System) -> bool:
+    """Whether nothing in a run goes by the clock, or by the number of a row."""
+    return options.jitter is None and not options.faults and system.stack.host.launch != "eager"
 
 
 def _apart(numbers: Sequence[int] | Ints, ranks: int) -> Ints:

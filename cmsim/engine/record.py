@@ -1,6 +1,7 @@
 """What a run leaves behind: columns of ops and links, and where the time went.
 
-Plain columns (name -> array of one length), in a fixed order; nothing here loops over ops in Python.
+Plain columns (name -> array of one length), in a fixed order; nothing here loops over ops in Python. Of a timeline with
+a stretch that comes again, columns have it once and times are the kept ones; sums count it as often as it comes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cmsim.engine.bound import without_work
 from cmsim.engine.intervals import RATE_UNIT, intervals, stretches
 from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.timeline import Timeline
+from cmsim.repeats import Repeat
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
 
@@ -130,15 +132,15 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     order. Else to host work, and what is left is bubble; so is a receive that waits for its sender.
     Busy time is time when a kernel runs or data moves; of equally busy classes the lowest number is taken.
     """
-    ops = plan.programs.ops
+    ops, repeat = plan.programs.ops, timeline.repeat
     latency_ps = to_ps([call.latency_s for call in plan.calls] + [0.0])
     exposed = np.zeros(plan.classes)
     busy = np.zeros(plan.classes, np.int64)
     for rank_class in range(plan.classes):
         kernels, waits, moves = _stretches(plan, timeline, rank_class)
-        alone = _union_ps(kernels)
-        exposed[rank_class] = _union_ps([*kernels, *waits, *moves]) - alone
-        busy[rank_class] = _union_ps([*kernels, *moves])
+        alone = _union_ps(kernels, repeat)
+        exposed[rank_class] = _union_ps([*kernels, *waits, *moves], repeat) - alone
+        busy[rank_class] = _union_ps([*kernels, *moves], repeat)
     worst = int(np.argmax(busy)) if len(busy) else 0
 
     rows = plan.rows_of(worst)
@@ -158,7 +160,7 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     stretches.append((start[kind == HOST], end[kind == HOST], host))
     if timeline.host_ps:
         stretches.append((start - timeline.host_ps[worst], start, host))
-    length_ps, count = _sweep(stretches, host + 1, timeline.makespan_ps)
+    length_ps, count = _sweep(stretches, host + 1, timeline.kept_ps, repeat)
 
     parts_ps = np.zeros(len(LIMITERS))
     running = count[:, : len(LIMITERS)].sum(axis=1)
@@ -228,7 +230,7 @@ def _stretches(
     return [(start[kernel], end[kernel])], waits, [(begin + wait, end[comm])]
 
 
-def _union_ps(stretches: list[_Stretch]) -> int:
+def _union_ps(stretches: list[_Stretch], repeat: Repeat) -> int:
     """Length of time covered by any of the stretches. [ps]"""
     start = np.concatenate([start for start, _ in stretches])
     end = np.concatenate([end for _, end in stretches])
@@ -236,20 +238,29 @@ def _union_ps(stretches: list[_Stretch]) -> int:
     start, end = start[order], end[order]
     if not len(start):
         return 0
-    before = np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]])
-    return int(np.maximum(end - np.maximum(start, before), 0).sum())
+    start = np.maximum(start, np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]]))
+    covered = int(np.maximum(end - start, 0).sum())
+    if not repeat.times:
+        return covered
+    start, end = repeat.within(start, end)
+    return covered + repeat.times * int(np.maximum(end - start, 0).sum())
 
 
-def _sweep(stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps: int) -> tuple[Ints, Ints]:
-    """Cut 0..until where anything starts or ends: length of each piece [ps], and how many run per lane in it."""
+def _sweep(
+    stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps: int, repeat: Repeat
+) -> tuple[Ints, Ints]:
+    """Cut 0..until where anything starts or ends: length of each piece, as often as it comes [ps], and how many run per
+    lane in it."""
     start = np.concatenate([start for start, _, _ in stretches])
     end = np.concatenate([end for _, end, _ in stretches])
     lane = np.concatenate([np.broadcast_to(lane, start.shape) for start, _, lane in stretches])
-    edges, position = np.unique(np.concatenate([start, end, [0, until_ps]]), return_inverse=True)
+    ends = [0, until_ps, *((repeat.from_ps, repeat.until_ps) if repeat.times else ())]
+    edges, position = np.unique(np.concatenate([start, end, ends]), return_inverse=True)
     count = np.zeros((len(edges), lanes), np.int64)
     np.add.at(count, (position[: len(start)], lane), 1)
     np.add.at(count, (position[len(start) : 2 * len(start)], lane), -1)
-    return np.diff(edges), np.cumsum(count, axis=0)[:-1]
+    begin, finish = repeat.within(edges[:-1], edges[1:])
+    return np.diff(edges) + repeat.times * (finish - begin), np.cumsum(count, axis=0)[:-1]
 
 
 __all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "links_columns", "ops_columns"]

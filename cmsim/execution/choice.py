@@ -25,7 +25,9 @@ Progress = Callable[[float], None]
 
 def result_of(tried: Play | Result) -> Result:
     """The result of a run: recorded and measured now where it was only played; checked."""
-    return results.check(tried if isinstance(tried, Result) else played.result(tried))
+    if isinstance(tried, Result):
+        return results.check(tried)
+    return played.whole(results.check(played.result(tried)), tried)
 
 
 def candidates(one: Run, machines: Machines) -> Iterator[Run]:

@@ -55,20 +55,18 @@ def play(
     progress: Callable[[float], None] | None = None,
 ) -> Play | None:
     """Programs, plan and play; None for a run that takes longer than ``limit`` gives its programs. [s]"""
-    programs = generate.programs(one.spec, system, base=base)
+    programs = generate.programs(one.spec, system, base=base, loops=True)
     engine.check_memory(programs, system)
     options = options_of(one, system)
     plan = engine.plan(programs, system, options)
-    if limit is None:
-        timeline: engine.Timeline | None = engine.play(plan, progress=progress)
-    else:
-        timeline = engine.play_within(plan, int(to_ps(limit(programs))), progress=progress)
-    return None if timeline is None else Play(one, system, programs, options, plan, timeline)
+    limit_ps = None if limit is None else int(to_ps(limit(programs)))
+    played = engine.play_loops(plan, limit_ps=limit_ps, progress=progress)
+    return None if played is None else Play(one, system, programs, options, *played)
 
 
 def check(one: Run, system: System, base: Path | None) -> None:
     """Raises what keeps programs from being played, as far as it can be told without planning all of them."""
-    programs = generate.programs(one.spec, system, base=base)
+    programs = generate.programs(one.spec, system, base=base, loops=True)
     if programs.ranks > system.ranks:
         raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")
     engine.check_memory(programs, system)
@@ -83,16 +81,16 @@ def rates(one: Run, billed: System, programs: Programs, makespan_s: float) -> di
 
 
 def result(played: Play) -> Result:
-    """What was played, recorded and measured."""
+    """What was played, recorded and measured; of a steady state as it was played (see ``whole``)."""
     one, system, programs, options = played.run, played.system, played.programs, played.options
     plan, timeline, billed = played.plan, played.timeline, played.billed
     means, makespan_s = means_of(one), to_s(timeline.makespan_ps)
     impact = None
     if options.faults:
-        healthy = engine.plan(programs, system, replace(options, faults=()))
+        healthy = engine.plan(plan.programs, system, replace(options, faults=()))
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
-    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps)
+    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
     watts, missing = energy.power_metrics(billed, power)
     money, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
@@ -143,6 +141,11 @@ def result(played: Play) -> Result:
         point=dict(one.point),
         plan=_plan(programs),
     )
+
+
+def whole(result: Result, played: Play) -> Result:
+    """A result whose frames have what a steady state left out, put back when somebody looks."""
+    return replace(result, columns={**result.columns, **engine.whole_columns(played.plan, played.timeline)})
 
 
 def machine_facts(system: System) -> MachineFacts:

@@ -119,6 +119,28 @@ class Least:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """Rows that come again and again in every program, laid out a few times of many.
+
+    first     of each program, the first of these rows, counted from the program's first, shape (programs,)
+    rows      how many come again    laid  how many times they stand there, 2 or more, one after the other, alike
+    left_out  how many times they come beyond that, the same in all programs
+
+    Rows wait for rows of their own turn and of the turns before, at the same distance in every turn but the first. Rows
+    after the last turn wait for those turns counted from the last. See `cmsim.workload.loops`.
+    """
+
+    first: Ints
+    rows: Ints
+    laid: Ints
+    left_out: int
+
+    def beside_idle(self) -> Loop:
+        """The same with one more program, which has no rows."""
+        return Loop(np.append(self.first, 0), np.append(self.rows, 0), np.append(self.laid, 0), self.left_out)
+
+
+@dataclass(frozen=True)
 class Programs:
     """The programs of a workload and which rank runs which.
 
@@ -136,6 +158,7 @@ class Programs:
                   nothing was planned, of a trace
     least         what any plan of the same question must do; None where the ops are the question, of a trace or a
                   collective
+    loop          rows that come more often than they are laid out; None where all are
     """
 
     ops: OpTable
@@ -149,6 +172,7 @@ class Programs:
     footprint_B: dict[str, Floats] = field(default_factory=dict)
     plan: Mapping[str, float] = field(default_factory=dict)
     least: Least | None = None
+    loop: Loop | None = None
 
     @property
     def ranks(self) -> int:
@@ -183,6 +207,7 @@ class Programs:
             program=program,
             groups=groups,
             footprint_B={name: np.append(part, 0.0) for name, part in self.footprint_B.items()},
+            loop=None if self.loop is None else self.loop.beside_idle(),
         )
 
 
@@ -379,6 +404,7 @@ def assemble(
     footprint_B: Mapping[str, Sequence[float]] | None = None,
     plan: Mapping[str, float] | None = None,
     least: Least | None = None,
+    loop: Loop | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
     assert builders and all(len(build) for build in builders), "a workload without ops"
@@ -421,4 +447,5 @@ def assemble(
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
         plan=dict(plan or {}),
         least=least,
+        loop=loop,
     )

@@ -38,6 +38,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "reading": frozenset({"arrays", "errors", "units"}),
     # what a kind of workload is, from scenario to figure; names code of rooms above by its place, and imports none
     "kinds": frozenset(),
+    # a stretch of time that comes again: the engine finds one, energy adds it up
+    "repeats": frozenset(),
     # scenarios make the names of runs, results and tables read them
     "identity": frozenset(),
     # reads system files and nothing else, so that any room may ask what the hardware is
@@ -74,11 +76,12 @@ PERMITTED: dict[str, frozenset[str]] = {
     # the one place where workload and machine meet
     "engine": frozenset(
         {"hardware", "topology", "compute", "kernels", "collectives", "libraries", "network", "messages", "workload"}
+        | {"repeats"}
     ),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
     "calibration": frozenset({"hardware", "topology", "collectives", "libraries", "compute", "kernels"}),
     # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
-    "energy": frozenset({"hardware", "topology", "compute"}),
+    "energy": frozenset({"hardware", "topology", "compute", "repeats"}),
     # price and rent are numbers of the system file, times what is in use
     "cost": frozenset({"hardware"}),
     # frames in, frames out; what a million tokens cost is a formula of cost's

@@ -11,7 +11,7 @@ from cmsim import api, energy, engine
 from cmsim.arrays import recurred
 from cmsim.engine.intervals import Intervals, intervals, stretches
 from cmsim.engine.record import links_columns, ops_columns
-from cmsim.network import Demand, Segment
+from cmsim.network import Demand, Log, Segment
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 
@@ -25,7 +25,7 @@ def one_by_one(found: Intervals) -> Intervals:
 
 
 def check(segments: list[Segment]) -> Intervals:
-    found, expected = intervals(segments), stretches(segments)
+    found, expected = intervals(Log(segments)), stretches(Log(segments))
     for got, wanted in zip(one_by_one(found), expected, strict=True):
         assert np.array_equal(got, wanted)
     assert (found.times * found.each_ps * found.units).sum() == (expected.each_ps * expected.units).sum()
@@ -76,7 +76,7 @@ def test_any_segments(seed):
 
 
 def test_nothing_moved():
-    assert len(intervals([]).resource) == len(stretches([]).resource) == 0
+    assert len(intervals(Log()).resource) == len(stretches(Log()).resource) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cmsim.engine.play import play
 from cmsim.engine.record import LIMITERS, breakdown, links_columns, ops_columns
 from cmsim.execution import played
 from cmsim.hardware import load_system
-from cmsim.network import Segment
+from cmsim.network import Log, Segment
 from cmsim.units import PS_PER_S
 from cmsim.workload.ops import Least, ProgramBuilder, assemble
 
@@ -164,11 +164,13 @@ def test_segments_that_overlap_are_summed():
     (one,) = timeline.segments
     capacity = made.resources.capacity_Bps[one.demand.resources[0]]
     rate = capacity / 4 / (one.demand.shares[0] / 2**24)
-    twice = [
-        Segment(one.demand, 0, 1000, rate),
-        Segment(one.demand, 500, 1500, rate),
-        Segment(one.demand, 2000, 3000, rate),
-    ]
+    twice = Log(
+        [
+            Segment(one.demand, 0, 1000, rate),
+            Segment(one.demand, 500, 1500, rate),
+            Segment(one.demand, 2000, 3000, rate),
+        ]
+    )
     links = links_columns(made, dataclasses.replace(timeline, segments=twice))
     mine = links["resource"] == made.resources.name[one.demand.resources[0]]
     assert links["start_ps"][mine].tolist() == [0, 500, 1000, 2000]
