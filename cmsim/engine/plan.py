@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cmsim import compute
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Layer, Pricer
 from cmsim.engine.fold import Folding, fold, members
-from cmsim.engine.perturb import Jitter, Perturbation, drawn, rank_factors
+from cmsim.engine.perturb import Jitter, Perturbation, alike, drawn, rank_factors
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
-from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
+from cmsim.topology import Fabric, Paths, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
@@ -84,7 +84,6 @@ class Plan:
     programs: Programs
     system: System
     fabric: Fabric
-    places: Places
     folding: Folding
     factor: Floats
     hold_ps: list[Ints]
@@ -117,15 +116,14 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
                 f"the workload needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
             )
         )
-    where, wires = places(system), fabric(system)
+    wires = fabric(system)
     by_link = options.network == "flow"
     if options.faults and not by_link:
         raise InputError(Problem(f"faults need network: flow, got {options.network}", key="faults"))
-    node, domain, leaf = (np.asarray(column)[: programs.ranks] for column in (where.node, where.domain, where.leaf))
+    node, domain, leaf = _seats(system, programs.ranks)
     factors = rank_factors(options.perturb, programs.ranks)
-    _, kind = np.unique(factors, axis=0, return_inverse=True)
     who = members(programs.groups, node=node, domain=domain, leaf=leaf)
-    start = [programs.program, kind.reshape(-1)]
+    start = [programs.program, alike(factors)]
     if options.jitter is not None:
         start.append(np.arange(programs.ranks))
     if options.apart is not None:
@@ -166,7 +164,6 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         programs,
         system,
         wires,
-        where,
         folding,
         class_factor,
         hold_ps,
@@ -178,6 +175,12 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         _issued_ps(programs, system, folding),
         (*notes, *priced.notes),
     )
+
+
+def _seats(system: System, ranks: int) -> list[Numbers]:
+    """Node, domain and leaf of each rank; of a million ranks all that is known of their places is not kept."""
+    where = places(system)
+    return [column[:ranks].astype(np.int32) for column in (where.node, where.domain, where.leaf)]
 
 
 def plan_together(programs: Sequence[Programs], system: System, options: Options | None = None) -> list[Plan]:
