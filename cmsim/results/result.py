@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim.arrays import Columns
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
 from cmsim.units import PS_PER_S
@@ -19,7 +19,6 @@ from cmsim.units import PS_PER_S
 if TYPE_CHECKING:
     import pandas as pd
 
-Columns = Mapping[str, NDArray[Any]]
 #: the frames of every run, and the file each is saved in
 FRAMES = ("ops", "links", "power")
 #: shown in tables where a run has them, in this order
