@@ -10,7 +10,6 @@ import typer
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.reading import write_text
 
 #: exit code where a prediction is out of tolerance
 OUT_OF_TOLERANCE = 1
@@ -29,6 +28,8 @@ def validate(
 
     report = validation.validate(areas=area or None)
     if out is not None:
+        from cmsim.reading import write_text
+
         write_text(out, report.markdown())
     if json:
         say.document(report.summary())
