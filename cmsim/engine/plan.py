@@ -280,15 +280,17 @@ def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, 
     from cmsim.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
 
     rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
-    key, back = np.unique(np.stack([ops.shape[rows], ops.cores[rows]], axis=1), axis=0, return_inverse=True)
-    shapes = [ops.shapes[int(number)] for number in key[:, 0]]
+    # as `np.unique` of both, which compares rows and takes several times as long
+    cores, core = np.unique(ops.cores[rows], return_inverse=True)
+    key, back = np.unique(ops.shape[rows] * len(cores) + core, return_inverse=True)
+    shapes = [ops.shapes[number] for number in (key // len(cores)).tolist()]
     devices = system.accelerator.dies / system.ranks_per_package
     time_us, notes = shape_times_us(
-        shapes, key[:, 1], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
+        shapes, cores[key % len(cores)], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
     )
     if measured.longest_us is not None:
         time_us = np.where(time_us > measured.longest_us, np.nan, time_us)
-    out[rows] = time_us[back.reshape(-1)] * US / kept[rows]
+    out[rows] = time_us[back] * US / kept[rows]
     return out, notes
 
 
