@@ -592,6 +592,9 @@ def test_start_up_is_light(here):
         "heavy = {'pandas', 'pyarrow', 'matplotlib', 'scipy', 'networkx'}\n"
         "if '--help' in sys.argv:\n"
         "    heavy |= {'numpy', 'pydantic', 'simpy', 'yaml'}\n"
+        "else:\n"
+        "    import gc\n"
+        "    assert gc.isenabled(), 'off while rooms are imported, on while they run'\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
