@@ -51,6 +51,10 @@ class Packed(Columns):
     def __len__(self) -> int:
         return len(self._parts)
 
+    def part(self, name: str) -> NDArray[Any] | Coded:
+        """A column as it is held."""
+        return self._parts[name]
+
     def equal(self, name: str, value: Any) -> Bools:
         """Which rows of a column hold a value: each value of the table is compared once."""
         part = self._parts[name]
@@ -64,3 +68,15 @@ def equal(columns: Columns, name: str, value: Any) -> Bools:
         return columns.equal(name, value)
     found: Bools = columns[name] == value
     return found
+
+
+def held(columns: Columns, name: str) -> NDArray[Any]:
+    """The values that a column may hold, each once where it is packed."""
+    part = columns.part(name) if isinstance(columns, Packed) else columns[name]
+    return part[1] if isinstance(part, tuple) else part
+
+
+def length(columns: Columns, name: str) -> int:
+    """Rows of a column, which is not made for that."""
+    part = columns.part(name) if isinstance(columns, Packed) else columns[name]
+    return len(part[0] if isinstance(part, tuple) else part)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmsim.arrays import Columns
+from cmsim.arrays import Columns, held, length
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
 from cmsim.units import PS_PER_S
@@ -235,13 +235,15 @@ def _wrong(result: Result) -> Any:
         yield f"the breakdown adds up to {whole_s!r} s, the makespan is {makespan_s!r} s"
     for kind in FRAMES:
         columns = result.columns.get(kind, {})
-        lengths = {len(column) for column in columns.values()}
+        lengths = {length(columns, name) for name in columns}
         if len(lengths) > 1:
             yield f"columns of {kind} differ in length: {sorted(lengths)}"
             return
         if kind != "links" and not sum(lengths):
             yield f"the {kind} frame is empty"
-        for name, column in columns.items():
+        for name in columns:
+            # each value of a table once
+            column = held(columns, name)
             if column.dtype.kind in "fi" and len(column) and not (np.isfinite(column).all() and column.min() >= 0):
                 yield f"column {name} of {kind} holds a number that is not finite, or below 0"
     ops, power, links = (result.columns.get(kind, {}) for kind in ("ops", "power", "links"))
