@@ -73,28 +73,27 @@ BENCHMARKS = (
         "start",
         "one all-reduce on one box, over the imports that cmsim cannot do without",
         (*CMSIM_RUN, "benchmarks/scenarios/one_collective.yaml"),
-        target_ratio=2.5,
+        target_ratio=1.7,
         beside=("-c", "import numpy, simpy, networkx, pydantic, yaml, typer"),
     ),
+    Benchmark("help", "`cmsim --help`", ("-m", "cmsim", "--help"), target_s=0.25),
     Benchmark(
         "headline",
         "`cmsim run scenarios/headline.yaml --quiet`: two systems, four workloads, 16 runs",
         (*CMSIM_RUN, "scenarios/headline.yaml", "--quiet"),
-        target_s=4.0,
-        target_MB=400,
+        target_s=1.9,
+        target_MB=250,
     ),
-    Benchmark(
-        "training_16k",
-        "`cmsim run scenarios/llama405b_16k.yaml`: a training step on 16,384 ranks",
-        (*CMSIM_RUN, "scenarios/llama405b_16k.yaml"),
-        target_s=3.0,
-        target_MB=500,
-    ),
-    Benchmark(
-        "training_1k",
-        "`cmsim run benchmarks/scenarios/llama405b_1024.yaml`: the same on 1,024 ranks",
-        (*CMSIM_RUN, "benchmarks/scenarios/llama405b_1024.yaml"),
-        target_s=1.5,
+    *(
+        Benchmark(name, f"`cmsim run {path}`: {what}", (*CMSIM_RUN, path), target_s=target_s, target_MB=target_MB)
+        for name, path, what, target_s, target_MB in (
+            ("training_64", "benchmarks/scenarios/gpt3_64.yaml", "a step of GPT-3 175B on 64 ranks", 0.7, 120),
+            ("training_1k", "benchmarks/scenarios/llama405b_1024.yaml", "one of a 405B model on 1,024", 1.5, None),
+            ("training_16k", "scenarios/llama405b_16k.yaml", "the same on 16,384", 1.5, 150),
+            ("training_98k", "benchmarks/scenarios/llama405b_98k.yaml", "on 98,304", 1.2, 250),
+            ("training_1m", "benchmarks/scenarios/llama405b_1m.yaml", "on 1,048,576", 6.0, 600),
+            ("simai_9216", "scenarios/simai_9216.yaml", "a file of SimAI's for 9,216 GPUs", 0.45, None),
+        )
     ),
     Benchmark(
         "pipeline_1024",

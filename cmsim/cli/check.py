@@ -10,7 +10,6 @@ import typer
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
-from cmsim.reading import find, read_yaml
 
 if TYPE_CHECKING:
     from cmsim import api
@@ -46,6 +45,7 @@ def check(
 def _checked(name: str) -> tuple[CmsimError | None, str]:
     """What is wrong with a file, and what it is."""
     from cmsim.cli.show import kind_of
+    from cmsim.reading import find, read_yaml
     from cmsim.scenario import load_scenario
 
     try:
@@ -132,6 +132,8 @@ class _Places:
     """Where things stand in a scenario's file."""
 
     def __init__(self, scenario: Scenario):
+        from cmsim.reading import read_yaml
+
         self.file = scenario.file
         self.document = read_yaml(Path(scenario.file)) if scenario.file else None
 

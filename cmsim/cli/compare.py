@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.results import Results
+
+if TYPE_CHECKING:
+    from cmsim.results import Results
 
 
 @app.command()
@@ -51,6 +53,7 @@ def compare(
 def load(source: str, bar: say.Bar) -> Results:
     """Results of a folder, or of a scenario that is run first. Frames are read from a folder only."""
     from cmsim import api
+    from cmsim.results import Results
 
     if (Path(source) / "summary.json").exists():
         return Results.load(source)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmsim.cli import complete, say
-from cmsim.cli.app import app
+from cmsim.cli.app import app, loaded
 from cmsim.errors import InfeasibleError, InputError
 
 ScenarioName = Annotated[
@@ -48,17 +48,18 @@ def run(
     from cmsim.scenario import load_scenario
 
     start_s = time.monotonic()
-    loaded = load_scenario(scenario, set=say.settings(set_ or []))
+    asked = load_scenario(scenario, set=say.settings(set_ or []))
+    loaded()
     try:
         with say.Bar(quiet=quiet) as bar:
-            results = api.run(loaded, out=out, progress=bar)
+            results = api.run(asked, out=out, progress=bar)
     except InputError as error:
         if all(problem.file for problem in error.problems):
             raise
         # the first run that cannot be stopped us; say where it stands in the file, and what else there is
         from cmsim.cli.check import problems
 
-        raise (problems(loaded) or error) from None
+        raise (problems(asked) or error) from None
     if json:
         say.document(results.summary())
     elif not quiet:
@@ -67,16 +68,16 @@ def run(
         width = say.console().width
         said = (
             notes.power_bands(results.results)
-            + tables.decided(results.outcomes, per=loaded.report.per, width=width)
+            + tables.decided(results.outcomes, per=asked.report.per, width=width)
             + notes.faults(results.results)
             + notes.notes(results.results)
-            + notes.meaning(results.results, loaded.report.per)
+            + notes.meaning(results.results, asked.report.per)
             + notes.assumed(results)
         )
-        shown = tables.summary(results.outcomes, per=loaded.report.per, width=width)
+        shown = tables.summary(results.outcomes, per=asked.report.per, width=width)
         unmet = notes.missing(results, width)
         say.show(
-            loaded.name,
+            asked.name,
             *shown,
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,9 @@ from cmsim.cli.catalogue import FOLDERS
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, did_you_mean
 from cmsim.numbers import count, digits
-from cmsim.reading import Document, dotted, read_yaml
+
+if TYPE_CHECKING:
+    from cmsim.reading import Document
 
 #: keys of a file that are not numbers of the machine
 _APART = ("published", "sources")
@@ -108,6 +110,8 @@ def kind_of(document: Document) -> str:
 
 def numbers(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[Number]:
     """Every number of a file's data with the source of its key, or of the nearest key around it."""
+    from cmsim.reading import dotted
+
     out = []
     for path, value in _leaves({key: value for key, value in data.items() if key not in _APART}):
         key = dotted(path)
@@ -128,6 +132,7 @@ def unsourced(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[str]:
 
 def _system(kind: str, path: Path) -> dict[str, Any]:
     from cmsim.hardware import load_system
+    from cmsim.reading import dotted
     from cmsim.topology import comparison, totals
 
     system = load_system(str(path))
@@ -282,6 +287,8 @@ def _value(value: Any) -> str:
 def _kind_of_file(path: Path) -> str:
     if path.suffix == ".json":
         return "model"
+    from cmsim.reading import read_yaml
+
     document = read_yaml(path)
     kind = kind_of(document)
     if kind not in FOLDERS:

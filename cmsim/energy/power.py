@@ -22,13 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.arrays import Floats, Ints, recurred
+from cmsim.arrays import Coded, Columns, Floats, Ints, Packed, coded, equal, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
@@ -36,8 +34,6 @@ from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
 from cmsim.repeats import ONCE, Repeat
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
-
-Columns = Mapping[str, NDArray[Any]]
 
 #: ends of the band of power, as metrics and columns name them
 BAND = ("low", "high")
@@ -49,9 +45,7 @@ _SHARE_UNIT = 2.0**-36
 _WH_PER_J = 1 / 3600
 
 
-def power_columns(
-    system: System, ops: Columns, links: Columns, *, makespan_ps: int, repeat: Repeat = ONCE
-) -> dict[str, NDArray[Any]]:
+def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: int, repeat: Repeat = ONCE) -> Columns:
     """One row per component and interval: component, start_ps, end_ps, power_W; by component, then in time.
 
     ops, links: as ``cmsim.engine.record`` makes them    makespan_ps: length of the run [ps]
@@ -72,21 +66,19 @@ def power_columns(
         raise InfeasibleError("a run that takes no time has no power")
     profiles = [replace(one, repeat=repeat) for one in _profiles(system, ops, links)]
     edges = _edges(profiles, makespan_ps)
-    intervals = len(edges) - 1
     beside = _beside(profiles, edges)
-    out = {
-        "component": np.repeat(np.array(COMPONENTS, dtype=object), intervals),
-        "start_ps": np.tile(edges[:-1], len(COMPONENTS)),
-        "end_ps": np.tile(edges[1:], len(COMPONENTS)),
-        "power_W": _components_W(system, board_watts(system.accelerator), profiles, edges, beside),
+    of, interval = np.divmod(np.arange(len(COMPONENTS) * (len(edges) - 1)), len(edges) - 1)
+    middle_W = _components_W(system, board_watts(system.accelerator), profiles, edges, beside)
+    out: dict[str, Floats | Coded] = {
+        "component": coded(of, np.array(COMPONENTS, dtype=object)),
+        "start_ps": coded(interval, edges[:-1]),
+        "end_ps": coded(interval, edges[1:]),
+        "power_W": middle_W,
     }
     ends = band(system.accelerator) or (None, None)
     for name, board in zip(BAND, ends, strict=True):
-        if board is None:
-            out[f"power_W_{name}"] = out["power_W"]
-        else:
-            out[f"power_W_{name}"] = _components_W(system, board, profiles, edges, beside)
-    return out
+        out[f"power_W_{name}"] = middle_W if board is None else _components_W(system, board, profiles, edges, beside)
+    return Packed(out)
 
 
 def _beside(profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
@@ -341,11 +333,11 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
 
 def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
     """How busy each op keeps arithmetic and memory, of all cores. [1]"""
-    weight_B = np.full(len(ops["weights"]), compute.FULL_WEIGHT_B)
+    weight_B = np.full(len(ops["flops"]), compute.FULL_WEIGHT_B)
     for name, each_B in BYTES_PER_ELEMENT.items():
         if each_B < compute.FULL_WEIGHT_B:
-            weight_B[ops["weights"] == name] = each_B
-    kernel = ops["kind"] == "compute"
+            weight_B[equal(ops, "weights", name)] = each_B
+    kernel = equal(ops, "kind", "compute")
     arithmetic, memory = compute.busy_shares(
         ops["flops"],
         ops["bytes_B"],
@@ -354,11 +346,11 @@ def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
         weight_B=weight_B,
     )
     # of recorded kernels only the time is known: matrix kernels count as arithmetic, all others as memory traffic
-    unknown = kernel & (ops["flops"] == 0) & (ops["bytes_B"] == 0) & (ops["limit"] == "compute")
+    unknown = kernel & (ops["flops"] == 0) & (ops["bytes_B"] == 0) & equal(ops, "limit", "compute")
     on_matrix = np.zeros(len(unknown), bool)
     if unknown.any():
         for name, one in compute.KERNELS.items():
-            on_matrix |= (ops["kernel"] == name) & one.matrix
+            on_matrix |= equal(ops, "kernel", name) & one.matrix
     arithmetic = np.where(unknown & on_matrix, 1.0, arithmetic)
     memory = np.where(unknown & ~on_matrix, 1.0, memory)
     cores = np.where(kernel, ops["cores"], 0.0)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
-from cmsim.engine.fold import joined, multiset
+from cmsim.engine.codes import joined, multisets, sorting
 from cmsim.messages import Classes, merge
 from cmsim.topology import Crossings
 
@@ -82,7 +82,7 @@ def told_apart(rounds: Sequence[Round], link: Ints, owner: Ints, ranks: int) -> 
             group = _of_groups(one.sides, len(one.groups), link)
             members = np.repeat(group, one.groups.shape[1])
             columns.append(_padded(multiset(one.groups.ravel(), members), ranks))
-    return joined(columns)
+    return joined(columns).astype(np.int64)
 
 
 def _of_groups(sides: Sides, groups: int, link: Ints) -> Ints:
@@ -97,6 +97,13 @@ def _of_groups(sides: Sides, groups: int, link: Ints) -> Ints:
         where.append(here // per)
         what.append(sides.message_class[here] * kinds + link[number[here]])
     return multiset(np.concatenate(where), np.concatenate(what))
+
+
+def multiset(container: Ints, colour: Ints) -> Ints:
+    """A number for each container from what it holds, in any order; 0 for one that holds nothing."""
+    if not len(container):
+        return np.zeros(1, np.int64)
+    return multisets(np.bincount(container), colour[sorting(container)])
 
 
 def _padded(column: Ints, length: int) -> Ints:

@@ -258,10 +258,12 @@ class Pricer:
         """Of each group class its size, and the fewest neighbours that any member has in its node, domain and leaf: the
         member with most to send out sets the pace. Shape (4, group classes)."""
         who, folding = self.who, self.folding
-        member_group = folding.group_class[folding.rank_class[who.rank], who.slot]
-        layout = np.full((4, int(member_group.max()) + 1), np.iinfo(np.int64).max, np.int64)
-        for row, column in zip(layout, (who.size, who.in_node, who.in_domain, who.in_leaf), strict=True):
-            np.minimum.at(row, member_group, column)
+        group = folding.group_class[folding.rank_class[who.rank], who.slot]
+        layout = np.full((4, int(group.max()) + 1), np.iinfo(np.int64).max, np.int64)
+        layout[0, group] = who.size  # groups of one class are of one size
+        group, near = who.kinds(group)
+        for row, column in zip(layout[1:], who.neighbours[near, 1:].T, strict=True):
+            np.minimum.at(row, group, column)
         return layout
 
 

@@ -1,11 +1,13 @@
 """What a run leaves behind: columns of ops and links, and where the time went.
 
-Plain columns (name -> array of one length), in a fixed order; nothing here loops over ops in Python. Of a timeline with
-a stretch that comes again, columns have it once and times are the kept ones; sums count it as often as it comes.
+Columns (name -> array of one length), in a fixed order, those of few different values packed; nothing here loops over
+ops in Python. Of a timeline with a stretch that comes again, columns have it once and times are the kept ones; sums
+count it as often as it comes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.arrays import Ints
+from cmsim.arrays import Coded, Columns, Floats, Ints, Packed, coded
 from cmsim.engine.bound import without_work
 from cmsim.engine.intervals import RATE_UNIT, intervals, stretches
 from cmsim.engine.plan import Plan, peak_FLOPps
@@ -22,12 +24,12 @@ from cmsim.repeats import Repeat
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
 
-Columns = dict[str, NDArray[Any]]
-
 #: what a stretch of time can be put down to, in the order in which ties are settled
 LIMITERS = ("compute", "memory", "link", "latency", "host", "bubble", "imbalance")
 #: a kernel held back by its fixed cost is held back by latency
 _LIMIT_OF_BOUND = {"overhead": "latency"}
+#: as many different numbers of a column are looked for
+_FEW = 8
 
 
 def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
@@ -52,29 +54,36 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
     call = _all(plan.call)
     start, end = _all(timeline.start_ps), _all(timeline.end_ps)
     kind = ops.kind[row]
-    sent = np.array([call.sent_B for call in plan.calls] + [0.0])[call]
-    return {
-        "rank_class": rank_class,
-        "multiplicity": plan.folding.count[rank_class].astype(np.int64),
-        "stream": _text(ops.streams)[ops.stream[row]],
-        "op": _text(ops.names)[ops.name_id[row]],
-        "kind": _text(KINDS)[kind],
-        "start_ps": start,
-        "end_ps": end,
-        "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
-        "flops": ops.flops[row],
-        "peak_FLOPps": peak_FLOPps(plan.programs.ops, plan.system)[row],
-        "bytes_B": ops.bytes_B[row],
-        "algorithm": _text([call.algorithm for call in plan.calls])[call],
-        "precision": _text(ops.precisions)[ops.precision[row]],
-        "weights": _text([dict(shape.formats).get("weights", "") for shape in ops.shapes])[ops.shape[row]],
-        "cores": ops.cores[row],
-        "kernel": _text(ops.kernels)[ops.kernel[row]],
-        "group": _text(plan.programs.slots)[ops.slot[row]],
-        "limit": _text(LIMITERS)[_limit(plan, row, call)],
-        "sent_B": np.where(kind == RECV, 0.0, sent),
-        "received_B": np.where(kind == SEND, 0.0, sent),
-    }
+    sent_B = np.array([call.sent_B for call in plan.calls] + [0.0])
+    weights = [dict(shape.formats).get("weights", "") for shape in ops.shapes]
+
+    def of_row(number: Ints, names: Sequence[str]) -> Coded:
+        return coded(number[row], _text(names))
+
+    return Packed(
+        {
+            "rank_class": coded(rank_class, np.arange(plan.classes)),
+            "multiplicity": coded(rank_class, plan.folding.count.astype(np.int64)),
+            "stream": of_row(ops.stream, ops.streams),
+            "op": of_row(ops.name_id, ops.names),
+            "kind": coded(kind, _text(KINDS)),
+            "start_ps": start,
+            "end_ps": end,
+            "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
+            "flops": ops.flops[row],
+            "peak_FLOPps": _few(peak_FLOPps(plan.programs.ops, plan.system)[row]),
+            "bytes_B": ops.bytes_B[row],
+            "algorithm": coded(call, _text([call.algorithm for call in plan.calls])),
+            "precision": of_row(ops.precision, ops.precisions),
+            "weights": of_row(ops.shape, weights),
+            "cores": _few(ops.cores[row]),
+            "kernel": of_row(ops.kernel, ops.kernels),
+            "group": of_row(ops.slot, plan.programs.slots),
+            "limit": coded(_limit(plan, row, call), _text(LIMITERS)),
+            "sent_B": coded(np.where(kind == RECV, -1, call), sent_B),
+            "received_B": coded(np.where(kind == SEND, -1, call), sent_B),
+        }
+    )
 
 
 def links_columns(plan: Plan, timeline: Timeline) -> Columns:
@@ -95,17 +104,17 @@ def links_columns(plan: Plan, timeline: Timeline) -> Columns:
     by_link = plan.network == "flow"
     found = intervals(timeline.segments) if by_link else stretches(timeline.segments)
     resource, rate = found.resource, found.units * RATE_UNIT
-    out: Columns = {
-        "resource": _text(plan.resources.name)[resource],
-        "instances": np.array([*plan.resources.instances, 0], np.int64)[resource],
+    out: dict[str, NDArray[Any] | Coded] = {
+        "resource": coded(resource, _text(plan.resources.name)),
+        "instances": coded(resource, np.array([*plan.resources.instances, 0], np.int64)),
         "start_ps": found.start_ps,
         "end_ps": found.end_ps,
         "bytes_B": rate * (found.times * found.each_ps) / PS_PER_S,
         "utilization": rate / np.array([*plan.resources.capacity_Bps, np.inf])[resource],
-        "rank_class": np.array([*plan.resources.rank_class, 0], np.int64)[resource],
-        "port_share": np.array([*plan.resources.port_share, 0.0])[resource],
+        "rank_class": coded(resource, np.array([*plan.resources.rank_class, 0], np.int64)),
+        "port_share": coded(resource, np.array([*plan.resources.port_share, 0.0])),
     }
-    return {**out, "times": found.times, "each_ps": found.each_ps} if by_link else out
+    return Packed({**out, "times": found.times, "each_ps": found.each_ps} if by_link else out)
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,16 @@ def _all(parts: list[Ints]) -> Ints:
 def _text(names: Any) -> NDArray[Any]:
     """Names to be looked up by number; the number -1 is no name."""
     return np.array([*names, ""], dtype=object)
+
+
+def _few(values: Floats) -> Floats | Coded:
+    """Values as numbers into a table where they are few, else as they are."""
+    number = np.full(len(values), -1, np.int8)
+    table: list[float] = []
+    while len(table) < _FEW and (number < 0).any():
+        table.append(float(values[int(np.argmax(number < 0))]))
+        number[values == table[-1]] = len(table) - 1
+    return values if (number < 0).any() else (number, np.array(table))
 
 
 def _limit(plan: Plan, row: Ints, call: Ints) -> Ints:

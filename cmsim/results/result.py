@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmsim import kinds, markup
+from cmsim.arrays import Columns, held, length
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
 from cmsim.kinds import Facts, Kind, MachineFacts
@@ -21,7 +21,6 @@ from cmsim.units import PS_PER_S
 if TYPE_CHECKING:
     import pandas as pd
 
-Columns = Mapping[str, NDArray[Any]]
 #: the frames of a run that was played: what folders hold that do not name any
 FRAMES = ("ops", "links", "power")
 #: what a throughput can be divided by
@@ -294,13 +293,15 @@ def _wrong(result: Result) -> Any:
     yield from _undeclared(result)
     for frame in result.declared.frames:
         columns = result.columns.get(frame.name, {})
-        lengths = {len(column) for column in columns.values()}
+        lengths = {length(columns, name) for name in columns}
         if len(lengths) > 1:
             yield f"columns of {frame.name} differ in length: {sorted(lengths)}"
             return
         if not frame.may_be_empty and not sum(lengths):
             yield f"the {frame.name} frame is empty"
-        for name, column in columns.items():
+        for name in columns:
+            # each value of a table once
+            column = held(columns, name)
             if column.dtype.kind in "fi" and len(column) and not (np.isfinite(column).all() and column.min() >= 0):
                 yield f"column {name} of {frame.name} holds a number that is not finite, or below 0"
     ops, power, links = (result.columns.get(kind, {}) for kind in ("ops", "power", "links"))

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmsim import kinds
+from cmsim.arrays import Columns
 from cmsim.errors import InputError, Problem
 from cmsim.kinds import Facts, MachineFacts
 from cmsim.reading import whole_folder
 from cmsim.results.outcome import Outcome, missing_of
-from cmsim.results.result import FRAMES, Columns, Result, check, frames_of, identity_of
+from cmsim.results.result import FRAMES, Result, check, frames_of, identity_of
 
 if TYPE_CHECKING:
     from cmsim.results.results import Results

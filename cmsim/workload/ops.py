@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.compute import Shape
 from cmsim.errors import InputError
 from cmsim.kinds import Facts
@@ -165,7 +165,7 @@ class Programs:
     program_ptr: Ints
     program: Ints
     slots: tuple[str, ...]
-    groups: Ints
+    groups: Numbers
     facts: Facts = field(default_factory=Facts)
     notes: tuple[str, ...] = ()
     traffic: tuple[Floats, ...] = ()
@@ -199,7 +199,7 @@ class Programs:
         idle = len(self.program_ptr) - 1
         program = np.full(total, idle, np.int64)
         program[where] = self.program
-        groups = np.full((total, len(self.slots)), -1, np.int64)
+        groups = np.full((total, len(self.slots)), -1, np.int32)
         groups[where] = self.groups
         return replace(
             self,
@@ -398,7 +398,7 @@ def assemble(
     builders: Sequence[ProgramBuilder],
     *,
     program: Ints,
-    groups: dict[str, Ints],
+    groups: Mapping[str, Numbers],
     facts: Facts | None = None,
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
@@ -432,9 +432,10 @@ def assemble(
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])
     ranks = len(program)
-    table = (
-        np.stack([np.asarray(groups[s], np.int64) for s in slots], axis=1) if slots else np.zeros((ranks, 0), np.int64)
-    )
+    table = np.empty((ranks, len(slots)), np.int32)
+    for column, slot in enumerate(slots):
+        assert groups[slot].max(initial=-1) <= np.iinfo(np.int32).max, "more groups than their numbers have room for"
+        table[:, column] = groups[slot]
     return Programs(
         ops=ops,
         program_ptr=ptr,

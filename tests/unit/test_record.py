@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
+from cmsim.arrays import equal
 from cmsim.collectives import COLLECTIVES, Link, Rows, wire_bound_s
 from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.plan import Options, Perturbation, Plan, plan
@@ -396,3 +398,13 @@ def test_same_run_same_columns():
     made = [planned([layered()], options=Options(perturb={3: Perturbation(compute=1.5)})) for _ in range(2)]
     one, two = (ops_columns(each, play(each)) for each in made)
     assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_columns_of_few_values_are_held_as_numbers():
+    """Of many runs words, rates and shares stand once, not in every row."""
+    made = planned([layered(500)])
+    ops = ops_columns(made, play(made))
+    assert len(pickle.dumps(ops)) < sum(column.nbytes for column in ops.values()) / 2
+    assert equal(ops, "kernel", "gemm").sum() == 500 and not equal(ops, "kernel", "copy").any()
+    again = pickle.loads(pickle.dumps(ops))
+    assert list(again) == list(ops) and all((again[name] == ops[name]).all() for name in ops)
