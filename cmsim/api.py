@@ -19,12 +19,14 @@ from cmsim.engine import record
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.hardware import System, load_accelerator, load_system
 from cmsim.results import Result, Results
-from cmsim.scenario import CollectiveSpec, Run, Scenario, TraceSpec, load_scenario, more_is_better
+from cmsim.scenario import CollectiveSpec, Record, Run, Scenario, TraceSpec, load_scenario, more_is_better
 from cmsim.units import to_ps, to_s
 from cmsim.version import __version__
 from cmsim.workload import Programs, generate
 from cmsim.workload.generate.choices import sizes
 
+#: columns of ops that metrics are made of; of replays groups too
+_MEASURED = (*energy.OPS, "group")
 #: what sums of times may be off by
 _ROUNDING = 1e-9
 
@@ -37,6 +39,7 @@ def run(
     *,
     set: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    record: Record | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Run every workload on every system at every sweep point of a scenario.
@@ -44,11 +47,12 @@ def run(
     scenario   a Scenario, a file, a built-in name, YAML text, or data
     set        dotted keys to change first, as ``--set`` does
     out        folder to write (complete or absent)
+    record     what is kept of a run, instead of what the scenario says: full, summary or none
 
     A run that does not fit, or has no plan, is an outcome among the others (`Results.missing`). Raises InputError for
     what is wrong with the scenario; nothing is written then.
     """
-    scenario = _loaded(scenario, set)
+    scenario = _loaded(scenario, set, record)
     if out is not None:
         results.check_folder(out)
     machines = Machines(scenario.base)
@@ -63,6 +67,7 @@ def outcomes(
     scenario: Scenario | str | Path | Mapping[str, Any],
     *,
     set: Mapping[str, Any] | None = None,
+    record: Record | None = None,
     machines: Machines | None = None,
     progress: Progress | None = None,
 ) -> Iterator[results.Outcome]:
@@ -73,17 +78,21 @@ def outcomes(
     Raises InputError, at the call, for a scenario or a system that cannot be read, and for a system without a
     price where one is asked for.
     """
-    scenario = _loaded(scenario, set)
+    scenario = _loaded(scenario, set, record)
     there = machines or Machines(scenario.base)
     check_report(scenario, [there(one) for one in scenario.runs])
     total = len(scenario.runs)
     return (evaluate(one, there, progress=_share(progress, one.key, i, total)) for i, one in enumerate(scenario.runs))
 
 
-def _loaded(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None) -> Scenario:
+def _loaded(
+    scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None, record: Record | None
+) -> Scenario:
     if not isinstance(scenario, Scenario):
-        return load_scenario(scenario, set=set)
-    return load_scenario(scenario.data, set=set) if set else scenario
+        scenario = load_scenario(scenario, set=set)
+    elif set:
+        scenario = load_scenario(scenario.data, set=set)
+    return scenario if record is None else scenario.recorded(record)
 
 
 def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
@@ -273,15 +282,19 @@ def _nearest(refused: Sequence[tuple[Run, InfeasibleError]]) -> InfeasibleError:
 
 
 def _result(played: _Played) -> Result:
-    """What was played, recorded and measured."""
+    """What was played, measured, and recorded as far as its run says."""
     one, system, programs, options = played.run, played.system, played.programs, played.options
+    if one.record == "none" and results.follows_time(one.of):
+        return results.check(_result_of_time(played))
     plan, timeline, billed = played.plan, played.timeline, played.billed
     impact = None
     if options.faults:
         healthy = engine.plan(programs, system, dataclasses.replace(options, faults=()))
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
-    ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
-    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps)
+    whole = one.record == "full"
+    ops = record.ops_columns(plan, timeline, None if whole else _MEASURED)
+    links = record.links_columns(plan, timeline)
+    power = energy.power_over_time(billed, ops, links, makespan_ps=timeline.makespan_ps)
     watts, missing = energy.power_metrics(billed, power)
     money, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
@@ -332,15 +345,46 @@ def _result(played: _Played) -> Result:
             *plan.notes,
         ),
         facts=facts,
-        columns={"ops": ops, "links": links, "power": power},
+        columns={"ops": ops, "links": links, "power": power.columns()} if whole else {},
         kind=one.spec.kind,
         chosen=dict(one.chosen),
         entry=one.identity.entry,
         point=dict(one.point),
         plan=_plan(programs),
+        record="full" if whole else "summary",
     )
     results.check(result)
-    return result
+    return result if one.record != "none" else _without(result)
+
+
+def _result_of_time(played: _Played) -> Result:
+    """What follows from the length of a run alone: enough to choose by."""
+    one, billed, programs = played.run, played.billed, played.programs
+    bound = engine.run_bound(played.plan, played.timeline)
+    return Result(
+        run=one.key,
+        workload=one.workload,
+        system=played.system.name,
+        accelerators=billed.packages,
+        ranks=programs.ranks,
+        metrics=_rates(one, billed, programs, to_s(played.timeline.makespan_ps)),
+        bound=bound,
+        limiter="",
+        breakdown={},
+        facts=_facts(one, billed, programs),
+        kind=one.spec.kind,
+        chosen=dict(one.chosen),
+        entry=one.identity.entry,
+        point=dict(one.point),
+        record="none",
+    )
+
+
+def _without(result: Result) -> Result:
+    """As `_result_of_time` leaves it, with all metrics: one of them decides that does not follow from the length."""
+    return dataclasses.replace(
+        result, limiter="", breakdown={}, warnings=(), plan={}, faults={}, recorded={}, record="none"
+    )
 
 
 def export_chakra(one: Run, folder: str | Path, *, base: Path | None = None) -> list[Path]:

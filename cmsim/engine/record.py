@@ -5,6 +5,7 @@ Plain columns (name -> array of one length), in a fixed order; nothing here loop
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -31,7 +32,7 @@ _LIMIT_OF_BOUND = {"overhead": "latency"}
 _RATE_UNIT = 2.0**-10
 
 
-def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
+def ops_columns(plan: Plan, timeline: Timeline, wanted: Collection[str] | None = None) -> Columns:
     """One row per op of each rank class, by class, then in program order.
 
     rank_class, multiplicity   the class and how many ranks are in it
@@ -47,35 +48,38 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
     bytes_B       compute: memory traffic of one rank; communication: size as nccl-tests counts it [B]
     sent_B, received_B   what one rank put on, and took off, its port and NIC, payload [B]
     limit         what binds the op: compute, memory, latency (fixed costs), host or link
+
+    wanted: names of columns to make; default: all
     """
     ops = plan.programs.ops
     row, rank_class = _rows(plan)
     call = _all(plan.call)
     start, end = _all(timeline.start_ps), _all(timeline.end_ps)
     kind = ops.kind[row]
-    sent = np.array([call.sent_B for call in plan.calls] + [0.0])[call]
-    return {
-        "rank_class": rank_class,
-        "multiplicity": plan.folding.count[rank_class].astype(np.int64),
-        "stream": _text(ops.streams)[ops.stream[row]],
-        "op": _text(ops.names)[ops.name_id[row]],
-        "kind": _text(KINDS)[kind],
-        "start_ps": start,
-        "end_ps": end,
-        "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
-        "flops": ops.flops[row],
-        "peak_FLOPps": peak_FLOPps(plan.programs.ops, plan.system)[row],
-        "bytes_B": ops.bytes_B[row],
-        "algorithm": _text([call.algorithm for call in plan.calls])[call],
-        "precision": _text(ops.precisions)[ops.precision[row]],
-        "weights": _text([dict(shape.formats).get("weights", "") for shape in ops.shapes])[ops.shape[row]],
-        "cores": ops.cores[row],
-        "kernel": _text(ops.kernels)[ops.kernel[row]],
-        "group": _text(plan.programs.slots)[ops.slot[row]],
-        "limit": _text(LIMITERS)[_limit(plan, row, call)],
-        "sent_B": np.where(kind == RECV, 0.0, sent),
-        "received_B": np.where(kind == SEND, 0.0, sent),
+    sent_B = np.array([call.sent_B for call in plan.calls] + [0.0])
+    makers: dict[str, Callable[[], NDArray[Any]]] = {
+        "rank_class": lambda: rank_class,
+        "multiplicity": lambda: plan.folding.count[rank_class].astype(np.int64),
+        "stream": lambda: _text(ops.streams)[ops.stream[row]],
+        "op": lambda: _text(ops.names)[ops.name_id[row]],
+        "kind": lambda: _text(KINDS)[kind],
+        "start_ps": lambda: start,
+        "end_ps": lambda: end,
+        "wait_ps": lambda: _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
+        "flops": lambda: ops.flops[row],
+        "peak_FLOPps": lambda: peak_FLOPps(plan.programs.ops, plan.system)[row],
+        "bytes_B": lambda: ops.bytes_B[row],
+        "algorithm": lambda: _text([call.algorithm for call in plan.calls])[call],
+        "precision": lambda: _text(ops.precisions)[ops.precision[row]],
+        "weights": lambda: _text([dict(shape.formats).get("weights", "") for shape in ops.shapes])[ops.shape[row]],
+        "cores": lambda: ops.cores[row],
+        "kernel": lambda: _text(ops.kernels)[ops.kernel[row]],
+        "group": lambda: _text(plan.programs.slots)[ops.slot[row]],
+        "limit": lambda: _text(LIMITERS)[_limit(plan, row, call)],
+        "sent_B": lambda: np.where(kind == RECV, 0.0, sent_B[call]),
+        "received_B": lambda: np.where(kind == SEND, 0.0, sent_B[call]),
     }
+    return {name: make() for name, make in makers.items() if wanted is None or name in wanted}
 
 
 def links_columns(plan: Plan, timeline: Timeline) -> Columns:

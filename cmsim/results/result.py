@@ -67,6 +67,8 @@ class Result:
     plan          resolved sizes: tp, cp, pp, dp, ep, micro_batches, sequences_per_rank (of the busiest; a tensor group
                   has them in common) or samples_per_rank, and ``memory_B`` of the fullest rank by part; of a collective
                   ranks_in_group, groups; of a trace, whose plan was recorded, empty
+    record        what is kept of the run: full; summary, without ``columns``; none, also without limiter, breakdown,
+                  plan, warnings and metrics that do not follow from its length
     """
 
     run: str
@@ -88,11 +90,13 @@ class Result:
     entry: Entry | None = None
     point: Point = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
+    record: str = "full"
 
     def __repr__(self) -> str:
         name = next((name for name in HEADLINES if name in self.metrics), None)
         said = [] if name is None else [f"{name} {shown(self.metrics[name])}"]
-        return f"<Result {' '.join(self.run.split())}: {', '.join([*said, f'limited by {self.limiter}'])}>"
+        said += [f"limited by {self.limiter}"] if self.limiter else []
+        return f"<Result {' '.join(self.run.split())}: {', '.join(said)}>"
 
     @cached_property
     def ops(self) -> pd.DataFrame:
@@ -136,19 +140,29 @@ class Result:
             **({"plan": dict(self.plan)} if self.plan else {}),
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
+            **({"record": self.record} if self.record != "full" else {}),
         }
+
+    def frame_columns(self, kind: str) -> Columns:
+        """Columns of one of ``FRAMES``. Raises InputError where the run was recorded without."""
+        if self.record != "full":
+            what = f"{self.run} was recorded as {self.record}, without the frame {kind}"
+            raise InputError(f"{what}: run it with `record: full`")
+        return self.columns.get(kind, {})
 
     def _frame(self, kind: str) -> pd.DataFrame:
         import pandas as pd
 
-        columns = self.columns.get(kind, {})
+        columns = self.frame_columns(kind)
         rows = len(next(iter(columns.values()), ()))
         return pd.DataFrame({"run": np.repeat(np.array([self.run], dtype=object), rows), **columns})
 
     def _repr_html_(self) -> str:
         rows = {
             "machine": f"{self.system}, {self.accelerators} accelerators, {self.ranks} ranks",
-            "limited by": f"{self.limiter}; {self.bound['fraction']:.0%} of the {self.bound['name']} bound",
+            "limited by": "; ".join(
+                filter(None, (self.limiter, f"{self.bound['fraction']:.0%} of the {self.bound['name']} bound"))
+            ),
             **{name: shown(value) for name, value in self.metrics.items()},
         }
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.warnings)
@@ -234,7 +248,7 @@ def _wrong(result: Result) -> Any:
     whole_s = sum(result.breakdown.values())
     if result.breakdown and not math.isclose(whole_s, makespan_s, rel_tol=_ROUNDING):
         yield f"the breakdown adds up to {whole_s!r} s, the makespan is {makespan_s!r} s"
-    for kind in FRAMES:
+    for kind in FRAMES if result.record == "full" else ():
         columns = result.columns.get(kind, {})
         lengths = {len(column) for column in columns.values()}
         if len(lengths) > 1:

@@ -69,6 +69,7 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
                 kind=entry.get("kind", ""),
                 chosen=entry.get("chosen", {}),
                 plan=entry.get("plan", {}),
+                record=entry.get("record", "full"),
                 **identity_of(entry),
             )
             for run, entry in zip(runs, summary["results"], strict=True)
