@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim import collectives, cost, energy, engine, results, topology
+from cmsim import collectives, cost, energy, engine, results, side_by_side, topology
 from cmsim.engine import record
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.hardware import System, load_accelerator, load_system
@@ -40,6 +40,7 @@ def run(
     set: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     record: Record | None = None,
+    jobs: int | None = 1,
     progress: Progress | None = None,
 ) -> Results:
     """Run every workload on every system at every sweep point of a scenario.
@@ -48,6 +49,8 @@ def run(
     set        dotted keys to change first, as ``--set`` does
     out        folder to write (complete or absent)
     record     what is kept of a run, instead of what the scenario says: full, summary or none
+    jobs       processes to run in, with the same results; None: as many as cores, where that is sooner. A program that
+               asks for more than one has its own work below ``if __name__ == "__main__":``
 
     A run that does not fit, or has no plan, is an outcome among the others (`Results.missing`). Raises InputError for
     what is wrong with the scenario; nothing is written then.
@@ -56,7 +59,7 @@ def run(
     if out is not None:
         results.check_folder(out)
     machines = Machines(scenario.base)
-    became = list(outcomes(scenario, machines=machines, progress=progress))
+    became = list(outcomes(scenario, machines=machines, jobs=jobs, progress=progress))
     done = Results(became, scenario=dict(scenario.data), manifest=_manifest(scenario, machines.loaded()))
     if out is not None:
         done.save(out)
@@ -69,6 +72,7 @@ def outcomes(
     set: Mapping[str, Any] | None = None,
     record: Record | None = None,
     machines: Machines | None = None,
+    jobs: int | None = 1,
     progress: Progress | None = None,
 ) -> Iterator[results.Outcome]:
     """What becomes of each run of a scenario, in order, each played when it is asked for and kept by nobody.
@@ -81,8 +85,31 @@ def outcomes(
     scenario = _loaded(scenario, set, record)
     there = machines or Machines(scenario.base)
     check_report(scenario, [there(one) for one in scenario.runs])
-    total = len(scenario.runs)
-    return (evaluate(one, there, progress=_share(progress, one.key, i, total)) for i, one in enumerate(scenario.runs))
+    return _each(scenario.runs, there, jobs, progress)
+
+
+def _each(
+    runs: Sequence[Run], machines: Machines, jobs: int | None, progress: Progress | None
+) -> Iterator[results.Outcome]:
+    def here(item: tuple[int, Run]) -> results.Outcome:
+        number, one = item
+        return evaluate(one, machines, progress=_share(progress, one.key, number, len(runs)))
+
+    away = functools.partial(_evaluated, machines.base)
+    for done, one in enumerate(side_by_side.in_order(here, away, list(enumerate(runs)), jobs), 1):
+        if progress is not None:
+            progress(one.run, done / len(runs))
+        yield one
+
+
+def _evaluated(base: Path | None, item: tuple[int, Run]) -> results.Outcome:
+    """In a process that was started for it, whose systems are read once."""
+    return evaluate(item[1], _machines(base))
+
+
+@functools.lru_cache(maxsize=1)
+def _machines(base: Path | None) -> Machines:
+    return Machines(base)
 
 
 def _loaded(

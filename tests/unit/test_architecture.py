@@ -83,10 +83,12 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
         | {"energy", "results", "api"}
     ),
+    # work of any kind over processes
+    "side_by_side": frozenset(),
     # the whole flow on one page
     "api": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "messages", "traces", "workload"}
-        | {"workload/generate", "scenario", "engine", "energy", "cost", "results"}
+        | {"workload/generate", "scenario", "engine", "energy", "cost", "results", "side_by_side"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
