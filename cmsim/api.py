@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cmsim import collectives, cost, energy, engine, results, side_by_side, topology
+from cmsim.digest import Digests
 from cmsim.engine import record
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.hardware import System, load_accelerator, load_system
@@ -73,11 +74,13 @@ def outcomes(
     record: Record | None = None,
     machines: Machines | None = None,
     jobs: int | None = 1,
+    store: results.Store | str | Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[results.Outcome]:
     """What becomes of each run of a scenario, in order, each played when it is asked for and kept by nobody.
 
     machines   the systems, for who wants to know them afterwards    the others as for `run`
+    store      a store of results or its folder, which takes each; runs that it has already are passed over
 
     Raises InputError, at the call, for a scenario or a system that cannot be read, and for a system without a
     price where one is asked for.
@@ -85,7 +88,35 @@ def outcomes(
     scenario = _loaded(scenario, set, record)
     there = machines or Machines(scenario.base)
     check_report(scenario, [there(one) for one in scenario.runs])
-    return _each(scenario.runs, there, jobs, progress)
+    if store is None:
+        return _each(scenario.runs, there, jobs, progress)
+    kept = store if isinstance(store, results.Store) else results.Store(store)
+    return _stored(dict(zip(digests(scenario, there), scenario.runs, strict=True)), there, jobs, progress, kept)
+
+
+def digests(scenario: Scenario, machines: Machines | None = None) -> list[str]:
+    """Of each run of a scenario, in their order, the digest by which a store of results knows it."""
+    there = machines or Machines(scenario.base)
+    made = Digests(there.base)
+    return [made.of(one, _may_be(one, there)) for one in scenario.runs]
+
+
+def _may_be(one: Run, machines: Machines) -> list[System]:
+    """The systems that a run may be on: several where `best` chooses one."""
+    several = any(key.of_system for key in one.open)
+    return [machines(each) for each in candidates(one, machines)] if several else [machines(one)]
+
+
+def _stored(
+    runs: Mapping[str, Run], machines: Machines, jobs: int | None, progress: Progress | None, store: results.Store
+) -> Iterator[results.Outcome]:
+    """Runs by their digests, as far as the store has them not, into the store."""
+    done = store.done()
+    new = {digest: one for digest, one in runs.items() if digest not in done}
+    with store:
+        for digest, one in zip(new, _each(list(new.values()), machines, jobs, progress), strict=True):
+            store.add(one, digest)
+            yield one
 
 
 def _each(
@@ -620,6 +651,7 @@ __all__ = [
     "candidates",
     "check_report",
     "compare",
+    "digests",
     "evaluate",
     "export_chakra",
     "outcomes",

@@ -83,12 +83,15 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
         | {"energy", "results", "api"}
     ),
+    # what a result follows from: a run, its system, and what files they name say
+    "digest": frozenset({"hardware", "scenario"}),
     # work of any kind over processes
     "side_by_side": frozenset(),
     # the whole flow on one page
     "api": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "messages", "traces", "workload"}
-        | {"workload/generate", "scenario", "engine", "energy", "cost", "results", "side_by_side"}
+        | {"workload/generate", "scenario", "engine", "energy", "cost", "results"}
+        | {"digest", "side_by_side"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
