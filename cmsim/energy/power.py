@@ -122,11 +122,11 @@ def power_over_time(system: System, ops: Columns, links: Columns, *, makespan_ps
 def _use(system: System, profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
     """Mean use of all ports, and share of ranks with an op in flight, over each interval. [1]"""
     seconds = np.diff(edges) / PS_PER_S
-    ports, feeding = np.zeros(len(seconds)), np.zeros(len(seconds))
+    used = np.zeros((2, len(seconds)))
     for profile in profiles:
-        ports += profile.count * profile.integral(profile.port, edges)
-        feeding += profile.count * profile.integral(profile.feeding, edges)
-    return ports / seconds / system.ranks, feeding / seconds / system.ranks
+        used += profile.count * profile.integral(np.stack([profile.port, profile.feeding]), edges)
+    ports, feeding = used / seconds / system.ranks
+    return ports, feeding
 
 
 def _components_W(
@@ -296,12 +296,16 @@ class _Profile:
 
     def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
         """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
-        return np.stack([self.integral(per_rank * row, edges) for row in _held_W(self.engines, board)])
+        return self.integral(per_rank * _held_W(self.engines, board), edges)
 
     def integral(self, value: Floats, edges: Ints) -> Floats:
-        """Of a step function, over every interval between edges; the unit of time is one second."""
-        until = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(self.at_ps))])
-        integral: Floats = np.diff(np.interp(edges, self.at_ps, until)) / PS_PER_S
+        """Of step functions, shape (rows, instants), over every interval between edges; the unit of time is one
+        second."""
+        until = np.zeros(value.shape)
+        np.cumsum(value[:, :-1] * np.diff(self.at_ps), axis=1, out=until[:, 1:])
+        if edges is not self.at_ps:
+            until = np.stack([np.interp(edges, self.at_ps, row) for row in until])
+        integral: Floats = np.diff(until, axis=1) / PS_PER_S
         return integral
 
 
@@ -390,6 +394,8 @@ def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:
 
 def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:
     """Shared ends of intervals: every instant where something changes, or an even grid. [ps]"""
+    if len(profiles) == 1 and profiles[0].at_ps[-1] == makespan_ps and len(profiles[0].at_ps) <= MOST_INTERVALS + 1:
+        return profiles[0].at_ps  # of one class of ranks, its own instants
     edges = np.array([0, makespan_ps], np.int64)
     for profile in profiles:
         edges = np.union1d(edges, np.clip(profile.at_ps, 0, makespan_ps))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmsim.arrays import Ints
+from cmsim.reading.kept import while_equal
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Folding:
     leaf_class: Ints
 
 
+@while_equal()
 def members(groups: Ints, *, node: Ints, domain: Ints, leaf: Ints) -> Members:
     """Flatten (ranks, slots) group numbers and count who is near whom."""
     rank, slot = np.nonzero(groups >= 0)
@@ -71,6 +73,7 @@ def members(groups: Ints, *, node: Ints, domain: Ints, leaf: Ints) -> Members:
     )
 
 
+@while_equal()
 def fold(start: Sequence[Ints], who: Members, *, slots: int, node: Ints, leaf: Ints, enabled: bool = True) -> Folding:
     """The coarsest equitable partition that refines the columns of ``start``; every rank by itself if not enabled.
 
