@@ -6,7 +6,7 @@
     store.metrics()                     # all runs as one tidy frame, as `Results.metrics`
 
     store.json                          says that the folder is a store
-    runs/PART.parquet                   a row a run: digest, metrics and all else of its tidy row, and the whole as JSON
+    runs/PART.parquet                   a row a run: digest, metrics and all else of its tidy row, and all as JSON
     ops/, links/, power/PART.parquet    frames of the runs of a part that were recorded in full
 
 A part is written beside its place and renamed, its runs last: a process may end at any time, and what is there is
@@ -47,8 +47,8 @@ _RUNS = "runs"
 _MOST_RUNS, _MOST_B, _MOST_s = 256, 64e6, 10.0
 #: parts of a row whose values may be anything that a scenario says: kept as JSON
 _ANYTHING = frozenset({"point", "chosen"})
-#: columns of a row beside those of its tidy row
-_OWN = ("digest", "part", "names", "document")
+#: where a part says which names its rows have, in its metadata
+_SHAPES = b"cmsim shapes"
 
 
 class Store:
@@ -111,7 +111,7 @@ class Store:
         """Digests of the runs that are there, and of those that wait."""
         found = set(self._waiting)
         if files := self._files():
-            found.update(_read(files, ["digest"])["digest"].to_pylist())
+            found.update(_read(_Schema(files), ["digest"])["digest"].to_pylist())
         return found
 
     def metrics(self, digests: Sequence[str] | None = None) -> pd.DataFrame:
@@ -124,16 +124,16 @@ class Store:
 
         self.flush()
         files = self._files()
-        names = [name for name in _schema(files).names if name != "document"] if files else list(_OWN)
-        table = _chosen(_read(files, names), digests) if files else None
-        if table is None:
+        if not files:
             _known((), digests)
             return pd.DataFrame()
-        said = table["names"].to_pylist()
-        shape_of = {text: tuple(map(tuple, json.loads(text))) for text in dict.fromkeys(said)}
+        there = _Schema(files)
+        names = [name for name in there.columns.names if name not in ("document", "part")]
+        table = _chosen(_read(there, names), digests)
+        shapes = [there.shapes[key] for key in dict.fromkeys(table["shape"].to_pylist())]
         columns = {
-            name: _values([(table, tidy.PARTS[at], key) for at, key in places])
-            for name, places in tidy.layout(list(shape_of.values())).items()
+            name: _values([(table[f"{tidy.PARTS[at]}/{key}"], tidy.PARTS[at]) for at, key in places])
+            for name, places in tidy.layout(shapes).items()
         }
         return pd.DataFrame(columns)
 
@@ -144,7 +144,7 @@ class Store:
         if not files:
             _known((), digests)
             return iter(())
-        table = _chosen(_read(files, ["digest", "run/run", "part", "document"]), digests)
+        table = _chosen(_read(_Schema(files), ["digest", "run/run", "part", "document"]), digests)
         rows = (table[name].to_pylist() for name in ("digest", "part", "document"))
         return itertools.starmap(self._outcome, zip(*rows, strict=True))
 
@@ -185,7 +185,7 @@ class Store:
         table = _rows(self._waiting, name)
         _written_whole(
             self.folder / _RUNS / f"{name}.parquet",
-            lambda path: pq.write_table(table, path, compression="zstd", version="2.6", store_schema=False),
+            lambda path: pq.write_table(table, path, compression="zstd", version="2.6"),
         )
 
 
@@ -266,7 +266,7 @@ def _rows(outcomes: Mapping[str, Outcome], part: str) -> pa.Table:
     columns: dict[str, list[Any]] = {
         "digest": list(outcomes),
         "part": [part] * len(rows),
-        "names": [json.dumps(tidy.shape(row)) for row in rows],
+        "shape": [_key(tidy.shape(row)) for row in rows],
         "document": [json.dumps(_document(one), default=store.plain, allow_nan=False) for one in outcomes.values()],
     }
     for at, what in enumerate(tidy.PARTS):
@@ -275,7 +275,14 @@ def _rows(outcomes: Mapping[str, Outcome], part: str) -> pa.Table:
             if what in _ANYTHING:
                 values = [json.dumps(value, default=store.plain) for value in values]
             columns[f"{what}/{name}"] = values
-    return pa.table({name: _column(values) for name, values in columns.items()})
+    table = pa.table({name: _column(values) for name, values in columns.items()})
+    # runs of a sweep are mostly of one shape, and its names are long
+    shapes = {_key(one): one for one in map(tidy.shape, rows)}
+    return table.replace_schema_metadata({_SHAPES: json.dumps(shapes)})
+
+
+def _key(shape: tidy.Shape) -> str:
+    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
 
 
 def _column(values: Sequence[Any]) -> pa.Array:
@@ -293,23 +300,37 @@ def _document(one: Outcome) -> dict[str, Any]:
     return {"summary": one.summary(), "facts": dict(one.facts)} if isinstance(one, Result) else entry(one)
 
 
-def _schema(files: Sequence[Path]) -> pa.Schema:
-    """Columns of all parts; whole numbers here and others there are numbers."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class _Schema:
+    """What all parts hold: ``columns``, where whole numbers here and others there are numbers, and ``shapes``, the
+    names in rows by key. Raises InputError for a part that cannot be read."""
 
-    return pa.unify_schemas([pq.read_schema(path) for path in files], promote_options="permissive")
+    def __init__(self, files: Sequence[Path]):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.files = files
+        self.shapes: dict[str, tidy.Shape] = {}
+        schemas = []
+        for path in files:
+            try:
+                schemas.append(pq.read_schema(path))
+                said = json.loads(schemas[-1].metadata[_SHAPES])
+            except (OSError, pa.ArrowException, TypeError, KeyError) as error:
+                raise InputError(Problem(f"is no part that can be read: {error}", str(path))) from None
+            self.shapes.update({key: tuple(map(tuple, shape)) for key, shape in said.items()})
+        self.columns = pa.unify_schemas(schemas, promote_options="permissive")
 
 
-def _read(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
-    """Some columns of all parts. Raises InputError for one that cannot be read."""
+def _read(there: _Schema, columns: Sequence[str]) -> pa.Table:
+    """Some columns of all parts, a file after the other: they are small, and threads would each hold memory."""
     import pyarrow as pa
     import pyarrow.dataset as ds
 
     try:
-        return ds.dataset([str(path) for path in files], schema=_schema(files)).to_table(columns=list(columns))
+        found = ds.dataset([str(path) for path in there.files], schema=there.columns)
+        return found.to_table(columns=list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(Problem(f"holds a part that cannot be read: {error}", str(files[0].parent))) from None
+        raise InputError(Problem(f"holds a part that cannot be read: {error}", str(there.files[0].parent))) from None
 
 
 def _chosen(table: pa.Table, digests: Sequence[str] | None) -> pa.Table:
@@ -332,16 +353,21 @@ def _known(there: Collection[str], digests: Sequence[str] | None) -> None:
         )
 
 
-def _values(places: Sequence[tuple[pa.Table, str, str]]) -> list[Any]:
-    """A column of the tidy table: of several places, the last that has a value."""
-    out: list[Any] | None = None
-    for table, part, name in places:
-        values = table[f"{part}/{name}"].to_pylist()
+def _values(places: Sequence[tuple[pa.ChunkedArray, str]]) -> Any:
+    """A column of the tidy table, as pandas takes it: of several parts of rows the last that has a value."""
+    import pyarrow as pa
+
+    ((column, part),) = places[:1]
+    if len(places) == 1 and part not in _ANYTHING and not pa.types.is_string(column.type):
+        return column.to_numpy()  # NaN where there is none
+    out: list[Any] = [None] * len(column)
+    for column, part in places:
+        values = column.to_pylist()
         if part in _ANYTHING:
             known = {text: json.loads(text) for text in dict.fromkeys(values) if text is not None}
             values = [known.get(text) for text in values]
-        out = values if out is None else [b if a is None else a for a, b in zip(values, out, strict=True)]
-    return out or []
+        out = [b if a is None else a for a, b in zip(values, out, strict=True)]
+    return out
 
 
 __all__ = ["Store"]

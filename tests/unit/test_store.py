@@ -244,7 +244,7 @@ def test_a_part_that_is_damaged_is_named(tmp_path: Path) -> None:
     store.add(made(1), "1")
     path = next((tmp_path / "store" / "runs").iterdir())
     path.write_bytes(b"not parquet")
-    with pytest.raises(InputError, match=str(path.parent)):
+    with pytest.raises(InputError, match=str(path)):
         store.done()
 
 
