@@ -6,16 +6,18 @@ a program that asks for them has its own work below ``if __name__ == "__main__":
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cmsim.errors import CmsimError, FailedError
 
@@ -74,7 +76,8 @@ def _spread(away: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R
         try:
             while True:
                 while len(under_way) < _AHEAD * jobs and (packet := next(packets, None)):
-                    under_way.append(pool.submit(_done, away, packet))
+                    with _undisturbed():  # processes start with the first
+                        under_way.append(pool.submit(_done, away, packet))
                 if not under_way:
                     return
                 answers, error = under_way.popleft().result()
@@ -93,9 +96,32 @@ def _spread(away: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R
 _STOP: list[Event] = []
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A stop from the keyboard waits, here and in processes that start meanwhile, until they are ready for it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    # those that start are as deaf as this thread; to hear of it for this one, any other thread is enough
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda *said: came.append(said)) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if came and callable(handler):
+            handler(*came[0])
+
+
 def _begin(stop: Event) -> None:
     """A stop from the keyboard goes to all processes: these end without a word, the first says what there is to say."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _STOP.append(stop)
 
 
