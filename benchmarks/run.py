@@ -103,6 +103,14 @@ BENCHMARKS = (
         target_MB=200,
     ),
     Benchmark(
+        "decode_10k",
+        "`python benchmarks/sweep.py`: 10,000 decode points, `record: summary`, into a store over all cores; memory is "
+        "that of the largest process",
+        ("benchmarks/sweep.py",),
+        target_s=60.0,
+        target_MB=300,
+    ),
+    Benchmark(
         "collectives",
         "`python benchmarks/collectives.py`: every algorithm on a million collectives, the best of each row; "
         "the target is about the pricing alone",

@@ -6,16 +6,18 @@ stands in `cmsim.execution`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmsim import cost, engine, results
+from cmsim import cost, engine, results, side_by_side
+from cmsim.digest import Digests
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.execution import Machines, candidates, check, choice, options_of, result_of, system
 from cmsim.hardware import System
 from cmsim.results import Result, Results
-from cmsim.scenario import Run, Scenario, load_scenario
+from cmsim.scenario import Record, Run, Scenario, load_scenario
 from cmsim.version import __version__
 from cmsim.workload import generate
 
@@ -28,6 +30,8 @@ def run(
     *,
     set: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    record: Record | None = None,
+    jobs: int | None = 1,
     progress: Progress | None = None,
 ) -> Results:
     """Run every workload on every system at every sweep point of a scenario.
@@ -42,6 +46,11 @@ def run(
         Dotted keys to change first, as ``--set`` does.
     out
         Folder to write, complete or absent.
+    record
+        What is kept of a run, instead of what the scenario says: full, summary or none.
+    jobs
+        Processes to run in, with the same results; None: as many as cores, where that is sooner. A program that
+        asks for more than one has its own work below ``if __name__ == "__main__":``.
     progress
         Called with a run's label and the share of all runs that is done, 0 to 1.
 
@@ -55,11 +64,11 @@ def run(
     InputError
         For what is wrong with the scenario; nothing is written then.
     """
-    scenario = _loaded(scenario, set)
+    scenario = _loaded(scenario, set, record)
     if out is not None:
         results.check_folder(out)
     machines = Machines(scenario.base)
-    became = list(outcomes(scenario, machines=machines, progress=progress))
+    became = list(outcomes(scenario, machines=machines, jobs=jobs, progress=progress))
     done = Results(became, scenario=dict(scenario.data), manifest=_manifest(scenario, machines.loaded()))
     if out is not None:
         done.save(out)
@@ -70,7 +79,10 @@ def outcomes(
     scenario: Scenario | str | Path | Mapping[str, Any],
     *,
     set: Mapping[str, Any] | None = None,
+    record: Record | None = None,
     machines: Machines | None = None,
+    jobs: int | None = 1,
+    store: results.Store | str | Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[results.Outcome]:
     """What becomes of each run of a scenario, in order, each played when it is asked for and kept by nobody.
@@ -81,8 +93,14 @@ def outcomes(
         A Scenario, a file, a built-in name, YAML text, or data.
     set
         Dotted keys to change first, as ``--set`` does.
+    record
+        What is kept of a run, instead of what the scenario says: full, summary or none.
     machines
         The systems, for who wants to know them afterwards.
+    jobs
+        Processes to run in, as for `run`.
+    store
+        A store of results or its folder, which takes each; runs that it has already are passed over.
     progress
         Called with a run's label and the share of all runs that is done, 0 to 1.
 
@@ -97,17 +115,85 @@ def outcomes(
         At the call, for a scenario or a system that cannot be read, and for a system without a price where one is
         asked for.
     """
-    scenario = _loaded(scenario, set)
+    scenario = _loaded(scenario, set, record)
     there = machines or Machines(scenario.base)
     check_report(scenario, [there(one) for one in scenario.runs])
-    total = len(scenario.runs)
-    return (evaluate(one, there, progress=_share(progress, one.key, i, total)) for i, one in enumerate(scenario.runs))
+    if store is None:
+        return _each(scenario.runs, there, jobs, progress)
+    kept = store if isinstance(store, results.Store) else results.Store(store)
+    return _stored(dict(zip(digests(scenario, there), scenario.runs, strict=True)), there, jobs, progress, kept)
 
 
-def _loaded(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None) -> Scenario:
+def digests(scenario: Scenario, machines: Machines | None = None) -> list[str]:
+    """Of each run of a scenario, in their order, the digest by which a store of results knows it.
+
+    Parameters
+    ----------
+    scenario
+        Whose runs they are.
+    machines
+        Its systems, where they were loaded before.
+
+    Returns
+    -------
+    list of str
+        Hexadecimal digests, one for each run.
+    """
+    there = machines or Machines(scenario.base)
+    made = Digests(there.base)
+    return [made.of(one, _may_be(one, there)) for one in scenario.runs]
+
+
+def _may_be(one: Run, machines: Machines) -> list[System]:
+    """The systems that a run may be on: several where `best` chooses one."""
+    several = any(key.of_system for key in one.open)
+    return [machines(each) for each in candidates(one, machines)] if several else [machines(one)]
+
+
+def _stored(
+    runs: Mapping[str, Run], machines: Machines, jobs: int | None, progress: Progress | None, store: results.Store
+) -> Iterator[results.Outcome]:
+    """Runs by their digests, as far as the store has them not, into the store."""
+    done = store.done()
+    new = {digest: one for digest, one in runs.items() if digest not in done}
+    with store:
+        for digest, one in zip(new, _each(list(new.values()), machines, jobs, progress), strict=True):
+            store.add(one, digest)
+            yield one
+
+
+def _each(
+    runs: Sequence[Run], machines: Machines, jobs: int | None, progress: Progress | None
+) -> Iterator[results.Outcome]:
+    def here(item: tuple[int, Run]) -> results.Outcome:
+        number, one = item
+        return evaluate(one, machines, progress=_share(progress, one.key, number, len(runs)))
+
+    away = functools.partial(_evaluated, machines.base)
+    for done, one in enumerate(side_by_side.in_order(here, away, list(enumerate(runs)), jobs), 1):
+        if progress is not None:
+            progress(one.run, done / len(runs))
+        yield one
+
+
+def _evaluated(base: Path | None, item: tuple[int, Run]) -> results.Outcome:
+    """In a process that was started for it, whose systems are read once."""
+    return evaluate(item[1], _machines(base))
+
+
+@functools.lru_cache(maxsize=1)
+def _machines(base: Path | None) -> Machines:
+    return Machines(base)
+
+
+def _loaded(
+    scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None, record: Record | None
+) -> Scenario:
     if not isinstance(scenario, Scenario):
-        return load_scenario(scenario, set=set)
-    return load_scenario(scenario.data, set=set) if set else scenario
+        scenario = load_scenario(scenario, set=set)
+    elif set:
+        scenario = load_scenario(scenario.data, set=set)
+    return scenario if record is None else scenario.recorded(record)
 
 
 def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
@@ -301,6 +387,7 @@ __all__ = [
     "check",
     "check_report",
     "compare",
+    "digests",
     "evaluate",
     "export_chakra",
     "options_of",

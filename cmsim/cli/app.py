@@ -5,7 +5,6 @@ A page of commands registers functions on `app`; rooms that take long to import 
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import warnings
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cmsim import collector
 from cmsim.cli import say
 from cmsim.errors import CmsimError, CmsimWarning
 from cmsim.version import __version__
@@ -70,8 +70,7 @@ def _version(asked: bool) -> None:
 
 def loaded() -> None:
     """Search for reference cycles from here on, but not among what was imported, which lives to the end."""
-    gc.freeze()
-    gc.enable()
+    collector.settled()
 
 
 @app.callback()
@@ -94,7 +93,7 @@ def main() -> None:
     """Entry point of ``cmsim``."""
     # the process is the program's: `app` alone leaves it as it is
     warnings.formatwarning = _note
-    gc.disable()  # until a command is there: a tenth of a short run
+    collector.off()  # until a command is there: a tenth of a short run
     try:
         app(prog_name="cmsim")
     except KeyboardInterrupt:  # outside of a command: while the program starts or ends

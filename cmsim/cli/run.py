@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmsim.cli import complete, say
-from cmsim.cli.app import app, loaded
+from cmsim.cli.app import app
 from cmsim.errors import InfeasibleError, InputError
 
 ScenarioName = Annotated[
@@ -40,6 +40,17 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Also a table of resolved sizes, and of memory by what it is for.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Processes that runs are spread over; the results are the same. Default: one, or as many as cores "
+            "where the runs take so long that this is sooner.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
@@ -52,7 +63,7 @@ def run(
     loaded()
     try:
         with say.Bar(quiet=quiet) as bar:
-            results = api.run(asked, out=out, progress=bar)
+            results = api.run(asked, out=out, jobs=jobs, progress=bar)
     except InputError as error:
         if all(problem.file for problem in error.problems):
             raise

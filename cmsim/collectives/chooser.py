@@ -18,6 +18,7 @@ from cmsim.collectives.price import CANDIDATES, Candidate, Shape
 from cmsim.collectives.rows import Link, Rows, checked, collective_code
 from cmsim.collectives.terms import COLLECTIVES
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.reading.kept import while_equal
 
 __all__ = ["Choice", "Link", "Phase", "Priced", "Rows", "choose", "collective_code", "explain"]
 
@@ -70,6 +71,7 @@ class Priced(NamedTuple):
     time_s: float
 
 
+@while_equal(most=64, most_B=1 << 14)
 def choose(rows: Rows, link: Link, *, algorithm: str = "best") -> Choice:
     """The cheapest algorithm of every row, or a named one.
 

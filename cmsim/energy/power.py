@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmsim import compute
-from cmsim.arrays import Coded, Columns, Floats, Ints, Packed, coded, equal, recurred
+from cmsim.arrays import Columns, Floats, Ints, Packed, coded, equal, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
@@ -45,16 +45,62 @@ _SHARE_UNIT = 2.0**-36
 _WH_PER_J = 1 / 3600
 
 
-def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: int, repeat: Repeat = ONCE) -> Columns:
-    """One row per component and interval: component, start_ps, end_ps, power_W; by component, then in time.
+#: columns of ops, and of links, that power follows from
+OPS = (
+    *("rank_class", "multiplicity", "start_ps", "end_ps", "kind", "kernel", "flops", "bytes_B", "peak_FLOPps", "cores"),
+    *("weights", "limit"),
+)
+LINKS = ("rank_class", "start_ps", "end_ps", "utilization", "port_share", "times", "each_ps")
 
-    ops, links: as ``cmsim.engine.record`` makes them    makespan_ps: length of the run [ps]
-    repeat: a stretch that comes more often than they have it
+
+@dataclass(frozen=True)
+class Power:
+    """Mean power of every component over every interval.
+
+    edges_ps   ends of the intervals that all components share, shape (intervals + 1,)
+    middle_W   as the file has the watts of packages, shape (components, intervals)
+    low_W, high_W   at the ends of their ranges; ``middle_W`` itself where they are not assumed
+    """
+
+    edges_ps: Ints
+    middle_W: Floats
+    low_W: Floats
+    high_W: Floats
+
+    @property
+    def length_s(self) -> float:
+        return int(self.edges_ps[-1] - self.edges_ps[0]) / PS_PER_S
+
+    def joules(self, power_W: Floats | None = None) -> dict[str, float]:
+        """Integral over time by component, in their order; of ``middle_W`` if of nothing else. [J]"""
+        joules = (self.middle_W if power_W is None else power_W) * np.diff(self.edges_ps) / PS_PER_S
+        return {name: float(row.sum()) for name, row in zip(COMPONENTS, joules, strict=True)}
+
+    def columns(self) -> Columns:
+        """One row per component and interval: component, start_ps, end_ps, power_W and its band; by component, then in
+        time."""
+        of, interval = np.divmod(np.arange(self.middle_W.size), len(self.edges_ps) - 1)
+        return Packed(
+            {
+                "component": coded(of, np.array(COMPONENTS, dtype=object)),
+                "start_ps": coded(interval, self.edges_ps[:-1]),
+                "end_ps": coded(interval, self.edges_ps[1:]),
+                "power_W": self.middle_W.ravel(),
+                "power_W_low": self.low_W.ravel(),
+                "power_W_high": self.high_W.ravel(),
+            }
+        )
+
+
+def power_over_time(system: System, ops: Columns, links: Columns, *, makespan_ps: int, repeat: Repeat = ONCE) -> Power:
+    """Power of a run by component over time, and its band where the watts of packages are assumed.
+
+    ops, links: as ``cmsim.engine.record`` makes them, of which ``OPS`` and ``LINKS`` are read
+    makespan_ps: length of the run [ps]    repeat: a stretch that comes more often than they have it
 
     All components share the intervals: those between the instants where anything changes or, where these are more
-    than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. ``power_W_low`` and
-    ``power_W_high`` are the band where the watts of packages are assumed, else power itself. Raises InfeasibleError for
-    a run that takes no time.
+    than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. Raises
+    InfeasibleError for a run that takes no time.
 
     accelerators_active  what packages draw over low idle for being at work, engines at rest
     hosts        nodes in use: idle and other power, and what feeding the ranks takes of the sockets' power while
@@ -66,42 +112,34 @@ def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: 
         raise InfeasibleError("a run that takes no time has no power")
     profiles = [replace(one, repeat=repeat) for one in _profiles(system, ops, links)]
     edges = _edges(profiles, makespan_ps)
-    beside = _beside(profiles, edges)
-    of, interval = np.divmod(np.arange(len(COMPONENTS) * (len(edges) - 1)), len(edges) - 1)
-    middle_W = _components_W(system, board_watts(system.accelerator), profiles, edges, beside)
-    out: dict[str, Floats | Coded] = {
-        "component": coded(of, np.array(COMPONENTS, dtype=object)),
-        "start_ps": coded(interval, edges[:-1]),
-        "end_ps": coded(interval, edges[1:]),
-        "power_W": middle_W,
-    }
-    ends = band(system.accelerator) or (None, None)
-    for name, board in zip(BAND, ends, strict=True):
-        out[f"power_W_{name}"] = middle_W if board is None else _components_W(system, board, profiles, edges, beside)
-    return Packed(out)
+    use = _use(system, profiles, edges)
+    middle_W = _components_W(system, board_watts(system.accelerator), profiles, edges, use)
+    ends = band(system.accelerator)
+    low_W, high_W = (_components_W(system, one, profiles, edges, use) for one in ends) if ends else (middle_W, middle_W)
+    return Power(edges, middle_W, low_W, high_W)
 
 
-def _beside(profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
-    """How long ports and hosts were busy in each interval, over all ranks, whatever the watts of packages. [s]"""
-    ports, feeding = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+def _use(system: System, profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
+    """Mean use of all ports, and share of ranks with an op in flight, over each interval. [1]"""
+    seconds = np.diff(edges) / PS_PER_S
+    used = np.zeros((2, len(seconds)))
     for profile in profiles:
-        ports += profile.count * profile.integral(profile.port, edges)
-        feeding += profile.count * profile.integral(profile.feeding, edges)
+        used += profile.count * profile.integral(np.stack([profile.port, profile.feeding]), edges)
+    ports, feeding = used / seconds / system.ranks
     return ports, feeding
 
 
 def _components_W(
-    system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints, beside: tuple[Floats, Floats]
+    system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints, use: tuple[Floats, Floats]
 ) -> Floats:
-    """Mean power of each component over each interval, one component after the other. [W]"""
+    """Mean power of each component over each interval, shape (components, intervals). [W]"""
     seconds = np.diff(edges) / PS_PER_S
-    engines_J, at_work = np.zeros((3, len(seconds))), 0
+    engines_J = np.zeros((3, len(seconds)))
     for profile in profiles:
         engines_J += profile.count * profile.joules(board, edges, per_rank=1 / system.ranks_per_package)
-        at_work += profile.count
-    ports, feeding = beside
     compute_W, memory_W, link_W = engines_J / seconds
-    use, fed = ports / seconds / system.ranks, feeding / seconds / system.ranks
+    at_work = sum(profile.count for profile in profiles)
+    ports, fed = use
 
     fixed, chips, node = constant(system), system.spec.scale_up.power, system.spec.node
     facility = system.spec.facility
@@ -114,7 +152,7 @@ def _components_W(
         "accelerators_memory": memory_W,
         "accelerators_link": link_W,
         "hosts": fixed.hosts_W + sockets_W * node.cpu_feeding * fed,
-        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * use,
+        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * ports,
         "optical_modules": fixed.optical_modules_W * level,
         "nics": fixed.nics_W * level,
     }
@@ -129,7 +167,7 @@ def _components_W(
     )
     parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
     assert tuple(parts) == COMPONENTS
-    return np.concatenate(list(parts.values()))
+    return np.stack(list(parts.values()))
 
 
 @dataclass(frozen=True)
@@ -155,7 +193,7 @@ class Busy:
 
 
 def busy(system: System, ops: Columns, links: Columns, *, makespan_ps: int) -> Busy:
-    """How busy a run kept its packages; arguments as of `power_columns`."""
+    """How busy a run kept its packages; arguments as of `power_over_time`."""
     profiles = _profiles(system, ops, links)
     time_s = makespan_ps / PS_PER_S
     return Busy(
@@ -176,17 +214,6 @@ def package_W(idle_W: float, max_W: float, use: float) -> float:
     return idle_W + (max_W - idle_W) * use
 
 
-def energy_by_component(columns: Columns) -> dict[str, float]:
-    """Integral of power over time, by component in the order of the rows. [J]"""
-    joules = columns["power_W"] * (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
-    names = columns["component"]
-    starts = np.flatnonzero(np.append(True, names[1:] != names[:-1])[: len(names)])
-    out: dict[str, float] = {}
-    for name, part in zip(names[starts].tolist(), np.split(joules, starts[1:]), strict=True):
-        out[name] = out.get(name, 0.0) + float(part.sum())
-    return out
-
-
 def carbon_g(energy_J: float, carbon_g_per_kWh: float) -> float:
     """Emissions of the electricity used: kWh x g/kWh. [g CO2e]
 
@@ -198,16 +225,15 @@ def carbon_g(energy_J: float, carbon_g_per_kWh: float) -> float:
     return energy_J * _WH_PER_J / 1000 * carbon_g_per_kWh
 
 
-def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tuple[str, ...]]:
+def power_metrics(system: System, power: Power) -> tuple[dict[str, float], tuple[str, ...]]:
     """Metrics of a run's power, and notes on those that are left out.
 
     energy_J, power_avg_W, power_peak_W count the whole facility; ``power_it_W`` leaves out what PUE adds;
     ``power_packages_W`` is of the accelerators alone; ``power_<component>_W`` are means. The peak is the highest of the
     intervals. carbon_g is there if the system file has a carbon intensity.
     """
-    by_component = energy_by_component(columns)
-    time_s = _length_s(columns, len(by_component))
-    out = _totals(by_component, columns["power_W"], time_s)
+    by_component, time_s = power.joules(), power.length_s
+    out = _totals(by_component, power.middle_W, time_s)
     out.update({f"power_{name}_W": joules / time_s for name, joules in by_component.items()})
     g_per_kWh = system.spec.facility.carbon_g_per_kWh
     if g_per_kWh is None:
@@ -215,7 +241,7 @@ def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], t
     return {**out, "carbon_g": carbon_g(float(sum(by_component.values())), g_per_kWh)}, ()
 
 
-def band_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tuple[str, ...]]:
+def band_metrics(system: System, power: Power) -> tuple[dict[str, float], tuple[str, ...]]:
     """Ends of the band of energy, power and carbon, and a note that says why; nothing where watts were measured.
 
     Names as of `power_metrics`, ending in ``_low`` and ``_high``.
@@ -224,20 +250,12 @@ def band_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tu
         return {}, ()
     g_per_kWh = system.spec.facility.carbon_g_per_kWh
     out: dict[str, float] = {}
-    for name in BAND:
-        power_W = columns[f"power_W_{name}"]
-        by_component = energy_by_component({**columns, "power_W": power_W})
-        ends = _totals(by_component, power_W, _length_s(columns, len(by_component)))
+    for name, power_W in zip(BAND, (power.low_W, power.high_W), strict=True):
+        ends = _totals(power.joules(power_W), power_W, power.length_s)
         out.update({f"{metric}_{name}": value for metric, value in ends.items()})
         if g_per_kWh is not None:
             out[f"carbon_g_{name}"] = carbon_g(ends["energy_J"], g_per_kWh)
     return out, (_assumed_note(system),)
-
-
-def _length_s(columns: Columns, components: int) -> float:
-    """Length of a run, from the intervals of its first component. [s]"""
-    last = len(columns["power_W"]) // components - 1
-    return int(columns["end_ps"][last] - columns["start_ps"][0]) / PS_PER_S
 
 
 def _totals(by_component: Mapping[str, float], power_W: Floats, time_s: float) -> dict[str, float]:
@@ -247,7 +265,7 @@ def _totals(by_component: Mapping[str, float], power_W: Floats, time_s: float) -
     return {
         "energy_J": energy_J,
         "power_avg_W": energy_J / time_s,
-        "power_peak_W": float(power_W.reshape(len(by_component), -1).sum(axis=0).max()),
+        "power_peak_W": float(power_W.sum(axis=0).max()),
         "power_it_W": (energy_J - by_component["facility"]) / time_s,
         "power_packages_W": packages_J / time_s,
     }
@@ -280,12 +298,18 @@ class _Profile:
 
     def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
         """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
-        return np.stack([self.integral(per_rank * row, edges) for row in _held_W(self.engines, board)])
+        return self.integral(per_rank * _held_W(self.engines, board), edges)
 
     def integral(self, value: Floats, edges: Ints) -> Floats:
-        """Of a step function, over every interval between edges; the unit of time is one second."""
-        until = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(self.at_ps))])
-        return self.repeat.integrals(edges, self.at_ps, until) / PS_PER_S
+        """Of step functions, shape (rows, instants), over every interval between edges; the unit of time is one
+        second."""
+        until = np.zeros(value.shape)
+        np.cumsum(value[:, :-1] * np.diff(self.at_ps), axis=1, out=until[:, 1:])
+        if edges is self.at_ps:
+            integral: Floats = np.diff(until, axis=1) / PS_PER_S
+        else:
+            integral = np.stack([self.repeat.integrals(edges, self.at_ps, row) for row in until]) / PS_PER_S
+        return integral
 
 
 def _held_W(engines: Floats, board: BoardWatts) -> Floats:
@@ -379,6 +403,8 @@ def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:
 
 def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:
     """Shared ends of intervals: every instant where something changes, or an even grid. [ps]"""
+    if len(profiles) == 1 and profiles[0].at_ps[-1] == makespan_ps and len(profiles[0].at_ps) <= MOST_INTERVALS + 1:
+        return profiles[0].at_ps  # of one class of ranks, its own instants
     edges = np.array([0, makespan_ps], np.int64)
     for profile in profiles:
         # instants of one class are all different, and lie within the run

@@ -20,6 +20,7 @@ import numpy as np
 
 from cmsim.arrays import Ints, Numbers, Shorts
 from cmsim.engine.codes import distinct, joined, multisets, run_lengths, sorting
+from cmsim.reading.kept import while_equal
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Folding:
     leaf_class: Ints
 
 
+@while_equal()
 def members(groups: Numbers, *, node: Numbers, domain: Numbers, leaf: Numbers) -> Members:
     """Flatten (ranks, slots) group numbers and count who is near whom."""
     named = groups >= 0
@@ -99,6 +101,7 @@ def _together(group: Shorts, place: Numbers) -> Shorts:
     return np.bincount(code)[code].astype(np.int32)
 
 
+@while_equal()
 def fold(
     start: Sequence[Numbers], who: Members, *, slots: int, node: Numbers, leaf: Numbers, enabled: bool = True
 ) -> Folding:

@@ -7,7 +7,7 @@ count it as often as it comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ _LIMIT_OF_BOUND = {"overhead": "latency"}
 _FEW = 8
 
 
-def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
+def ops_columns(plan: Plan, timeline: Timeline, wanted: Collection[str] | None = None) -> Columns:
     """One row per op of each rank class, by class, then in program order.
 
     rank_class, multiplicity   the class and how many ranks are in it
@@ -48,6 +48,8 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
     bytes_B       compute: memory traffic of one rank; communication: size as nccl-tests counts it [B]
     sent_B, received_B   what one rank put on, and took off, its port and NIC, payload [B]
     limit         what binds the op: compute, memory, latency (fixed costs), host or link
+
+    wanted: names of columns to make; default: all
     """
     ops = plan.programs.ops
     row, rank_class = _rows(plan)
@@ -60,30 +62,29 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
     def of_row(number: Ints, names: Sequence[str]) -> Coded:
         return coded(number[row], _text(names))
 
-    return Packed(
-        {
-            "rank_class": coded(rank_class, np.arange(plan.classes)),
-            "multiplicity": coded(rank_class, plan.folding.count.astype(np.int64)),
-            "stream": of_row(ops.stream, ops.streams),
-            "op": of_row(ops.name_id, ops.names),
-            "kind": coded(kind, _text(KINDS)),
-            "start_ps": start,
-            "end_ps": end,
-            "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
-            "flops": ops.flops[row],
-            "peak_FLOPps": _few(peak_FLOPps(plan.programs.ops, plan.system)[row]),
-            "bytes_B": ops.bytes_B[row],
-            "algorithm": coded(call, _text([call.algorithm for call in plan.calls])),
-            "precision": of_row(ops.precision, ops.precisions),
-            "weights": of_row(ops.shape, weights),
-            "cores": _few(ops.cores[row]),
-            "kernel": of_row(ops.kernel, ops.kernels),
-            "group": of_row(ops.slot, plan.programs.slots),
-            "limit": coded(_limit(plan, row, call), _text(LIMITERS)),
-            "sent_B": coded(np.where(kind == RECV, -1, call), sent_B),
-            "received_B": coded(np.where(kind == SEND, -1, call), sent_B),
-        }
-    )
+    makers: dict[str, Callable[[], NDArray[Any] | Coded]] = {
+        "rank_class": lambda: coded(rank_class, np.arange(plan.classes)),
+        "multiplicity": lambda: coded(rank_class, plan.folding.count.astype(np.int64)),
+        "stream": lambda: of_row(ops.stream, ops.streams),
+        "op": lambda: of_row(ops.name_id, ops.names),
+        "kind": lambda: coded(kind, _text(KINDS)),
+        "start_ps": lambda: start,
+        "end_ps": lambda: end,
+        "wait_ps": lambda: _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
+        "flops": lambda: ops.flops[row],
+        "peak_FLOPps": lambda: _few(peak_FLOPps(plan.programs.ops, plan.system)[row]),
+        "bytes_B": lambda: ops.bytes_B[row],
+        "algorithm": lambda: coded(call, _text([call.algorithm for call in plan.calls])),
+        "precision": lambda: of_row(ops.precision, ops.precisions),
+        "weights": lambda: of_row(ops.shape, weights),
+        "cores": lambda: _few(ops.cores[row]),
+        "kernel": lambda: of_row(ops.kernel, ops.kernels),
+        "group": lambda: of_row(ops.slot, plan.programs.slots),
+        "limit": lambda: coded(_limit(plan, row, call), _text(LIMITERS)),
+        "sent_B": lambda: coded(np.where(kind == RECV, -1, call), sent_B),
+        "received_B": lambda: coded(np.where(kind == SEND, -1, call), sent_B),
+    }
+    return Packed({name: make() for name, make in makers.items() if wanted is None or name in wanted})
 
 
 def links_columns(plan: Plan, timeline: Timeline) -> Columns:

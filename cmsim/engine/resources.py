@@ -10,6 +10,7 @@ import numpy as np
 
 from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.engine.fold import Folding
+from cmsim.reading.kept import while_equal
 from cmsim.topology import Fabric
 
 #: kinds of resources: of a rank, of a rank, of a node, of a leaf switch
@@ -53,6 +54,7 @@ class Incidence:
     in_leaf: Ints
 
 
+@while_equal()
 def resources(
     folding: Folding, wires: Fabric, factors: Floats, node: Numbers, leaf: Numbers, ranks: int
 ) -> tuple[Resources, Incidence]:

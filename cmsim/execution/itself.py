@@ -40,10 +40,11 @@ def result(
         warnings=done.notes,
         facts=done.facts,
         machine=machine_facts(replace(system, packages=accelerators)),
-        columns=done.frames,
+        columns=done.frames if one.record == "full" else {},
         kind=one.spec.kind,
         chosen=dict(one.chosen),
         entry=one.identity.entry,
         point=dict(one.point),
         plan=done.plan,
+        record=one.record,
     )

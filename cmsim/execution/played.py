@@ -18,6 +18,8 @@ from cmsim.scenario import Run
 from cmsim.units import to_ps, to_s
 from cmsim.workload import Programs, generate
 
+#: columns of ops that metrics are made of; of replays groups too
+_MEASURED = (*energy.OPS, "group")
 #: what sums of times may be off by
 _ROUNDING = 1e-9
 
@@ -81,16 +83,20 @@ def rates(one: Run, billed: System, programs: Programs, makespan_s: float) -> di
 
 
 def result(played: Play) -> Result:
-    """What was played, recorded and measured; of a steady state as it was played (see ``whole``)."""
+    """What was played, measured, and recorded as far as its run says; of a steady state only what was (``whole``)."""
     one, system, programs, options = played.run, played.system, played.programs, played.options
+    if one.record == "none" and results.follows_time(one.spec.kind, one.of):
+        return _of_time(played)
     plan, timeline, billed = played.plan, played.timeline, played.billed
     means, makespan_s = means_of(one), to_s(timeline.makespan_ps)
     impact = None
     if options.faults:
         healthy = engine.plan(plan.programs, system, replace(options, faults=()))
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
-    ops, links = record.ops_columns(plan, timeline), record.links_columns(plan, timeline)
-    power = energy.power_columns(billed, ops, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    full = one.record == "full"
+    ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
+    links = record.links_columns(plan, timeline)
+    power = energy.power_over_time(billed, ops, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
     watts, missing = energy.power_metrics(billed, power)
     money, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
@@ -111,7 +117,7 @@ def result(played: Play) -> Result:
         fault_slowdown=impact.slowdown if impact is not None else None,
     )
     bound = engine.run_bound(plan, timeline, beside_s=means.beside_s(fabric_s, facts))
-    return Result(
+    found = Result(
         run=one.key,
         workload=one.workload,
         system=system.name,
@@ -134,17 +140,49 @@ def result(played: Play) -> Result:
         ),
         facts=facts,
         machine=machine_facts(billed),
-        columns={"ops": ops, "links": links, "power": power},
+        columns={"ops": ops, "links": links, "power": power.columns()} if full else {},
         kind=one.spec.kind,
         chosen=dict(one.chosen),
         entry=one.identity.entry,
         point=dict(one.point),
         plan=_plan(programs),
+        record="full" if full else "summary",
     )
+    return found if one.record != "none" else _without(found)
+
+
+def _of_time(played: Play) -> Result:
+    """What follows from the length of a run alone: enough to choose by."""
+    one, billed, programs = played.run, played.billed, played.programs
+    return Result(
+        run=one.key,
+        workload=one.workload,
+        system=played.system.name,
+        accelerators=billed.packages,
+        ranks=programs.ranks,
+        metrics=rates(one, billed, programs, to_s(played.timeline.makespan_ps)),
+        bound=engine.run_bound(played.plan, played.timeline),
+        limiter="",
+        breakdown={},
+        facts=means_of(one).facts(one.spec, programs.facts),
+        machine=machine_facts(billed),
+        kind=one.spec.kind,
+        chosen=dict(one.chosen),
+        entry=one.identity.entry,
+        point=dict(one.point),
+        record="none",
+    )
+
+
+def _without(found: Result) -> Result:
+    """As `_of_time` leaves it, with all metrics: one of them decides that does not follow from the length."""
+    return replace(found, limiter="", breakdown={}, warnings=(), plan={}, faults={}, recorded={}, record="none")
 
 
 def whole(result: Result, played: Play) -> Result:
     """A result whose frames have what a steady state left out, put back when somebody looks."""
+    if not result.columns:
+        return result
     return replace(result, columns={**result.columns, **engine.whole_columns(played.plan, played.timeline)})
 
 

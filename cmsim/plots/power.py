@@ -40,7 +40,7 @@ _MOST_STEPS = 240
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Facility power by component of one run; the list beside it gives each component's mean."""
     result = style.pick(results, run)
-    power = result.columns.get("power", {})
+    power = result.frame_columns("power")
     if not len(power.get("power_W", ())):
         raise InputError(f"{result.run} has no power to draw")
     by_component = {name: np.flatnonzero(power["component"] == name) for name in dict.fromkeys(power["component"])}

@@ -115,7 +115,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
 
 def _kernels(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Name, kind, FLOPs, bytes and time of the kernels of one rank, summed over equal names."""
-    ops = result.columns.get("ops", {})
+    ops = result.frame_columns("ops")
     empty = np.zeros(0)
     if not len(ops.get("kind", ())):
         return (empty,) * 5

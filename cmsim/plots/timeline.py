@@ -39,7 +39,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, cl
     Communication that waits for others is drawn pale. Raises InputError for a run without ops.
     """
     result = style.pick(results, run)
-    ops = result.columns.get("ops", {})
+    ops = result.frame_columns("ops")
     if not len(ops.get("end_ps", ())):
         raise InputError(f"{result.run} has no ops to draw")
     there, first = np.unique(ops["rank_class"], return_index=True)

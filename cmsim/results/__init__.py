@@ -3,6 +3,7 @@
 from cmsim.results.metrics import decisive, follows_time, metrics, of_time
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
+from cmsim.results.parts import Store
 from cmsim.results.recorded import beside_recorded
 from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name
 from cmsim.results.results import Results
@@ -16,6 +17,7 @@ __all__ = [
     "Outcome",
     "Result",
     "Results",
+    "Store",
     "beside_recorded",
     "check",
     "check_folder",

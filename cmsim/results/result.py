@@ -73,6 +73,9 @@ class Result:
         Resolved sizes: tp, cp, pp, dp, ep, micro_batches, sequences_per_rank (of the busiest; a tensor group has them
         in common) or samples_per_rank, and ``memory_B`` of the fullest rank by part [B]; of a collective
         ranks_in_group, groups; of a trace, whose plan was recorded, empty.
+    record
+        What is kept of the run: full; summary, without ``columns``; none, also without limiter, breakdown, plan,
+        warnings and metrics that do not follow from its length.
     """
 
     run: str
@@ -95,6 +98,7 @@ class Result:
     entry: Entry | None = None
     point: Point = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
+    record: str = "full"
 
     def __repr__(self) -> str:
         name = next((name for name in self.declared.headline if name in self.metrics), None)
@@ -172,17 +176,57 @@ class Result:
             **({"plan": dict(self.plan)} if self.plan else {}),
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
+            **({"record": self.record} if self.record != "full" else {}),
         }
 
-    def frame(self, name: str) -> pd.DataFrame:
-        """A frame by its name. Raises InputError with the frames that runs of its kind leave."""
+    def frame_columns(self, name: str) -> Columns:
+        """Columns of a frame.
+
+        Parameters
+        ----------
+        name
+            Of the frame.
+
+        Returns
+        -------
+        Mapping
+            Name -> array (rows,); empty where the run left no row.
+
+        Raises
+        ------
+        InputError
+            Where runs of its kind have no such frame, with those they have, and where the run was recorded without.
+        """
         has = [one.name for one in self.declared.frames]
         if name not in (*has, *self.columns):
             raise InputError(f"{self.run}, a {self.declared.name}, has no frame '{name}'. {did_you_mean(name, has)}")
+        if self.record != "full":
+            what = f"{self.run} was recorded as {self.record}, without the frame {name}"
+            raise InputError(f"{what}: run it with `record: full`")
+        return self.columns.get(name, {})
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A frame by its name.
+
+        Parameters
+        ----------
+        name
+            Of the frame.
+
+        Returns
+        -------
+        DataFrame
+            One row per row of the frame (rows, columns), units in the names of columns.
+
+        Raises
+        ------
+        InputError
+            As `frame_columns`.
+        """
         if name not in self._frames:
             import pandas as pd
 
-            columns = self.columns.get(name, {})
+            columns = self.frame_columns(name)
             rows = len(next(iter(columns.values()), ()))
             run = np.repeat(np.array([self.run], dtype=object), rows)
             self._frames[name] = pd.DataFrame({"run": run, **columns})
@@ -194,12 +238,12 @@ class Result:
         return {}
 
     def _of_bound(self) -> str:
-        return f"; {self.bound['fraction']:.0%} of the {self.bound['name']} bound" if self.bound else ""
+        return f"{self.bound['fraction']:.0%} of the {self.bound['name']} bound" if self.bound else ""
 
     def _repr_html_(self) -> str:
         rows = {
             "machine": f"{self.system}, {self.accelerators} accelerators, {self.ranks} ranks",
-            **({"limited by": f"{self.limiter}{self._of_bound()}"} if self.limiter else {}),
+            "limited by": "; ".join(filter(None, (self.limiter, self._of_bound()))),
             **{name: shown(value) for name, value in self.metrics.items()},
         }
         return markup.table(list(rows.items()), title=self.run, notes=self.warnings)
@@ -291,7 +335,7 @@ def _wrong(result: Result) -> Any:
     if result.breakdown and not math.isclose(whole_s, makespan_s, rel_tol=_ROUNDING):
         yield f"the breakdown adds up to {whole_s!r} s, the makespan is {makespan_s!r} s"
     yield from _undeclared(result)
-    for frame in result.declared.frames:
+    for frame in result.declared.frames if result.record == "full" else ():
         columns = result.columns.get(frame.name, {})
         lengths = {length(columns, name) for name in columns}
         if len(lengths) > 1:

@@ -21,6 +21,8 @@ from cmsim.results.outcome import Outcome, missing_of
 from cmsim.results.result import FRAMES, Result, check, frames_of, identity_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cmsim.results.results import Results
 
 SCHEMA_VERSION = 1
@@ -63,19 +65,7 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
     facts = manifest.pop("facts", {})
     try:
         results = [
-            Result(
-                **{key: entry[key] for key in _FIELDS},
-                warnings=tuple(entry["warnings"]),
-                faults=entry.get("faults", {}),
-                recorded=entry.get("recorded", {}),
-                facts=_facts(entry, facts.get(run, {})),
-                machine=MachineFacts.of(facts.get(run, {})),
-                columns={name: frames[name][run] for name in its},
-                kind=entry.get("kind", ""),
-                chosen=entry.get("chosen", {}),
-                plan=entry.get("plan", {}),
-                **identity_of(entry),
-            )
+            result_of(entry, facts.get(run, {}), {name: frames[name][run] for name in its})
             for run, entry, its in zip(runs, summary["results"], has, strict=False)
         ]
         return _in_order(results, summary.get("outcomes", [])), summary["scenario"], manifest
@@ -83,6 +73,24 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
         raise InputError(
             Problem(f"is damaged: {error} is missing or of the wrong kind", str(folder / SUMMARY))
         ) from None
+
+
+def result_of(said: Mapping[str, Any], facts: Mapping[str, float], columns: Mapping[str, Columns]) -> Result:
+    """A result from its entry in ``summary.json``. Raises KeyError and TypeError for one that is damaged."""
+    return Result(
+        **{key: said[key] for key in _FIELDS},
+        warnings=tuple(said["warnings"]),
+        faults=said.get("faults", {}),
+        recorded=said.get("recorded", {}),
+        facts=_facts(said, facts),
+        machine=MachineFacts.of(facts),
+        columns=columns,
+        kind=said.get("kind", ""),
+        chosen=said.get("chosen", {}),
+        plan=said.get("plan", {}),
+        record=said.get("record", "full"),
+        **identity_of(said),
+    )
 
 
 def _facts(entry: Mapping[str, Any], named: Mapping[str, float]) -> Facts:
@@ -125,7 +133,7 @@ def _write(results: Results, folder: Path) -> None:
     facts = {one.run: {**one.facts.named(), **one.machine.named()} for one in results.results}
     manifest = {**results.manifest, "facts": facts}
     for name, document in ((SUMMARY, results.summary()), (MANIFEST, manifest)):
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=plain)
         (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
     names = dict.fromkeys(name for result in results.results for name in frames_of(result.columns))
     for name in names or FRAMES:
@@ -133,7 +141,7 @@ def _write(results: Results, folder: Path) -> None:
         _write_frame(parts, folder / f"{name}.parquet")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON does not know: numbers of NumPy, tuples' cousins, paths."""
     if isinstance(value, np.generic):
         return value.item()
@@ -152,13 +160,7 @@ def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
 
     # a run without rows has nothing to say about types
     parts = [(run, columns) for run, columns in parts if len(next(iter(columns.values()), ()))] or parts[:1]
-    tables = []
-    for run, columns in parts:
-        rows = len(next(iter(columns.values()), ()))
-        arrays = {"run": pa.array(np.repeat(np.array([run], dtype=object), rows), pa.string())}
-        for name, column in columns.items():
-            arrays[name] = pa.array(column, pa.string()) if column.dtype.kind in "OUT" else pa.array(column)
-        tables.append(pa.table(arrays))
+    tables = [frame_table("run", run, columns) for run, columns in parts]
     table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({"run": pa.array([], pa.string())})
     pq.write_table(
         table,
@@ -169,6 +171,17 @@ def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
         version="2.6",
         store_schema=False,
     )
+
+
+def frame_table(head: str, label: str, columns: Columns) -> pa.Table:
+    """A frame of one run, which stands in every row of the first column."""
+    import pyarrow as pa
+
+    rows = len(next(iter(columns.values()), ()))
+    arrays = {head: pa.array(np.repeat(np.array([label], dtype=object), rows), pa.string())}
+    for name, column in columns.items():
+        arrays[name] = pa.array(column, pa.string()) if column.dtype.kind in "OUT" else pa.array(column)
+    return pa.table(arrays)
 
 
 def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
@@ -186,7 +199,7 @@ def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
         raise InputError(Problem(what, str(path))) from None
     if "run" not in table.column_names:
         raise InputError(Problem("has no column 'run'", str(path)))
-    columns = {name: _array(table[name]) for name in table.column_names}
+    columns = {name: array_of(table[name]) for name in table.column_names}
     run = columns.pop("run")
     starts = np.flatnonzero(np.append(True, run[1:] != run[:-1])[: len(run)])
     lengths = np.diff(np.append(starts, len(run)))
@@ -194,7 +207,7 @@ def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
     return {name: {key: value[found.get(name, slice(0))] for key, value in columns.items()} for name in runs}
 
 
-def _array(column: Any) -> Any:
+def array_of(column: Any) -> Any:
     """A column as a NumPy array; text as objects."""
     if not hasattr(column.type, "index_type"):
         return column.to_numpy()

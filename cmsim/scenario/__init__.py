@@ -2,12 +2,13 @@
 
 from cmsim.scenario.best import Open, words
 from cmsim.scenario.load import Run, Scenario, load_scenario
-from cmsim.scenario.schema import FaultSpec, PerturbSpec, ScenarioSpec, SystemEntry
+from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ScenarioSpec, SystemEntry
 
 __all__ = [
     "FaultSpec",
     "Open",
     "PerturbSpec",
+    "Record",
     "Run",
     "Scenario",
     "ScenarioSpec",

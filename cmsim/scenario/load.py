@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from cmsim.kinds.parts import WorkloadSpec
 from cmsim.scenario import best
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
-from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, ReportSpec, ScenarioSpec, SystemEntry
+from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Run:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     #: whether the job has the machine to itself, so that it pays for what it leaves idle
     exclusive: bool = False
+    #: what is kept of it
+    record: Record = "full"
 
     @property
     def key(self) -> str:
@@ -107,6 +109,14 @@ class Scenario:
     def base(self) -> Path | None:
         """Folder that relative paths in the scenario start from."""
         return Path(self.file).parent if self.file else None
+
+    def recorded(self, record: Record) -> Scenario:
+        """The scenario with that much kept of each run. Raises InputError for a word that is none of full, summary and
+        none."""
+        if record not in get_args(Record):
+            raise InputError(Problem(f"got {record!r}. {did_you_mean(str(record), get_args(Record))}", key="record"))
+        runs = tuple(replace(run, record=record) for run in self.runs)
+        return replace(self, runs=runs, data={**self.data, "record": record})
 
     def _repr_html_(self) -> str:
         rows = [(run.key, run.spec.kind, run.network) for run in self.runs]
@@ -436,6 +446,7 @@ def _at_point(
                 open=(*of_system, *left_open),
                 of=of or system_of,
                 exclusive=whole.exclusive,
+                record=whole.record,
             )
         )
     return runs

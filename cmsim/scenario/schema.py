@@ -17,6 +17,9 @@ from pydantic import (
 
 from cmsim.reading import Spec
 
+#: what is kept of a run, from least to most
+Record = Literal["none", "summary", "full"]
+
 
 class FaultSpec(Spec):
     """A part of the fabric that is down or slow."""
@@ -129,6 +132,11 @@ class ScenarioSpec(Spec):
         default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
     )
     report: ReportSpec = Field(default=ReportSpec(), description="what is printed")
+    record: Record = Field(
+        default="full",
+        description="what is kept of a run. full: all; summary: all but the frames ops, links and power; none: what "
+        "`best` chooses by, which leaves out power, breakdown and notes",
+    )
     seed: NonNegativeInt = Field(default=0, description="of everything drawn at random")
 
     @field_validator("workloads")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -330,6 +330,16 @@ _NUMBER = {"kind": 2, "flops": 5, "bytes_B": 6, "cores": 7, "recorded_s": 8}
 _SHAPE, _TRAFFIC = 11, 12
 
 
+class _Block(NamedTuple):
+    """A block as columns: pairs of a row and the row of the block it waits for, and of a row and the number of what it
+    is told to wait for when the block is appended."""
+
+    columns: dict[str, NDArray[Any]]
+    owner: Ints
+    dep: Ints
+    left_open: list[tuple[int, int]]
+
+
 class _Compiler:
     """Turns builders into columns. Names are numbered in order of first use; a block is turned once."""
 
@@ -337,13 +347,14 @@ class _Compiler:
         self.numbers: dict[str, dict[str, int]] = {key: {"": -1} for key in _TEXT}
         self.shapes: dict[Shape | None, int] = {None: -1}
         self.traffic: list[Floats] = []
-        self._blocks: dict[int, tuple[dict[str, NDArray[Any]], Ints, Ints]] = {}
+        self._blocks: dict[int, _Block] = {}
 
     def columns(self, build: ProgramBuilder) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
         """Columns by name, and the dependency pairs: row, row it waits for (negative: see `awaited`)."""
         parts: list[dict[str, NDArray[Any]]] = []
         owners: list[Ints] = []
         deps: list[Ints] = []
+        later: list[tuple[int, int]] = []
         for part in build._parts:
             if isinstance(part, _Rows):
                 parts.append(self._rows(part.rows))
@@ -351,19 +362,26 @@ class _Compiler:
                 owners.append(pairs[:, 0])
                 deps.append(pairs[:, 1])
                 continue
-            if id(part.block) not in self._blocks:
-                self._blocks[id(part.block)] = self.columns(part.block)
-            columns, owner, dep = self._blocks[id(part.block)]
-            parts.append(columns)
-            inside = dep >= 0
-            owners.append(owner[inside] + part.first)
-            deps.append(dep[inside] + part.first)
-            for row, number in zip(owner[~inside].tolist(), (-1 - dep[~inside]).tolist(), strict=True):
-                rows = part.after[number]
-                owners.append(np.full(len(rows), row + part.first, np.int64))
-                deps.append(np.array(rows, np.int64))
+            block = self._block(part.block)
+            parts.append(block.columns)
+            owners.append(block.owner + part.first)
+            deps.append(block.dep + part.first)
+            for row, number in block.left_open:
+                later += [(row + part.first, waits) for waits in part.after[number]]
+        # of one row what it waits for inside a block comes first, wherever the pairs stand
+        pairs = np.array(later, np.int64).reshape(-1, 2)
+        owners.append(pairs[:, 0])
+        deps.append(pairs[:, 1])
         keys = (*_TEXT, *_NUMBER, "shape", "exchange")
         return {key: np.concatenate([part[key] for part in parts]) for key in keys}, _joined(owners), _joined(deps)
+
+    def _block(self, build: ProgramBuilder) -> _Block:
+        if id(build) not in self._blocks:
+            columns, owner, dep = self.columns(build)
+            inside = dep >= 0
+            left_open = list(zip(owner[~inside].tolist(), (-1 - dep[~inside]).tolist(), strict=True))
+            self._blocks[id(build)] = _Block(columns, owner[inside], dep[inside], left_open)
+        return self._blocks[id(build)]
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
         columns = list(zip(*rows, strict=True))

@@ -132,17 +132,18 @@ def alike(short, full, system):
     assert one.parts_s == pytest.approx(other.parts_s, rel=1e-12, abs=1e-15)
     assert one.exposed_comm_s == pytest.approx(other.exposed_comm_s, rel=1e-12)
     length_ps = full[1].makespan_ps
-    power = energy.power_columns(system, *kept, makespan_ps=length_ps, repeat=short[1].repeat)
-    of_all = energy.power_columns(system, *played, makespan_ps=length_ps)
+    short_power = energy.power_over_time(system, *kept, makespan_ps=length_ps, repeat=short[1].repeat)
+    all_power = energy.power_over_time(system, *played, makespan_ps=length_ps)
+    power, of_all = short_power.columns(), all_power.columns()
     for name in ("component", "start_ps", "end_ps"):
         assert np.array_equal(power[name], of_all[name]), name
     took_s = (power["end_ps"] - power["start_ps"]) / 1e12
-    joules = sum(energy.energy_by_component(of_all).values())
+    joules = sum(all_power.joules().values())
     for name in ("power_W", "power_W_low", "power_W_high"):
         assert power[name].min() >= 0
         # of a picosecond there is little energy, and that is rounded as the whole is
         np.testing.assert_allclose(power[name] * took_s, of_all[name] * took_s, rtol=1e-11, atol=1e-13 * joules)
-    assert sum(energy.energy_by_component(power).values()) == pytest.approx(joules, rel=1e-12)
+    assert sum(short_power.joules().values()) == pytest.approx(joules, rel=1e-12)
 
 
 @settings(max_examples=60, deadline=None)

@@ -98,9 +98,14 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "collectives", "messages", "kinds", "workload", "workload/generate", "scenario"}
         | {"engine", "energy", "cost", "results"}
     ),
+    # what a result follows from: a run, its system, and what files they name say
+    "digest": frozenset({"hardware", "kinds", "scenario"}),
+    # work of any kind over processes
+    "side_by_side": frozenset(),
     # the whole flow on one page
     "api": frozenset(
         {"hardware", "traces", "workload", "workload/generate", "scenario", "engine", "execution", "cost", "results"}
+        | {"digest", "side_by_side"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),

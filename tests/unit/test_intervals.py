@@ -110,6 +110,9 @@ def test_a_run_has_the_bytes_and_the_power_of_its_stretches(system, workload, ch
         each = by_stretch["end_ps"] - by_stretch["start_ps"]
         assert used == pytest.approx((by_stretch["utilization"] * each)[theirs].sum(), rel=1e-12)
     ops = ops_columns(plan, line)
-    power = [energy.power_columns(where, ops, columns, makespan_ps=line.makespan_ps) for columns in (links, by_stretch)]
+    power = [
+        energy.power_over_time(where, ops, columns, makespan_ps=line.makespan_ps).columns()
+        for columns in (links, by_stretch)
+    ]
     assert list(power[0]) == list(power[1])
     assert all(np.array_equal(power[0][key], power[1][key]) for key in power[0])

@@ -144,10 +144,10 @@ def test_it_is_drawn(outside, tmp_path):
     said("plot", "trade-off", str(tmp_path / "out"), "--out", str(tmp_path / "one.png"))
     assert (tmp_path / "one.png").stat().st_size > 5000
     for figure, why in (
-        ("timeline", "no ops"),
-        ("power", "no power"),
+        ("timeline", "no frame 'ops'"),
+        ("power", "no frame 'power'"),
         ("breakdown", "no run has a breakdown"),
-        ("roofline", "no kernel"),
+        ("roofline", "no frame 'ops'"),
         ("power-throughput", "tokens_per_s"),
     ):
         done = CliRunner().invoke(app, ["plot", figure, str(tmp_path / "out"), "--out", str(tmp_path / "x.png")])
