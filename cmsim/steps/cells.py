@@ -1,14 +1,14 @@
 """Boxes of whole numbers between whose corners a cost is interpolated, cut where that misses what was played.
 
-A box is tried near its middle. Where the interpolated cost misses the played one by more than a share of the tolerance
+A box is tried near its middle. Where the interpolated cost misses the played one by more than a share of the tolerance,
 the box is cut in two along the axis that bends most, after the roundest number near its middle: kernels' tiles are
-powers of two, and a cost jumps after them. The halves share no number, so that what jumps between them does so here too.
+powers of two, and a cost jumps after them. The halves share no number, so that what jumps between them does so here.
 
 Most jumps depend on one number alone: how many sequences a rank has, whatever their contexts. The cost along that axis,
 the others at their low ends, is told first, by boxes of its own (the line); boxes of all axes hold what is left.
 
-The error that is stated is that of points which no box knows: neither corners nor tried ones, spread evenly over the logs
-of the axes. Where one of them misses, its box is cut, and the count begins anew.
+The error that is stated is that of points which no box knows: neither corners nor tried ones, spread evenly over the
+logs of the axes. Where one of them misses, its box is cut, and others of that box take its place.
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ _TRIED = 0.45
 _FINE = 1 / 256
 #: wider boxes are halved by ratio, others by difference
 _WIDE = 4
+#: times the seconds of a rival, from which on nobody asks for it
+_BEATEN = 1.03
 #: how often a point is sought nearer to the low end where the middle of a box has no room
 _RETREATS = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A box, both ends of every axis in it. per: along which axes the cost of one unit is interpolated, not the whole."""
+    """A box, both its ends in it. per: along which axes the cost of one unit is interpolated, not of all."""
 
     lo: Point
     hi: Point
@@ -92,12 +94,21 @@ class Grown:
 
 
 def grow(
-    low: Point, high: Point, play: Played, *, line: int | None, room: float, tolerance: float, most: int
+    low: Point,
+    high: Point,
+    play: Played,
+    *,
+    line: int | None,
+    room: float,
+    tolerance: float,
+    most: int,
+    rival: Callable[[Point], float] = lambda _: math.inf,
 ) -> Grown:
     """Boxes over everything from ``low`` to ``high``, both included.
 
     line   the axis that is told first    room: what the last column may be; no accuracy is sought beyond
     most   points to play; where they do not suffice, the errors say so
+    rival  what the first column must not exceed by far: no accuracy is sought where another is taken
     """
     along: _Boxes | None = None
     if line is not None:
@@ -111,12 +122,10 @@ def grow(
     def under(point: Point) -> Floats | float:
         return along.told((point[line],)) if along is not None and line is not None else 0.0
 
-    boxes = _Boxes(play, room, tolerance * _OF_TOLERANCE, low, high, under)
+    boxes = _Boxes(play, room, tolerance * _OF_TOLERANCE, low, high, under, rival)
     errors = _held(boxes, play, tolerance, most)
-    first, cells = along.done() if along is not None else [], boxes.done()
-    return Grown(
-        first, [along.rows(cell) for cell in first] if along is not None else [], cells, [boxes.rows(c) for c in cells], errors
-    )
+    first = along.done() if along is not None else ([], [])
+    return Grown(*first, *boxes.done(), errors)
 
 
 def _held(boxes: _Boxes, play: Played, tolerance: float, most: int) -> Floats:
@@ -127,9 +136,9 @@ def _held(boxes: _Boxes, play: Played, tolerance: float, most: int) -> Floats:
     for point in itertools.islice(_halton(boxes.low, boxes.high), 40 * HELD):
         if len(errors) >= HELD or len(play.rows) >= most:
             break
-        if point in play.rows or not boxes.fits(point):
-            continue
         cell = boxes.holding(point)
+        if point in play.rows or not boxes.asked(point, cell):
+            continue
         errors[point] = cell, boxes.error(cell, point)
         if errors[point][1] > tolerance and len(play.rows) < most - HELD and boxes.reopen(cell, errors[point][1]):
             boxes.refine(lambda: len(play.rows) >= most - HELD)
@@ -138,7 +147,7 @@ def _held(boxes: _Boxes, play: Played, tolerance: float, most: int) -> Floats:
 
 
 class _Boxes:
-    """Boxes so far. ``under`` is what they are laid over; open ones miss: the worst in most of the range comes first."""
+    """Boxes so far, laid over what is ``under`` them; ``open`` ones miss, first the worst in most of the range."""
 
     def __init__(
         self,
@@ -148,15 +157,19 @@ class _Boxes:
         low: Point,
         high: Point,
         under: Callable[[Point], Floats | float] = lambda _: 0.0,
+        rival: Callable[[Point], float] = lambda _: math.inf,
     ):
-        self.play, self.room, self.tolerance, self.low, self.high, self.under = play, room, tolerance, low, high, under
+        self.play, self.room, self.tolerance, self.low, self.high = play, room, tolerance, low, high
+        self.under, self.rival = under, rival
         self.cells: dict[Cell, None] = {}
         self.open: list[tuple[float, Point, Cell]] = []
         self._rows: dict[Cell, Floats] = {}
         self._take(Cell(low, high, (False,) * len(low)))
 
-    def done(self) -> list[Cell]:
-        return sorted(self.cells, key=lambda cell: cell.lo)
+    def done(self) -> tuple[list[Cell], list[Floats]]:
+        """Boxes in order of their corners, and what those add."""
+        cells = sorted(self.cells, key=lambda cell: cell.lo)
+        return cells, [self.rows(cell) for cell in cells]
 
     def refine(self, spent: Callable[[], bool]) -> None:
         """Cuts the worst boxes until none misses, or no points are left."""
@@ -209,10 +222,12 @@ class _Boxes:
     def holding(self, point: Point) -> Cell:
         return next(cell for cell in self.cells if cell.holds(point))
 
-    def fits(self, point: Point, cell: Cell | None = None) -> bool:
-        """Whether there is room, or no telling."""
-        cell = self.holding(point) if cell is None else cell
-        return not (self.full(cell) or self.told(point, cell)[NEED] > self.room)
+    def asked(self, point: Point, cell: Cell) -> bool:
+        """Whether there is room, and no rival is better by far; or no telling."""
+        if self.full(cell):
+            return False
+        told = self.told(point, cell)
+        return not (told[NEED] > self.room or told[0] > self.rival(point) * _BEATEN)
 
     def _take(self, cell: Cell) -> None:
         """A box, in the form that suits it, and whether it has to be cut."""
@@ -228,11 +243,11 @@ class _Boxes:
             self.reopen(cell, error)
 
     def _tried(self, cell: Cell) -> Point | None:
-        """A point near the middle, or nearer to the low end where the middle has no room."""
+        """A point near the middle, or nearer to the low end where nobody asks for the middle."""
         share = _TRIED
         for _ in range(_RETREATS + 1):
             point = tuple(_between(lo, hi, share) for lo, hi in zip(cell.lo, cell.hi, strict=True))
-            if self.fits(point, cell):
+            if self.asked(point, cell):
                 return None if point in cell.corners else point
             share /= 2
         return None
@@ -243,7 +258,7 @@ class _Boxes:
         for axis in _inside(cell):
             middle = _cut(cell.lo[axis], cell.hi[axis])
             edges = [(*end[:axis], middle, *end[axis + 1 :]) for end in (cell.hi, cell.lo)]
-            edge = next((edge for edge in edges if self.fits(edge, cell)), edges[-1])
+            edge = next((edge for edge in edges if self.asked(edge, cell)), edges[-1])
             error = self.error(cell, edge)
             length = math.log(cell.hi[axis] / cell.lo[axis])
             found.append((error if error > self.tolerance else 0.0, length, -axis))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cmsim.steps.axes import Axis, check_axes, check_plan, of_inference
 from cmsim.steps.cells import Grown, Played, Point, grow
 from cmsim.steps.plays import Evaluate, Plays
 from cmsim.steps.surface import Surface
-from cmsim.steps.table import Layers, Plan, Table
+from cmsim.steps.table import Layers, Plan, Table, one_of
 
 #: points of a plan and kind of numbers, the most
 POINTS = 400
@@ -62,7 +63,9 @@ def table(
     axes = tuple(axes) or of_inference(run, machines)
     check_axes(axes)
     if not 0 < tolerance < 1 or points < 1:
-        raise InputError(f"got a tolerance of {tolerance!r} and {points!r} points. Allowed: above 0 and below 1; from 1.")
+        raise InputError(
+            f"got a tolerance of {tolerance!r} and {points!r} points. Allowed: above 0 and below 1; from 1."
+        )
     name = store.digest(run, axes, machines, tolerance=tolerance, points=points)
     if evaluate is not api.evaluate:
         return _made(run, axes, machines, tolerance, points, evaluate, name)
@@ -89,12 +92,23 @@ def _made(
     plans, refused = [], None
     for candidate in api.candidates(run, machines):
         plays = Plays(candidate, axes, machines, evaluate)
-        plan = _plan(plays, names, tolerance, points)
+        plan = _plan(plays, names, tolerance, points, _fastest(plans))
         plans += [plan] if plan is not None else []
         refused = refused or plays.refused
     if not plans:
         raise refused or InfeasibleError(f"{run.key}: no step of these ranges fits")
     return Table(axes, tuple(plans), tuple(names), tolerance, digest)
+
+
+def _fastest(plans: Sequence[Plan]) -> Callable[[Point], float]:
+    """Seconds of the fastest of some plans that fits a point; endless where none does."""
+    asks = [one_of(plan) for plan in plans]
+
+    def seconds(point: Point) -> float:
+        told = ((ask(point), room_B) for ask, room_B in asks)
+        return min((costs[0] for costs, room_B in told if costs[2] <= room_B), default=math.inf)
+
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -131,8 +145,10 @@ class _Kind:
         return Layers(whole, Surface.of(grown.line, grown.line_rows, np.zeros((len(grown.line), 0, 2), np.int16)), line)
 
 
-def _plan(plays: Plays, names: dict[str, int], tolerance: float, points: int) -> Plan | None:
-    """A plan's boxes; None where nothing of it fits."""
+def _plan(
+    plays: Plays, names: dict[str, int], tolerance: float, points: int, rival: Callable[[Point], float]
+) -> Plan | None:
+    """A plan's boxes; None where nothing of it fits. rival: seconds of the plans before it"""
     axes = plays.axes
     # parts of whole things that do not divide are unlike
     parts = int(getattr(plays.run.spec, "microbatches", 1))
@@ -146,7 +162,16 @@ def _plan(plays: Plays, names: dict[str, int], tolerance: float, points: int) ->
             continue
         play = Played(kind.play)
         low, high = (tuple(ends) for ends in zip(*kind.spans, strict=True))
-        grown = grow(low, high, play, line=line, room=plays.room_B, tolerance=tolerance, most=points)
+        grown = grow(
+            low,
+            high,
+            play,
+            line=line,
+            room=plays.room_B,
+            tolerance=tolerance,
+            most=points,
+            rival=lambda at, kind=kind: rival(kind.point(at)),  # type: ignore[misc]
+        )
         families[r] = kind.layers(grown, line, names)
         errors.append(grown.errors)
         played += len(play.rows)

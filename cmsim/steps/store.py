@@ -99,7 +99,9 @@ def _contents(where: str, ending: str) -> str:
         if path.is_file() and "__pycache__" not in path.parts:
             at = path.stat()
             name = "" if path == root else path.relative_to(root).as_posix()
-            whole.update(f"{name}:{_content(str(path), at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)};".encode())
+            whole.update(
+                f"{name}:{_content(str(path), at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)};".encode()
+            )
     return whole.hexdigest()
 
 

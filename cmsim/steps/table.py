@@ -107,7 +107,9 @@ class Table:
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{axis.called} {axis.low} to {axis.high}" for axis in self.axes)
-        return f"<steps.Table {axes}: {self.played} points, error {self.error_median:.2%}, at most {self.error_max:.2%}>"
+        return (
+            f"<steps.Table {axes}: {self.played} points, error {self.error_median:.2%}, at most {self.error_max:.2%}>"
+        )
 
     @property
     def played(self) -> int:
@@ -193,7 +195,7 @@ class Table:
     @cached_property
     def _at(self) -> Callable[[Sequence[float]], Step]:
         axes = [(axis.whole, float(axis.low), float(axis.high)) for axis in self.axes]
-        plans, names = [_one(plan) for plan in self.plans], self.names
+        plans, names = [one_of(plan) for plan in self.plans], self.names
 
         def at(units: Sequence[float]) -> Step:
             if len(units) != len(axes):
@@ -259,7 +261,7 @@ def _of_layers(layers: Layers, at: list[Floats]) -> tuple[list[Floats], NDArray[
     return told, codes
 
 
-def _one(plan: Plan) -> tuple[_Ask, float]:
+def one_of(plan: Plan) -> tuple[_Ask, float]:
     """A function of one point in a plan, and the room there is."""
     families = {kind: _one_of(layers) for kind, layers in plan.families.items()}
     room_B = plan.room_B * _ROUNDING
