@@ -234,6 +234,7 @@ class _Boxes:
         error = 0.0
         if _inside(cell) and (point := self._tried(cell)) is not None:
             forms = [Cell(cell.lo, cell.hi, per) for per in itertools.product((False, True), repeat=len(cell.lo))]
+            forms = [form for form in forms if self._tame(form)]
             errors = [self.error(form, point) for form in forms]
             # the plain one unless it misses: at one point any other may be right by chance
             error = errors[0] if errors[0] <= self.tolerance else min(errors)
@@ -241,6 +242,17 @@ class _Boxes:
         self.cells[cell] = None
         if error > self.tolerance:
             self.reopen(cell, error)
+
+    def _tame(self, cell: Cell) -> bool:
+        """Whether a form goes up or down along every edge, and never both: between corners it stays between them."""
+        rows = self.rows(cell)[:, CHECKED].T.reshape(-1, *(2,) * len(cell.lo))
+        for axis, (lo, hi, per) in enumerate(zip(cell.lo, cell.hi, cell.per, strict=True)):
+            if per and hi > lo:
+                first, last = (rows.take(end, axis=axis + 1) for end in (0, 1))
+                slope = (last - first) / (hi - lo)
+                if ((first + slope * lo) * (last + slope * hi) < 0).any():
+                    return False
+        return True
 
     def _tried(self, cell: Cell) -> Point | None:
         """A point near the middle, or nearer to the low end where nobody asks for the middle."""

@@ -73,8 +73,8 @@ def table(
     found = _KEPT.get(name) or (store.read(name, Path(where), axes) if where is not None else None)
     if found is None:
         found = _made(run, axes, machines, tolerance, points, evaluate, name)
-        if where is not None:
-            store.save(found, Path(where))
+    if where is not None:
+        store.save(found, Path(where))
     _KEPT.put(found)
     return found
 

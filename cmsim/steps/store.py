@@ -6,8 +6,10 @@ of another version, or not what its name says is made anew. Where no folder can 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import threading
@@ -136,22 +138,25 @@ class Kept:
 
 
 def save(table: Table, where: Path) -> None:
-    """Keeps a table in a folder, whole or not at all; where nothing can be written, nothing is."""
+    """Keeps a table in a folder, whole or not at all, where it is not there yet; where none can be written, nowhere."""
     path = where / f"{table.digest}.npz"
     mine = where / f".{table.digest}.{os.getpid()}.{threading.get_ident()}.npz"
-    try:
+    with contextlib.suppress(OSError):
+        if path.is_file() and read(table.digest, where, table.axes) is not None:
+            return
         where.mkdir(parents=True, exist_ok=True)
-        with mine.open("wb") as file:
-            np.savez(file, **_arrays(table))
-        mine.replace(path)
-    except OSError:
-        mine.unlink(missing_ok=True)
+        try:
+            with mine.open("wb") as file:
+                np.savez(file, **_arrays(table))
+            mine.replace(path)
+        finally:
+            mine.unlink(missing_ok=True)
 
 
 def read(name: str, where: Path, axes: Sequence[Axis]) -> Table | None:
     """A table that was kept; None where there is none that can be read."""
     try:
-        with np.load(where / f"{name}.npz", allow_pickle=False) as file:
+        with np.load(io.BytesIO((where / f"{name}.npz").read_bytes()), allow_pickle=False) as file:
             return _table(name, {key: file[key] for key in file.files}, axes)
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
         return None

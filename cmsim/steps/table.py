@@ -125,6 +125,10 @@ class Table:
         return float(np.median(self.errors)) if len(self.errors) else 0.0
 
     @property
+    def error_p90(self) -> float:
+        return float(np.quantile(self.errors, 0.9)) if len(self.errors) else 0.0
+
+    @property
     def error_max(self) -> float:
         return float(self.errors.max(initial=0.0))
 
@@ -134,8 +138,9 @@ class Table:
         if self.error_max <= self.tolerance:
             return ()
         return (
-            f"steps between points miss by {self.error_median:.1%} (median), at most {self.error_max:.1%}, with "
-            f"{self.played} points played; sought was {self.tolerance:.1%}: give it more points, or a smaller range",
+            f"steps between points miss by {self.error_median:.1%} (median), {self.error_p90:.1%} (p90), at most "
+            f"{self.error_max:.1%}, with {self.played} points played; sought was at most {self.tolerance:.1%}: give it "
+            "more points, or a smaller range",
         )
 
     def step_s(self, columns: Mapping[str, ArrayLike]) -> Steps:
