@@ -79,6 +79,11 @@ def table(
     return found
 
 
+def forget() -> None:
+    """Keeps no table in memory any more; files stay."""
+    _KEPT.clear()
+
+
 def _made(
     run: Run,
     axes: tuple[Axis, ...],

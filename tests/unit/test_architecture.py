@@ -88,6 +88,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "messages", "traces", "workload"}
         | {"workload/generate", "scenario", "engine", "energy", "cost", "results"}
     ),
+    # plays points of a run and answers between them: stands on the whole flow, and takes no part in it
+    "steps": frozenset({"api", "results", "scenario"}),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything

@@ -34,7 +34,9 @@ def the_run(workload: dict[str, Any] | None = None, **changes: Any) -> Run:
     return load_scenario(data).runs[0]
 
 
-def axes(held: tuple[int, int] = (1, 16), tokens: tuple[int, int] = (512, 1024), **first: Any) -> tuple[steps.Axis, ...]:
+def axes(
+    held: tuple[int, int] = (1, 16), tokens: tuple[int, int] = (512, 1024), **first: Any
+) -> tuple[steps.Axis, ...]:
     whole = steps.Axis("workload.batch_per_accelerator", *held, name="sequences", whole=True, **first)
     return whole, steps.Axis("workload.context_tokens", *tokens)
 
@@ -186,7 +188,7 @@ def test_outside_of_the_range_nothing_is_extrapolated():
 
 def test_columns_that_are_none_are_refused():
     table = made(Fake(kinked))
-    with pytest.raises(InputError, match="no axis 'sequence'. Did you mean 'sequences'"):
+    with pytest.raises(InputError, match=r"no axis 'sequence'\. Did you mean 'sequences'"):
         table.step_s({"sequence": 1, "context_tokens": 600})
     with pytest.raises(InputError, match="'context_tokens' is required"):
         table.step_s({"sequences": 1})
@@ -235,9 +237,12 @@ def test_what_does_not_fit_is_no_number():
 
 def test_a_run_of_which_nothing_fits_is_infeasible():
     run = load_scenario(
-        {"systems": ["hgx_h100"], "workload": {**DENSE, "model": "deepseek-r1", "parallel": {"tp": 1, "attention": "dp"}}}
+        {
+            "systems": ["hgx_h100"],
+            "workload": {**DENSE, "model": "deepseek-r1", "parallel": {"tp": 1, "attention": "dp"}},
+        }
     ).runs[0]
-    with pytest.raises(InfeasibleError, match="does not fit|no step of these ranges fits"):
+    with pytest.raises(InfeasibleError, match=r"does not fit|no step of these ranges fits"):
         steps.table(run, axes((1, 4), (512, 600)), folder=None, points=10)
 
 
@@ -250,22 +255,26 @@ def test_axes_of_inference_count_sequences_of_the_busiest_holder():
         result = api.evaluate(dataclasses.replace(run, spec=spec), machines)
         assert isinstance(result, Result) and result.plan["sequences_per_rank"] == 3
     prefill = {"kind": "prefill", "model": "llama-3.1-8b", "batch_per_accelerator": 1, "prompt_tokens": 64}
-    prompts, tokens = steps.of_inference(load_scenario({"systems": ["hgx_h100"], "workload": prefill}).runs[0], machines)
+    prompts, tokens = steps.of_inference(
+        load_scenario({"systems": ["hgx_h100"], "workload": prefill}).runs[0], machines
+    )
     assert (prompts.called, tokens.called) == ("prompts", "prompt_tokens")
     collective = {"kind": "collective", "collective": "all_reduce", "message_bytes": 8}
     with pytest.raises(InputError, match="Allowed: decode, prefill"):
         steps.of_inference(load_scenario({"systems": ["hgx_h100"], "workload": collective}).runs[0], machines)
 
 
-def test_real_steps_between_points_are_within_one_percent(tmp_path: Path):
-    run, machines = the_run(), api.Machines()
+def test_real_steps_between_points_are_within_one_percent():
+    workload = {**DENSE, "model": "qwen3-32b", "parallel": {"tp": 4}}
+    data = {"systems": [{"system": "cloudmatrix384", "accelerators": 8}], "workload": workload}
+    run, machines = load_scenario(data).runs[0], api.Machines()
     over = steps.of_inference(run, machines, things=(1, 64), tokens=(1024, 8192))
-    table = steps.table(run, over, machines=machines, folder=tmp_path, points=160)
-    assert table.error_max < 0.01 and not table.notes
+    table = steps.table(run, over, machines=machines, folder=None)
+    assert table.error_max < 0.01 and not table.notes and table.played < 100
     rng = random.Random(3)
-    for _ in range(12):
+    for _ in range(10):
         held, tokens = rng.randint(1, 64), rng.randint(1024, 8192)
-        spec = run.spec.model_copy(update={"batch_per_accelerator": held / 8, "context_tokens": tokens})
+        spec = run.spec.model_copy(update={"batch_per_accelerator": held * over[0].unit, "context_tokens": tokens})
         result = api.evaluate(dataclasses.replace(run, spec=spec), machines)
         assert isinstance(result, Result)
         one = table.at(held, tokens)
@@ -294,7 +303,7 @@ def test_a_table_is_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.Monke
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("a table that is kept was made again")
 
-    make._KEPT.clear()
+    make.forget()
     with monkeypatch.context() as patch:
         patch.setattr(make, "_made", never)
         again = small(tmp_path)
@@ -302,7 +311,7 @@ def test_a_table_is_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.Monke
     asked = {"sequences": [1, 3, 4], "context_tokens": [520, 555.5, 600]}
     for name in ("seconds", "joules", "joules_low", "memory_B", "bound", "limiter"):
         assert getattr(again.step_s(asked), name).tolist() == getattr(first.step_s(asked), name).tolist()
-    make._KEPT.clear()
+    make.forget()
     file.unlink()
     small(tmp_path)
     assert file.read_bytes() == data
@@ -314,14 +323,14 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, damage: bytes | None):
     (file,) = tmp_path.iterdir()
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 :] if damage is None else damage)
-    make._KEPT.clear()
+    make.forget()
     assert repr(small(tmp_path)) == repr(first)
     assert file.read_bytes() == data
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    make._KEPT.clear()
+    make.forget()
     assert small(tmp_path / "file" / "below").played
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
@@ -334,7 +343,7 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert store.folder() == tmp_path / "here"
     monkeypatch.setenv(store.ENVIRONMENT, "")
     assert store.folder() is None
-    make._KEPT.clear()
+    make.forget()
     assert small("").played and not list(tmp_path.iterdir())
 
 
@@ -351,7 +360,14 @@ def test_the_digest_follows_what_goes_in(tmp_path: Path):
     text = (store.reading.DATA / "workloads" / "models" / "llama-3.1-8b.json").read_text(encoding="utf-8")
     model.write_text(text, encoding="utf-8")
     named = the_run(model=str(model))
-    seen = [of(the_run()), of(slower), of(seeded), of(the_run(microbatches=2)), of(named), of(the_run(), tolerance=0.02)]
+    seen = [
+        of(the_run()),
+        of(slower),
+        of(seeded),
+        of(the_run(microbatches=2)),
+        of(named),
+        of(the_run(), tolerance=0.02),
+    ]
     seen.append(of(the_run(), axes((1, 17))))
     model.write_text(text + "\n", encoding="utf-8")
     seen.append(of(named))
@@ -373,17 +389,17 @@ steps.table(run, over, folder=sys.argv[1], points=30)
 
 
 def test_processes_side_by_side_make_the_same_bytes(tmp_path: Path):
-    folders = [tmp_path / "one", tmp_path / "one", tmp_path / "two"]
+    together = tmp_path / "together"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT % DENSE, str(folder)], env={**os.environ, "PYTHONHASHSEED": str(seed)}
+            [sys.executable, "-c", SCRIPT % DENSE, str(together)], env={**os.environ, "PYTHONHASHSEED": str(seed)}
         )
-        for seed, folder in enumerate(folders)
+        for seed in (1, 2)
     ]
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    one, two = (list(folder.iterdir()) for folder in (tmp_path / "one", tmp_path / "two"))
-    assert [path.name for path in one] == [path.name for path in two] and len(one) == 1
-    assert one[0].read_bytes() == two[0].read_bytes()
+    small(tmp_path / "here")
+    assert [process.wait() for process in processes] == [0, 0]
+    (here,), (there,) = (tmp_path / "here").iterdir(), together.iterdir()
+    assert here.name == there.name and here.read_bytes() == there.read_bytes()
 
 
 def test_three_axes():
