@@ -94,7 +94,8 @@ def _made(
     digest: str,
 ) -> Table:
     names: dict[str, int] = {}
-    plans, refused = [], None
+    plans: list[Plan] = []
+    refused: InfeasibleError | None = None
     for candidate in api.candidates(run, machines):
         plays = Plays(candidate, axes, machines, evaluate)
         plan = _plan(plays, names, tolerance, points, _fastest(plans))

@@ -166,7 +166,7 @@ def _arrays(table: Table) -> dict[str, Any]:
     plans = []
     arrays: dict[str, Any] = {}
     for number, plan in enumerate(table.plans):
-        families = []
+        families: list[list[Any]] = []
         for layers in plan.families.values():
             for name, surface in (("whole", layers.whole), ("line", layers.line)):
                 if surface is not None:

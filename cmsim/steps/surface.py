@@ -76,8 +76,8 @@ class Surface:
             total = np.zeros(len(box))
             for corner, weight in enumerate(weights):
                 total += weight * self.rows[:, corner, column][box]
-            scaled = scale is not None and column != self.rows.shape[2] + NEED
-            out.append(total * scale if scaled else total)
+            needed = column == self.rows.shape[2] + NEED
+            out.append(total if needed or scale is None else total * scale)
         return out, self.codes[box, nearest] if self.codes.size else np.zeros((len(box), 0), np.int16)
 
     def _box(self, xs: Sequence[Floats]) -> Ints:
@@ -103,6 +103,9 @@ class Surface:
             )
         )
 
+        if len(cuts) == 2:
+            return _flat(cuts, raster, boxes)
+
         def at(xs: Sequence[float]) -> tuple[float, float, float, int]:
             flat = 0
             for ends, x in zip(cuts, xs):  # noqa: B905  # a tenth of the time
@@ -119,13 +122,8 @@ class Surface:
                 seconds += weight * row[0]
                 joules += weight * row[1]
                 need += weight * row[2]
-            if per is not None:
-                scale = 1.0
-                for x, one in zip(xs, per):  # noqa: B905
-                    if one:
-                        scale *= x
-                return seconds * scale, joules * scale, need, names[nearest]
-            return seconds, joules, need, names[nearest]
+            scale = _units(xs, per)
+            return seconds * scale, joules * scale, need, names[nearest]
 
         return at
 
@@ -141,3 +139,39 @@ class Surface:
         if out.hi.shape != out.lo.shape or out.per.shape != out.lo.shape or out.rows.shape[:2] != (boxes, corners):
             raise ValueError("the arrays of a surface do not go together")
         return out
+
+
+def _flat(
+    cuts: list[list[int]], raster: list[int], boxes: list[Any]
+) -> Callable[[Sequence[float]], tuple[float, float, float, int]]:
+    """The same of two axes, which most tables have, written out: half the time."""
+    rows_of, columns_of = cuts
+    width = len(columns_of)
+
+    def at(xs: Sequence[float]) -> tuple[float, float, float, int]:
+        x, y = xs
+        (low_x, low_y), (by_x, by_y), per, (a, b, c, d), names = boxes[
+            raster[bisect_left(rows_of, x) * width + bisect_left(columns_of, y)]
+        ]
+        right = (x - low_x) * by_x if x > low_x else 0.0
+        up = (y - low_y) * by_y if y > low_y else 0.0
+        left, down = 1.0 - right, 1.0 - up
+        in_a, in_b, in_c, in_d = left * down, left * up, right * down, right * up
+        scale = 1.0 if per is None else _units(xs, per)
+        return (
+            (in_a * a[0] + in_b * b[0] + in_c * c[0] + in_d * d[0]) * scale,
+            (in_a * a[1] + in_b * b[1] + in_c * c[1] + in_d * d[1]) * scale,
+            in_a * a[2] + in_b * b[2] + in_c * c[2] + in_d * d[2],
+            names[2 * (right > 0.5) + (up > 0.5)],
+        )
+
+    return at
+
+
+def _units(xs: Sequence[float], per: Sequence[bool] | None) -> float:
+    scale = 1.0
+    if per is not None:
+        for x, one in zip(xs, per):  # noqa: B905
+            if one:
+                scale *= x
+    return scale
