@@ -56,14 +56,14 @@ class Axis:
 
 
 def of_inference(
-    run: Run, machines: Machines, *, things: tuple[int, int] = (1, 256), tokens: tuple[int, int] = (128, 32_768)
+    run: Run, machines: Machines, *, things: tuple[int, int] | None = None, tokens: tuple[int, int] = (128, 32_768)
 ) -> tuple[Axis, Axis]:
     """Axes of a decode step (``sequences``, ``context_tokens``) or of a batch of prompts (``prompts``,
     ``prompt_tokens``).
 
     things   sequences or prompts of the busiest holder: a rank with data-parallel attention, else a tensor group.
              Holders run in lock-step, so that the fullest sets the pace, and a step costs what it costs if all are
-             as full; of the others each is priced so.
+             as full; of the others each is priced so. Default: 1 to 256 sequences, 1 to 16 prompts
     tokens   in the cache, the mean of a holder's sequences: what a step reads of it is their sum; or of one prompt
 
     Raises InputError for other kinds of workload, and where the size of a holder is left open.
@@ -78,7 +78,14 @@ def of_inference(
     held, length = ("sequences", "context_tokens") if decode else ("prompts", "prompt_tokens")
     return (
         # kernels go by the tokens at work: in decode a token or a few of each sequence
-        Axis("workload.batch_per_accelerator", *things, name=held, unit=each, whole=True, line=decode),
+        Axis(
+            "workload.batch_per_accelerator",
+            *(things or ((1, 256) if decode else (1, 16))),
+            name=held,
+            unit=each,
+            whole=True,
+            line=decode,
+        ),
         Axis(f"workload.{length}", *tokens, line=not decode),
     )
 

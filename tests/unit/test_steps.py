@@ -402,6 +402,26 @@ def test_processes_side_by_side_make_the_same_bytes(tmp_path: Path):
     assert here.name == there.name and here.read_bytes() == there.read_bytes()
 
 
+def grown(cost: Any, low: int, high: int) -> cells.Grown:
+    def play(point: cells.Point) -> Any:
+        return np.array([cost(point[0])] * 2 + [0.0])
+
+    return cells.grow((low,), (high,), cells.Played(play), line=None, room=1.0, tolerance=0.01, most=200)
+
+
+def test_where_a_point_that_no_box_knows_misses_its_box_is_cut():
+    # the first box is tried at 22
+    out = grown(lambda x: 1.2 if 100 < x <= 400 else 1.0, 1, 1000)
+    assert len(out.cells) > 2 and out.errors.max() < 0.01
+
+
+def test_no_form_goes_beyond_the_corners_because_it_meets_one_point():
+    # the first box is tried at 186, where the cost of one unit would be met
+    play = cells.Played(lambda point: np.array([1.1236 if point[0] == 186 else 1.0] * 2 + [0.0]))
+    boxes = cells._Boxes(play, 1.0, 0.01, (128,), (256,))
+    assert [cell.per for cell in boxes.cells] == [(False,)] and boxes.open
+
+
 def test_three_axes():
     def cost(point: cells.Point) -> Any:
         a, b, c = point
