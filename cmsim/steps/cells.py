@@ -305,7 +305,7 @@ def _cut(lo: int, hi: int) -> int:
     """The number after which a box is cut: the roundest of those near its middle, in twos.
 
     >>> _cut(1, 384), _cut(33, 64), _cut(1, 3), _cut(1025, 5000)
-    (16, 48, 2, 2048)
+    (64, 48, 2, 2048)
     """
     first, last = _between(lo, hi, 0.3), _between(lo, hi, 0.7)
     for twos in range(last.bit_length(), -1, -1):
