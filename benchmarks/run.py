@@ -198,6 +198,25 @@ BENCHMARKS = (
         )
         for kind in ("collective", "deepep", "moe_alltoall")
     ),
+    *(
+        Benchmark(
+            f"steps_{name.replace(' ', '_')}",
+            f"`python benchmarks/steps.py {name}`: {what}",
+            ("benchmarks/steps.py", *name.split()),
+            target_s=target_s,
+            prints=prints,
+        )
+        for name, what, target_s, prints in (
+            ("columns", "a million steps from a table, 2 us each", 2.0, r"rows: ([\d.]+) s"),
+            ("one", "100,000 steps one at a time, 20 us each", 2.0, r"steps: ([\d.]+) s"),
+            ("kept", "a table that is on disk", 0.1, r"kept: ([\d.]+) s"),
+            *(
+                (f"{kind} {system}", "the headline's table, made anew; the error is printed", None, r"in ([\d.]+) s")
+                for kind in ("decode", "prefill")
+                for system in ("cloudmatrix384", "gb200_nvl72")
+            ),
+        )
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmsim.cli import complete, say
-from cmsim.cli.app import app
+from cmsim.cli.app import app, loaded
 from cmsim.errors import InfeasibleError, InputError
 
 ScenarioName = Annotated[

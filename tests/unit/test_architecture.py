@@ -107,6 +107,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "traces", "workload", "workload/generate", "scenario", "engine", "execution", "cost", "results"}
         | {"digest", "side_by_side"}
     ),
+    # plays points of a run and answers between them: stands on the whole flow, and takes no part in it
+    "steps": frozenset({"api", "kinds", "results", "scenario"}),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
