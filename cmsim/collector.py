@@ -49,3 +49,14 @@ def paused() -> Iterator[None]:
         yield
     finally:
         _PAUSE.leave()
+
+
+def off() -> None:
+    """For a program that starts: nobody looks until `settled`, for what is imported lives to the end."""
+    gc.disable()
+
+
+def settled() -> None:
+    """For a program that has started: look from here on, but not among what was imported."""
+    gc.freeze()
+    gc.enable()

@@ -72,8 +72,7 @@ def describe(
 
 def find_file(name: str | Path) -> Path | None:
     """A file or folder by its path, or built in; None where there is none."""
-    roots = (Path.cwd(), *(reading.DATA / folder for folder in _BUILT_IN))
-    return next((root / name for root in roots if str(name) and (root / name).exists()), None)
+    return reading.locate(name, built_in=_BUILT_IN, folders=True)
 
 
 def _kind(path: Path, format: str | None) -> str | None:

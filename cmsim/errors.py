@@ -49,6 +49,10 @@ class CmsimError(Exception):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an exception is rebuilt from its message, which would lose the places
+        return type(self), (self.problems,)
+
 
 class InputError(CmsimError):
     """A file, key or value is wrong."""
@@ -65,6 +69,9 @@ class InfeasibleError(CmsimError):
     def __init__(self, problems: str | Problem | Iterable[Problem], budget: Mapping[str, Any] | None = None):
         super().__init__(problems)
         self.budget = dict(budget or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems, self.budget)
 
 
 class FailedError(CmsimError):

@@ -20,6 +20,9 @@ US = 1e-6
 NS = 1e-9
 PS_PER_S = 10**12
 
+#: sizes of messages and of memory that people count in powers of two, largest first [B]
+BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
 #: bytes of one element, by precision name
 BYTES_PER_ELEMENT: dict[str, float] = {
     "fp32": 4.0,

@@ -98,7 +98,9 @@ def calibrate(
         A name that ``predict`` knows.
     out
         A file to write (YAML).
-    collective, n_ranks
+    collective
+        Of a log that does not say it.
+    n_ranks
         Of a log that does not say them.
 
     Returns

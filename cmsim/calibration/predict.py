@@ -51,7 +51,9 @@ def predict(
         A file to write, .parquet or .csv.
     system
         Of every row, instead of the column.
-    collective, n_ranks
+    collective
+        Of a log that does not say it.
+    n_ranks
         Of a log that does not say them.
 
     Returns

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from cmsim import collector
 from cmsim.cli import say
 from cmsim.errors import CmsimError, CmsimWarning
 from cmsim.version import __version__
@@ -67,13 +68,21 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def loaded() -> None:
+    """Search for reference cycles from here on, but not among what was imported, which lives to the end."""
+    collector.settled()
+
+
 @app.callback()
 def cmsim(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  # its callback has answered it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Performance, latency and energy of AI supernodes, from one scenario file."""
+    if context.invoked_subcommand != "run":  # which says itself when its rooms are there
+        loaded()
 
 
 # Pages register their commands when they are imported; the order here is the order of the help.
@@ -82,7 +91,9 @@ from cmsim.cli import run, compare, plot, catalogue, show, check, schema, valida
 
 def main() -> None:
     """Entry point of ``cmsim``."""
-    warnings.formatwarning = _note  # the process is the program's: `app` alone leaves it as it is
+    # the process is the program's: `app` alone leaves it as it is
+    warnings.formatwarning = _note
+    collector.off()  # until a command is there: a tenth of a short run
     try:
         app(prog_name="cmsim")
     except KeyboardInterrupt:  # outside of a command: while the program starts or ends

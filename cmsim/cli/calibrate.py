@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cmsim.cli import numbers, say
+from cmsim import numbers
+from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError
+from cmsim.units import BINARY
 
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
@@ -18,7 +20,8 @@ app.add_typer(_explain, name="explain")
 Collective = Annotated[str | None, typer.Option(help="Of a log that does not say it: all_reduce, all_gather, ...")]
 Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator, of a log that does not say them.")]
 
-_UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+#: of a size, by its ending in capitals: K and KIB alike
+_UNITS = {"": 1, "B": 1} | {end: size for size, name in BINARY for end in (name[0], name.upper())}
 
 
 @app.command()
@@ -149,9 +152,9 @@ def kernel(
 
 def _bytes(text: str) -> float:
     """``64K`` as 65,536. [B]"""
-    number = text.rstrip("KMGiBkmgb")
+    number = text.rstrip("KMGTiBkmgtb")
     unit = text[len(number) :].upper()
     try:
         return float(number) * _UNITS[unit]
     except (ValueError, KeyError):
-        raise InputError(f"SIZE: got '{text}'. Allowed: a number of bytes, or one with K, M or G.") from None
+        raise InputError(f"SIZE: got '{text}'. Allowed: a number of bytes, or one with K, M, G or T.") from None

@@ -10,9 +10,9 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
-from cmsim.cli.numbers import count
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.numbers import count
 
 #: kinds that `cmsim show` knows -> (folder, files); asked in this order
 FOLDERS = {
@@ -137,19 +137,15 @@ def scenarios() -> Rows:
 
 
 def traces() -> Rows:
-    from cmsim.reading import DATA
+    from cmsim.reading import builtin_tree
 
-    root = DATA / "workloads" / "traces"
     return [
         {
-            "name": f"{form.name}/{trace.name}",
+            "name": name,
             "files": sum(path.is_file() for path in trace.rglob("*")) if trace.is_dir() else 1,
-            "description": f"{form.name} trace",
+            "description": f"{trace.parent.name} trace",
         }
-        for form in sorted(root.iterdir())
-        if form.is_dir()
-        for trace in sorted(form.iterdir())
-        if not trace.name.startswith((".", "LICENSE"))
+        for name, trace in builtin_tree("workloads/traces").items()
     ]
 
 
@@ -183,15 +179,15 @@ def collectives() -> Rows:
 
 
 def workloads() -> Rows:
-    from cmsim.scenario import WORKLOAD_KINDS
+    from cmsim import kinds
 
     return [
         {
-            "name": kind,
-            "needs": [name for name, field in spec.model_fields.items() if field.is_required() and name != "kind"],
-            "description": inspect.cleandoc(spec.__doc__ or "").split("\n")[0],
+            "name": kind.name,
+            "needs": [name for name, field in kind.spec.model_fields.items() if field.is_required() and name != "kind"],
+            "description": inspect.cleandoc(kind.spec.__doc__ or "").split("\n")[0],
         }
-        for kind, spec in WORKLOAD_KINDS.items()
+        for kind in kinds.every()
     ]
 
 

@@ -10,7 +10,6 @@ import typer
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
-from cmsim.reading import find, read_yaml
 
 if TYPE_CHECKING:
     from cmsim import api
@@ -46,6 +45,7 @@ def check(
 def _checked(name: str) -> tuple[CmsimError | None, str]:
     """What is wrong with a file, and what it is."""
     from cmsim.cli.show import kind_of
+    from cmsim.reading import find, read_yaml
     from cmsim.scenario import load_scenario
 
     try:
@@ -122,22 +122,18 @@ def _possible(one: Run, machines: api.Machines) -> None:
 
 
 def _fits(one: Run, system: System, base: Path | None) -> None:
-    from cmsim import api, engine
-    from cmsim.scenario import CollectiveSpec
-    from cmsim.workload import generate
+    from cmsim import api, kinds
 
-    programs = generate.programs(one.spec, system, base=base)
-    if programs.ranks > system.ranks:
-        raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")
-    engine.check_memory(programs, system)
-    if isinstance(one.spec, CollectiveSpec):  # its algorithm may be unknown, or not run on such a group
-        engine.plan(programs, system, api.options_of(one, system))
+    if isinstance(kinds.get(one.spec.kind).execution, kinds.Played):  # what is executed by itself says it when it runs
+        api.check(one, system, base)
 
 
 class _Places:
     """Where things stand in a scenario's file."""
 
     def __init__(self, scenario: Scenario):
+        from cmsim.reading import read_yaml
+
         self.file = scenario.file
         self.document = read_yaml(Path(scenario.file)) if scenario.file else None
 
@@ -211,8 +207,8 @@ def _stack(path: Path) -> None:
 
 
 def _model(name: str) -> str:
-    from cmsim.cli.numbers import count
     from cmsim.graphs.load import parameters_of
+    from cmsim.numbers import count
 
     return f"{name} (model, {count(float(parameters_of(name)))} parameters)"
 

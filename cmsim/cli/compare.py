@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.results import Results
+
+if TYPE_CHECKING:
+    from cmsim.results import Results
 
 
 @app.command()
@@ -28,29 +30,30 @@ def compare(
 ) -> None:
     """Compare runs: one row per metric, one column per run, ratios to the first run of the same kind."""
     from cmsim import api
-    from cmsim.cli import tables
+    from cmsim.cli import notes, side_by_side
 
     with say.Bar() as bar:
         parts = [load(source, bar) for source in sources]
     joined = api.compare(*parts)
     if json:
-        say.document({**joined.summary(), "ratios_to_first": tables.ratios(joined.results)})
+        say.document({**joined.summary(), "ratios_to_first": side_by_side.ratios(joined.results)})
         return
-    for line in tables.skipped(joined):
+    for line in notes.skipped(joined):
         say.message(line)
     joined.require()
     # a run's label says nothing of the folder it came from
     heads = [
-        tables.head(result, source)
+        side_by_side.head(result, source)
         for source, part in zip(_short(sources), parts, strict=True)
         for result in part.results
     ]
-    say.show(*tables.side_by_side(joined.results, heads, width=say.console().width))
+    say.show(*side_by_side.side_by_side(joined.results, heads, width=say.console().width))
 
 
 def load(source: str, bar: say.Bar) -> Results:
     """Results of a folder, or of a scenario that is run first. Frames are read from a folder only."""
     from cmsim import api
+    from cmsim.results import Results
 
     if (Path(source) / "summary.json").exists():
         return Results.load(source)

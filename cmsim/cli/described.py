@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cmsim.cli import say
-from cmsim.cli.numbers import count, prefixed
+from cmsim.numbers import count, prefixed
 from cmsim.units import US
 
 #: rows shown of a long table; all stand in --json

@@ -40,13 +40,13 @@ def plot(
         raise InputError(Problem(f"{kind} shows all runs at once; --run is for timeline, power and roofline", "--run"))
 
     from cmsim import api, plots
-    from cmsim.cli import tables
+    from cmsim.cli import notes
     from cmsim.cli.compare import load
 
     with say.Bar() as bar:
         parts = [load(source, bar) for source in sources]
     results = parts[0] if len(parts) == 1 else api.compare(*parts)
-    for line in tables.skipped(results):
+    for line in notes.skipped(results):
         say.message(line)
     results.require()
     chosen = {} if run is None else {"run": run}

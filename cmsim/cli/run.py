@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmsim.cli import complete, say
-from cmsim.cli.app import app
+from cmsim.cli.app import app, loaded
 from cmsim.errors import InfeasibleError, InputError
 
 ScenarioName = Annotated[
@@ -40,6 +40,17 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Also a table of resolved sizes, and of memory by what it is for.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Processes that runs are spread over; the results are the same. Default: one, or as many as cores "
+            "where the runs take so long that this is sooner.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
@@ -48,41 +59,42 @@ def run(
     from cmsim.scenario import load_scenario
 
     start_s = time.monotonic()
-    loaded = load_scenario(scenario, set=say.settings(set_ or []))
+    asked = load_scenario(scenario, set=say.settings(set_ or []))
+    loaded()
     try:
         with say.Bar(quiet=quiet) as bar:
-            results = api.run(loaded, out=out, progress=bar)
+            results = api.run(asked, out=out, jobs=jobs, progress=bar)
     except InputError as error:
         if all(problem.file for problem in error.problems):
             raise
         # the first run that cannot be stopped us; say where it stands in the file, and what else there is
         from cmsim.cli.check import problems
 
-        raise (problems(loaded) or error) from None
+        raise (problems(asked) or error) from None
     if json:
         say.document(results.summary())
     elif not quiet:
-        from cmsim.cli import tables
+        from cmsim.cli import notes, tables
 
         width = say.console().width
         said = (
-            tables.power_bands(results.results)
-            + tables.decided(results.outcomes, per=loaded.report.per, width=width)
-            + tables.faults(results.results)
-            + tables.notes(results.results)
-            + tables.meaning(results.results, loaded.report.per)
-            + tables.assumed(results)
+            notes.power_bands(results.results)
+            + tables.decided(results.outcomes, per=asked.report.per, width=width)
+            + notes.faults(results.results)
+            + notes.notes(results.results)
+            + notes.meaning(results.results, asked.report.per)
+            + notes.assumed(results)
         )
-        shown = tables.summary(results.outcomes, per=loaded.report.per, width=width)
-        unmet = tables.missing(results, width)
+        shown = tables.summary(results.outcomes, per=asked.report.per, width=width)
+        unmet = notes.missing(results, width)
         say.show(
-            loaded.name,
+            asked.name,
             *shown,
             *(tables.plans(results.outcomes, width=width) if plan else ()),
-            *tables.recorded(results.results),
+            *notes.recorded(results.results),
             *unmet,
             say.notes(said, width),
-            *tables.verdict(results, width),
+            *notes.verdict(results, width),
         )
     if not quiet:
         # said apart from the results, which are the same each time
@@ -90,7 +102,7 @@ def run(
         say.message(f"{runs} in {time.monotonic() - start_s:.2g} s" + (f"; wrote {out}" if out is not None else ""))
     if results.missing:
         if json or quiet:
-            from cmsim.cli.tables import counted
+            from cmsim.cli.notes import counted
 
             say.message(counted(results))
         raise typer.Exit(InfeasibleError.exit_code)

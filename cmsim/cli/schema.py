@@ -51,7 +51,7 @@ def markdown(kinds: tuple[str, ...] = KINDS) -> str:
         for model in models:
             parts += _sections(model, seen)
         if kind == "scenario":
-            parts += _best(models)
+            parts += [*_best(models), *_measured()]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -69,11 +69,12 @@ def json_schemas() -> dict[str, Any]:
 
 def _files() -> dict[str, tuple[str, list[Any]]]:
     """Title and models of each kind of file, the whole file's first."""
+    from cmsim import kinds
     from cmsim.hardware import AcceleratorSpec, StackSpec, SystemSpec
-    from cmsim.scenario import WORKLOAD_KINDS, ScenarioSpec
+    from cmsim.scenario import ScenarioSpec
 
     return {
-        "scenario": ("Scenario files", [ScenarioSpec, *WORKLOAD_KINDS.values()]),
+        "scenario": ("Scenario files", [ScenarioSpec, *(kind.spec for kind in kinds.every())]),
         "system": ("System files (`topologies/`)", [SystemSpec]),
         "accelerator": ("Accelerator files (`topologies/accelerators/`)", [AcceleratorSpec]),
         "stack": ("Stack files (`topologies/stacks/`)", [StackSpec]),
@@ -82,6 +83,9 @@ def _files() -> dict[str, tuple[str, list[Any]]]:
 
 def _with_workloads(document: dict[str, Any], models: list[Any]) -> None:
     """Workloads are read in a second step, per system and sweep point; an editor wants them with the rest."""
+    from cmsim import kinds
+
+    listed = {kind.spec: kind.listed for kind in kinds.every()}
     names = []
     for model in models:
         own = model.model_json_schema(ref_template="#/$defs/{model}")
@@ -91,9 +95,9 @@ def _with_workloads(document: dict[str, Any], models: list[Any]) -> None:
             "additionalProperties": {"type": "object"},
             "description": "by system: keys of the workload to change there",
         }
-        if "message_bytes" in own["properties"]:
-            one = own["properties"]["message_bytes"]
-            number = {key: one.pop(key) for key in ("type", "minimum") if key in one}
+        if listed[model]:
+            one = own["properties"][listed[model]]
+            number = {key: one.pop(key) for key in [*one] if key not in ("title", "description", "default")}
             one["anyOf"] = [number, {"type": "array", "items": number}]
         document["$defs"][model.__name__] = own
         names.append({"$ref": f"#/$defs/{model.__name__}"})
@@ -125,12 +129,15 @@ def _with_best(document: dict[str, Any], models: list[Any]) -> None:
 
 def _best(models: list[Any]) -> list[str]:
     """The section on `best`: which keys take the word, and what may decide."""
-    from cmsim.scenario import METRICS, SystemEntry, words
+    from cmsim import kinds
+    from cmsim.scenario import SystemEntry, words
 
     keys = dict.fromkeys(word for model in models[1:] for word in words(model))
     of_system = [f"`{word}` (of a system's entry)" for word in words(SystemEntry)]
     taken = ", ".join([*(f"`{key}`" for key in keys), *of_system])
-    rows = "\n".join(f"| `{kind}` | {', '.join(f'`{name}`' for name in names)} |" for kind, names in METRICS.items())
+    rows = "\n".join(
+        f"| `{kind.name}` | {', '.join(f'`{name}`' for name in kind.deciding)} |" for kind in kinds.every()
+    )
     return [
         "### best\n",
         "A key of a workload or of a system's entry that is left open: its values are tried for every system and sweep "
@@ -140,6 +147,30 @@ def _best(models: list[Any]) -> list[str]:
         "* `KEY: {best: [VALUE, ...], of: METRIC}`, any key; `of` may be left out.\n",
         f"| kind | metrics that may decide, the usual one first |\n| --- | --- |\n{rows}\n",
     ]
+
+
+def _measured() -> list[str]:
+    """What runs of each kind leave: metrics and frames, as their pages declare them."""
+    from cmsim import kinds
+
+    kinds_of: dict[kinds.Metric, list[str]] = {}
+    for kind in kinds.every():
+        for metric in kind.metrics:
+            kinds_of.setdefault(metric, []).append(kind.name)
+    shown = ["| name | unit | better | meaning | of |", "| --- | --- | --- | --- | --- |"]
+    for one, of in kinds_of.items():
+        name = f"`{one.name}`{' †' if one.banded else ''}"
+        its = "all" if len(of) == len(kinds.names()) else ", ".join(of)
+        shown.append(f"| {name} | {_cell(one.unit)} | {one.better} | {_cell(one.text)} | {its} |")
+    parts = ["### metrics\n", "\n".join(shown) + "\n"]
+    parts.append("† `NAME_low` and `NAME_high` are the ends of its band, where power is one.\n")
+    frames = {frame.name: frame for kind in kinds.every() for frame in kind.frames}
+    for name, frame in frames.items():
+        rows = [f"| `{column}` | {_cell(text)} |" for column, text in {**frame.columns, **frame.some}.items()]
+        parts.append(f"### frame {name}\n")
+        parts.append(f"{frame.text[:1].upper()}{frame.text[1:]}. `run` stands before these columns.\n")
+        parts.append("\n".join(["| column | meaning |", "| --- | --- |", *rows]) + "\n")
+    return parts
 
 
 def _sections(model: Any, seen: set[type]) -> list[str]:

@@ -6,17 +6,19 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.catalogue import FOLDERS
-from cmsim.cli.numbers import count, digits
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, did_you_mean
-from cmsim.reading import Document, dotted, read_yaml
+from cmsim.numbers import count, digits
+
+if TYPE_CHECKING:
+    from cmsim.reading import Document
 
 #: keys of a file that are not numbers of the machine
 _APART = ("published", "sources")
@@ -67,7 +69,7 @@ def found(name: str) -> list[tuple[str, Path]]:
 
     Raises InputError with the nearest names.
     """
-    from cmsim.reading import builtin_files
+    from cmsim.reading import aliases_of, builtin_files
 
     if Path(name).is_file():
         return [(_kind_of_file(Path(name)), Path(name))]
@@ -75,7 +77,7 @@ def found(name: str) -> list[tuple[str, Path]]:
     known: dict[str, None] = {}
     for kind, (folder, pattern) in FOLDERS.items():
         for stem, path in builtin_files(folder, pattern).items():
-            aliases = _aliases(path) if path.suffix == ".yaml" else []
+            aliases = aliases_of(path) if path.suffix == ".yaml" else []
             known.update(dict.fromkeys([stem, *aliases]))
             if name == stem:
                 exact.append((kind, path))
@@ -108,6 +110,8 @@ def kind_of(document: Document) -> str:
 
 def numbers(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[Number]:
     """Every number of a file's data with the source of its key, or of the nearest key around it."""
+    from cmsim.reading import dotted
+
     out = []
     for path, value in _leaves({key: value for key, value in data.items() if key not in _APART}):
         key = dotted(path)
@@ -128,6 +132,7 @@ def unsourced(data: Mapping[str, Any], sources: Mapping[str, Any]) -> list[str]:
 
 def _system(kind: str, path: Path) -> dict[str, Any]:
     from cmsim.hardware import load_system
+    from cmsim.reading import dotted
     from cmsim.topology import comparison, totals
 
     system = load_system(str(path))
@@ -294,20 +299,13 @@ def _value(value: Any) -> str:
 def _kind_of_file(path: Path) -> str:
     if path.suffix == ".json":
         return "model"
+    from cmsim.reading import read_yaml
+
     document = read_yaml(path)
     kind = kind_of(document)
     if kind not in FOLDERS:
         raise InputError(document.problem((), f"is a {kind}; `cmsim check` and `cmsim run` read those"))
     return kind
-
-
-def _aliases(path: Path) -> list[str]:
-    """From the head of a file: reading all of every file takes long."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("aliases:"):
-            inside = line.partition(":")[2].split("#")[0].strip(" []")
-            return [alias.strip(" '\"") for alias in inside.split(",") if alias.strip()]
-    return []
 
 
 def _leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -91,7 +91,7 @@ def _write(report: Report, page: Path) -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from cmsim.cli.numbers import digits
+    from cmsim.numbers import digits
 
     heads = list(dict.fromkeys(key for row in rows for key in row))
     words = [i for i, head in enumerate(heads) if not any(isinstance(row.get(head), float) for row in rows)]

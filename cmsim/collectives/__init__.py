@@ -1,12 +1,12 @@
 """Collectives: one page per algorithm, the table, and the chooser. Needs nothing but numbers."""
 
-from cmsim.collectives import dimensional
 from cmsim.collectives.bounds import bandwidth_bound_B, cut_bound_B
 from cmsim.collectives.busbw import factor as busbw_factor
 from cmsim.collectives.chooser import Choice, Phase, Priced, choose, explain
+from cmsim.collectives.on_grid import Grid
 from cmsim.collectives.price import CANDIDATES
 from cmsim.collectives.rows import Link, Rows, collective_code
-from cmsim.collectives.table import ALGORITHMS, candidates
+from cmsim.collectives.table import ALGORITHMS, ON_GRID, candidates
 from cmsim.collectives.terms import COLLECTIVES, Algorithm, Round, time_s
 from cmsim.collectives.wire import wire_bound_s
 
@@ -14,8 +14,10 @@ __all__ = [
     "ALGORITHMS",
     "CANDIDATES",
     "COLLECTIVES",
+    "ON_GRID",
     "Algorithm",
     "Choice",
+    "Grid",
     "Link",
     "Phase",
     "Priced",
@@ -27,7 +29,6 @@ __all__ = [
     "choose",
     "collective_code",
     "cut_bound_B",
-    "dimensional",
     "explain",
     "time_s",
     "wire_bound_s",

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
-from cmsim.collectives import dimensional
 from cmsim.collectives.price import CANDIDATES, Candidate, Shape
 from cmsim.collectives.rows import Link, Rows, checked, collective_code
 from cmsim.collectives.terms import COLLECTIVES
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.reading.kept import while_equal
 
 __all__ = ["Choice", "Link", "Phase", "Priced", "Rows", "choose", "collective_code", "explain"]
 
@@ -71,6 +71,7 @@ class Priced(NamedTuple):
     time_s: float
 
 
+@while_equal(most=64, most_B=1 << 14)
 def choose(rows: Rows, link: Link, *, algorithm: str = "best") -> Choice:
     """The cheapest algorithm of every row, or a named one.
 
@@ -240,7 +241,7 @@ def _cannot(algorithm: str, rows: Rows, row: int) -> InputError:
         why = f"is no algorithm for {collective}. {did_you_mean(algorithm, {c.name for c in group}, limit=len(group))}"
     elif all(any(a.in_network for _, a in c.phases) for c in named):
         why = f"needs switches that reduce, between all ranks it works on: {ranks} ranks, {in_domain} in a domain."
-    elif any(a.name == dimensional.NAME for _, a in named[0].phases):
+    elif any(a.on_grid is not None for _, a in named[0].phases):
         lies = f"{ranks} ranks, {in_node} in a node, {in_domain} in a domain"
         why = f"needs a group that fills dimensions of a grid: {lies}."
     elif len(named[0].phases) > 1:

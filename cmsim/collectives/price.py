@@ -31,11 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
-from cmsim.collectives import dimensional
 from cmsim.collectives.hierarchical import Part, Stage, stages
+from cmsim.collectives.on_grid import Grid, routed_s, routed_s_per_B
 from cmsim.collectives.rows import Link
-from cmsim.collectives.table import ALGORITHMS
-from cmsim.collectives.terms import COLLECTIVES, Algorithm
+from cmsim.collectives.table import ALGORITHMS, ON_GRID
+from cmsim.collectives.terms import COLLECTIVES, Algorithm, OnGrid
 
 
 class Shape(NamedTuple):
@@ -101,10 +101,8 @@ class Candidate(NamedTuple):
         for stage, algorithm in self.phases:
             part = shape.part(stage.part)
             good &= algorithm.applies(part.ranks)
-            if algorithm.name == dimensional.NAME:
-                if _grid(link) is None:
-                    return np.zeros(shape.ranks.shape, dtype=bool)
-                good &= np.array([spanned is not None for spanned in _spans(part, link)])
+            if algorithm.on_grid is not None:
+                good &= np.array([one is not None for one in _lying(algorithm, part, link)])
             if algorithm.in_network:
                 good &= link.in_network & (part.ranks <= part.in_domain)
         return good
@@ -115,7 +113,7 @@ class Candidate(NamedTuple):
         base_s = link.base_s
         for stage, algorithm in self.phases:
             share = stage.share(inner)
-            of_stage = _along if algorithm.name == dimensional.NAME else _phase
+            of_stage = _phase if algorithm.on_grid is None else _along
             yield of_stage(algorithm, shape.part(stage.part), link, share=share, base_s=base_s)
             base_s = 0.0
 
@@ -142,14 +140,14 @@ def _phase(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base
     )
 
 
-def _grid(link: Link) -> dimensional.Grid | None:
+def _grid(link: Link) -> Grid | None:
     """The grid of a link, which a checked one holds as an array of one object."""
-    grid: dimensional.Grid | None = link.grid.item() if isinstance(link.grid, np.ndarray) else link.grid
+    grid: Grid | None = link.grid.item() if isinstance(link.grid, np.ndarray) else link.grid
     return grid
 
 
 def _on_grid(
-    algorithm: Algorithm, part: Shape, link: Link, grid: dimensional.Grid, alpha_s: Floats, near: Floats
+    algorithm: Algorithm, part: Shape, link: Link, grid: Grid, alpha_s: Floats, near: Floats
 ) -> tuple[Floats, Floats]:
     """Latency of a step, and bytes through the port, where the port is many links.
 
@@ -158,8 +156,8 @@ def _on_grid(
     inside = np.minimum(part.ranks, part.in_domain)
     found = [
         (
-            dimensional.routed_s_per_B(algorithm.name, grid, ranks, in_node),
-            dimensional.routed_s(algorithm.name, grid, ranks, in_node),
+            routed_s_per_B(algorithm.name, grid, ranks, in_node),
+            routed_s(algorithm.name, grid, ranks, in_node),
         )
         if ranks > 1
         else (0.0, 0.0)
@@ -171,30 +169,32 @@ def _on_grid(
     return np.where(alone, path_s, alpha_s), near * per_B * link.port_Bps
 
 
-def _spans(shape: Shape, link: Link) -> list[tuple[dimensional.Dim, ...] | None]:
-    """The dimensions that each group fills; None where there are none, or where it leaves its domain."""
+def _lying(algorithm: Algorithm, shape: Shape, link: Link) -> list[OnGrid | None]:
+    """The algorithm on the grid that each group lies on; None where there is none, or where it leaves its domain."""
     grid = _grid(link)
+    if grid is None or algorithm.on_grid is None:
+        return [None] * len(shape.ranks)
     columns = zip(shape.ranks.tolist(), shape.in_node.tolist(), shape.in_domain.tolist(), strict=True)
     return [
-        None if grid is None or ranks > in_domain or ranks == 1 else dimensional.span(grid, ranks, in_node)
+        None if ranks > in_domain or ranks == 1 else algorithm.on_grid(grid, ranks, in_node)
         for ranks, in_node, in_domain in columns
     ]
 
 
 def _along(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
-    """A phase along the dimensions of the grid, all of them busy at once."""
+    """A phase of an algorithm that follows the grid."""
     zero = np.zeros(part.ranks.shape)
     latency_s, per_B = zero.copy(), zero.copy()
     steps_s = np.broadcast_to(link.step_s, zero.shape)
-    for i, spanned in enumerate(_spans(part, link)):
-        if spanned is not None:
-            latency_s[i] = dimensional.latency_s(algorithm.collective, spanned, step_s=float(steps_s[i]))
-            per_B[i] = dimensional.seconds_per_B(algorithm.collective, spanned)
+    for i, lying in enumerate(_lying(algorithm, part, link)):
+        if lying is not None:
+            latency_s[i] = lying.latency_s(float(steps_s[i]))
+            per_B[i] = lying.s_per_B()
     arithmetic = share * algorithm.reduced(part.ranks) * link.gamma_s_per_B + zero
     return PhaseTerms(latency_s + base_s, arithmetic, share * per_B * link.port_Bps, zero, zero, zero)
 
 
-_FLAT = {(one.name, one.collective): one for one in (*ALGORITHMS, *dimensional.PHASES)}
+_FLAT = {(one.name, one.collective): one for one in (*ALGORITHMS, *ON_GRID)}
 
 # Short lists for the hierarchical forms: inside a block everybody is near, between blocks the bytes are few.
 _INNER: dict[str, dict[str, str]] = {
@@ -202,7 +202,7 @@ _INNER: dict[str, dict[str, str]] = {
     "ring": {"scatter": "binomial", "gather": "binomial"},
     "halving_doubling": {"scatter": "binomial", "gather": "binomial"},
     "in_network": {"scatter": "direct", "gather": "direct"},
-    dimensional.NAME: {},
+    **{algorithm.name: {} for algorithm in ON_GRID},
 }
 _OUTER: dict[str, tuple[str, ...]] = {
     "all_reduce": ("ring", "halving_doubling", "nhr", "one_shot", "two_shot"),
@@ -229,9 +229,7 @@ def _hierarchical(collective: str) -> Iterator[Candidate]:
 def _all_candidates(collective: str) -> tuple[Candidate, ...]:
     whole = Stage(collective, "all")
     flat = (Candidate(a.name, collective, ((whole, a),)) for a in ALGORITHMS if a.collective == collective)
-    along = (
-        Candidate(dimensional.NAME, collective, ((whole, a),)) for a in dimensional.PHASES if a.collective == collective
-    )
+    along = (Candidate(a.name, collective, ((whole, a),)) for a in ON_GRID if a.collective == collective)
     return (*flat, *_hierarchical(collective), *along)
 
 

@@ -49,7 +49,7 @@ class Link:
     port_efficiency, nic_efficiency: payload per byte that the hardware rate counts, above 0, at most 1 [1]
     gamma_s_per_B: cost of adding a byte; 0 where libraries hide it behind the transfer [s/B]
     in_network: whether the domain's switches add and multicast
-    grid: where a port is many links that lead different ways, the grid that they make (``dimensional.Grid``); else None
+    grid: where a port is many links that lead different ways, the grid that they make (``on_grid.Grid``); else None
     """
 
     node_s: Column

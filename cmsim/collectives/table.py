@@ -9,6 +9,7 @@ from cmsim.collectives.ahc import AHC
 from cmsim.collectives.barrier import BARRIER
 from cmsim.collectives.binomial import BINOMIAL
 from cmsim.collectives.bruck import BRUCK
+from cmsim.collectives.dimensional import DIMENSIONAL
 from cmsim.collectives.direct import DIRECT
 from cmsim.collectives.double_tree import DOUBLE_TREE
 from cmsim.collectives.expert import EXPERT
@@ -41,6 +42,10 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     *PIPELINE,
     *DOUBLE_TREE,
 )
+
+
+#: those whose form follows from the grid that a group lies on (``Algorithm.on_grid``)
+ON_GRID: tuple[Algorithm, ...] = DIMENSIONAL
 
 
 def candidates(collective: str) -> tuple[Algorithm, ...]:

@@ -72,6 +72,18 @@ class Schedule(NamedTuple):
     rounds: list[list[Send]]
 
 
+class OnGrid(NamedTuple):
+    """What an algorithm that follows a grid is for one group.
+
+    algorithm  coefficients and sends there    latency_s(step_s)  of all dependent steps, with the software of each [s]
+    s_per_B()  what the busiest link needs for a byte of S [s/B]
+    """
+
+    algorithm: Algorithm
+    latency_s: Callable[[float], float]
+    s_per_B: Callable[[], float]
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """One way to run one collective. All functions broadcast over columns; coefficients are per byte of S.
@@ -89,6 +101,9 @@ class Algorithm:
         block is spread over all its NICs; if not, the busiest rank's NIC carries it alone
     pipelined: whether the sends of a round stream through ranks in the order written, chunk by chunk
     source: where the formula comes from
+    on_grid(grid, ranks, in_node): of an algorithm whose form follows from the grid its group lies on, what it is there,
+        None where the group fills no dimensions; its coefficients mean nothing before that
+    arrays(size_B): its rounds for S bytes, where there is a quicker way than from ``schedule``
     """
 
     name: str
@@ -103,6 +118,8 @@ class Algorithm:
     in_network: bool = False
     rotates: bool = True
     pipelined: bool = False
+    on_grid: Callable[[Any, int, int], OnGrid | None] | None = None
+    arrays: Callable[[float], list[Round]] | None = None
 
     def rounds(self, ranks: int, size_B: float) -> list[Round]:
         """The messages of each round, which depends on the round before. [rank, rank, B]

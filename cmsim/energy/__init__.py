@@ -3,27 +3,31 @@
 from cmsim.energy.parts import COMPONENTS, constant, full_W, scale_up_modules, switch_chips
 from cmsim.energy.power import (
     BAND,
+    LINKS,
+    OPS,
     Busy,
+    Power,
     band_metrics,
     busy,
     carbon_g,
-    energy_by_component,
-    power_columns,
     power_metrics,
+    power_over_time,
 )
 
 __all__ = [
     "BAND",
     "COMPONENTS",
+    "LINKS",
+    "OPS",
     "Busy",
+    "Power",
     "band_metrics",
     "busy",
     "carbon_g",
     "constant",
-    "energy_by_component",
     "full_W",
-    "power_columns",
     "power_metrics",
+    "power_over_time",
     "scale_up_modules",
     "switch_chips",
 ]

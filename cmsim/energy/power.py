@@ -21,22 +21,19 @@ Source: docs/models.md, Power.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Columns, Floats, Ints, Packed, coded, equal, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
 from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
+from cmsim.repeats import ONCE, Repeat
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
-
-Columns = Mapping[str, NDArray[Any]]
 
 #: ends of the band of power, as metrics and columns name them
 BAND = ("low", "high")
@@ -48,15 +45,62 @@ _SHARE_UNIT = 2.0**-36
 _WH_PER_J = 1 / 3600
 
 
-def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: int) -> dict[str, NDArray[Any]]:
-    """One row per component and interval: component, start_ps, end_ps, power_W; by component, then in time.
+#: columns of ops, and of links, that power follows from
+OPS = (
+    *("rank_class", "multiplicity", "start_ps", "end_ps", "kind", "kernel", "flops", "bytes_B", "peak_FLOPps", "cores"),
+    *("weights", "limit"),
+)
+LINKS = ("rank_class", "start_ps", "end_ps", "utilization", "port_share", "times", "each_ps")
 
-    ops, links: as ``cmsim.engine.record`` makes them    makespan_ps: length of the run [ps]
+
+@dataclass(frozen=True)
+class Power:
+    """Mean power of every component over every interval.
+
+    edges_ps   ends of the intervals that all components share, shape (intervals + 1,)
+    middle_W   as the file has the watts of packages, shape (components, intervals)
+    low_W, high_W   at the ends of their ranges; ``middle_W`` itself where they are not assumed
+    """
+
+    edges_ps: Ints
+    middle_W: Floats
+    low_W: Floats
+    high_W: Floats
+
+    @property
+    def length_s(self) -> float:
+        return int(self.edges_ps[-1] - self.edges_ps[0]) / PS_PER_S
+
+    def joules(self, power_W: Floats | None = None) -> dict[str, float]:
+        """Integral over time by component, in their order; of ``middle_W`` if of nothing else. [J]"""
+        joules = (self.middle_W if power_W is None else power_W) * np.diff(self.edges_ps) / PS_PER_S
+        return {name: float(row.sum()) for name, row in zip(COMPONENTS, joules, strict=True)}
+
+    def columns(self) -> Columns:
+        """One row per component and interval: component, start_ps, end_ps, power_W and its band; by component, then in
+        time."""
+        of, interval = np.divmod(np.arange(self.middle_W.size), len(self.edges_ps) - 1)
+        return Packed(
+            {
+                "component": coded(of, np.array(COMPONENTS, dtype=object)),
+                "start_ps": coded(interval, self.edges_ps[:-1]),
+                "end_ps": coded(interval, self.edges_ps[1:]),
+                "power_W": self.middle_W.ravel(),
+                "power_W_low": self.low_W.ravel(),
+                "power_W_high": self.high_W.ravel(),
+            }
+        )
+
+
+def power_over_time(system: System, ops: Columns, links: Columns, *, makespan_ps: int, repeat: Repeat = ONCE) -> Power:
+    """Power of a run by component over time, and its band where the watts of packages are assumed.
+
+    ops, links: as ``cmsim.engine.record`` makes them, of which ``OPS`` and ``LINKS`` are read
+    makespan_ps: length of the run [ps]    repeat: a stretch that comes more often than they have it
 
     All components share the intervals: those between the instants where anything changes or, where these are more
-    than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. ``power_W_low`` and
-    ``power_W_high`` are the band where the watts of packages are assumed, else power itself. Raises InfeasibleError for
-    a run that takes no time.
+    than ``MOST_INTERVALS``, an even grid on which power is the mean, so that integrals are exact. Raises
+    InfeasibleError for a run that takes no time.
 
     accelerators_active  what packages draw over low idle for being at work, engines at rest
     hosts        nodes in use: idle and other power, and what feeding the ranks takes of the sockets' power while
@@ -66,33 +110,36 @@ def power_columns(system: System, ops: Columns, links: Columns, *, makespan_ps: 
     """
     if makespan_ps <= 0:
         raise InfeasibleError("a run that takes no time has no power")
-    profiles = _profiles(system, ops, links)
+    profiles = [replace(one, repeat=repeat) for one in _profiles(system, ops, links)]
     edges = _edges(profiles, makespan_ps)
-    intervals = len(edges) - 1
-    out = {
-        "component": np.repeat(np.array(COMPONENTS, dtype=object), intervals),
-        "start_ps": np.tile(edges[:-1], len(COMPONENTS)),
-        "end_ps": np.tile(edges[1:], len(COMPONENTS)),
-        "power_W": _components_W(system, board_watts(system.accelerator), profiles, edges),
-    }
-    ends = band(system.accelerator) or (None, None)
-    for name, board in zip(BAND, ends, strict=True):
-        out[f"power_W_{name}"] = out["power_W"] if board is None else _components_W(system, board, profiles, edges)
-    return out
+    use = _use(system, profiles, edges)
+    middle_W = _components_W(system, board_watts(system.accelerator), profiles, edges, use)
+    ends = band(system.accelerator)
+    low_W, high_W = (_components_W(system, one, profiles, edges, use) for one in ends) if ends else (middle_W, middle_W)
+    return Power(edges, middle_W, low_W, high_W)
 
 
-def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints) -> Floats:
-    """Mean power of each component over each interval, one component after the other. [W]"""
+def _use(system: System, profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
+    """Mean use of all ports, and share of ranks with an op in flight, over each interval. [1]"""
+    seconds = np.diff(edges) / PS_PER_S
+    used = np.zeros((2, len(seconds)))
+    for profile in profiles:
+        used += profile.count * profile.integral(np.stack([profile.port, profile.feeding]), edges)
+    ports, feeding = used / seconds / system.ranks
+    return ports, feeding
+
+
+def _components_W(
+    system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints, use: tuple[Floats, Floats]
+) -> Floats:
+    """Mean power of each component over each interval, shape (components, intervals). [W]"""
     seconds = np.diff(edges) / PS_PER_S
     engines_J = np.zeros((3, len(seconds)))
-    ports, feeding, at_work = np.zeros(len(seconds)), np.zeros(len(seconds)), 0
     for profile in profiles:
         engines_J += profile.count * profile.joules(board, edges, per_rank=1 / system.ranks_per_package)
-        ports += profile.count * profile.integral(profile.port, edges)
-        feeding += profile.count * profile.integral(profile.feeding, edges)
-        at_work += profile.count
     compute_W, memory_W, link_W = engines_J / seconds
-    use, fed = ports / seconds / system.ranks, feeding / seconds / system.ranks
+    at_work = sum(profile.count for profile in profiles)
+    ports, fed = use
 
     fixed, chips, node = constant(system), system.spec.scale_up.power, system.spec.node
     facility = system.spec.facility
@@ -105,7 +152,7 @@ def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], e
         "accelerators_memory": memory_W,
         "accelerators_link": link_W,
         "hosts": fixed.hosts_W + sockets_W * node.cpu_feeding * fed,
-        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * use,
+        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * ports,
         "optical_modules": fixed.optical_modules_W * level,
         "nics": fixed.nics_W * level,
     }
@@ -120,7 +167,7 @@ def _components_W(system: System, board: BoardWatts, profiles: list[_Profile], e
     )
     parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
     assert tuple(parts) == COMPONENTS
-    return np.concatenate(list(parts.values()))
+    return np.stack(list(parts.values()))
 
 
 @dataclass(frozen=True)
@@ -146,7 +193,7 @@ class Busy:
 
 
 def busy(system: System, ops: Columns, links: Columns, *, makespan_ps: int) -> Busy:
-    """How busy a run kept its packages; arguments as of `power_columns`."""
+    """How busy a run kept its packages; arguments as of `power_over_time`."""
     profiles = _profiles(system, ops, links)
     time_s = makespan_ps / PS_PER_S
     return Busy(
@@ -167,17 +214,6 @@ def package_W(idle_W: float, max_W: float, use: float) -> float:
     return idle_W + (max_W - idle_W) * use
 
 
-def energy_by_component(columns: Columns) -> dict[str, float]:
-    """Integral of power over time, by component in the order of the rows. [J]"""
-    joules = columns["power_W"] * (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
-    names = columns["component"]
-    starts = np.flatnonzero(np.append(True, names[1:] != names[:-1])[: len(names)])
-    out: dict[str, float] = {}
-    for name, part in zip(names[starts].tolist(), np.split(joules, starts[1:]), strict=True):
-        out[name] = out.get(name, 0.0) + float(part.sum())
-    return out
-
-
 def carbon_g(energy_J: float, carbon_g_per_kWh: float) -> float:
     """Emissions of the electricity used: kWh x g/kWh. [g CO2e]
 
@@ -189,16 +225,15 @@ def carbon_g(energy_J: float, carbon_g_per_kWh: float) -> float:
     return energy_J * _WH_PER_J / 1000 * carbon_g_per_kWh
 
 
-def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tuple[str, ...]]:
+def power_metrics(system: System, power: Power) -> tuple[dict[str, float], tuple[str, ...]]:
     """Metrics of a run's power, and notes on those that are left out.
 
     energy_J, power_avg_W, power_peak_W count the whole facility; ``power_it_W`` leaves out what PUE adds;
     ``power_packages_W`` is of the accelerators alone; ``power_<component>_W`` are means. The peak is the highest of the
     intervals. carbon_g is there if the system file has a carbon intensity.
     """
-    by_component = energy_by_component(columns)
-    time_s = _length_s(columns, len(by_component))
-    out = _totals(by_component, columns["power_W"], time_s)
+    by_component, time_s = power.joules(), power.length_s
+    out = _totals(by_component, power.middle_W, time_s)
     out.update({f"power_{name}_W": joules / time_s for name, joules in by_component.items()})
     g_per_kWh = system.spec.facility.carbon_g_per_kWh
     if g_per_kWh is None:
@@ -206,7 +241,7 @@ def power_metrics(system: System, columns: Columns) -> tuple[dict[str, float], t
     return {**out, "carbon_g": carbon_g(float(sum(by_component.values())), g_per_kWh)}, ()
 
 
-def band_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tuple[str, ...]]:
+def band_metrics(system: System, power: Power) -> tuple[dict[str, float], tuple[str, ...]]:
     """Ends of the band of energy, power and carbon, and a note that says why; nothing where watts were measured.
 
     Names as of `power_metrics`, ending in ``_low`` and ``_high``.
@@ -215,20 +250,12 @@ def band_metrics(system: System, columns: Columns) -> tuple[dict[str, float], tu
         return {}, ()
     g_per_kWh = system.spec.facility.carbon_g_per_kWh
     out: dict[str, float] = {}
-    for name in BAND:
-        power_W = columns[f"power_W_{name}"]
-        by_component = energy_by_component({**columns, "power_W": power_W})
-        ends = _totals(by_component, power_W, _length_s(columns, len(by_component)))
+    for name, power_W in zip(BAND, (power.low_W, power.high_W), strict=True):
+        ends = _totals(power.joules(power_W), power_W, power.length_s)
         out.update({f"{metric}_{name}": value for metric, value in ends.items()})
         if g_per_kWh is not None:
             out[f"carbon_g_{name}"] = carbon_g(ends["energy_J"], g_per_kWh)
     return out, (_assumed_note(system),)
-
-
-def _length_s(columns: Columns, components: int) -> float:
-    """Length of a run, from the intervals of its first component. [s]"""
-    last = len(columns["power_W"]) // components - 1
-    return int(columns["end_ps"][last] - columns["start_ps"][0]) / PS_PER_S
 
 
 def _totals(by_component: Mapping[str, float], power_W: Floats, time_s: float) -> dict[str, float]:
@@ -238,7 +265,7 @@ def _totals(by_component: Mapping[str, float], power_W: Floats, time_s: float) -
     return {
         "energy_J": energy_J,
         "power_avg_W": energy_J / time_s,
-        "power_peak_W": float(power_W.reshape(len(by_component), -1).sum(axis=0).max()),
+        "power_peak_W": float(power_W.sum(axis=0).max()),
         "power_it_W": (energy_J - by_component["facility"]) / time_s,
         "power_packages_W": packages_J / time_s,
     }
@@ -259,6 +286,7 @@ class _Profile:
     feeding   1 while an op is in flight, which its host feeds, shape (instants,)
     port      use of the port, mean of both directions, shape (instants,)
     count     ranks of the class
+    repeat    a stretch between these instants that comes again
     """
 
     at_ps: Ints
@@ -266,15 +294,21 @@ class _Profile:
     feeding: Floats
     port: Floats
     count: int
+    repeat: Repeat = ONCE
 
     def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
         """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
-        return np.stack([self.integral(per_rank * row, edges) for row in _held_W(self.engines, board)])
+        return self.integral(per_rank * _held_W(self.engines, board), edges)
 
     def integral(self, value: Floats, edges: Ints) -> Floats:
-        """Of a step function, over every interval between edges; the unit of time is one second."""
-        until = np.concatenate([[0.0], np.cumsum(value[:-1] * np.diff(self.at_ps))])
-        integral: Floats = np.diff(np.interp(edges, self.at_ps, until)) / PS_PER_S
+        """Of step functions, shape (rows, instants), over every interval between edges; the unit of time is one
+        second."""
+        until = np.zeros(value.shape)
+        np.cumsum(value[:, :-1] * np.diff(self.at_ps), axis=1, out=until[:, 1:])
+        if edges is self.at_ps:
+            integral: Floats = np.diff(until, axis=1) / PS_PER_S
+        else:
+            integral = np.stack([self.repeat.integrals(edges, self.at_ps, row) for row in until]) / PS_PER_S
         return integral
 
 
@@ -291,6 +325,8 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     """Of every rank class that has ops or a busy port."""
     timed = ops["end_ps"] > ops["start_ps"]
     busy = np.stack(_busy(system, ops))
+    # rows of single links stand for several equal stretches
+    recur = "times" in links
     port_class = np.where(links["port_share"] > 0, links["rank_class"], -1)
     port_use = np.minimum(links["utilization"], 1.0) * links["port_share"]
     # what passes a port at full rate, both ways, is read from memory and written to it
@@ -301,8 +337,12 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
     by_class = _groups(np.where(timed, ops["rank_class"], -1), classes)
     by_port = _groups(port_class, classes)
     for at, mine, mine_port in zip(first.tolist(), by_class, by_port, strict=True):
-        start = np.concatenate([ops["start_ps"][mine], links["start_ps"][mine_port]])
-        end = np.concatenate([ops["end_ps"][mine], links["end_ps"][mine_port]])
+        begins, ends = links["start_ps"][mine_port], links["end_ps"][mine_port]
+        if recur:
+            row, begins, ends = recurred(begins, ends, links["times"][mine_port], links["each_ps"][mine_port])
+            mine_port = mine_port[row]
+        start = np.concatenate([ops["start_ps"][mine], begins])
+        end = np.concatenate([ops["end_ps"][mine], ends])
         height = np.zeros((4, len(start)))
         height[:2, : len(mine)] = busy[:, mine]
         height[2, len(mine) :] = port_use[mine_port]
@@ -317,11 +357,11 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
 
 def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
     """How busy each op keeps arithmetic and memory, of all cores. [1]"""
-    weight_B = np.full(len(ops["weights"]), compute.FULL_WEIGHT_B)
+    weight_B = np.full(len(ops["flops"]), compute.FULL_WEIGHT_B)
     for name, each_B in BYTES_PER_ELEMENT.items():
         if each_B < compute.FULL_WEIGHT_B:
-            weight_B[ops["weights"] == name] = each_B
-    kernel = ops["kind"] == "compute"
+            weight_B[equal(ops, "weights", name)] = each_B
+    kernel = equal(ops, "kind", "compute")
     arithmetic, memory = compute.busy_shares(
         ops["flops"],
         ops["bytes_B"],
@@ -330,11 +370,11 @@ def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
         weight_B=weight_B,
     )
     # of recorded kernels only the time is known: matrix kernels count as arithmetic, all others as memory traffic
-    unknown = kernel & (ops["flops"] == 0) & (ops["bytes_B"] == 0) & (ops["limit"] == "compute")
+    unknown = kernel & (ops["flops"] == 0) & (ops["bytes_B"] == 0) & equal(ops, "limit", "compute")
     on_matrix = np.zeros(len(unknown), bool)
     if unknown.any():
         for name, one in compute.KERNELS.items():
-            on_matrix |= (ops["kernel"] == name) & one.matrix
+            on_matrix |= equal(ops, "kernel", name) & one.matrix
     arithmetic = np.where(unknown & on_matrix, 1.0, arithmetic)
     memory = np.where(unknown & ~on_matrix, 1.0, memory)
     cores = np.where(kernel, ops["cores"], 0.0)
@@ -363,10 +403,14 @@ def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:
 
 def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:
     """Shared ends of intervals: every instant where something changes, or an even grid. [ps]"""
+    if len(profiles) == 1 and profiles[0].at_ps[-1] == makespan_ps and len(profiles[0].at_ps) <= MOST_INTERVALS + 1:
+        return profiles[0].at_ps  # of one class of ranks, its own instants
     edges = np.array([0, makespan_ps], np.int64)
     for profile in profiles:
-        edges = np.union1d(edges, np.clip(profile.at_ps, 0, makespan_ps))
-        if len(edges) > MOST_INTERVALS + 1:
-            grid = np.rint(np.linspace(0, makespan_ps, MOST_INTERVALS + 1)).astype(np.int64)
-            return np.unique(grid)
+        # instants of one class are all different, and lie within the run
+        if profile.repeat.true_count(profile.at_ps) <= MOST_INTERVALS + 1:
+            edges = np.union1d(edges, np.clip(profile.repeat.true_ps(profile.at_ps), 0, makespan_ps))
+            if len(edges) <= MOST_INTERVALS + 1:
+                continue
+        return np.unique(np.rint(np.linspace(0, makespan_ps, MOST_INTERVALS + 1)).astype(np.int64))
     return edges

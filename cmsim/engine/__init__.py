@@ -11,7 +11,9 @@ from cmsim.engine.perturb import Jitter, Perturbation
 from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan, plan_together
 from cmsim.engine.play import least_ps, play, play_within
 from cmsim.engine.session import Recorder, Session
+from cmsim.engine.steady import play_loops
 from cmsim.engine.timeline import Timeline
+from cmsim.engine.unrolled import whole, whole_columns
 
 __all__ = [
     "Call",
@@ -38,6 +40,9 @@ __all__ = [
     "plan",
     "plan_together",
     "play",
+    "play_loops",
     "play_within",
     "run_bound",
+    "whole",
+    "whole_columns",
 ]

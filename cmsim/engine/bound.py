@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cmsim.engine.plan import Plan, on_vector, peak_FLOPps, rates
 from cmsim.engine.timeline import Timeline
 from cmsim.units import PS_PER_S
+from cmsim.workload.loops import times
 from cmsim.workload.ops import COMPUTE, RECV, SEND, Least
 
 
@@ -53,7 +54,7 @@ def memory_drawn(plan: Plan, timeline: Timeline) -> float:
     if plan.programs.least is None or not timeline.makespan_ps:
         return 0.0
     ops = plan.programs.ops
-    moved_B = np.where(ops.kind == COMPUTE, ops.bytes_B, 0.0)
+    moved_B = np.where(ops.kind == COMPUTE, ops.bytes_B, 0.0) * times(plan.programs)
     most_s = (
         max(float(moved_B[plan.rows_of(i)].sum()) * min(float(plan.factor[i]), 1.0) for i in range(plan.classes))
         / plan.system.rank_memory_Bps

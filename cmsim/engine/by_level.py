@@ -81,10 +81,11 @@ class ByLevel:
     def _together(self) -> dict[str, Ints]:
         """The most members of one group in one node, and in one leaf, by rank class and slot of a member there."""
         folding, who = self.folding, self.who
-        out = {}
-        for kind, near in ((UPLINK, who.in_node), (LEAF, who.in_leaf)):
-            out[kind] = np.zeros(folding.group_class.shape, np.int64)
-            np.maximum.at(out[kind], (folding.rank_class[who.rank], who.slot), near)
+        out = {kind: np.zeros(folding.group_class.shape, np.int64) for kind in (UPLINK, LEAF)}
+        rank_class, near = who.kinds(folding.rank_class[who.rank])
+        slot, in_node, _, in_leaf = who.neighbours[near].T
+        for most, count in ((out[UPLINK], in_node), (out[LEAF], in_leaf)):
+            np.maximum.at(most, (rank_class, slot), count)
         return out
 
     def _shares(

@@ -14,18 +14,19 @@ Leaves out: messages of one round that wait for each other, and skew between mem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from cmsim import messages
 from cmsim.arrays import Ints
-from cmsim.engine.calls import Ask, Laid, receiving
+from cmsim.engine.apart import Sides, sides_of, told_apart
+from cmsim.engine.calls import Ask, Laid, Priced, Pricer, receiving
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
-from cmsim.errors import InfeasibleError
+from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import System
 from cmsim.messages import Classes, Messages, Software
 from cmsim.network import SHARE_ONE, Demand
@@ -39,16 +40,25 @@ MOST_DEMANDS = 128
 #: messages of one round, over all groups of a class: 2,048 ranks, all to all. A million needs 100 MB or more
 MOST_MESSAGES = 1 << 22
 
+#: crossings that are spread over resources at a time
+_AT_A_TIME = 1 << 18
+
 #: tiers whose payload share is that of the scale-out network; all others are inside a domain
 _SCALE_OUT = ("nic", "leaf", "spine")
 
 
 @dataclass(frozen=True)
-class _Round:
-    """A round at one byte of S: its classes over all states of the fabric, and bytes of one group."""
+class Round:
+    """A round at one byte of S, of all groups of a class at once.
+
+    classes  over all states of the fabric    bytes_B  of one group    groups  ranks, shape (groups, members)
+    sides    what tells groups of a class apart; None where nothing can
+    """
 
     classes: Classes
     bytes_B: float
+    groups: Ints
+    sides: Sides | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class ByLink:
 
     states    the fabric, from the start and after each change
     changes_ps  when it changes
+    known     rounds laid before, by what is sent and by whom; may be shared with another folding's
+    used      takes the rounds of the last call
     """
 
     programs: Programs
@@ -66,21 +78,20 @@ class ByLink:
     who: Members
     states: Sequence[Paths]
     changes_ps: Sequence[int]
+    known: dict[tuple[bytes, bytes], Round] = field(default_factory=dict)
+    used: list[Round] = field(default_factory=list)
 
     def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
         """See ``Layer``."""
-        rounds: list[_Round] = []
-        plans: dict[tuple[int, str, str], list[tuple[int, int]]] = {}
+        rounds = self.used
+        rounds.clear()
+        plans: dict[tuple[int, str, str, int], list[tuple[int, int]]] = {}
         instances = self._instances({ask.group for ask in asks})
         for ask in asks:
-            key = (ask.group, ask.collective, ask.algorithm)
-            if key not in plans:
-                plans[key] = self._rounds(ask, instances[ask.group], rounds)
+            if _sends(ask) not in plans:
+                plans[_sends(ask)] = self._rounds(ask, instances[ask.group], rounds)
         kinds = _Kinds(self.states, self.folding, self.wires.port_Bps, [one.classes for one in rounds])
-        laid = [
-            self._laid(ask, instances[ask.group], plans[ask.group, ask.collective, ask.algorithm], rounds, kinds)
-            for ask in asks
-        ]
+        laid = [self._laid(ask, instances[ask.group], plans[_sends(ask)], rounds, kinds) for ask in asks]
         return laid, kinds.resources(self.changes_ps)
 
     def _instances(self, wanted: set[int]) -> dict[int, Ints]:
@@ -99,13 +110,15 @@ class ByLink:
             out[number] = who.rank[mine].reshape(-1, int(who.size[mine[0]]))
         return out
 
-    def _rounds(self, ask: Ask, groups: Ints, rounds: list[_Round]) -> list[tuple[int, int]]:
+    def _rounds(self, ask: Ask, groups: Ints, rounds: list[Round]) -> list[tuple[int, int]]:
         """(number in ``rounds``, how often in a row) of a call of one byte; new rounds are added."""
         ranks = groups.shape[1]
         if ranks == 1:
             return []
-        matrix = self.programs.traffic.get(ask.collective)
-        if matrix is not None and len(matrix) == ranks:
+        if ask.traffic >= 0:
+            matrix = self.programs.traffic[ask.traffic]
+            if len(matrix) != ranks:
+                raise InputError(f"{ask.collective} among {ranks} ranks has the traffic of {len(matrix)}")
             sends = messages.from_matrix(matrix)
         else:
             sends = messages.candidate_rounds(
@@ -119,21 +132,26 @@ class ByLink:
             )
         known: dict[bytes, int] = {}
         out = []
+        whose = groups.shape[1].to_bytes(8, "little") + groups.tobytes()
         for one in sends:
-            if one.key not in known:
-                known[one.key] = len(rounds)
-                rounds.append(self._round(ask, one, groups))
-            out.append((known[one.key], one.times))
+            key = one.key
+            if key not in known:
+                known[key] = len(rounds)
+                if (key, whose) not in self.known:
+                    self.known[key, whose] = self._round(ask, one, groups)
+                rounds.append(self.known[key, whose])
+            out.append((known[key], one.times))
         return out
 
-    def _round(self, ask: Ask, sends: Messages, groups: Ints) -> _Round:
+    def _round(self, ask: Ask, sends: Messages, groups: Ints) -> Round:
         if len(groups) * len(sends.src) > MOST_MESSAGES:
             raise InfeasibleError(
                 f"a round of {ask.collective} by {ask.algorithm} among {groups.size} ranks has "
                 f"{len(groups) * len(sends.src):,} messages; network: flow lays at most {MOST_MESSAGES:,}. "
                 "Use network: fluid, or a smaller group."
             )
-        place = np.concatenate([groups, np.full((len(groups), 1), -1)], axis=1)  # position -1 is the switch
+        # position -1 is the switch
+        place = np.concatenate([groups, np.full((len(groups), 1), -1)], axis=1).astype(np.int32)
         src, dst = place[:, sends.src].ravel(), place[:, sends.dst].ravel()
         size_B = sends.size_B if len(sends.size_B) == 1 else np.tile(sends.size_B, len(groups))
         crossed: list[Crossings | None] = []
@@ -147,15 +165,15 @@ class ByLink:
         if lost is not None and crossed[-1] is None:
             # the last state lasts for ever
             raise lost
-        classes = messages.merge(
-            _side_by_side(crossed, [len(paths.capacity_Bps) for paths in self.states]),
-            np.concatenate([paths.capacity_Bps for paths in self.states]),
-            np.concatenate([paths.tier + i * len(paths.tiers) for i, paths in enumerate(self.states)]),
-            size_B,
-        )
-        return _Round(classes, sends.total_B)
+        whole = _side_by_side(crossed, [len(paths.capacity_Bps) for paths in self.states])
+        capacity_Bps = np.concatenate([paths.capacity_Bps for paths in self.states])
+        tier = np.concatenate([paths.tier + i * len(paths.tiers) for i, paths in enumerate(self.states)])
+        classes = messages.merge(whole, capacity_Bps, tier, size_B)
+        apart = len(groups) > 1 and any(paths.alike() is None for paths in self.states)
+        sides = sides_of(whole, classes, len(groups), capacity_Bps, tier, size_B) if apart else None
+        return Round(classes, sends.total_B, groups, sides)
 
-    def _laid(self, ask: Ask, groups: Ints, plan: list[tuple[int, int]], rounds: list[_Round], kinds: _Kinds) -> Laid:
+    def _laid(self, ask: Ask, groups: Ints, plan: list[tuple[int, int]], rounds: list[Round], kinds: _Kinds) -> Laid:
         software = messages.software(self.system, ask.collective, ranks=groups.shape[1])
         if not plan:
             return Laid(((Demand(0.0, 0),),), 0.0, 0.0, 0.0)
@@ -174,6 +192,36 @@ class ByLink:
             ideal_s += times * took_s
             sent_B += times * rounds[number].bytes_B * ask.size_B / groups.shape[1]
         return Laid(tuple(phases), latency_s, ideal_s, sent_B)
+
+
+def refolded(
+    layer: ByLink,
+    start: Sequence[Ints],
+    folded: Callable[[Sequence[Ints]], Folding],
+    pricer: Callable[[Folding], Pricer],
+) -> tuple[Folding, Priced]:
+    """The folding that laid messages leave standing, and its calls (see ``apart``).
+
+    layer  of the first folding, that of ``start``    folded, pricer  make foldings and what prices them
+    """
+    columns = list(start)
+    owner = np.concatenate([paths.owner for paths in layer.states])
+    while True:
+        folding = layer.folding
+        priced = pricer(folding).price(layer)
+        if len(folding.first) == layer.programs.ranks:
+            return folding, priced
+        link = priced.resources.located()["link"]
+        columns.append(told_apart(layer.used, link, owner, layer.programs.ranks))
+        finer = folded(columns)
+        if len(finer.first) == len(folding.first):
+            return folding, priced
+        layer = replace(layer, folding=finer)
+
+
+def _sends(ask: Ask) -> tuple[int, str, str, int]:
+    """Asks of one key send the same messages, in proportion to their size."""
+    return ask.group, ask.collective, ask.algorithm, ask.traffic
 
 
 def _side_by_side(crossed: Sequence[Crossings | None], resources: Sequence[int]) -> Crossings:
@@ -265,14 +313,13 @@ class _Kinds:
         if not len(classes.count):
             # a step whose bytes flowed earlier takes as long as the longest path of the others
             return (Demand(0.0, int(to_ps(software.latency_s(np.array([farthest_s]))[0]))),)
-        message, resource, share = self._crossings(number, software)
         latency_ps = to_ps(software.latency_s(classes.latency_s))
         size = float(np.rint(classes.size_B * size_B))
         if len(classes.count) > MOST_DEMANDS:
-            message, latency_ps = np.zeros_like(message), latency_ps.max(keepdims=True)
-            resource, at = np.unique(resource, return_inverse=True)
-            share = np.bincount(at.reshape(-1), share).astype(np.int64)
-            message = np.zeros(len(resource), np.int64)
+            resource, share = self._load(number, software)
+            message, latency_ps = np.zeros(len(resource), np.int64), latency_ps.max(keepdims=True)
+        else:
+            message, resource, share = self._crossings(number, software, slice(None))
         order = np.argsort(message, kind="stable")
         message, resource, share = message[order], resource[order], share[order]
         state = self._state[self._one[resource]]
@@ -287,18 +334,29 @@ class _Kinds:
             out.append(Demand(size, latency, *parts[0], later=later))
         return tuple(out)
 
-    def _crossings(self, number: int, software: Software) -> tuple[Ints, Ints, Ints]:
-        """(message class, our resource class, whole share) of a round; wires carry more than payload."""
+    def _load(self, number: int, software: Software) -> tuple[Ints, Ints]:
+        """(our resource class, whole share) of all messages of a round together, some crossings at a time."""
+        load = np.zeros(len(self._one))
+        for begin in range(0, len(self._rounds[number].resource), _AT_A_TIME):
+            _, resource, share = self._crossings(number, software, slice(begin, begin + _AT_A_TIME))
+            load += np.bincount(resource, share, minlength=len(load))
+        used = np.flatnonzero(load)
+        return used, load[used].astype(np.int64)
+
+    def _crossings(self, number: int, software: Software, some: slice) -> tuple[Ints, Ints, Ints]:
+        """(message class, our resource class, whole share) of some crossings of a round; wires carry more than
+        payload."""
         classes, (ours, ptr) = self._rounds[number], self._ours[number]
-        width = np.diff(ptr)[classes.resource]
+        kind, alone, share = classes.resource[some], classes.one[some], classes.share[some]
+        width = np.diff(ptr)[kind]
         entry = np.repeat(np.arange(len(width)), width)
         ends = np.cumsum(width)
-        resource = ours[np.repeat(ptr[classes.resource] - (ends - width), width) + np.arange(len(entry))]
+        resource = ours[np.repeat(ptr[kind] - (ends - width), width) + np.arange(len(entry))]
         payload = np.where(self._out[resource], software.scale_out, software.scale_up)
-        one = np.maximum(np.rint(classes.one[entry] * (SHARE_ONE / classes.unit) / payload), 1.0)
+        one = np.maximum(np.rint(alone[entry] * (SHARE_ONE / classes.unit) / payload), 1.0)
         # members that cross one instance are whole, so that sums do not depend on how messages were merged
-        members = np.rint(classes.share[entry] / classes.one[entry])
-        return classes.message[entry], resource, (one * members).astype(np.int64)
+        members = np.rint(share[entry] / alone[entry])
+        return classes.message[some][entry], resource, (one * members).astype(np.int64)
 
     def alone_s(self, demands: tuple[Demand, ...]) -> float:
         """Time of a round with nobody else on the links, as they are at the start (or first pass again). [s]"""

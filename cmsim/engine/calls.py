@@ -15,10 +15,9 @@ from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.errors import InputError, did_you_mean
-from cmsim.hardware import System
+from cmsim.hardware import System, call_cost
 from cmsim.network import Demand
 from cmsim.topology import Fabric
-from cmsim.units import US
 from cmsim.workload.ops import COLLECTIVE, RECV, Programs
 
 #: collectives with one algorithm of their own, whatever the scenario asks for
@@ -31,6 +30,7 @@ class Ask:
 
     ranks, in_domain  members of a group, and of them in one domain [1]
     inner        ranks of one block of a hierarchical algorithm [1]
+    traffic      who sends how much to whom, a position in ``Programs.traffic``; -1 where all blocks are alike
     choice, row  the chooser's answer and where in it this call stands
     """
 
@@ -40,6 +40,7 @@ class Ask:
     ranks: int
     in_domain: int
     inner: int
+    traffic: int
     choice: Choice
     row: int
 
@@ -128,7 +129,8 @@ class Pricer:
     measured: bool = True
 
     def price(self, layer: Layer) -> Priced:
-        """Price every distinct (group class, collective, size) once; and which call each op row of each class makes."""
+        """Price every distinct (group class, collective, size, traffic) once; and which call each op row of each class
+        makes."""
         programs, folding = self.programs, self.folding
         ops = programs.ops
         where, what = [], []
@@ -147,9 +149,10 @@ class Pricer:
                 )
             kind = ops.kind[first:last][rows]
             code = np.where(kind == COLLECTIVE, ops.collective[first:last][rows], len(ops.collectives))
+            exchange = ops.exchange[first:last][rows] if len(ops.exchange) else np.full(len(rows), -1)
             where.append(rows)
-            what.append(np.stack([group, code, ops.bytes_B[first:last][rows]], axis=1))
-        keys = np.concatenate(what) if what else np.zeros((0, 3))
+            what.append(np.stack([group, code, ops.bytes_B[first:last][rows], exchange], axis=1))
+        keys = np.concatenate(what) if what else np.zeros((0, 4))
         distinct, inverse = _distinct(keys)
         asks, bounds, notes = self._asks(distinct, (*ops.collectives, "send_recv"))
         laid, resources = layer.lay(asks)
@@ -179,8 +182,8 @@ class Pricer:
     def _asks(
         self, distinct: Floats, names: tuple[str, ...]
     ) -> tuple[list[Ask], list[tuple[float, float, float]], tuple[str, ...]]:
-        """One call for each row (group class, position in ``names``, size), its lower bounds on the wire [s], and
-        notes."""
+        """One call for each row (group class, position in ``names``, size, traffic), its lower bounds on the wire [s],
+        and notes."""
         if not len(distinct):
             return [], [], ()
         unknown = [name for name in names if name not in COLLECTIVES]
@@ -212,6 +215,7 @@ class Pricer:
                     ranks=int(size[i]),
                     in_domain=int(in_domain[i]),
                     inner=inner[i],
+                    traffic=int(distinct[row, 3]),
                     choice=choice,
                     row=i,
                 )
@@ -254,10 +258,12 @@ class Pricer:
         """Of each group class its size, and the fewest neighbours that any member has in its node, domain and leaf: the
         member with most to send out sets the pace. Shape (4, group classes)."""
         who, folding = self.who, self.folding
-        member_group = folding.group_class[folding.rank_class[who.rank], who.slot]
-        layout = np.full((4, int(member_group.max()) + 1), np.iinfo(np.int64).max, np.int64)
-        for row, column in zip(layout, (who.size, who.in_node, who.in_domain, who.in_leaf), strict=True):
-            np.minimum.at(row, member_group, column)
+        group = folding.group_class[folding.rank_class[who.rank], who.slot]
+        layout = np.full((4, int(group.max()) + 1), np.iinfo(np.int64).max, np.int64)
+        layout[0, group] = who.size  # groups of one class are of one size
+        group, near = who.kinds(group)
+        for row, column in zip(layout[1:], who.neighbours[near, 1:].T, strict=True):
+            np.minimum.at(row, group, column)
         return layout
 
 
@@ -287,26 +293,19 @@ def receiving(programs: Programs) -> set[tuple[int, int]]:
 
 def link(system: System, wires: Fabric, collective: str, ranks: Column) -> Link:
     """What a collective runs on: latencies and rates of the fabric, software costs of the stack."""
-    stack = system.stack
-    expert = {"dispatch": stack.dispatch, "combine": stack.combine}.get(collective)
-    node_s, domain_s, cluster_s = wires.node_s, wires.domain_s, wires.cluster_s
-    if expert is not None:
-        # fitted to whole fused kernels: the wire's latency is inside the base
-        node_s = domain_s = cluster_s = 0.0
-    tuning = expert or stack.collectives
-    crowding = 1.0 + expert.crowd * np.log2(ranks) if expert is not None and expert.crowd else 1.0
+    cost = call_cost(system.stack, collective, ranks)
     return Link(
-        node_s=node_s,
-        domain_s=domain_s,
-        cluster_s=cluster_s,
+        node_s=wires.node_s if cost.wire else 0.0,
+        domain_s=wires.domain_s if cost.wire else 0.0,
+        cluster_s=wires.cluster_s if cost.wire else 0.0,
         port_Bps=wires.port_Bps,
         uplink_Bps=wires.uplink_Bps,
         nic_Bps=wires.nic_Bps,
         leaf_Bps=wires.leaf_Bps,
-        base_s=tuning.base_us * US,
-        step_s=(expert.doubling_us if expert is not None else stack.collectives.step_us) * US,
-        port_efficiency=tuning.scale_up_efficiency / crowding,
-        nic_efficiency=tuning.scale_out_efficiency,
-        in_network=wires.in_network_reduction and stack.collectives.in_network,
+        base_s=cost.base_s,
+        step_s=cost.step_s,
+        port_efficiency=cost.scale_up,
+        nic_efficiency=cost.scale_out,
+        in_network=wires.in_network_reduction and system.stack.collectives.in_network,
         grid=wires.grid,
     )

@@ -14,26 +14,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from cmsim.arrays import Ints
+from cmsim.arrays import Ints, Numbers, Shorts
+from cmsim.engine.codes import distinct, joined, multisets, run_lengths, sorting
+from cmsim.reading.kept import while_equal
 
 
 @dataclass(frozen=True)
 class Members:
-    """Who is in which group, one row per (rank, slot) that names a group.
+    """Who is in which group, one row per (rank, slot) that names a group: group by group, by rank in each.
 
-    in_node, in_domain, in_leaf: how many members of the row's group stand in the row's node, domain, leaf.
+    near        which row of ``neighbours`` holds of the row
+    neighbours  distinct in order: slot, and how many members of the group stand in the row's node, domain and leaf,
+                shape (kinds, 4)
     """
 
-    rank: Ints
-    slot: Ints
-    group: Ints
-    size: Ints
-    in_node: Ints
-    in_domain: Ints
-    in_leaf: Ints
+    rank: Shorts
+    slot: Shorts
+    group: Shorts
+    near: Shorts
+    neighbours: Ints
+
+    @cached_property
+    def sizes(self) -> Ints:
+        """Members of each group, by its number."""
+        return np.bincount(self.group)
+
+    @property
+    def size(self) -> Ints:
+        """Members of each row's group."""
+        return self.sizes[self.group]
+
+    def kinds(self, number: Ints) -> tuple[Ints, Ints]:
+        """The distinct pairs of a number of each row and its row of ``neighbours``."""
+        kinds = len(self.neighbours)
+        number, near = np.divmod(distinct(number * kinds + self.near), kinds)
+        return number, near
 
 
 @dataclass(frozen=True)
@@ -56,96 +75,84 @@ class Folding:
     leaf_class: Ints
 
 
-def members(groups: Ints, *, node: Ints, domain: Ints, leaf: Ints) -> Members:
+@while_equal()
+def members(groups: Numbers, *, node: Numbers, domain: Numbers, leaf: Numbers) -> Members:
     """Flatten (ranks, slots) group numbers and count who is near whom."""
-    rank, slot = np.nonzero(groups >= 0)
-    group = groups[rank, slot]
-    return Members(
-        rank=rank,
-        slot=slot,
-        group=group,
-        size=_count(group, np.zeros_like(rank)),
-        in_node=_count(group, node[rank]),
-        in_domain=_count(group, domain[rank]),
-        in_leaf=_count(group, leaf[rank]),
-    )
+    named = groups >= 0
+    group = groups[named].astype(np.int32)
+    order = sorting(group)
+    group = group[order]
+    at = np.flatnonzero(named).astype(np.int32)[order]
+    del named, order  # as large as what is made of them
+    rank, slot = np.divmod(at, np.int32(groups.shape[1]))
+    columns = [slot, *(_together(group, place[rank]) for place in (node, domain, leaf))]
+    near = joined(columns)
+    one = np.zeros(int(near.max(initial=-1)) + 1, np.int64)
+    one[near] = np.arange(len(near))
+    neighbours = np.stack([column[one] for column in columns], axis=1).astype(np.int64)
+    return Members(rank, slot, group, near, neighbours)
 
 
-def fold(start: Sequence[Ints], who: Members, *, slots: int, node: Ints, leaf: Ints, enabled: bool = True) -> Folding:
+def _together(group: Shorts, place: Numbers) -> Shorts:
+    """For each row, the rows of the same group and place; ``group`` in order."""
+    if ((place[1:] >= place[:-1]) | (group[1:] != group[:-1])).all():
+        return run_lengths(group, place)
+    code = joined([group, place])
+    return np.bincount(code)[code].astype(np.int32)
+
+
+@while_equal()
+def fold(
+    start: Sequence[Numbers], who: Members, *, slots: int, node: Numbers, leaf: Numbers, enabled: bool = True
+) -> Folding:
     """The coarsest equitable partition that refines the columns of ``start``; every rank by itself if not enabled.
 
     start: columns that already tell ranks apart (program, perturbation, ...), shape (ranks,) each
     """
     ranks = len(node)
-    near = _join([who.slot, who.in_node, who.in_domain, who.in_leaf])
-    colour = _join(start) if enabled else np.arange(ranks)
+    nodes, leaves = _Places(node), _Places(leaf)
+    colour = joined(start) if enabled else np.arange(ranks, dtype=np.int32)
     while True:
         before = colour.max() + 1
-        by_group = _multiset(who.group, _join([colour[who.rank], near]))
-        table = np.full((ranks, slots), -1, np.int64)
-        table[who.rank, who.slot] = by_group[who.group]
-        node_colour = _multiset(node, colour)
-        leaf_colour = _multiset(leaf, colour)
+        by_group = multisets(who.sizes, joined([colour[who.rank], who.near])).astype(np.int32)
+        table = np.full((slots, ranks), -1, np.int32)
+        table[who.slot, who.rank] = by_group[who.group]
+        node_colour, leaf_colour = nodes.colours(colour), leaves.colours(colour)
         if not enabled:
             break
-        colour = _join([colour, *table.T, node_colour[node], leaf_colour[leaf]])
+        colour = joined([colour, *table, node_colour[node], leaf_colour[leaf]])
         if colour.max() + 1 == before:
             break
     # number classes by their first rank, so that the order never depends on sorting of colours
-    _, first, inverse = np.unique(colour, return_index=True, return_inverse=True)
+    first = np.full(int(colour.max()) + 1, ranks, np.int64)
+    np.minimum.at(first, colour, np.arange(ranks))
     order = np.argsort(first)
     number = np.empty_like(order)
     number[order] = np.arange(len(order))
     first = first[order]
     if not enabled:
         # nothing is merged: groups, nodes and leaves stand for themselves
-        table[who.rank, who.slot] = who.group
+        table[who.slot, who.rank] = who.group
         node_colour, leaf_colour = np.arange(node.max() + 1), np.arange(leaf.max() + 1)
+    rank_class = number[colour]
     return Folding(
-        rank_class=number[inverse],
+        rank_class=rank_class,
         first=first,
-        count=np.bincount(number[inverse]),
-        group_class=table[first],
+        count=np.bincount(rank_class),
+        group_class=np.ascontiguousarray(table[:, first].T, np.int64),
         node_class=node_colour[node[first]],
         leaf_class=leaf_colour[leaf[first]],
     )
 
 
-def _join(columns: Sequence[Ints]) -> Ints:
-    """One number per distinct row of the columns."""
-    code = np.zeros_like(np.asarray(columns[0]))
-    for column in columns:
-        _, part = np.unique(column, return_inverse=True)
-        _, code = np.unique(code * (part.max(initial=0) + 1) + part, return_inverse=True)
-    return code.astype(np.int64)
+class _Places:
+    """Nodes or leaves, each a container of ranks."""
 
+    def __init__(self, place: Numbers):
+        self._size = np.bincount(place)
+        # ranks mostly fill places in order
+        self._order = None if (place[1:] >= place[:-1]).all() else sorting(place)
 
-def _count(group: Ints, place: Ints) -> Ints:
-    """For each row, the rows of the same group and place."""
-    code = _join([group, place])
-    return np.bincount(code)[code] if len(code) else code
-
-
-def _multiset(container: Ints, colour: Ints) -> Ints:
-    """A colour per container (0..max) from the sorted colours of what it holds; containers that hold nothing get 0.
-
-    Containers of one size are compared as rows of a matrix, so nothing is hashed.
-    """
-    if not len(container):
-        return np.zeros(1, np.int64)
-    size = np.bincount(container)
-    order = np.lexsort((colour, container))
-    start = np.concatenate([[0], np.cumsum(size)[:-1]])
-    out = np.zeros(len(size), np.int64)
-    used = 1
-    for length in np.unique(size[size > 0]):
-        which = np.flatnonzero(size == length)
-        rows = colour[order[start[which][:, None] + np.arange(length)]]
-        if length == 1:
-            _, code = np.unique(rows[:, 0], return_inverse=True)
-        else:
-            packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * length))).ravel()
-            _, code = np.unique(packed, return_inverse=True)
-        out[which] = code + used
-        used += int(code.max()) + 1
-    return out
+    def colours(self, colour: Numbers) -> Ints:
+        """A number for each place from the colours of the ranks there; 0 where there is none."""
+        return multisets(self._size, colour if self._order is None else colour[self._order])

@@ -70,7 +70,7 @@ def saturated(plan: Plan, timeline: Timeline) -> tuple[Saturated, ...]:
     if not full.any():
         return ()
     names, code = np.unique(links["resource"][full].astype(str), return_inverse=True)
-    time_ps = np.bincount(code.reshape(-1), (links["end_ps"] - links["start_ps"])[full])
+    time_ps = np.bincount(code.reshape(-1), (links["times"] * links["each_ps"])[full])
     number = {name: i for i, name in enumerate(plan.resources.name)}
     order = np.lexsort((np.arange(len(names)), -time_ps))[:_LISTED]
     out = []

@@ -51,6 +51,19 @@ def rank_factors(perturb: Mapping[int, Perturbation], ranks: int) -> Floats:
     return factors
 
 
+def alike(factors: Floats) -> Ints:
+    """A number for each rank, equal where its factors are, shape (ranks,)."""
+    same = (factors == 1.0).all(axis=1)
+    others = np.flatnonzero(~same)
+    # one of those that nothing changes stands for all of them, which are nearly all
+    shown = np.append(others, np.flatnonzero(same)[:1])
+    _, kind = np.unique(factors[shown], axis=0, return_inverse=True)
+    kind = kind.reshape(-1)
+    out = np.full(len(factors), kind[-1], np.int64)
+    out[others] = kind[: len(others)]
+    return out
+
+
 def drawn(jitter: Jitter, kind: Ints, *, rank: int, seed: int) -> Floats:
     """Factor of each op of one rank, shape of ``kind``; 1 where the op does not scatter.
 

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cmsim import compute
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.engine.by_level import ByLevel
-from cmsim.engine.calls import Call, Layer, Pricer
+from cmsim.engine.calls import Call, Pricer
 from cmsim.engine.fold import Folding, fold, members
-from cmsim.engine.perturb import Jitter, Perturbation, drawn, rank_factors
+from cmsim.engine.perturb import Jitter, Perturbation, alike, drawn, rank_factors
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
-from cmsim.topology import Fabric, Paths, Places, fabric, paths, places
+from cmsim.topology import Fabric, Paths, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
+from cmsim.workload.loops import whole
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
 HOST_BOUND = compute.BOUNDS.index("host")
@@ -84,7 +85,6 @@ class Plan:
     programs: Programs
     system: System
     fabric: Fabric
-    places: Places
     folding: Folding
     factor: Floats
     hold_ps: list[Ints]
@@ -109,38 +109,59 @@ class Plan:
 
 
 def plan(programs: Programs, system: System, options: Options | None = None) -> Plan:
-    """Fold the ranks and price every op. Raises InfeasibleError where the system has too few ranks."""
+    """Fold the ranks and price every op. Raises InfeasibleError where the system has too few ranks.
+
+    A loop of programs stays one where a run can have a steady state (see ``cmsim.engine.steady``).
+    """
     options = options or Options()
+    programs = programs if _recurs(options, system) else whole(programs)
     if programs.ranks > system.ranks:
         raise InfeasibleError(
             Problem(
                 f"the workload needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
             )
         )
-    where, wires = places(system), fabric(system)
+    wires = fabric(system)
     by_link = options.network == "flow"
     if options.faults and not by_link:
         raise InputError(Problem(f"faults need network: flow, got {options.network}", key="faults"))
-    node, domain, leaf = (np.asarray(column)[: programs.ranks] for column in (where.node, where.domain, where.leaf))
+    node, domain, leaf = _seats(system, programs.ranks)
     factors = rank_factors(options.perturb, programs.ranks)
-    _, kind = np.unique(factors, axis=0, return_inverse=True)
     who = members(programs.groups, node=node, domain=domain, leaf=leaf)
-    start = [programs.program, kind.reshape(-1)]
+    start = [programs.program, alike(factors)]
     if options.jitter is not None:
         start.append(np.arange(programs.ranks))
     if options.apart is not None:
         start.append(_apart(options.apart, programs.ranks))
     changes_ps: tuple[int, ...] = ()
     states: list[Paths] = []
+    placed = np.isfinite(wires.leaf_Bps)
     if by_link:
         changes_ps, states = _states(system, options, factors)
-        start += [paths.alike()[: programs.ranks] for paths in states]
+        told = [column for paths in states if (column := paths.alike()) is not None]
+        start += [column[: programs.ranks] for column in told]
+        placed = bool(told)
         if programs.traffic:
             start.append(np.arange(programs.ranks))
     # a node or leaf that carries no resource of its own tells no ranks apart
     node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
-    leaf = leaf if np.isfinite(wires.leaf_Bps) or by_link else np.zeros_like(leaf)
-    folding = fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
+    leaf = leaf if placed else np.zeros_like(leaf)
+
+    def folded(start: Sequence[Ints]) -> Folding:
+        return fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
+
+    def pricer(folding: Folding) -> Pricer:
+        return Pricer(programs, system, wires, folding, who, options.algorithm, measured=not by_link)
+
+    if by_link:
+        from cmsim.engine.by_link import ByLink, refolded  # brings the room of flows along, which levels do without
+
+        layer = ByLink(programs, system, wires, folded(start), who, states, changes_ps)
+        folding, priced = refolded(layer, start, folded, pricer)
+    else:
+        folding = folded(start)
+        links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
+        priced = pricer(folding).price(ByLevel(programs, system, wires, folding, who, links, incidence))
     seconds, bound, notes = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
@@ -153,20 +174,10 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
             first = int(folding.first[rank_class])
             held_s = held_s * drawn(options.jitter, programs.ops.kind[rows], rank=first, seed=options.seed)
         hold_ps.append(to_ps(held_s))
-    layer: Layer
-    if by_link:
-        from cmsim.engine.by_link import ByLink  # brings the room of flows along, which levels do without
-
-        layer = ByLink(programs, system, wires, folding, who, states, changes_ps)
-    else:
-        links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
-        layer = ByLevel(programs, system, wires, folding, who, links, incidence)
-    priced = Pricer(programs, system, wires, folding, who, options.algorithm, measured=not by_link).price(layer)
     return Plan(
         programs,
         system,
         wires,
-        where,
         folding,
         class_factor,
         hold_ps,
@@ -178,6 +189,12 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         _issued_ps(programs, system, folding),
         (*notes, *priced.notes),
     )
+
+
+def _seats(system: System, ranks: int) -> list[Numbers]:
+    """Node, domain and leaf of each rank; of a million ranks all that is known of their places is not kept."""
+    where = places(system)
+    return [column[:ranks].astype(np.int32) for column in (where.node, where.domain, where.leaf)]
 
 
 def plan_together(programs: Sequence[Programs], system: System, options: Options | None = None) -> list[Plan]:
@@ -196,6 +213,11 @@ def plan_together(programs: Sequence[Programs], system: System, options: Options
         if all(one.classes == apart.max() + 1 for one in plans):
             return plans
         options = replace(options, apart=apart.reshape(-1))
+
+
+def _recurs(options: Options, system: System) -> bool:
+    """Whether nothing in a run goes by the clock, or by the number of a row."""
+    return options.jitter is None and not options.faults and system.stack.host.launch != "eager"
 
 
 def _apart(numbers: Sequence[int] | Ints, ranks: int) -> Ints:
@@ -277,15 +299,17 @@ def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, 
     from cmsim.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
 
     rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
-    key, back = np.unique(np.stack([ops.shape[rows], ops.cores[rows]], axis=1), axis=0, return_inverse=True)
-    shapes = [ops.shapes[int(number)] for number in key[:, 0]]
+    # as `np.unique` of both, which compares rows and takes several times as long
+    cores, core = np.unique(ops.cores[rows], return_inverse=True)
+    key, back = np.unique(ops.shape[rows] * len(cores) + core, return_inverse=True)
+    shapes = [ops.shapes[number] for number in (key // len(cores)).tolist()]
     devices = system.accelerator.dies / system.ranks_per_package
     time_us, notes = shape_times_us(
-        shapes, key[:, 1], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
+        shapes, cores[key % len(cores)], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
     )
     if measured.longest_us is not None:
         time_us = np.where(time_us > measured.longest_us, np.nan, time_us)
-    out[rows] = time_us[back.reshape(-1)] * US / kept[rows]
+    out[rows] = time_us[back] * US / kept[rows]
     return out, notes
 
 

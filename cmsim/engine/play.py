@@ -13,13 +13,14 @@ from cmsim.engine.plan import Plan
 from cmsim.engine.session import Session
 from cmsim.engine.timeline import Timeline
 from cmsim.network import NETWORKS
+from cmsim.workload.loops import times
 
 #: SimPy events between two reports of progress
 _PROGRESS_EVERY = 4096
 
 
 def play(plan: Plan, network: str | None = None, *, progress: Callable[[float], None] | None = None) -> Timeline:
-    """Run a plan. Raises FailedError where ranks wait for each other for ever.
+    """Run a plan, rows as they are laid out. Raises FailedError where ranks wait for each other for ever.
 
     network: ideal or fluid, default what was planned for; links can be played as links only
     progress: called now and then with the share of ops that have ended, 0 to 1
@@ -43,11 +44,12 @@ def play_within(
 
 def least_ps(plan: Plan) -> int:
     """The longest local work of any stream: no plan ends before it. [ps]"""
-    most = 0
+    most, comes = 0, times(plan.programs)
     for rank_class in range(plan.classes):
-        stream = plan.programs.ops.stream[plan.rows_of(rank_class)]
+        rows = plan.rows_of(rank_class)
+        stream = plan.programs.ops.stream[rows]
         if len(stream):
-            most = max(most, int(np.bincount(stream, weights=plan.hold_ps[rank_class]).max()))
+            most = max(most, int(np.bincount(stream, weights=plan.hold_ps[rank_class] * comes[rows]).max()))
     return most
 
 

@@ -1,37 +1,38 @@
 """What a run leaves behind: columns of ops and links, and where the time went.
 
-Plain columns (name -> array of one length), in a fixed order; nothing here loops over ops in Python.
+Columns (name -> array of one length), in a fixed order, those of few different values packed; nothing here loops over
+ops in Python. Of a timeline with a stretch that comes again, columns have it once and times are the kept ones; sums
+count it as often as it comes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmsim import compute
-from cmsim.arrays import Ints
+from cmsim.arrays import Coded, Columns, Floats, Ints, Packed, coded
 from cmsim.engine.bound import without_work
+from cmsim.engine.intervals import RATE_UNIT, intervals, stretches
 from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.timeline import Timeline
-from cmsim.network import SHARE_ONE
+from cmsim.repeats import Repeat
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
-
-Columns = dict[str, NDArray[Any]]
 
 #: what a stretch of time can be put down to, in the order in which ties are settled
 LIMITERS = ("compute", "memory", "link", "latency", "host", "bubble", "imbalance")
 #: a kernel held back by its fixed cost is held back by latency
 _LIMIT_OF_BOUND = {"overhead": "latency"}
-#: rates are summed in whole units of 2**-10 B/s, so that what goes up comes down to exactly zero
-_RATE_UNIT = 2.0**-10
+#: as many different numbers of a column are looked for
+_FEW = 8
 
 
-def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
+def ops_columns(plan: Plan, timeline: Timeline, wanted: Collection[str] | None = None) -> Columns:
     """One row per op of each rank class, by class, then in program order.
 
     rank_class, multiplicity   the class and how many ranks are in it
@@ -47,84 +48,74 @@ def ops_columns(plan: Plan, timeline: Timeline) -> Columns:
     bytes_B       compute: memory traffic of one rank; communication: size as nccl-tests counts it [B]
     sent_B, received_B   what one rank put on, and took off, its port and NIC, payload [B]
     limit         what binds the op: compute, memory, latency (fixed costs), host or link
+
+    wanted: names of columns to make; default: all
     """
     ops = plan.programs.ops
     row, rank_class = _rows(plan)
     call = _all(plan.call)
     start, end = _all(timeline.start_ps), _all(timeline.end_ps)
     kind = ops.kind[row]
-    sent = np.array([call.sent_B for call in plan.calls] + [0.0])[call]
-    return {
-        "rank_class": rank_class,
-        "multiplicity": plan.folding.count[rank_class].astype(np.int64),
-        "stream": _text(ops.streams)[ops.stream[row]],
-        "op": _text(ops.names)[ops.name_id[row]],
-        "kind": _text(KINDS)[kind],
-        "start_ps": start,
-        "end_ps": end,
-        "wait_ps": _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
-        "flops": ops.flops[row],
-        "peak_FLOPps": peak_FLOPps(plan.programs.ops, plan.system)[row],
-        "bytes_B": ops.bytes_B[row],
-        "algorithm": _text([call.algorithm for call in plan.calls])[call],
-        "precision": _text(ops.precisions)[ops.precision[row]],
-        "weights": _text([dict(shape.formats).get("weights", "") for shape in ops.shapes])[ops.shape[row]],
-        "cores": ops.cores[row],
-        "kernel": _text(ops.kernels)[ops.kernel[row]],
-        "group": _text(plan.programs.slots)[ops.slot[row]],
-        "limit": _text(LIMITERS)[_limit(plan, row, call)],
-        "sent_B": np.where(kind == RECV, 0.0, sent),
-        "received_B": np.where(kind == SEND, 0.0, sent),
+    sent_B = np.array([call.sent_B for call in plan.calls] + [0.0])
+    weights = [dict(shape.formats).get("weights", "") for shape in ops.shapes]
+
+    def of_row(number: Ints, names: Sequence[str]) -> Coded:
+        return coded(number[row], _text(names))
+
+    makers: dict[str, Callable[[], NDArray[Any] | Coded]] = {
+        "rank_class": lambda: coded(rank_class, np.arange(plan.classes)),
+        "multiplicity": lambda: coded(rank_class, plan.folding.count.astype(np.int64)),
+        "stream": lambda: of_row(ops.stream, ops.streams),
+        "op": lambda: of_row(ops.name_id, ops.names),
+        "kind": lambda: coded(kind, _text(KINDS)),
+        "start_ps": lambda: start,
+        "end_ps": lambda: end,
+        "wait_ps": lambda: _wait_ps(plan, kind, call, start, end, _all(timeline.wait_ps)),
+        "flops": lambda: ops.flops[row],
+        "peak_FLOPps": lambda: _few(peak_FLOPps(plan.programs.ops, plan.system)[row]),
+        "bytes_B": lambda: ops.bytes_B[row],
+        "algorithm": lambda: coded(call, _text([call.algorithm for call in plan.calls])),
+        "precision": lambda: of_row(ops.precision, ops.precisions),
+        "weights": lambda: of_row(ops.shape, weights),
+        "cores": lambda: _few(ops.cores[row]),
+        "kernel": lambda: of_row(ops.kernel, ops.kernels),
+        "group": lambda: of_row(ops.slot, plan.programs.slots),
+        "limit": lambda: coded(_limit(plan, row, call), _text(LIMITERS)),
+        "sent_B": lambda: coded(np.where(kind == RECV, -1, call), sent_B),
+        "received_B": lambda: coded(np.where(kind == SEND, -1, call), sent_B),
     }
+    return Packed({name: make() for name, make in makers.items() if wanted is None or name in wanted})
 
 
 def links_columns(plan: Plan, timeline: Timeline) -> Columns:
-    """One row per resource class and stretch of constant rate above zero, by resource, then in time.
+    """One row per resource class and stretch of constant rate above zero, by resource, then in time; on single links
+    (``network: flow``) one for all equal stretches that follow each other at one distance.
 
     resource      kind, direction and class of the rank, node or leaf it belongs to: ``port.out[3]``
     instances     how many equal ones there are
     start_ps, end_ps   stretches of one resource do not overlap [ps]
-    bytes_B       over one instance, protocol overhead included [B]
-    utilization   rate on one instance over its capacity; above 1 only on a network that does not share [1]
+    bytes_B       over one instance, protocol overhead included, of all stretches of the row [B]
+    utilization   rate on one instance over its capacity while bytes move; above 1 only on a network that does not
+                  share [1]
     rank_class    the class it belongs to; of a node or leaf, the first one there
     port_share    use of one rank's port, mean of both directions, that full utilization means; 0 if no port [1]
+    times, each_ps   on single links: how many stretches, and how long each is; the first begins at ``start_ps``, the
+                  last ends at ``end_ps``, and they are equally far apart [1], [ps]
     """
-    segments = timeline.segments
-    crossings = np.fromiter((len(s.demand.resources) for s in segments), np.int64, len(segments))
-    total = int(crossings.sum())
-    of_segment = np.repeat(np.arange(len(segments)), crossings)
-    resource = np.fromiter(chain.from_iterable(s.demand.resources for s in segments), np.int64, total)
-    share = np.fromiter(chain.from_iterable(s.demand.shares for s in segments), np.float64, total)
-    rate = np.fromiter((s.rate_Bps for s in segments), np.float64, len(segments))
-    begin = np.fromiter((s.start_ps for s in segments), np.int64, len(segments))
-    finish = np.fromiter((s.end_ps for s in segments), np.int64, len(segments))
-
-    units = np.rint(rate[of_segment] * share / SHARE_ONE / _RATE_UNIT).astype(np.int64)
-    where = np.concatenate([resource, resource])
-    when = np.concatenate([begin[of_segment], finish[of_segment]])
-    order = np.lexsort((when, where))
-    where, when = where[order], when[order]
-    new = np.ones(len(where), bool)
-    new[1:] = (where[1:] != where[:-1]) | (when[1:] != when[:-1])
-    change = np.zeros(int(new.sum()), np.int64)
-    np.add.at(change, np.cumsum(new) - 1, np.concatenate([units, -units])[order])
-    where, when = where[new][change != 0], when[new][change != 0]
-    # every resource comes down to zero before the next one begins, so one sum runs over all of them
-    level = np.cumsum(change[change != 0])
-    busy = np.flatnonzero(level > 0)
-
-    resource, start, end = where[busy], when[busy], when[busy + 1]
-    rate = level[busy] * _RATE_UNIT
-    return {
-        "resource": _text(plan.resources.name)[resource],
-        "instances": np.array([*plan.resources.instances, 0], np.int64)[resource],
-        "start_ps": start,
-        "end_ps": end,
-        "bytes_B": rate * (end - start) / PS_PER_S,
+    by_link = plan.network == "flow"
+    found = intervals(timeline.segments) if by_link else stretches(timeline.segments)
+    resource, rate = found.resource, found.units * RATE_UNIT
+    out: dict[str, NDArray[Any] | Coded] = {
+        "resource": coded(resource, _text(plan.resources.name)),
+        "instances": coded(resource, np.array([*plan.resources.instances, 0], np.int64)),
+        "start_ps": found.start_ps,
+        "end_ps": found.end_ps,
+        "bytes_B": rate * (found.times * found.each_ps) / PS_PER_S,
         "utilization": rate / np.array([*plan.resources.capacity_Bps, np.inf])[resource],
-        "rank_class": np.array([*plan.resources.rank_class, 0], np.int64)[resource],
-        "port_share": np.array([*plan.resources.port_share, 0.0])[resource],
+        "rank_class": coded(resource, np.array([*plan.resources.rank_class, 0], np.int64)),
+        "port_share": coded(resource, np.array([*plan.resources.port_share, 0.0])),
     }
+    return Packed({**out, "times": found.times, "each_ps": found.each_ps} if by_link else out)
 
 
 @dataclass(frozen=True)
@@ -151,15 +142,15 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     order. Else to host work, and what is left is bubble; so is a receive that waits for its sender.
     Busy time is time when a kernel runs or data moves; of equally busy classes the lowest number is taken.
     """
-    ops = plan.programs.ops
+    ops, repeat = plan.programs.ops, timeline.repeat
     latency_ps = to_ps([call.latency_s for call in plan.calls] + [0.0])
     exposed = np.zeros(plan.classes)
     busy = np.zeros(plan.classes, np.int64)
     for rank_class in range(plan.classes):
         kernels, waits, moves = _stretches(plan, timeline, rank_class)
-        alone = _union_ps(kernels)
-        exposed[rank_class] = _union_ps([*kernels, *waits, *moves]) - alone
-        busy[rank_class] = _union_ps([*kernels, *moves])
+        alone = _union_ps(kernels, repeat)
+        exposed[rank_class] = _union_ps([*kernels, *waits, *moves], repeat) - alone
+        busy[rank_class] = _union_ps([*kernels, *moves], repeat)
     worst = int(np.argmax(busy)) if len(busy) else 0
 
     rows = plan.rows_of(worst)
@@ -179,7 +170,7 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     stretches.append((start[kind == HOST], end[kind == HOST], host))
     if timeline.host_ps:
         stretches.append((start - timeline.host_ps[worst], start, host))
-    length_ps, count = _sweep(stretches, host + 1, timeline.makespan_ps)
+    length_ps, count = _sweep(stretches, host + 1, timeline.kept_ps, repeat)
 
     parts_ps = np.zeros(len(LIMITERS))
     running = count[:, : len(LIMITERS)].sum(axis=1)
@@ -216,6 +207,16 @@ def _text(names: Any) -> NDArray[Any]:
     return np.array([*names, ""], dtype=object)
 
 
+def _few(values: Floats) -> Floats | Coded:
+    """Values as numbers into a table where they are few, else as they are."""
+    number = np.full(len(values), -1, np.int8)
+    table: list[float] = []
+    while len(table) < _FEW and (number < 0).any():
+        table.append(float(values[int(np.argmax(number < 0))]))
+        number[values == table[-1]] = len(table) - 1
+    return values if (number < 0).any() else (number, np.array(table))
+
+
 def _limit(plan: Plan, row: Ints, call: Ints) -> Ints:
     """What binds each row, as a position in ``LIMITERS``."""
     names = [LIMITERS.index(_LIMIT_OF_BOUND.get(name, name)) for name in compute.BOUNDS]
@@ -249,7 +250,7 @@ def _stretches(
     return [(start[kernel], end[kernel])], waits, [(begin + wait, end[comm])]
 
 
-def _union_ps(stretches: list[_Stretch]) -> int:
+def _union_ps(stretches: list[_Stretch], repeat: Repeat) -> int:
     """Length of time covered by any of the stretches. [ps]"""
     start = np.concatenate([start for start, _ in stretches])
     end = np.concatenate([end for _, end in stretches])
@@ -257,20 +258,29 @@ def _union_ps(stretches: list[_Stretch]) -> int:
     start, end = start[order], end[order]
     if not len(start):
         return 0
-    before = np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]])
-    return int(np.maximum(end - np.maximum(start, before), 0).sum())
+    start = np.maximum(start, np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]]))
+    covered = int(np.maximum(end - start, 0).sum())
+    if not repeat.times:
+        return covered
+    start, end = repeat.within(start, end)
+    return covered + repeat.times * int(np.maximum(end - start, 0).sum())
 
 
-def _sweep(stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps: int) -> tuple[Ints, Ints]:
-    """Cut 0..until where anything starts or ends: length of each piece [ps], and how many run per lane in it."""
+def _sweep(
+    stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps: int, repeat: Repeat
+) -> tuple[Ints, Ints]:
+    """Cut 0..until where anything starts or ends: length of each piece, as often as it comes [ps], and how many run per
+    lane in it."""
     start = np.concatenate([start for start, _, _ in stretches])
     end = np.concatenate([end for _, end, _ in stretches])
     lane = np.concatenate([np.broadcast_to(lane, start.shape) for start, _, lane in stretches])
-    edges, position = np.unique(np.concatenate([start, end, [0, until_ps]]), return_inverse=True)
+    ends = [0, until_ps, *((repeat.from_ps, repeat.until_ps) if repeat.times else ())]
+    edges, position = np.unique(np.concatenate([start, end, ends]), return_inverse=True)
     count = np.zeros((len(edges), lanes), np.int64)
     np.add.at(count, (position[: len(start)], lane), 1)
     np.add.at(count, (position[len(start) : 2 * len(start)], lane), -1)
-    return np.diff(edges), np.cumsum(count, axis=0)[:-1]
+    begin, finish = repeat.within(edges[:-1], edges[1:])
+    return np.diff(edges) + repeat.times * (finish - begin), np.cumsum(count, axis=0)[:-1]
 
 
 __all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "links_columns", "ops_columns"]

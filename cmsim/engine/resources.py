@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.engine.fold import Folding
+from cmsim.reading.kept import while_equal
 from cmsim.topology import Fabric
 
 #: kinds of resources: of a rank, of a rank, of a node, of a leaf switch
@@ -53,8 +54,9 @@ class Incidence:
     in_leaf: Ints
 
 
+@while_equal()
 def resources(
-    folding: Folding, wires: Fabric, factors: Floats, node: Ints, leaf: Ints, ranks: int
+    folding: Folding, wires: Fabric, factors: Floats, node: Numbers, leaf: Numbers, ranks: int
 ) -> tuple[Resources, Incidence]:
     """The resource classes of a folding.
 
@@ -102,12 +104,13 @@ def resources(
     )
 
 
-def _located(number: dict[tuple[str, str], Ints], folding: Folding, node: Ints, leaf: Ints) -> dict[str, Ints]:
+def _located(number: dict[tuple[str, str], Ints], folding: Folding, node: Numbers, leaf: Numbers) -> dict[str, Ints]:
     """The class of every rank's port and NIC, of every node's uplink and of every leaf's, one direction each."""
     out: dict[str, Ints] = {}
     for (kind, direction), classes in number.items():
         if kind in (PORT, NIC):
-            where, of_rank = np.arange(len(node)), classes[folding.rank_class]
+            where: Numbers = np.arange(len(node))
+            of_rank = classes[folding.rank_class]
         elif kind == UPLINK:
             where, of_rank = node, classes[folding.node_class[folding.rank_class]]
         else:
@@ -117,7 +120,8 @@ def _located(number: dict[tuple[str, str], Ints], folding: Folding, node: Ints, 
     return out
 
 
-def _distinct_per(colour: Ints, instance: Ints) -> Ints:
-    """Distinct instances of each colour, shape (max colour + 1,)."""
-    pairs = np.unique(np.stack([colour, instance]), axis=1)
-    return np.bincount(pairs[0], minlength=int(colour.max()) + 1)
+def _distinct_per(colour: Ints, instance: Numbers) -> Ints:
+    """Instances of each colour, shape (max colour + 1,); an instance has one colour, whoever is there."""
+    of_instance = np.full(int(instance.max()) + 1, -1, np.int64)
+    of_instance[instance] = colour
+    return np.bincount(of_instance[of_instance >= 0], minlength=int(colour.max()) + 1)

@@ -19,7 +19,7 @@ from cmsim.engine.plan import Plan
 from cmsim.engine.steps import cut, fill, hold_sums
 from cmsim.engine.timeline import Timeline
 from cmsim.errors import InputError
-from cmsim.network import Core, Demand, Network, Ride, Segment
+from cmsim.network import Core, Demand, Log, Network, Ride
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, SEND
 
 Phases = Sequence[Sequence[Demand]]
@@ -72,7 +72,7 @@ class Running:
         self.network = network
         self.phases = phases
         self.begin_ps = self._now()
-        self.log: list[Segment] = []
+        self.log = Log()
         self.ended = 0
         self.total = sum(len(hold) for hold in plan.hold_ps)
         self.over = False
@@ -334,16 +334,7 @@ class Running:
             starts.append(start - self.begin_ps)
             ends.append(end - self.begin_ps)
             waits.append(np.array(self.wait[rank_class], np.int64))
-        return Timeline(starts, ends, waits, self._segments(origin), self.host, self.begin_ps)
-
-    def _segments(self, origin: Mapping[int, Demand]) -> list[Segment]:
-        if not self.begin_ps and not origin:
-            return self.log
-        by = self.begin_ps
-        return [
-            Segment(origin.get(id(one.demand), one.demand), one.start_ps - by, one.end_ps - by, one.rate_Bps)
-            for one in self.log
-        ]
+        return Timeline(starts, ends, waits, self.log.moved(self.begin_ps, origin), self.host, self.begin_ps)
 
     def _disagree(self, first: int, second: int, rank_class: int) -> str:
         one, two = self.plan.calls[first], self.plan.calls[second]

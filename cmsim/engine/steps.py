@@ -10,6 +10,7 @@ import numpy as np
 from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.errors import InputError
+from cmsim.reading.kept import while_equal
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS
 
 
@@ -59,7 +60,13 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
         row = int(owner[np.argmax(same & (dep >= owner))])
         name = ops.names[int(ops.name_id[first + row])]
         raise InputError(f"op '{name}' waits for a later op of its own stream '{ops.streams[int(stream[row])]}'")
-    owner, dep = owner[~same], dep[~same]
+    return _steps(stream, kind, slot, owner[~same], dep[~same], singly)
+
+
+@while_equal(most=16)
+def _steps(stream: Ints, kind: Ints, slot: Ints, owner: Ints, dep: Ints, singly: bool) -> Steps:
+    """Of the columns of a program; row ``owner[i]`` waits for ``dep[i]`` of another stream."""
+    count = len(stream)
     awaited = np.zeros(count, bool)
     awaited[dep] = True
     waits = np.zeros(count, bool)

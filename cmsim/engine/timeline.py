@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cmsim.arrays import Ints
-from cmsim.network import Segment
+from cmsim.network import Log
+from cmsim.repeats import ONCE, Repeat
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,16 @@ class Timeline:
     start_ps: list[Ints]
     end_ps: list[Ints]
     wait_ps: list[Ints]
-    segments: list[Segment]
+    segments: Log
     host_ps: list[Ints] = field(default_factory=list)
     begin_ps: int = 0
+    repeat: Repeat = ONCE
 
     @property
     def makespan_ps(self) -> int:
+        return self.kept_ps + self.repeat.added_ps
+
+    @property
+    def kept_ps(self) -> int:
+        """The makespan without what is left out."""
         return max((int(end.max()) for end in self.end_ps if len(end)), default=0)

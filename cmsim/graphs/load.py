@@ -24,12 +24,10 @@ def find_model(name_or_path: str | Path, *, base: Path | None = None) -> Path:
     built_in = {**reading.builtin_files(MODELS, "*.json"), **reading.builtin_files(GRAPHS, "*.json")}
     if name in built_in:
         return built_in[name]
-    for root in (*([base] if base else []), Path.cwd(), reading.DATA, reading.DATA / "workloads" / "traces"):
-        path = root / name
-        if path.is_dir() and (path / "config.json").is_file():
-            return path / "config.json"
-        if path.is_file():
-            return path
+    for path in (Path(name) / "config.json", Path(name)):
+        found = reading.locate(path, base=base, built_in=("", "workloads/traces"))
+        if found is not None:
+            return found
     if "/" in name or "\\" in name or Path(name).suffix in _ENDINGS:
         raise InputError(f"no such model file: {name}")
     raise InputError(f"no model named '{name}'. {did_you_mean(name, built_in)}")

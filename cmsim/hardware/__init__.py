@@ -2,6 +2,7 @@
 
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import BoardWatts, band, board_watts
+from cmsim.hardware.software import CallCost, call_cost
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
@@ -22,12 +23,14 @@ __all__ = [
     "Assumed",
     "BoardWatts",
     "Cable",
+    "CallCost",
     "Source",
     "StackSpec",
     "System",
     "SystemSpec",
     "band",
     "board_watts",
+    "call_cost",
     "load_accelerator",
     "load_stack",
     "load_system",

@@ -9,12 +9,12 @@ GB/s one direction; ``links`` (default 1) says how many of them lie in parallel.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem
+from cmsim.reading.tables import Record, records
 
 _NEEDED = ("from", "to", "GBps", "latency_us")
 _COLUMNS = (*_NEEDED, "links")
@@ -37,38 +37,22 @@ def read_links(text: str, *, file: str, ranks: int) -> tuple[Cable, ...]:
 
     text: the CSV    file: names it in errors    ranks: of one domain; the table has exactly these [1]
     """
-    rows = csv.reader(text.splitlines())
-    heads = [head.strip() for head in next(rows, [])]
     problems: list[Problem] = []
-    for head in heads:
-        if head not in _COLUMNS:
-            problems.append(Problem(f"unknown column '{head}'. {did_you_mean(head, _COLUMNS)}", file, 1))
-    problems += [Problem(f"the column '{head}' is required", file, 1) for head in _NEEDED if head not in heads]
-    problems += [Problem(f"the column '{h}' stands twice", file, 1) for h in _COLUMNS if heads.count(h) > 1]
-    if problems:
-        raise InputError(problems)
     cables: list[Cable] = []
     lines: dict[frozenset[str], int] = {}
     seen: dict[str, int] = {}
-    for cells in rows:
-        if not any(cell.strip() for cell in cells):
-            continue
-        line = rows.line_num
-        if len(cells) != len(heads):
-            problems.append(Problem(f"has {len(cells)} values, the first line {len(heads)} columns", file, line))
-            continue
-        row = dict(zip(heads, (cell.strip() for cell in cells), strict=True))
-        found = _problems(row, ranks, file, line)
+    for row in records(text, file=file, needed=_NEEDED, known=_COLUMNS):
+        found = _problems(row, ranks)
         pair = frozenset((row["from"], row["to"]))
         if not found and pair in lines:
             message = f"{row['from']} and {row['to']} are joined on line {lines[pair]} already: use links"
-            found.append(Problem(message, file, line))
+            found.append(Problem(message, file, row.line))
         problems += found
         if found:
             continue
-        lines[pair] = line
+        lines[pair] = row.line
         for end in (row["from"], row["to"]):
-            seen.setdefault(end, line)
+            seen.setdefault(end, row.line)
         count = int(row.get("links") or 1)
         cables.append(
             Cable(row["from"], row["to"], float(row["GBps"]) * 1e9 * count, float(row["latency_us"]) * 1e-6, count)
@@ -85,12 +69,12 @@ def read_links(text: str, *, file: str, ranks: int) -> tuple[Cable, ...]:
     return tuple(cables)
 
 
-def _problems(row: Mapping[str, str], ranks: int, file: str, line: int) -> list[Problem]:
+def _problems(row: Record, ranks: int) -> list[Problem]:
     """What is wrong with one line."""
     out: list[Problem] = []
 
     def bad(key: str, message: str) -> None:
-        out.append(Problem(message, file, line, key))
+        out.append(row.problem(key, message))
 
     for key in ("from", "to"):
         kind, _, number = row[key].partition("/")
@@ -103,12 +87,10 @@ def _problems(row: Mapping[str, str], ranks: int, file: str, line: int) -> list[
     if row["from"] and row["from"] == row["to"]:
         bad("to", f"{row['to']} is joined to itself")
     for key, positive in (("GBps", True), ("latency_us", False)):
-        try:
-            value = float(row[key])
-        except ValueError:
+        value = row.number(key)
+        if math.isnan(value) and row[key].lower() != "nan":
             bad(key, f"must be a number, got '{row[key]}'" if row[key] else "the number is required")
-            continue
-        if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        elif not math.isfinite(value) or value < 0 or (positive and value == 0):
             bad(key, f"must be {'above 0' if positive else '0 or more'} and finite, got {row[key]}")
     count = row.get("links") or "1"
     if not count.isdecimal() or int(count) < 1:

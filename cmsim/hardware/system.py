@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cmsim import reading
+from cmsim import markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import beside
 from cmsim.hardware.link_table import Cable
@@ -162,10 +162,7 @@ class System:
             "stack": self.stack.name,
             "memory": f"{self.packages * self.accelerator.memory_GB / 1000:.1f} TB",
         }
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows.items()
-        )
-        return f"<b>{self.name}</b>: {spec.description}<table>{cells}</table>"
+        return markup.table(list(rows.items()), title=self.name, about=spec.description, align="left")
 
 
 def load_system(
@@ -314,17 +311,4 @@ def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, A
 
 
 def _open(name: str, folder: str, what: str, base: Path | None) -> reading.Document:
-    return reading.read_yaml(reading.find(_aliases(folder).get(name, name), folder, what, base=base))
-
-
-def _aliases(folder: str) -> dict[str, str]:
-    """Other names of the built-in files of a folder. Only the head of a file is read: aliases stand before the body."""
-    out: dict[str, str] = {}
-    for name, path in reading.builtin_files(folder).items():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("aliases:"):
-                    found = line.split(":", 1)[1].split("#")[0].strip(" []\n")
-                    out.update({alias.strip(" '\""): name for alias in found.split(",") if alias.strip()})
-                    break
-    return out
+    return reading.read_yaml(reading.find(name, folder, what, base=base))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cmsim.jobs.jobs import Jobs, jobs_of
 from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.csv_columns import Label, Real, header_names, read_table
+from cmsim.reading.parsers import Label, Real
+from cmsim.reading.tables import header_names, read_table
 
 NAME = "alibaba-dlrm"
 _OTHERS = [f"{what}_{end}" for what in ("cpu", "rdma", "memory", "disk") for end in ("request", "limit")]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cmsim.jobs.jobs import Jobs, Nodes, jobs_of
 from cmsim.reading.bytes_in import LIMIT_B, head
-from cmsim.reading.csv_columns import Label, Real, Whole, header_names, read_table
+from cmsim.reading.parsers import Label, Real, Whole
+from cmsim.reading.tables import header_names, read_table
 
 NAME = "alibaba-openb"
 #: cores and shares of a GPU are in thousandths, memory in MiB

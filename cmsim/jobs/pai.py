@@ -12,7 +12,8 @@ import numpy as np
 
 from cmsim.jobs.jobs import Jobs, jobs_of
 from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.csv_columns import BLANK, Label, Real, header_names, read_table
+from cmsim.reading.parsers import BLANK, Label, Real
+from cmsim.reading.tables import header_names, read_table
 
 NAME = "alibaba-pai-2020"
 _HEADER = "job_name,task_name,inst_num,status,start_time,end_time,plan_cpu,plan_mem,plan_gpu,gpu_type"

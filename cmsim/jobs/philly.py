@@ -20,7 +20,7 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError
 from cmsim.jobs.jobs import Jobs, jobs_of
 from cmsim.reading.bytes_in import LIMIT_B, bad, read_bytes
-from cmsim.reading.csv_columns import NO_TIME, Clock, Label, seconds
+from cmsim.reading.parsers import NO_TIME, Clock, Label, seconds
 
 NAME = "philly"
 #: jobs that stand in memory as Python objects

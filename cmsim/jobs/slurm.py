@@ -14,7 +14,8 @@ import numpy as np
 
 from cmsim.jobs.jobs import Jobs, jobs_of
 from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.csv_columns import Clock, Label, Real, Whole, header_names, read_table, seconds
+from cmsim.reading.parsers import Clock, Label, Real, Whole, seconds
+from cmsim.reading.tables import header_names, read_table
 
 HELIOS, ACME = "helios", "acme"
 KEYS = ("job_id", "user", "gpu_num", "node_num", "state", "submit_time", "start_time", "end_time")

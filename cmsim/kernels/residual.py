@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from cmsim.arrays import Floats
 from cmsim.errors import InputError, Problem
+from cmsim.reading.tables import records
 
 #: doublings of a column beyond its range from which a row counts as outside
 APART = 1e-3
@@ -213,7 +214,7 @@ def read_residuals(text: str, *, file: str = "") -> dict[str, Residual]:
     """
     ranges: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
     terms: dict[str, list[Term]] = {}
-    for number, cells in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+    for cells in records(text, file=file, needed=_HEAD):
         try:
             axes = tuple(cells["columns"].split())
             low, other = ([float(v) for v in cells[key].split()] for key in ("low", "step_or_high"))
@@ -224,6 +225,6 @@ def read_residuals(text: str, *, file: str = "") -> dict[str, Residual]:
             shape = tuple(int(v) for v in cells["shape"].split())
             values = np.array([float(v) for v in cells["values"].split()]).reshape(shape)
             terms[cells["variant"]].append(Term(axes, tuple(low), tuple(other), values))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(Problem(f"not a line of a residual: {error}", file, number)) from None
+        except (KeyError, ValueError) as error:
+            raise InputError(Problem(f"not a line of a residual: {error}", file, cells.line)) from None
     return {name: Residual(*ranges[name], tuple(found)) for name, found in terms.items()}

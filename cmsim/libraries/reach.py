@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats
 from cmsim.libraries.data import MeasuredRows
 from cmsim.libraries.place import Place
+from cmsim.units import BINARY
 
 #: what may lie outside, in the order in which a note says it; bits of ``reach``
 WAYS = ("other links", "no rows of this collective", "ranks", "ranks of a domain", "size")
-_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def reach(at: Place, collective: str, *, ranks: Floats, size_B: Floats) -> NDArray[np.int8]:
@@ -96,7 +96,7 @@ def _whole(value: float) -> str:
 
 
 def _size(size_B: float) -> str:
-    for unit, name in _UNITS:
+    for unit, name in BINARY:
         if size_B >= unit:
             return f"{size_B / unit:.3g} {name}"
     return f"{size_B:.0f} B"

@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 
 from cmsim.arrays import Floats, Ints
-from cmsim.collectives import Algorithm, candidates, dimensional
+from cmsim.collectives import ON_GRID, Algorithm, candidates
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
-from cmsim.hardware import System
+from cmsim.hardware import System, call_cost
 from cmsim.messages.bounds import Bound, bound, bound_of_matrix
 from cmsim.messages.merge import Classes, merge
-from cmsim.messages.messages import Messages, from_matrix, grid_rounds, rounds
+from cmsim.messages.messages import Messages, fitted, from_matrix, rounds
 from cmsim.messages.rounds import Software, demands, solve
 from cmsim.network import Demand
 from cmsim.topology import Paths, fabric, paths, places
 from cmsim.topology.faults import Faults
-from cmsim.units import US
 
 #: a group: how many of the first ranks, the ranks themselves, or all
 Group = int | Sequence[int] | Ints | None
@@ -109,24 +108,14 @@ class Plan:
 
 
 def software(system: System, collective: str, *, ranks: int) -> Software:
-    """What the system's stack adds to the wire, as the engine prices it."""
-    stack = system.stack
-    expert = {"dispatch": stack.dispatch, "combine": stack.combine}.get(collective)
-    if expert is not None:
-        # fitted to whole fused kernels: latency of the wire and doublings of the group are in the base
-        base_us = expert.base_us + expert.doubling_us * float(np.ceil(np.log2(ranks)))
-        return Software(
-            base_s=base_us * US,
-            scale_up=expert.scale_up_efficiency / (1.0 + expert.crowd * float(np.log2(ranks))),
-            scale_out=expert.scale_out_efficiency,
-            wire=False,
-        )
-    tuning = stack.collectives
+    """What the system's stack adds to the wire, round by round."""
+    cost = call_cost(system.stack, collective, ranks)
     return Software(
-        base_s=tuning.base_us * US,
-        step_s=tuning.step_us * US,
-        scale_up=tuning.scale_up_efficiency,
-        scale_out=tuning.scale_out_efficiency,
+        base_s=float(cost.whole_s),
+        step_s=cost.round_s,
+        scale_up=float(cost.scale_up),
+        scale_out=cost.scale_out,
+        wire=cost.wire,
     )
 
 
@@ -142,14 +131,15 @@ def plan(
     known: dict[bytes, int] = {}
     sequence: list[tuple[int, int]] = []
     for one in messages:
-        if one.key not in known:
+        key = one.key
+        if key not in known:
             crossed = routes.crossings(place[one.src], place[one.dst])
             classes = merge(crossed, routes.capacity_Bps, routes.tier, one.size_B, together=together)
             senders = one.src[one.src >= 0]
             most = int(np.bincount(senders).max()) if len(senders) else 0
-            known[one.key] = len(distinct)
+            known[key] = len(distinct)
             distinct.append(Round(one, classes, max(most, 1)))
-        sequence.append((known[one.key], one.times))
+        sequence.append((known[key], one.times))
     return Plan(routes, software, tuple(distinct), tuple(sequence))
 
 
@@ -187,12 +177,7 @@ def collective_time(
         raise InfeasibleError(
             f"{collective} by {chosen.name} needs switches that add between all ranks; these are in {domains} domains"
         )
-    if chosen.name == dimensional.NAME:
-        near = _in_node(system, group)
-        sends = grid_rounds(collective, len(group), size_B, grid=fabric(system).grid, in_node=near)
-    else:
-        sends = rounds(chosen, len(group), size_B)
-    laid = plan(sends, routes, ranks=group, software=library, together=together)
+    laid = plan(rounds(chosen, len(group), size_B), routes, ranks=group, software=library, together=together)
     limit = bound(
         collective,
         size_B,
@@ -258,16 +243,10 @@ def _in_node(system: System, group: Ints) -> int:
 
 def _algorithm(system: System, collective: str, name: str, group: Ints) -> Algorithm:
     ranks = len(group)
-    if name == dimensional.NAME and collective in dimensional.COLLECTIVES:
-        grid = fabric(system).grid
-        dims = dimensional.span(grid, ranks, _in_node(system, group)) if grid is not None else None
-        if dims is None:
-            raise InfeasibleError(f"{collective} by {name} needs a group that fills dimensions of a grid")
-        return dimensional.algorithm(collective, dims)
-    found = {algorithm.name: algorithm for algorithm in candidates(collective)}
+    found = {one.name: one for one in (*candidates(collective), *ON_GRID) if one.collective == collective}
     if name not in found:
         raise InputError(f"no flat algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
-    chosen = found[name]
+    chosen = fitted(found[name], ranks, grid=fabric(system).grid, in_node=_in_node(system, group))
     if not bool(np.all(chosen.applies(ranks))):
         raise InfeasibleError(f"{collective} by {name} is not defined for {ranks} ranks")
     if chosen.in_network and not system.spec.scale_up.in_network_reduction:

@@ -30,6 +30,8 @@ _LARGEST_TABLE = 1 << 22
 _MOST_PASSES = 6
 #: messages to a class, below which merging costs more than it saves
 _FEWEST = 4
+#: sizes that are looked at before all of them are sorted
+_SAMPLE = 1 << 14
 #: largest range of colour codes that is renumbered by a table instead of by sorting
 _LARGEST_CODE = 1 << 21
 
@@ -47,6 +49,7 @@ class Classes:
     one            the same of one message alone
     capacity_Bps   of one instance of each resource class    instances  how many there are
     resource_class of each resource of the routes, -1 where nothing crosses
+    message_class  of each message; None where each is a class by itself
     """
 
     size_B: float
@@ -61,6 +64,7 @@ class Classes:
     capacity_Bps: Floats
     instances: Ints
     resource_class: Ints
+    message_class: NDArray[np.int32] | None = None
 
     def load_B(self) -> Floats:
         """Bytes that the round puts on one instance of each resource class. [B]"""
@@ -75,24 +79,26 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
     size_B   of each message, or one for all [B]    together  whether to merge at all
     """
     messages = len(crossed.pattern)
+    together = together and messages > 0 and not _hopeless(size_B, len(capacity_Bps))
+    if not together:
+        return _one_by_one(crossed, capacity_Bps, size_B)
     sizes, size_code = (size_B, None) if len(size_B) == 1 else np.unique(size_B, return_inverse=True)
-    unit = 2.0 ** min(40, 52 - int(np.ceil(np.log2(max(messages, 2)))))
+    unit = _unit(messages)
     patterns = len(crossed.latency_s)
     colour: NDArray[np.int32] = crossed.pattern
     if size_code is not None:
         colour, _ = _dense(size_code.astype(np.int64).reshape(-1) * patterns + crossed.pattern, len(sizes) * patterns)
     largest = float(sizes[-1])
     apart = None
-    if together and messages and _met_twice(crossed, len(capacity_Bps)):
+    if _met_twice(crossed, len(capacity_Bps)):
         part_of = sizes / largest if largest else np.ones(len(sizes))
         shares = crossed.share if size_code is None else np.concatenate([crossed.share * size for size in part_of])
         row = crossed.pattern if size_code is None else size_code.reshape(-1) * patterns + crossed.pattern
         apart = [np.maximum(np.rint(shares[row, column] * unit), 1.0) for column in range(shares.shape[1])]
-    found = _refine(crossed, colour, capacity_Bps, tier, apart) if together and messages else None
+    found = _refine(crossed, colour, capacity_Bps, tier, apart)
     if found is None:
-        first, rows = np.arange(messages), np.ones(messages, np.int64)
-    else:
-        colour, rows, first = found[0], found[2], found[3]
+        return _one_by_one(crossed, capacity_Bps, size_B)
+    colour, kind, rows, first, counts = found
     pattern = crossed.pattern[first]
     bytes_B = sizes[np.zeros(len(first), np.int64) if size_code is None else size_code.reshape(-1)[first]]
     # messages without bytes still take their latency
@@ -107,33 +113,23 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
         message.append(cross)
         one.append(alone)
         # the counts of one instance: that which the class's first message crosses, as good as any other
-        if found is None:
-            share.append(alone)
-        else:
-            share.append((1.0 if apart is not None else alone) * found[4][at, cross])
+        share.append((1.0 if apart is not None else alone) * counts[at, cross])
     number_of = np.concatenate(resource) if resource else np.zeros(0, np.int64)
-    if found is not None and apart is not None:
+    if apart is not None:
         # a class that meets a class of links at several places along its path has it once: its load is over all places
-        keep = _once(found[1][number_of], np.concatenate(message), np.concatenate(one))
+        keep = _once(kind[number_of], np.concatenate(message), np.concatenate(one))
         number_of = number_of[keep]
         message, share, one = ([np.concatenate(part)[keep]] for part in (message, share, one))
         if np.any(share[0] % one[0]):
             # shares of one class on one link that are no multiples of each other: nothing to say of a member alone
-            return merge(crossed, capacity_Bps, tier, size_B, together=False)
-    if found is None:
-        used, compact = np.unique(number_of, return_inverse=True)
-        resource_class = np.full(len(capacity_Bps), -1, np.int64)
-        resource_class[used] = np.arange(len(used))
-        instances, capacity = np.ones(len(used), np.int64), capacity_Bps[used]
-    else:
-        kind = found[1]
-        used, compact = np.unique(kind[number_of], return_inverse=True)
-        table = np.full(int(kind.max(initial=0)) + 1, -1, np.int64)
-        table[used] = np.arange(len(used))
-        resource_class = table[kind]
-        instances = np.bincount(resource_class[resource_class >= 0], minlength=len(used))
-        capacity = np.zeros(len(used))
-        capacity[compact.reshape(-1)] = capacity_Bps[number_of]
+            return _one_by_one(crossed, capacity_Bps, size_B)
+    used, compact = np.unique(kind[number_of], return_inverse=True)
+    table = np.full(int(kind.max(initial=0)) + 1, -1, np.int64)
+    table[used] = np.arange(len(used))
+    resource_class = table[kind]
+    instances = np.bincount(resource_class[resource_class >= 0], minlength=len(used))
+    capacity = np.zeros(len(used))
+    capacity[compact.reshape(-1)] = capacity_Bps[number_of]
     return Classes(
         size_B=largest,
         unit=unit,
@@ -147,7 +143,55 @@ def merge(crossed: Crossings, capacity_Bps: Floats, tier: Ints, size_B: Floats, 
         capacity_Bps=capacity,
         instances=instances,
         resource_class=resource_class,
+        message_class=colour,
     )
+
+
+def _one_by_one(crossed: Crossings, capacity_Bps: Floats, size_B: Floats) -> Classes:
+    """Every message and every resource that is crossed as a class by itself."""
+    messages, unit, largest = len(crossed.pattern), _unit(len(crossed.pattern)), float(size_B.max())
+    bytes_B = np.broadcast_to(np.asarray(size_B, np.float64), messages)
+    part = size_B / largest if largest else np.ones(len(size_B))
+    used = np.zeros(len(capacity_Bps) + 1, bool)  # the last is what -1 finds
+    for number in crossed.resource:
+        used[number] = True
+    used = used[:-1]
+    resource_class = np.where(used, np.cumsum(used) - 1, -1)
+    # one column after the other into its place: of millions of messages a second copy would count
+    total = sum(int(np.count_nonzero(number >= 0)) for number in crossed.resource)
+    resource, message, share = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total)
+    end = 0
+    for column, number in enumerate(crossed.resource):
+        here = np.flatnonzero(number >= 0)
+        begin, end = end, end + len(here)
+        resource[begin:end] = resource_class[number[here]]
+        message[begin:end] = here
+        alone = crossed.share[crossed.pattern[here], column] * (part if len(part) == 1 else part[here])
+        share[begin:end] = np.maximum(np.rint(alone * unit), 1.0)
+    return Classes(
+        size_B=largest,
+        unit=unit,
+        count=np.ones(messages, np.int64),
+        bytes_B=bytes_B,
+        latency_s=crossed.latency_s[crossed.pattern],
+        resource=resource,
+        message=message,
+        share=share,
+        one=share,
+        capacity_Bps=capacity_Bps[used],
+        instances=np.ones(int(used.sum()), np.int64),
+        resource_class=resource_class,
+    )
+
+
+def _unit(messages: int) -> float:
+    """Of shares: sums over all messages stay whole numbers that a float holds."""
+    return 2.0 ** min(40, 52 - int(np.ceil(np.log2(max(messages, 2)))))
+
+
+def _hopeless(size_B: Floats, resources: int) -> bool:
+    """Whether there are so many sizes that the first table of counts would be too large, as a part of them shows."""
+    return resources * len(np.unique(size_B[:_SAMPLE])) > _LARGEST_TABLE
 
 
 def _met_twice(crossed: Crossings, resources: int) -> bool:

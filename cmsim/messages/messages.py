@@ -7,7 +7,8 @@ equal to the schedule. Everything else comes from the schedule itself. Rounds th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats
-from cmsim.collectives import CANDIDATES, Algorithm, collective_code, dimensional
+from cmsim.collectives import CANDIDATES, Algorithm, Grid, Round, collective_code
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 Numbers = NDArray[np.int32]
@@ -41,8 +42,12 @@ class Messages:
 
     @property
     def key(self) -> bytes:
-        """Equal for rounds that send the same."""
-        return self.src.tobytes() + b"/" + self.dst.tobytes() + b"/" + self.size_B.tobytes()
+        """Equal for rounds that send the same: a digest, as a round may have millions of messages."""
+        digest = hashlib.blake2b(digest_size=16)
+        for column in (self.src, self.dst, self.size_B):
+            digest.update(len(column).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.digest()
 
 
 def rounds(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:
@@ -54,6 +59,8 @@ def rounds(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:
     >>> [(len(r.src), float(r.size_B[0]), r.times) for r in rounds(candidates("all_reduce")[0], 4, 400.0)]
     [(4, 100.0, 6)]
     """
+    if algorithm.arrays is not None:
+        return _from_arrays(algorithm.arrays(size_B))
     quick = _QUICK.get((algorithm.collective, algorithm.name))
     if quick is None:
         return _from_schedule(algorithm, ranks, size_B)
@@ -68,7 +75,7 @@ def candidate_rounds(
     inner: int = 1,
     domain: int = 0,
     most: int = 1 << 24,
-    grid: dimensional.Grid | None = None,
+    grid: Grid | None = None,
 ) -> list[Messages]:
     """The rounds of one of the chooser's candidates for S of one byte, blocks and slices of a hierarchy side by side.
 
@@ -98,13 +105,9 @@ def candidate_rounds(
                 f"at most {most:,} are laid one by one"
             )
         share = float(stage.share(inner))
-        if algorithm.name == dimensional.NAME:
-            # one domain, of which ``inner`` are in a node, or a block that is a whole domain
-            near = inner if stage.part == "all" else min(grid.ranks_per_node if grid is not None else 1, group)
-            sends = grid_rounds(stage.collective, group, share, grid=grid, in_node=near)
-        else:
-            sends = rounds(algorithm, group, share)
-        for one in sends:
+        # one domain, of which ``inner`` are in a node, or a block that is a whole domain
+        near = inner if stage.part == "all" else min(grid.ranks_per_node if grid is not None else 1, group)
+        for one in rounds(fitted(algorithm, group, grid=grid, in_node=near), group, share):
             if stage.part != "all":
                 one = _repeated(one, stage.part, group, side_by_side)
             elif algorithm.rotates and 1 < domain < ranks and (algorithm.collective, algorithm.name) not in _ALL_PAIRS:
@@ -113,27 +116,19 @@ def candidate_rounds(
     return out
 
 
-def grid_rounds(
-    collective: str, ranks: int, size_B: float, *, grid: dimensional.Grid | None, in_node: int
-) -> list[Messages]:
-    """The rounds of a collective along the dimensions that a group fills.
+def fitted(algorithm: Algorithm, ranks: int, *, grid: Grid | None, in_node: int) -> Algorithm:
+    """An algorithm as it is for one group: where it follows the grid that the group lies on, what it is there.
 
-    size_B: S [B]    in_node: members in one node [1]    InputError: it fills none
+    ranks: p [1]    in_node: of them in one node [1]    InfeasibleError: the group fills no dimensions of a grid
     """
-    dims = dimensional.span(grid, ranks, in_node) if grid is not None else None
-    if dims is None:
-        raise InputError(f"{collective} by {dimensional.NAME} needs a group that fills dimensions of a grid")
-    out: list[Messages] = []
-    for one in dimensional.rounds(collective, dims, size_B):
-        size = one[:, 2]
-        if (size == size[0]).all():
-            size = size[:1]
-        now = Messages(one[:, 0].astype(np.int32), one[:, 1].astype(np.int32), size)
-        if out and out[-1].key == now.key:
-            out[-1] = Messages(now.src, now.dst, now.size_B, out[-1].times + 1)
-        else:
-            out.append(now)
-    return out
+    if algorithm.on_grid is None:
+        return algorithm
+    lying = algorithm.on_grid(grid, ranks, in_node) if grid is not None else None
+    if lying is None:
+        raise InfeasibleError(
+            f"{algorithm.collective} by {algorithm.name} needs a group that fills dimensions of a grid"
+        )
+    return lying.algorithm
 
 
 def _rotated(one: Messages, ranks: int, block: int) -> Messages:
@@ -182,6 +177,20 @@ def from_matrix(matrix_B: Any) -> list[Messages]:
         return []
     size = matrix[src, dst]
     return [Messages(src.astype(np.int32), dst.astype(np.int32), size[:1] if (size == size[0]).all() else size)]
+
+
+def _from_arrays(arrays: Sequence[Round]) -> list[Messages]:
+    out: list[Messages] = []
+    for one in arrays:
+        size = one[:, 2]
+        if (size == size[0]).all():
+            size = size[:1]
+        now = Messages(one[:, 0].astype(np.int32), one[:, 1].astype(np.int32), size)
+        if out and out[-1].key == now.key:
+            out[-1] = Messages(now.src, now.dst, now.size_B, out[-1].times + 1)
+        else:
+            out.append(now)
+    return out
 
 
 def _from_schedule(algorithm: Algorithm, ranks: int, size_B: float) -> list[Messages]:

@@ -10,6 +10,7 @@ from cmsim.network.fire import fire
 from cmsim.network.flow import Flow
 from cmsim.network.fluid import Fluid
 from cmsim.network.ideal import Ideal
+from cmsim.network.log import Log, Stretches
 from cmsim.network.train import Ride, Train
 
 #: by the name a scenario uses, made from the clock, capacities [B/s] and the times at which links change [ps]
@@ -27,9 +28,11 @@ __all__ = [
     "Flow",
     "Fluid",
     "Ideal",
+    "Log",
     "Network",
     "Ride",
     "Segment",
+    "Stretches",
     "Train",
     "fire",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import simpy
 
 if TYPE_CHECKING:
+    from cmsim.network.log import Log
     from cmsim.network.train import Ride
 
 #: shares are whole multiples of 2**-24, so that their sums are exact whatever the order
@@ -52,13 +53,13 @@ class Network(Protocol):
     """What the engine needs of a network. Callers never ask which one they hold."""
 
     #: every stretch of constant rate so far that was not put down elsewhere
-    log: list[Segment]
+    log: Log
 
     def add(self, capacity_Bps: Sequence[float]) -> int:
         """More resources, by what one instance of each carries, one direction [B/s]; the number of the first."""
         ...
 
-    def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
+    def move(self, demand: Demand, delay_ps: int = 0, log: Log | None = None) -> simpy.Event:
         """Fires when the demand is met; it begins ``delay_ps`` from now. Its stretches are put down in ``log``, where
         given."""
         ...

@@ -21,6 +21,7 @@ import simpy
 from cmsim.errors import InfeasibleError
 from cmsim.network.demand import Demand, Segment
 from cmsim.network.fire import fire
+from cmsim.network.log import Log
 from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
 from cmsim.network.train import Ride
 from cmsim.units import PS_PER_S
@@ -34,7 +35,7 @@ class InFlight:
 
     __slots__ = ("asked", "demand", "end_ps", "event", "log", "rate_Bps", "remaining_B", "since_ps", "version")
 
-    def __init__(self, demand: Demand, event: simpy.Event, log: list[Segment]):
+    def __init__(self, demand: Demand, event: simpy.Event, log: Log):
         self.asked = demand
         self.demand = demand
         self.event = event
@@ -66,7 +67,7 @@ class Fluid:
         # the demand is kept beside its rate, so that its identity is not given to another
         self._rates: dict[int, tuple[Demand, float, int]] = {}
         self._settling = False
-        self.log: list[Segment] = []
+        self.log = Log()
 
     def add(self, capacity_Bps: Sequence[float]) -> int:
         self._capacity_Bps += capacity_Bps
@@ -74,7 +75,7 @@ class Fluid:
         self._ahead += [{} for _ in capacity_Bps]
         return len(self._capacity_Bps) - len(capacity_Bps)
 
-    def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
+    def move(self, demand: Demand, delay_ps: int = 0, log: Log | None = None) -> simpy.Event:
         wait_ps = delay_ps + demand.latency_ps
         if demand.size_B <= 0:
             return self._env.timeout(wait_ps)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import simpy
 
 from cmsim.network.demand import Demand, Segment
+from cmsim.network.log import Log
 from cmsim.network.maxmin import alone_Bps, duration_ps
 from cmsim.network.train import Ride
 
@@ -20,13 +21,13 @@ class Ideal:
     def __init__(self, env: simpy.Environment, capacity_Bps: Sequence[float]):
         self._env = env
         self._capacity_Bps = list(capacity_Bps)
-        self.log: list[Segment] = []
+        self.log = Log()
 
     def add(self, capacity_Bps: Sequence[float]) -> int:
         self._capacity_Bps += capacity_Bps
         return len(self._capacity_Bps) - len(capacity_Bps)
 
-    def move(self, demand: Demand, delay_ps: int = 0, log: list[Segment] | None = None) -> simpy.Event:
+    def move(self, demand: Demand, delay_ps: int = 0, log: Log | None = None) -> simpy.Event:
         if demand.size_B <= 0:
             return self._env.timeout(delay_ps + demand.latency_ps)
         rate, took_ps = self.pace(demand)

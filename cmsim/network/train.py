@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from cmsim.network.demand import Demand, Segment
+from cmsim.network.demand import Demand
+from cmsim.network.log import Log, Stretches
 
 
 class Train:
@@ -17,7 +18,7 @@ class Train:
     total_ps          the whole train, waits before, between and after its demands included
     """
 
-    __slots__ = ("begin_ps", "demands", "end_ps", "on", "rate_Bps", "total_ps")
+    __slots__ = ("_stretches", "begin_ps", "demands", "end_ps", "on", "rate_Bps", "total_ps")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Train:
         self.begin_ps = begin_ps
         self.end_ps = end_ps
         self.total_ps = total_ps
+        self._stretches: Stretches | None = None
         #: of each resource, from when to when it is crossed
         self.on: dict[int, tuple[list[int], list[int]]] = {}
         for demand, begin, end in zip(demands, begin_ps, end_ps, strict=True):
@@ -39,6 +41,13 @@ class Train:
                 begins, ends = self.on.setdefault(resource, ([], []))
                 begins.append(begin)
                 ends.append(end)
+
+    @property
+    def stretches(self) -> Stretches:
+        """Its demands as a log has them."""
+        if self._stretches is None:
+            self._stretches = Stretches.of(self.demands, self.begin_ps, self.end_ps, self.rate_Bps)
+        return self._stretches
 
 
 class Ride:
@@ -56,7 +65,7 @@ class Ride:
         train: Train,
         first: int,
         base_ps: int,
-        log: list[Segment],
+        log: Log,
         ended: Callable[[], None],
         broken: Callable[[int, simpy.Event], None],
     ):
@@ -79,11 +88,5 @@ class Ride:
 
     def passed(self, until: int) -> None:
         """Put down the demands before one, which are over."""
-        train, base_ps = self.train, self.base_ps
-        parts = slice(self.first, until)
-        self.log.extend(
-            Segment(demand, base_ps + begin, base_ps + end, rate)
-            for demand, begin, end, rate in zip(
-                train.demands[parts], train.begin_ps[parts], train.end_ps[parts], train.rate_Bps[parts], strict=True
-            )
-        )
+        if until > self.first:
+            self.log.append(self.train.stretches.rows(slice(self.first, until), self.base_ps))

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, power, power_throughput, predicted, roofline, timeline
+from cmsim.plots import breakdown, power, power_throughput, predicted, roofline, timeline, trade_off
 from cmsim.plots.style import save
 
 #: by the name the command line uses
 KINDS: dict[str, Callable[..., Any]] = {
     "power-throughput": power_throughput.draw,
+    "trade-off": trade_off.draw,
     "timeline": timeline.draw,
     "breakdown": breakdown.draw,
     "power": power.draw,
     "roofline": roofline.draw,
 }
 
-__all__ = ["KINDS", "breakdown", "power", "power_throughput", "predicted", "roofline", "save", "timeline"]
+__all__ = ["KINDS", "breakdown", "power", "power_throughput", "predicted", "roofline", "save", "timeline", "trade_off"]

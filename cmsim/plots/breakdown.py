@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.results import Results
@@ -17,9 +18,9 @@ _ROOM = 0.05
 
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """Shares of the makespan by limiter, in the busiest rank class; the makespan stands at the end of each bar."""
-    runs = list(results)
+    runs = [result for result in results if result.breakdown]
     if not runs:
-        raise InputError("there is no result to draw")
+        raise InputError("there is no result to draw" + (": no run has a breakdown" if len(results) else ""))
     ax = style.axes(ax, size=(9.0, 1.5 + 0.46 * len(runs)))
     used: dict[str, str] = {}
     for row, result in enumerate(runs):
@@ -42,7 +43,7 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
                     color=style.INK if name in ("bubble", "latency", "memory") else "white",
                 )
             left += share
-        scale, unit = style.prefixed(whole_s, "s")
+        scale, unit = numbers.scale(whole_s, "s")
         ax.text(
             1.01,
             row,

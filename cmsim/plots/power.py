@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.results import Results
@@ -39,7 +40,7 @@ _MOST_STEPS = 240
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Facility power by component of one run; the list beside it gives each component's mean."""
     result = style.pick(results, run)
-    power = result.columns.get("power", {})
+    power = result.frame_columns("power")
     if not len(power.get("power_W", ())):
         raise InputError(f"{result.run} has no power to draw")
     by_component = {name: np.flatnonzero(power["component"] == name) for name in dict.fromkeys(power["component"])}
@@ -47,16 +48,16 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     edges_s = to_s(np.append(power["start_ps"][rows], power["end_ps"][rows[-1]]).astype(np.float64))
     heights = {name: power["power_W"][mine] for name, mine in by_component.items()}
     order = [name for name in COMPONENTS if name in heights] + [name for name in heights if name not in COMPONENTS]
-    time_unit, time_name = style.prefixed(float(edges_s[-1]), "s")
+    time_unit, time_name = numbers.scale(float(edges_s[-1]), "s")
     note = ""
     if len(edges_s) > _MOST_STEPS + 1:
         coarse_s = np.linspace(edges_s[0], edges_s[-1], _MOST_STEPS + 1)
         heights = {name: _means(edges_s, watts, coarse_s) for name, watts in heights.items()}
         edges_s = coarse_s
-        step, unit = style.prefixed(float(coarse_s[1]), "s")
+        step, unit = numbers.scale(float(coarse_s[1]), "s")
         note = f", means over {coarse_s[1] / step:.3g} {unit}"
     total_W = np.sum(list(heights.values()), axis=0)
-    watt, watt_name = style.prefixed(float(total_W.max()), "W")
+    watt, watt_name = numbers.scale(float(total_W.max()), "W")
 
     ax = style.axes(ax, size=(9.0, 4.6))
     x = np.repeat(edges_s / time_unit, 2)[1:-1]

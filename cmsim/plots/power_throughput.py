@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.results import Result, Results, pairs, power_band
@@ -34,8 +35,8 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
         raise InputError("power-throughput needs runs with tokens_per_s and power_avg_W; there is none")
     ax = style.axes(ax, size=(8.6, 5.4))
     points = [(r.metric("tokens_per_s"), r.metric("power_avg_W")) for line in series.values() for r in line]
-    x_unit, x_name = style.prefixed(_middle([x for x, _ in points]), "")
-    y_unit, y_name = style.prefixed(_middle([y for _, y in points]), "W")
+    x_unit, x_name = numbers.scale(_middle([x for x, _ in points]), "")
+    y_unit, y_name = numbers.scale(_middle([y for _, y in points]), "W")
     tops = [
         (r.metric("tokens_per_s"), r.metric("power_avg_W") * end)
         for line in series.values()

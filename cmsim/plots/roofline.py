@@ -33,7 +33,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     """
     result = style.pick(results, run)
     name, kernel, flops, bytes_B, time_s = _kernels(result)
-    memory_Bps = result.facts.get("memory_Bps")
+    memory_Bps = result.machine.memory_Bps
     if not len(name) or not memory_Bps:
         raise InputError(f"{result.run}: no kernel has FLOPs and bytes; there is nothing under a roof")
     intensity, rate = flops / bytes_B, flops / time_s / TERA
@@ -115,7 +115,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
 
 def _kernels(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Name, kind, FLOPs, bytes and time of the kernels of one rank, summed over equal names."""
-    ops = result.columns.get("ops", {})
+    ops = result.frame_columns("ops")
     empty = np.zeros(0)
     if not len(ops.get("kind", ())):
         return (empty,) * 5

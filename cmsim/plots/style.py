@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmsim.errors import InputError, Problem
+from cmsim.numbers import UNITS
 from cmsim.reading import written
 from cmsim.results import Result, Results
 
@@ -30,24 +31,6 @@ LIMITER_COLOURS = {
 }
 FONT = {"title": 12.0, "label": 10.0, "tick": 9.0, "note": 8.5}
 _DPI = 160
-
-#: unit suffixes as people write them, longest first where one ends in another
-_UNITS = {
-    "TFLOPps": "TFLOP/s",
-    "FLOPps": "FLOP/s",
-    "GBps": "GB/s",
-    "Bps": "B/s",
-    "USD": "USD",
-    "kW": "kW",
-    "W": "W",
-    "J": "J",
-    "ps": "ps",
-    "s": "s",
-    "B": "B",
-    "g": "g",
-}
-#: what a prefix multiplies by, for units of the base
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 
 def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
@@ -86,21 +69,9 @@ def words(name: str, unit: str | None = None) -> str:
     if name.endswith("_per_s"):
         return f"{name.removesuffix('_s').replace('_', ' ')} second [{unit or '1/s'}]"
     stem, _, suffix = name.rpartition("_")
-    if not stem or suffix not in _UNITS:
+    if not stem or suffix not in UNITS:
         return name.replace("_", " ")
-    return f"{stem.replace('_', ' ')} [{unit or _UNITS[suffix]}]"
-
-
-def prefixed(largest: float, unit: str) -> tuple[float, str]:
-    """What to divide by, and the unit with its prefix, so that the largest number is 1 to 1000.
-
-    >>> prefixed(5.6e5, "W"), prefixed(2.4e-4, "s")
-    ((1000.0, 'kW'), (1e-06, 'µs'))
-    """
-    for factor, prefix in _PREFIXES:
-        if largest >= factor and not (unit == "s" and factor > 1):
-            return factor, prefix + unit
-    return (1.0, unit) if largest <= 0 else (_PREFIXES[-1][0], _PREFIXES[-1][1] + unit)
+    return f"{stem.replace('_', ' ')} [{unit or UNITS[suffix]}]"
 
 
 def round_steps(low: float, high: float, *, most: int = 6) -> list[float]:

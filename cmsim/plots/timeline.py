@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.results import Results
@@ -38,13 +39,13 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, cl
     Communication that waits for others is drawn pale. Raises InputError for a run without ops.
     """
     result = style.pick(results, run)
-    ops = result.columns.get("ops", {})
+    ops = result.frame_columns("ops")
     if not len(ops.get("end_ps", ())):
         raise InputError(f"{result.run} has no ops to draw")
     there, first = np.unique(ops["rank_class"], return_index=True)
     shown = np.unique(np.linspace(0, len(there) - 1, min(classes, len(there))).round().astype(int))
     end_s = float(to_s(int(ops["end_ps"].max())))
-    scale, unit = style.prefixed(end_s, "s")
+    scale, unit = numbers.scale(end_s, "s")
 
     lanes: list[tuple[str, float]] = []
     height, at = 0.8, 0.0

@@ -5,7 +5,7 @@ Tables, JSON in blocks, bytes of archives and the finding of formats have pages 
 
 from cmsim.reading.documents import Document, Path_, dotted, parse_yaml, read_text, read_yaml
 from cmsim.reading.keys import merge, parts_of, set_dotted
-from cmsim.reading.names import DATA, builtin_files, find
+from cmsim.reading.names import DATA, aliases_of, builtin_files, builtin_tree, find, locate
 from cmsim.reading.specs import SET_OVER, FitNote, Spec, SpecT, validate
 from cmsim.reading.writing import whole_folder, write_text, written
 
@@ -17,9 +17,12 @@ __all__ = [
     "Path_",
     "Spec",
     "SpecT",
+    "aliases_of",
     "builtin_files",
+    "builtin_tree",
     "dotted",
     "find",
+    "locate",
     "merge",
     "parse_yaml",
     "parts_of",

@@ -1,16 +1,24 @@
-"""Answers from built-in files, kept for as long as the files stay as they are.
+"""Answers that are kept: from built-in files for as long as the files stay as they are, of arrays by what they hold.
 
 A process may live for days, a page's or a worker's, and people edit files under it. What is read once is therefore kept
 under the state of the files that it was read from: where each is, when it changed, how large it is. An edit is seen at
 the next question, and threads may ask side by side: two that ask first both read, and get equal answers.
+
+Runs of one scenario ask the same of equal arrays again and again, which ranks are equal among them: such an answer is
+kept under the bytes that it follows from.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from cmsim.reading import names
 
@@ -56,3 +64,65 @@ def _state(folder: str) -> tuple[object, ...]:
                 at = entry.stat()
                 found.append((entry.name, at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino))
     return (str(where), *sorted(found))
+
+
+def while_equal(*, most: int = 8, most_B: int = 1 << 20) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Keeps the last answers of a function whose arguments are arrays, records of arrays, and what can be hashed.
+
+    most: answers that are kept [1]    most_B: of arguments with more, none is kept: who asks of a million ranks asks
+    once [B]
+
+    The function follows from its arguments alone, and nobody may change an argument's arrays or an answer.
+    """
+
+    def keep(work: Callable[P, T]) -> Callable[P, T]:
+        kept: OrderedDict[Hashable, T] = OrderedDict()
+        turn = threading.Lock()
+
+        @functools.wraps(work)
+        def answer(*args: P.args, **more: P.kwargs) -> T:
+            if sum(array.nbytes for array in _arrays((args, more))) > most_B:
+                return work(*args, **more)
+            key = _content((args, more))
+            with turn:
+                if key in kept:
+                    kept.move_to_end(key)
+                    return kept[key]
+            # outside of the lock: two that ask first both work, and get equal answers
+            made = work(*args, **more)
+            with turn:
+                kept[key] = made
+                if len(kept) > most:
+                    kept.popitem(last=False)
+            return made
+
+        return answer
+
+    return keep
+
+
+def _parts(value: Any) -> tuple[Any, ...] | None:
+    """What a record, a sequence or a mapping is made of; None of what is one thing."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return tuple(value) if isinstance(value, list | tuple) else None
+
+
+def _arrays(value: Any) -> Iterator[np.ndarray[Any, Any]]:
+    if isinstance(value, np.ndarray):
+        yield value
+    else:
+        for part in _parts(value) or ():
+            yield from _arrays(part)
+
+
+def _content(value: Any) -> Hashable:
+    """A key that is equal where all that a value holds is."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    parts = _parts(value)
+    if parts is None:
+        return type(value), value
+    return type(value), tuple(map(_content, parts))

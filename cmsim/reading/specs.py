@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import types
 import typing
 from collections.abc import Mapping
@@ -16,13 +17,18 @@ from cmsim.reading.documents import Document, Path_, dotted
 #: ends a message about a value that the file does not have
 SET_OVER = " (set over the file)"
 
+_BUILDING = threading.Lock()
+
 SpecT = TypeVar("SpecT", bound="Spec")
 
 
 class Spec(BaseModel):
-    """Base of everything read from a file: frozen, and unknown keys are refused."""
+    """Base of everything read from a file: frozen, and unknown keys are refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Checks of a spec are built when a file of it is read: a run reads a few kinds of the many there are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class FitNote(Spec):
@@ -43,6 +49,9 @@ def validate(spec: type[SpecT], document: Document, *, data: Any = None, at: Pat
     """
     if data is None:
         data = _value_at(document.data, at)
+    if not spec.__pydantic_complete__:
+        with _BUILDING:  # two threads that build one spec at once could meet it half built
+            spec.model_rebuild()
     try:
         return spec.model_validate(data)
     except ValidationError as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.csv_columns import Clock, Whole, header_names, read_table, seconds
+from cmsim.reading.parsers import Clock, Whole, seconds
+from cmsim.reading.tables import header_names, read_table
 from cmsim.requests.requests import Requests, monotonic, requests_of
 
 NAME = "azure-llm-2023"

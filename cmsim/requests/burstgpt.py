@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.csv_columns import Label, Real, Whole, header_names, read_table
+from cmsim.reading.parsers import Label, Real, Whole
+from cmsim.reading.tables import header_names, read_table
 from cmsim.requests.requests import Requests, monotonic, requests_of
 
 NAME = "burstgpt"

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.reading.bytes_in import LIMIT_B, bad, head, read_bytes
-from cmsim.reading.csv_columns import Label, Parser, check_lines
+from cmsim.reading.parsers import Label, Parser
+from cmsim.reading.tables import check_lines
 
 #: longest line; a prompt of a million token ids takes half of it [B]
 LINE_LIMIT_B = 16 * 2**20

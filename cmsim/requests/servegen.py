@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.csv_columns import Label, Real, read_table
+from cmsim.reading.parsers import Label, Real
+from cmsim.reading.tables import read_table
 from cmsim.requests.rates import DISTRIBUTIONS, RateWindows
 
 NAME = "servegen"

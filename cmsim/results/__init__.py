@@ -1,22 +1,23 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
-from cmsim.results.metrics import KINDS, decisive, follows_time, metrics, of_time
+from cmsim.results.metrics import decisive, follows_time, metrics, of_time
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
+from cmsim.results.parts import Store
 from cmsim.results.recorded import beside_recorded
-from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name, shown
+from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name
 from cmsim.results.results import Results
 from cmsim.results.store import check_folder
 
 __all__ = [
     "FRAMES",
-    "KINDS",
     "PER",
     "Failed",
     "Infeasible",
     "Outcome",
     "Result",
     "Results",
+    "Store",
     "beside_recorded",
     "check",
     "check_folder",
@@ -32,5 +33,4 @@ __all__ = [
     "placed",
     "power_band",
     "rate_name",
-    "shown",
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.units import PS_PER_S
+
+if TYPE_CHECKING:
+    from cmsim.kinds.trace import TraceFacts
 
 #: class of op: kinds of rows in it
 CLASSES = {"compute": ("compute",), "host": ("host",), "collective": ("collective",), "send_recv": ("send", "recv")}
@@ -20,11 +23,11 @@ Row = dict[str, float]
 
 
 def beside_recorded(
-    facts: Mapping[str, float], ops: Mapping[str, NDArray[Any]], *, makespan_s: float, exposed_comm_s: float
+    facts: TraceFacts, ops: Mapping[str, NDArray[Any]], *, makespan_s: float, exposed_comm_s: float
 ) -> dict[str, Row]:
     """Recorded and simulated time by class, mean over ranks; only what was recorded has ``recorded_s``. [s]
 
-    facts  of a trace: ``recorded_s`` and ``recorded_<class>_s``    ops: columns of `cmsim.engine.record.ops_columns`
+    facts  of a trace: recorded times    ops: columns of `cmsim.engine.record.ops_columns`
 
     step: the whole. compute, host, collective, send_recv: ops of the class added up, communication with its waits.
     exposed_comm: communication while nothing computes; of each communicator (``exposed_comm NAME``) what those before
@@ -32,11 +35,12 @@ def beside_recorded(
     """
     ranks = _ranks(ops)
     length_s = (ops["end_ps"] - ops["start_ps"]) / PS_PER_S * ops["multiplicity"]
-    out: dict[str, Row] = {"step": _row(facts, "recorded_s", makespan_s)}
+    out: dict[str, Row] = {"step": _row(facts.recorded_s, makespan_s)}
     for name, kinds in CLASSES.items():
         of = np.isin(ops["kind"], kinds)
-        if of.any() or f"recorded_{name}_s" in facts:
-            out[name] = _row(facts, f"recorded_{name}_s", float(length_s[of].sum()) / ranks)
+        recorded_s = facts.recorded_class_s.get(name)
+        if of.any() or recorded_s is not None:
+            out[name] = _row(recorded_s, float(length_s[of].sum()) / ranks)
     out["exposed_comm"] = {"simulated_s": exposed_comm_s}
     computes = ops["kind"] == "compute"
     covered, before_s = computes, _covered_s(ops, computes)
@@ -53,8 +57,8 @@ def beside_recorded(
     return out
 
 
-def _row(facts: Mapping[str, float], key: str, simulated_s: float) -> Row:
-    return ({"recorded_s": facts[key]} if key in facts else {}) | {"simulated_s": simulated_s}
+def _row(recorded_s: float | None, simulated_s: float) -> Row:
+    return ({} if recorded_s is None else {"recorded_s": recorded_s}) | {"simulated_s": simulated_s}
 
 
 def _ranks(ops: Mapping[str, NDArray[Any]]) -> int:

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cmsim import kinds, markup
+from cmsim.arrays import Columns, held, length
 from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
+from cmsim.kinds import Facts, Kind, MachineFacts
+from cmsim.numbers import shown
 from cmsim.units import PS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Columns = Mapping[str, NDArray[Any]]
-#: the frames of every run, and the file each is saved in
+#: the frames of a run that was played: what folders hold that do not name any
 FRAMES = ("ops", "links", "power")
-#: shown in tables where a run has them, in this order
-HEADLINES = (
-    "time_s",
-    "algorithm",
-    "algbw_GBps",
-    "busbw_GBps",
-    "step_time_s",
-    "ttft_s",
-    "tpot_s",
-    "tokens_per_s",
-    "tokens_per_s_per_accelerator",
-    "samples_per_s",
-    "samples_per_s_per_accelerator",
-    "mfu",
-    "energy_per_token_J",
-    "energy_per_sample_J",
-    "makespan_s",
-    "power_avg_W",
-)
 #: what a throughput can be divided by
 PER = ("accelerator", "rack", "megawatt", "million_dollars")
-_RATES = ("tokens_per_s", "samples_per_s", "rank_steps_per_s")
 #: how far sums may be from what they should add up to
 _ROUNDING = 1e-9
 
@@ -92,6 +73,9 @@ class Result:
         Resolved sizes: tp, cp, pp, dp, ep, micro_batches, sequences_per_rank (of the busiest; a tensor group has them
         in common) or samples_per_rank, and ``memory_B`` of the fullest rank by part [B]; of a collective
         ranks_in_group, groups; of a trace, whose plan was recorded, empty.
+    record
+        What is kept of the run: full; summary, without ``columns``; none, also without limiter, breakdown, plan,
+        warnings and metrics that do not follow from its length.
     """
 
     run: str
@@ -106,33 +90,41 @@ class Result:
     warnings: tuple[str, ...] = ()
     faults: Mapping[str, Any] = field(default_factory=dict)
     recorded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    facts: Mapping[str, float] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    machine: MachineFacts = field(default_factory=MachineFacts)
     columns: Mapping[str, Columns] = field(default_factory=dict, repr=False)
     kind: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     entry: Entry | None = None
     point: Point = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
+    record: str = "full"
 
     def __repr__(self) -> str:
-        name = next((name for name in HEADLINES if name in self.metrics), None)
+        name = next((name for name in self.declared.headline if name in self.metrics), None)
         said = [] if name is None else [f"{name} {shown(self.metrics[name])}"]
-        return f"<Result {' '.join(self.run.split())}: {', '.join([*said, f'limited by {self.limiter}'])}>"
+        said += [f"limited by {self.limiter}"] if self.limiter else []
+        return f"<Result {' '.join(self.run.split())}: {', '.join(said)}>"
 
-    @cached_property
+    @property
+    def declared(self) -> Kind:
+        """What its kind says of itself; in a folder from before kinds were kept, the kind that its metrics tell."""
+        return kinds.get(self.kind) if self.kind else kinds.marked(self.metrics)
+
+    @property
     def ops(self) -> pd.DataFrame:
         """One row per op of each rank class (rows, columns); times in ps, sizes in B, rates in FLOP/s."""
-        return self._frame("ops")
+        return self.frame("ops")
 
-    @cached_property
+    @property
     def links(self) -> pd.DataFrame:
         """One row per resource class and interval (rows, columns); times in ps, sizes in B, utilization in 1."""
-        return self._frame("links")
+        return self.frame("links")
 
-    @cached_property
+    @property
     def power(self) -> pd.DataFrame:
         """One row per component and interval (rows, columns); times in ps, power in W."""
-        return self._frame("power")
+        return self.frame("power")
 
     def metric(self, name: str) -> float:
         """A metric that is a number.
@@ -179,27 +171,87 @@ class Result:
             "breakdown": dict(self.breakdown),
             "warnings": list(self.warnings),
             **({"kind": self.kind} if self.kind else {}),
+            **({"frames": list(self.columns)} if set(self.columns) != set(FRAMES) else {}),
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
             **({"plan": dict(self.plan)} if self.plan else {}),
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
+            **({"record": self.record} if self.record != "full" else {}),
         }
 
-    def _frame(self, kind: str) -> pd.DataFrame:
-        import pandas as pd
+    def frame_columns(self, name: str) -> Columns:
+        """Columns of a frame.
 
-        columns = self.columns.get(kind, {})
-        rows = len(next(iter(columns.values()), ()))
-        return pd.DataFrame({"run": np.repeat(np.array([self.run], dtype=object), rows), **columns})
+        Parameters
+        ----------
+        name
+            Of the frame.
+
+        Returns
+        -------
+        Mapping
+            Name -> array (rows,); empty where the run left no row.
+
+        Raises
+        ------
+        InputError
+            Where runs of its kind have no such frame, with those they have, and where the run was recorded without.
+        """
+        has = [one.name for one in self.declared.frames]
+        if name not in (*has, *self.columns):
+            raise InputError(f"{self.run}, a {self.declared.name}, has no frame '{name}'. {did_you_mean(name, has)}")
+        if self.record != "full":
+            what = f"{self.run} was recorded as {self.record}, without the frame {name}"
+            raise InputError(f"{what}: run it with `record: full`")
+        return self.columns.get(name, {})
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A frame by its name.
+
+        Parameters
+        ----------
+        name
+            Of the frame.
+
+        Returns
+        -------
+        DataFrame
+            One row per row of the frame (rows, columns), units in the names of columns.
+
+        Raises
+        ------
+        InputError
+            As `frame_columns`.
+        """
+        if name not in self._frames:
+            import pandas as pd
+
+            columns = self.frame_columns(name)
+            rows = len(next(iter(columns.values()), ()))
+            run = np.repeat(np.array([self.run], dtype=object), rows)
+            self._frames[name] = pd.DataFrame({"run": run, **columns})
+        return self._frames[name]
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        """Those that somebody looked at."""
+        return {}
+
+    def _of_bound(self) -> str:
+        return f"{self.bound['fraction']:.0%} of the {self.bound['name']} bound" if self.bound else ""
 
     def _repr_html_(self) -> str:
         rows = {
             "machine": f"{self.system}, {self.accelerators} accelerators, {self.ranks} ranks",
-            "limited by": f"{self.limiter}; {self.bound['fraction']:.0%} of the {self.bound['name']} bound",
+            "limited by": "; ".join(filter(None, (self.limiter, self._of_bound()))),
             **{name: shown(value) for name, value in self.metrics.items()},
         }
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.warnings)
-        return f"<b>{html.escape(self.run)}</b>{html_table(list(rows.items()))}<ul>{notes}</ul>"
+        return markup.table(list(rows.items()), title=self.run, notes=self.warnings)
+
+
+def frames_of(columns: Mapping[str, Columns]) -> tuple[str, ...]:
+    """Names of frames, those that every run with programs has first."""
+    return (*(name for name in FRAMES if name in columns), *(name for name in columns if name not in FRAMES))
 
 
 def identity_data(entry: Entry | None, point: Point) -> dict[str, Any]:
@@ -225,8 +277,8 @@ def flat_plan(result: Result) -> dict[str, float]:
 
 
 def rate_name(result: Result) -> str:
-    """The throughput a run is judged by: tokens, samples, recorded steps of a rank, or runs of the whole workload."""
-    return next((name for name in _RATES if name in result.metrics), "steps_per_s")
+    """The throughput a run is judged by: of its kind the first that it has, or runs of the whole workload."""
+    return next((name for name in result.declared.rates if name in result.metrics), "steps_per_s")
 
 
 def per(result: Result, what: str) -> float:
@@ -244,9 +296,10 @@ def per(result: Result, what: str) -> float:
     if what == "megawatt":
         return rate / (result.metric("power_avg_W") / 1e6)
     key, unit = {"rack": ("racks", 1.0), "million_dollars": ("price_USD", 1e6)}[what]
-    if key not in result.facts:
+    count = getattr(result.machine, key)
+    if count is None:
         raise InputError(f"cannot report {result.run} per {what}: {result.system} has no {key}")
-    return rate / (result.facts[key] / unit)
+    return float(rate / (count / unit))
 
 
 def power_band(result: Result) -> tuple[float, float] | None:
@@ -281,17 +334,20 @@ def _wrong(result: Result) -> Any:
     whole_s = sum(result.breakdown.values())
     if result.breakdown and not math.isclose(whole_s, makespan_s, rel_tol=_ROUNDING):
         yield f"the breakdown adds up to {whole_s!r} s, the makespan is {makespan_s!r} s"
-    for kind in FRAMES:
-        columns = result.columns.get(kind, {})
-        lengths = {len(column) for column in columns.values()}
+    yield from _undeclared(result)
+    for frame in result.declared.frames if result.record == "full" else ():
+        columns = result.columns.get(frame.name, {})
+        lengths = {length(columns, name) for name in columns}
         if len(lengths) > 1:
-            yield f"columns of {kind} differ in length: {sorted(lengths)}"
+            yield f"columns of {frame.name} differ in length: {sorted(lengths)}"
             return
-        if kind != "links" and not sum(lengths):
-            yield f"the {kind} frame is empty"
-        for name, column in columns.items():
+        if not frame.may_be_empty and not sum(lengths):
+            yield f"the {frame.name} frame is empty"
+        for name in columns:
+            # each value of a table once
+            column = held(columns, name)
             if column.dtype.kind in "fi" and len(column) and not (np.isfinite(column).all() and column.min() >= 0):
-                yield f"column {name} of {kind} holds a number that is not finite, or below 0"
+                yield f"column {name} of {frame.name} holds a number that is not finite, or below 0"
     ops, power, links = (result.columns.get(kind, {}) for kind in ("ops", "power", "links"))
     if "sent_B" in ops and ops["sent_B"].sum() > 0 and not len(links.get("bytes_B", ())):
         yield "bytes were sent, but the links frame is empty"
@@ -301,23 +357,18 @@ def _wrong(result: Result) -> Any:
             yield f"energy_J is {numbers['energy_J']!r}, the integral of power is {integral_J!r}"
 
 
-def shown(value: float | str) -> str:
-    """A number as people read it: four digits, thousands set apart.
-
-    >>> shown(1234567.0), shown(0.00012345), shown(12.3456), shown("ring")
-    ('1,234,567', '0.0001234', '12.35', 'ring')
-    """
-    if isinstance(value, str):
-        return value
-    if value and abs(value) < 1e-4:
-        return f"{value:.3e}"
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-def html_table(rows: list[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
-    """Rows as an HTML table, the first column as its heads."""
-    out = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
-    for first, *rest in rows:
-        cells = "".join(f"<td style='text-align:right'>{html.escape(cell)}</td>" for cell in rest)
-        out += f"<tr><th style='text-align:left'>{html.escape(first)}</th>{cells}</tr>"
-    return f"<table>{out}</table>"
+def _undeclared(result: Result) -> Iterator[str]:
+    """What a run has that its kind does not declare: tables, figures and the reference would not know of it."""
+    if not result.kind:
+        return
+    kind = result.declared
+    known = {name for metric in kind.metrics for name in metric.names}
+    yield from (f"the metric {name} is not declared by the kind {kind.name}" for name in result.metrics.keys() - known)
+    declared = {frame.name: frame for frame in kind.frames}
+    for name, columns in result.columns.items():
+        frame = declared.get(name)
+        other = [name]
+        if frame is not None:
+            other = sorted({*(columns.keys() ^ frame.columns.keys())} - frame.some.keys())
+        if other and columns:
+            yield f"the frame {name} is not as the kind {kind.name} declares it: {', '.join(other)}"

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmsim import kinds, markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
+from cmsim.numbers import shown
 from cmsim.results import store, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
-from cmsim.results.result import HEADLINES, Result, html_table, rate_name, shown
+from cmsim.results.result import Result, rate_name
 from cmsim.results.result import per as throughput_per
 from cmsim.results.verdict import verdict
 
@@ -114,17 +116,17 @@ class Results:
     @cached_property
     def ops(self) -> pd.DataFrame:
         """Ops of all runs (rows of all runs, columns of `Result.ops`); times in ps, sizes in B."""
-        return self._frame("ops")
+        return self.frame("ops")
 
     @cached_property
     def links(self) -> pd.DataFrame:
         """Links of all runs (rows of all runs, columns of `Result.links`); times in ps, sizes in B."""
-        return self._frame("links")
+        return self.frame("links")
 
     @cached_property
     def power(self) -> pd.DataFrame:
         """Power of all runs (rows of all runs, columns of `Result.power`); times in ps, power in W."""
-        return self._frame("power")
+        return self.frame("power")
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -157,7 +159,7 @@ class Results:
         InputError
             Where throughput is asked for per something that a run does not know.
         """
-        names = [name for name in HEADLINES if any(name in result.metrics for result in self.results)]
+        names = self._headline()
         rows: list[dict[str, float | str]] = []
         for result in self.outcomes:
             if not isinstance(result, Result):
@@ -169,7 +171,9 @@ class Results:
                 row.update(outcome="result", message="")
             row.update({name: result.metrics.get(name, "") for name in names})
             row.update({f"{rate_name(result)}_per_{what}": throughput_per(result, what) for what in per})
-            row.update(limiter=result.limiter, bound=str(result.bound["name"]), bound_fraction=result.bound["fraction"])
+            row.update(limiter=result.limiter)
+            if result.bound:
+                row.update(bound=str(result.bound["name"]), bound_fraction=result.bound["fraction"])
             rows.append(row)
         keys = list(dict.fromkeys(key for row in rows for key in row))
         return [{key: row.get(key, "") for key in keys} for row in rows]
@@ -253,11 +257,23 @@ class Results:
             {**manifest, "joined": [dict(part.manifest) for part in parts]},
         )
 
-    def _frame(self, kind: str) -> pd.DataFrame:
+    def _headline(self) -> list[str]:
+        """Metrics of a row among others, those of every kind here that a run has."""
+        by_kind = {result.declared.name: result.declared.headline for result in self.results}
+        in_order = {name: by_kind[name] for name in (*kinds.BUILT_IN, *by_kind) if name in by_kind}
+        names = kinds.merged_headline(in_order)
+        return [name for name in names if any(name in result.metrics for result in self.results)]
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A frame by its name, of all runs whose kind has one.
+
+        Raises InputError where none has, and InfeasibleError or FailedError where no run gave a result.
+        """
         import pandas as pd
 
         self.require()
-        frames = [getattr(result, kind) for result in self.results]
+        having = [one for one in self.results if name in (frame.name for frame in one.declared.frames)]
+        frames = [one.frame(name) for one in having or self.results[:1]]
         # an empty frame has columns of no type, which would spoil those of the others
         out: pd.DataFrame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
         return out
@@ -265,7 +281,7 @@ class Results:
     def _repr_html_(self) -> str:
         rows = self.table()
         head = tuple(rows[0]) if rows else ()
-        return html_table([tuple(shown(cell) for cell in row.values()) for row in rows], head)
+        return markup.table([tuple(shown(cell) for cell in row.values()) for row in rows], head=head)
 
 
 def _together(missing: Sequence[Infeasible | Failed]) -> CmsimError:

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmsim import kinds
+from cmsim.arrays import Columns
 from cmsim.errors import InputError, Problem
+from cmsim.kinds import Facts, MachineFacts
 from cmsim.reading import whole_folder
 from cmsim.results.outcome import Outcome, missing_of
-from cmsim.results.result import FRAMES, Columns, Result, check, identity_of
+from cmsim.results.result import FRAMES, Result, check, frames_of, identity_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cmsim.results.results import Results
 
 SCHEMA_VERSION = 1
@@ -55,29 +60,46 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
         message = f"was written with schema_version {found!r}; this cmsim reads {SCHEMA_VERSION}"
         raise InputError(Problem(message, str(folder / SUMMARY)))
     runs = [str(entry.get("run")) for entry in summary["results"]]
-    frames = {kind: _read(folder / f"{kind}.parquet", runs) for kind in FRAMES}
+    has = [tuple(entry.get("frames", FRAMES)) for entry in summary["results"]] or [FRAMES]
+    frames = {name: _read(folder / f"{name}.parquet", runs) for name in dict.fromkeys(sum(has, ()))}
     facts = manifest.pop("facts", {})
     try:
         results = [
-            Result(
-                **{key: entry[key] for key in _FIELDS},
-                warnings=tuple(entry["warnings"]),
-                faults=entry.get("faults", {}),
-                recorded=entry.get("recorded", {}),
-                facts=facts.get(run, {}),
-                columns={kind: frames[kind][run] for kind in FRAMES},
-                kind=entry.get("kind", ""),
-                chosen=entry.get("chosen", {}),
-                plan=entry.get("plan", {}),
-                **identity_of(entry),
-            )
-            for run, entry in zip(runs, summary["results"], strict=True)
+            result_of(entry, facts.get(run, {}), {name: frames[name][run] for name in its})
+            for run, entry, its in zip(runs, summary["results"], has, strict=False)
         ]
         return _in_order(results, summary.get("outcomes", [])), summary["scenario"], manifest
     except (KeyError, TypeError) as error:
         raise InputError(
             Problem(f"is damaged: {error} is missing or of the wrong kind", str(folder / SUMMARY))
         ) from None
+
+
+def result_of(said: Mapping[str, Any], facts: Mapping[str, float], columns: Mapping[str, Columns]) -> Result:
+    """A result from its entry in ``summary.json``. Raises KeyError and TypeError for one that is damaged."""
+    return Result(
+        **{key: said[key] for key in _FIELDS},
+        warnings=tuple(said["warnings"]),
+        faults=said.get("faults", {}),
+        recorded=said.get("recorded", {}),
+        facts=_facts(said, facts),
+        machine=MachineFacts.of(facts),
+        columns=columns,
+        kind=said.get("kind", ""),
+        chosen=said.get("chosen", {}),
+        plan=said.get("plan", {}),
+        record=said.get("record", "full"),
+        **identity_of(said),
+    )
+
+
+def _facts(entry: Mapping[str, Any], named: Mapping[str, float]) -> Facts:
+    """Facts of a workload, without what its machine added."""
+    own = {name: value for name, value in named.items() if name not in MachineFacts.__dataclass_fields__}
+    if not own:
+        return Facts()
+    kind = kinds.get(entry["kind"]) if "kind" in entry else kinds.marked(entry["metrics"])
+    return kind.facts.of(own)
 
 
 def _in_order(results: Sequence[Result], entries: Sequence[Mapping[str, Any]]) -> tuple[Outcome, ...]:
@@ -108,17 +130,18 @@ def _ours(folder: Path) -> bool:
 
 
 def _write(results: Results, folder: Path) -> None:
-    manifest = {**results.manifest, "facts": {result.run: dict(result.facts) for result in results.results}}
+    facts = {one.run: {**one.facts.named(), **one.machine.named()} for one in results.results}
+    manifest = {**results.manifest, "facts": facts}
     for name, document in ((SUMMARY, results.summary()), (MANIFEST, manifest)):
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=plain)
         (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
-    for kind in FRAMES:
-        _write_frame(
-            [(result.run, result.columns.get(kind, {})) for result in results.results], folder / f"{kind}.parquet"
-        )
+    names = dict.fromkeys(name for result in results.results for name in frames_of(result.columns))
+    for name in names or FRAMES:
+        parts = [(one.run, one.columns.get(name, {})) for one in results.results]
+        _write_frame(parts, folder / f"{name}.parquet")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON does not know: numbers of NumPy, tuples' cousins, paths."""
     if isinstance(value, np.generic):
         return value.item()
@@ -137,13 +160,7 @@ def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
 
     # a run without rows has nothing to say about types
     parts = [(run, columns) for run, columns in parts if len(next(iter(columns.values()), ()))] or parts[:1]
-    tables = []
-    for run, columns in parts:
-        rows = len(next(iter(columns.values()), ()))
-        arrays = {"run": pa.array(np.repeat(np.array([run], dtype=object), rows), pa.string())}
-        for name, column in columns.items():
-            arrays[name] = pa.array(column, pa.string()) if column.dtype.kind in "OUT" else pa.array(column)
-        tables.append(pa.table(arrays))
+    tables = [frame_table("run", run, columns) for run, columns in parts]
     table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({"run": pa.array([], pa.string())})
     pq.write_table(
         table,
@@ -154,6 +171,17 @@ def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
         version="2.6",
         store_schema=False,
     )
+
+
+def frame_table(head: str, label: str, columns: Columns) -> pa.Table:
+    """A frame of one run, which stands in every row of the first column."""
+    import pyarrow as pa
+
+    rows = len(next(iter(columns.values()), ()))
+    arrays = {head: pa.array(np.repeat(np.array([label], dtype=object), rows), pa.string())}
+    for name, column in columns.items():
+        arrays[name] = pa.array(column, pa.string()) if column.dtype.kind in "OUT" else pa.array(column)
+    return pa.table(arrays)
 
 
 def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
@@ -171,7 +199,7 @@ def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
         raise InputError(Problem(what, str(path))) from None
     if "run" not in table.column_names:
         raise InputError(Problem("has no column 'run'", str(path)))
-    columns = {name: _array(table[name]) for name in table.column_names}
+    columns = {name: array_of(table[name]) for name in table.column_names}
     run = columns.pop("run")
     starts = np.flatnonzero(np.append(True, run[1:] != run[:-1])[: len(run)])
     lengths = np.diff(np.append(starts, len(run)))
@@ -179,7 +207,7 @@ def _read(path: Path, runs: list[str]) -> dict[str, Columns]:
     return {name: {key: value[found.get(name, slice(0))] for key, value in columns.items()} for name in runs}
 
 
-def _array(column: Any) -> Any:
+def array_of(column: Any) -> Any:
     """A column as a NumPy array; text as objects."""
     if not hasattr(column.type, "index_type"):
         return column.to_numpy()

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cmsim.errors import InputError
+from cmsim.numbers import scale
 from cmsim.results.naming import named
 from cmsim.results.outcome import Infeasible, Outcome
 from cmsim.results.result import Result, per, rate_name
 
 #: bases of a comparison: what it is called, and the name of `per`; "" is the whole machine
 _BASES = {"in all": "", "per accelerator": "accelerator", "per rack": "rack", "per megawatt": "megawatt"}
-#: kind of workload -> the latency its users see, and of what
-_LATENCIES = {"decode": ("tpot_s", "a token"), "prefill": ("ttft_s", "the first token")}
-#: what a rate is of
-_RATES = {"tokens_per_s": "tokens/s", "samples_per_s": "samples/s", "rank_steps_per_s": "recorded steps/s"}
 #: below this, two systems are alike
 _ALIKE = 1.03
-_PREFIXES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 #: by point of the sweep, then by system
 Points = Mapping[str, Mapping[str, Result]]
@@ -87,12 +83,13 @@ def _label(point: Mapping[str, str]) -> str:
 def _most(points: Points) -> str:
     """Who leads on each basis, and how many times."""
     some = next(iter(next(iter(points.values())).values()))
-    if some.kind == "collective":
-        leads = [_lead({name: _speed(result) for name, result in by.items()}) for by in points.values()]
+    rate, speed = rate_name(some), some.declared.speed
+    if rate not in some.declared.rates:
+        if not speed:
+            return ""
+        leads = [_lead({name: _speed(result, speed) for name, result in by.items()}) for by in points.values()]
         return _at_equal(points) + _faster(leads, points)
-    of = _RATES.get(rate_name(some))
-    if of is None:
-        return ""
+    of = some.declared.metric(rate).unit
     together: dict[tuple[str, str], list[tuple[str, str]]] = {}
     rest: list[str] = []
     for basis, what in _BASES.items():
@@ -145,8 +142,8 @@ def _rate(result: Result, what: str) -> _Interval:
     return _Interval(middle * watts / high_W, middle, middle * watts / low_W)
 
 
-def _speed(result: Result) -> _Interval:
-    speed = 1 / result.metric("time_s")
+def _speed(result: Result, metric: str) -> _Interval:
+    speed = 1 / result.metric(metric)
     return _Interval(speed, speed, speed)
 
 
@@ -186,7 +183,7 @@ def _mixed(leads: Sequence[Lead], points: Points) -> str:
 
 def _quickest(results: Sequence[Result], systems: Sequence[str], points: Points) -> str:
     """What each gives where users wait no longer than the slowest of the systems can do."""
-    known = _LATENCIES.get(results[0].kind)
+    known = results[0].declared.latency
     if known is None or any(known[0] not in result.metrics for result in results):
         return ""
     metric, what = known
@@ -195,7 +192,8 @@ def _quickest(results: Sequence[Result], systems: Sequence[str], points: Points)
     if len(points) == 1:
         return f"{what[:1].upper()}{what[1:]} takes " + _listed([f"{name} {_seconds(least[name])}" for name in systems])
     slow = max(systems, key=lambda name: least[name])
-    unit = _RATES.get(rate_name(results[0]), "")
+    rate = rate_name(results[0])
+    unit = results[0].declared.metric(rate).unit if rate in results[0].declared.rates else "runs/s"
     rates = []
     for name in (slow, *(name for name in systems if name != slow)):
         within = [result for result in of[name] if result.metric(metric) <= least[slow]]
@@ -211,6 +209,8 @@ def _quickest(results: Sequence[Result], systems: Sequence[str], points: Points)
 
 def _limits(results: Sequence[Result], systems: Sequence[str]) -> str:
     """What most of the time of each goes to, and how near it comes to what its machine allows."""
+    if not all(result.limiter and result.bound for result in results):
+        return ""  # of a kind that knows of none
     alike: dict[str, list[tuple[str, str]]] = {}
     for name in systems:
         runs = [result for result in results if named(result)[0] == name]
@@ -282,7 +282,7 @@ def _seconds(value_s: float) -> str:
     >>> _seconds(0.01516), _seconds(23.2), _seconds(0.00751)
     ('15.2 ms', '23.2 s', '7.51 ms')
     """
-    factor, unit = next(((f, u) for f, u in _PREFIXES if value_s >= f), _PREFIXES[-1])
+    factor, unit = scale(value_s, "s")
     return f"{value_s / factor:#.3g} {unit}".replace(". ", " ")
 
 

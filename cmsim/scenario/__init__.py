@@ -1,42 +1,18 @@
 """Scenario files: what they may say, and reading them."""
 
-from cmsim.scenario.best import METRICS, Open, more_is_better, words
+from cmsim.scenario.best import Open, words
 from cmsim.scenario.load import Run, Scenario, load_scenario
-from cmsim.scenario.schema import (
-    WORKLOAD_KINDS,
-    CollectiveSpec,
-    DecodeSpec,
-    EncoderSpec,
-    ExchangeSpec,
-    FaultSpec,
-    PerturbSpec,
-    PrefillSpec,
-    ScenarioSpec,
-    SystemEntry,
-    TraceSpec,
-    TrainingSpec,
-    WorkloadSpec,
-)
+from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ScenarioSpec, SystemEntry
 
 __all__ = [
-    "METRICS",
-    "WORKLOAD_KINDS",
-    "CollectiveSpec",
-    "DecodeSpec",
-    "EncoderSpec",
-    "ExchangeSpec",
     "FaultSpec",
     "Open",
     "PerturbSpec",
-    "PrefillSpec",
+    "Record",
     "Run",
     "Scenario",
     "ScenarioSpec",
     "SystemEntry",
-    "TraceSpec",
-    "TrainingSpec",
-    "WorkloadSpec",
     "load_scenario",
-    "more_is_better",
     "words",
 ]

@@ -21,38 +21,12 @@ from pydantic import BaseModel
 
 from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.kinds import Kind
+from cmsim.kinds.parts import ASKED
 
 WORD = "best"
 #: sizes whose values follow from model and ranks
 SIZES = tuple(f"parallel.{size}" for size in ("tp", "cp", "pp", "dp", "ep"))
-#: keys of few values that say what is asked or assumed, not how it is done: the best of them is no answer
-_ASKED = (
-    "kind",
-    "collective",
-    "balance.model",
-    "exchange.balance.model",
-    "exchange.once",
-    "compute",
-    "collectives",
-    "host",
-)
-_ANY = ("makespan_s", "exposed_comm_s", "memory_peak_B", "energy_J", "power_avg_W", "power_peak_W")
-_TOKENS = (
-    *("tokens_per_s", "tokens_per_s_per_accelerator", "energy_per_token_J", "tokens_per_J"),
-    *("cost_per_Mtoken_USD", "carbon_per_Mtoken_g"),
-)
-_SAMPLES = tuple(name.replace("token", "sample") for name in _TOKENS)
-#: kind of workload -> metrics that may decide; the first that a run has does where none is named
-METRICS: dict[str, tuple[str, ...]] = {
-    "collective": ("time_s", "algbw_GBps", "busbw_GBps", *(name for name in _ANY if name != "memory_peak_B")),
-    "trace": ("makespan_s", "rank_steps_per_s", *_SAMPLES, *_ANY[1:]),
-    "training": (*_TOKENS, *_SAMPLES, "step_time_s", "model_TFLOPps_per_accelerator", "mfu", "hfu", *_ANY),
-    "prefill": (*_TOKENS, "ttft_s", "layer_time_s", *_ANY),
-    "decode": (*_TOKENS, "tpot_s", "layer_time_s", *_ANY),
-    "encoder": (*_SAMPLES, "step_time_s", "model_TFLOPps_per_accelerator", *_ANY),
-}
-_MORE_IS_BETTER = ("_per_s", "_per_accelerator", "_per_J", "_GBps", "mfu", "hfu")
-
 _FORM = "Allowed: {best: [VALUE, ...], of: METRIC}."
 
 Path_ = tuple[str, ...]
@@ -85,15 +59,6 @@ class _Found:
     place: tuple[Any, ...]
 
 
-def more_is_better(metric: str) -> bool:
-    """Which way a metric is better.
-
-    >>> more_is_better("tokens_per_s"), more_is_better("tpot_s"), more_is_better("energy_per_token_J")
-    (True, False, False)
-    """
-    return metric.endswith(_MORE_IS_BETTER)
-
-
 def without(data: Mapping[str, Any]) -> dict[str, Any]:
     """A scenario's data without the keys of systems' entries that are left open: their defaults stand."""
     entries = data.get("systems")
@@ -122,13 +87,13 @@ def take(
     spec: type[BaseModel],
     places: Sequence[tuple[Any, ...]],
     *,
-    kind: str,
+    kind: Kind,
     of_system: bool = False,
 ) -> tuple[dict[str, Any], tuple[Open, ...], str | None]:
     """(raw with the first value at every open key, what is open, the metric named).
 
     spec    the model that reads ``raw``    places: where it stands in the document, what is laid over the rest first
-    kind    of the workload, which says what metrics there are
+    kind    of the workload, which says what metrics may decide
 
     Raises InputError, with file, line and key, for a key without few values, an empty list, a metric that is none, a
     value that its key does not take, and for two metrics.
@@ -190,14 +155,14 @@ def _walk(
             place = _place(document, places, here)
             values = choices(field, here)
             if values is None and ".".join(here) not in SIZES:
-                problems.append(document.problem(place, _no_choice(here)))
+                problems.append(document.problem(place, _no_choice(field)))
             else:
                 yield _Found(Open(here, values, of_system), None, place)
 
 
 def choices(field: Any, path: Path_) -> tuple[Any, ...] | None:
     """The values of a key that has few; None where it has many, or they follow from model and ranks."""
-    if ".".join(path) in (*SIZES, *_ASKED):
+    if ".".join(path) in SIZES or _is_asked(field, path):
         return None
     limits = {name: getattr(one, name) for one in field.metadata for name in ("ge", "le") if hasattr(one, name)}
     values: list[Any] = []
@@ -224,8 +189,13 @@ def words(spec: type[BaseModel], path: Path_ = ()) -> Iterator[str]:
             yield ".".join(here)
 
 
-def _no_choice(path: Path_) -> str:
-    if ".".join(path) in _ASKED:
+def _is_asked(field: Any, path: Path_) -> bool:
+    """Whether a key says what is asked, which nobody chooses for the user."""
+    return path == ("kind",) or ASKED in field.metadata
+
+
+def _no_choice(field: Any) -> str:
+    if ASKED in field.metadata:
         return "says what is asked or assumed, not how it is done. Allowed: one of its values."
     return f"got 'best', but the key takes more values than can be tried. {_FORM}"
 
@@ -239,12 +209,12 @@ def _not_a_list(value: Mapping[str, Any]) -> str:
     return ""
 
 
-def _metric_problems(document: reading.Document, found: Sequence[_Found], kind: str) -> Iterator[Problem]:
+def _metric_problems(document: reading.Document, found: Sequence[_Found], kind: Kind) -> Iterator[Problem]:
     named = [one for one in found if one.of is not None]
     for one in named:
-        if one.of not in METRICS[kind]:
-            hint = did_you_mean(str(one.of), METRICS[kind], limit=40)
-            yield document.problem((*one.place, "of"), f"a {kind} has no metric {one.of!r} to decide by. {hint}")
+        if one.of not in kind.deciding:
+            hint = did_you_mean(str(one.of), kind.deciding, limit=40)
+            yield document.problem((*one.place, "of"), f"a {kind.name} has no metric {one.of!r} to decide by. {hint}")
         elif one.of != named[0].of:
             message = f"got {one.of}, but '{named[0].open.key}' is decided by {named[0].of}. Allowed: one metric."
             yield document.problem((*one.place, "of"), message)

@@ -8,27 +8,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from cmsim import reading
+from cmsim import kinds, markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Identity, Point, spelled
+from cmsim.kinds import Kind
+from cmsim.kinds.parts import WorkloadSpec
 from cmsim.scenario import best
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
-from cmsim.scenario.schema import (
-    WORKLOAD_KINDS,
-    CollectiveSpec,
-    FaultSpec,
-    JitterSpec,
-    PerturbSpec,
-    ReportSpec,
-    ScenarioSpec,
-    SystemEntry,
-    WorkloadSpec,
-)
+from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,8 @@ class Run:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     #: whether the job has the machine to itself, so that it pays for what it leaves idle
     exclusive: bool = False
+    #: what is kept of it
+    record: Record = "full"
 
     @property
     def key(self) -> str:
@@ -116,11 +110,17 @@ class Scenario:
         """Folder that relative paths in the scenario start from."""
         return Path(self.file).parent if self.file else None
 
+    def recorded(self, record: Record) -> Scenario:
+        """The scenario with that much kept of each run. Raises InputError for a word that is none of full, summary and
+        none."""
+        if record not in get_args(Record):
+            raise InputError(Problem(f"got {record!r}. {did_you_mean(str(record), get_args(Record))}", key="record"))
+        runs = tuple(replace(run, record=record) for run in self.runs)
+        return replace(self, runs=runs, data={**self.data, "record": record})
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{run.key}</td><td>{run.spec.kind}</td><td>{run.network}</td></tr>" for run in self.runs
-        )
-        return f"<b>{self.name or self.file}</b><table><tr><th>run</th><th>kind</th><th>network</th></tr>{rows}</table>"
+        rows = [(run.key, run.spec.kind, run.network) for run in self.runs]
+        return markup.table(rows, head=("run", "kind", "network"), title=self.name or self.file, align="left")
 
 
 def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Scenario:
@@ -349,29 +349,33 @@ def _taken(
     document: reading.Document, raw: dict[str, Any], places: Sequence[tuple[str, ...]]
 ) -> tuple[dict[str, Any], tuple[Open, ...], str | None]:
     """A workload with values where `best` stands, which keys that are, and by which metric; all of it checked."""
-    kind = raw.get("kind")
-    if kind not in WORKLOAD_KINDS:
-        _workload(document, raw, places[-1])
-    raw, left_open, of = best.take(document, raw, WORKLOAD_KINDS[str(kind)], places, kind=str(kind))
+    kind = _kind(document, raw, places[-1])
+    raw, left_open, of = best.take(document, raw, kind.spec, places, kind=kind)
     _workload(document, raw, places[-1])
     return raw, left_open, of
 
 
+def _kind(document: reading.Document, raw: Mapping[str, Any], place: tuple[str, ...]) -> Kind:
+    """The kind of a workload. Raises InputError where there is no such kind, or none is said."""
+    name = raw.get("kind")
+    if not kinds.known(name):
+        what = "the key 'kind' is required." if name is None else f"got {name!r}."
+        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(name), kinds.names())}"))
+    return kinds.get(str(name))
+
+
 def _workload(document: reading.Document, raw: dict[str, Any], place: tuple[str, ...]) -> WorkloadSpec:
-    """One workload of a kind that is known; the first of the sizes where message_bytes lists several."""
-    kind = raw.get("kind")
-    if kind not in WORKLOAD_KINDS:
-        what = "the key 'kind' is required." if kind is None else f"got {kind!r}."
-        raise InputError(document.problem((*place, "kind"), f"{what} {did_you_mean(str(kind), WORKLOAD_KINDS)}"))
-    if WORKLOAD_KINDS[kind] is CollectiveSpec and isinstance(raw.get("message_bytes"), list):
-        raw = raw | {"message_bytes": next(iter(raw["message_bytes"]), None)}
-    return reading.validate(WORKLOAD_KINDS[kind], document, data=raw, at=place)
+    """One workload; the first of the values where a key that may be a list has several."""
+    kind = _kind(document, raw, place)
+    if isinstance(raw.get(kind.listed), list):
+        raw = raw | {kind.listed: next(iter(raw[kind.listed]), None)}
+    return reading.validate(kind.spec, document, data=raw, at=place)
 
 
 def _at_point(
     document: reading.Document, data: dict[str, Any], name: str, number: int, point: Mapping[str, Any]
 ) -> list[Run]:
-    """The run of one workload and system at a sweep point; several where message_bytes is a list."""
+    """The run of one workload and system at a sweep point; several where a key that may be a list is one."""
     at = copy.deepcopy(data)
     for key, value in point.items():
         _set(at, key, value, where="sweep")
@@ -412,15 +416,16 @@ def _at_point(
     if None not in (of, system_of) and of != system_of:
         message = f"`best` is decided by {system_of} here and by {of} in the workload. Allowed: one metric."
         raise InputError(document.problem(("systems", number), message))
-    sizes = raw.get("message_bytes") if raw["kind"] == "collective" else None
-    if isinstance(sizes, list) and (problem := _twice(document, (*place, "message_bytes"), sizes)):
+    listed = kinds.get(raw["kind"]).listed
+    values = raw.get(listed)
+    if isinstance(values, list) and (problem := _twice(document, (*place, listed), values)):
         raise InputError(problem)
     runs = []
-    for size in sizes if isinstance(sizes, list) else [None]:
+    for value in values if isinstance(values, list) else [None]:
         here = dict(point)
-        if size is not None:
-            raw = raw | {"message_bytes": size}
-            here[f"workloads.{name}.message_bytes"] = size
+        if value is not None:
+            raw = raw | {listed: value}
+            here[f"workloads.{name}.{listed}"] = value
         spec = _workload(document, raw, place)
         faults = tuple(
             FaultSpec(part=fault) if isinstance(fault, str) else fault for fault in (*whole.faults, *entry.faults)
@@ -441,6 +446,7 @@ def _at_point(
                 open=(*of_system, *left_open),
                 of=of or system_of,
                 exclusive=whole.exclusive,
+                record=whole.record,
             )
         )
     return runs
@@ -450,10 +456,10 @@ def _system_taken(
     document: reading.Document, raw: Any, entry: SystemEntry, number: int, kind: Any
 ) -> tuple[SystemEntry, tuple[Open, ...], str | None]:
     """A system's entry with values where `best` stands, which keys that are, and by which metric."""
-    if not isinstance(raw, dict) or kind not in WORKLOAD_KINDS:  # which is complained of at the workload
+    if not isinstance(raw, dict) or not kinds.known(kind):  # which is complained of at the workload
         return entry, (), None
     place = ("systems", number)
-    data, left_open, of = best.take(document, raw, SystemEntry, [place], kind=kind, of_system=True)
+    data, left_open, of = best.take(document, raw, SystemEntry, [place], kind=kinds.get(kind), of_system=True)
     if not left_open:
         return entry, (), None
     return reading.validate(SystemEntry, document, data=data, at=place), left_open, of
@@ -463,8 +469,7 @@ def _perturb(document: reading.Document, whole: ScenarioSpec) -> Mapping[int, Pe
     """Slow ranks as they stand, or of a file beside the scenario or in the working folder."""
     if not isinstance(whole.perturb, str):
         return whole.perturb
-    roots = [Path(document.file).parent] if document.file else []
-    found = next((root / whole.perturb for root in (*roots, Path.cwd()) if (root / whole.perturb).is_file()), None)
+    found = reading.locate(whole.perturb, base=Path(document.file).parent if document.file else None)
     if found is None:
         raise InputError(document.problem(("perturb",), f"no such file: {whole.perturb}"))
     return read_perturb(found)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 
-from cmsim import reading
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import InputError, Problem
+from cmsim.reading.tables import Record, read_records
 from cmsim.scenario.schema import PerturbSpec
 
 _FACTORS = tuple(PerturbSpec.model_fields)
@@ -20,44 +18,24 @@ def read_perturb(path: Path) -> dict[int, PerturbSpec]:
     InputError: columns other than these, none of the factors, a rank twice, no whole number, a factor not above 0; with
     line.
     """
-    reader = csv.DictReader(io.StringIO(reading.read_text(path)))
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    known = ("rank", *_FACTORS)
-    problems = [
-        Problem(f"no such column. {did_you_mean(name, known)}", str(path), 1, name)
-        for name in columns
-        if name not in known
-    ]
-    if "rank" not in columns or len(columns) < 2:
-        problems.append(
-            Problem(f"needs the columns rank and any of {', '.join(_FACTORS)}; got {columns}", str(path), 1)
-        )
-    if problems:
-        raise InputError(problems)
-    reader.fieldnames = columns
-    found: dict[int, PerturbSpec] = {}
-    for row in reader:
-        line = reader.line_num
-        if None in row or None in row.values():
-            raise InputError(Problem(f"expected {len(columns)} values", str(path), line))
-        text = row["rank"].strip()
-        if not text.isdecimal():
-            raise InputError(Problem(f"must be a whole number from 0, got '{text}'", str(path), line, "rank"))
-        if int(text) in found:
-            raise InputError(Problem(f"rank {text} stands twice", str(path), line, "rank"))
-        found[int(text)] = PerturbSpec(
-            **{name: _factor(row[name], path, line, name) for name in columns if name != "rank"}
-        )
-    if not found:
+    rows = read_records(path, needed=("rank",), known=("rank", *_FACTORS))
+    if not rows:
         raise InputError(Problem("holds no rank", str(path)))
+    if len(rows[0]) == 1:
+        raise InputError(Problem(f"needs any of the columns {', '.join(_FACTORS)}", str(path), 1))
+    found: dict[int, PerturbSpec] = {}
+    for row in rows:
+        text = row["rank"]
+        if not text.isdecimal():
+            raise InputError(row.problem("rank", f"must be a whole number from 0, got '{text}'"))
+        if int(text) in found:
+            raise InputError(row.problem("rank", f"rank {text} stands twice"))
+        found[int(text)] = PerturbSpec(**{name: _factor(row, name) for name in row if name != "rank"})
     return found
 
 
-def _factor(text: str, path: Path, line: int, name: str) -> float:
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = math.nan
+def _factor(row: Record, name: str) -> float:
+    factor = row.number(name)
     if not 0 < factor < math.inf:
-        raise InputError(Problem(f"must be a number above 0, got '{text.strip()}'", str(path), line, name))
+        raise InputError(row.problem(name, f"must be a number above 0, got '{row[name]}'"))
     return factor

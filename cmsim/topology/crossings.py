@@ -74,8 +74,9 @@ class Paths(Protocol):
         """A resource in words."""
         ...
 
-    def alike(self) -> Ints:
+    def alike(self) -> Ints | None:
         """A number for each rank: ranks of one number have equal links, and messages between equal ranks equal paths.
+        None where paths depend on where ranks are, so that only messages show who is alike.
 
         What folding starts from; every rank by itself is always right.
         """

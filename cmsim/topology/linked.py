@@ -138,9 +138,9 @@ class Linked(ABC):
         ends = (self.links.word(int(end[resource])) for end in (self.links.start, self.links.end))
         return f"{self.links.tiers[int(self.links.tier[resource])]} {' -> '.join(ends)}"
 
-    def alike(self) -> Ints:
-        """Every rank by itself: messages of others pass through it, which depends on where it is."""
-        return np.arange(self.links.ranks, dtype=np.int64)
+    def alike(self) -> Ints | None:
+        """Not known before messages are laid: those of others pass through a rank, which depends on where it is."""
+        return None
 
     def crossings(self, src: NDArray[Any], dst: NDArray[Any]) -> Crossings:
         src, dst = np.asarray(src, np.int32), np.asarray(dst, np.int32)

@@ -17,9 +17,9 @@ the wait for the others in it, as a kernel that meets nobody.
 Ranks. Equal ranks (everything but names) share a program. Ranks without a file run copies of those with one; see
 `groups` for whom they meet.
 
-``Programs.facts`` holds the trace's own facts, and what was recorded, to compare with: ``recorded_s`` (length of the
-step) and ``recorded_compute_s``, ``recorded_host_s``, ``recorded_collective_s``, ``recorded_send_recv_s`` (recorded
-times of one rank added up, mean over the ranks of the job, where anything was recorded; communication with its waits).
+``Programs.facts`` are `TraceFacts`: what the file says, and what was recorded, to compare with: the length of the step
+and times of one rank added up by class of op (compute, host, collective, send_recv), mean over the ranks of the job,
+where anything was recorded; communication with its waits.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
+from cmsim.kinds.trace import TraceFacts
 from cmsim.reading.bytes_in import bad
 from cmsim.traces import groups as meeting
 from cmsim.traces import meets
@@ -154,7 +155,7 @@ def lower(
         program=program[at],
         slots=_slot_names(trace, job, groups),
         groups=groups.table[at],
-        facts={**trace.facts, **_recorded_facts(trace, job, {r: made[one.digest] for r, one in inputs.items()})},
+        facts=_facts(trace, job, {r: made[one.digest] for r, one in inputs.items()}),
         notes=tuple(dict.fromkeys((*trace.notes, *lines))),
     )
 
@@ -456,15 +457,17 @@ def _order_note(made: Iterable[_Program]) -> list[str]:
     ]
 
 
-def _recorded_facts(trace: Trace, job: Job, programs: Mapping[int, _Program]) -> dict[str, float]:
-    """Recorded times, to compare with. [s]"""
+def _facts(trace: Trace, job: Job, programs: Mapping[int, _Program]) -> TraceFacts:
+    """What the trace says, and recorded times to compare with."""
     copies = np.bincount(job.template, minlength=job.ranks)
-    facts = {} if np.isnan(trace.recorded_us) else {"recorded_s": trace.recorded_us * US}
-    for name in _FACTS:
-        total_us = sum(one.recorded_us[name] * int(copies[rank]) for rank, one in programs.items())
-        if total_us:
-            facts[f"recorded_{name}_s"] = total_us / job.ranks * US
-    return facts
+    totals_us = {
+        name: sum(one.recorded_us[name] * int(copies[rank]) for rank, one in programs.items()) for name in _FACTS
+    }
+    return TraceFacts(
+        told=dict(trace.facts),
+        recorded_s=None if np.isnan(trace.recorded_us) else trace.recorded_us * US,
+        recorded_class_s={name: total_us / job.ranks * US for name, total_us in totals_us.items() if total_us},
+    )
 
 
 # -- programs ----------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ class Area:
            ``<name>.csv`` the published rows
     rows   predicts and returns all rows with their roles; told the area's name, so that one function can serve several
     pairs  what its figure shows, from the area's name and its rows; default: the rows that have a prediction
+
+    An area of another package (entry point ``cmsim.areas``) has its files where its ``rows`` reads them.
     """
 
     name: str

@@ -8,7 +8,6 @@ together, by kind, with them put in.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cmsim import messages
 from cmsim.collectives import candidates
 from cmsim.hardware import System, load_system
 from cmsim.reading import Spec
+from cmsim.reading.tables import Record, read_records
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
 from cmsim.validation.reference import AreaSpec
@@ -139,10 +139,9 @@ def runs(table: Iterable[Mapping[str, str]], spec: BackendSpec) -> list[BackendR
     return out
 
 
-def read() -> list[dict[str, str]]:
+def read() -> list[Record]:
     """The rows of the table."""
-    with (reference.folder() / FILE).open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    return read_records(reference.folder() / FILE)
 
 
 def rows(area: str, progress: Progress) -> Sequence[Row]:

@@ -7,7 +7,6 @@ of the area: measured over measured, 1, beside 1 plus the error.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,11 +14,14 @@ from pydantic import Field, NonNegativeFloat
 
 from cmsim.errors import InputError, did_you_mean
 from cmsim.reading import Spec
+from cmsim.reading.tables import Record, read_records
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
 from cmsim.validation.pairs import Pairs
 from cmsim.validation.reference import AreaSpec
 from cmsim.validation.row import Row
+
+_NEEDED = ("group", "system", "measured_us", "predicted_us")
 
 
 class GroupSpec(Spec):
@@ -39,12 +41,11 @@ class FoldsSpec(AreaSpec):
     groups: dict[str, GroupSpec] = Field(description="by the name in the column `group`")
 
 
-def held_out(area: str) -> dict[str, list[dict[str, str]]]:
+def held_out(area: str) -> dict[str, list[Record]]:
     """The measured rows of an area by group, in the file's order."""
-    with (reference.folder() / f"{area}_folds.csv").open(encoding="utf-8", newline="") as lines:
-        groups: dict[str, list[dict[str, str]]] = {}
-        for row in csv.DictReader(lines):
-            groups.setdefault(row["group"], []).append(row)
+    groups: dict[str, list[Record]] = {}
+    for row in read_records(reference.folder() / f"{area}_folds.csv", needed=_NEEDED):
+        groups.setdefault(row["group"], []).append(row)
     return groups
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat
@@ -52,13 +53,15 @@ class PointsSpec(AreaSpec):
     points: dict[str, Point] = Field(description="by id of a row")
 
 
-def rows(area: str, progress: Progress, *, spec_type: type[PointsSpec] = PointsSpec) -> list[Row]:
+def rows(
+    area: str, progress: Progress, *, spec_type: type[PointsSpec] = PointsSpec, folder: Path | None = None
+) -> list[Row]:
     """All rows of an area, predicted where they have a point; scenarios that several points share run once.
 
-    spec_type: of an area that has more than points
+    spec_type: of an area that has more than points    folder: with the two files of the area, if it is not ours
     """
-    spec, document = reference.read_spec(area, spec_type)
-    published = reference.read_rows(area)
+    spec, document = reference.read_spec(area, spec_type, folder)
+    published = reference.read_rows(area, folder)
     _check(spec, document, published)
     reference.all_used(area, published, [*spec.points, *(id_ for group in spec.left_out for id_ in group.rows)])
     done: dict[str, Result] = {}

@@ -13,7 +13,7 @@ of nodes.
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,9 @@ from cmsim.arrays import Floats
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import ACCELERATORS, STACKS, SYSTEMS, BoardWatts, board_watts, load_system
 from cmsim.reading import Spec
+from cmsim.reading.bytes_in import head
 from cmsim.reading.kept import while_unchanged
+from cmsim.reading.tables import Record, header_names, read_records
 from cmsim.units import to_ps
 from cmsim.validation import pairs as of_pairs
 from cmsim.validation import points, reference
@@ -104,41 +106,24 @@ class ServedRun:
 def holds_runs(table: str | Path) -> bool:
     """Whether a file is a table of metered runs: a CSV whose head has a model and a power."""
     path = Path(table)
-    if path.suffix != ".csv" or not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        return {"model", "power_W"} <= set(lines.readline().strip().split(","))
+    return path.suffix == ".csv" and path.is_file() and {"model", "power_W"} <= set(header_names(head(path)))
 
 
-def read_runs(table: str | Path, *, system: str | None = None) -> list[dict[str, str]]:
+def read_runs(table: str | Path, *, system: str | None = None) -> list[Record]:
     """Rows of a table of metered runs (CSV with the columns of ``power-under-load_runs.csv``), of one system's or all.
 
     Raises InputError for a column that is missing, or a number that is none or not above 0.
     """
-    try:
-        with Path(table).open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(table))) from None
-    names = list(rows[0]) if rows else []
-    for column in COLUMNS:
-        if column not in names:
-            raise InputError(Problem(f"no column '{column}'. {did_you_mean(column, names)}", str(table)))
-    problems = []
-    for number, row in enumerate(rows, 2):
-        for column in COLUMNS[4:7] + COLUMNS[9:]:
-            if not _above_0(row[column]):
-                problems.append(Problem(f"got {row[column]!r}; must be a number above 0", str(table), number, column))
+    rows = read_records(Path(table), needed=COLUMNS)
+    problems = [
+        row.problem(column, f"got {row[column]!r}; must be a number above 0")
+        for row in rows
+        for column in COLUMNS[4:7] + COLUMNS[9:]
+        if not 0 < row.number(column) < math.inf
+    ]
     if problems:
         raise InputError(problems)
     return [row for row in rows if system is None or row["system"] == system]
-
-
-def _above_0(text: str | None) -> bool:
-    try:
-        return 0 < float(text or "") < float("inf")
-    except ValueError:
-        return False
 
 
 def served(row: Mapping[str, str]) -> ServedRun:

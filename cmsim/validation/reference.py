@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.reading import Spec
 from cmsim.reading.kept import while_unchanged
+from cmsim.reading.tables import read_records
 from cmsim.validation.row import Row
 
 FOLDER = "workloads/reference"
@@ -96,9 +96,9 @@ def folder() -> Path:
     return reading.DATA / FOLDER
 
 
-def read_spec(name: str, spec: type[SpecT]) -> tuple[SpecT, reading.Document]:
-    """``<name>.yaml`` as a spec, and the document for errors of one's own."""
-    document = reading.read_yaml(folder() / f"{name}.yaml")
+def read_spec(name: str, spec: type[SpecT], at: Path | None = None) -> tuple[SpecT, reading.Document]:
+    """``<name>.yaml`` as a spec, and the document for errors of one's own. at: its folder, if it is not ours"""
+    document = reading.read_yaml((at or folder()) / f"{name}.yaml")
     return reading.validate(spec, document), document
 
 
@@ -134,28 +134,24 @@ def gaps() -> tuple[str, ...]:
     return read_spec("not_validated", GapsFile)[0].not_validated
 
 
-def read_rows(name: str) -> dict[str, Published]:
-    """Rows of ``<name>.csv`` by id, in the file's order; nothing where there is no such file.
+def read_rows(name: str, at: Path | None = None) -> dict[str, Published]:
+    """Rows of ``<name>.csv`` by id, in the file's order; nothing where there is no such file. at: its folder, if it is
+    not ours
 
     Raises InputError for a missing column or cell and for an id that stands twice.
     """
-    path = folder() / f"{name}.csv"
+    path = (at or folder()) / f"{name}.csv"
     if not path.exists():
         return {}
     rows: dict[str, Published] = {}
     problems = []
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(Problem(f"no column '{missing[0]}'. Required: {', '.join(COLUMNS)}.", str(path), 1))
-        for cells in reader:
-            empty = [column for column in COLUMNS if not cells[column]]
-            if empty or cells["id"] in rows:
-                what = f"'{empty[0]}' is empty" if empty else f"the id '{cells['id']}' stands twice"
-                problems.append(Problem(what, str(path), reader.line_num))
-                continue
-            rows[cells["id"]] = Published(**{name: cells[name] or "" for name in _FIELDS if name in cells})
+    for row in read_records(path, needed=COLUMNS):
+        empty = [column for column in COLUMNS if not row[column]]
+        if empty or row["id"] in rows:
+            what = f"'{empty[0]}' is empty" if empty else f"the id '{row['id']}' stands twice"
+            problems.append(Problem(what, str(path), row.line))
+            continue
+        rows[row["id"]] = Published(**{name: row[name] for name in _FIELDS if name in row})
     if problems:
         raise InputError(problems)
     return rows

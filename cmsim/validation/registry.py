@@ -1,7 +1,8 @@
 """The areas there are, and validating them.
 
 To add one: a module with a function ``rows(area, progress)``, or `points.rows` or `folds.rows` where data will do; its
-``<name>.yaml`` and ``<name>.csv`` in ``workloads/reference/``; and a line in ``AREAS``.
+``<name>.yaml`` and ``<name>.csv`` in ``workloads/reference/``; and a line in ``AREAS``. Another package has an entry
+point of the group ``cmsim.areas`` instead, and its files beside it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cmsim.errors import InputError, did_you_mean
+from cmsim.reading.outside import brought, opened
 from cmsim.validation import backend, folds, points, power_load, totals
 from cmsim.validation.area import Area, Progress
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
 
+#: entry points of other packages
+GROUP = "cmsim.areas"
 AREAS: dict[str, Area] = {
     area.name: area
     for area in (
@@ -28,6 +32,12 @@ AREAS: dict[str, Area] = {
         Area("trace-replays", points.rows),
     )
 }
+
+
+def areas_there_are() -> dict[str, Area]:
+    """Ours, then those of other packages (entry points ``cmsim.areas``)."""
+    outside = brought(GROUP, AREAS)
+    return {**AREAS, **{name: opened(point, Area) for name, point in outside.items()}}
 
 
 def validate(areas: Sequence[str] | None = None, *, progress: Progress | None = None) -> Report:
@@ -50,16 +60,17 @@ def validate(areas: Sequence[str] | None = None, *, progress: Progress | None = 
     InputError
         For a name that is not an area, and for reference files that do not go together.
     """
-    wanted = list(AREAS) if areas is None else list(dict.fromkeys(areas))
+    known = areas_there_are()
+    wanted = list(known) if areas is None else list(dict.fromkeys(areas))
     for name in wanted:
-        if name not in AREAS:
-            raise InputError(f"no area of validation '{name}'. {did_you_mean(name, AREAS)}")
+        if name not in known:
+            raise InputError(f"no area of validation '{name}'. {did_you_mean(name, known)}")
     found: dict[str, Sequence[Row]] = {}
     for number, name in enumerate(wanted):
-        found[name] = AREAS[name].rows(name, _within(progress, number, len(wanted)))
+        found[name] = known[name].rows(name, _within(progress, number, len(wanted)))
     if progress is not None:
         progress("", 1.0)
-    return Report(found, {name: AREAS[name].pairs(name, rows) for name, rows in found.items()})
+    return Report(found, {name: known[name].pairs(name, rows) for name, rows in found.items()})
 
 
 def _within(progress: Progress | None, number: int, total: int) -> Progress:

@@ -7,7 +7,6 @@ An *imbalance* is the load of the busiest over the mean load [1]; 1.0 is balance
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cmsim.arrays import Ints
 from cmsim.compute import Column
-from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
+from cmsim.errors import InfeasibleError, InputError, Problem
+from cmsim.reading.tables import read_records
 
 Shares = NDArray[np.float64]
 Placement = Literal["block", "round_robin", "packed"]
@@ -228,25 +228,13 @@ def read_shares(path: Path, experts: int) -> Shares:
     above or at 0, all are 0, or there is not one for each expert.
     """
     file = str(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            names = [str(name) for name in reader.fieldnames or ()]
-            if "load" not in names:
-                raise InputError(Problem(f"no column 'load'. {did_you_mean('load', names or ['none'])}", file, 1))
-            cells = [(reader.line_num, row["load"]) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(f"cannot be read ({error})", file)) from None
-    loads: list[float] = []
-    problems: list[Problem] = []
-    for line, cell in cells:
-        try:
-            load = float(cell)
-        except (TypeError, ValueError):
-            load = math.nan
-        if not 0 <= load < math.inf:
-            problems.append(Problem(f"must be a number, 0 or more, got {cell}", file, line, "load"))
-        loads.append(load)
+    rows = read_records(path, needed=("load",))
+    loads = [row.number("load") for row in rows]
+    problems = [
+        row.problem("load", f"must be a number, 0 or more, got {row['load']}")
+        for row, load in zip(rows, loads, strict=True)
+        if not 0 <= load < math.inf
+    ]
     if not problems and len(loads) != experts:
         problems.append(Problem(f"{len(loads)} loads; the model has {experts} routed experts", file, key="load"))
     if not problems and not any(loads):

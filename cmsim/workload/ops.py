@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.compute import Shape
 from cmsim.errors import InputError
+from cmsim.kinds import Facts
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
@@ -40,6 +41,7 @@ class OpTable:
     collective  into ``collectives``, -1 for compute, send and recv
     dep_ptr, dep_idx  CSR: rows of the same program (counted from its first) that must end before it starts
     shape       into ``shapes``, -1 where sizes are not known; empty where they are of no op
+    exchange    into ``Programs.traffic``, -1 where all blocks are alike; empty where they are of every op
     """
 
     names: tuple[str, ...]
@@ -62,6 +64,7 @@ class OpTable:
     dep_idx: Ints
     shapes: tuple[Shape, ...] = ()
     shape: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    exchange: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -92,6 +95,7 @@ class OpTable:
             dep_idx=dep_idx,
             shapes=names["shape"],
             shape=columns["shape"],
+            exchange=columns.get("exchange", np.zeros(0, np.int64)),
         )
 
 
@@ -115,6 +119,28 @@ class Least:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """Rows that come again and again in every program, laid out a few times of many.
+
+    first     of each program, the first of these rows, counted from the program's first, shape (programs,)
+    rows      how many come again    laid  how many times they stand there, 2 or more, one after the other, alike
+    left_out  how many times they come beyond that, the same in all programs
+
+    Rows wait for rows of their own turn and of the turns before, at the same distance in every turn but the first. Rows
+    after the last turn wait for those turns counted from the last. See `cmsim.workload.loops`.
+    """
+
+    first: Ints
+    rows: Ints
+    laid: Ints
+    left_out: int
+
+    def beside_idle(self) -> Loop:
+        """The same with one more program, which has no rows."""
+        return Loop(np.append(self.first, 0), np.append(self.rows, 0), np.append(self.laid, 0), self.left_out)
+
+
+@dataclass(frozen=True)
 class Programs:
     """The programs of a workload and which rank runs which.
 
@@ -123,28 +149,30 @@ class Programs:
     slots         names of the group slots, for people
     groups        group of each rank in each slot, -1 for none, shape (ranks, slots). A channel for send and
                   receive is a group of two: the sender names it in one slot, the receiver in another.
-    facts         what metrics need (tokens per step, sequence length, ...), by name
+    facts         what the workload says of itself, of the class that its kind has
     notes         assumptions and substitutions to say beside the result
-    traffic       by collective: who sends how much to whom in a group, as shares of the size, shape (members, members);
-                  where it is missing, all alike
+    traffic       who sends how much to whom in a group, as shares of the size, shape (members, members) each; ops name
+                  theirs in ``OpTable.exchange``
     footprint_B   memory one rank of each program needs, by what for, shape (programs,) each [B]
     plan          sizes that the scenario left open, resolved, by name: tp, pp, dp, ..., what a rank holds; empty where
                   nothing was planned, of a trace
     least         what any plan of the same question must do; None where the ops are the question, of a trace or a
                   collective
+    loop          rows that come more often than they are laid out; None where all are
     """
 
     ops: OpTable
     program_ptr: Ints
     program: Ints
     slots: tuple[str, ...]
-    groups: Ints
-    facts: dict[str, float] = field(default_factory=dict)
+    groups: Numbers
+    facts: Facts = field(default_factory=Facts)
     notes: tuple[str, ...] = ()
-    traffic: Mapping[str, Floats] = field(default_factory=dict)
+    traffic: tuple[Floats, ...] = ()
     footprint_B: dict[str, Floats] = field(default_factory=dict)
     plan: Mapping[str, float] = field(default_factory=dict)
     least: Least | None = None
+    loop: Loop | None = None
 
     @property
     def ranks(self) -> int:
@@ -171,7 +199,7 @@ class Programs:
         idle = len(self.program_ptr) - 1
         program = np.full(total, idle, np.int64)
         program[where] = self.program
-        groups = np.full((total, len(self.slots)), -1, np.int64)
+        groups = np.full((total, len(self.slots)), -1, np.int32)
         groups[where] = self.groups
         return replace(
             self,
@@ -179,6 +207,7 @@ class Programs:
             program=program,
             groups=groups,
             footprint_B={name: np.append(part, 0.0) for name, part in self.footprint_B.items()},
+            loop=None if self.loop is None else self.loop.beside_idle(),
         )
 
 
@@ -215,27 +244,39 @@ class ProgramBuilder:
         after: Sequence[int] = (),
     ) -> int:
         """Add a kernel; returns its row, to be named in ``after`` of others."""
-        row = (name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", "", shape)
+        row = (name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", "", shape, None)
         return self._add(row, after)
 
     def host(self, name: str, *, stream: str, recorded_s: float, after: Sequence[int] = ()) -> int:
         """Add host work of a known length."""
-        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", "", None), after)
+        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", "", None, None), after)
 
     def collective(
-        self, name: str, *, stream: str, collective: str, size_B: float, slot: str, after: Sequence[int] = ()
+        self,
+        name: str,
+        *,
+        stream: str,
+        collective: str,
+        size_B: float,
+        slot: str,
+        traffic: Floats | None = None,
+        after: Sequence[int] = (),
     ) -> int:
-        """Add a collective over the rank's group in ``slot``; ``size_B`` as nccl-tests counts it."""
-        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective, None)
+        """Add a collective over the rank's group in ``slot``; ``size_B`` as nccl-tests counts it.
+
+        traffic: where blocks differ, who sends what share of the size to whom, shape (members, members); ops with the
+            same array have the same traffic
+        """
+        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective, None, traffic)
         return self._add(row, after)
 
     def send(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a send on the channel in ``slot``. It does not wait for the receiver."""
-        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None), after)
+        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None, None), after)
 
     def recv(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a receive: ends when the matching send (n-th on the channel) has arrived."""
-        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None), after)
+        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None, None), after)
 
     def append(self, block: ProgramBuilder, after: Sequence[Sequence[int]] = ()) -> int:
         """Add all ops of another builder; returns the row of its first.
@@ -286,7 +327,17 @@ class _Copy:
 #: positions of a row's text columns, in the order in which names are numbered
 _TEXT = {"name": 0, "stream": 1, "kernel": 3, "precision": 4, "slot": 9, "collective": 10}
 _NUMBER = {"kind": 2, "flops": 5, "bytes_B": 6, "cores": 7, "recorded_s": 8}
-_SHAPE = 11
+_SHAPE, _TRAFFIC = 11, 12
+
+
+class _Block(NamedTuple):
+    """A block as columns: pairs of a row and the row of the block it waits for, and of a row and the number of what it
+    is told to wait for when the block is appended."""
+
+    columns: dict[str, NDArray[Any]]
+    owner: Ints
+    dep: Ints
+    left_open: list[tuple[int, int]]
 
 
 class _Compiler:
@@ -295,13 +346,15 @@ class _Compiler:
     def __init__(self) -> None:
         self.numbers: dict[str, dict[str, int]] = {key: {"": -1} for key in _TEXT}
         self.shapes: dict[Shape | None, int] = {None: -1}
-        self._blocks: dict[int, tuple[dict[str, NDArray[Any]], Ints, Ints]] = {}
+        self.traffic: list[Floats] = []
+        self._blocks: dict[int, _Block] = {}
 
     def columns(self, build: ProgramBuilder) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
         """Columns by name, and the dependency pairs: row, row it waits for (negative: see `awaited`)."""
         parts: list[dict[str, NDArray[Any]]] = []
         owners: list[Ints] = []
         deps: list[Ints] = []
+        later: list[tuple[int, int]] = []
         for part in build._parts:
             if isinstance(part, _Rows):
                 parts.append(self._rows(part.rows))
@@ -309,19 +362,26 @@ class _Compiler:
                 owners.append(pairs[:, 0])
                 deps.append(pairs[:, 1])
                 continue
-            if id(part.block) not in self._blocks:
-                self._blocks[id(part.block)] = self.columns(part.block)
-            columns, owner, dep = self._blocks[id(part.block)]
-            parts.append(columns)
-            inside = dep >= 0
-            owners.append(owner[inside] + part.first)
-            deps.append(dep[inside] + part.first)
-            for row, number in zip(owner[~inside].tolist(), (-1 - dep[~inside]).tolist(), strict=True):
-                rows = part.after[number]
-                owners.append(np.full(len(rows), row + part.first, np.int64))
-                deps.append(np.array(rows, np.int64))
-        keys = (*_TEXT, *_NUMBER, "shape")
+            block = self._block(part.block)
+            parts.append(block.columns)
+            owners.append(block.owner + part.first)
+            deps.append(block.dep + part.first)
+            for row, number in block.left_open:
+                later += [(row + part.first, waits) for waits in part.after[number]]
+        # of one row what it waits for inside a block comes first, wherever the pairs stand
+        pairs = np.array(later, np.int64).reshape(-1, 2)
+        owners.append(pairs[:, 0])
+        deps.append(pairs[:, 1])
+        keys = (*_TEXT, *_NUMBER, "shape", "exchange")
         return {key: np.concatenate([part[key] for part in parts]) for key in keys}, _joined(owners), _joined(deps)
+
+    def _block(self, build: ProgramBuilder) -> _Block:
+        if id(build) not in self._blocks:
+            columns, owner, dep = self.columns(build)
+            inside = dep >= 0
+            left_open = list(zip(owner[~inside].tolist(), (-1 - dep[~inside]).tolist(), strict=True))
+            self._blocks[id(build)] = _Block(columns, owner[inside], dep[inside], left_open)
+        return self._blocks[id(build)]
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
         columns = list(zip(*rows, strict=True))
@@ -334,7 +394,18 @@ class _Compiler:
             out[key] = np.array(columns[position], np.int64 if key == "kind" else np.float64)
         shapes = self.shapes
         out["shape"] = np.array([shapes.setdefault(one, len(shapes) - 1) for one in columns[_SHAPE]], np.int64)
+        out["exchange"] = np.full(len(rows), -1, np.int64)
+        for row, traffic in enumerate(columns[_TRAFFIC]):
+            if traffic is not None:
+                out["exchange"][row] = self._exchange(traffic)
         return out
+
+    def _exchange(self, traffic: Floats) -> int:
+        """Arrays are told apart by identity: they are large."""
+        known = next((number for number, one in enumerate(self.traffic) if one is traffic), len(self.traffic))
+        if known == len(self.traffic):
+            self.traffic.append(traffic)
+        return known
 
 
 def _joined(parts: list[Ints]) -> Ints:
@@ -345,13 +416,13 @@ def assemble(
     builders: Sequence[ProgramBuilder],
     *,
     program: Ints,
-    groups: dict[str, Ints],
-    facts: dict[str, float] | None = None,
+    groups: Mapping[str, Numbers],
+    facts: Facts | None = None,
     notes: Sequence[str] = (),
     footprint_B: Mapping[str, Sequence[float]] | None = None,
     plan: Mapping[str, float] | None = None,
-    traffic: Mapping[str, Floats] | None = None,
     least: Least | None = None,
+    loop: Loop | None = None,
 ) -> Programs:
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
     assert builders and all(len(build) for build in builders), "a workload without ops"
@@ -373,23 +444,27 @@ def assemble(
         key: tuple(name for name in known if name) for key, known in compiler.numbers.items()
     }
     names["shape"] = tuple(one for one in compiler.shapes if one is not None)
+    if not compiler.traffic:
+        del columns["exchange"]
     ops = OpTable.of_columns(columns, names, dep_ptr, _joined(deps))
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum([len(build) for build in builders], out=ptr[1:])
     ranks = len(program)
-    table = (
-        np.stack([np.asarray(groups[s], np.int64) for s in slots], axis=1) if slots else np.zeros((ranks, 0), np.int64)
-    )
+    table = np.empty((ranks, len(slots)), np.int32)
+    for column, slot in enumerate(slots):
+        assert groups[slot].max(initial=-1) <= np.iinfo(np.int32).max, "more groups than their numbers have room for"
+        table[:, column] = groups[slot]
     return Programs(
         ops=ops,
         program_ptr=ptr,
         program=np.asarray(program, np.int64),
         slots=slots,
         groups=table,
-        facts=facts or {},
-        traffic=dict(traffic or {}),
+        facts=facts or Facts(),
+        traffic=tuple(compiler.traffic),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
         plan=dict(plan or {}),
         least=least,
+        loop=loop,
     )

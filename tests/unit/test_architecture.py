@@ -30,13 +30,20 @@ PERMITTED: dict[str, frozenset[str]] = {
     "collector": frozenset(),
     "errors": frozenset(),
     "units": frozenset(),
+    # numbers as people read them, for whoever shows some; HTML, for what notebooks show
+    "numbers": frozenset(),
+    "markup": frozenset(),
     "version": frozenset(),
     # reads what users write and tools leave: YAML with lines, tables, JSON in blocks; what it means is for others
     "reading": frozenset({"arrays", "errors", "units"}),
+    # what a kind of workload is, from scenario to figure; names code of rooms above by its place, and imports none
+    "kinds": frozenset(),
+    # a stretch of time that comes again: the engine finds one, energy adds it up
+    "repeats": frozenset(),
     # scenarios make the names of runs, results and tables read them
     "identity": frozenset(),
     # reads system files and nothing else, so that any room may ask what the hardware is
-    "hardware": frozenset(),
+    "hardware": frozenset({"markup"}),
     # places, routes and capacities follow from the hardware alone
     "topology": frozenset({"hardware"}),
     # costs of kernels are functions of numbers
@@ -52,9 +59,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     # messages of a collective on the links they cross
     "messages": frozenset({"hardware", "topology", "collectives", "network"}),
     # ops say which kernel they are, never on which machine
-    "workload": frozenset({"compute"}),
+    "workload": frozenset({"compute", "kinds"}),
     # recorded runs as ops: what a file says, in the words of ops
-    "traces": frozenset({"compute", "workload"}),
+    "traces": frozenset({"compute", "kinds", "workload"}),
     # model files as graphs of operators with their work
     "graphs": frozenset({"compute", "workload"}),
     # what users ask of a service, and what clusters ran: columns of a file, no ops
@@ -63,40 +70,53 @@ PERMITTED: dict[str, frozenset[str]] = {
     # what a file holds, whatever it is of
     "describe": frozenset({"graphs", "jobs", "requests", "traces", "workload"}),
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has
-    "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "scenario", "hardware"}),
+    "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "kinds", "hardware"}),
     # a scenario names systems and workloads, and knows how neither is run
-    "scenario": frozenset({"identity"}),
+    "scenario": frozenset({"identity", "kinds", "markup"}),
     # the one place where workload and machine meet
     "engine": frozenset(
         {"hardware", "topology", "compute", "kernels", "collectives", "libraries", "network", "messages", "workload"}
+        | {"repeats"}
     ),
     # measured tables in, predictions and fits out: needs the machine and what libraries do on it, runs nothing
     "calibration": frozenset({"hardware", "topology", "collectives", "libraries", "compute", "kernels"}),
     # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
-    "energy": frozenset({"hardware", "topology", "compute"}),
+    "energy": frozenset({"hardware", "topology", "compute", "repeats"}),
     # price and rent are numbers of the system file, times what is in use
     "cost": frozenset({"hardware"}),
     # frames in, frames out; what a million tokens cost is a formula of cost's
-    "results": frozenset({"cost", "identity"}),
+    "results": frozenset({"cost", "identity", "kinds", "markup", "numbers"}),
     # a figure draws saved results, and runs nothing
-    "plots": frozenset({"results"}),
+    "plots": frozenset({"numbers", "results"}),
     # runs what was published or measured and compares
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
         | {"energy", "results", "api"}
     ),
+    # how a run comes about: the programs of most kinds, played and measured, or the function of a kind
+    "execution": frozenset(
+        {"hardware", "topology", "collectives", "messages", "kinds", "workload", "workload/generate", "scenario"}
+        | {"engine", "energy", "cost", "results"}
+    ),
+    # what a result follows from: a run, its system, and what files they name say
+    "digest": frozenset({"hardware", "kinds", "scenario"}),
+    # work of any kind over processes
+    "side_by_side": frozenset(),
     # the whole flow on one page
     "api": frozenset(
-        {"hardware", "topology", "compute", "collectives", "network", "messages", "traces", "workload"}
-        | {"workload/generate", "scenario", "engine", "energy", "cost", "results"}
+        {"hardware", "traces", "workload", "workload/generate", "scenario", "engine", "execution", "cost", "results"}
+        | {"digest", "side_by_side"}
     ),
+    # plays points of a run and answers between them: stands on the whole flow, and takes no part in it
+    "steps": frozenset({"api", "kinds", "results", "scenario"}),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe"}
-        | {"identity", "calibration", "engine", "energy", "results", "plots", "validation", "api", "__init__"}
+        | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
+        | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -348,6 +368,17 @@ def test_only_the_command_line_prints_or_exits():
             elif isinstance(node, ast.Raise) and node.exc and "SystemExit" in ast.unparse(node.exc):
                 wrong.append(f"{place(path, node)}: SystemExit")
     assert not wrong, "\n".join(wrong)
+
+
+def test_html_is_made_in_one_place():
+    wrong = [
+        f"{place(path, node)}: {node.value[:40]!r}"
+        for path in sources()
+        if path != PACKAGE / "markup.py"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(r"</\w+>", node.value)
+    ]
+    assert not wrong, "HTML outside markup.py, where texts are escaped:\n" + "\n".join(wrong)
 
 
 def test_exceptions_are_caught_by_name():

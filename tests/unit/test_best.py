@@ -11,12 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 import cmsim
-from cmsim import api, engine, results
+from cmsim import api, engine, kinds, results
 from cmsim.cli import tables
 from cmsim.cli.app import app
 from cmsim.errors import InfeasibleError, InputError
-from cmsim.scenario import METRICS, load_scenario, more_is_better, words
-from cmsim.scenario.schema import DecodeSpec, SystemEntry, TrainingSpec
+from cmsim.execution import played
+from cmsim.kinds.decode import DecodeSpec
+from cmsim.kinds.training import TrainingSpec
+from cmsim.scenario import SystemEntry, load_scenario, words
 
 DECODE = {
     "kind": "decode",
@@ -127,7 +129,7 @@ def test_equally_good_values_go_to_the_first():
 @pytest.mark.parametrize("metric", ["energy_per_token_J", "tpot_s", "power_avg_W", "memory_peak_B"])
 def test_another_metric_decides(metric):
     values = {n: one_of(decode(microbatches=n)).metric(metric) for n in (2, 1)}
-    best = (max if more_is_better(metric) else min)(values, key=lambda n: values[n])
+    best = (max if kinds.get("decode").more_is_better(metric) else min)(values, key=lambda n: values[n])
     found = one_of(decode(microbatches={"best": [2, 1], "of": metric}))
     assert found.chosen == {"microbatches": best}
     assert found.metric(metric) == values[best]
@@ -223,8 +225,8 @@ def plans(**changes):
     machines = api.Machines()
     run = load_scenario(decode(**changes)).runs[0]
     for candidate in api.candidates(run, machines):
-        played = api._play(candidate, machines(candidate), None)
-        yield played.plan, played.timeline.makespan_ps
+        done = played.play(candidate, machines(candidate), None)
+        yield done.plan, done.timeline.makespan_ps
 
 
 def test_a_plan_is_played_no_longer_than_the_limit():
@@ -238,8 +240,8 @@ def test_a_plan_is_played_no_longer_than_the_limit():
 
 def test_nothing_is_recorded_of_losers(monkeypatch):
     made = []
-    inner = api.record.ops_columns
-    monkeypatch.setattr(api.record, "ops_columns", lambda *given: made.append(1) or inner(*given))
+    inner = played.record.ops_columns
+    monkeypatch.setattr(played.record, "ops_columns", lambda *given: made.append(1) or inner(*given))
     one_of(decode(microbatches="best"))
     assert len(made) == 1
 
@@ -348,12 +350,12 @@ def test_metrics_that_may_decide_are_metrics_that_runs_have():
     for result in cmsim.run({"systems": ["hgx_h100"], "workloads": RUNS}):
         of_kind.setdefault(result.kind, set()).update(result.metrics)
         name, value = results.decisive(
-            {key: value for key, value in result.metrics.items() if not isinstance(value, str)}, None
+            result.kind, {key: value for key, value in result.metrics.items() if not isinstance(value, str)}, None
         )
-        assert name in METRICS[result.kind] and math.isfinite(value)
-    assert of_kind.keys() == METRICS.keys()
+        assert name in result.declared.deciding and math.isfinite(value)
+    assert of_kind.keys() == set(kinds.names())
     # a trace whose samples are not known, and what needs no price, are left out of it
-    missing = {kind: set(METRICS[kind]) - found for kind, found in of_kind.items()}
+    missing = {kind: set(kinds.get(kind).deciding) - found for kind, found in of_kind.items()}
     assert {kind: names for kind, names in missing.items() if names and kind != "trace"} == {}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmsim import api, engine, messages
-from cmsim.cli import tables
+from cmsim.cli import notes
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import load_system
 from cmsim.scenario import load_scenario
@@ -91,7 +91,7 @@ def test_a_fault_says_for_whom_and_which_links_were_full():
     # one direction of its port is the first that is full all along
     assert "rank 3" in found.faults["saturated"][0]["link"]
     assert found.faults["healthy_makespan_s"] == pytest.approx(found.metric("time_s") / found.metric("fault_slowdown"))
-    (words,) = tables.faults([found])
+    (words,) = notes.faults([found])
     assert "16 of 32 ranks end later (0-15); full links: port.in rank 3" in words
 
 

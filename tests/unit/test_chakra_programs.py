@@ -13,6 +13,7 @@ import pytest
 
 from cmsim.compute import gemm_shape
 from cmsim.errors import InputError
+from cmsim.kinds.trace import TraceFacts
 from cmsim.traces import IMPORTERS, load_trace
 from cmsim.traces.chakra import chakra_pb2
 from cmsim.traces.chakra.job import read_groups, read_job
@@ -438,11 +439,13 @@ def test_a_workload_that_cmsim_wrote_reads_back_as_it_was(tmp_path: Path) -> Non
         "out": np.array([3, 4, 5, 6]),
         "in": np.array([4, 3, 6, 5]),
     }
-    given = assemble([build], program=np.zeros(4, np.int64), groups=groups, facts={"tokens_per_run": 3.5})
+    given = assemble(
+        [build], program=np.zeros(4, np.int64), groups=groups, facts=TraceFacts(told={"tokens_per_run": 3.5})
+    )
     write_chakra(given, tmp_path / "out")
     got = load_trace(tmp_path / "out")
     assert got.program.tolist() == [0, 0, 0, 0]
-    assert got.facts["tokens_per_run"] == 3.5 and got.facts["recorded_host_s"] == pytest.approx(2.5e-6)
+    assert got.facts.told["tokens_per_run"] == 3.5 and got.facts.recorded_class_s["host"] == pytest.approx(2.5e-6)
     one, two = given.ops, got.ops
     for column, texts in (
         ("name_id", "names"), ("stream", "streams"), ("kernel", "kernels"), ("precision", "precisions"),

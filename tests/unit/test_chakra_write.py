@@ -229,7 +229,7 @@ def chakra_write_length(data: bytes, at: int) -> tuple[int, int]:
 def test_facts_and_counts(written: tuple[Programs, list[Path]]) -> None:
     programs, paths = written
     files = [read_chakra(path) for path in paths[:-1]]
-    for key, value in programs.facts.items():
+    for key, value in programs.facts.named().items():
         assert files[0].metadata[f"cmsim_fact {key}"] == value
     counts = set_counts(files)
     assert counts["nodes"] == sum(len(rows(programs, rank)) for rank in range(programs.ranks))
@@ -246,13 +246,14 @@ def test_equal_workloads_give_equal_bytes(name: str, tmp_path: Path) -> None:
 # -- hand-made programs ------------------------------------------------------------------------------------
 
 
-def handmade(flops: float = 10.0, **changes: Any) -> Programs:
+def handmade(flops: float = 10.0, traffic: np.ndarray | None = None, **changes: Any) -> Programs:
     """Two ranks: work on two streams of device and host, a message each way, a dispatch, a gather and a barrier."""
     build = ProgramBuilder()
     work = build.compute("mul", stream="a", kernel="gemm", precision="fp8", flops=flops, bytes_B=3.5, cores=0.25)
     host = build.host("launch", stream="host", recorded_s=2.5e-6)
     build.compute("copy", stream="b", kernel="generic", bytes_B=8.0, recorded_s=0.0, after=[host])
-    build.collective("moe", stream="comm", collective="dispatch", size_B=64.0, slot="all", after=[work])
+    moe = {"collective": "dispatch", "size_B": 64.0, "slot": "all", "traffic": traffic}
+    build.collective("moe", stream="comm", after=[work], **moe)
     build.collective("gather", stream="comm", collective="gather", size_B=64.0, slot="all")
     build.collective("stop", stream="comm", collective="barrier", size_B=0.0, slot="all")
     build.send("out", stream="s", size_B=7.0, slot="out")
@@ -299,7 +300,7 @@ def test_channels_between_two_ranks_have_tags_of_their_own(tmp_path: Path) -> No
 
 
 def test_unequal_blocks_are_left_out_and_said(tmp_path: Path) -> None:
-    unequal = handmade(traffic={"dispatch": np.eye(2)})
+    unequal = handmade(traffic=np.eye(2))
     assert chakra_write.left_out(unequal) == ("written with equal blocks, Chakra has no others: dispatch",)
     assert not chakra_write.left_out(handmade())
     assert write_chakra(unequal, tmp_path / "out")

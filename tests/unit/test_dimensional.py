@@ -11,20 +11,15 @@ import pytest
 from cmsim.collectives import Link, Rows, choose, collective_code, explain
 from cmsim.collectives.dimensional import (
     COLLECTIVES,
-    Dim,
     algorithm,
     dimensional_s,
-    exchanged,
-    gathered,
     latency_s,
     rounds,
-    routed_s_per_B,
     schedule,
     seconds_per_B,
     shares,
-    span,
-    steps,
 )
+from cmsim.collectives.on_grid import Dim, exchanged, gathered, routed_s_per_B, span, steps
 from cmsim.errors import InputError
 
 S = 1e9

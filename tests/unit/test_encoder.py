@@ -52,8 +52,8 @@ def bytes_of(programs):
 def test_a_pass_does_the_models_flops_once(model, flops, system):
     programs = encoder(system, model=model)
     assert products(programs) == pytest.approx(32 * flops, rel=1e-12)
-    assert programs.facts["model_flops_per_sample"] == flops
-    assert programs.facts["samples_per_run"] == 8 * 32
+    assert programs.facts.model_flops_per_sample == flops
+    assert programs.facts.samples_per_run == 8 * 32
 
 
 def test_a_batch_reads_weights_once():
@@ -130,11 +130,11 @@ def test_a_mindir_file_runs():
 def test_a_step_is_three_passes(model, flops, first):
     """Forward, and gradients of inputs and of weights; pixels need no gradient, and a fused core recomputes."""
     programs = training(model=model, global_batch=32, ranks=1)
-    assert programs.facts["model_flops_per_sample"] == 3 * flops - first
+    assert programs.facts.model_flops_per_sample == 3 * flops - first
     # a fused core recomputes its scores
     again = 0.5 * 12 * 4 * 197 * 197 * 768 if model == "vit-b-16" else 0.0
     assert products(programs) == pytest.approx(32 * (3 * flops - first + again), rel=1e-12)
-    assert programs.facts["hardware_flops_per_sample"] == pytest.approx(3 * flops - first + again)
+    assert programs.facts.hardware_flops_per_sample == pytest.approx(3 * flops - first + again)
 
 
 def test_gradients_are_reduced_once_a_step():
@@ -152,7 +152,7 @@ def test_gradients_are_reduced_once_a_step():
 def test_micro_batches_add_up():
     one, four = training(global_batch=256), training(global_batch=1024)
     assert products(four) == 4 * products(one)
-    assert four.facts["micro_batches"] == 4
+    assert four.facts.micro_batches == 4
 
 
 def test_recomputation_is_one_more_forward():

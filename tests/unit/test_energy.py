@@ -14,10 +14,9 @@ from cmsim.energy import (
     busy,
     carbon_g,
     constant,
-    energy_by_component,
     full_W,
-    power_columns,
     power_metrics,
+    power_over_time,
     scale_up_modules,
     switch_chips,
 )
@@ -77,8 +76,8 @@ def links_of(rows):
     }
 
 
-def mean_W(columns, makespan_ps):
-    return {name: joules / (makespan_ps / PS_PER_S) for name, joules in energy_by_component(columns).items()}
+def mean_W(drawn, makespan_ps):
+    return {name: joules / (makespan_ps / PS_PER_S) for name, joules in drawn.joules().items()}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -101,8 +100,8 @@ def test_power_at_full_use_is_that_of_the_derived_totals(name):
     system = load_system(name, set={"node.cpu_feeding": 1.0})
     ops = ops_of(system, [(0, 0, 2, 1, 1)])
     links = links_of([("port.out[0]", 0, 2, 1), ("port.in[0]", 0, 2, 1)])
-    columns = power_columns(system, ops, links, makespan_ps=2 * MS)
-    watts = mean_W(columns, 2 * MS)
+    drawn = power_over_time(system, ops, links, makespan_ps=2 * MS)
+    watts = mean_W(drawn, 2 * MS)
     rows = totals(system)
     accelerators_W = sum(value for part, value in watts.items() if part.startswith("accelerators_"))
     assert accelerators_W == pytest.approx(rows["power_accelerators_full_kW"].value * 1e3)
@@ -116,7 +115,8 @@ def test_power_at_full_use_is_that_of_the_derived_totals(name):
 
 def test_components_are_exactly_these():
     system = load_system("gb200_nvl72")
-    columns = power_columns(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
+    drawn = power_over_time(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
+    columns = drawn.columns()
     assert tuple(dict.fromkeys(columns["component"])) == COMPONENTS
     assert len({len(column) for column in columns.values()}) == 1
     assert columns["start_ps"].dtype == columns["end_ps"].dtype == np.int64
@@ -130,7 +130,7 @@ def test_energy_is_the_sum_over_ops_where_nothing_is_held_back():
     ops = ops_of(system, rows, multiplicity=[5, 3])
     links = links_of([("port.in[0]", 3, 9, 0.4), ("port.out[0]", 3, 20, 0.25), ("nic.out[0]", 3, 9, 1.0)])
     end_ps = int(ops["end_ps"].max())
-    joules = energy_by_component(power_columns(system, ops, links, makespan_ps=end_ps))
+    joules = power_over_time(system, ops, links, makespan_ps=end_ps).joules()
     power = system.accelerator.power
     took_s = (ops["end_ps"] - ops["start_ps"]) / PS_PER_S
     attainable = np.stack([ops["flops"] / ops["peak_FLOPps"] / 0.7, ops["bytes_B"] / system.rank_memory_Bps / 0.85])
@@ -153,7 +153,7 @@ def test_busy_time_gives_the_same_mean_as_the_columns():
     system = load_system("cloudmatrix384", accelerators=16)
     ops = ops_of(system, [(0, 0, 2, 0.5, 0.1), (0, 4, 5, 0.2, 0.9), (1, 0, 9, 0.9, 0.9)], multiplicity=[20, 8])
     links = links_of([("port.out[0]", 1, 7, 0.8), ("port.in[0]", 1, 7, 0.8)])
-    found, _ = power_metrics(system, power_columns(system, ops, links, makespan_ps=10 * MS))
+    found, _ = power_metrics(system, power_over_time(system, ops, links, makespan_ps=10 * MS))
     used = busy(system, ops, links, makespan_ps=10 * MS)
     assert 16 * used.mean_W(board_watts(system.accelerator)) == pytest.approx(found["power_packages_W"], rel=1e-9)
 
@@ -163,7 +163,7 @@ def test_what_passes_ports_passes_memory():
     ops = ops_of(system, [(0, 0, 1, 0, 0)])
     ops["kind"][:] = "collective"
     links = links_of([("port.out[0]", 0, 1, 1), ("port.in[0]", 0, 1, 1)])
-    watts = mean_W(power_columns(system, ops, links, makespan_ps=MS), MS)
+    watts = mean_W(power_over_time(system, ops, links, makespan_ps=MS), MS)
     share = 2 * 450e9 / (0.85 * 3350e9)
     assert watts["accelerators_memory"] == pytest.approx(8 * share * system.accelerator.power.memory_W)
 
@@ -171,7 +171,7 @@ def test_what_passes_ports_passes_memory():
 def test_a_slow_kernel_burns_as_much_as_a_fast_one():
     system = load_system("hgx_h100")
     fast, slow = (
-        mean_W(power_columns(system, ops_of(system, [(0, 0, 1, *busy)]), NO_LINKS, makespan_ps=MS), MS)
+        mean_W(power_over_time(system, ops_of(system, [(0, 0, 1, *busy)]), NO_LINKS, makespan_ps=MS), MS)
         for busy in ((0.7, 0.1), (0.07, 0.01))
     )
     assert slow == pytest.approx(fast)
@@ -182,7 +182,8 @@ def test_a_package_never_exceeds_its_limit():
     power = system.accelerator.power
     rows = [(0, 0, 1, 1, 1), (0, 0, 2, 0.5, 1)]
     links = links_of([("port.out[0]", 0, 1, 1), ("port.in[0]", 0, 1, 1)])
-    columns = power_columns(system, ops_of(system, rows), links, makespan_ps=2 * MS)
+    drawn = power_over_time(system, ops_of(system, rows), links, makespan_ps=2 * MS)
+    columns = drawn.columns()
     watts = columns["power_W"].reshape(len(COMPONENTS), -1)[:5] / system.packages
     assert watts.sum(axis=0).max() <= power.max_W * (1 + 1e-12)
     assert watts.sum(axis=0)[0] == pytest.approx(power.max_W)
@@ -196,7 +197,7 @@ def test_narrow_weights_of_grouped_products_draw_as_full_ones():
     for weights in ("", "bf16", "fp8", "fp4"):
         ops = ops_of(system, [(0, 0, 1, 0.0, 0.4)])
         ops["weights"][:] = weights
-        draws[weights] = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)["accelerators_memory"]
+        draws[weights] = mean_W(power_over_time(system, ops, NO_LINKS, makespan_ps=MS), MS)["accelerators_memory"]
     assert draws[""] == draws["bf16"] == pytest.approx(8 * system.accelerator.power.memory_W)
     assert draws["fp8"] == pytest.approx(2 * draws[""]) and draws["fp4"] == pytest.approx(4 * draws[""])
 
@@ -210,9 +211,10 @@ def test_the_band_is_the_ranges_of_the_watts_and_holds_for_every_figure():
     assert high.memory == pytest.approx(middle.memory / 750 * 1000 * 1.25, abs=0.1)
     assert (low.active, high.active, low.limit, high.limit) == (182, 300, 600, 1000)
     ops = ops_of(system, [(0, 0, 2, 0.5, 0.1), (0, 4, 5, 0.2, 0.9)])
-    columns = power_columns(system, ops, NO_LINKS, makespan_ps=10 * MS)
-    found, _ = power_metrics(system, columns)
-    ends, notes = band_metrics(system, columns)
+    drawn = power_over_time(system, ops, NO_LINKS, makespan_ps=10 * MS)
+    columns = drawn.columns()
+    found, _ = power_metrics(system, drawn)
+    ends, notes = band_metrics(system, drawn)
     found.update(ends)
     for name in ("energy_J", "power_avg_W", "power_peak_W", "power_it_W", "power_packages_W", "carbon_g"):
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
@@ -224,10 +226,11 @@ def test_the_band_is_the_ranges_of_the_watts_and_holds_for_every_figure():
 def test_a_measured_part_has_no_band():
     system = load_system("hgx_h100")
     assert band(system.accelerator) is None
-    columns = power_columns(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
-    found, notes = power_metrics(system, columns)
+    drawn = power_over_time(system, ops_of(system, [(0, 0, 1, 0.5, 0.1)]), NO_LINKS, makespan_ps=MS)
+    columns = drawn.columns()
+    found, notes = power_metrics(system, drawn)
     assert not notes and not [name for name in found if name.endswith(("_low", "_high"))]
-    assert band_metrics(system, columns) == ({}, ())
+    assert band_metrics(system, drawn) == ({}, ())
     assert (columns["power_W_low"] == columns["power_W"]).all()
 
 
@@ -239,21 +242,23 @@ def test_the_grid_keeps_every_integral(monkeypatch):
     ops = ops_of(system, rows)
     links = links_of([("port.out[0]", 5, 77, 0.3)])
     end_ps = int(ops["end_ps"].max())
-    exact = power_columns(system, ops, links, makespan_ps=end_ps)
+    exact = power_over_time(system, ops, links, makespan_ps=end_ps)
     monkeypatch.setattr(power_page, "MOST_INTERVALS", 37)
-    binned = power_columns(system, ops, links, makespan_ps=end_ps)
-    assert len(binned["power_W"]) == 37 * len(COMPONENTS) < len(exact["power_W"])
-    one, two = energy_by_component(exact), energy_by_component(binned)
+    binned = power_over_time(system, ops, links, makespan_ps=end_ps)
+    assert binned.middle_W.size == 37 * len(COMPONENTS) < exact.middle_W.size
+    one, two = exact.joules(), binned.joules()
     assert two == pytest.approx(one, rel=1e-11)
-    start, end = binned["start_ps"][:37], binned["end_ps"][:37]
+    columns = binned.columns()
+    start, end = columns["start_ps"][:37], columns["end_ps"][:37]
     assert (start[0], end[-1]) == (0, end_ps) and (start[1:] == end[:-1]).all()
 
 
 def test_metrics_are_integrals_of_the_columns():
     system = load_system("cloudmatrix384")
     ops = ops_of(system, [(0, 0, 2, 0.5, 0.1), (0, 4, 5, 0.2, 0.9)])
-    columns = power_columns(system, ops, NO_LINKS, makespan_ps=10 * MS)
-    found, notes = power_metrics(system, columns)
+    drawn = power_over_time(system, ops, NO_LINKS, makespan_ps=10 * MS)
+    columns = drawn.columns()
+    found, notes = power_metrics(system, drawn)
     seconds = (columns["end_ps"] - columns["start_ps"]) / PS_PER_S
     assert found["energy_J"] == pytest.approx((columns["power_W"] * seconds).sum(), rel=1e-12)
     assert found["power_avg_W"] * 0.01 == pytest.approx(found["energy_J"], rel=1e-12)
@@ -269,9 +274,9 @@ def test_metrics_are_integrals_of_the_columns():
 
 def test_without_a_carbon_intensity_carbon_is_left_out_and_said():
     system = load_system("gb200_nvl72", set={"facility.carbon_g_per_kWh": None})
-    columns = power_columns(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=MS)
-    found, notes = power_metrics(system, columns)
-    assert "carbon_g" not in found and not [name for name in band_metrics(system, columns)[0] if "carbon" in name]
+    drawn = power_over_time(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=MS)
+    found, notes = power_metrics(system, drawn)
+    assert "carbon_g" not in found and not [name for name in band_metrics(system, drawn)[0] if "carbon" in name]
     assert notes == ("no carbon_g: gb200_nvl72 has no facility.carbon_g_per_kWh",)
 
 
@@ -279,7 +284,7 @@ def test_ranks_that_wait_draw_active_idle_and_unused_accelerators_low_idle():
     system = load_system("gb200_nvl72")
     ops = ops_of(system, [(0, 0, 1, 0, 0)], multiplicity=[4])
     ops["kind"][:] = "collective"
-    watts = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)
+    watts = mean_W(power_over_time(system, ops, NO_LINKS, makespan_ps=MS), MS)
     power = system.accelerator.power
     assert watts["accelerators_compute"] == watts["accelerators_memory"] == watts["accelerators_link"] == 0
     assert watts["accelerators_idle"] == pytest.approx(72 * power.idle_W)
@@ -295,7 +300,7 @@ def test_a_kernel_known_only_by_its_time_keeps_its_engine_busy(kernel, part):
     system = load_system("hgx_h100")
     ops = ops_of(system, [(0, 0, 1, 0, 0)])
     ops["kernel"][:] = kernel
-    watts = mean_W(power_columns(system, ops, NO_LINKS, makespan_ps=MS), MS)
+    watts = mean_W(power_over_time(system, ops, NO_LINKS, makespan_ps=MS), MS)
     assert watts[f"accelerators_{part}"] == pytest.approx(8 * getattr(system.accelerator.power, f"{part}_W"))
 
 
@@ -303,7 +308,7 @@ def test_power_supplies_lose_by_load():
     system = load_system("hgx_h100")
     facility = system.spec.facility
     busy, idle = (
-        mean_W(power_columns(system, ops_of(system, [(0, 0, 1, *use)]), NO_LINKS, makespan_ps=MS), MS)
+        mean_W(power_over_time(system, ops_of(system, [(0, 0, 1, *use)]), NO_LINKS, makespan_ps=MS), MS)
         for use in ((1, 1), (0, 0))
     )
     full = full_W(system, board_watts(system.accelerator)) * (1 / facility.psu_efficiency - 1)
@@ -320,7 +325,7 @@ def test_part_of_a_domain_has_part_of_its_fabric():
 def test_a_run_without_time_has_no_power():
     system = load_system("gb200_nvl72")
     with pytest.raises(InfeasibleError, match="takes no time"):
-        power_columns(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=0)
+        power_over_time(system, ops_of(system, [(0, 0, 1, 1, 1)]), NO_LINKS, makespan_ps=0)
 
 
 def _p01(n):

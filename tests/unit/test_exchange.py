@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cmsim import api
+from cmsim import api, engine
 from cmsim.errors import InputError
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
+from cmsim.workload.ops import ProgramBuilder, assemble
 
 SYSTEM = {"system": "cloudmatrix384", "accelerators": 8}
 
@@ -79,8 +80,8 @@ EXCHANGE = {
 
 def test_tokens_become_bytes():
     made = programs({"collective": "dispatch", "exchange": EXCHANGE})
-    shares = made.traffic["dispatch"]
-    size_B = made.facts["size_B"]
+    shares = made.traffic[0]
+    size_B = made.facts.size_B
     # every rank sends 64 tokens to 8 experts each, some of them its own
     message_B = 7168 + 512
     sent = (shares.sum(1) * size_B).round() / message_B
@@ -88,7 +89,7 @@ def test_tokens_become_bytes():
     assert sent.mean() == pytest.approx(64 * 8 * 15 / 16, rel=0.05)
     assert np.allclose(sent, sent.round())
     back = programs({"collective": "combine", "exchange": EXCHANGE})
-    there, again = shares * size_B / message_B, back.traffic["combine"] * back.facts["size_B"] / (7168 * 2)
+    there, again = shares * size_B / message_B, back.traffic[0] * back.facts.size_B / (7168 * 2)
     assert again == pytest.approx(there.T, rel=1e-9, abs=1e-6)
 
 
@@ -97,10 +98,36 @@ def test_the_same_draw_gives_the_same_bytes_and_another_does_not():
         made = programs(
             {"collective": "dispatch", "exchange": {**EXCHANGE, "balance": {"model": "multinomial", "draw": draw}}}
         )
-        return made.traffic["dispatch"] * made.facts["size_B"]
+        return made.traffic[0] * made.facts.size_B
 
     assert np.array_equal(bytes_of(0), bytes_of(0))
     assert not np.array_equal(bytes_of(0), bytes_of(1))
+
+
+def layers(*traffic):
+    """An all-to-all a layer, one after the other, each with its own traffic."""
+    build = ProgramBuilder()
+    for shares in traffic:
+        build.collective("a2a", stream="comm", collective="all_to_all", size_B=1e8, slot="all", traffic=shares)
+    return assemble([build], program=np.zeros(16, np.int64), groups={"all": np.zeros(16, np.int64)})
+
+
+def test_layers_may_differ_in_who_sends_to_whom():
+    _, system = one_of({"collective": "barrier"})
+    options = engine.Options(network="flow")
+
+    def time_ps(*traffic):
+        return engine.play(engine.plan(layers(*traffic), system, options)).makespan_ps
+
+    even = np.full((16, 16), 1 / 16)
+    to_one = np.zeros((16, 16))
+    to_one[1:, 0] = 1 / 4
+    alone = [time_ps(one) for one in (even, to_one, None)]
+    assert alone[0] == alone[2] and alone[1] > 3 * alone[0]
+    # a call by itself ends when its layer in the chain does
+    assert time_ps(even, to_one, even, None) == 2 * alone[0] + alone[1] + alone[2]
+    with pytest.raises(InputError, match="all_to_all among 16 ranks has the traffic of 4"):
+        time_ps(np.ones((4, 4)))
 
 
 def test_skew_costs_time_and_sending_once_saves_it():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from cmsim.errors import InputError
 from cmsim.hardware import load_system
-from cmsim.scenario.schema import Balance, ParallelSpec
+from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.workload import moe
 from cmsim.workload.generate.experts import plan_experts
 from cmsim.workload.model import load_model

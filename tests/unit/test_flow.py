@@ -9,6 +9,7 @@ import pytest
 import simpy
 
 from cmsim.collectives import ALGORITHMS, candidates, time_s
+from cmsim.engine.calls import link
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.hardware import System, load_system
 from cmsim.messages import Messages, Software, all_to_all_v, collective_time, plan, rounds
@@ -17,7 +18,7 @@ from cmsim.messages.messages import _QUICK, _from_schedule
 from cmsim.messages.rounds import solve
 from cmsim.messages.schedule import LogGP, Op, programs, replay
 from cmsim.network import SHARE_ONE, Demand, Fluid
-from cmsim.topology import paths
+from cmsim.topology import fabric, paths
 from cmsim.units import PS_PER_S
 
 US = 1e-6
@@ -326,6 +327,23 @@ def test_software_is_what_the_engine_prices():
     assert dispatch.base_s == pytest.approx(
         (system.stack.dispatch.base_us + 3 * system.stack.dispatch.doubling_us) * US
     )
+
+
+@pytest.mark.parametrize("ranks", [6, 8, 20])
+@pytest.mark.parametrize("collective", ["all_reduce", "dispatch", "combine"])
+def test_levels_and_links_pay_the_same_software(collective, ranks):
+    """A call whose bytes take no time: base, steps of fused kernels, shares of the port."""
+    system = load_system("mi300x_8")
+    tuning = {"dispatch": system.stack.dispatch, "combine": system.stack.combine}.get(collective)
+    priced = link(system, fabric(system), collective, np.array([ranks]))
+    played = software(system, collective, ranks=ranks)
+    # what follows the doublings of a group on levels is in the call on links, where rounds are those of the messages
+    doublings = 0.0 if tuning is None else np.log2(ranks)
+    assert played.base_s == pytest.approx(priced.base_s + doublings * priced.step_s, rel=1e-12)
+    assert played.step_s == (priced.step_s if tuning is None else 0.0)
+    assert (played.scale_up, played.scale_out) == (priced.port_efficiency, priced.nic_efficiency)
+    assert played.wire == (priced.domain_s > 0)
+    assert tuning is None or tuning.doubling_us > 0
 
 
 def test_groups():

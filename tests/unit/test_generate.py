@@ -123,7 +123,7 @@ def test_training_does_the_models_flops_once(model, name, parallel, monkeypatch)
     assert over_ranks(programs, "flops", kernel=MATRIX) == pytest.approx(wanted, rel=2e-3)
     assert over_ranks(programs, "flops", kernel=CORES) == pytest.approx(3.5 * core, rel=2e-3)
     # what metrics divide by counts the core's backward as two forwards
-    assert programs.facts["model_flops_per_token"] * tokens == pytest.approx(wanted - 0.5 * core, rel=1e-9)
+    assert programs.facts.model_flops_per_token * tokens == pytest.approx(wanted - 0.5 * core, rel=1e-9)
 
 
 def test_latents_are_computed_by_every_rank_of_a_tensor_group(model, monkeypatch):

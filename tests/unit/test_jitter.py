@@ -87,17 +87,17 @@ def test_slow_ranks_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "needs the columns rank"),
-        ("rank\n1\n", "needs the columns rank"),
-        ("rank,cores\n1,2\n", "cores: no such column"),
+        ("", "is empty"),
+        ("rank\n1\n", ":1: needs any of the columns compute"),
+        ("rank,cores\n1,2\n", ":1: unknown column 'cores'"),
         ("rank,compute\n", "holds no rank"),
         ("rank,compute\n1,2\n1,3\n", ":3: rank: rank 1 stands twice"),
         ("rank,compute\n-1,2\n", ":2: rank: must be a whole number from 0, got '-1'"),
         ("rank,compute\n1,0\n", ":2: compute: must be a number above 0, got '0'"),
         ("rank,compute\n1,nan\n", "got 'nan'"),
         ("rank,compute\n1,fast\n", "got 'fast'"),
-        ("rank,compute\n1\n", "expected 2 values"),
-        ("rank,compute\n1,2,3\n", "expected 2 values"),
+        ("rank,compute\n1\n", ":2: got 1 fields, allowed: 2 (rank, compute)"),
+        ("rank,compute\n1,2,3\n", "got 3 fields"),
     ],
 )
 def test_bad_files(tmp_path, text, says):

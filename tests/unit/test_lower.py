@@ -127,7 +127,7 @@ def test_columns_of_an_ordered_rank() -> None:
     assert ops.collectives == ("all_reduce",) and ops.collective.tolist() == [-1, -1, 0, -1]
     assert [deps(got, row) for row in range(4)] == [[], [0], [1], [1]]
     assert got.groups.tolist() == [[0]] and got.slots == ("all",) and got.program.tolist() == [0]
-    assert got.facts == pytest.approx(
+    assert got.facts.named() == pytest.approx(
         {"tokens_per_run": 3.0, "recorded_s": 17e-6, "recorded_host_s": 2e-6, "recorded_compute_s": 6e-6,
          "recorded_collective_s": 9e-6}
     )  # fmt: skip
@@ -217,7 +217,7 @@ def test_recorded_communication_takes_its_time_and_meets_nobody() -> None:
     assert ops.recorded_s.tolist() == pytest.approx([2e-6, 5e-6, 7e-6, 0])
     assert ops.bytes_B.tolist() == [0, 0, 0, 0] and streams(got) == ["compute", "stream 9", "send 1", "recv 2"]
     assert got.groups.shape == (4, 0) and deps(got, 1) == [0]
-    assert got.facts == pytest.approx(
+    assert got.facts.named() == pytest.approx(
         {"recorded_compute_s": 2e-6, "recorded_collective_s": 5e-6, "recorded_send_recv_s": 7e-6}
     )
     assert "3 communication ops take their recorded time, with the wait for the others in it" in got.notes
@@ -410,7 +410,7 @@ def test_equal_ranks_share_a_program_whatever_their_ops_are_called() -> None:
     assert got.program.tolist() == [0, 0, 1, 0]
     assert got.program_ptr.tolist() == [0, 3, 6]
     assert names(got) == ["k", "k", "all_reduce"] * 2
-    assert got.facts["recorded_compute_s"] == pytest.approx(2.5e-6)
+    assert got.facts.recorded_class_s["compute"] == pytest.approx(2.5e-6)
 
 
 def test_streams_and_kernel_classes_tell_programs_apart() -> None:

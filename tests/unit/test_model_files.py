@@ -10,8 +10,10 @@ import pytest
 
 from cmsim.errors import InputError
 from cmsim.hardware import load_system
+from cmsim.kinds.decode import DecodeSpec
+from cmsim.kinds.prefill import PrefillSpec
+from cmsim.kinds.training import TrainingSpec
 from cmsim.reading import builtin_files
-from cmsim.scenario.schema import DecodeSpec, PrefillSpec, TrainingSpec
 from cmsim.workload.families import SETTINGS
 from cmsim.workload.generate import programs
 from cmsim.workload.model import FAMILIES, MODELS, load_model, parse_model

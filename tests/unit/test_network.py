@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmsim.errors import InfeasibleError
-from cmsim.network import NETWORKS, SHARE_ONE, Demand, Fluid
+from cmsim.network import NETWORKS, SHARE_ONE, Demand, Fluid, Log, Segment, Stretches
 from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
 from cmsim.units import PS_PER_S
 
@@ -264,8 +264,7 @@ def test_what_is_left_goes_by_the_new_path():
         (0, 4 * PS_PER_S, 1.0),
         (4 * PS_PER_S, 7 * PS_PER_S, 2.0),
     ]
-    assert log[0].demand.resources == (0,)
-    assert log[1].demand.resources == (1,)
+    assert [one.demand.resources for one in log] == [(0,), (1,)]
 
 
 def test_those_in_flight_share_the_new_path():
@@ -367,3 +366,21 @@ def test_one_that_is_slowed_may_meet_the_next():
     env.timeout(5 * US).callbacks.append(lambda _: ask("C", demand(10_000, 0), 0))
     env.run()
     assert ends == {"A": 15 * US, "C": 20 * US, "B": 22.5 * US}
+
+
+def test_a_log_is_the_same_one_by_one_and_as_columns():
+    one, two, three = (demand(size_B, 0) for size_B in (1000, 2000, 3000))
+    train = Stretches.of([one, two, one], [0, 10, 20], [5, 15, 25], [1e9, 2e9, 3e9])
+    log = Log([Segment(three, 1, 2, 4e9), train.rows(slice(1, 3), 100), Segment(one, 3, 4, 5e9)])
+    said = [(s.demand, s.start_ps, s.end_ps, s.rate_Bps) for s in log]
+    assert said == [
+        (three, 1, 2, 4e9),
+        (two, 110, 115, 2e9),
+        (one, 120, 125, 3e9),
+        (one, 3, 4, 5e9),
+    ]
+    columns = log.columns()
+    assert len(log) == len(columns.demand) == 4 and len(columns.demands) == 3
+    assert [(s.demand, s.start_ps, s.end_ps, s.rate_Bps) for s in columns.segments()] == [said[i] for i in (0, 3, 1, 2)]
+    moved = log.moved(1, {id(one): three})
+    assert [(s.demand, s.start_ps) for s in moved] == [(three, 0), (two, 109), (three, 119), (three, 2)]

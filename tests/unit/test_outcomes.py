@@ -215,7 +215,7 @@ def test_a_job_pays_for_the_packages_that_hold_its_ranks():
     assert shared.metric("tokens_per_s_per_accelerator") == 2 * alone.metric("tokens_per_s_per_accelerator")
     # four idle packages draw something, and no host idles in either
     assert shared.metric("energy_J") < alone.metric("energy_J")
-    assert shared.facts["racks"] == alone.facts["racks"] / 2
+    assert shared.machine.racks == alone.machine.racks / 2
     assert any("uses 4 of 8 accelerators; the others are not billed to it" in note for note in shared.warnings)
     assert any("uses 4 of 8 accelerators; the others idle, and count" in note for note in alone.warnings)
 

@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.identity import Entry, Identity
+from cmsim.kinds import MachineFacts
 from cmsim.plots import KINDS, breakdown, power, power_throughput, predicted, roofline, save, style, timeline
 from cmsim.results import Result, Results
 from cmsim.validation.pairs import Pairs
@@ -59,7 +61,7 @@ def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5
         bound={"name": "HBM", "time_s": time_s / 2, "fraction": 0.5},
         limiter="memory",
         breakdown={"compute_s": 0.2 * time_s, "memory_s": 0.5 * time_s, "link_s": 0.3 * time_s, "host_s": 0.0},
-        facts={"memory_Bps": 2e12},
+        machine=MachineFacts(memory_Bps=2e12),
         columns={"ops": ops, "power": power_columns},
     )
 
@@ -196,7 +198,7 @@ def test_roofline_puts_kernels_under_their_roofs():
     assert sorted(y) == pytest.approx([1, 3, 5])
     assert np.all(y <= np.minimum(40, x * 2e12 / 1e12))
     assert "bf16 40" in texts(ax) and "memory 2 TB/s" in texts(ax)
-    without = dataclasses.replace(made(), facts={})
+    without = dataclasses.replace(made(), machine=MachineFacts())
     with pytest.raises(InputError, match="no kernel has FLOPs and bytes"):
         roofline.draw(Results((without,)))
 
@@ -235,8 +237,8 @@ def test_labels_come_from_the_unit_suffix():
     assert style.words("busbw_GBps") == "busbw [GB/s]"
     assert style.words("power_peak_W", "kW") == "power peak [kW]"
     assert style.words("limiter") == "limiter"
-    assert style.prefixed(0.0, "s") == (1.0, "s")
-    assert style.prefixed(5000.0, "s") == (1.0, "s")
+    assert numbers.scale(0.0, "s") == (1.0, "s")
+    assert numbers.scale(5000.0, "s") == (1.0, "s")
 
 
 def pairs(group, role, factors, unit="us"):

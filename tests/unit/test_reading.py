@@ -353,6 +353,31 @@ def test_find_built_in(built_in):
     assert reading.find("topologies/ring8.yaml", "topologies", "system") == built_in / "ring8.yaml"
 
 
+def test_find_by_alias(built_in):
+    text = "# head\nname: x\naliases: [r8, 'ring of 8']  # of tables\ntopology: {}\naliases: [no]\n"
+    (built_in / "ring8.yaml").write_text(text)
+    assert reading.aliases_of(built_in / "ring8.yaml") == ["r8", "ring of 8"]
+    assert reading.aliases_of(built_in / "mesh16.yaml") == []
+    (Path.cwd() / "r8").write_text("")
+    (built_in / "v1.5.yaml").write_text("aliases: [ring8]\n")
+    assert reading.find("r8", "topologies", "system") == built_in / "ring8.yaml", "an alias is built in too"
+    assert reading.find("ring8", "topologies", "system") == built_in / "ring8.yaml", "names come before aliases"
+
+
+def test_locate_asks_in_order(built_in, tmp_path):
+    base, data = tmp_path / "base", tmp_path / "data"
+    ask = {"base": base, "built_in": ("topologies", "")}
+    assert reading.locate("one/x.csv", **ask) is None
+    for root in (data, data / "topologies", Path.cwd(), base):
+        (root / "one").mkdir(parents=True)
+        (root / "one" / "x.csv").write_text("")
+        assert reading.locate("one/x.csv", **ask) == root / "one" / "x.csv"
+    assert reading.locate("one", **ask) is None
+    assert reading.locate("one", **ask, folders=True) == base / "one"
+    assert reading.locate("", **ask, folders=True) is None
+    assert reading.locate("one/x.csv") == Path.cwd() / "one" / "x.csv"
+
+
 def test_find_users_path(built_in, tmp_path):
     base = tmp_path / "elsewhere"
     base.mkdir()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
-from cmsim import api
+from cmsim.arrays import equal
 from cmsim.collectives import COLLECTIVES, Link, Rows, wire_bound_s
 from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.plan import Options, Perturbation, Plan, plan
 from cmsim.engine.play import play
 from cmsim.engine.record import LIMITERS, breakdown, links_columns, ops_columns
+from cmsim.execution import played
 from cmsim.hardware import load_system
-from cmsim.network import Segment
+from cmsim.network import Log, Segment
 from cmsim.units import PS_PER_S
 from cmsim.workload.ops import Least, ProgramBuilder, assemble
 
@@ -164,11 +166,13 @@ def test_segments_that_overlap_are_summed():
     (one,) = timeline.segments
     capacity = made.resources.capacity_Bps[one.demand.resources[0]]
     rate = capacity / 4 / (one.demand.shares[0] / 2**24)
-    twice = [
-        Segment(one.demand, 0, 1000, rate),
-        Segment(one.demand, 500, 1500, rate),
-        Segment(one.demand, 2000, 3000, rate),
-    ]
+    twice = Log(
+        [
+            Segment(one.demand, 0, 1000, rate),
+            Segment(one.demand, 500, 1500, rate),
+            Segment(one.demand, 2000, 3000, rate),
+        ]
+    )
     links = links_columns(made, dataclasses.replace(timeline, segments=twice))
     mine = links["resource"] == made.resources.name[one.demand.resources[0]]
     assert links["start_ps"][mine].tolist() == [0, 500, 1000, 2000]
@@ -304,14 +308,14 @@ def test_kernels_side_by_side_that_draw_more_than_there_is_are_told():
     least = Least(ranks=8, flops={}, bytes_B=1e9)
     made, timeline = in_turn_or_side_by_side(["one", "one"], least)
     assert 0.5 < memory_drawn(made, timeline) < 1
-    assert not api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    assert not played.beyond(run_bound(made, timeline), memory_drawn(made, timeline))
     made, timeline = in_turn_or_side_by_side(["one", "other"], least)
     assert memory_drawn(made, timeline) > 1
-    (said,) = api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    (said,) = played.beyond(run_bound(made, timeline), memory_drawn(made, timeline))
     assert "draw 1." in said and "times the memory bandwidth" in said
     # without a question the ops are what is asked for, and their bound says so
     made, timeline = in_turn_or_side_by_side(["one", "other"])
-    (said,) = api._beyond(run_bound(made, timeline), memory_drawn(made, timeline))
+    (said,) = played.beyond(run_bound(made, timeline), memory_drawn(made, timeline))
     assert said.startswith("faster than the HBM bound (1.")
 
 
@@ -394,3 +398,13 @@ def test_same_run_same_columns():
     made = [planned([layered()], options=Options(perturb={3: Perturbation(compute=1.5)})) for _ in range(2)]
     one, two = (ops_columns(each, play(each)) for each in made)
     assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_columns_of_few_values_are_held_as_numbers():
+    """Of many runs words, rates and shares stand once, not in every row."""
+    made = planned([layered(500)])
+    ops = ops_columns(made, play(made))
+    assert len(pickle.dumps(ops)) < sum(column.nbytes for column in ops.values()) / 2
+    assert equal(ops, "kernel", "gemm").sum() == 500 and not equal(ops, "kernel", "copy").any()
+    again = pickle.loads(pickle.dumps(ops))
+    assert list(again) == list(ops) and all((again[name] == ops[name]).all() for name in ops)

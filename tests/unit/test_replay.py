@@ -87,7 +87,7 @@ def test_what_is_said_of_times() -> None:
 
 
 def test_the_share_counts_ranks_not_programs() -> None:
-    from cmsim.scenario import TraceSpec
+    from cmsim.kinds.trace import TraceSpec
     from cmsim.workload.generate.replay import _times
     from cmsim.workload.ops import ProgramBuilder, assemble
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cmsim.errors import InputError
-from cmsim.scenario import CollectiveSpec, load_scenario
+from cmsim.kinds.collective import CollectiveSpec
+from cmsim.scenario import load_scenario
 
 TEXT = """
 name: two questions

@@ -15,7 +15,7 @@ from cmsim.engine.plan import plan
 from cmsim.errors import CmsimWarning
 from cmsim.hardware import System, load_accelerator, load_system
 from cmsim.kernels.of_shapes import shape_times_us
-from cmsim.scenario.schema import PrecisionSpec
+from cmsim.kinds.parts import PrecisionSpec
 from cmsim.workload.generate.layers import core_decode, formats
 from cmsim.workload.model import load_model
 from cmsim.workload.ops import ProgramBuilder, assemble

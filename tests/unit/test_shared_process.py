@@ -6,6 +6,7 @@ Run as a program, this file writes the digest of a scenario: `python test_shared
 from __future__ import annotations
 
 import ast
+import dataclasses
 import gc
 import hashlib
 import json
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cmsim
@@ -161,6 +163,42 @@ def test_what_is_kept_is_bounded_and_read_once_a_state(data: Path) -> None:
     (data / "topologies/stacks/more.yaml").write_text("name: more\n")
     asked("b")
     assert read[-1] == "b" and len(read) == 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    column: Any
+    name: str = ""
+
+
+def test_what_follows_from_equal_arrays_is_worked_out_once() -> None:
+    worked: list[str] = []
+
+    @kept.while_equal(most=2, most_B=80)
+    def asked(record: Record, numbers: Any, word: str = "") -> str:
+        worked.append(record.name)
+        return f"{record.name}{sum(numbers)}{word}"
+
+    ones, twos = np.ones(3), np.full(3, 2.0)
+    assert asked(Record(ones, "a"), [1]) == asked(Record(ones.copy(), "a"), [1]) == "a1"
+    assert worked == ["a"]
+    unlike = [
+        lambda: asked(Record(twos, "a"), [1]),
+        lambda: asked(Record(ones.astype(np.int64), "a"), [1]),
+        lambda: asked(Record(ones.reshape(1, 3), "a"), [1]),
+        lambda: asked(Record(ones, "b"), [1]),
+        lambda: asked(Record(ones, "a"), (1,)),
+        lambda: asked(Record(ones, "a"), [2]),
+        lambda: asked(Record(ones, "a"), [1], "x"),
+        lambda: asked(Record(ones, "a"), [1], word="x"),
+        lambda: asked(Record(ones, "a"), [1]),  # two are kept
+    ]
+    for number, ask in enumerate(unlike, 2):
+        ask()
+        assert len(worked) == number
+    for _ in range(2):
+        asked(Record(np.ones(11), "large"), [1])
+    assert worked[-2:] == ["large"] * 2
 
 
 def test_the_collector_is_on_again_whoever_leaves_first() -> None:

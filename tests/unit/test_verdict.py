@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import cmsim
 from cmsim.cli.app import app
 from cmsim.identity import Entry, Identity
+from cmsim.kinds import MachineFacts
 from cmsim.results import Failed, Infeasible, Result, Results
 from cmsim.results.verdict import verdict
 
@@ -35,7 +36,7 @@ def made(system="large", batch=8, workload="decode", kind="decode", rate=1000.0,
         bound={"name": "HBM", "time_s": latency / 2, "fraction": 0.5},
         limiter="memory",
         breakdown={},
-        facts={"racks": 4.0 if system == "large" else 1.0},
+        machine=MachineFacts(racks=4.0 if system == "large" else 1.0),
         kind=kind,
     )
     return dataclasses.replace(result, **changes)
@@ -79,7 +80,9 @@ def test_leads_that_change_over_the_sweep_are_told_by_point():
 
 
 def test_what_is_alike_is_no_lead():
-    (text,) = verdict([made(batch=0), made("other", 0, rate=1010.0, accelerators=100, watts=1e4, facts={"racks": 4.0})])
+    (text,) = verdict(
+        [made(batch=0), made("other", 0, rate=1010.0, accelerators=100, watts=1e4, machine=MachineFacts(racks=4.0))]
+    )
     assert "in all other and large are alike" in text and "times" not in text
 
 
@@ -101,7 +104,12 @@ def test_where_bands_of_power_overlap_it_cannot_be_told():
 
 def test_a_basis_that_is_not_known_is_not_spoken_of():
     without = {"tokens_per_s": 1000.0, "makespan_s": 0.02}
-    (text,) = verdict([made(batch=0, metrics=without, facts={}), made("small", 0, metrics=without, facts={})])
+    (text,) = verdict(
+        [
+            made(batch=0, metrics=without, machine=MachineFacts()),
+            made("small", 0, metrics=without, machine=MachineFacts()),
+        ]
+    )
     assert "rack" not in text and "megawatt" not in text and "A token" not in text
     assert "in all large and small are alike" in text
 

@@ -75,7 +75,7 @@ def test_a_third_sequence_on_two_dies_is_a_second_on_one():
     of = {"kernel": "mla_decode"}
     assert flops_of_all(three, **of) == flops_of_all(four, **of) == 2 * flops_of_all(two, **of)
     assert three.footprint_B["cache"] == four.footprint_B["cache"]
-    assert three.facts["tokens_per_run"] == 3 * 384
+    assert three.facts.tokens_per_run == 3 * 384
 
 
 def test_a_context_that_no_rank_can_hold_is_refused_with_its_budget():
@@ -91,10 +91,10 @@ def test_a_tensor_group_holds_whole_sequences():
     work = {"kind": "decode", "model": "llama-3.1-8b", "context_tokens": 1024, "parallel": {"tp": 2}}
     odd, even = (made({**work, "batch_per_accelerator": batch}) for batch in (94 / 8, 12))
     assert flops_of_all(odd, kernel="attention_decode") == flops_of_all(even, kernel="attention_decode")
-    assert odd.facts["tokens_per_run"] == 94
+    assert odd.facts.tokens_per_run == 94
     assert any("94 sequences on 4 tensor groups" in note for note in odd.notes)
     half = made({**work, "batch_per_accelerator": 0.5})
-    assert half.facts["tokens_per_run"] == 4 and not half.notes
+    assert half.facts.tokens_per_run == 4 and not half.notes
 
 
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
@@ -104,7 +104,7 @@ def test_a_batch_that_is_no_whole_number_is_said(kind):
     programs = made({**work, "batch_per_accelerator": 1.1})
     what = {"decode": "sequences", "prefill": "prompts"}[kind]
     assert any(f"1.1 on 8 accelerators is 8.8 {what}: run with 9" in note for note in programs.notes)
-    assert programs.facts["tokens_per_run"] == 9 * {"decode": 1, "prefill": 512}[kind]
+    assert programs.facts.tokens_per_run == 9 * {"decode": 1, "prefill": 512}[kind]
 
 
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
@@ -135,7 +135,7 @@ def test_a_rank_encodes_whole_samples():
     work = {"kind": "encoder", "model": "resnet50"}
     few, one = (made({**work, "batch_per_accelerator": batch}) for batch in (0.25, 1))
     assert flops_of_all(few) == flops_of_all(one)
-    assert few.facts["samples_per_run"] == 2 and one.facts["samples_per_run"] == 8
+    assert few.facts.samples_per_run == 2 and one.facts.samples_per_run == 8
     programs = made({**work, "batch_per_accelerator": 1.3})
     assert any("1.3 on 8 accelerators is 10.4 samples: run with 10" in note for note in programs.notes)
 

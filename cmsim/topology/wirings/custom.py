@@ -66,8 +66,9 @@ def _table(system: System) -> Links:
         end=np.concatenate([number(one.end, domain) for domain in range(domains)]),
         capacity_Bps=np.tile(one.capacity_Bps, domains),
         latency_s=np.tile(one.latency_s, domains),
-        tier=np.zeros(len(one.start) * domains, np.int64),
-        tiers=("link",),
+        # links of ranks are counted by rank class, those between switches by themselves
+        tier=np.tile(np.minimum(one.start, one.end) >= one.ranks, domains).astype(np.int64),
+        tiers=("link", "trunk"),
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.reading.arrow_csv import BY_ARROW_B, after_line, read_texts
 from cmsim.reading.bytes_in import LIMIT_B, read_bytes
 
 #: what stands for "not there"
@@ -143,6 +144,31 @@ def read_table(path: Path, wanted: Sequence[str] | None, *, limit_B: int = LIMIT
     for name in names:
         if header.count(name) > 1:
             raise problem(path, f"column '{name}' stands twice", 1)
+    table = _through_arrow(path, data, header, names, lines.line_num) or _by_rows(
+        path, data, header, names, rows, lines
+    )
+    for name in wanted or ():
+        table.columns.setdefault(name, [""] * len(table))
+    return table
+
+
+def _through_arrow(
+    path: Path, data: bytes, header: tuple[str, ...], names: Sequence[str], above: int
+) -> SummaryTable | None:
+    """A large table whose rows are all whole; ``above``: lines of the header [1]."""
+    if len(data) < BY_ARROW_B:
+        return None
+    found = read_texts(data, after_line(data, above), header, names)
+    if found is None:
+        return None
+    columns, line = found
+    return SummaryTable(path, header, columns, line=(line + above + 1).tolist(), fields=[len(header)] * len(line))
+
+
+def _by_rows(
+    path: Path, data: bytes, header: tuple[str, ...], names: Sequence[str], rows: Iterator[list[str]], lines: Any
+) -> SummaryTable:
+    """The rest of the rows, some of which may be short."""
     places = [header.index(name) for name in names]
     pick = itemgetter(*places) if len(places) > 1 else (lambda row: tuple(row[p] for p in places))
     last = max(places, default=-1)
@@ -158,8 +184,6 @@ def read_table(path: Path, wanted: Sequence[str] | None, *, limit_B: int = LIMIT
     if fields and fields[-1] < len(header) and not data.endswith((b"\n", b"\r")):
         raise problem(path, f"cut short: the last row has {fields[-1]} of {len(header)} fields and no end", line[-1])
     columns = {name: [row[i].strip() for row in kept] for i, name in enumerate(names)}
-    for name in wanted or ():
-        columns.setdefault(name, [""] * len(kept))
     return SummaryTable(path=path, header=header, columns=columns, line=line, fields=fields)
 
 

@@ -86,9 +86,9 @@ def write_chakra(
 
 def left_out(programs: Programs) -> tuple[str, ...]:
     """What of a workload has no form in Chakra."""
-    if not programs.traffic:
-        return ()
-    return (f"written with equal blocks, Chakra has no others: {', '.join(sorted(programs.traffic))}",)
+    ops = programs.ops
+    unequal = {ops.collectives[code] for code in ops.collective[: len(ops.exchange)][ops.exchange >= 0].tolist()}
+    return (f"written with equal blocks, Chakra has no others: {', '.join(sorted(unequal))}",) if unequal else ()
 
 
 def _check_folder(folder: Path, prefix: str) -> None:
@@ -130,7 +130,8 @@ def _metadata(programs: Programs) -> bytes:
     """The first message: who wrote it, and the facts of the workload."""
     attrs = [_pb.AttributeProto(name="schema", string_val=SCHEMA)]
     attrs += [
-        _pb.AttributeProto(name=f"cmsim_fact {key}", double_val=value) for key, value in sorted(programs.facts.items())
+        _pb.AttributeProto(name=f"cmsim_fact {key}", double_val=value)
+        for key, value in sorted(programs.facts.named().items())
     ]
     message: bytes = _pb.GlobalMetadata(version=VERSION, attr=attrs).SerializeToString(deterministic=True)
     return _varint(len(message)) + message

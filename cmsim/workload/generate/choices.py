@@ -8,8 +8,9 @@ from pathlib import Path
 from cmsim.graphs.config import NETS, family_of
 from cmsim.graphs.load import find_model, model_format
 from cmsim.hardware import System
+from cmsim.kinds.encoder import EncoderSpec
+from cmsim.kinds.training import TrainingSpec
 from cmsim.reading import read_text
-from cmsim.scenario.schema import EncoderSpec, TrainingSpec
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.moe import divisors
 

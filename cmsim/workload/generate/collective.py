@@ -10,7 +10,9 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.scenario import CollectiveSpec
+from cmsim.kinds.collective import CollectiveFacts, CollectiveSpec
+from cmsim.reading import locate, read_text
+from cmsim.reading.tables import number, rows_of
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import moe
 from cmsim.workload.generate.experts import popularity
@@ -44,17 +46,17 @@ def programs(spec: CollectiveSpec, system: System, base: Path | None = None) -> 
     if matrix is not None:
         size_B, notes = _busiest_B(matrix)
     build = ProgramBuilder()
+    traffic = None if matrix is None else matrix / size_B
+    name = spec.collective
     for _ in range(spec.repeat):
-        build.collective(spec.collective, stream="comm", collective=spec.collective, size_B=size_B, slot="group")
-    facts = {"size_B": size_B, "ranks_in_group": float(size), "calls": float(spec.repeat)}
-    traffic: dict[str, Floats] = {} if matrix is None else {spec.collective: matrix / size_B}
+        build.collective(name, stream="comm", collective=name, size_B=size_B, slot="group", traffic=traffic)
+    facts = CollectiveFacts(size_B=size_B, ranks_in_group=float(size), calls=float(spec.repeat))
     return assemble(
         [build],
         program=np.zeros(ranks, np.int64),
         groups={"group": group},
         facts=facts,
         notes=notes,
-        traffic=traffic,
         plan={"ranks_in_group": size, "groups": ranks // size},
     )
 
@@ -116,19 +118,40 @@ def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None
 
 def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
     """A square of bytes from a CSV file. Raises InputError with file and line."""
-    roots = [base, Path.cwd()] if base is not None else [Path.cwd()]
-    path = next((root / name for root in roots if (root / name).is_file()), None)
+    path = locate(name, base=base)
     if path is None:
         raise InputError(Problem(f"no such file: {name}", key="matrix"))
+    lines = read_text(path).splitlines()
+    matrix = _quickly(lines, size)
+    if matrix is None:
+        matrix = _line_by_line(lines, name, size)
+    np.fill_diagonal(matrix, 0.0)
+    if not matrix.any():
+        raise InputError(Problem("no rank sends anything to another", name))
+    return matrix
+
+
+def _quickly(lines: list[str], size: int) -> Floats | None:
+    """A square of numbers of 0 or more, or None where something may be said against it."""
+    if len(lines) != size:
+        return None
+    try:
+        matrix = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
+    except ValueError:
+        return None
+    good = matrix.shape == (size, size) and bool((matrix >= 0).all()) and bool(np.isfinite(matrix).all())
+    return matrix if good else None
+
+
+def _line_by_line(lines: list[str], name: str, size: int) -> Floats:
     rows: list[list[float]] = []
     problems: list[Problem] = []
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        cells = text.split(",")
-        row = [_bytes(cell) for cell in cells]
+    for line, cells in rows_of("\n".join(lines), file=name):
+        row = [number(cell) for cell in cells]
         bad = [i for i, value in enumerate(row) if not 0 <= value < math.inf]
         if bad:
-            got = cells[bad[0]].strip()
-            problems.append(Problem(f"column {bad[0] + 1}: bytes are 0 or more and finite, got '{got}'", name, line))
+            message = f"column {bad[0] + 1}: bytes are 0 or more and finite, got '{cells[bad[0]]}'"
+            problems.append(Problem(message, name, line))
         elif len(row) != size:
             problems.append(Problem(f"has {len(row)} columns; the group has {size} ranks", name, line))
         rows.append(row)
@@ -136,18 +159,7 @@ def _read_matrix_B(name: str, size: int, base: Path | None) -> Floats:
         problems.append(Problem(f"has {len(rows)} rows; the group has {size} ranks", name))
     if problems:
         raise InputError(problems[:5])
-    matrix = np.array(rows)
-    np.fill_diagonal(matrix, 0.0)
-    if not matrix.any():
-        raise InputError(Problem("no rank sends anything to another", name))
-    return matrix
-
-
-def _bytes(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
+    return np.array(rows)
 
 
 def _busiest_B(matrix: Floats) -> tuple[float, list[str]]:
@@ -176,6 +188,6 @@ def _pairs(spec: CollectiveSpec, rank: np.ndarray, group: np.ndarray) -> Program
         [sender, receiver],
         program=odd,
         groups={"out": np.where(odd == 0, channel, -1), "in": np.where(odd == 1, channel, -1)},
-        facts={"size_B": size_B, "ranks_in_group": 2.0, "calls": float(spec.repeat)},
+        facts=CollectiveFacts(size_B=size_B, ranks_in_group=2.0, calls=float(spec.repeat)),
         plan={"ranks_in_group": 2, "groups": len(rank) // 2},
     )

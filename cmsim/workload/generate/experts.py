@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.scenario.schema import Balance, ParallelSpec
+from cmsim.kinds.parts import Balance, ParallelSpec
+from cmsim.reading import locate
 from cmsim.workload import moe
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.chain import Comm, Piece
@@ -180,8 +181,7 @@ def popularity(model: ModelSpec, balance: Balance, base: Path | None) -> moe.Sha
         return moe.dirichlet_shares(model.experts, balance.dirichlet_alpha, seed=balance.draw)
     if balance.model == "file":
         assert balance.file is not None  # the schema has checked it
-        roots = [base, Path.cwd()] if base is not None else [Path.cwd()]
-        path = next((root / balance.file for root in roots if (root / balance.file).is_file()), None)
+        path = locate(balance.file, base=base)
         if path is None:
             raise InputError(Problem(f"no such file: {balance.file}", key="balance.file"))
         return moe.read_shares(path, model.experts)

@@ -20,7 +20,8 @@ from cmsim.graphs.load import find_model, load_any, load_graph, model_format
 from cmsim.graphs.ops import OPS, UNKNOWN
 from cmsim.graphs.work import GraphWork, graph_work
 from cmsim.hardware import System
-from cmsim.scenario import EncoderSpec, TrainingSpec
+from cmsim.kinds.encoder import EncoderFacts, EncoderSpec
+from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers
@@ -44,11 +45,11 @@ def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Prog
     for row in range(len(passes.rows)):
         passes.forward(build, row)
     work = passes.work
-    facts = {
-        "samples_per_run": total,
-        "steps": 1.0,
-        "model_flops_per_sample": float(work.flops[work.product].sum()) / graph.samples,
-    }
+    facts = EncoderFacts(
+        samples_per_run=total,
+        steps=1.0,
+        model_flops_per_sample=float(work.flops[work.product].sum()) / graph.samples,
+    )
     widest = float((passes.read_B + passes.written_B).max(initial=0.0))
     return assemble(
         [build],
@@ -339,14 +340,14 @@ class _Step:
         self._update(build, trained, reduced)
         # forward, and gradients of weights and inputs; of pixels nobody asks for one
         times = np.where(self.passes.reads_input_only, 2.0, 3.0)
-        facts = {
-            "samples_per_step": float(spec.global_batch),
-            "model_flops_per_sample": float((times * work.flops)[work.product].sum()) / graph.samples,
-            "hardware_flops_per_sample": self.done / spec.micro_batch,
+        facts = TrainingFacts(
+            samples_per_step=float(spec.global_batch),
+            model_flops_per_sample=float((times * work.flops)[work.product].sum()) / graph.samples,
+            hardware_flops_per_sample=self.done / spec.micro_batch,
             # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
-            "peak_FLOPps": self.system.accelerator.peak_TFLOPps["bf16"] * TERA,
-            "micro_batches": float(self.count),
-        }
+            peak_FLOPps=self.system.accelerator.peak_TFLOPps["bf16"] * TERA,
+            micro_batches=float(self.count),
+        )
         shards = layout.dp
         states = float(
             memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=self.gradient_B)

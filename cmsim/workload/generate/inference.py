@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cmsim.errors import InfeasibleError, Problem
+from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.scenario import DecodeSpec, PrefillSpec
+from cmsim.kinds.decode import DecodeFacts, DecodeSpec
+from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve
+from cmsim.workload.generate.stored import as_stored
 from cmsim.workload.model import Kind, ModelSpec, load_model, speculative_tokens_per_step
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
@@ -33,7 +35,8 @@ Core = Callable[[float], list[Kernel]]
 
 def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Programs:
     """A batch of prompts, from the token table to the first token of each."""
-    model = load_model(spec.model, base=base)
+    model = _decoder(spec, base)
+    spec, said = as_stored(spec, model, system)
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
     form = layers.formats(spec.precision)
 
@@ -45,14 +48,17 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
         ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
-    facts = {"tokens_per_run": batch.total * spec.prompt_tokens, "steps": 1.0, "layers": float(model.layers)}
+    facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
     need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
-    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, 0.0)
+    return _assemble(
+        step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, 0.0, said
+    )
 
 
 def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Programs:
     """One step of a full batch: draft tokens verified beside the last accepted one, then the next drafts."""
-    model = load_model(spec.model, base=base)
+    model = _decoder(spec, base)
+    spec, said = as_stored(spec, model, system)
     draft = spec.speculative.draft_tokens if spec.speculative else 0
     q_tokens = 1.0 + draft
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
@@ -71,7 +77,7 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
 
     step = _Step(spec, system, model, layout, mixture, form, of(q_tokens), batch, tokens_per_sequence=q_tokens)
     build = step.build()
-    notes = []
+    notes = list(said)
     if draft and not model.mtp_layers:
         notes.append("the model has no draft layer of its own: drafts are priced as one more layer and head per token")
     for _ in range(draft):
@@ -89,15 +95,25 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
         )
         guess.draft(build)
     accepted = speculative_tokens_per_step(spec.speculative.acceptance, draft) if spec.speculative else 1.0
-    facts = {
-        "tokens_per_run": batch.total * accepted,
-        "steps": 1.0,
-        "tokens_per_step_per_sequence": accepted,
-        "layers": float(model.layers),
-    }
+    facts = DecodeFacts(
+        tokens_per_run=batch.total * accepted,
+        steps=1.0,
+        tokens_per_step_per_sequence=accepted,
+        layers=float(model.layers),
+    )
     need = least.decode(spec, model, sequences=batch.total, ranks=layout.ranks, base=base)
     cached = float(spec.context_tokens)
     return _assemble(build, layout, facts, mixture, spec, model, form, batch, need, q_tokens, cached, notes)
+
+
+def _decoder(spec: PrefillSpec | DecodeSpec, base: Path | None) -> ModelSpec:
+    """The model that a workload runs. Raises InputError where it is an encoder."""
+    model = load_model(spec.model, base=base)
+    if model.encoder:
+        raise InputError(
+            Problem(f"{model.name} is an encoder, which has no {spec.kind}: run it with kind encoder", key="model")
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -285,7 +301,7 @@ class _Step:
 def _assemble(
     build: ProgramBuilder,
     layout: Layout,
-    facts: dict[str, float],
+    facts: PrefillFacts | DecodeFacts,
     mixture: Experts | None,
     spec: PrefillSpec | DecodeSpec,
     model: ModelSpec,
@@ -320,7 +336,12 @@ def _assemble(
         groups=groups,
         facts=facts,
         least=need,
-        notes=[*notes, *batch.notes, *(mixture.notes if mixture else ())],
+        notes=[
+            *notes,
+            *batch.notes,
+            *(mixture.notes if mixture else ()),
+            *model.said,
+        ],
         footprint_B={
             "weights": [weights * form.weight_B + ends],
             "cache": [float(batch.held * cache_B)],

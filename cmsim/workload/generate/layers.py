@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cmsim import compute
 from cmsim.compute import Shape, Work
-from cmsim.scenario.schema import PrecisionSpec
+from cmsim.kinds.parts import PrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
 from cmsim.workload.model import ModelSpec

@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from cmsim import compute
-from cmsim.scenario import DecodeSpec, PrefillSpec, TrainingSpec
-from cmsim.scenario.schema import Balance
+from cmsim.kinds.decode import DecodeSpec
+from cmsim.kinds.parts import Balance
+from cmsim.kinds.prefill import PrefillSpec
+from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.experts import popularity

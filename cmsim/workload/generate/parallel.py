@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmsim.arrays import Ints
+from cmsim.arrays import Ints, Shorts
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
-from cmsim.scenario.schema import ParallelSpec
+from cmsim.kinds.parts import ParallelSpec
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Layout:
         """Pipeline stage of each rank."""
         return np.arange(self.ranks) // self.stage_ranks
 
-    def groups(self) -> dict[str, Ints]:
+    def groups(self) -> dict[str, Shorts]:
         """Group of each rank by dimension; -1 where the dimension has one rank."""
-        rank = np.arange(self.ranks)
+        rank = np.arange(self.ranks, dtype=np.int32)
         t = rank % self.tp
         inner = rank % self.stage_ranks
         stage = rank // self.stage_ranks
         block = self.tp * self.cp
-        none = np.full(self.ranks, -1)
+        none = np.full(self.ranks, -1, np.int32)
         expert_group = rank // self.ep
         out = {
             "tp": rank // self.tp if self.tp > 1 else none,
@@ -68,9 +68,9 @@ class Layout:
         }
         return _apart(out)
 
-    def channels(self) -> dict[str, Ints]:
+    def channels(self) -> dict[str, Shorts]:
         """Pipeline channels of each rank, both ends: activations forward, gradients backward."""
-        rank = np.arange(self.ranks)
+        rank = np.arange(self.ranks, dtype=np.int32)
         up = self.stage_ranks
         first, last = rank < up, rank >= self.ranks - up
         return {
@@ -81,7 +81,7 @@ class Layout:
         }
 
 
-def _apart(groups: dict[str, Ints]) -> dict[str, Ints]:
+def _apart(groups: dict[str, Shorts]) -> dict[str, Shorts]:
     """Group numbers made distinct between dimensions."""
     used, out = 0, {}
     for name, number in groups.items():
@@ -90,7 +90,7 @@ def _apart(groups: dict[str, Ints]) -> dict[str, Ints]:
     return out
 
 
-def with_channels(layout: Layout) -> dict[str, Ints]:
+def with_channels(layout: Layout) -> dict[str, Shorts]:
     """Groups and pipeline channels in one numbering."""
     groups = layout.groups()
     if layout.pp == 1:

@@ -10,7 +10,7 @@ import numpy as np
 from cmsim import compute, reading
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.scenario import TraceSpec
+from cmsim.kinds.trace import TraceFacts, TraceSpec
 from cmsim.traces import load_trace
 from cmsim.traces.groups import read_placement
 from cmsim.traces.lower import Placement
@@ -26,13 +26,17 @@ _INSTEAD = {
     "int8": ("fp8", "bf16"),
     "fp4": ("fp8", "int8", "bf16"),
 }
+#: where built-in traces lie, below what is built in
+_BUILT_IN = ("workloads/traces", "")
 
 
 def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Programs:
     """Programs of the trace at ``spec.path``: beside the scenario, in the working folder, or built in."""
-    found = _found(spec.path, base)
+    found = reading.locate(spec.path, base=base, built_in=_BUILT_IN, folders=True)
     if found is None:
-        message = f"no such trace: {spec.path}. Built in: {', '.join(_built_in())}."
+        # models are no traces of runs
+        known = [name for name in reading.builtin_tree(_BUILT_IN[0]) if not name.startswith(("onnx/", "mindir/"))]
+        message = f"no such trace: {spec.path}. Built in: {', '.join(known)}."
         raise InputError(Problem(message, key="path"))
     if spec.compute == "scaled" and spec.recorded_on is None:
         raise InputError(Problem("compute: scaled needs the accelerator the trace was recorded on", key="recorded_on"))
@@ -53,10 +57,13 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
         collectives=spec.collectives,
     )
     made = _in_known_precisions(made, system) if spec.compute == "modelled" else made
-    # every rank replays what one rank was recorded to do
-    facts = {**made.facts, "rank_steps_per_run": float(made.ranks)}
-    if spec.samples_per_rank is not None:
-        facts["samples_per_run"] = spec.samples_per_rank * made.ranks
+    assert isinstance(made.facts, TraceFacts)
+    facts = replace(
+        made.facts,
+        # every rank replays what one rank was recorded to do
+        rank_steps_per_run=float(made.ranks),
+        samples_per_run=None if spec.samples_per_rank is None else spec.samples_per_rank * made.ranks,
+    )
     return replace(made, facts=facts, notes=(*made.notes, _times(made, spec)))
 
 
@@ -78,34 +85,14 @@ def _in_known_precisions(made: Programs, system: System) -> Programs:
     return replace(made, ops=ops, notes=(*made.notes, f"precisions that {system.accelerator.name} lacks: {said}"))
 
 
-def _built_in() -> list[str]:
-    """Traces by their paths below the folder; models are no traces of runs."""
-    root = reading.DATA / "workloads" / "traces"
-    return sorted(
-        f"{form.name}/{one.name}"
-        for form in root.iterdir()
-        if form.is_dir() and form.name not in ("onnx", "mindir")
-        for one in form.iterdir()
-        if not one.name.startswith((".", "LICENSE"))
-    )
-
-
-def _found(path: str, base: Path | None) -> Path | None:
-    """Where a file of a scenario is."""
-    roots = [
-        root for root in (base, Path.cwd(), reading.DATA / "workloads" / "traces", reading.DATA) if root is not None
-    ]
-    return next((root / path for root in roots if (root / path).exists()), None)
-
-
 def _placement(text: str, base: Path | None) -> Placement:
     """A way to place ranks, or the system's rank of each from a file."""
     if text == "contiguous":
         return "contiguous"
     if text == "strided":
         return "strided"
-    path = _found(text, base)
-    if path is None or not path.is_file():
+    path = reading.locate(text, base=base, built_in=_BUILT_IN)
+    if path is None:
         message = f"got '{text}'. Allowed: contiguous, strided, or a JSON file with the place of each rank."
         raise InputError(Problem(message, key="placement"))
     return read_placement(path)

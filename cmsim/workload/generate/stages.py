@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cmsim.errors import InfeasibleError, Problem
-from cmsim.scenario import TrainingSpec
+from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory
 from cmsim.workload.generate.experts import Experts

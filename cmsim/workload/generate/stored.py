@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from cmsim.hardware import System
+from cmsim.kinds.decode import DecodeSpec
+from cmsim.kinds.prefill import PrefillSpec
+from cmsim.kinds.training import TrainingSpec
 from cmsim.workload.model import ModelSpec
+
+Asked = TypeVar("Asked", PrefillSpec, DecodeSpec)
 
 #: activations where the silicon has not the format that the file names
 _PLAIN = "bf16"
 
 
-def as_stored(spec: Any, model: ModelSpec, system: System) -> tuple[Any, tuple[str, ...]]:
+def as_stored(spec: Asked, model: ModelSpec, system: System) -> tuple[Asked, tuple[str, ...]]:
     """A prefill or decode with the formats of the file where the scenario writes none, and what to say of it.
 
     Each of ``precision.weights`` and ``precision.activations`` that the scenario writes wins.
@@ -31,7 +36,7 @@ def as_stored(spec: Any, model: ModelSpec, system: System) -> tuple[Any, tuple[s
     return spec.model_copy(update={"precision": precision}), (said + lacking,)
 
 
-def trained_as(spec: Any, model: ModelSpec) -> tuple[str, ...]:
+def trained_as(spec: TrainingSpec, model: ModelSpec) -> tuple[str, ...]:
     """What to say of a training run: it makes weights, and how stored ones are kept is no choice of its formats."""
     if model.stored is None or "weights" in _written(spec):
         return ()
@@ -41,6 +46,6 @@ def trained_as(spec: Any, model: ModelSpec) -> tuple[str, ...]:
     )
 
 
-def _written(spec: Any) -> set[str]:
+def _written(spec: PrefillSpec | DecodeSpec | TrainingSpec) -> set[str]:
     """Keys of ``precision`` that the scenario writes."""
     return spec.precision.model_fields_set if "precision" in spec.model_fields_set else set()

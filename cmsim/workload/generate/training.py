@@ -10,25 +10,31 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from cmsim import compute
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
-from cmsim.scenario import TrainingSpec
+from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload.generate import layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.model import ModelSpec, load_model
-from cmsim.workload.ops import ProgramBuilder, Programs, assemble, awaited
+from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import OneForwardOneBackward, Turn
 from cmsim.workload.whole import busiest
 
+#: a step is laid out in full unless it has at least so many times the micro-batches that show how it goes on
+_SHORTER = 2
+
 
 def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
-    """The step of every rank: one program per pipeline stage."""
+    """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     micro_batches = _micro_batches(spec, layout)
@@ -39,7 +45,8 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         notes.append(f"{model.layers} layers do not divide by {layout.pp} stages: they hold {counts}")
     form = layers.formats(spec.precision)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
-    builders = [
+    laid = _laid_out(schedule)
+    stages_ = [
         _Stage(
             spec,
             model,
@@ -48,23 +55,23 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             form,
             stage,
             stage_layers[stage],
-            schedule,
+            laid,
             system.stack.overlap.bulk.communication_cores,
-        ).build()
+        )
         for stage in range(layout.pp)
     ]
     tokens = float(spec.global_batch * spec.sequence_length)
-    facts = {
-        "tokens_per_step": tokens,
-        "model_flops_per_token": model.training_flops_per_token(spec.sequence_length, causal=True),
-        "hardware_flops_per_token": _hardware_flops(spec, model),
+    facts = TrainingFacts(
+        tokens_per_step=tokens,
+        model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
+        hardware_flops_per_token=_hardware_flops(spec, model),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
-        "peak_FLOPps": system.accelerator.peak_TFLOPps["bf16"] * TERA,
-        "micro_batches": float(micro_batches),
-        "stages": float(layout.pp),
-    }
+        peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
+        micro_batches=float(micro_batches),
+        stages=float(layout.pp),
+    )
     return assemble(
-        builders,
+        [stage.build() for stage in stages_],
         program=layout.stage,
         groups=with_channels(layout),
         facts=facts,
@@ -76,7 +83,26 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             "micro_batches": micro_batches,
         },
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
+        loop=_loop(stages_, micro_batches - laid.micro_batches),
     )
+
+
+def _laid_out(schedule: OneForwardOneBackward) -> OneForwardOneBackward:
+    """The schedule with as many micro-batches as are laid out: few where most would be alike.
+
+    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them: what
+    is left out is a multiple of that, so that it need not be played twice. See ``cmsim.engine.steady``.
+    """
+    few, inner = schedule.recurring(), max(schedule.stages - 2, 1)
+    few += (schedule.micro_batches - few) % inner
+    return replace(schedule, micro_batches=few) if _SHORTER * few <= schedule.micro_batches else schedule
+
+
+def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
+    if not left_out:
+        return None
+    first, rows, times = zip(*(stage.loop() for stage in laid), strict=True)
+    return Loop(np.array(first), np.array(rows), np.array(times), left_out)
 
 
 def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
@@ -146,6 +172,8 @@ class _Stage:
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
+        # the first row of each turn
+        self.turns: list[int] = []
         self._chain_rows = 0
         # kernels that move tokens take cores from those that compute beside them
         self.cores = 1.0 - communication_cores if schedule.side_by_side else 1.0
@@ -153,9 +181,16 @@ class _Stage:
     def build(self) -> ProgramBuilder:
         gathered = self._gather_weights()
         for turn in self.schedule.order(self.stage):
+            self.turns.append(len(self.build_))
             self._turn(turn, gathered)
         self._update()
         return self.build_
+
+    def loop(self) -> tuple[int, int, int]:
+        """First row of the steady part, rows of a period, periods."""
+        turn, period, times = self.schedule.steady(self.stage)
+        first = self.turns[turn]
+        return first, self.turns[turn + period] - first, times
 
     # one micro-batch through the stage
 

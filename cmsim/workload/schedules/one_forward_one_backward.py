@@ -41,6 +41,19 @@ class OneForwardOneBackward(PipelineSchedule):
     def in_flight(self, rank: int) -> AtPeak:
         return AtPeak(float(min(self.micro_batches, self._most(rank))))
 
+    def steady(self, rank: int) -> tuple[int, int, int]:
+        """Turns of ``order`` that recur: the first, how many make a period, and how many periods there are.
+
+        The first and the last period are left out: weights come with the one, gradients are reduced after the other.
+        """
+        period = 1 if self.side_by_side else 2
+        ahead = min(self._most(rank) - 1, self.micro_batches)
+        return ahead + period, period, self.micro_batches - ahead - 2
+
+    def recurring(self) -> int:
+        """The fewest micro-batches with which every rank has a steady part, and all have it together."""
+        return 2 * self._most(0) + 4
+
     def _most(self, rank: int) -> int:
         """Held at the peak, where there are as many micro-batches."""
         return (2 if self.side_by_side else 1) * (self.stages - rank)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: what a suffix of a name stands for, longest first where one ends in another
-_UNITS = {
+#: what a suffix of a name stands for
+UNITS = {
     "TFLOPps": "TFLOP/s",
+    "FLOPps": "FLOP/s",
     "GBps": "GB/s",
+    "Bps": "B/s",
     "USD": "USD",
-    "s": "s",
-    "J": "J",
+    "kW": "kW",
     "W": "W",
+    "J": "J",
+    "ps": "ps",
+    "s": "s",
     "B": "B",
     "g": "g",
 }
-#: units that take prefixes: the largest factor that leaves 1 or more
-_LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+#: what a prefix multiplies by, for units of the base
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+#: the same of the second, which takes none above 1: nobody reads kiloseconds
+_OF_SECONDS = PREFIXES[4:]
 _SHARES = ("mfu", "hfu", "slo_attainment")
 
 
@@ -48,9 +53,9 @@ def unit_of(name: str) -> str:
     stem, _, suffix = name.rpartition("_")
     if suffix in ("low", "high") or (suffix.startswith("p") and suffix[1:].isdigit()):
         stem, _, suffix = stem.rpartition("_")
-    if stem.endswith("_per") or suffix not in _UNITS or not stem:
+    if stem.endswith("_per") or suffix not in UNITS or not stem:
         return ""
-    return _UNITS[suffix]
+    return UNITS[suffix]
 
 
 def stem_of(name: str) -> str:
@@ -70,13 +75,25 @@ def prefixed(value: float, unit: str) -> str:
     """
     if value == 0:
         return f"0 {unit}"
-    steps = _SMALL if unit == "s" else (*_LARGE, *_SMALL)
-    for factor, prefix in steps:
+    for factor, prefix in _OF_SECONDS if unit == "s" else PREFIXES:
         # joules per token are compared in joules; bytes and grams are whole or nearly so
         enough = factor * (0.01 if factor == 1.0 and unit in ("J", "g", "B") else 1.0)
         if abs(value) >= enough * 0.99949999:
             return f"{digits(value / factor)} {prefix}{unit}"
     return f"{value:.2e} {unit}"
+
+
+def scale(largest: float, unit: str) -> tuple[float, str]:
+    """What to divide by, and the unit with its prefix, so that the largest number is 1 to 1000.
+
+    >>> scale(5.6e5, "W"), scale(2.4e-4, "s")
+    ((1000.0, 'kW'), (1e-06, 'µs'))
+    """
+    if largest <= 0:
+        return 1.0, unit
+    steps = _OF_SECONDS if unit == "s" else PREFIXES
+    factor, prefix = next((step for step in steps if largest >= step[0]), steps[-1])
+    return factor, prefix + unit
 
 
 def count(value: float) -> str:
@@ -114,3 +131,16 @@ def digits(value: float) -> str:
         return f"{value:#.3g}" if size >= 1e-4 else f"{value:.2e}"
     places = 2 if size < 9.995 else 1 if size < 99.95 else 0
     return f"{value:,.{places}f}"
+
+
+def shown(value: float | str) -> str:
+    """A number without its unit: four digits, thousands set apart.
+
+    >>> shown(1234567.0), shown(0.00012345), shown(12.3456), shown("ring")
+    ('1,234,567', '0.0001234', '12.35', 'ring')
+    """
+    if isinstance(value, str):
+        return value
+    if value and abs(value) < 1e-4:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"

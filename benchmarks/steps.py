@@ -1,0 +1,98 @@
+"""Tables of steps: how long they take to make, what they err by, and what a step from them costs.
+
+    python benchmarks/steps.py decode|prefill SYSTEM [ROWS]    makes one of the headline's tables, and states its error
+    python benchmarks/steps.py columns|one [ROWS]              prints seconds of all, in columns or one at a time
+    python benchmarks/steps.py kept                            prints the seconds of a table that is on disk
+
+Nothing is kept between runs of this page.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cmsim import api, steps
+from cmsim.scenario import load_scenario
+from cmsim.steps import make
+
+ROOT = Path(__file__).resolve().parent.parent
+DENSE = {
+    "systems": [{"system": "cloudmatrix384", "accelerators": 8}],
+    "workload": {
+        "kind": "decode",
+        "model": "qwen3-32b",
+        "batch_per_accelerator": 8,
+        "context_tokens": 4096,
+        "parallel": {"tp": 4},
+    },
+}
+
+
+def of_headline(kind: str, system: str) -> steps.Table:
+    scenario = load_scenario(ROOT / "scenarios" / "headline.yaml")
+    run = next(run for run in scenario.runs if run.workload == kind and run.system.label == system)
+    start = time.perf_counter()
+    table = steps.table(run, machines=api.Machines(scenario.base), folder=None)
+    took_s = time.perf_counter() - start
+    errors = f"error median {table.error_median:.2%}, p90 {table.error_p90:.2%}, max {table.error_max:.2%}"
+    print(f"{kind}, {system}: {table.played} points in {took_s:.2f} s, {errors} of {len(table.errors)} others")
+    for note in table.notes:
+        print(note)
+    return table
+
+
+def dense(folder: str | None) -> steps.Table:
+    run, machines = load_scenario(DENSE).runs[0], api.Machines()
+    return steps.table(run, steps.of_inference(run, machines, things=(1, 64)), machines=machines, folder=folder)
+
+
+def columns(rows: int) -> None:
+    table = dense(None)
+    rng = np.random.default_rng(1)
+    asked = {"sequences": rng.integers(1, 65, rows), "context_tokens": rng.uniform(1024, 8192, rows)}
+    start = time.perf_counter()
+    table.step_s(asked)
+    took_s = time.perf_counter() - start
+    print(f"{rows} rows: {took_s:.3f} s, {took_s / rows * 1e6:.3f} us a step")
+
+
+def one(rows: int) -> None:
+    table = dense(None)
+    rng = np.random.default_rng(1)
+    asked = list(zip(rng.integers(1, 65, rows).tolist(), rng.uniform(1024, 8192, rows).tolist(), strict=True))
+    at = table.at
+    at(*asked[0])
+    start = time.perf_counter()
+    for held, tokens in asked:
+        at(held, tokens)
+    took_s = time.perf_counter() - start
+    print(f"{rows} steps: {took_s:.3f} s, {took_s / rows * 1e6:.3f} us a step")
+
+
+def kept() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        dense(folder)
+        make.forget()
+        start = time.perf_counter()
+        dense(folder)
+        print(f"kept: {time.perf_counter() - start:.3f} s")
+
+
+def main() -> None:
+    what, *more = sys.argv[1:]
+    if what == "kept":
+        kept()
+    elif what in ("columns", "one"):
+        rows = int(more[0]) if more else {"columns": 1_000_000, "one": 100_000}[what]
+        (columns if what == "columns" else one)(rows)
+    else:
+        of_headline(what, more[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The systems of a scenario's runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cmsim.hardware import System, load_system
+from cmsim.scenario import Run
+
+
+class Machines:
+    """The systems of a scenario's runs, each loaded once.
+
+    base   folder that relative paths of the scenario start from
+    """
+
+    def __init__(self, base: Path | None = None):
+        self.base = base
+        self._systems: dict[str, System] = {}
+
+    def __call__(self, one: Run) -> System:
+        if one.system_key not in self._systems:
+            self._systems[one.system_key] = system(one, base=self.base)
+        return self._systems[one.system_key]
+
+    def loaded(self) -> list[System]:
+        """In the order in which they were first asked for."""
+        return list(self._systems.values())
+
+
+def system(one: Run, *, base: Path | None = None) -> System:
+    """The system of a run, with the scenario's changes."""
+    entry = one.system
+    return load_system(
+        entry.system,
+        accelerators=entry.accelerators,
+        domains=entry.domains,
+        rank=entry.rank,
+        stack=entry.stack,
+        set=entry.set,
+        label=entry.label,
+        base=base,
+    )

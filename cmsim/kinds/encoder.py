@@ -1,0 +1,74 @@
+"""One forward pass of a batch through a model that reads its input whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from cmsim.kinds import common
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.parts import ParallelSpec, PrecisionSpec, WorkloadSpec
+from cmsim.units import TERA
+
+
+class EncoderSpec(WorkloadSpec):
+    """One forward pass of a batch through a model that reads its input whole: images, texts, or a graph file."""
+
+    kind: Literal["encoder"]
+    model: str = Field(
+        description="name of a file in workloads/models or workloads/graphs, or a path: ONNX, MindIR, or the "
+        "config.json of an encoder"
+    )
+    batch_per_accelerator: PositiveFloat = Field(description="samples per accelerator package")
+    sequence_length: NonNegativeInt = Field(default=0, description="tokens of a text; required for models of text")
+    dims: dict[str, PositiveInt] = Field(
+        default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
+    )
+    parallel: ParallelSpec = Field(default=ParallelSpec(), description="data parallel only: every rank holds the model")
+    precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
+
+
+@dataclass(frozen=True)
+class EncoderFacts(Facts):
+    """samples_per_run: over all accelerators    steps: passes of a run    model_flops_per_sample [FLOP]"""
+
+    samples_per_run: float
+    steps: float
+    model_flops_per_sample: float
+
+
+def measure(run: Measured[EncoderFacts]) -> Metrics:
+    """step_time_s is one batch's pass, without queueing."""
+    out = common.throughput(run.facts.samples_per_run, run.makespan_s, run.accelerators, "sample")
+    model_FLOPps = run.facts.model_flops_per_sample * float(out["samples_per_s_per_accelerator"])
+    return {
+        "step_time_s": run.makespan_s / run.facts.steps,
+        **out,
+        "model_TFLOPps_per_accelerator": model_FLOPps / TERA,
+    }
+
+
+_METRICS = (
+    Metric("step_time_s", "s", "less", "of one batch's pass, without queueing", of_time=True),
+    *common.rates("sample"),
+    Metric("model_TFLOPps_per_accelerator", "TFLOP/s", "more", "model FLOPs over time and accelerators", of_time=True),
+    *common.rest(),
+    *common.power_of("sample"),
+)
+
+KIND = Kind(
+    name="encoder",
+    spec=EncoderSpec,
+    execution=Played("cmsim.workload.generate.graph:encoder", measure),
+    facts=EncoderFacts,
+    metrics=_METRICS,
+    frames=common.PLAYED,
+    decisive=("samples_per_s",),
+    table=("step_time_s", "samples_per_s", PER, "energy_per_sample_J"),
+    headline=common.headline(_METRICS, "step_time_s"),
+    rates=("samples_per_s",),
+    figure=("step_time_s", "samples_per_s_per_accelerator"),
+    mark="samples_per_s",
+)

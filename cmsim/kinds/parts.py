@@ -1,0 +1,102 @@
+"""Parts of what scenarios say of workloads that kinds have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from cmsim.reading import Spec
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+AutoInt = Literal["auto"] | NonNegativeInt
+
+
+class Asked:
+    """Marks a key of few values that says what is asked or assumed, not how it is done: the best is no answer there."""
+
+
+ASKED = Asked()
+
+
+class PrecisionSpec(Spec):
+    """Number formats."""
+
+    weights: Precision = Field(default="bf16", description="weights of linear layers, and the GEMMs that use them")
+    activations: Precision = Field(default="bf16", description="activations that enter GEMMs and MoE dispatch")
+    kv_cache: Precision = Field(default="bf16", description="the key-value (or latent) cache")
+    attention: Precision = Field(default="bf16", description="the attention core")
+    gradients: Precision = Field(default="fp32", description="training: gradients as they are reduced")
+
+
+class ExpertSlots(Spec):
+    """Places for experts beside the routed ones."""
+
+    shared: AutoInt = Field(
+        default="auto",
+        description="slots that hold copies of the shared expert; 0: every rank computes it itself; "
+        "auto: 0, or its share of the traffic where ranks outnumber routed experts",
+    )
+    redundant: AutoInt = Field(
+        default="auto", description="slots for copies of busy experts; auto: what fills the last rank"
+    )
+
+
+class ParallelSpec(Spec):
+    """Parallel sizes; all count ranks. World size is tp x cp x pp x dp; EP groups lie inside tp x cp x dp."""
+
+    tp: PositiveInt = Field(default=1, description="tensor parallel")
+    cp: PositiveInt = Field(default=1, description="context parallel")
+    pp: PositiveInt = Field(default=1, description="pipeline parallel (1F1B)")
+    dp: Literal["auto"] | PositiveInt = Field(default="auto", description="data parallel; auto: the ranks that remain")
+    ep: Literal["max"] | PositiveInt = Field(
+        default=1, description="expert parallel; max: the largest size that ranks and expert slots allow"
+    )
+    sequence_parallel: bool = Field(default=True, description="training: norms and residuals split over tp")
+    attention: Literal["tp", "dp"] = Field(
+        default="tp", description="inference: dp gives every rank whole sequences; tp splits heads"
+    )
+    expert_slots: ExpertSlots = Field(default=ExpertSlots(), description="places for experts beside the routed ones")
+
+
+class Balance(Spec):
+    """How unevenly tokens reach experts. The busiest rank sets the pace."""
+
+    model: Annotated[Literal["balanced", "multinomial", "zipf", "dirichlet", "file", "measured"], ASKED] = Field(
+        default="multinomial",
+        description="balanced: ideal; multinomial: random uniform routing; zipf, dirichlet: skewed popularity; file: "
+        "popularity as counted; measured: as given",
+    )
+    imbalance: Annotated[float, Field(ge=1)] = Field(
+        default=1.0, description="measured: busiest rank's load over the mean"
+    )
+    zipf_exponent: NonNegativeFloat = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
+    dirichlet_alpha: PositiveFloat = Field(
+        default=1.0, description="dirichlet: concentration; the larger, the more equal the experts"
+    )
+    draw: NonNegativeInt = Field(default=0, description="dirichlet: which draw of the popularity, as a seed")
+    file: str | None = Field(
+        default=None, description="file: CSV with a column `load`, one row for each routed expert, in their order"
+    )
+
+    @model_validator(mode="after")
+    def _has_file(self) -> Balance:
+        if (self.model == "file") != (self.file is not None):
+            raise ValueError("file: the loads of experts; goes with `model: file`, and with nothing else")
+        return self
+
+
+class WorkloadSpec(Spec):
+    """Base of what a scenario may say of a workload; a kind narrows ``kind`` to its name."""
+
+    kind: str
+    ranks: PositiveInt | None = Field(
+        default=None, description="ranks to use; default: all of the system's, or the trace's"
+    )
+
+
+class ModelWorkloadSpec(WorkloadSpec):
+    model: str = Field(description="name of a file in workloads/models, or a path to a Hugging Face config.json")
+    parallel: ParallelSpec = Field(default=ParallelSpec(), description="how work is split over ranks")
+    precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
+    balance: Balance = Field(default=Balance(), description="expert load")

@@ -1,0 +1,67 @@
+"""Prompts in, first tokens out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from cmsim.kinds import common
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.parts import ModelWorkloadSpec
+
+
+class PrefillSpec(ModelWorkloadSpec):
+    """Prompts in, first tokens out: one batch."""
+
+    kind: Literal["prefill"]
+    batch_per_accelerator: PositiveFloat = Field(description="prompts per accelerator package")
+    prompt_tokens: PositiveInt = Field(description="tokens of one prompt")
+    microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
+        default=1, description="2: one computes while one communicates"
+    )
+
+
+@dataclass(frozen=True)
+class PrefillFacts(Facts):
+    """tokens_per_run: of all prompts, over all accelerators    steps: passes of a run    layers: of the model"""
+
+    tokens_per_run: float
+    steps: float
+    layers: float
+
+
+def measure(run: Measured[PrefillFacts]) -> Metrics:
+    """ttft_s is the whole prompt's pass, without queueing."""
+    return {
+        **common.throughput(run.facts.tokens_per_run, run.makespan_s, run.accelerators),
+        "ttft_s": run.makespan_s,
+        "layer_time_s": run.makespan_s / run.facts.steps / run.facts.layers,
+    }
+
+
+_METRICS = (
+    *common.rates("token"),
+    Metric("ttft_s", "s", "less", "to the first token: the whole prompt's pass, without queueing", of_time=True),
+    Metric("layer_time_s", "s", "less", "of one layer, the ends of the model shared out", of_time=True),
+    *common.rest(),
+    *common.power_of("token"),
+)
+
+KIND = Kind(
+    name="prefill",
+    spec=PrefillSpec,
+    execution=Played("cmsim.workload.generate.inference:prefill", measure),
+    facts=PrefillFacts,
+    metrics=_METRICS,
+    frames=common.PLAYED,
+    decisive=("tokens_per_s",),
+    table=("ttft_s", "tokens_per_s", PER, "energy_per_token_J"),
+    headline=common.headline(_METRICS, "ttft_s"),
+    rates=("tokens_per_s",),
+    latency=("ttft_s", "the first token"),
+    figure=("ttft_s", "tokens_per_s_per_accelerator"),
+    host="bulk",
+    mark="ttft_s",
+)

@@ -1,0 +1,119 @@
+"""One optimizer step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from cmsim.kinds import common
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.parts import ModelWorkloadSpec
+from cmsim.units import TERA
+
+
+class TrainingSpec(ModelWorkloadSpec):
+    """One optimizer step."""
+
+    kind: Literal["training"]
+    sequence_length: NonNegativeInt = Field(
+        default=0, description="tokens; required for models of text, of images and graph files there are none"
+    )
+    global_batch: PositiveInt = Field(description="sequences (or images) per step, over all data-parallel ranks")
+    micro_batch: PositiveInt = Field(default=1, description="sequences per micro-batch and data-parallel rank")
+    recompute: Literal["none", "selective", "full"] = Field(
+        default="selective", description="activations computed twice"
+    )
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
+        default=1, description="what is sharded over data-parallel ranks"
+    )
+    overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
+    overlap_experts: bool = Field(
+        default=False,
+        description="forward and backward interleaved, so that each hides the other's dispatch and combine; "
+        "holds about twice the micro-batches",
+    )
+    dims: dict[str, PositiveInt] = Field(
+        default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingFacts(Facts):
+    """Of models of text in tokens, of images and graphs in samples.
+
+    model_flops_...     causal, nothing computed twice [FLOP]
+    hardware_flops_...  what is done, recomputed ones too [FLOP]
+    peak_FLOPps         of one accelerator, in the format MFU is stated on [FLOP/s]
+    """
+
+    tokens_per_step: float | None = None
+    model_flops_per_token: float | None = None
+    hardware_flops_per_token: float | None = None
+    samples_per_step: float | None = None
+    model_flops_per_sample: float | None = None
+    hardware_flops_per_sample: float | None = None
+    peak_FLOPps: float | None = None
+    micro_batches: float | None = None
+    stages: float | None = None
+
+
+def measure(run: Measured[TrainingFacts]) -> Metrics:
+    """mfu = model FLOPs (causal, no recomputation) over peak; hfu = FLOPs done, recomputed ones too, over peak.
+
+    Source: Chowdhery et al., PaLM, arXiv:2204.02311, appendix B; Korthikanti et al., arXiv:2205.05198, section 6.3.
+    """
+    facts = run.facts
+    of, count, model_flops, hardware_flops = (
+        ("token", facts.tokens_per_step, facts.model_flops_per_token, facts.hardware_flops_per_token)
+        if facts.samples_per_step is None
+        else ("sample", facts.samples_per_step, facts.model_flops_per_sample, facts.hardware_flops_per_sample)
+    )
+    assert count and model_flops is not None and hardware_flops is not None and facts.peak_FLOPps
+    out = common.throughput(count, run.makespan_s, run.accelerators, of)
+    each = float(out[f"{of}s_per_s_per_accelerator"])
+    model_FLOPps = model_flops * each
+    return {
+        "step_time_s": run.makespan_s,
+        **out,
+        "model_TFLOPps_per_accelerator": model_FLOPps / TERA,
+        "mfu": model_FLOPps / facts.peak_FLOPps,
+        "hfu": hardware_flops * each / facts.peak_FLOPps,
+        "bubble_fraction": run.bubble_s / run.makespan_s,
+    }
+
+
+_METRICS = (
+    Metric("step_time_s", "s", "less", "of one optimizer step", of_time=True),
+    *common.rates("token", "sample"),
+    Metric(
+        "model_TFLOPps_per_accelerator",
+        "TFLOP/s",
+        "more",
+        "model FLOPs (causal, nothing computed twice) over time and accelerators",
+        of_time=True,
+    ),
+    Metric("mfu", "1", "more", "model FLOPs over the 16-bit peak", of_time=True),
+    Metric("hfu", "1", "more", "FLOPs done, recomputed ones too, over the 16-bit peak", of_time=True),
+    Metric("bubble_fraction", "1", "less", "share of the step in which the busiest ranks wait for others' stages"),
+    *common.rest(),
+    *common.power_of("token", "sample"),
+)
+
+KIND = Kind(
+    name="training",
+    spec=TrainingSpec,
+    # of decoders and of graphs: the model tells which
+    execution=Played("cmsim.workload.generate.graph:training", measure),
+    facts=TrainingFacts,
+    metrics=_METRICS,
+    frames=common.PLAYED,
+    decisive=("tokens_per_s", "samples_per_s"),
+    table=("step_time_s", "tokens_per_s", "samples_per_s", PER, "mfu", "energy_per_token_J", "energy_per_sample_J"),
+    headline=common.headline(_METRICS, "step_time_s"),
+    rates=("tokens_per_s", "samples_per_s"),
+    figure=("step_time_s", "mfu"),
+    host="bulk",
+    mark="mfu",
+)

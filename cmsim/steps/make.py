@@ -1,0 +1,186 @@
+"""Making a table: points of each plan are played where they are needed, or the table is taken from where it is kept."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cmsim import api
+from cmsim.arrays import Floats
+from cmsim.errors import InfeasibleError, InputError
+from cmsim.results import follows_time
+from cmsim.scenario import Run
+from cmsim.steps import store
+from cmsim.steps.axes import Axis, check_axes, check_plan, of_inference
+from cmsim.steps.cells import Grown, Played, Point, grow
+from cmsim.steps.plays import Evaluate, Plays
+from cmsim.steps.surface import Surface
+from cmsim.steps.table import Layers, Plan, Table, one_of
+
+#: points of a plan and kind of numbers, the most
+POINTS = 400
+#: relative, of seconds and of joules, at points that no box knows
+TOLERANCE = 0.01
+
+#: bound and limiter of a corner that has no room, and was not played
+_NOT_PLAYED = ("none", "none")
+
+_KEPT = store.Kept()
+
+
+def table(
+    run: Run,
+    axes: Sequence[Axis] = (),
+    *,
+    machines: api.Machines | None = None,
+    tolerance: float = TOLERANCE,
+    points: int = POINTS,
+    folder: Path | str | None = "",
+    evaluate: Evaluate = api.evaluate,
+) -> Table:
+    """What steps of a run cost over ranges of some of its keys; what the run says of those keys does not matter.
+
+    run       a workload on a system. Keys that it leaves open must leave batch and machine as they are
+              (`microbatches`): each of their values is a plan, and a step takes the fastest that fits
+    axes      what to range over; default: `of_inference`
+    machines  the systems, for runs of a scenario
+    tolerance relative, of seconds and of joules, at points that no box knows    points: the most that are played of a
+              plan (and of each kind of numbers that it keeps apart); where they do not suffice, `Table.notes` says so
+    folder    where tables are kept; default: of `store.folder`; None: in memory alone
+    evaluate  plays a run; another than `api.evaluate` is not kept
+
+    Raises InputError for axes and keys that do not go together, InfeasibleError where no plan fits at any point.
+    """
+    machines = machines or api.Machines()
+    check_plan(run)
+    if run.open and not follows_time(run.spec.kind, run.of):
+        raise InputError(f"{run.key}: a step takes the fastest plan; `best` of {run.of} is not for a table")
+    axes = tuple(axes) or of_inference(run, machines)
+    check_axes(axes)
+    if not 0 < tolerance < 1 or points < 1:
+        raise InputError(
+            f"got a tolerance of {tolerance!r} and {points!r} points. Allowed: above 0 and below 1; from 1."
+        )
+    name = store.digest(run, axes, machines, tolerance=tolerance, points=points)
+    if evaluate is not api.evaluate:
+        return _made(run, axes, machines, tolerance, points, evaluate, name)
+    where = store.folder() if folder == "" else folder
+    found = _KEPT.get(name) or (store.read(name, Path(where), axes) if where is not None else None)
+    if found is None:
+        found = _made(run, axes, machines, tolerance, points, evaluate, name)
+    if where is not None:
+        store.save(found, Path(where))
+    _KEPT.put(found)
+    return found
+
+
+def forget() -> None:
+    """Keeps no table in memory any more; files stay."""
+    _KEPT.clear()
+
+
+def _made(
+    run: Run,
+    axes: tuple[Axis, ...],
+    machines: api.Machines,
+    tolerance: float,
+    points: int,
+    evaluate: Evaluate,
+    digest: str,
+) -> Table:
+    names: dict[str, int] = {}
+    plans: list[Plan] = []
+    refused: InfeasibleError | None = None
+    for candidate in api.candidates(run, machines):
+        plays = Plays(candidate, axes, machines, evaluate)
+        plan = _plan(plays, names, tolerance, points, _fastest(plans))
+        plans += [plan] if plan is not None else []
+        refused = refused or plays.refused
+    if not plans:
+        raise refused or InfeasibleError(f"{run.key}: no step of these ranges fits")
+    return Table(axes, tuple(plans), tuple(names), tolerance, digest)
+
+
+def _fastest(plans: Sequence[Plan]) -> Callable[[Point], float]:
+    """Seconds of the fastest of some plans that fits a point; endless where none does."""
+    asks = [one_of(plan) for plan in plans]
+
+    def seconds(point: Point) -> float:
+        told = ((ask(point), room_B) for ask, room_B in asks)
+        return min((costs[0] for costs, room_B in told if costs[2] <= room_B), default=math.inf)
+
+    return seconds
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Numbers of one kind along each axis, counted from one to the next: point x is ``many`` x - r."""
+
+    plays: Plays
+    many: tuple[int, ...]
+    r: tuple[int, ...]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        ends = zip(self.plays.axes, self.many, self.r, strict=True)
+        return [(-(-(axis.low + r) // many), (axis.high + r) // many) for axis, many, r in ends]
+
+    def point(self, at: Point) -> Point:
+        return tuple(x * many - r for x, many, r in zip(at, self.many, self.r, strict=True))
+
+    def play(self, at: Point) -> Floats:
+        return self.plays(self.point(at))
+
+    def layers(self, grown: Grown, line: int | None, names: dict[str, int]) -> Layers:
+        """Boxes as arrays. names: of bounds and limiters -> code, which grow"""
+        codes = [
+            [
+                [names.setdefault(name, len(names)) for name in self.plays.names.get(self.point(corner), _NOT_PLAYED)]
+                for corner in cell.corners
+            ]
+            for cell in grown.cells
+        ]
+        whole = Surface.of(grown.cells, grown.rows, np.array(codes, np.int16))
+        if line is None:
+            return Layers(whole)
+        return Layers(whole, Surface.of(grown.line, grown.line_rows, np.zeros((len(grown.line), 0, 2), np.int16)), line)
+
+
+def _plan(
+    plays: Plays, names: dict[str, int], tolerance: float, points: int, rival: Callable[[Point], float]
+) -> Plan | None:
+    """A plan's boxes; None where nothing of it fits. rival: seconds of the plans before it"""
+    axes = plays.axes
+    # parts of whole things that do not divide are unlike
+    parts = int(getattr(plays.run.spec, "microbatches", 1))
+    many = tuple(parts if axis.whole else 1 for axis in axes)
+    line = next((number for number, axis in enumerate(axes) if axis.line and len(axes) > 1), None)
+    families: dict[tuple[int, ...], Layers] = {}
+    errors, played = [], 0
+    for r in itertools.product(*map(range, many)):
+        kind = _Kind(plays, many, r)
+        if any(low > high for low, high in kind.spans):
+            continue
+        play = Played(kind.play)
+        low, high = (tuple(ends) for ends in zip(*kind.spans, strict=True))
+        grown = grow(
+            low,
+            high,
+            play,
+            line=line,
+            room=plays.room_B,
+            tolerance=tolerance,
+            most=points,
+            rival=lambda at, kind=kind: rival(kind.point(at)),  # type: ignore[misc]
+        )
+        families[r] = kind.layers(grown, line, names)
+        errors.append(grown.errors)
+        played += len(play.rows)
+    if all(np.isnan(layers.whole.rows).all() for layers in families.values()):
+        return None
+    return Plan(dict(plays.run.chosen), many, families, plays.room_B, played, np.concatenate(errors))
