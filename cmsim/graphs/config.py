@@ -94,6 +94,10 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         first = net.linear("classifier", first, 1, hidden, model.classes)
     net.build.facts.update(family=model.family)
     net.build.notes += model.notes
+    if model.stored:
+        net.build.notes.append(
+            f"the config's quantization_config ({model.stored.said}) is left out: formats are the scenario's"
+        )
     given = 0  # the first tensor
     return net.build.graph(inputs=[given], outputs=[first])
 

@@ -290,6 +290,43 @@ def test_what_is_left_out_is_noted(key):
     assert small("llama", **{key: {"size": 1}}).notes[0].startswith(("left out: ", "the text tower alone"))
 
 
+def test_a_published_file_with_all_of_its_keys_has_no_notes():
+    """A dense model's file as it stands on Hugging Face (tencent/Hunyuan-7B-Instruct), and one with a state."""
+    whole = {
+        "add_classification_head": False,
+        "architectures": ["X"],
+        "attention_dropout": 0.1,
+        "attention_head_dim": 32,
+        "bos_token_id": 1,
+        "class_num": 0,
+        "dense_list": [4096, 0],
+        "hidden_act": "silu",
+        "im_end_id": 5,
+        "mlp_bias": False,
+        "norm_type": "rms",
+        "org_vocab_size": 512,
+        "pool_type": "last",
+        "pretraining_tp": 1,
+        "rope_scaling": {"alpha": 1000.0, "type": "dynamic"},
+        "use_rotary_pos_emb": True,
+    }
+    assert small("hunyuan_v1_dense", **whole).notes == ()
+    whole = {
+        "attention_head_dim": 32,
+        "expand": 2,
+        "mamba_hidden_act": "silu",
+        "mamba_proj_bias": False,
+        "num_logits_to_keep": 1,
+        "num_query_groups": 4,
+        "residual_in_fp32": False,
+        "time_step_limit": [0.0, 1.0],
+        "time_step_rank": 256,
+        "use_bias": False,
+        "use_mamba_kernels": True,
+    }
+    assert small("nemotron_h", **whole).notes == ()
+
+
 def test_keys_of_no_matter_are_silent():
     plain = [key for key, setting in SETTINGS.items() if setting.becomes == "plain" and key != "model_type"]
     assert small("llama", **dict.fromkeys(plain, 7)).notes == ()

@@ -158,6 +158,7 @@ _GEMMA3 = {
 
 
 def hunyuan_dense(keys: Keys) -> dict[str, Any]:
+    keys.spared("attention_head_dim")  # a second name of head_dim
     return _mlp_bias(keys, dense(keys, head_norms=keys.flag("use_qk_norm", True)))
 
 

@@ -190,7 +190,8 @@ def _chunks(keys: Keys, layers: int) -> dict[str, Any]:
 
 def hunyuan_moe(keys: Keys) -> dict[str, Any]:
     """Sizes of experts stand in a list, one for each layer; a shared expert beside the routed ones."""
-    sizes = grouped(keys, head_norms=keys.flag("use_qk_norm", True))
+    named = "head_dim" if keys.data.get("head_dim") is not None else "attention_head_dim"
+    sizes = grouped(keys, head_norms=keys.flag("use_qk_norm", True), head_key=named)
     layers, ffn = sizes["layers"], keys.whole("intermediate_size")
     first = keys.whole("moe_layer_num_skipped", 0, least=0)
     keys.must_be("mlp_bias", False, "experts without biases")

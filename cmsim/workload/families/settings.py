@@ -59,7 +59,8 @@ mamba_dt_rank time_step_min time_step_max time_step_floor time_step_limit time_s
 residual_in_fp32 num_logits_to_keep expand use_mamba_kernels mamba_dtype mtp_loss_factor mtp_loss_scaling_factor
 mtp_use_dedicated_embeddings torch_version pool_type class_num norm_after_attn keys_to_ignore_at_inference
 cla_share_factor use_mtp mtp_loss attn_implementation head_type use_bfloat16 pruned_heads tf_legacy_loss torchscript
-min_length
+min_length dense_list full_attn_mod interpolate_factor moe_shared_expert_overlap for_llm_compressor video_start_id
+video_end_id image_break_id position_embedding_xdrope
 """
 
 

@@ -145,6 +145,7 @@ def nemotron_h(keys: Keys) -> dict[str, Any]:
         small += has["recurrence"] * _state_space_small(keys, of, hidden)
     if keys.flag("mlp_bias", False):
         small += has["dense"] * (ffn + hidden)
+    keys.spared("attention_head_dim", "num_query_groups")  # second names
     keys.spared("mamba_head_dim", "mamba_num_heads", "use_conv_bias", "use_bias", "mamba_proj_bias")
     return (
         sizes
