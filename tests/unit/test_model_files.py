@@ -408,6 +408,8 @@ def test_the_whole_says_what_the_text_tower_does_not():
 
 # formats of stored weights
 
+FP8 = {"quant_method": "fp8", "fmt": "e4m3"}
+
 
 @pytest.mark.parametrize(
     ("config", "formats"),
@@ -463,7 +465,15 @@ def test_a_format_that_is_no_mapping_is_refused():
         small("llama", quantization_config="fp8")
 
 
-FP8 = {"quant_method": "fp8", "fmt": "e4m3"}
+def test_a_cache_in_its_own_format_and_layers_left_as_they_were(tmp_path, system):
+    config = FP8 | {"kv_cache_scheme": {"num_bits": 8, "type": "float"}, "modules_to_not_convert": ["lm_head"]}
+    stored = small("llama", quantization_config=config).stored
+    assert (stored.kv_cache, stored.partly) == ("fp8", False)
+    config["modules_to_not_convert"] = ["model.layers.0.self_attn", "lm_head"]
+    made = programs(next(runs(written(tmp_path, "llama", quantization_config=config), {})), system)
+    plain = programs(next(runs(str(SMALL["llama"]), {})), system)
+    assert made.footprint_B["cache"][0] * 2 == plain.footprint_B["cache"][0]
+    assert any("kv_cache fp8" in note and "priced as the others" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("kind", ["prefill", "decode"])

@@ -11,11 +11,16 @@ from cmsim.workload.families.keys import Keys
 
 @dataclass(frozen=True)
 class Stored:
-    """Formats of linear layers (``units.BYTES_PER_ELEMENT``), and the words of the file that say so."""
+    """Formats of linear layers (``units.BYTES_PER_ELEMENT``), and the words of the file that say so.
+
+    kv_cache  that of the cache, None where the file says none    partly  layers beside the head stay in 16 bits
+    """
 
     weights: str
     activations: str
     said: str
+    kv_cache: str | None = None
+    partly: bool = False
 
 
 #: methods with one format. Source: transformers, utils/quantization_config.py (QuantizationMethod)
@@ -29,6 +34,9 @@ _METHODS = {
 _BITS = {"gptq", "awq", "auto-round", "auto_round", "autoround", "hqq", "bitsandbytes", "intel/auto-round", "vptq"}
 #: of a 4-bit whole number the size is that of the 4-bit float; products run in the activations' format
 _OF_BITS = {4: "fp4", 8: "int8"}
+#: layers that are left as they were, and those among them that runs keep in 16 bits anyway
+_EXCEPT = ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules", "llm_int8_skip_modules")
+_PLAIN = ("lm_head", "embed", "router", "gate.weight", "norm")
 _ALGORITHMS = {
     "FP8": ("fp8", "fp8"),
     "FP8_PB_WO": ("fp8", "fp8"),
@@ -60,7 +68,7 @@ def stored_in(outer: Keys, keys: Keys) -> Stored | None:
             "scenario's precision says otherwise"
         )
         return None
-    return Stored(*found, said=_said(config, method))
+    return Stored(*found, _said(config, method), _cache(config), _partly(config))
 
 
 def _formats(config: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -102,6 +110,24 @@ def _number(given: object) -> str | None:
     if bits == 8:
         return "fp8" if kind == "float" else "int8"
     return "fp4" if bits == 4 else None
+
+
+def _cache(config: Mapping[str, Any]) -> str | None:
+    inner = config.get("quantization")
+    algorithm = config.get("kv_cache_quant_algo") or (isinstance(inner, dict) and inner.get("kv_cache_quant_algo"))
+    if algorithm in ("FP8", "INT8"):
+        return str(algorithm).lower()
+    scheme = _number(config.get("kv_cache_scheme"))
+    return scheme if scheme in ("fp8", "int8") else None
+
+
+def _partly(config: Mapping[str, Any]) -> bool:
+    """Whether layers are left as they were that runs keep in the format of all others: head and router are not."""
+    for key in _EXCEPT:
+        names = config.get(key)
+        if isinstance(names, list) and any(not any(one in str(name) for one in _PLAIN) for name in names):
+            return True
+    return False
 
 
 def _said(config: Mapping[str, Any], method: str) -> str:

@@ -326,7 +326,7 @@ def _assemble(
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
     # of tokens that are brought together every rank has a part of the columns
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
-    widest = max(columns, 4 * model.hidden)
+    widest = max(columns, 4 * model.hidden, model.recurrence.columns_on(heads_tp) if model.recurrence else 0.0)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
     cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), before + new, tp=heads_tp, kv_heads=kv_heads)
     cache_B += model.state_B_on(heads_tp)

@@ -19,12 +19,14 @@ _PLAIN = "bf16"
 def as_stored(spec: Asked, model: ModelSpec, system: System) -> tuple[Asked, tuple[str, ...]]:
     """A prefill or decode with the formats of the file where the scenario writes none, and what to say of it.
 
-    Each of ``precision.weights`` and ``precision.activations`` that the scenario writes wins.
+    Each key of ``precision`` that the scenario writes wins.
     """
     stored, written = model.stored, _written(spec)
     if stored is None or "weights" in written:
         return spec, ()
     wanted = {"weights": stored.weights, "activations": stored.activations}
+    if stored.kv_cache:
+        wanted["kv_cache"] = stored.kv_cache
     lacking = ""
     if wanted["activations"] not in system.accelerator.peak_TFLOPps:
         lacking = f"; {system.accelerator.name} has no {wanted['activations']}, and multiplies in {_PLAIN}"
@@ -32,6 +34,8 @@ def as_stored(spec: Asked, model: ModelSpec, system: System) -> tuple[Asked, tup
     new = {key: value for key, value in wanted.items() if key not in written}
     formats = ", ".join(f"{key} {value}" for key, value in new.items())
     said = f"no precision.weights in the scenario: {formats}, as the model's quantization_config has it ({stored.said})"
+    if stored.partly:
+        lacking += "; layers that it leaves in 16 bits are priced as the others"
     precision = spec.precision.model_copy(update=new)
     return spec.model_copy(update={"precision": precision}), (said + lacking,)
 
