@@ -51,9 +51,9 @@ class Recurrence:
 
     @property
     def flops_per_token(self) -> float:
-        """Forward FLOPs of one layer's core and convolution, step by step: chunks compute more. [FLOP]"""
-        core = 2.0 * self.products * self.heads * self.key_dim * self.value_dim
-        return core + 2.0 * self.taps * (self.channels_on(1) if self.taps else 0.0)
+        """Forward FLOPs of one layer's core, step by step: chunks compute more. The convolution works element by
+        element and is left out, as norms are. [FLOP]"""
+        return 2.0 * self.products * self.heads * self.key_dim * self.value_dim
 
     def state_B_on(self, tp: int, *, kept_B: float = 2.0) -> float:
         """One sequence's state in one layer, the convolution's last tokens with it. [B]"""

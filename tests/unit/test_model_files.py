@@ -216,6 +216,27 @@ def test_an_indexer_bounds_what_a_token_sees(system):
     assert "chooses the 256 tokens" in model.said[0]
 
 
+def test_the_least_of_a_step_follows_states_and_indexers(system):
+    def least(family, context):
+        path = str(SMALL[family])
+        return programs(
+            DecodeSpec(kind="decode", model=path, batch_per_accelerator=1, context_tokens=context), system
+        ).least
+
+    # beyond what is chosen only scores grow: 8 sequences, 4 layers, 512 tokens more, 4 heads of 32
+    short, long = least("deepseek_v32", 512), least("deepseek_v32", 1024)
+    assert sum(long.flops.values()) - sum(short.flops.values()) == 8 * 4 * 512 * 2 * 4 * 32
+    # one layer of four has a cache; states are read and written however long the text is
+    short, long = least("qwen3_next", 512), least("qwen3_next", 1024)
+    assert long.bytes_B - short.bytes_B == 8 * 512 * 4 * (32 + 32) * 2
+    model = load_model(SMALL["qwen3_next"])
+    weights = 2 * (model.total_parameters - model.small_parameters - model.embedding_parameters)
+    rows, cache = 8 * 256 * 2, 8 * 512 * 4 * (32 + 32) * 2
+    missed = 4 * 8 * (1 - 2 / 8) ** 8 * model.expert_parameters * 2
+    expected = weights - missed + rows + cache + 2 * 8 * model.state_B_on(1)
+    assert short.bytes_B == pytest.approx(expected)
+
+
 def test_gated_queries_have_twice_the_columns():
     gated, plain = load_model(SMALL["qwen3_next"]), load_model(SMALL["qwen3_vl_moe_text"])
     assert gated.attention_parameters - plain.attention_parameters == 256 * 8 * 32

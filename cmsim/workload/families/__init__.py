@@ -62,6 +62,8 @@ FAMILIES: dict[str, Callable[[Keys], dict[str, Any]]] = {
     "deepseek_v32": latent.deepseek_indexed,
     "pangu_ultra_moe": latent.pangu_ultra_moe,
     "qwen3_next": states.qwen3_next,
+    "qwen3_5_text": states.qwen3_5,
+    "qwen3_5_moe_text": states.qwen3_next,
     "minimax": states.minimax,
     "minimax_m1": states.minimax,
     "minimax_text_01": states.minimax,

@@ -12,14 +12,13 @@ from cmsim.workload.recurrence import Recurrence
 _FULL, _LINEAR = "full_attention", "linear_attention"
 
 
-def qwen3_next(keys: Keys) -> dict[str, Any]:
-    """Linear attention by the delta rule, gated attention in every so many-th layer; experts with a gated shared one.
+def _delta(keys: Keys) -> tuple[dict[str, Any], list[str]]:
+    """Linear attention by the delta rule, gated attention in every so many-th layer: sizes, and each layer's mixer.
 
     Source of the chunk: flash-linear-attention, chunk_gated_delta_rule (64 tokens).
     """
     sizes = grouped(keys)
-    layers, hidden = sizes["layers"], sizes["hidden"]
-    every = keys.whole("full_attention_interval", 4)
+    layers, every = sizes["layers"], keys.whole("full_attention_interval", 4)
     kinds = keys.words("layer_types", layers, (_FULL, _LINEAR))
     kinds = kinds or [_FULL if (n + 1) % every == 0 else _LINEAR for n in range(layers)]
     of = Recurrence(
@@ -34,27 +33,43 @@ def qwen3_next(keys: Keys) -> dict[str, Any]:
     )
     if of.heads % of.groups:
         keys.mismatch("linear_num_key_heads", f"{of.groups} does not divide the {of.heads} value heads")
+    # norms of heads; convolution, decay and step of every head, the norm of a head
+    small = kinds.count(_FULL) * 2 * sizes["head_dim"]
+    small += kinds.count(_LINEAR) * (int(of.channels_on(1)) * of.taps + 2 * of.heads + of.value_dim)
+    sizes |= {
+        "gated_queries": keys.flag("attn_output_gate", True),
+        "recurrence": of,
+        "small_parameters": sizes["small_parameters"] + small,
+    }
+    return sizes, ["attention" if kind == _FULL else "recurrence" for kind in kinds]
+
+
+def qwen3_next(keys: Keys) -> dict[str, Any]:
+    """With experts, and a shared one behind a gate."""
+    sizes, mixers = _delta(keys)
+    layers = sizes["layers"]
     sparse, wide = stepped(keys, layers), keys.whole("moe_intermediate_size")
     width = keys.whole("shared_expert_intermediate_size", 0, least=0)
-    # convolution; decay and step of every head; the norm of a head
-    small = int(of.channels_on(1)) * of.taps + 2 * of.heads + of.value_dim
+    gates = len(sparse) * sizes["hidden"] if width else 0
     return (
         sizes
-        | placed(keys, layers, sparse, ["attention" if kind == _FULL else "recurrence" for kind in kinds])
+        | placed(keys, layers, sparse, mixers)
         | shared_width(width, wide)
         | {
             "ffn": keys.whole("intermediate_size", 0, least=0),
             "experts": keys.whole("num_experts"),
             "top_k": keys.whole("num_experts_per_tok"),
             "expert_ffn": wide,
-            "gated_queries": True,
-            "recurrence": of,
-            "small_parameters": sizes["small_parameters"]
-            + kinds.count(_FULL) * 2 * sizes["head_dim"]
-            + kinds.count(_LINEAR) * small
-            + (len(sparse) * hidden if width else 0),
+            "small_parameters": sizes["small_parameters"] + gates,
         }
     )
+
+
+def qwen3_5(keys: Keys) -> dict[str, Any]:
+    """The same mixers with dense FFNs."""
+    sizes, mixers = _delta(keys)
+    kinds = tuple((mixer, "dense") for mixer in mixers)
+    return sizes | {"ffn": keys.whole("intermediate_size"), "dense_layers": sizes["layers"], "kinds": kinds}
 
 
 def minimax(keys: Keys) -> dict[str, Any]:
