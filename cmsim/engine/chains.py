@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Ints
-from cmsim.engine.steps import Steps
+from cmsim.engine.steps import StreamSteps
 from cmsim.network import Demand, Network, Train
 from cmsim.workload.ops import COLLECTIVE, HOST
 
@@ -53,7 +53,7 @@ class Chain:
 
 
 def chains(
-    steps: Steps,
+    steps: StreamSteps,
     hold_ps: Sequence[int],
     call: Sequence[int],
     own: Sequence[bool],
@@ -81,7 +81,7 @@ def chains(
     return out, number, place
 
 
-def _usable(steps: Steps, call: Ints, own: Sequence[bool], calls: Sequence[Phases]) -> NDArray[np.bool_]:
+def _usable(steps: StreamSteps, call: Ints, own: Sequence[bool], calls: Sequence[Phases]) -> NDArray[np.bool_]:
     """Local work, and collectives of the class alone whose phases are one demand that no change of links concerns."""
     kind = np.array(steps.kind, np.int64)
     plain = [all(len(phase) == 1 and not phase[0].later for phase in phases) for phases in calls]
@@ -91,7 +91,7 @@ def _usable(steps: Steps, call: Ints, own: Sequence[bool], calls: Sequence[Phase
     return usable
 
 
-def _linked(steps: Steps, usable: NDArray[np.bool_]) -> Iterator[list[int]]:
+def _linked(steps: StreamSteps, usable: NDArray[np.bool_]) -> Iterator[list[int]]:
     """Longest runs of usable steps, each of which nobody awaits but the next, which waits for nobody else."""
     kind = steps.kind
     linked = usable & (steps.then >= 0) & usable[steps.then]
