@@ -21,7 +21,7 @@ from cmsim.workload.whole import busiest
 MODELS = "workloads/models"
 
 
-class Kind(NamedTuple):
+class LayerKind(NamedTuple):
     """What a layer does: how it mixes tokens, then what it does with each. Either half may be absent, ""."""
 
     mixer: str = "attention"
@@ -94,7 +94,7 @@ class ModelSpec:
     patch_inputs: int = 0
     classes: int = 0
     pooler: bool = False
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[LayerKind, ...] = ()
     shared_ffn: int = 0
     chunked: bool = False
     gated_queries: bool = False
@@ -105,11 +105,11 @@ class ModelSpec:
     stored: Stored | None = None
     notes: tuple[str, ...] = ()
 
-    def kind(self, layer: int) -> Kind:
+    def kind(self, layer: int) -> LayerKind:
         """What layer number ``layer`` does."""
         if self.kinds:
-            return Kind(*self.kinds[layer])
-        return Kind("attention", "dense" if layer < self.dense_layers or not self.experts else "experts")
+            return LayerKind(*self.kinds[layer])
+        return LayerKind("attention", "dense" if layer < self.dense_layers or not self.experts else "experts")
 
     @property
     def attention_layers(self) -> int:

@@ -26,7 +26,7 @@ from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joine
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve
 from cmsim.workload.generate.stored import as_stored
-from cmsim.workload.model import Kind, ModelSpec, load_model, speculative_tokens_per_step
+from cmsim.workload.model import LayerKind, ModelSpec, load_model, speculative_tokens_per_step
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
 #: builds the attention core of one layer for a share of the rank's sequences
@@ -243,7 +243,7 @@ class _Step:
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
 
-    def _layer(self, held: float, mixture: Experts | None, kind: Kind) -> list[Piece]:
+    def _layer(self, held: float, mixture: Experts | None, kind: LayerKind) -> list[Piece]:
         """A layer of one kind."""
         pieces = [self._mixer(held, kind.mixer)] if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
