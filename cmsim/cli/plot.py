@@ -60,9 +60,8 @@ def plot(
     for name in chosen:
         its = _TAKES[name]
         if kind not in its:
-            raise InputError(
-                Problem(f"{kind} takes none; it is for {' and '.join(its)}", key=_SAID.get(name, f"--{name}"))
-            )
+            key = _SAID.get(name, f"--{name}")
+            raise InputError(Problem(f"{kind} has none; it is for {', '.join(its)}", key=key))
 
     from cmsim import plots
     from cmsim.cli import notes

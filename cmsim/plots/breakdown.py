@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: narrower parts carry no number
 _ROOM = 0.05
 #: height of a row with few runs, and the least that is read; of all rows where they fit on a page [inch]
-_ROW, _LEAST, _PAGE = 0.46, 0.165, 9.6
+_ROW, _LEAST, _PAGE = 0.46, 0.15, 9.6
 #: gap between systems and workloads, in rows; lower rows have smaller letters [inch]
 _GAP, _SMALL = 0.75, 0.24
 

@@ -40,14 +40,19 @@ def draw(results: Results, ax: Axes | None = None, *, measured: Sequence[Mapping
     groups = [group for table in measured for group in _groups(table)]
     below: Axes | None = None
     if ax is None:
-        ax, below = style.panels((7.6, 7.4), (1.25, 1.0))
+        ax, below = style.panels((7.6, 7.4), (1.2, 1.0))
     ax = style.axes(ax)
     times_s = [one.metric("time_s") for line in lines for one in line.runs]
     unit, name = numbers.scale(float(np.sqrt(min(times_s) * max(times_s))), "s")
     for line in lines:
         _line(ax, below, line, unit)
     for number, (said, size_B, time_s, busbw) in enumerate(groups):
-        look = {"linestyle": "none", "marker": _MEASURED[number % len(_MEASURED)], "color": style.INK, "zorder": 4}
+        look: dict[str, Any] = {
+            "linestyle": "none",
+            "marker": _MEASURED[number % len(_MEASURED)],
+            "color": style.INK,
+            "zorder": 4,
+        }
         ax.plot(size_B, time_s / unit, label=f"measured{said}", **look)
         if below is not None and busbw is not None:
             below.plot(size_B, busbw, **look)

@@ -45,10 +45,19 @@ def part(name: str, kernel: str, kind: str) -> str:
     """
     if kind != "compute":
         return OF_KIND.get(kind, kind)
-    own = _LAYER.sub(" ", name).strip()
+    own = without_layer(name)
     found = next((word for word, its in _WORDS if its.search(own)), "")
     found = found or next((word for word, its in _WORDS if its.search(kernel)), "other kernels")
     return f"{found}, backward" if _BACKWARD.search(own) else found
+
+
+def without_layer(name: str) -> str:
+    """A name without the layer in it.
+
+    >>> without_layer("layer 3 ffn up"), without_layer("head")
+    ('ffn up', 'head')
+    """
+    return _LAYER.sub(" ", name).strip() or name
 
 
 def parts(ops: Any, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -90,7 +90,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     )
     ax.set_xlim(0, float(x[-1]))
     rated = (result.machine.rated_W or 0.0) / watt
-    ax.set_ylim(0, max(float(base.max()), rated) * 1.08)
+    ax.set_ylim(0, max(float(base.max()), rated) * 1.1)
     if rated:
         ax.axhline(rated, color=style.INK, linewidth=1.2, linestyle=(0, (5, 3)))
         text = ax.annotate(

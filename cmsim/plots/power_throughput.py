@@ -7,7 +7,7 @@ Colours tell systems apart, markers workloads, strokes sets of results.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _columns(line: Series, x_unit: float, y_unit: float) -> tuple[tuple[list[flo
     return (list(x), x_unit), (list(y), y_unit)
 
 
-def _look(line: Series) -> dict[str, object]:
+def _look(line: Series) -> dict[str, Any]:
     return {
         "color": line.colour,
         "linestyle": line.stroke,
@@ -146,7 +146,7 @@ def _say(ax: Axes, lines: list[Series], said: list[Annotation], x_unit: float, y
         page.put(text, radius=_SIZE / 2, hide=False, ways=((0, 1), (-1, 1), (1, 1), (1, 0), (-1, 0)), steps=4)
 
 
-def _text(ax: Axes, said: str, at: tuple[float, float], **looks: object) -> Annotation:
+def _text(ax: Axes, said: str, at: tuple[float, float], **looks: Any) -> Annotation:
     text = ax.annotate(said, at, (0, 0), textcoords="offset points", ha="center", va="center", zorder=5, **looks)
     style.halo(text)
     return text

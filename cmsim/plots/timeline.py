@@ -87,7 +87,7 @@ def draw(
             at += 1.0
         at += 0.75
     ax = style.axes(ax, size=(9.0, min(1.7 + 0.3 * at, 9.6)))
-    used = set()
+    used: set[str] = set()
     for at, rows, lane in bars:
         used.update(lane)
         if len(rows) > _MANY:
@@ -120,7 +120,7 @@ def draw(
     ax.set_yticks([at for _, at in lanes], [name for name, _ in lanes])
     ax.tick_params(axis="y", length=0, labelcolor=style.INK)
     ax.spines["left"].set_visible(False)
-    ax.set_ylim(lanes[-1][1] + 0.7, -1.15)
+    ax.set_ylim(lanes[-1][1] + 0.7, -1.2)
     ax.set_xlim(0, length_s / scale)
     ax.grid(axis="x", color=style.FAINT, linewidth=0.6)
     begins = f" after {numbers.prefixed(float(to_s(span_ps[0])), 's')}" if span_ps[0] else ""
@@ -197,7 +197,7 @@ def _name(ax: Axes, ops: Any, rows: NDArray[np.int64], span_ps: tuple[int, int],
     for row in rows.tolist():
         begin = max(int(ops["start_ps"][row] + ops["wait_ps"][row]), span_ps[0])
         until = min(int(ops["end_ps"][row]), span_ps[1])
-        name = style.short(str(ops["op"][row]), 24)
+        name = style.short(parts.without_layer(str(ops["op"][row])), 24)
         if until - begin < length_ps * _LETTER * (len(name) + 1):
             continue
         dark = "backward" in parts.part(*(str(ops[column][row]) for column in ("op", "kernel", "kind")))
