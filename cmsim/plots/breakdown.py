@@ -21,6 +21,7 @@ _ROW, _LEAST, _PAGE = 0.46, 0.15, 9.6
 _GAP, _SMALL = 0.75, 0.24
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """Shares of the makespan by limiter, in the busiest rank class; the makespan stands at the end of each bar."""
     runs = [result for result in results if result.breakdown]

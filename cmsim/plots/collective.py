@@ -24,6 +24,7 @@ _MEASURED = "x+1234"
 _PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None, *, measured: Sequence[Mapping[str, Any]] = ()) -> Axes:
     """Time over size; without axes of the caller's, bus bandwidth in a second panel below.
 

@@ -40,6 +40,7 @@ _MOST_STEPS = 240
 _LEAST_STEPS = 8
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Facility power by component of one run; the list beside it gives each component's mean."""
     result = style.pick(results, run)

@@ -28,6 +28,7 @@ _WIDE = 30.0
 _SIZE = 6.5
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """Facility power over tokens/s; up and to the right is more of both, the flatter the ray the better.
 

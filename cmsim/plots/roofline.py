@@ -27,6 +27,7 @@ _COLOURED = 0.01
 _LARGEST, _SMALLEST = 900.0, 14.0
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Kernels of the rank class that computes most, equal ones together; ``run``: which, default the first.
 
@@ -42,6 +43,8 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     ax = style.axes(ax, size=(8.6, 5.4))
     ax.set_xscale("log")
     ax.set_yscale("log")
+    style.log_ticks(ax.xaxis, few=True)
+    style.log_ticks(ax.yaxis, few=True)
     peaks = _peaks(result)
     top = max(peaks.values()) / TERA
     low = 10.0 ** math.floor(math.log10(max(intensity.min() / 2, 1e-3)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cmsim.errors import InputError, Problem
 from cmsim.numbers import UNITS
@@ -16,6 +17,8 @@ from cmsim.results import Result, Results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+P = ParamSpec("P")
+T = TypeVar("T")
 INK, MUTED, FAINT = "#22262b", "#6b7280", "#d5d9df"
 #: told apart by people who do not see red and green alike (after Okabe and Ito, 2008)
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9458b", "#b8860b", "#56b4e9", "#6b4c9a", "#444b54")
@@ -30,6 +33,19 @@ LIMITER_COLOURS = {
 }
 FONT = {"title": 12.0, "label": 10.0, "tick": 9.0, "note": 8.5}
 _DPI = 160
+
+
+def plain(draw: Callable[P, T]) -> Callable[P, T]:
+    """A figure whose texts are shown as they are: a name with dollars in it is no formula."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:

@@ -43,6 +43,7 @@ _MANY, _COLUMNS = 700, 360
 _NAMED, _LETTER = 60, 1 / 105
 
 
+@style.plain
 def draw(
     results: Results,
     ax: Axes | None = None,

@@ -24,6 +24,7 @@ _SIZE = 6.5
 _ABOVE = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """One metric over the other, of all runs whose kinds put the same two on the axes as the first that puts any.
 

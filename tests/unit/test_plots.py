@@ -193,6 +193,14 @@ def test_rays_have_round_numbers(tokens_per_J):
         assert digits in ("1", "2", "3", "5"), text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_are_no_formulas(kind, tmp_path):
+    odd = [
+        dataclasses.replace(one, run="$\\frac{$", workload="$\\frac{$", entry=Entry(0, "$\\x{$")) for one in of(kind)
+    ]
+    save(KINDS[kind](Results(tuple(odd))), tmp_path / "odd.png")
+
+
 def test_two_folders_are_two_series():
     slow = [dataclasses.replace(one, metrics={**one.metrics, "tokens_per_s": 1e4}) for one in swept()]
     both = Results.joined([swept(), Results(tuple(slow))], ["fast", "slow"])
