@@ -350,6 +350,7 @@ def compare(*sources: Results | Scenario | str | Path) -> Results:
         For a scenario or a folder that cannot be read.
     """
     parts = []
+    names = [Path(one).name if isinstance(one, str | Path) else "" for one in sources]
     for source in sources:
         if isinstance(source, Results):
             parts.append(source)
@@ -357,7 +358,7 @@ def compare(*sources: Results | Scenario | str | Path) -> Results:
             parts.append(Results.load(source))
         else:
             parts.append(run(source))
-    return Results.joined(parts)
+    return Results.joined(parts, names)
 
 
 def _share(progress: Progress | None, key: str, number: int, total: int) -> Callable[[float], None] | None:

@@ -44,7 +44,7 @@ def compare(
     # a run's label says nothing of the folder it came from
     heads = [
         side_by_side.head(result, source)
-        for source, part in zip(_short(sources), parts, strict=True)
+        for source, part in zip(short(sources), parts, strict=True)
         for result in part.results
     ]
     say.show(*side_by_side.side_by_side(joined.results, heads, width=say.console().width))
@@ -62,7 +62,7 @@ def load(source: str, bar: say.Bar) -> Results:
     return api.run(source, progress=bar)
 
 
-def _short(sources: Sequence[str]) -> list[str]:
+def short(sources: Sequence[str]) -> list[str]:
     """What tells sources apart: their last names, the whole of them where those are alike, nothing for one alone."""
     if len(sources) == 1:
         return [""]

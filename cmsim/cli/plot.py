@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,14 @@ from cmsim.cli.app import app
 from cmsim.errors import InputError, Problem, did_you_mean
 
 ENDINGS = (".pdf", ".png", ".svg")
+#: option, as figures call it -> figures that take it
+_TAKES = {
+    "run": ("timeline", "power", "roofline"),
+    "start": ("timeline",),
+    "end": ("timeline",),
+    "measured": ("collective",),
+}
+_SAID = {"start": "--from", "end": "--to"}
 
 
 @app.command()
@@ -29,6 +37,17 @@ def plot(
         Path | None, typer.Option(help="File to write, png, svg or pdf by its ending. Default KIND.png.")
     ] = None,
     run: Annotated[str | None, typer.Option(help="timeline, power, roofline: which run; default the first.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="timeline: a time ('20 ms'), 'step 2' or 'layer 10', counted from 0."),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="timeline: the same; the step or layer named is shown.")
+    ] = None,
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(help="collective: a log of nccl-tests or the like, or a table, whose points are drawn."),
+    ] = None,
 ) -> None:
     """Draw a figure; prints the path of the file."""
     if kind not in complete.PLOTS:
@@ -36,18 +55,32 @@ def plot(
     out = out or Path(f"{kind}.png")
     if out.suffix.lower() not in ENDINGS:  # said before anything is run
         raise InputError(Problem(f"cannot draw '{out.suffix}' files. Allowed: {', '.join(ENDINGS)}.", str(out)))
-    if run is not None and kind not in ("timeline", "power", "roofline"):
-        raise InputError(Problem(f"{kind} shows all runs at once; --run is for timeline, power and roofline", "--run"))
+    chosen = {"run": run, "start": start, "end": end, "measured": measured}
+    chosen = {name: value for name, value in chosen.items() if value}
+    for name in chosen:
+        its = _TAKES[name]
+        if kind not in its:
+            key = _SAID.get(name, f"--{name}")
+            raise InputError(Problem(f"{kind} has none; it is for {', '.join(its)}", key=key))
 
-    from cmsim import api, plots
+    from cmsim import plots
     from cmsim.cli import notes
-    from cmsim.cli.compare import load
+    from cmsim.cli.compare import load, short
+    from cmsim.results import Results
 
     with say.Bar() as bar:
         parts = [load(source, bar) for source in sources]
-    results = parts[0] if len(parts) == 1 else api.compare(*parts)
+    results = parts[0] if len(parts) == 1 else Results.joined(parts, short(sources))
     for line in notes.skipped(results):
         say.message(line)
     results.require()
-    chosen = {} if run is None else {"run": run}
+    if measured:
+        chosen["measured"] = [_measured(file) for file in measured]
     print(plots.save(plots.KINDS[kind](results, **chosen), out))
+
+
+def _measured(file: Path) -> Any:
+    """Rows of a table or log of measured calls."""
+    from cmsim.calibration import tables
+
+    return tables.read(file)

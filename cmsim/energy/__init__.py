@@ -1,6 +1,6 @@
 """Power by component over time, energy as its integral, carbon."""
 
-from cmsim.energy.parts import COMPONENTS, constant, full_W, scale_up_modules, switch_chips
+from cmsim.energy.parts import COMPONENTS, constant, full_W, rated_W, scale_up_modules, switch_chips
 from cmsim.energy.power import (
     BAND,
     LINKS,
@@ -28,6 +28,7 @@ __all__ = [
     "full_W",
     "power_metrics",
     "power_over_time",
+    "rated_W",
     "scale_up_modules",
     "switch_chips",
 ]

@@ -193,6 +193,7 @@ def machine_facts(system: System) -> MachineFacts:
         # the share of its cabinets that the accelerators in use fill
         racks=system.spec.racks * system.packages / system.spec.accelerators,
         price_USD=cost.price_USD(system),
+        rated_W=energy.rated_W(system),
     )
 
 

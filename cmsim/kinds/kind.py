@@ -56,11 +56,13 @@ class MachineFacts(Facts):
 
     memory_Bps  of one rank [B/s]    racks: cabinets that the accelerators in use fill, a share of one too [1]
     price_USD   of the accelerators in use, None where it is not known [USD]
+    rated_W     of the facility with everything in use at its limit at once, PUE included [W]
     """
 
     memory_Bps: float | None = None
     racks: float | None = None
     price_USD: float | None = None
+    rated_W: float | None = None
 
 
 FactsT = TypeVar("FactsT", bound=Facts)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, power, power_throughput, predicted, roofline, timeline, trade_off
+from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, timeline, trade_off
 from cmsim.plots.style import save
 
 #: by the name the command line uses
@@ -14,6 +14,18 @@ KINDS: dict[str, Callable[..., Any]] = {
     "breakdown": breakdown.draw,
     "power": power.draw,
     "roofline": roofline.draw,
+    "collective": collective.draw,
 }
 
-__all__ = ["KINDS", "breakdown", "power", "power_throughput", "predicted", "roofline", "save", "timeline", "trade_off"]
+__all__ = [
+    "KINDS",
+    "breakdown",
+    "collective",
+    "power",
+    "power_throughput",
+    "predicted",
+    "roofline",
+    "save",
+    "timeline",
+    "trade_off",
+]

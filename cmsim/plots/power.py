@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
-from cmsim.results import Results
+from cmsim.plots.parts import passes
+from cmsim.results import Result, Results
 from cmsim.units import to_s
 
 if TYPE_CHECKING:
@@ -33,10 +34,13 @@ COMPONENTS = {
 }
 
 
-#: finer than this many intervals, means over so many even ones are drawn: spikes narrower than a line are noise
+#: finer than this many intervals, means over at most so many are drawn: spikes narrower than a line are noise
 _MOST_STEPS = 240
+#: fewer layers than this tell no step of time
+_LEAST_STEPS = 8
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Facility power by component of one run; the list beside it gives each component's mean."""
     result = style.pick(results, run)
@@ -51,11 +55,9 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     time_unit, time_name = numbers.scale(float(edges_s[-1]), "s")
     note = ""
     if len(edges_s) > _MOST_STEPS + 1:
-        coarse_s = np.linspace(edges_s[0], edges_s[-1], _MOST_STEPS + 1)
+        coarse_s, note = _steps(result, edges_s)
         heights = {name: _means(edges_s, watts, coarse_s) for name, watts in heights.items()}
         edges_s = coarse_s
-        step, unit = numbers.scale(float(coarse_s[1]), "s")
-        note = f", means over {coarse_s[1] / step:.3g} {unit}"
     total_W = np.sum(list(heights.values()), axis=0)
     watt, watt_name = numbers.scale(float(total_W.max()), "W")
 
@@ -88,12 +90,53 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
         alignment="left",
     )
     ax.set_xlim(0, float(x[-1]))
-    ax.set_ylim(0, float(base.max()) * 1.06)
+    rated = (result.machine.rated_W or 0.0) / watt
+    ax.set_ylim(0, max(float(base.max()), rated) * 1.1)
+    if rated:
+        ax.axhline(rated, color=style.INK, linewidth=1.2, linestyle=(0, (5, 3)))
+        text = ax.annotate(
+            f"rated {rated:.3g} {watt_name}: every part at its limit",
+            (0, rated),
+            (4, -3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="top",
+            fontsize=style.FONT["note"],
+            color=style.INK,
+        )
+        style.halo(text)
     ax.grid(axis="y", color=style.FAINT, linewidth=0.6)
     style.label(ax.xaxis, f"time [{time_name}]")
     style.label(ax.yaxis, f"facility power{note} [{watt_name}]")
     style.head(ax, result.run)
     return ax
+
+
+def _steps(result: Result, edges_s: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Steps of time to draw means over, and what they are: whole layers, for even steps beat against what comes again
+    with every layer; even ones where no name tells layers, or there are few. [s]
+    """
+    there = passes(result)
+    if there is None or len(there.start_ps) < _LEAST_STEPS * there.beat:
+        even_s = np.linspace(edges_s[0], edges_s[-1], _MOST_STEPS + 1)
+        unit, name = numbers.scale(float(even_s[1] - even_s[0]), "s")
+        return even_s, f", means over {(even_s[1] - even_s[0]) / unit:.3g} {name}"
+    count = len(there.start_ps)
+    fits = [size for size in range(1, there.beat + 1) if there.beat % size == 0 and count <= size * _MOST_STEPS]
+    # layers of micro-batches that run side by side are one step
+    beside = result.facts.named().get("layers") is not None
+    size = fits[0] if fits and not beside else there.beat * -(-count // (there.beat * _MOST_STEPS))
+    starts_s = to_s(there.start_ps[::size].astype(np.float64))
+    inner = starts_s[(starts_s > edges_s[0]) & (starts_s < edges_s[-1])]
+    # where the class waits for others there are no layers: such a gap has steps as long as the usual
+    ends = np.array([edges_s[0], *inner, edges_s[-1]])
+    usual_s = float(np.median(np.diff(ends)))
+    fills = [
+        np.linspace(a, b, max(round((b - a) / usual_s), 1), endpoint=False)
+        for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+    ]
+    layers = size // there.beat if beside else size
+    return np.unique(np.concatenate([*fills, ends[-1:]])), f", means over {layers} layer{'s' * (layers != 1)}"
 
 
 def _means(edges: NDArray[Any], watts: NDArray[Any], onto: NDArray[Any]) -> NDArray[Any]:

@@ -1,116 +1,166 @@
-"""Power against throughput: one line per workload and system over its sweep, with lines of equal efficiency.
+"""Power against throughput: one line per set of results, workload and system over its sweep, with lines of equal
+efficiency, and below it how long users wait.
 
-Colours tell systems apart, markers workloads.
+Colours tell systems apart, markers workloads, strokes sets of results.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
-from cmsim.results import Result, Results, pairs, power_band
+from cmsim.plots.place import Page
+from cmsim.plots.series import Series, series, words
+from cmsim.results import Result, Results, power_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 #: wider than this in throughput or in power, axes are logarithmic
 _WIDE = 30.0
-_MARKERS = "osD^vP"
+#: of a marker, in points
+_SIZE = 6.5
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """Facility power over tokens/s; up and to the right is more of both, the flatter the ray the better.
 
-    A ray joins points of equal tokens/J; where the watts of accelerators are assumed, a band lies behind the line.
+    A ray joins points of equal energy per token; where the watts of accelerators are assumed, a band lies behind the
+    line. Without axes of the caller's, latency stands in a second panel below where users of a run wait for something.
     Raises InputError where no run has tokens or power.
     """
-    series: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        if "tokens_per_s" in result.metrics and "power_avg_W" in result.metrics:
-            series.setdefault((result.workload, result.system), []).append(result)
-    if not series:
+    lines = series(results, _has_both, by="tokens_per_s")
+    if not lines:
         raise InputError("power-throughput needs runs with tokens_per_s and power_avg_W; there is none")
+    runs = [one for line in lines for one in line.runs]
+    below: Axes | None = None
+    if ax is None and any(_latency_s(one) is not None for one in runs):
+        ax, below = style.panels((8.6, 7.4), (2.3, 1.0))
     ax = style.axes(ax, size=(8.6, 5.4))
-    points = [(r.metric("tokens_per_s"), r.metric("power_avg_W")) for line in series.values() for r in line]
+    points = [_at(one) for one in runs]
     x_unit, x_name = numbers.scale(_middle([x for x, _ in points]), "")
     y_unit, y_name = numbers.scale(_middle([y for _, y in points]), "W")
-    tops = [
-        (r.metric("tokens_per_s"), r.metric("power_avg_W") * end)
-        for line in series.values()
-        for r in line
-        for end in power_band(r) or ()
-    ]
+    tops = [(x, y * end) for one, (x, y) in zip(runs, points, strict=True) for end in power_band(one) or ()]
     _limits(ax, [(x / x_unit, y / y_unit) for x, y in [*points, *tops]])
-
-    workloads = list(dict.fromkeys(workload for workload, _ in series))
-    systems = list(dict.fromkeys(system for _, system in series))
-    keys = {key for line in series.values() for result in line for key, _ in _point(result)}
-    one_key = next(iter(keys)) if len(keys) == 1 else None
-    names, points_said = [], []
-    for (workload, system), line in series.items():
-        colour = style.SERIES[systems.index(system) % len(style.SERIES)]
-        marker = _MARKERS[workloads.index(workload) % len(_MARKERS)]
-        line = sorted(line, key=lambda result: result.metric("tokens_per_s"))
-        x = [result.metric("tokens_per_s") / x_unit for result in line]
-        y = [result.metric("power_avg_W") / y_unit for result in line]
-        top = _band(ax, line, x, y, colour)
-        ax.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=6.5, markeredgecolor="white", zorder=3)
-        for result, x_here, y_here in zip(line, x, y, strict=True):
-            text = ax.annotate(
-                ", ".join(value if one_key else f"{key} {value}".strip() for key, value in _point(result)),
-                (x_here, y_here),
-                (0, -7),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize=style.FONT["note"],
-                color=style.MUTED,
-                zorder=4,
-            )
-            style.halo(text)
-            points_said.append(text)
-        parts = [workload] * (len(workloads) > 1 or len(systems) == 1) + [system] * (len(systems) > 1)
-        names.append(
-            ax.annotate(
-                ", ".join(parts),
-                (x[-1], top),
-                (0, 8),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=style.FONT["label"],
-                fontweight="bold",
-                color=colour,
-                zorder=5,
-            )
-        )
-    _rays(ax, [x / y for x, y in points], x_unit, y_unit)
-    style.label(ax.xaxis, f"throughput [{_thousands(x_name)}tokens/s]")
+    for line in lines:
+        x, y = ([value / unit for value in values] for values, unit in _columns(line, x_unit, y_unit))
+        _band(ax, line.runs, x, y, line.colour)
+        ax.plot(x, y, **_look(line), zorder=3)
+    said = _rays(ax, [x / y for x, y in points], x_unit, y_unit)
+    throughput = f"throughput [{_thousands(x_name)}tokens/s]"
+    style.label((ax if below is None else below).xaxis, throughput)
     style.label(ax.yaxis, f"facility power, average [{y_name}]")
-    style.head(ax, "Power against throughput" + (f", by {one_key}" if one_key else ""))
-    style.inside(ax, names)
-    style.apart(ax, names)
-    style.thin(ax, points_said, keep=names)
+    keys = list(dict.fromkeys(words(head) for line in lines for head in (line.along, *line.fixed) if head))
+    style.head(ax, "Power against throughput" + (f", by {' and '.join(keys)}" if keys else ""))
+    if below is not None:
+        _waits(below, lines, x_unit)
+    _say(ax, lines, said, x_unit, y_unit)
     return ax
 
 
-def _band(ax: Axes, line: list[Result], x: list[float], y: list[float], colour: str) -> float:
-    """Behind a line, what its power may be; returns how high that reaches at its end."""
-    ends = [power_band(result) or (1.0, 1.0) for result in line]
+def _has_both(result: Result) -> bool:
+    return "tokens_per_s" in result.metrics and "power_avg_W" in result.metrics
+
+
+def _at(result: Result) -> tuple[float, float]:
+    return result.metric("tokens_per_s"), result.metric("power_avg_W")
+
+
+def _columns(line: Series, x_unit: float, y_unit: float) -> tuple[tuple[list[float], float], ...]:
+    x, y = zip(*(_at(one) for one in line.runs), strict=True)
+    return (list(x), x_unit), (list(y), y_unit)
+
+
+def _look(line: Series) -> dict[str, Any]:
+    return {
+        "color": line.colour,
+        "linestyle": line.stroke,
+        "linewidth": 1.8,
+        "marker": line.marker,
+        "markersize": _SIZE,
+        "markeredgecolor": "white",
+    }
+
+
+def _latency_s(result: Result) -> float | None:
+    """How long users of a run wait; None where its kind has nobody who does."""
+    latency = result.declared.latency
+    value = result.metrics.get(latency[0]) if latency else None
+    return value if isinstance(value, float | int) else None
+
+
+def _waits(ax: Axes, lines: list[Series], x_unit: float) -> None:
+    """The time users wait over the same throughput."""
+    waited = [one for line in lines for one in line.runs if _latency_s(one) is not None]
+    times = [value for one in waited if (value := _latency_s(one)) is not None]
+    unit, name = numbers.scale(_middle(times), "s")
+    for line in lines:
+        there = [(one.metric("tokens_per_s") / x_unit, wait) for one in line.runs if (wait := _latency_s(one))]
+        if there:
+            ax.plot([x for x, _ in there], [wait / unit for _, wait in there], **_look(line), zorder=3)
+    if max(times) > _WIDE * min(times):
+        ax.set_yscale("log")
+        ax.set_ylim(min(times) / unit / 2, max(times) / unit * 2)
+        style.log_ticks(ax.yaxis, few=max(times) > 300 * min(times))
+    else:
+        ax.set_ylim(0, max(times) / unit * 1.16)
+    ax.grid(axis="y", color=style.FAINT, linewidth=0.6)
+    said = ",\n".join(dict.fromkeys(latency[1] for one in waited if (latency := one.declared.latency)))
+    style.label(ax.yaxis, f"time of {said} [{name}]")
+
+
+def _say(ax: Axes, lines: list[Series], said: list[Annotation], x_unit: float, y_unit: float) -> None:
+    """Values of the key along lines, and their names, where they lie on nothing; names lie on no band either."""
+    page = Page(ax)
+    page.taken(said)
+    places = [[(x / x_unit, y / y_unit) for x, y in map(_at, line.runs)] for line in lines]
+    for line, points in zip(lines, places, strict=True):
+        x, y = zip(*points, strict=True)
+        page.marks(x, y, _SIZE / 2)
+        page.line(x, y)
+        if len(x) == 1:
+            page.line([*x, *x], [y[0] * end for end in power_band(line.runs[0]) or (1.0, 1.0)], width=5.0)
+    for line, points in zip(lines, places, strict=True):
+        for one, at in zip(line.runs, points, strict=True):
+            if line.along:
+                text = _text(ax, line.said(one), at, color=style.MUTED, fontsize=style.FONT["note"])
+                page.put(text, radius=_SIZE / 2)
+    tops = []
+    for line, points in zip(lines, places, strict=True):
+        x, y = zip(*points, strict=True)
+        low, high = zip(*(power_band(one) or (1.0, 1.0) for one in line.runs), strict=True)
+        tops.append(y[-1] * high[-1])
+        for share in np.linspace(0, 1, 6).tolist():
+            ends = [a + share * (b - a) for a, b in zip(low, high, strict=True)]
+            page.line(x, [here * end for here, end in zip(y, ends, strict=True)])
+    for line, points, top in zip(lines, places, tops, strict=True):
+        at = (points[-1][0], top)
+        text = _text(ax, line.member or line.name, at, color=line.ink, fontsize=style.FONT["label"])
+        text.set_fontweight("normal" if line.member else "bold")
+        page.put(text, radius=_SIZE / 2, hide=False, ways=((0, 1), (-1, 1), (1, 1), (1, 0), (-1, 0)), steps=4)
+
+
+def _text(ax: Axes, said: str, at: tuple[float, float], **looks: Any) -> Annotation:
+    text = ax.annotate(said, at, (0, 0), textcoords="offset points", ha="center", va="center", zorder=5, **looks)
+    style.halo(text)
+    return text
+
+
+def _band(ax: Axes, runs: tuple[Result, ...], x: list[float], y: list[float], colour: str) -> None:
+    """Behind a line, what its power may be."""
+    ends = [power_band(result) or (1.0, 1.0) for result in runs]
     low, high = ([end[i] * value for end, value in zip(ends, y, strict=True)] for i in (0, 1))
-    if len(line) > 1:
+    if len(runs) > 1:
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
     else:
         ax.vlines(x, low, high, color=colour, alpha=0.35, linewidth=5, zorder=2)
-    return high[-1]
-
-
-def _point(result: Result) -> list[tuple[str, str]]:
-    """(key, value) of the sweep point, keys as words."""
-    return [(key.replace("_", " "), value) for key, value in pairs(result).items()]
 
 
 def _thousands(prefix: str) -> str:
@@ -141,22 +191,27 @@ def _wide(points: list[tuple[float, float]]) -> bool:
     return any(max(values) > _WIDE * min(values) for values in zip(*points, strict=True))
 
 
-def _rays(ax: Axes, tokens_per_J: list[float], x_unit: float, y_unit: float) -> None:
-    """Lines of equal efficiency behind the points, each with its value where it leaves the axes."""
+def _rays(ax: Axes, tokens_per_J: list[float], x_unit: float, y_unit: float) -> list[Annotation]:
+    """Lines of equal efficiency behind the points, each with its value where it leaves the axes.
+
+    All in one unit, tokens/J or J/token, in which most are above 1: round numbers of the one are none of the other.
+    """
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     log = ax.get_xscale() == "log"
     low, high = min(tokens_per_J), max(tokens_per_J)
-    steps = style.round_steps(low / 1.5, high * 1.5)
+    per_J = low * high >= 1
+    steps = style.round_steps(*((low / 1.5, high * 1.5) if per_J else (1 / high / 1.5, 1 / low * 1.5)))
+    said = []
     for step in steps:
-        slope = x_unit / (step * y_unit)  # y per x
+        slope = x_unit / y_unit * (1 / step if per_J else step)  # y per x
         x_end = min(right, top / slope)
         x_start = max(left, bottom / slope)
         if x_end <= x_start or (not log and x_end < 0.1 * right):
             continue
         ax.plot([x_start, x_end], [slope * x_start, slope * x_end], color=style.FAINT, linewidth=1.0, zorder=1)
         at_top = top / slope < right
-        ax.annotate(
-            f"{step:g} tokens/J" if step >= 1 else f"{1 / step:g} J/token",
+        text = ax.annotate(
+            f"{step:,.10g} {'tokens/J' if per_J else 'J/token'}",
             (x_end, slope * x_end),
             (-4, 0) if at_top else (4, 0),
             textcoords="offset points",
@@ -169,8 +224,19 @@ def _rays(ax: Axes, tokens_per_J: list[float], x_unit: float, y_unit: float) -> 
             rotation=_angle(ax, slope, log) if at_top else 0.0,
             rotation_mode="anchor",
         )
+        # where there is no room for it inside, the ray goes without
+        if at_top and _decades_in(ax, x_start, x_end) < 0.12:
+            text.set_visible(False)
+        said.append(text)
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, top)
+    return said
+
+
+def _decades_in(ax: Axes, start: float, end: float) -> float:
+    """Share of the axis between two values. [1]"""
+    ((x0, _), (x1, _)) = ax.transAxes.inverted().transform(ax.transData.transform([(start, 1.0), (end, 1.0)]))
+    return float(x1 - x0)
 
 
 def _angle(ax: Axes, slope: float, log: bool) -> float:

@@ -51,7 +51,7 @@ def draw(groups: Iterable[Group], ax: Axes | None = None, *, title: str = "") ->
         raise InputError("there is no point to draw")
     below: Axes | None = None
     if ax is None:
-        ax, below = _panels()
+        ax, below = style.panels((6.4, 7.0), (2.4, 1.0))
     looks = _looks(there)
     every = np.concatenate([column for one in there for column in (one.measured, one.predicted)])
     points = len(every) // 2
@@ -77,18 +77,6 @@ def draw(groups: Iterable[Group], ax: Axes | None = None, *, title: str = "") ->
         style.label(below.xaxis, f"measured or published [{unit}]")
     _legend(ax if below is None else below, there, looks)
     return ax
-
-
-def _panels() -> tuple[Axes, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 7.0), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, lower = (style.axes(one) for one in figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1.0)))
-    for one in (upper, lower):
-        one.tick_params(which="minor", color=style.FAINT)
-    return upper, lower
 
 
 def _looks(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:

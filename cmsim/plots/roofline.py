@@ -12,6 +12,7 @@ import numpy as np
 
 from cmsim.errors import InputError
 from cmsim.plots import style
+from cmsim.plots.place import Page
 from cmsim.results import Result, Results
 from cmsim.units import PS_PER_S, TERA
 
@@ -26,6 +27,7 @@ _COLOURED = 0.01
 _LARGEST, _SMALLEST = 900.0, 14.0
 
 
+@style.plain
 def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) -> Axes:
     """Kernels of the rank class that computes most, equal ones together; ``run``: which, default the first.
 
@@ -41,6 +43,8 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     ax = style.axes(ax, size=(8.6, 5.4))
     ax.set_xscale("log")
     ax.set_yscale("log")
+    style.log_ticks(ax.xaxis, few=True)
+    style.log_ticks(ax.yaxis, few=True)
     peaks = _peaks(result)
     top = max(peaks.values()) / TERA
     low = 10.0 ** math.floor(math.log10(max(intensity.min() / 2, 1e-3)))
@@ -85,31 +89,35 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
         fontsize=style.FONT["note"],
         color=style.INK,
     )
-    said = []
-    for i in np.argsort(-share, kind="stable")[:_MOST].tolist():
-        if share[i] < _NAMED:
-            break
-        text = ax.annotate(
-            f"{style.short(name[i])} {share[i]:.0%}",
-            (intensity[i], rate[i]),
-            (0, -6 - math.sqrt(max(share[i] * _LARGEST, _SMALLEST)) / 2),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=style.FONT["note"],
-            color=style.INK,
-            zorder=4,
-        )
-        style.halo(text)
-        said.append(text)
     ax.set_xlim(low, high)
     ax.set_ylim(max(rate.min() / 4, 1e-4), top * 2.2)
     style.label(ax.xaxis, "arithmetic intensity [FLOP/B]")
     style.label(ax.yaxis, "rate of one rank [TFLOP/s]")
     style.legend(ax, colours, columns=min(len(colours), 6))
     ax.set_title(f"Roofline, {result.run}", loc="left", fontsize=style.FONT["title"], color=style.INK, pad=34)
-    style.inside(ax, said)
-    style.thin(ax, said, keep=[])
+    page = Page(ax)
+    radius = np.sqrt(np.maximum(share * _LARGEST, _SMALLEST)) / 2
+    page.marks(intensity, rate, (radius + 1).tolist())
+    for peak in peaks.values():
+        page.line([peak / memory_Bps, high], [peak / TERA] * 2)
+    page.line([low, ridge], [low * memory_Bps / TERA, top])
+    page.taken(ax.texts)
+    for i in np.argsort(-share, kind="stable")[:_MOST].tolist():
+        if share[i] < _NAMED:
+            break
+        text = ax.annotate(
+            f"{style.short(name[i])} {share[i]:.0%}",
+            (intensity[i], rate[i]),
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=style.FONT["note"],
+            color=style.INK,
+            zorder=4,
+        )
+        style.halo(text)
+        page.put(text, radius=float(radius[i]) + 1)
     return ax
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cmsim.errors import InputError, Problem
 from cmsim.numbers import UNITS
@@ -15,8 +16,9 @@ from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Annotation
 
+P = ParamSpec("P")
+T = TypeVar("T")
 INK, MUTED, FAINT = "#22262b", "#6b7280", "#d5d9df"
 #: told apart by people who do not see red and green alike (after Okabe and Ito, 2008)
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9458b", "#b8860b", "#56b4e9", "#6b4c9a", "#444b54")
@@ -31,6 +33,19 @@ LIMITER_COLOURS = {
 }
 FONT = {"title": 12.0, "label": 10.0, "tick": 9.0, "note": 8.5}
 _DPI = 160
+
+
+def plain(draw: Callable[P, T]) -> Callable[P, T]:
+    """A figure whose texts are shown as they are: a name with dollars in it is no formula."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
@@ -51,6 +66,19 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
     return ax
 
 
+def panels(size: tuple[float, float], heights: tuple[float, float]) -> tuple[Axes, Axes]:
+    """Two axes of a new figure, one above the other over the same x, with our looks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = (axes(one) for one in figure.subplots(2, 1, sharex=True, height_ratios=heights))
+    for one in (upper, lower):
+        one.tick_params(which="minor", color=FAINT)
+    return upper, lower
+
+
 def head(ax: Axes, title: str) -> None:
     """A title at the left, where reading starts."""
     ax.set_title(title, loc="left", fontsize=FONT["title"], color=INK, pad=10)
@@ -65,7 +93,11 @@ def words(name: str, unit: str | None = None) -> str:
 
     >>> words("energy_per_token_J"), words("tokens_per_s"), words("power_avg_W", "kW"), words("mfu")
     ('energy per token [J]', 'tokens per second [1/s]', 'power avg [kW]', 'mfu')
+    >>> words("tokens_per_s_per_accelerator")
+    'tokens per second and accelerator [1/s]'
     """
+    if "_per_s_per_" in name:
+        return f"{name.replace('_per_s_per_', ' per second and ').replace('_', ' ')} [{unit or '1/s'}]"
     if name.endswith("_per_s"):
         return f"{name.removesuffix('_s').replace('_', ' ')} second [{unit or '1/s'}]"
     stem, _, suffix = name.rpartition("_")
@@ -131,59 +163,11 @@ def halo(text: Any) -> None:
     text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
-def apart(ax: Axes, labels: list[Annotation], *, gap_px: float = 2.0) -> None:
-    """Push labels up until none lies on another; from the lowest upwards."""
-    figure = ax.get_figure(root=True)
-    if figure is None or len(labels) < 2:
-        return
-    figure.draw_without_rendering()
-    boxes = sorted(((text.get_window_extent(), text) for text in labels), key=lambda pair: (pair[0].y0, pair[0].x0))
-    placed: list[tuple[float, float, float, float]] = []
-    for box, text in boxes:
-        shift = 0.0
-        for x0, x1, y0, y1 in sorted(placed, key=lambda other: other[2]):
-            if box.x0 < x1 and box.x1 > x0 and box.y0 + shift < y1 + gap_px and box.y1 + shift > y0 - gap_px:
-                shift = y1 + gap_px - box.y0
-        if shift:
-            x, y = text.xyann
-            text.xyann = (x, y + shift * 72 / figure.dpi)
-        placed.append((box.x0, box.x1, box.y0 + shift, box.y1 + shift))
-
-
-def inside(ax: Axes, labels: list[Annotation]) -> None:
-    """Push labels that stick out of the axes at a side back in."""
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        return
-    figure.draw_without_rendering()
-    frame = ax.get_window_extent()
-    for text in labels:
-        box = text.get_window_extent()
-        shift = max(frame.x0 + 4 - box.x0, 0.0) - max(box.x1 - frame.x1, 0.0)
-        x, y = text.xyann
-        text.xyann = (x + shift * 72 / figure.dpi, y)
-
-
-def thin(ax: Axes, labels: list[Annotation], *, keep: list[Annotation]) -> None:
-    """Hide labels that lie on one of ``keep`` or on a label before them."""
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        return
-    figure.draw_without_rendering()
-    taken = [text.get_window_extent() for text in keep]
-    for text in labels:
-        box = text.get_window_extent()
-        if any(box.overlaps(other) for other in taken):
-            text.set_visible(False)
-        else:
-            taken.append(box)
-
-
-def log_ticks(axis: Any) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, written out."""
+def log_ticks(axis: Any, *, few: bool = False) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, written out; ``few``: at powers of ten alone."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
 

@@ -1,4 +1,5 @@
-"""What a kind of workload trades for what: two of its metrics, one line per workload and system over its sweep.
+"""What a kind of workload trades for what: two of its metrics, one line per set of results, workload and system
+over its sweep.
 
 Which two stands on the page of the kind (``figure``): of decoding the time of a token and throughput per accelerator.
 """
@@ -10,60 +11,92 @@ from typing import TYPE_CHECKING
 from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
-from cmsim.results import Result, Results, pairs
+from cmsim.plots.place import Page
+from cmsim.plots.series import Series, series, words
+from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: of a marker, in points
+_SIZE = 6.5
+#: where values of the key are looked for first
+_ABOVE = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
+
+@style.plain
 def draw(results: Results, ax: Axes | None = None) -> Axes:
     """One metric over the other, of all runs whose kinds put the same two on the axes as the first that puts any.
 
     Raises InputError where no run has both.
     """
-    series: dict[tuple[str, str], list[Result]] = {}
-    figure: tuple[str, str] | None = None
-    for result in results:
-        its = result.declared.figure
-        if its is None or any(isinstance(result.metrics.get(name, ""), str) for name in its):
-            continue
-        figure = figure or its
-        if its == figure:
-            series.setdefault((result.workload, result.system), []).append(result)
+    figure = next((its for one in results if (its := _axes(one)) is not None), None)
     if figure is None:
         raise InputError("trade-off needs a run with both metrics that its kind puts on the axes; there is none")
+    lines = series(results, lambda one: _axes(one) == figure, by=figure[0])
     ax = style.axes(ax, size=(8.6, 5.4))
-    scales = [_scale([one.metric(name) for line in series.values() for one in line], name) for name in figure]
+    scales = [_scale([one.metric(name) for line in lines for one in line.runs], name) for name in figure]
     (x_unit, x_label), (y_unit, y_label) = scales
-    several = len({workload for workload, _ in series}) > 1
-    for number, ((workload, system), line) in enumerate(series.items()):
-        colour = style.SERIES[number % len(style.SERIES)]
-        x = [one.metric(figure[0]) / x_unit for one in line]
-        y = [one.metric(figure[1]) / y_unit for one in line]
-        label = f"{workload}, {system}" if several else system
-        ax.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=6.5, markeredgecolor="white", label=label)
-        for one, at in zip(line, zip(x, y, strict=True), strict=True):
-            said = ", ".join(pairs(one).values())
-            style.halo(
-                ax.annotate(
-                    said,
-                    at,
-                    (0, 7),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    fontsize=style.FONT["note"],
-                    color=style.MUTED,
-                )
-            )
+    at = [[(one.metric(figure[0]) / x_unit, one.metric(figure[1]) / y_unit) for one in line.runs] for line in lines]
+    for line, points in zip(lines, at, strict=True):
+        x, y = zip(*points, strict=True)
+        ax.plot(
+            x,
+            y,
+            color=line.colour,
+            linestyle=line.stroke,
+            linewidth=1.8,
+            marker=line.marker,
+            markersize=_SIZE,
+            markeredgecolor="white",
+            label=line.name,
+        )
     style.label(ax.xaxis, x_label)
     style.label(ax.yaxis, y_label)
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
-    keys = list(dict.fromkeys(key.replace("_", " ") for line in series.values() for one in line for key in pairs(one)))
-    style.head(ax, "Trade-off" + (f", by {', '.join(keys)}" if keys else ""))
-    ax.legend(frameon=False, fontsize=style.FONT["label"], labelcolor=style.INK)
+    keys = list(dict.fromkeys(words(head) for line in lines for head in (line.along, *line.fixed) if head))
+    style.head(ax, "Trade-off" + (f", by {' and '.join(keys)}" if keys else ""))
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=style.FONT["note"],
+        labelcolor=style.INK,
+        handlelength=2.6,
+    )
+    _say(ax, lines, at)
     return ax
+
+
+def _axes(result: Result) -> tuple[str, str] | None:
+    """The two metrics that the kind of a run puts on the axes; None where it has not both as numbers."""
+    its = result.declared.figure
+    return None if its is None or any(isinstance(result.metrics.get(name, ""), str) for name in its) else its
+
+
+def _say(ax: Axes, lines: list[Series], at: list[list[tuple[float, float]]]) -> None:
+    """Values of the key along every line, where they lie on nothing."""
+    page = Page(ax)
+    for points in at:
+        x, y = zip(*points, strict=True)
+        page.marks(x, y, _SIZE / 2)
+        page.line(x, y)
+    for line, points in zip(lines, at, strict=True):
+        for one, point in zip(line.runs, points, strict=True):
+            if line.along:
+                text = ax.annotate(
+                    line.said(one),
+                    point,
+                    (0, 0),
+                    textcoords="offset points",
+                    ha="center",
+                    va="center",
+                    fontsize=style.FONT["note"],
+                    color=style.MUTED,
+                )
+                style.halo(text)
+                page.put(text, radius=_SIZE / 2, ways=_ABOVE)
 
 
 def _scale(values: list[float], name: str) -> tuple[float, str]:

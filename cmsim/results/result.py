@@ -76,6 +76,8 @@ class Result:
     record
         What is kept of the run: full; summary, without ``columns``; none, also without limiter, breakdown, plan,
         warnings and metrics that do not follow from its length.
+    source
+        Which of several sets it came from, where they stand together; empty alone, and not kept in folders.
     """
 
     run: str
@@ -99,6 +101,7 @@ class Result:
     point: Point = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     record: str = "full"
+    source: str = ""
 
     def __repr__(self) -> str:
         name = next((name for name in self.declared.headline if name in self.metrics), None)

@@ -232,13 +232,15 @@ class Results:
         return cls(*store.load(Path(folder)))
 
     @classmethod
-    def joined(cls, parts: Sequence[Results]) -> Results:
+    def joined(cls, parts: Sequence[Results], names: Sequence[str] = ()) -> Results:
         """Several as one, side by side.
 
         Parameters
         ----------
         parts
             In the order wanted.
+        names
+            What to call them: ``source`` of their results; numbers from 1 where they are not given or alike.
 
         Returns
         -------
@@ -246,7 +248,7 @@ class Results:
             All runs; one that was there before gets a number: ``run#2``.
         """
         by_label: dict[str, Outcome] = {}
-        for result in (result for part in parts for result in part.outcomes):
+        for result in _marked(parts, names):
             numbered = (result.run if number == 1 else f"{result.run}#{number}" for number in itertools.count(1))
             label = next(label for label in numbered if label not in by_label)
             by_label[label] = result if label == result.run else replace(result, run=label)
@@ -282,6 +284,15 @@ class Results:
         rows = self.table()
         head = tuple(rows[0]) if rows else ()
         return markup.table([tuple(shown(cell) for cell in row.values()) for row in rows], head=head)
+
+
+def _marked(parts: Sequence[Results], names: Sequence[str]) -> Iterator[Outcome]:
+    """Outcomes of all parts; results of several with the one they came from."""
+    if len(set(names) - {""}) < len(parts):
+        names = [str(number) for number in range(1, len(parts) + 1)]
+    for part, name in zip(parts, names, strict=True):
+        for one in part.outcomes:
+            yield replace(one, source=name) if isinstance(one, Result) and len(parts) > 1 else one
 
 
 def _together(missing: Sequence[Infeasible | Failed]) -> CmsimError:

@@ -86,8 +86,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "cost": frozenset({"hardware"}),
     # frames in, frames out; what a million tokens cost is a formula of cost's
     "results": frozenset({"cost", "identity", "kinds", "markup", "numbers"}),
-    # a figure draws saved results, and runs nothing
-    "plots": frozenset({"numbers", "results"}),
+    # a figure draws saved results, and runs nothing; which runs are one line follows from what tells them apart
+    "plots": frozenset({"identity", "numbers", "results"}),
     # runs what was published or measured and compares
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}

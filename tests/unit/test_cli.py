@@ -514,9 +514,21 @@ def test_plot_mistakes(here):
     assert said.code == 2
     assert said.errors == ["x.gif: cannot draw '.gif' files. Allowed: .pdf, .png, .svg."]
     assert cmsim("plot", "breakdown", "all_reduce.yaml", "--run", "x").code == 2
+    said = cmsim("plot", "power", "all_reduce.yaml", "--from", "layer 1")
+    assert said.code == 2 and said.errors == ["--from: power has none; it is for timeline"]
     said = cmsim("plot", "power-throughput", "all_reduce.yaml")
     assert said.code == 2 and "tokens_per_s" in said.errors[0]
     assert not list(here.glob("*.png"))
+
+
+def test_a_collective_is_plotted_with_a_log_beside_it(here):
+    (here / "nccl.log").write_text(
+        "# all_reduce_perf\n# Rank  0 Group  0 Pid 1 on a device  0\n# Rank  1 Group  0 Pid 2 on a device  1\n"
+        "    1024   256  float  sum  -1   10.50  0.10  0.10  0   10.20  0.10  0.10  0\n"
+    )
+    said = cmsim("plot", "collective", "all_reduce.yaml", "--measured", "nccl.log")
+    assert said.code == 0 and (here / "collective.png").is_file()
+    assert cmsim("plot", "collective", "all_reduce.yaml", "--measured", "none.log").code == 2
 
 
 def test_plot_kinds_are_those_of_the_figures():

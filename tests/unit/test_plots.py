@@ -11,7 +11,24 @@ from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.identity import Entry, Identity
 from cmsim.kinds import MachineFacts
-from cmsim.plots import KINDS, breakdown, power, power_throughput, predicted, roofline, save, style, timeline
+from cmsim.kinds.collective import CollectiveFacts
+from cmsim.kinds.decode import DecodeFacts
+from cmsim.plots import (
+    KINDS,
+    breakdown,
+    collective,
+    parts,
+    power,
+    power_throughput,
+    predicted,
+    roofline,
+    save,
+    style,
+    timeline,
+    trade_off,
+)
+from cmsim.plots import series as lines
+from cmsim.plots.window import window
 from cmsim.results import Result, Results
 from cmsim.validation.pairs import Pairs
 
@@ -76,14 +93,47 @@ def swept() -> Results:
     )
 
 
+def call(system="box", size_B=2**20, **more) -> Result:
+    """A call of a collective at 100 GB/s behind 10 us, under a bound of 200 GB/s."""
+    time_s = 1e-5 + size_B / 1e11
+    one = Identity("collective", Entry(0, system), {"workloads.collective.message_bytes": size_B})
+    metrics = {"time_s": time_s, "makespan_s": time_s, "algbw_GBps": size_B / time_s / 1e9}
+    metrics = {**metrics, "busbw_GBps": 1.75 * size_B / time_s / 1e9, "bound_egress_s": size_B / 2e11}
+    facts = CollectiveFacts(size_B=float(size_B), ranks_in_group=8.0)
+    rest = {"metrics": metrics, "entry": one.entry, "point": one.point, "facts": facts, "kind": "collective", **more}
+    return dataclasses.replace(made(system), run=one.label, workload="collective", breakdown={}, **rest)
+
+
+def calls() -> Results:
+    return Results(tuple(call(system, size_B) for system in ("box", "ring") for size_B in (2**30, 2**12, 2**20)))
+
+
+def of(kind) -> Results:
+    return calls() if kind == "collective" else swept()
+
+
+def swept_twice(points=((8, 1024), (24, 1024), (96, 1024), (8, 4096), (24, 4096))) -> list[Result]:
+    """A sweep over batch and context, of which the longer has half the throughput."""
+    out = []
+    for batch, context in points:
+        point = {"workloads.decode.context_tokens": context, "workloads.decode.batch_per_accelerator": batch}
+        one = made("rack", batch, tokens_per_s=1e4 * batch**0.7 * 1024 / context)
+        out.append(dataclasses.replace(one, run=Identity("decode", one.entry, point).label, point=point))
+    return out
+
+
+def lines_of(ax):
+    return [line for line in ax.lines if line.get_marker() not in ("None", "")]
+
+
 def texts(ax) -> list[str]:
     return [text.get_text() for text in ax.texts if text.get_visible()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_figure_is_drawn_and_repeats(kind, tmp_path):
-    first = save(KINDS[kind](swept()), tmp_path / "one.png")
-    second = save(KINDS[kind](swept()), tmp_path / "deep" / "two.png")
+    first = save(KINDS[kind](of(kind)), tmp_path / "one.png")
+    second = save(KINDS[kind](of(kind)), tmp_path / "deep" / "two.png")
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes()[:4] == b"\x89PNG" and len(first.read_bytes()) > 10_000
 
@@ -95,7 +145,7 @@ def test_every_figure_takes_axes_and_touches_nothing_else(kind):
 
     figure = Figure()
     ax = figure.add_subplot()
-    assert KINDS[kind](swept(), ax) is ax
+    assert KINDS[kind](of(kind), ax) is ax
     assert ax.has_data() and ax.get_xlabel()
     assert not _pylab_helpers.Gcf.figs
 
@@ -130,7 +180,82 @@ def test_rays_join_points_of_equal_efficiency():
 
 
 def _rays(ax):
-    return [text for text in texts(ax) if text.endswith(("tokens/J", "J/token"))]
+    return [said for text in ax.texts if (said := text.get_text()).endswith(("tokens/J", "J/token"))]
+
+
+@pytest.mark.parametrize("tokens_per_J", [7.0, 0.3, 0.03, 1.4])
+def test_rays_have_round_numbers(tokens_per_J):
+    ax = power_throughput.draw(Results([made(tokens_per_s=4e4 * tokens_per_J)]))
+    said = _rays(ax)
+    assert said and len({text.split()[1] for text in said}) == 1
+    for text in said:
+        digits = text.split()[0].replace(",", "").replace(".", "").strip("0")
+        assert digits in ("1", "2", "3", "5"), text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_are_no_formulas(kind, tmp_path):
+    odd = [
+        dataclasses.replace(one, run="$\\frac{$", workload="$\\frac{$", entry=Entry(0, "$\\x{$")) for one in of(kind)
+    ]
+    save(KINDS[kind](Results(tuple(odd))), tmp_path / "odd.png")
+
+
+def test_two_folders_are_two_series():
+    slow = [dataclasses.replace(one, metrics={**one.metrics, "tokens_per_s": 1e4}) for one in swept()]
+    both = Results.joined([swept(), Results(tuple(slow))], ["fast", "slow"])
+    ax = power_throughput.draw(both)
+    assert [len(line.get_xdata()) for line in lines_of(ax)] == [3] * 4
+    strokes = {line.get_linestyle() for line in lines_of(ax)}
+    assert len(strokes) == 2
+    assert {"supernode, fast", "supernode, slow", "rack, fast", "rack, slow"} <= set(texts(ax))
+    # without names they are numbered, and a set alone has none
+    assert {one.source for one in Results.joined([swept(), swept()])} == {"1", "2"}
+    assert {one.source for one in Results.joined([swept()], ["alone"])} == {""}
+
+
+def test_a_sweep_over_two_keys_is_a_family_of_lines():
+    for points in (swept_twice(), swept_twice()[::-1]):
+        found = lines.series(points, lambda one: True)
+        assert {line.along for line in found} == {"batch_per_accelerator"}
+        by_context = {line.fixed["context_tokens"]: [line.said(one) for one in line.runs] for line in found}
+        assert by_context == {"1024": ["8", "24", "96"], "4096": ["8", "24"]}
+        assert len({line.colour for line in found}) == 2 and len({line.ink for line in found}) == 1
+    ax = power_throughput.draw(Results(tuple(swept_twice())))
+    assert "context tokens 4,096" in texts(ax) and "decode, context tokens 1,024" in texts(ax)
+    assert ax.get_title(loc="left").endswith("by batch per accelerator and context tokens")
+    assert len(lines_of(ax)) == 2
+
+
+def test_systems_have_the_same_colours_in_every_figure():
+    other = dataclasses.replace(made("none"), metrics={"makespan_s": 1.0})
+    results = Results((other, *swept()))
+    found = lines.colours(results)
+    assert found == dict(zip(("none", "supernode", "rack"), style.SERIES, strict=False))
+    drawn = lines_of(power_throughput.draw(results))
+    assert [line.get_color() for line in drawn] == [found["supernode"], found["rack"]]
+    with_tpot = Results((other, *_with_latency()))
+    assert [line.get_color() for line in lines_of(trade_off.draw(with_tpot))] == [found["supernode"], found["rack"]]
+
+
+def _with_latency() -> list[Result]:
+    return [
+        dataclasses.replace(
+            one, kind="decode", metrics={**one.metrics, "tpot_s": 0.02, "tokens_per_s_per_accelerator": 100.0}
+        )
+        for one in swept()
+    ]
+
+
+def test_latency_stands_below_power():
+    ax = power_throughput.draw(Results(tuple(_with_latency())))
+    upper, lower = ax.get_figure().axes
+    assert ax is upper and lower.get_ylabel() == "time of a token [ms]"
+    assert lower.get_xlabel() == "throughput [thousand tokens/s]" and not upper.get_xlabel()
+    for above, below in zip(lines_of(upper), lines_of(lower), strict=True):
+        assert list(above.get_xdata()) == list(below.get_xdata()) and below.get_ydata() == pytest.approx([20, 20, 20])
+    # nobody waits for what has no latency
+    assert len(power_throughput.draw(swept()).get_figure().axes) == 1
 
 
 def test_wide_ranges_are_logarithmic_and_labels_stay_apart():
@@ -153,23 +278,106 @@ def test_power_against_throughput_needs_tokens():
 def test_timeline_shows_some_classes_of_many():
     ax = timeline.draw(Results([made(classes=20)]), classes=3)
     names = [label.get_text() for label in ax.get_yticklabels()]
-    assert names == [
-        "class 0 × 4   compute",
-        "   comm",
-        "class 10 × 4   compute",
-        "   comm",
-        "class 19 × 4   compute",
-        "   comm",
-    ]
-    assert "(3 of 20 rank classes)" in ax.get_title(loc="left")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["compute", "collective", "wait"]
+    assert names == ["compute", "comm"] * 3
+    assert texts(ax)[-3:] == ["class 0 × 4 ranks", "class 10 × 4 ranks", "class 19 × 4 ranks"]
+    assert "(3 of 20 classes of ranks)" in ax.get_title(loc="left")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["other kernels", "collectives", "wait"]
     assert ax.get_xlabel() == "time [ms]"
 
 
-def test_timeline_of_very_many_ops_joins_what_cannot_be_told_apart():
+@pytest.mark.parametrize(
+    ("classes", "ranks", "plan", "names"),
+    [
+        (3, 12, {"pp": 3}, ["stage 0 × 4 ranks", "stage 1 × 4 ranks", "stage 2 × 4 ranks"]),
+        (4, 16, {"pp": 2, "ep": 4}, [f"stage {i} {a} × 4 ranks" for i in (0, 1) for a in "ab"]),
+        (1, 4, {"ep": 2}, ["all 2 EP groups of 2"]),
+        (2, 8, {"ep": 4}, ["class 0 × 1 EP group of 4", "class 1 × 1 EP group of 4"]),
+        (2, 8, {"pp": 8}, ["class 0 × 4 ranks", "class 1 × 4 ranks"]),
+        (1, 4, {}, ["all 4 ranks"]),
+    ],
+)
+def test_classes_are_named_by_what_they_are(classes, ranks, plan, names):
+    result = dataclasses.replace(made(classes=classes), ranks=ranks, plan=plan)
+    assert list(parts.class_names(result).values()) == names
+
+
+def layered(names=("attention", "ffn up"), layers=4, *, facts=None, plan=None) -> Result:
+    """A rank that runs the same ops in every layer, 1 ms each."""
+    result = made(classes=1, ops_per_class=layers * len(names))
+    rows = layers * len(names)
+    ops = {**result.columns["ops"], "op": np.array(names * layers, dtype=object)}
+    ops |= {"kind": np.full(rows, "compute", object), "wait_ps": np.zeros(rows, int)}
+    ops |= {"stream": np.full(rows, "compute", object), "kernel": np.full(rows, "", object)}
+    more = {"facts": facts or DecodeFacts(1.0, 1.0, 1.0, float(layers)), "plan": plan or {}}
+    return dataclasses.replace(result, columns={**result.columns, "ops": ops}, **more)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected_ms"),
+    [
+        (None, None, (0, 8)),
+        ("layer 1", "layer 2", (2, 6)),
+        ("layer 3", None, (6, 8)),
+        ("1.5 ms", "3000us", (1.5, 3)),
+        (0.001, 0.002, (1, 2)),
+        ("step 0", "layer:0", (0, 2)),
+    ],
+)
+def test_a_part_of_a_run_is_chosen_by_time_layer_or_step(start, end, expected_ms):
+    result = layered()
+    assert window(result, start, end) == pytest.approx([at * 10**9 for at in expected_ms])
+    ax = timeline.draw(Results((result,)), start=start, end=end)
+    assert ax.get_xlim()[1] * numbers.PREFIXES[5][0] == pytest.approx((expected_ms[1] - expected_ms[0]) * 1e-3)
+
+
+def test_layers_of_micro_batches_side_by_side_are_one():
+    facts = DecodeFacts(1.0, 2.0, 1.0, 2.0)
+    result = layered(layers=8, facts=facts, plan={"micro_batches": 2})
+    assert parts.passes(result).number.tolist() == [0, 0, 1, 1] * 2
+    assert window(result, "step 1", "step 1") == (8 * 10**9, 16 * 10**9)
+    numbered = layered(names=("layer 7 attention", "layer 8 ffn up"), layers=1)
+    assert parts.passes(numbered).number.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        ("layer 4", None, "no layer 4 there: its last is 3"),
+        ("step 1", None, "no step 1: its last is 0"),
+        ("soon", None, "got 'soon'. Allowed: a time"),
+        ("5 ms", "3 ms", "nothing lies between"),
+        ("1 h", None, "Allowed"),
+        ("1..2 s", None, "Allowed"),
+        ("9 s", None, "nothing lies between"),
+    ],
+)
+def test_a_part_that_is_not_there_is_said(start, end, message):
+    with pytest.raises(InputError, match=message):
+        window(layered(), start, end)
+    with pytest.raises(InputError, match="tells its layer"):
+        window(made(), "layer 1", None)
+
+
+def test_parts_of_a_model_are_told_apart():
+    names = ("attention", "attention backward", "expert up", "expert up wgrad", "ffn up", "head")
+    ax = timeline.draw(Results((layered(names=names, layers=1),)))
+    expected = ["attention", "attention, backward", "experts", "experts, backward", "feed-forward", "other kernels"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == expected
+    assert "attention" in texts(ax), "names stand in bars that have room"
+
+
+def test_crowded_lanes_show_the_share_of_each_part():
+    ax = timeline.draw(Results((layered(names=("attention", "ffn up", "ffn down", "head"), layers=400),)))
+    areas = [area.get_paths()[0].vertices for area in ax.collections]
+    heights = [area[:, 1].max() - area[:, 1].min() for area in areas]
+    assert len(areas) == 3 and "share of each part" in ax.get_xlabel()
+    assert max(heights) < 0.8 * 0.75
+
+
+def test_timeline_of_very_many_ops_is_small():
     ax = timeline.draw(Results([made(classes=1, ops_per_class=50_000)]))
     bars = [len(collection.get_paths()) for collection in ax.collections]
-    assert sum(bars) < 15_000
+    assert sum(bars) < 100
 
 
 def test_a_run_is_picked_by_name():
@@ -182,11 +390,53 @@ def test_a_run_is_picked_by_name():
 
 def test_breakdown_has_a_bar_per_run_that_is_full():
     ax = breakdown.draw(swept())
-    assert [label.get_text() for label in ax.get_yticklabels()] == [result.run for result in swept()]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [f"batch per accelerator {batch}" for _ in range(2) for batch in BATCHES]
+    assert {"decode/supernode", "decode/rack"} <= set(texts(ax))
     widths = np.array([bar.get_width() for bar in ax.patches]).reshape(6, 3)
     assert widths.sum(axis=1) == pytest.approx(1)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["compute", "memory", "link"]
     assert texts(ax).count("6 ms") == 6
+
+
+def test_breakdown_of_sixty_runs_fits_on_a_page_and_is_read():
+    ax = breakdown.draw(Results(tuple(made(f"system {i}", batch) for i in range(4) for batch in range(1, 16))))
+    figure = ax.get_figure()
+    assert figure.get_figheight() < 11.7
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in (*ax.get_yticklabels(), *ax.texts) if text.get_text()]
+    boxes = [box for box in boxes if box.width]
+    assert len(boxes) > 120
+    tall = sorted(box.height * 72 / figure.dpi for box in boxes)
+    assert tall[0] > 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    alone = breakdown.draw(Results((made("one"), made("two"))))
+    assert [label.get_text() for label in alone.get_yticklabels()] == [made("one").run, made("two").run]
+
+
+def test_labels_of_a_roofline_lie_on_no_point():
+    result = made(classes=1, ops_per_class=14)
+    crowd = 1e9 * np.array([1.0, 1.03] * 7) * (1 + np.arange(14) * 0.02)
+    ops = {**result.columns["ops"], "kind": np.full(14, "compute", object), "flops": crowd}
+    ops |= {
+        "precision": np.full(14, "bf16", object),
+        "peak_FLOPps": np.full(14, 4e13),
+        "op": np.array([f"kernel {i}" for i in range(14)], dtype=object),
+    }
+    ax = roofline.draw(Results((dataclasses.replace(result, columns={**result.columns, "ops": ops}),)))
+    (points,) = ax.collections
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    at = ax.transData.transform(points.get_offsets())
+    radius = np.sqrt(points.get_sizes()) / 2 * figure.dpi / 72
+    said = [text for text in ax.texts if text.get_visible() and text.get_text().startswith("kernel")]
+    assert len(said) >= 4
+    for text in said:
+        box = text.get_window_extent()
+        near = np.hypot(at[:, 0] - np.clip(at[:, 0], box.x0, box.x1), at[:, 1] - np.clip(at[:, 1], box.y0, box.y1))
+        assert np.all(near >= radius), text.get_text()
+    boxes = [text.get_window_extent() for text in said]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_roofline_puts_kernels_under_their_roofs():
@@ -216,6 +466,56 @@ def test_power_stacks_to_the_total():
         "accelerators, compute  12",
         "accelerators, idle  20",
     ]
+
+
+def test_means_of_power_do_not_beat_against_layers():
+    layers, each = 300, 7
+    result = layered(
+        names=tuple(["attention"] + ["ffn up"] * (each - 1)), layers=layers, facts=DecodeFacts(1, 1, 1, 300)
+    )
+    rows, step = layers * each, 10**9
+    watts = np.tile([9e4] + [3e4] * (each - 1), layers)
+    columns = {"component": np.full(rows, "hosts", object), "start_ps": np.arange(rows) * step, "power_W": watts}
+    columns["end_ps"] = columns["start_ps"] + step
+    ax = power.draw(Results((dataclasses.replace(result, columns={**result.columns, "power": columns}),)))
+    (area,) = ax.collections
+    tops = area.get_paths()[0].vertices[:, 1]
+    assert "means over 2 layers" in ax.get_ylabel()
+    assert tops[tops > 0] == pytest.approx(watts[:each].mean() / 1e3)
+
+
+def test_the_rated_power_is_a_line():
+    result = dataclasses.replace(made(power_W=4e4), machine=MachineFacts(rated_W=1e5))
+    ax = power.draw(Results((result,)))
+    assert [line.get_ydata()[0] for line in ax.lines] == [100] and ax.get_ylim()[1] > 100
+    assert "rated 100 kW: every part at its limit" in texts(ax)
+    assert not power.draw(Results((made(),))).lines
+
+
+def test_collectives_have_time_bandwidth_and_bounds_over_size():
+    ax = collective.draw(calls())
+    upper, lower = ax.get_figure().axes
+    assert ax is upper
+    sizes = [2**12, 2**20, 2**30]
+    box, ring = lines_of(upper)
+    assert list(box.get_xdata()) == sizes and list(ring.get_xdata()) == sizes
+    assert box.get_ydata()[-1] / box.get_ydata()[0] == pytest.approx((1e-5 + 2**30 / 1e11) / (1e-5 + 2**12 / 1e11))
+    assert lines_of(lower)[0].get_ydata()[-1] == pytest.approx(1.75 * 2**30 / (1e-5 + 2**30 / 1e11) / 1e9)
+    (bound, _) = [line for line in lower.lines if line.get_marker() == "None"]
+    assert bound.get_ydata() == pytest.approx([350] * 3)
+    said = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert said == ["box", "box: bound", "ring", "ring: bound"]
+
+
+def test_measured_calls_stand_beside_the_simulated():
+    table = {"collective": ["all_reduce"] * 2, "n_ranks": [8, 8], "message_bytes": [2**20, 2**12]}
+    table |= {"latency_us": [50.0, 12.0], "busbw_GBps": [36.7, 0.6]}
+    upper, lower = collective.draw(calls(), measured=[table]).get_figure().axes
+    points, below = (next(line for line in ax.lines if line.get_marker() == "x") for ax in (upper, lower))
+    assert points.get_label() == "measured, all_reduce, 8 ranks"
+    assert list(points.get_xdata()) == [2**12, 2**20] and list(below.get_ydata()) == [0.6, 36.7]
+    with pytest.raises(InputError, match="no latency_us; it has message_bytes"):
+        collective.draw(calls(), measured=[{"message_bytes": [1]}])
 
 
 def test_an_unknown_file_ending(tmp_path):
