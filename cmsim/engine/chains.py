@@ -1,18 +1,21 @@
-"""Chains: steps of one rank class that only wait for each other, with more than one collective of its own among them.
+"""Chains: steps of a rank class that only wait for each other, with more than one collective among them.
 
 Where nobody else is on its links, a chain is one event instead of one for every collective (``cmsim.network.train``).
-A tensor-parallel pass of a training step is such a chain: work, all-reduce, work, all-reduce.
+A tensor-parallel pass of a training step is such a chain: work, all-reduce, work, all-reduce. Classes that meet in its
+collectives go through it together where they have the same work to do between them, so that none waits for another
+after the first: ranks of one stage that differ in whom they send to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Ints
+from cmsim.engine.plan import Plan
 from cmsim.engine.steps import Steps
 from cmsim.network import Demand, Network, Train
 from cmsim.workload.ops import COLLECTIVE, HOST
@@ -52,61 +55,90 @@ class Chain:
     rows: list[int]
 
 
+def together(plan: Plan) -> list[list[int]]:
+    """Per class and slot: the first of the classes that go through the collectives of its group as one, which may be
+    the class alone; -1 where they do not: they run the same program, name the group in one slot, their work takes as
+    long and their collectives are the same calls."""
+    groups, kind = plan.folding.group_class, plan.programs.ops.kind
+    parties = np.bincount(groups[groups >= 0])
+    alike = np.zeros(plan.classes, np.int64)
+    if parties.max(initial=0) > 1:
+        known: dict[tuple[int, bytes, bytes], int] = {}
+        for one in range(plan.classes):
+            calls = plan.call[one][kind[plan.rows_of(one)] == COLLECTIVE]
+            key = plan.program_of(one), plan.hold_ps[one].tobytes(), calls.tobytes()
+            alike[one] = known.setdefault(key, one)
+    out = np.full(groups.shape, -1, np.int64)
+    for slot, named in enumerate(groups.T):
+        classes = np.flatnonzero(named >= 0)
+        _, first, group, count = np.unique(named[classes], return_index=True, return_inverse=True, return_counts=True)
+        leader = classes[first][group]
+        unlike = np.bincount(group, weights=alike[classes] != alike[leader], minlength=len(first))
+        one = (count == parties[named[classes[first]]]) & (unlike == 0)
+        out[classes[one[group]], slot] = leader[one[group]]
+    found: list[list[int]] = out.tolist()
+    return found
+
+
 def chains(
     steps: Steps,
     hold_ps: Sequence[int],
     call: Sequence[int],
-    own: Sequence[bool],
+    who: Sequence[int],
     calls: Sequence[Phases],
     network: Network,
+    known: dict[bytes, Timing],
 ) -> tuple[list[Chain], list[int], list[int]]:
     """Chains of a class, and of each step the chain (-1: none) and its place there.
 
-    hold_ps  of each step    call  of each step, -1 for holds    own  whether nobody but the class takes part in it
+    hold_ps  of each step    call  of each step, -1 for holds    who  takes part in it, a number; -1 where no chain may
+    known    timings of the plan's chains so far
     """
-    number, place = [-1] * len(hold_ps), [0] * len(hold_ps)
+    number, place = np.full(len(hold_ps), -1), np.zeros(len(hold_ps), np.int64)
     out: list[Chain] = []
-    known: dict[bytes, Timing] = {}
-    held, called = np.array(hold_ps, np.int64), np.array(call, np.int64)
+    held, called, members = np.array(hold_ps, np.int64), np.array(call, np.int64), np.array(who, np.int64)
     first, last = np.array(steps.first, np.int64), np.array(steps.last, np.int64)
-    for members in _linked(steps, _usable(steps, called, own, calls)):
-        which = np.array(members)
-        key = held[which].tobytes() + called[which].tobytes()
+    rows = last - first + 1
+    for some in _linked(steps, _usable(steps, called, members, calls), members):
+        key = held[some].tobytes() + called[some].tobytes()
         if key not in known:
-            known[key] = _timing(held[which].tolist(), called[which].tolist(), calls, network)
-        for at, step in enumerate(members):
-            number[step], place[step] = len(out), at
-        rows = np.append(0, np.cumsum(last[which] - first[which] + 1)).tolist()
-        out.append(Chain(members, known[key], first[which], last[which], rows))
-    return out, number, place
+            known[key] = _timing(held[some].tolist(), called[some].tolist(), calls, network)
+        number[some], place[some] = len(out), np.arange(len(some))
+        before = np.append(0, np.cumsum(rows[some])).tolist()
+        out.append(Chain(some.tolist(), known[key], first[some], last[some], before))
+    return out, number.tolist(), place.tolist()
 
 
-def _usable(steps: Steps, call: Ints, own: Sequence[bool], calls: Sequence[Phases]) -> NDArray[np.bool_]:
-    """Local work, and collectives of the class alone whose phases are one demand that no change of links concerns."""
+def _usable(steps: Steps, call: Ints, who: Ints, calls: Sequence[Phases]) -> NDArray[np.bool_]:
+    """Local work, and collectives of somebody whose phases are one demand that no change of links concerns."""
     kind = np.array(steps.kind, np.int64)
     plain = [all(len(phase) == 1 and not phase[0].later for phase in phases) for phases in calls]
     usable: NDArray[np.bool_] = (kind <= HOST) | (
-        (kind == COLLECTIVE) & np.array(own, bool) & np.array([*plain, False], bool)[call]
+        (kind == COLLECTIVE) & (who >= 0) & np.array([*plain, False], bool)[call]
     )
     return usable
 
 
-def _linked(steps: Steps, usable: NDArray[np.bool_]) -> Iterator[list[int]]:
-    """Longest runs of usable steps, each of which nobody awaits but the next, which waits for nobody else."""
-    kind = steps.kind
+def _linked(steps: Steps, usable: NDArray[np.bool_], who: Ints) -> list[Ints]:
+    """Longest runs of usable steps of the same who, each of which nobody awaits but the next, which waits for nobody
+    else; from a collective to a collective."""
     linked = usable & (steps.then >= 0) & usable[steps.then]
-    head = usable.copy()
-    head[steps.then[linked]] = False
-    head &= linked
-    after = np.where(linked, steps.then, -1).tolist()
-    for step in np.flatnonzero(head).tolist():
-        run = []
-        while step >= 0:
-            run.append(step)
-            step = after[step]
-        collectives = [i for i, one in enumerate(run) if kind[one] == COLLECTIVE]
-        if len(collectives) > 1:
-            yield run[collectives[0] : collectives[-1] + 1]
+    # of each step the one that it follows; by doubling, the first of all that it follows, and how far that is
+    head = np.arange(len(usable))
+    head[steps.then[linked]] = np.flatnonzero(linked)
+    begins = head == np.arange(len(head))
+    far = np.where(begins, 0, 1)
+    for _ in range(len(head).bit_length()):
+        far += far[head]
+        head = head[head]
+    run = np.flatnonzero((linked | ~begins) & begins[head])  # a circle has no first
+    run = run[np.lexsort((far[run], head[run]))]
+    at = np.flatnonzero(np.array(steps.kind)[run] == COLLECTIVE)
+    one = run[at]
+    same = np.append(False, (head[one][1:] == head[one][:-1]) & (who[one][1:] == who[one][:-1]))
+    from_, until = np.flatnonzero(~same), np.append(np.flatnonzero(~same)[1:], len(at)) - 1
+    several = until > from_
+    return [run[i : j + 1] for i, j in zip(at[from_[several]].tolist(), at[until[several]].tolist(), strict=True)]
 
 
 def _timing(hold_ps: Sequence[int], call: Sequence[int], calls: Sequence[Phases], network: Network) -> Timing:
