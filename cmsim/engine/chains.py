@@ -8,6 +8,7 @@ after the first: ranks of one stage that differ in whom they send to.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,14 +69,14 @@ def together(plan: Plan) -> list[list[int]]:
             calls = plan.call[one][kind[plan.rows_of(one)] == COLLECTIVE]
             key = plan.program_of(one), plan.hold_ps[one].tobytes(), calls.tobytes()
             alike[one] = known.setdefault(key, one)
-    out = np.full(groups.shape, -1, np.int64)
+    out: Ints = np.full(groups.shape, -1, np.int64)
     for slot, named in enumerate(groups.T):
         classes = np.flatnonzero(named >= 0)
         _, first, group, count = np.unique(named[classes], return_index=True, return_inverse=True, return_counts=True)
         leader = classes[first][group]
         unlike = np.bincount(group, weights=alike[classes] != alike[leader], minlength=len(first))
-        one = (count == parties[named[classes[first]]]) & (unlike == 0)
-        out[classes[one[group]], slot] = leader[one[group]]
+        fits = (count == parties[named[classes[first]]]) & (unlike == 0)
+        out[classes[fits[group]], slot] = leader[fits[group]]
     found: list[list[int]] = out.tolist()
     return found
 
@@ -102,7 +103,7 @@ def chains(
     for some in _linked(steps, _usable(steps, called, members, calls), members):
         key = held[some].tobytes() + called[some].tobytes()
         if key not in known:
-            known[key] = _timing(held[some].tolist(), called[some].tolist(), calls, network)
+            known[key] = _timing(held[some], called[some], calls, network)
         number[some], place[some] = len(out), np.arange(len(some))
         before = np.append(0, np.cumsum(rows[some])).tolist()
         out.append(Chain(some.tolist(), known[key], first[some], last[some], before))
@@ -141,32 +142,34 @@ def _linked(steps: Steps, usable: NDArray[np.bool_], who: Ints) -> list[Ints]:
     return [run[i : j + 1] for i, j in zip(at[from_[several]].tolist(), at[until[several]].tolist(), strict=True)]
 
 
-def _timing(hold_ps: Sequence[int], call: Sequence[int], calls: Sequence[Phases], network: Network) -> Timing:
-    demands: list[Demand] = []
-    rates: list[float] = []
-    begins: list[int] = []
-    ends: list[int] = []
-    of_step: list[int] = []
-    of_phase: list[int] = []
-    part: list[int] = []
-    starts: list[int] = []
-    stops: list[int] = []
-    at = 0
-    for step, (held, number) in enumerate(zip(hold_ps, call, strict=True)):
-        starts.append(at)
-        part.append(len(demands))
-        at += held
-        for phase, (demand,) in enumerate(calls[number] if number >= 0 else ()):
-            at += demand.latency_ps
-            if demand.size_B > 0:
-                rate_Bps, took_ps = network.pace(demand)
-                demands.append(demand)
-                rates.append(rate_Bps)
-                begins.append(at)
-                at += took_ps
-                ends.append(at)
-                of_step.append(step)
-                of_phase.append(phase)
-        stops.append(at)
-    train = Train(demands, rates, begins, ends, at)
-    return Timing(train, np.array(starts), np.array(stops), [*part, len(demands)], of_step, of_phase)
+def _timing(hold_ps: Ints, call: Ints, calls: Sequence[Phases], network: Network) -> Timing:
+    """Of steps that hold, and then move the data of a call, or of none (-1)."""
+    distinct, of = np.unique(call, return_inverse=True)
+    moved = [[phase[0] for phase in calls[number]] if number >= 0 else [] for number in distinct.tolist()]
+    paces = [[network.pace(one) if one.size_B > 0 else (0.0, 0) for one in some] for some in moved]
+    demands = list(itertools.chain(*moved))
+    rate_Bps = np.array([rate for some in paces for rate, _ in some], np.float64)
+    took_ps = np.array([took for some in paces for _, took in some], np.int64)
+    count = np.array([len(some) for some in moved], np.int64)
+    # the phases of all steps: which demand each is, of which step
+    phases = count[of]
+    step = np.repeat(np.arange(len(call)), phases)
+    phase = np.arange(len(step)) - np.repeat(np.cumsum(phases) - phases, phases)
+    demand = np.repeat((np.cumsum(count) - count)[of], phases) + phase
+    took = took_ps[demand]
+    past = np.append(0, np.cumsum(np.array([one.latency_ps for one in demands], np.int64)[demand] + took))
+    held = np.cumsum(hold_ps)
+    end = held[step] + past[1:]
+    before = np.cumsum(phases)
+    stop = held + past[before]
+    moves = np.array([one.size_B > 0 for one in demands], bool)[demand]
+    part = np.append(0, np.cumsum(moves))[np.append(0, before)].tolist()
+    demand, took, end, step, phase = demand[moves], took[moves], end[moves], step[moves], phase[moves]
+    train = Train(
+        [demands[one] for one in demand.tolist()],
+        rate_Bps[demand].tolist(),
+        (end - took).tolist(),
+        end.tolist(),
+        int(stop[-1]),
+    )
+    return Timing(train, held - hold_ps + past[before - phases], stop, part, step.tolist(), phase.tolist())
