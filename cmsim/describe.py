@@ -150,5 +150,5 @@ def _decoder(model: ModelSpec, path: Path) -> dict[str, Any]:
         "training_flops_per_token_at_4096": model.training_flops_per_token(4096),
         "weight_bytes": 2.0 * model.total_parameters,
         "kv_bytes_per_token": model.kv_bytes_per_token(2.0),
-        "notes": [model.window_note] if model.window_note else [],
+        "notes": list(model.said),
     }

@@ -199,7 +199,7 @@ class ExpertGroup:
     name: str
     rows: NDArray[np.int64]
     system: System
-    wires: Fabric
+    levels: Fabric
     profile: ExpertProfile
     operation: Operation
     form: str
@@ -261,14 +261,14 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[ExpertGroup]:
                 )
             )
             continue
-        wires = fabric(system)
-        ranks = _ranks(calls, wires, rows)
-        far = ranks > wires.ranks_per_domain
-        if far.any() and (profile.form in ("domain", "fused") or wires.nic_Bps <= 0):
+        levels = fabric(system)
+        ranks = _ranks(calls, levels, rows)
+        far = ranks > levels.ranks_per_domain
+        if far.any() and (profile.form in ("domain", "fused") or levels.nic_Bps <= 0):
             first = int(rows[np.argmax(far)])
             problems.append(
                 Problem(
-                    f"{int(ranks[far][0])} ranks; {key} reaches the {wires.ranks_per_domain} of a domain of "
+                    f"{int(ranks[far][0])} ranks; {key} reaches the {levels.ranks_per_domain} of a domain of "
                     f"{system.name}",
                     file,
                     key=f"row {first}: {calls.column('ranks')}",
@@ -283,7 +283,7 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[ExpertGroup]:
             label = f"{key}/{operation_name}" + ("/between" if kernels is profile.between else "")
             operation = kernels[operation_name]
             constants = operation.classes.get(_class(system, operation), operation.common)
-            out.append(ExpertGroup(label, part, system, wires, profile, operation, form, skew, constants))
+            out.append(ExpertGroup(label, part, system, levels, profile, operation, form, skew, constants))
     if problems:
         raise InputError(problems)
     return out
@@ -291,11 +291,11 @@ def groups(calls: ExpertCalls, *, file: str = "") -> list[ExpertGroup]:
 
 def exchange(calls: ExpertCalls, group: ExpertGroup, rows: NDArray[np.int64]) -> Exchange:
     """What some rows of a group move."""
-    profile, system, wires = group.profile, group.system, group.wires
+    profile, system, levels = group.profile, group.system, group.levels
     payload = group.operation.payload(group.form)
     assert payload is not None  # ``groups`` has checked it
-    ranks = _ranks(calls, wires, rows)
-    domains = np.ceil(ranks / wires.ranks_per_domain)
+    ranks = _ranks(calls, levels, rows)
+    domains = np.ceil(ranks / levels.ranks_per_domain)
     hidden, top_k, experts = calls.hidden[rows], calls.top_k[rows], calls.experts[rows]
     routing = profile.routing
     if routing == "even" and group.skew != "balanced":
@@ -324,8 +324,8 @@ def exchange(calls: ExpertCalls, group: ExpertGroup, rows: NDArray[np.int64]) ->
         blocks=full * cores,
         sms=np.where(given > 0, given, profile.cores or cores),
         busy=_busy(group.skew, experts, ranks),
-        port_Bps=full * wires.port_Bps,
-        nic_Bps=full * wires.nic_Bps,
+        port_Bps=full * levels.port_Bps,
+        nic_Bps=full * levels.nic_Bps,
         memory_Bps=full * system.rank_memory_Bps,
     )
 
@@ -424,9 +424,9 @@ def _system(name: str) -> System:
         return load_system(place(name).name)
 
 
-def _ranks(calls: ExpertCalls, wires: Fabric, rows: NDArray[np.int64]) -> Floats:
+def _ranks(calls: ExpertCalls, levels: Fabric, rows: NDArray[np.int64]) -> Floats:
     given = calls.ranks[rows]
-    return np.where(given > 0, given, calls.nodes[rows] * wires.ranks_per_node)
+    return np.where(given > 0, given, calls.nodes[rows] * levels.ranks_per_node)
 
 
 def _busy(skew: str, experts: Floats, ranks: Floats) -> Floats:

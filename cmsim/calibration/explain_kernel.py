@@ -11,7 +11,7 @@ from cmsim.calibration.kernels import accelerator_of, kernel_rows, kernel_times
 from cmsim.errors import InputError, did_you_mean
 from cmsim.kernels import Machine, choose_variant, kernel_data, kernel_machine
 from cmsim.kernels.kinds import KINDS
-from cmsim.kernels.kinds.kind import KernelRows, Kind
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows
 
 #: what a number of tables is when nothing is said of it
 _USUAL = {"step": 0, "window_size": 0, "head_dim": 128, "batch_size": 1}
@@ -99,7 +99,9 @@ def explain_kernel(accelerator: str, kind: str, columns: Mapping[str, str | floa
     )
 
 
-def _parts(kind: Kind, rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]) -> dict[str, float]:
+def _parts(
+    kind: KernelKind, rows: KernelRows, machine: Machine, variant: str, c: Mapping[str, float]
+) -> dict[str, float]:
     """The page's own parts; of a page without, its time with all but one bound taken away."""
     if kind.parts is not None:
         found = kind.parts(rows, machine, variant, c)

@@ -27,7 +27,7 @@ from cmsim.kernels import (
     write_residuals,
 )
 from cmsim.kernels.kinds import KINDS
-from cmsim.kernels.kinds.kind import KernelRows, Kind, from_zero
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows, from_zero
 from cmsim.kernels.times import Timed, times_us
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def accelerator_of(name: str, *, file: str = "", row: int = 0) -> AcceleratorSpe
             raise InputError(Problem(message, file, key=f"row {row}: system")) from None
 
 
-def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints, Ints] | None:
+def _distinct(frame: pd.DataFrame, kind: KernelKind, system: str | None) -> tuple[Ints, Ints] | None:
     """Positions of the first of equal rows, and for every row which of them it is; None where most differ."""
     import pandas as pd
 
@@ -118,7 +118,7 @@ def _distinct(frame: pd.DataFrame, kind: Kind, system: str | None) -> tuple[Ints
 
 
 def kernel_rows(
-    frame: pd.DataFrame, kind: Kind, file: str, system: str | None, row: Ints
+    frame: pd.DataFrame, kind: KernelKind, file: str, system: str | None, row: Ints
 ) -> tuple[KernelRows, tuple[tuple[str, ...], Ints]]:
     """The columns of a table, checked, and the system of every row.
 
@@ -188,7 +188,7 @@ class KernelConstants:
 
 
 def fit_kernels(
-    kind: Kind,
+    kind: KernelKind,
     rows: KernelRows,
     time_us: Floats,
     machine: Machine,
@@ -232,7 +232,7 @@ def fit_kernels(
 
 
 def held_out_us(
-    kind: Kind, rows: KernelRows, time_us: Floats, spec: AcceleratorSpec, fold: Ints, *, residual: bool = True
+    kind: KernelKind, rows: KernelRows, time_us: Floats, spec: AcceleratorSpec, fold: Ints, *, residual: bool = True
 ) -> Floats:
     """Every row as a fit without the rows of its fold has it; not a number where nothing was left to fit. [us]"""
     machine = kernel_machine(spec)
@@ -328,12 +328,12 @@ class KernelsFit:
             reading.write_text(out.with_suffix(".csv"), self.residual_text())
 
 
-def _parts(kind: Kind, constants: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def _parts(kind: KernelKind, constants: Mapping[str, float]) -> dict[str, dict[str, float]]:
     device, host = kind.parted(constants)
     return {"constants": device, **({"host": host} if host else {})}
 
 
-def possible(kind: Kind, rows: KernelRows, time_us: Floats, machine: Machine) -> NDArray[np.bool_]:
+def possible(kind: KernelKind, rows: KernelRows, time_us: Floats, machine: Machine) -> NDArray[np.bool_]:
     """Which rows take as long as their FLOPs and bytes at the peaks; of others a label is wrong, or a cache had all."""
     names, code = kind.variants(rows)
     out = np.ones(len(time_us), dtype=bool)

@@ -124,7 +124,9 @@ def _possible(one: Run, machines: api.Machines) -> None:
 def _fits(one: Run, system: System, base: Path | None) -> None:
     from cmsim import api, kinds
 
-    if isinstance(kinds.get(one.spec.kind).execution, kinds.Played):  # what is executed by itself says it when it runs
+    if isinstance(
+        kinds.get(one.spec.kind).execution, kinds.PlayedKind
+    ):  # what is executed by itself says it when it runs
         api.check(one, system, base)
 
 

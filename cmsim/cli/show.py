@@ -209,13 +209,14 @@ def _model(kind: str, path: Path) -> dict[str, Any]:
 
     model = load_model(path)
     said = json.loads(path.read_text(encoding="utf-8")).get("_cmsim", {})
-    sizes = {name: value for name, value in dataclasses.asdict(model).items() if name not in ("name", "family")}
+    notes = model.said
+    sizes = dict(_sizes(dataclasses.asdict(model)))
     return {
         "kind": kind,
         "name": model.name,
         "description": f"{model.family}, {model.attention} attention, {'experts' if model.is_moe else 'dense'}",
         "aliases": [],
-        "facts": {key: str(value) for key, value in said.items()},
+        "facts": {key: str(value) for key, value in said.items()} | ({"notes": "; ".join(notes)} if notes else {}),
         "parameters": {
             **model.parameters,
             "total": model.total_parameters,
@@ -225,6 +226,17 @@ def _model(kind: str, path: Path) -> dict[str, Any]:
         "kv_bytes_per_token": {"bf16": model.kv_bytes_per_token(2.0), "fp8": model.kv_bytes_per_token(1.0)},
         "sizes": sizes,
     }
+
+
+def _sizes(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Numbers and words of a model, those of its parts under the part's name."""
+    for name, value in model.items():
+        if name in ("name", "family", "notes", "kinds"):
+            continue
+        if isinstance(value, dict):
+            yield from ((f"{name}.{part}", one) for part, one in value.items())
+        elif value is not None:
+            yield name, value
 
 
 def _print(document: dict[str, Any]) -> None:

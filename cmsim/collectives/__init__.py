@@ -2,8 +2,8 @@
 
 from cmsim.collectives.bounds import bandwidth_bound_B, cut_bound_B
 from cmsim.collectives.busbw import factor as busbw_factor
-from cmsim.collectives.chooser import Choice, Phase, Priced, choose, explain
-from cmsim.collectives.on_grid import Grid
+from cmsim.collectives.chooser import Choice, Phase, PricedCandidate, choose, explain
+from cmsim.collectives.on_grid import GridLike
 from cmsim.collectives.price import CANDIDATES
 from cmsim.collectives.rows import Link, Rows, collective_code
 from cmsim.collectives.table import ALGORITHMS, ON_GRID, candidates
@@ -17,10 +17,10 @@ __all__ = [
     "ON_GRID",
     "Algorithm",
     "Choice",
-    "Grid",
+    "GridLike",
     "Link",
     "Phase",
-    "Priced",
+    "PricedCandidate",
     "Round",
     "Rows",
     "bandwidth_bound_B",

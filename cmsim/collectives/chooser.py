@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
-from cmsim.collectives.price import CANDIDATES, Candidate, Shape
+from cmsim.collectives.price import CANDIDATES, Candidate, GroupShape
 from cmsim.collectives.rows import Link, Rows, checked, collective_code
 from cmsim.collectives.terms import COLLECTIVES
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.reading.kept import while_equal
 
-__all__ = ["Choice", "Link", "Phase", "Priced", "Rows", "choose", "collective_code", "explain"]
+__all__ = ["Choice", "Link", "Phase", "PricedCandidate", "Rows", "choose", "collective_code", "explain"]
 
 _CHUNK = 65_536  # rows at a time: about ten columns of doubles stay in the second-level cache
 _TIE = 1 - 1e-12  # cheaper by rounding alone is not cheaper
@@ -64,7 +64,7 @@ class Choice:
         return self.names[int(self.name_id[row])]
 
 
-class Priced(NamedTuple):
+class PricedCandidate(NamedTuple):
     """A candidate and its time. [s]"""
 
     name: str
@@ -96,7 +96,7 @@ def choose(rows: Rows, link: Link, *, algorithm: str = "best") -> Choice:
     return Choice(out.name_id, NAMES, out.time_s, out.phases)
 
 
-def explain(rows: Rows, link: Link) -> list[Priced]:
+def explain(rows: Rows, link: Link) -> list[PricedCandidate]:
     """Every candidate that applies to row 0 and its time, the cheapest first. [s]
 
     >>> one = np.array([8])
@@ -110,13 +110,13 @@ def explain(rows: Rows, link: Link) -> list[Priced]:
     link = replace(link, **{f.name: np.asarray(getattr(link, f.name)).reshape(-1)[0] for f in fields(link)})
     rows, link = checked(rows.row(0), link)
     if rows.ranks[0] == 1:
-        return [Priced("none", 0.0)]
-    shape = Shape(rows.ranks, rows.in_node, rows.in_domain, rows.in_leaf)
+        return [PricedCandidate("none", 0.0)]
+    shape = GroupShape(rows.ranks, rows.in_node, rows.in_domain, rows.in_leaf)
     priced = []
     for candidate in CANDIDATES[rows.collective[0]]:
         if candidate.applies(shape, link)[0]:
             latency_s, s_per_B = _totals(candidate, shape, link)
-            priced.append(Priced(candidate.name, float(latency_s[0] + s_per_B[0] * rows.size_B[0])))
+            priced.append(PricedCandidate(candidate.name, float(latency_s[0] + s_per_B[0] * rows.size_B[0])))
     return sorted(priced, key=lambda item: item.time_s)
 
 
@@ -165,7 +165,7 @@ def _choose_chunk(
         wide = {name: value[at] for name, value in links.items() if value.ndim}
         lying = [rows.ranks[at], rows.in_node[at], rows.in_domain[at], rows.in_leaf[at]]
         first, like = _fold([*lying, *wide.values()])
-        shape = Shape(*(column[first] for column in lying))
+        shape = GroupShape(*(column[first] for column in lying))
         shape_link = replace(link, **{name: value[first] for name, value in wide.items()})
 
         size_B = rows.size_B[at]
@@ -179,7 +179,7 @@ def _choose_chunk(
             _write(groups[number][index], at[won], size_B[won], like[won], shape, shape_link, out)
 
 
-def _totals(candidate: Candidate, shape: Shape, link: Link) -> tuple[Floats, Floats]:
+def _totals(candidate: Candidate, shape: GroupShape, link: Link) -> tuple[Floats, Floats]:
     """Latency [s] and seconds per byte of S [s/B] of all phases together."""
     latency_s, s_per_B = np.zeros(shape.ranks.shape), np.zeros(shape.ranks.shape)
     for terms in candidate.terms(shape, link):
@@ -189,7 +189,7 @@ def _totals(candidate: Candidate, shape: Shape, link: Link) -> tuple[Floats, Flo
 
 
 def _cheapest(
-    group: Sequence[Candidate], shape: Shape, link: Link, like: Ints, size_B: Floats
+    group: Sequence[Candidate], shape: GroupShape, link: Link, like: Ints, size_B: Floats
 ) -> tuple[Floats, NDArray[np.int16]]:
     """Time and position of the cheapest candidate of each row; infinite where none applies."""
     best_s = np.full(len(size_B), np.inf)
@@ -209,11 +209,13 @@ def _cheapest(
     return best_s, winner
 
 
-def _write(candidate: Candidate, at: Ints, size_B: Floats, like: Ints, shape: Shape, link: Link, out: _Out) -> None:
+def _write(
+    candidate: Candidate, at: Ints, size_B: Floats, like: Ints, shape: GroupShape, link: Link, out: _Out
+) -> None:
     """Fill in the rows that a candidate won, pricing only the shapes among them."""
     first, where = _fold([like])
     used = like[first]
-    shape = Shape(*(column[used] for column in shape))
+    shape = GroupShape(*(column[used] for column in shape))
     link = replace(link, **{f.name: v[used] for f in fields(link) if (v := getattr(link, f.name)).ndim})
     out.name_id[at] = _NAME_ID[candidate.name]
     for number, terms in enumerate(candidate.terms(shape, link)):

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.collectives.on_grid import Dim, Grid, exchanged_s_per_B, gathered, span, steps
+from cmsim.collectives.on_grid import GridDim, GridLike, exchanged_s_per_B, gathered, span, steps
 from cmsim.collectives.terms import Algorithm, OnGrid, Round, Schedule, Send, nothing, others
 
 SOURCE = "Chan et al. 2007, doi:10.1002/cpe.1206; Jain and Sabharwal, ICS 2010"
@@ -48,11 +48,11 @@ _PIECES = 12
 
 
 @functools.lru_cache(maxsize=1024)
-def shares(dims: tuple[Dim, ...]) -> tuple[int, ...]:
+def shares(dims: tuple[GridDim, ...]) -> tuple[int, ...]:
     """Pieces of S, of twelve, that reduce-scatter the dimensions in the order that begins with each. [1]
 
-    >>> ring = Dim("ring", 4, 1.0, 1.0)
-    >>> shares((ring, ring)), shares((ring, Dim("ring", 4, 0.1, 1.0)))
+    >>> ring = GridDim("ring", 4, 1.0, 1.0)
+    >>> shares((ring, ring)), shares((ring, GridDim("ring", 4, 0.1, 1.0)))
     ((6, 6), (12, 0))
     """
     count = len(dims)
@@ -72,7 +72,7 @@ def _order(count: int, first: int) -> list[int]:
     return [(first + i) % count for i in range(count)]
 
 
-def _copy_load(dims: Sequence[Dim], first: int) -> list[float]:
+def _copy_load(dims: Sequence[GridDim], first: int) -> list[float]:
     """Seconds on the busiest link of each dimension for a byte that a copy reduce-scatters. [s/B]"""
     out, left = [0.0] * len(dims), 1.0
     for k in _order(len(dims), first):
@@ -81,7 +81,7 @@ def _copy_load(dims: Sequence[Dim], first: int) -> list[float]:
     return out
 
 
-def seconds_per_B(collective: str, dims: tuple[Dim, ...]) -> float:
+def seconds_per_B(collective: str, dims: tuple[GridDim, ...]) -> float:
     """What the slowest dimension needs for a byte of S. [s/B]"""
     if collective == "all_to_all":
         return exchanged_s_per_B(dims)
@@ -92,7 +92,7 @@ def seconds_per_B(collective: str, dims: tuple[Dim, ...]) -> float:
     )
 
 
-def _passes(collective: str, dim: Dim) -> float:
+def _passes(collective: str, dim: GridDim) -> float:
     """How often the busiest link carries what a gather puts on it. Along a line a reduction and a gather have different
     busiest links: n blocks pass any link in both together."""
     if collective != "all_reduce":
@@ -100,19 +100,19 @@ def _passes(collective: str, dim: Dim) -> float:
     return dim.size / gathered(dim) if dim.kind == "line" else 2.0
 
 
-def latency_s(collective: str, dims: Sequence[Dim], *, step_s: float = 0.0) -> float:
+def latency_s(collective: str, dims: Sequence[GridDim], *, step_s: float = 0.0) -> float:
     """Of all dependent steps: hops of the wire, and the software of each. [s]"""
     once = sum(steps(dim) * (dim.hop_s + step_s) for dim in dims)
     return once * (2 if collective == "all_reduce" else 1)
 
 
-def dimensional_s(collective: str, dims: tuple[Dim, ...], size_B: float, *, step_s: float = 0.0) -> float:
+def dimensional_s(collective: str, dims: tuple[GridDim, ...], size_B: float, *, step_s: float = 0.0) -> float:
     """Time of a collective along the dimensions of a grid, all busy at once. [s]
 
     T = sum of steps_k (hop_k + step) + S max over k of load_k/B_k
     dims: of the group    size_B: S, as ``terms`` counts it [B]    step_s: software of a step [s]
 
-    >>> ring = Dim("ring", 4, 50.0, 1.0)
+    >>> ring = GridDim("ring", 4, 50.0, 1.0)
     >>> dimensional_s("all_reduce", (ring, ring), 800.0)    # 8 steps; 2 (15/16) 800 over four links
     15.5
     """
@@ -132,7 +132,7 @@ class _Move(NamedTuple):
     target: int = 0
 
 
-def _gather_moves(dim: Dim) -> list[list[_Move]]:
+def _gather_moves(dim: GridDim) -> list[list[_Move]]:
     n = dim.size
     if dim.kind in ("mesh", "switch"):
         return [[_Move(shift, 0) for shift in range(1, n)]]
@@ -140,7 +140,7 @@ def _gather_moves(dim: Dim) -> list[list[_Move]]:
     return [[_Move(1, -t, up), _Move(-1, t, down)] for t, (up, down) in enumerate(last)]
 
 
-def _exchange_moves(dim: Dim) -> list[list[_Move]]:
+def _exchange_moves(dim: GridDim) -> list[list[_Move]]:
     n = dim.size
     if dim.kind in ("mesh", "switch"):
         return [[_Move(shift, 0, target=shift) for shift in range(1, n)]]
@@ -154,7 +154,7 @@ def _exchange_moves(dim: Dim) -> list[list[_Move]]:
     return out
 
 
-def _there(dim: Dim, at: Any, move: _Move) -> Any:
+def _there(dim: GridDim, at: Any, move: _Move) -> Any:
     """Which ranks of a row make a move: all but those past the ends of a line."""
     if dim.kind != "line":
         return np.ones(np.shape(at), bool)
@@ -162,7 +162,7 @@ def _there(dim: Dim, at: Any, move: _Move) -> Any:
     return np.logical_and.reduce([(0 <= place) & (place < dim.size) for place in places])
 
 
-def _phases(collective: str, dims: tuple[Dim, ...]) -> list[list[tuple[int, int, int, list[int]]]]:
+def _phases(collective: str, dims: tuple[GridDim, ...]) -> list[list[tuple[int, int, int, list[int]]]]:
     """Phases of all copies side by side: (copy, its pieces, dimension, dimensions done before)."""
     count = len(dims)
     pieces = shares(dims)
@@ -179,14 +179,14 @@ def _phases(collective: str, dims: tuple[Dim, ...]) -> list[list[tuple[int, int,
     return out
 
 
-def _coordinates(dims: Sequence[Dim]) -> tuple[list[int], list[NDArray[np.int64]]]:
+def _coordinates(dims: Sequence[GridDim]) -> tuple[list[int], list[NDArray[np.int64]]]:
     sizes = [dim.size for dim in dims]
     strides = [math.prod(sizes[:i]) for i in range(len(sizes))]
     rank = np.arange(math.prod(sizes), dtype=np.int64)
     return strides, [rank // stride % size for stride, size in zip(strides, sizes, strict=True)]
 
 
-def rounds(collective: str, dims: tuple[Dim, ...], size_B: float) -> list[Round]:
+def rounds(collective: str, dims: tuple[GridDim, ...], size_B: float) -> list[Round]:
     """The messages of each round. [rank, rank, B]
 
     dims: of the group, whose ranks are numbered along the first one first    size_B: S [B]
@@ -220,7 +220,7 @@ def rounds(collective: str, dims: tuple[Dim, ...], size_B: float) -> list[Round]
     return out
 
 
-def schedule(collective: str, dims: tuple[Dim, ...]) -> Schedule:
+def schedule(collective: str, dims: tuple[GridDim, ...]) -> Schedule:
     """The sends with their blocks: halves of twelfths of what each rank owns, or has for each other in an all-to-all.
 
     Block (owner, piece, half) has number ``(owner * 12 + piece) * 2 + half``; in an all-to-all the owner is
@@ -259,7 +259,7 @@ def schedule(collective: str, dims: tuple[Dim, ...]) -> Schedule:
 
 
 def _owners(
-    dims: Sequence[Dim],
+    dims: Sequence[GridDim],
     strides: Sequence[int],
     coord: Sequence[NDArray[np.int64]],
     rank: int,
@@ -289,7 +289,7 @@ def _owners(
     return [one * len(coord[0]) + other for one in ends[0] for other in ends[1]]
 
 
-def algorithm(collective: str, dims: tuple[Dim, ...]) -> Algorithm:
+def algorithm(collective: str, dims: tuple[GridDim, ...]) -> Algorithm:
     """The same as a line of the table, for one grid; ``sent`` counts bytes through all links of a rank together."""
     once = 2 if collective == "all_reduce" else 1
     return Algorithm(
@@ -306,7 +306,7 @@ def algorithm(collective: str, dims: tuple[Dim, ...]) -> Algorithm:
     )
 
 
-def _on_grid(collective: str, grid: Grid, ranks: int, in_node: int) -> OnGrid | None:
+def _on_grid(collective: str, grid: GridLike, ranks: int, in_node: int) -> OnGrid | None:
     dims = span(grid, ranks, in_node)
     if dims is None:
         return None

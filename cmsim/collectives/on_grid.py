@@ -25,7 +25,7 @@ _NEIGHBOURS = frozenset({"ring", "send_recv", "pipeline"})
 _ALL_AT_ONCE = frozenset({"direct", "one_shot", "two_shot", "expert", "star", "mesh"})
 
 
-class Dim(NamedTuple):
+class GridDim(NamedTuple):
     """One dimension: ring, line, mesh or switch; ``link_Bps`` to one neighbour, one peer or the switch. [B/s], [s]"""
 
     kind: str
@@ -34,7 +34,7 @@ class Dim(NamedTuple):
     hop_s: float
 
 
-class Grid(Protocol):
+class GridLike(Protocol):
     """What a fabric says of the grid of one domain, numbered along the first dimension first.
 
     ranks_per_node  neighbours by number
@@ -54,7 +54,7 @@ class Grid(Protocol):
     def farthest_s(self) -> float: ...
 
 
-def span(grid: Grid, ranks: int, in_node: int) -> tuple[Dim, ...] | None:
+def span(grid: GridLike, ranks: int, in_node: int) -> tuple[GridDim, ...] | None:
     """The dimensions along which a group of one domain lies, or None where its counts do not tell.
 
     A group is taken to be a run of whole dimensions, the last of which it may fill in part: neighbours by number lie
@@ -62,7 +62,7 @@ def span(grid: Grid, ranks: int, in_node: int) -> tuple[Dim, ...] | None:
 
     ranks: of the group [1]    in_node: of them in one node [1]
     """
-    dims = [Dim(one.kind, one.size, one.link_Bps, one.hop_s) for one in grid.dims]
+    dims = [GridDim(one.kind, one.size, one.link_Bps, one.hop_s) for one in grid.dims]
     for whole, first in itertools.product((True, False), range(len(dims))):
         stride = math.prod(dim.size for dim in dims[:first])
         if in_node != max(min(ranks, grid.ranks_per_node // stride), 1):
@@ -73,7 +73,7 @@ def span(grid: Grid, ranks: int, in_node: int) -> tuple[Dim, ...] | None:
     return None
 
 
-def _filled(dims: Sequence[Dim], ranks: int, whole: bool) -> tuple[Dim, ...] | None:
+def _filled(dims: Sequence[GridDim], ranks: int, whole: bool) -> tuple[GridDim, ...] | None:
     """The first dimensions, up to so many ranks; a part of a ring is a line."""
     out, left = [], ranks
     for dim in dims:
@@ -95,28 +95,28 @@ def _short(kind: str) -> str:
     return "mesh" if kind in ("ring", "line") else kind
 
 
-def steps(dim: Dim) -> int:
+def steps(dim: GridDim) -> int:
     """Dependent steps of a gather, a reduce-scatter or an all-to-all along a dimension. [1]
 
-    >>> [steps(Dim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
+    >>> [steps(GridDim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
     [4, 7, 1, 1]
     """
     return {"ring": dim.size // 2, "line": dim.size - 1}.get(dim.kind, 1)
 
 
-def gathered(dim: Dim) -> float:
+def gathered(dim: GridDim) -> float:
     """Blocks over the busiest link when everybody's block goes to everybody along a dimension. [1]
 
-    >>> [gathered(Dim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
+    >>> [gathered(GridDim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
     [3.5, 7, 1, 7]
     """
     return {"ring": (dim.size - 1) / 2, "mesh": 1}.get(dim.kind, dim.size - 1)
 
 
-def exchanged(dim: Dim) -> float:
+def exchanged(dim: GridDim) -> float:
     """Share of what a rank sends, its own block included, over the busiest link of an all-to-all along a dimension. [1]
 
-    >>> [exchanged(Dim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
+    >>> [exchanged(GridDim(kind, 8, 1.0, 1.0)) for kind in ("ring", "line", "mesh", "switch")]
     [1.0, 2.0, 0.125, 0.875]
     """
     n = dim.size
@@ -125,7 +125,7 @@ def exchanged(dim: Dim) -> float:
     return {"line": (n // 2) * (n - n // 2) / n, "mesh": 1 / n}.get(dim.kind, (n - 1) / n)
 
 
-def exchanged_s_per_B(dims: Sequence[Dim]) -> float:
+def exchanged_s_per_B(dims: Sequence[GridDim]) -> float:
     """What the slowest dimension needs for each byte of S of an all-to-all. [s/B]"""
     return max(exchanged(dim) / dim.link_Bps for dim in dims)
 
@@ -133,13 +133,13 @@ def exchanged_s_per_B(dims: Sequence[Dim]) -> float:
 # --- flat algorithms --------------------------------------------------------------------------------------------------
 
 
-def routed_s_per_B(algorithm: str, grid: Grid, ranks: int, in_node: int) -> float:
+def routed_s_per_B(algorithm: str, grid: GridLike, ranks: int, in_node: int) -> float:
     """Seconds on the busiest link for each byte that every rank of a group sends by a flat algorithm. [s/B]
 
     ranks, in_node: members in the domain, and in one node of it [1]
     """
     dims = span(grid, ranks, in_node)
-    whole = tuple(Dim(one.kind, one.size, one.link_Bps, one.hop_s) for one in grid.dims)
+    whole = tuple(GridDim(one.kind, one.size, one.link_Bps, one.hop_s) for one in grid.dims)
     if not whole:
         pairs, near = grid.pairs_s_per_B, grid.next_s_per_B
     else:
@@ -155,9 +155,9 @@ def routed_s_per_B(algorithm: str, grid: Grid, ranks: int, in_node: int) -> floa
     return max(everywhere, near)
 
 
-def routed_s(algorithm: str, grid: Grid, ranks: int, in_node: int) -> float:
+def routed_s(algorithm: str, grid: GridLike, ranks: int, in_node: int) -> float:
     """Latency of a step of a flat algorithm: one hop between neighbours, the longest path otherwise. [s]"""
-    dims = span(grid, ranks, in_node) or tuple(Dim(d.kind, d.size, d.link_Bps, d.hop_s) for d in grid.dims)
+    dims = span(grid, ranks, in_node) or tuple(GridDim(d.kind, d.size, d.link_Bps, d.hop_s) for d in grid.dims)
     if not dims:
         return grid.farthest_s
     if algorithm in _NEIGHBOURS:

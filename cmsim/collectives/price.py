@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
 from cmsim.collectives.hierarchical import Part, Stage, stages
-from cmsim.collectives.on_grid import Grid, routed_s, routed_s_per_B
+from cmsim.collectives.on_grid import GridLike, routed_s, routed_s_per_B
 from cmsim.collectives.rows import Link
 from cmsim.collectives.table import ALGORITHMS, ON_GRID
 from cmsim.collectives.terms import COLLECTIVES, Algorithm, OnGrid
 
 
-class Shape(NamedTuple):
+class GroupShape(NamedTuple):
     """How a group lies in the machine: its size and how much of it shares a node, a domain, a leaf. [1]"""
 
     ranks: Ints
@@ -50,14 +50,14 @@ class Shape(NamedTuple):
         """Ranks in one block of the hierarchical forms: a domain, or a node where one domain holds the group."""
         return np.where(self.in_domain < self.ranks, self.in_domain, self.in_node)
 
-    def part(self, part: Part) -> Shape:
+    def part(self, part: Part) -> GroupShape:
         """The shape of the whole group, of one block, or of the ranks with the same place in their blocks."""
         if part == "all":
             return self
         inner = self.inner()
         if part == "inner":
-            return Shape(inner, np.minimum(self.in_node, inner), np.minimum(self.in_domain, inner), inner)
-        return Shape(
+            return GroupShape(inner, np.minimum(self.in_node, inner), np.minimum(self.in_domain, inner), inner)
+        return GroupShape(
             self.ranks // inner,
             np.maximum(self.in_node // inner, 1),
             np.maximum(self.in_domain // inner, 1),
@@ -75,7 +75,7 @@ class PhaseTerms(NamedTuple):
     nic: Floats
     leaf: Floats
 
-    def s_per_B(self, shape: Shape, link: Link) -> Floats:
+    def s_per_B(self, shape: GroupShape, link: Link) -> Floats:
         """Seconds for each byte of S: arithmetic, and the slowest resource. [s/B]"""
         port = self.port / (link.port_Bps * link.port_efficiency)
         uplink = self.uplink * shape.in_node / (link.uplink_Bps * link.port_efficiency)
@@ -92,7 +92,7 @@ class Candidate(NamedTuple):
     collective: str
     phases: tuple[tuple[Stage, Algorithm], ...]
 
-    def applies(self, shape: Shape, link: Link) -> NDArray[np.bool_]:
+    def applies(self, shape: GroupShape, link: Link) -> NDArray[np.bool_]:
         """Whether it can run, shape by shape."""
         good = np.ones(shape.ranks.shape, dtype=bool)
         if len(self.phases) > 1:
@@ -107,7 +107,7 @@ class Candidate(NamedTuple):
                 good &= link.in_network & (part.ranks <= part.in_domain)
         return good
 
-    def terms(self, shape: Shape, link: Link) -> Iterator[PhaseTerms]:
+    def terms(self, shape: GroupShape, link: Link) -> Iterator[PhaseTerms]:
         """The phases in order; base_s is in the first."""
         inner = shape.inner()
         base_s = link.base_s
@@ -118,7 +118,7 @@ class Candidate(NamedTuple):
             base_s = 0.0
 
 
-def _phase(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
+def _phase(algorithm: Algorithm, part: GroupShape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
     p = part.ranks
     alpha_s = np.where(p <= part.in_node, link.node_s, np.where(p <= part.in_domain, link.domain_s, link.cluster_s))
     out_of_domain = algorithm.outside(p, part.in_domain)
@@ -140,14 +140,14 @@ def _phase(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base
     )
 
 
-def _grid(link: Link) -> Grid | None:
+def _grid(link: Link) -> GridLike | None:
     """The grid of a link, which a checked one holds as an array of one object."""
-    grid: Grid | None = link.grid.item() if isinstance(link.grid, np.ndarray) else link.grid
+    grid: GridLike | None = link.grid.item() if isinstance(link.grid, np.ndarray) else link.grid
     return grid
 
 
 def _on_grid(
-    algorithm: Algorithm, part: Shape, link: Link, grid: Grid, alpha_s: Floats, near: Floats
+    algorithm: Algorithm, part: GroupShape, link: Link, grid: GridLike, alpha_s: Floats, near: Floats
 ) -> tuple[Floats, Floats]:
     """Latency of a step, and bytes through the port, where the port is many links.
 
@@ -169,7 +169,7 @@ def _on_grid(
     return np.where(alone, path_s, alpha_s), near * per_B * link.port_Bps
 
 
-def _lying(algorithm: Algorithm, shape: Shape, link: Link) -> list[OnGrid | None]:
+def _lying(algorithm: Algorithm, shape: GroupShape, link: Link) -> list[OnGrid | None]:
     """The algorithm on the grid that each group lies on; None where there is none, or where it leaves its domain."""
     grid = _grid(link)
     if grid is None or algorithm.on_grid is None:
@@ -181,7 +181,7 @@ def _lying(algorithm: Algorithm, shape: Shape, link: Link) -> list[OnGrid | None
     ]
 
 
-def _along(algorithm: Algorithm, part: Shape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
+def _along(algorithm: Algorithm, part: GroupShape, link: Link, *, share: Floats, base_s: Floats | float) -> PhaseTerms:
     """A phase of an algorithm that follows the grid."""
     zero = np.zeros(part.ranks.shape)
     latency_s, per_B = zero.copy(), zero.copy()

@@ -12,6 +12,7 @@ from cmsim.compute.attention import (
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
 from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, slowed
+from cmsim.compute.recurrence import recurrence_chunked, recurrence_step, short_convolution
 from cmsim.compute.roofline import (
     BOUNDS,
     COMPUTE_BOUND,
@@ -72,7 +73,10 @@ __all__ = [
     "optimizer",
     "price",
     "quantise",
+    "recurrence_chunked",
+    "recurrence_step",
     "rope",
     "sampling",
+    "short_convolution",
     "slowed",
 ]

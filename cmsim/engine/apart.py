@@ -27,7 +27,7 @@ from cmsim.messages import Classes, merge
 from cmsim.topology import Crossings
 
 if TYPE_CHECKING:
-    from cmsim.engine.by_link import Round
+    from cmsim.engine.by_link import PlacedRound
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _by_themselves(crossed: Crossings, groups: int, capacity_Bps: Floats, tier: 
     return merge(own, capacity_Bps[used % links], tier[used % links], size_B)
 
 
-def told_apart(rounds: Sequence[Round], link: Ints, owner: Ints, ranks: int) -> Ints:
+def told_apart(rounds: Sequence[PlacedRound], link: Ints, owner: Ints, ranks: int) -> Ints:
     """A number for each rank: ranks of one number are alike as far as the laid messages show.
 
     link, owner: of every link of the fabric its class (-1: nothing crosses it) and its rank (-1: no rank's own)

@@ -71,8 +71,8 @@ def _of_question(plan: Plan, least: Least) -> dict[str, float]:
     peak = rates(plan.system).peak_FLOPps
     flops_s = sum(flops / peak[precision] for precision, flops in least.flops.items())
     memory_s = least.bytes_B / plan.system.rank_memory_Bps
-    wires = plan.fabric
-    way_Bps = wires.port_Bps + (wires.nic_Bps if least.ranks > wires.ranks_per_domain else 0.0)
+    levels = plan.fabric
+    way_Bps = levels.port_Bps + (levels.nic_Bps if least.ranks > levels.ranks_per_domain else 0.0)
     # either ranks exchange something, or one of them does everything
     exchanged_s = min(least.exchange_B / way_Bps, max(flops_s, memory_s) / one)
     return {"compute": flops_s / at_once, "HBM": memory_s / at_once, "port": exchanged_s}

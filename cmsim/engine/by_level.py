@@ -12,7 +12,7 @@ import numpy as np
 
 from cmsim.arrays import Ints
 from cmsim.collectives import Link
-from cmsim.engine.calls import Ask, Laid, link, receiving
+from cmsim.engine.calls import PlacedCall, PricedCall, link, receiving
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import DIRECTIONS, LEAF, NIC, PORT, UPLINK, Incidence, Resources
 from cmsim.hardware import System
@@ -28,24 +28,26 @@ class ByLevel:
 
     programs: Programs
     system: System
-    wires: Fabric
+    levels: Fabric
     folding: Folding
     who: Members
     resources: Resources
     incidence: Incidence
 
-    def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
-        """See ``Layer``."""
+    def place(self, wanted: Sequence[PricedCall]) -> tuple[list[PlacedCall], Resources]:
+        """See ``Carrier``."""
         parties, together = self._parties(), self._together()
-        links = {key: link(self.system, self.wires, *key) for key in {(ask.collective, ask.ranks) for ask in asks}}
-        laid = [self._lay(ask, parties[ask.group], together, links[ask.collective, ask.ranks]) for ask in asks]
-        return laid, self.resources
+        links = {key: link(self.system, self.levels, *key) for key in {(one.collective, one.ranks) for one in wanted}}
+        placed = [self._place(one, parties[one.group], together, links[one.collective, one.ranks]) for one in wanted]
+        return placed, self.resources
 
-    def _lay(self, ask: Ask, parties: list[tuple[int, int]], together: dict[str, Ints], wire: Link) -> Laid:
+    def _place(
+        self, priced: PricedCall, parties: list[tuple[int, int]], together: dict[str, Ints], wire: Link
+    ) -> PlacedCall:
         phases: list[tuple[Demand, ...]] = []
         sent = latency = 0.0
-        row = ask.row
-        for phase in ask.choice.phases:
+        row = priced.row
+        for phase in priced.choice.phases:
             latency_s = float(phase.latency_s[row])
             crossing = {
                 PORT: float(phase.port_B[row]) / float(np.asarray(wire.port_efficiency)),
@@ -58,11 +60,11 @@ class ByLevel:
                 continue
             latency += latency_s
             sent += float(phase.port_B[row]) + float(phase.nic_B[row])
-            directions = DIRECTIONS if ask.collective != "send_recv" else None
+            directions = DIRECTIONS if priced.collective != "send_recv" else None
             resources, shares, alone = self._shares(crossing, size, parties, together, directions)
             whole = Demand(size, int(to_ps(latency_s)), resources, shares, alone if alone != shares else ())
             phases.append((whole,))
-        return Laid(tuple(phases), latency, float(ask.choice.time_s[row]), sent)
+        return PlacedCall(tuple(phases), latency, float(priced.choice.time_s[row]), sent)
 
     def _parties(self) -> dict[int, list[tuple[int, int]]]:
         """(rank class, slot) pairs of each group class, in order; of a channel the sender stands first."""

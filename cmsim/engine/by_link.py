@@ -23,7 +23,7 @@ import numpy as np
 from cmsim import messages
 from cmsim.arrays import Ints
 from cmsim.engine.apart import Sides, sides_of, told_apart
-from cmsim.engine.calls import Ask, Laid, Priced, Pricer, receiving
+from cmsim.engine.calls import CallTable, PlacedCall, PricedCall, Pricer, receiving
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.errors import InfeasibleError, InputError
@@ -48,7 +48,7 @@ _SCALE_OUT = ("nic", "leaf", "spine")
 
 
 @dataclass(frozen=True)
-class Round:
+class PlacedRound:
     """A round at one byte of S, of all groups of a class at once.
 
     classes  over all states of the fabric    bytes_B  of one group    groups  ranks, shape (groups, members)
@@ -73,25 +73,25 @@ class ByLink:
 
     programs: Programs
     system: System
-    wires: Fabric
+    levels: Fabric
     folding: Folding
     who: Members
     states: Sequence[Paths]
     changes_ps: Sequence[int]
-    known: dict[tuple[bytes, bytes], Round] = field(default_factory=dict)
-    used: list[Round] = field(default_factory=list)
+    known: dict[tuple[bytes, bytes], PlacedRound] = field(default_factory=dict)
+    used: list[PlacedRound] = field(default_factory=list)
 
-    def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
-        """See ``Layer``."""
+    def place(self, wanted: Sequence[PricedCall]) -> tuple[list[PlacedCall], Resources]:
+        """See ``Carrier``."""
         rounds = self.used
         rounds.clear()
         plans: dict[tuple[int, str, str, int], list[tuple[int, int]]] = {}
-        instances = self._instances({ask.group for ask in asks})
-        for ask in asks:
-            if _sends(ask) not in plans:
-                plans[_sends(ask)] = self._rounds(ask, instances[ask.group], rounds)
-        kinds = _Kinds(self.states, self.folding, self.wires.port_Bps, [one.classes for one in rounds])
-        laid = [self._laid(ask, instances[ask.group], plans[_sends(ask)], rounds, kinds) for ask in asks]
+        instances = self._instances({priced.group for priced in wanted})
+        for priced in wanted:
+            if _sends(priced) not in plans:
+                plans[_sends(priced)] = self._rounds(priced, instances[priced.group], rounds)
+        kinds = _Kinds(self.states, self.folding, self.levels.port_Bps, [one.classes for one in rounds])
+        laid = [self._laid(priced, instances[priced.group], plans[_sends(priced)], rounds, kinds) for priced in wanted]
         return laid, kinds.resources(self.changes_ps)
 
     def _instances(self, wanted: set[int]) -> dict[int, Ints]:
@@ -110,25 +110,25 @@ class ByLink:
             out[number] = who.rank[mine].reshape(-1, int(who.size[mine[0]]))
         return out
 
-    def _rounds(self, ask: Ask, groups: Ints, rounds: list[Round]) -> list[tuple[int, int]]:
+    def _rounds(self, priced: PricedCall, groups: Ints, rounds: list[PlacedRound]) -> list[tuple[int, int]]:
         """(number in ``rounds``, how often in a row) of a call of one byte; new rounds are added."""
         ranks = groups.shape[1]
         if ranks == 1:
             return []
-        if ask.traffic >= 0:
-            matrix = self.programs.traffic[ask.traffic]
+        if priced.traffic >= 0:
+            matrix = self.programs.traffic[priced.traffic]
             if len(matrix) != ranks:
-                raise InputError(f"{ask.collective} among {ranks} ranks has the traffic of {len(matrix)}")
+                raise InputError(f"{priced.collective} among {ranks} ranks has the traffic of {len(matrix)}")
             sends = messages.from_matrix(matrix)
         else:
             sends = messages.candidate_rounds(
-                ask.collective,
-                ask.page,
+                priced.collective,
+                priced.page,
                 ranks,
-                inner=ask.inner,
-                domain=ask.in_domain,
+                inner=priced.inner,
+                domain=priced.in_domain,
                 most=MOST_MESSAGES,
-                grid=self.wires.grid,
+                grid=self.levels.grid,
             )
         known: dict[bytes, int] = {}
         out = []
@@ -138,15 +138,15 @@ class ByLink:
             if key not in known:
                 known[key] = len(rounds)
                 if (key, whose) not in self.known:
-                    self.known[key, whose] = self._round(ask, one, groups)
+                    self.known[key, whose] = self._round(priced, one, groups)
                 rounds.append(self.known[key, whose])
             out.append((known[key], one.times))
         return out
 
-    def _round(self, ask: Ask, sends: Messages, groups: Ints) -> Round:
+    def _round(self, priced: PricedCall, sends: Messages, groups: Ints) -> PlacedRound:
         if len(groups) * len(sends.src) > MOST_MESSAGES:
             raise InfeasibleError(
-                f"a round of {ask.collective} by {ask.algorithm} among {groups.size} ranks has "
+                f"a round of {priced.collective} by {priced.algorithm} among {groups.size} ranks has "
                 f"{len(groups) * len(sends.src):,} messages; network: flow lays at most {MOST_MESSAGES:,}. "
                 "Use network: fluid, or a smaller group."
             )
@@ -171,12 +171,14 @@ class ByLink:
         classes = messages.merge(whole, capacity_Bps, tier, size_B)
         apart = len(groups) > 1 and any(paths.alike() is None for paths in self.states)
         sides = sides_of(whole, classes, len(groups), capacity_Bps, tier, size_B) if apart else None
-        return Round(classes, sends.total_B, groups, sides)
+        return PlacedRound(classes, sends.total_B, groups, sides)
 
-    def _laid(self, ask: Ask, groups: Ints, plan: list[tuple[int, int]], rounds: list[Round], kinds: _Kinds) -> Laid:
-        software = messages.software(self.system, ask.collective, ranks=groups.shape[1])
+    def _laid(
+        self, priced: PricedCall, groups: Ints, plan: list[tuple[int, int]], rounds: list[PlacedRound], kinds: _Kinds
+    ) -> PlacedCall:
+        software = messages.software(self.system, priced.collective, ranks=groups.shape[1])
         if not plan:
-            return Laid(((Demand(0.0, 0),),), 0.0, 0.0, 0.0)
+            return PlacedCall(((Demand(0.0, 0),),), 0.0, 0.0, 0.0)
         phases: list[tuple[Demand, ...]] = [(Demand(0.0, int(to_ps(software.base_s))),)]
         latency_s = ideal_s = software.base_s
         sent_B = 0.0
@@ -184,44 +186,44 @@ class ByLink:
         made: dict[int, tuple[tuple[Demand, ...], float]] = {}
         for number, times in plan:
             if number not in made:
-                demands = kinds.demands(number, ask.size_B, software, farthest_s)
+                demands = kinds.demands(number, priced.size_B, software, farthest_s)
                 made[number] = demands, kinds.alone_s(demands)
             demands, took_s = made[number]
             phases += [demands] * times
             latency_s += times * max(one.latency_ps for one in demands) / PS_PER_S
             ideal_s += times * took_s
-            sent_B += times * rounds[number].bytes_B * ask.size_B / groups.shape[1]
-        return Laid(tuple(phases), latency_s, ideal_s, sent_B)
+            sent_B += times * rounds[number].bytes_B * priced.size_B / groups.shape[1]
+        return PlacedCall(tuple(phases), latency_s, ideal_s, sent_B)
 
 
 def refolded(
-    layer: ByLink,
+    carrier: ByLink,
     start: Sequence[Ints],
     folded: Callable[[Sequence[Ints]], Folding],
     pricer: Callable[[Folding], Pricer],
-) -> tuple[Folding, Priced]:
+) -> tuple[Folding, CallTable]:
     """The folding that laid messages leave standing, and its calls (see ``apart``).
 
-    layer  of the first folding, that of ``start``    folded, pricer  make foldings and what prices them
+    carrier  of the first folding, that of ``start``    folded, pricer  make foldings and what prices them
     """
     columns = list(start)
-    owner = np.concatenate([paths.owner for paths in layer.states])
+    owner = np.concatenate([paths.owner for paths in carrier.states])
     while True:
-        folding = layer.folding
-        priced = pricer(folding).price(layer)
-        if len(folding.first) == layer.programs.ranks:
-            return folding, priced
-        link = priced.resources.located()["link"]
-        columns.append(told_apart(layer.used, link, owner, layer.programs.ranks))
+        folding = carrier.folding
+        table = pricer(folding).price(carrier)
+        if len(folding.first) == carrier.programs.ranks:
+            return folding, table
+        link = table.resources.located()["link"]
+        columns.append(told_apart(carrier.used, link, owner, carrier.programs.ranks))
         finer = folded(columns)
         if len(finer.first) == len(folding.first):
-            return folding, priced
-        layer = replace(layer, folding=finer)
+            return folding, table
+        carrier = replace(carrier, folding=finer)
 
 
-def _sends(ask: Ask) -> tuple[int, str, str, int]:
+def _sends(priced: PricedCall) -> tuple[int, str, str, int]:
     """Asks of one key send the same messages, in proportion to their size."""
-    return ask.group, ask.collective, ask.algorithm, ask.traffic
+    return priced.group, priced.collective, priced.algorithm, priced.traffic
 
 
 def _side_by_side(crossed: Sequence[Crossings | None], resources: Sequence[int]) -> Crossings:

@@ -25,7 +25,7 @@ _FIXED = ("send_recv", "barrier", "dispatch", "combine")
 
 
 @dataclass(frozen=True)
-class Ask:
+class PricedCall:
     """A call as the chooser left it: which group class wants what, by which algorithm.
 
     ranks, in_domain  members of a group, and of them in one domain [1]
@@ -57,7 +57,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Laid:
+class PlacedCall:
     """A call on the network.
 
     phases     one after the other; the demands of a phase start together, and it ends with the last of them
@@ -71,18 +71,18 @@ class Laid:
     sent_B: float
 
 
-class Layer(Protocol):
+class Carrier(Protocol):
     """How calls become demands: on classes of ports and uplinks (``by_level``), or link by link (``by_link``)."""
 
-    def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
+    def place(self, wanted: Sequence[PricedCall]) -> tuple[list[PlacedCall], Resources]:
         """Every call as demands, and the resources that these number."""
         ...
 
 
 @dataclass(frozen=True)
 class Call:
-    """A communication op of one group class, priced and laid; see ``Laid``. ``bound``: of its port, its NICs and the
-    bisections it crosses, see ``cmsim.collectives.wire`` [s]"""
+    """A communication op of one group class, priced and placed; see ``PlacedCall``. ``bound``: of its port, its NICs
+    and the bisections it crosses, see ``cmsim.collectives.wire`` [s]"""
 
     collective: str
     algorithm: str
@@ -102,7 +102,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Priced:
+class CallTable:
     """Calls, the call of every op row of each class (-1 for compute), the resources that demands number, and what is
     to be said of how calls were priced."""
 
@@ -114,7 +114,7 @@ class Priced:
 
 @dataclass(frozen=True)
 class Pricer:
-    """What pricing needs to know of who meets where, on which wires.
+    """What pricing needs to know of who meets where, on which levels.
 
     algorithm  policy or name    measured  whether the cheapest may be the library in its measured time; not where the
                network plays the rounds of an algorithm, which have a time of their own
@@ -122,13 +122,13 @@ class Pricer:
 
     programs: Programs
     system: System
-    wires: Fabric
+    levels: Fabric
     folding: Folding
     who: Members
     algorithm: str
     measured: bool = True
 
-    def price(self, layer: Layer) -> Priced:
+    def price(self, carrier: Carrier) -> CallTable:
         """Price every distinct (group class, collective, size, traffic) once; and which call each op row of each class
         makes."""
         programs, folding = self.programs, self.folding
@@ -154,20 +154,20 @@ class Pricer:
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows], exchange], axis=1))
         keys = np.concatenate(what) if what else np.zeros((0, 4))
         distinct, inverse = _distinct(keys)
-        asks, bounds, notes = self._asks(distinct, (*ops.collectives, "send_recv"))
-        laid, resources = layer.lay(asks)
+        wanted, bounds, notes = self._priced_calls(distinct, (*ops.collectives, "send_recv"))
+        laid, resources = carrier.place(wanted)
         calls = [
             Call(
-                collective=ask.collective,
-                algorithm=ask.algorithm,
-                size_B=ask.size_B,
+                collective=priced.collective,
+                algorithm=priced.algorithm,
+                size_B=priced.size_B,
                 phases=one.phases,
                 latency_s=one.latency_s,
                 ideal_s=one.ideal_s,
                 sent_B=one.sent_B,
                 bound=bound,
             )
-            for ask, one, bound in zip(asks, laid, bounds, strict=True)
+            for priced, one, bound in zip(wanted, laid, bounds, strict=True)
         ]
         call: list[Ints] = []
         at = 0
@@ -177,11 +177,11 @@ class Pricer:
             column[rows] = inverse[at : at + len(rows)]
             at += len(rows)
             call.append(column)
-        return Priced(calls, call, resources, notes)
+        return CallTable(calls, call, resources, notes)
 
-    def _asks(
+    def _priced_calls(
         self, distinct: Floats, names: tuple[str, ...]
-    ) -> tuple[list[Ask], list[tuple[float, float, float]], tuple[str, ...]]:
+    ) -> tuple[list[PricedCall], list[tuple[float, float, float]], tuple[str, ...]]:
         """One call for each row (group class, position in ``names``, size, traffic), its lower bounds on the wire [s],
         and notes."""
         if not len(distinct):
@@ -192,7 +192,7 @@ class Pricer:
         group_class = distinct[:, 0].astype(np.int64)
         size_B = distinct[:, 2]
         layout = self._layout()
-        out: list[Ask | None] = [None] * len(distinct)
+        out: list[PricedCall | None] = [None] * len(distinct)
         notes: list[str] = []
         bounds = [(0.0, 0.0, 0.0)] * len(distinct)
         codes = np.array([COLLECTIVES.index(name) for name in names])[distinct[:, 1].astype(np.int64)]
@@ -202,13 +202,13 @@ class Pricer:
             size, in_node, in_domain, in_leaf = layout[:, group_class[which]]
             # a leaf smaller than a domain sees the same traffic leave as the domain does
             rows = Rows(codes[which], size_B[which], size, in_node, in_domain, np.maximum(in_leaf, in_domain))
-            wire = link(self.system, self.wires, collective, size)
+            wire = link(self.system, self.levels, collective, size)
             choice, said = self._choice(collective, rows, wire)
             notes += said
             bound_s = wire_bound_s(collective, rows, wire)
             inner = np.where(in_domain < size, in_domain, in_node).tolist()
             for i, row in enumerate(which.tolist()):
-                out[row] = Ask(
+                out[row] = PricedCall(
                     group=int(group_class[row]),
                     collective=collective,
                     size_B=float(size_B[row]),
@@ -220,7 +220,7 @@ class Pricer:
                     row=i,
                 )
                 bounds[row] = float(bound_s.port_s[i]), float(bound_s.nic_s[i]), float(bound_s.bisection_s[i])
-        return [ask for ask in out if ask is not None], bounds, tuple(notes)
+        return [priced for priced in out if priced is not None], bounds, tuple(notes)
 
     def _choice(self, collective: str, rows: Rows, wire: Link) -> tuple[Choice, Sequence[str]]:
         """By the cheapest of formulas and library, a named one, or as the system's own library would; and notes."""
@@ -291,21 +291,21 @@ def receiving(programs: Programs) -> set[tuple[int, int]]:
     return set(zip(row_program[ops.kind == RECV].tolist(), ops.slot[ops.kind == RECV].tolist(), strict=True))
 
 
-def link(system: System, wires: Fabric, collective: str, ranks: Column) -> Link:
+def link(system: System, levels: Fabric, collective: str, ranks: Column) -> Link:
     """What a collective runs on: latencies and rates of the fabric, software costs of the stack."""
     cost = call_cost(system.stack, collective, ranks)
     return Link(
-        node_s=wires.node_s if cost.wire else 0.0,
-        domain_s=wires.domain_s if cost.wire else 0.0,
-        cluster_s=wires.cluster_s if cost.wire else 0.0,
-        port_Bps=wires.port_Bps,
-        uplink_Bps=wires.uplink_Bps,
-        nic_Bps=wires.nic_Bps,
-        leaf_Bps=wires.leaf_Bps,
+        node_s=levels.node_s if cost.wire else 0.0,
+        domain_s=levels.domain_s if cost.wire else 0.0,
+        cluster_s=levels.cluster_s if cost.wire else 0.0,
+        port_Bps=levels.port_Bps,
+        uplink_Bps=levels.uplink_Bps,
+        nic_Bps=levels.nic_Bps,
+        leaf_Bps=levels.leaf_Bps,
         base_s=cost.base_s,
         step_s=cost.step_s,
         port_efficiency=cost.scale_up,
         nic_efficiency=cost.scale_out,
-        in_network=wires.in_network_reduction and system.stack.collectives.in_network,
-        grid=wires.grid,
+        in_network=levels.in_network_reduction and system.stack.collectives.in_network,
+        grid=levels.grid,
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
-from cmsim.engine.steps import Steps
+from cmsim.engine.steps import StreamSteps
 from cmsim.network import Demand, Network, Train
 from cmsim.workload.ops import COLLECTIVE, HOST
 
@@ -82,7 +82,7 @@ def together(plan: Plan) -> list[list[int]]:
 
 
 def chains(
-    steps: Steps,
+    steps: StreamSteps,
     hold_ps: Sequence[int],
     call: Sequence[int],
     who: Sequence[int],
@@ -110,7 +110,7 @@ def chains(
     return out, number.tolist(), place.tolist()
 
 
-def _usable(steps: Steps, call: Ints, who: Ints, calls: Sequence[Phases]) -> NDArray[np.bool_]:
+def _usable(steps: StreamSteps, call: Ints, who: Ints, calls: Sequence[Phases]) -> NDArray[np.bool_]:
     """Local work, and collectives of somebody whose phases are one demand that no change of links concerns."""
     kind = np.array(steps.kind, np.int64)
     plain = [all(len(phase) == 1 and not phase[0].later for phase in phases) for phases in calls]
@@ -120,7 +120,7 @@ def _usable(steps: Steps, call: Ints, who: Ints, calls: Sequence[Phases]) -> NDA
     return usable
 
 
-def _linked(steps: Steps, usable: NDArray[np.bool_], who: Ints) -> list[Ints]:
+def _linked(steps: StreamSteps, usable: NDArray[np.bool_], who: Ints) -> list[Ints]:
     """Longest runs of usable steps of the same who, each of which nobody awaits but the next, which waits for nobody
     else; from a collective to a collective."""
     linked = usable & (steps.then >= 0) & usable[steps.then]

@@ -121,7 +121,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
                 f"the workload needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)"
             )
         )
-    wires = fabric(system)
+    levels = fabric(system)
     by_link = options.network == "flow"
     if options.faults and not by_link:
         raise InputError(Problem(f"faults need network: flow, got {options.network}", key="faults"))
@@ -135,7 +135,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         start.append(_apart(options.apart, programs.ranks))
     changes_ps: tuple[int, ...] = ()
     states: list[Paths] = []
-    placed = np.isfinite(wires.leaf_Bps)
+    placed = np.isfinite(levels.leaf_Bps)
     if by_link:
         changes_ps, states = _states(system, options, factors)
         told = [column for paths in states if (column := paths.alike()) is not None]
@@ -144,24 +144,24 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         if programs.traffic:
             start.append(np.arange(programs.ranks))
     # a node or leaf that carries no resource of its own tells no ranks apart
-    node = node if np.isfinite(wires.uplink_Bps) else np.zeros_like(node)
+    node = node if np.isfinite(levels.uplink_Bps) else np.zeros_like(node)
     leaf = leaf if placed else np.zeros_like(leaf)
 
     def folded(start: Sequence[Ints]) -> Folding:
         return fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
 
     def pricer(folding: Folding) -> Pricer:
-        return Pricer(programs, system, wires, folding, who, options.algorithm, measured=not by_link)
+        return Pricer(programs, system, levels, folding, who, options.algorithm, measured=not by_link)
 
     if by_link:
         from cmsim.engine.by_link import ByLink, refolded  # brings the room of flows along, which levels do without
 
-        layer = ByLink(programs, system, wires, folded(start), who, states, changes_ps)
-        folding, priced = refolded(layer, start, folded, pricer)
+        carrier = ByLink(programs, system, levels, folded(start), who, states, changes_ps)
+        folding, priced = refolded(carrier, start, folded, pricer)
     else:
         folding = folded(start)
-        links, incidence = resources(folding, wires, factors, node, leaf, programs.ranks)
-        priced = pricer(folding).price(ByLevel(programs, system, wires, folding, who, links, incidence))
+        links, incidence = resources(folding, levels, factors, node, leaf, programs.ranks)
+        priced = pricer(folding).price(ByLevel(programs, system, levels, folding, who, links, incidence))
     seconds, bound, notes = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
@@ -177,7 +177,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     return Plan(
         programs,
         system,
-        wires,
+        levels,
         folding,
         class_factor,
         hold_ps,

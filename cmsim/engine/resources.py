@@ -56,11 +56,11 @@ class Incidence:
 
 @while_equal()
 def resources(
-    folding: Folding, wires: Fabric, factors: Floats, node: Numbers, leaf: Numbers, ranks: int
+    folding: Folding, levels: Fabric, factors: Floats, node: Numbers, leaf: Numbers, ranks: int
 ) -> tuple[Resources, Incidence]:
     """The resource classes of a folding.
 
-    wires  capacities of the fabric    factors  per rank: of compute time, port and NIC capacity, shape (ranks, 3)
+    levels  capacities of the fabric    factors  per rank: of compute time, port and NIC capacity, shape (ranks, 3)
     node, leaf  of each rank
     """
     classes = len(folding.first)
@@ -92,10 +92,10 @@ def resources(
             number[kind, direction] = here
 
     own = np.arange(classes)
-    add(PORT, list(folding.count), list(wires.port_Bps * factors[folding.first, 1]), own)
-    add(NIC, list(folding.count), list(wires.nic_Bps * factors[folding.first, 2]), own)
-    add(UPLINK, list(node_count), [wires.uplink_Bps] * len(node_count), folding.node_class)
-    add(LEAF, list(leaf_count), [wires.leaf_Bps] * len(leaf_count), folding.leaf_class)
+    add(PORT, list(folding.count), list(levels.port_Bps * factors[folding.first, 1]), own)
+    add(NIC, list(folding.count), list(levels.nic_Bps * factors[folding.first, 2]), own)
+    add(UPLINK, list(node_count), [levels.uplink_Bps] * len(node_count), folding.node_class)
+    add(LEAF, list(leaf_count), [levels.leaf_Bps] * len(leaf_count), folding.leaf_class)
     assert int(folding.count.sum()) == ranks and classes == len(in_node)
     located = partial(_located, number, folding, node, leaf)
     return (

@@ -14,7 +14,7 @@ from cmsim.reading.kept import while_equal
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS
 
 
-class Steps(NamedTuple):
+class StreamSteps(NamedTuple):
     """The steps of one program, by stream, then in order.
 
     first, last  rows of the program that a step covers (of communication the same)
@@ -37,7 +37,7 @@ class Steps(NamedTuple):
     then: Ints
 
 
-def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
+def cut(plan: Plan, program: int, *, singly: bool = False) -> StreamSteps:
     """Cut each stream of a program into steps. Raises InputError for a dependency against stream order.
 
     singly: every op is a step of its own
@@ -51,7 +51,7 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
     dep = ops.dep_idx[ptr[0] : ptr[-1]]
     count = last - first
     if not count:
-        return Steps([], [], [], [], [], [], [], np.zeros(0, np.int64))
+        return StreamSteps([], [], [], [], [], [], [], np.zeros(0, np.int64))
     owner = np.repeat(np.arange(count), np.diff(ptr))
     if len(dep) and (dep < 0).any() | (dep >= count).any():
         raise InputError("an op depends on a row outside its program")
@@ -64,7 +64,7 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> Steps:
 
 
 @while_equal(most=16)
-def _steps(stream: Ints, kind: Ints, slot: Ints, owner: Ints, dep: Ints, singly: bool) -> Steps:
+def _steps(stream: Ints, kind: Ints, slot: Ints, owner: Ints, dep: Ints, singly: bool) -> StreamSteps:
     """Of the columns of a program; row ``owner[i]`` waits for ``dep[i]`` of another stream."""
     count = len(stream)
     awaited = np.zeros(count, bool)
@@ -96,7 +96,7 @@ def _steps(stream: Ints, kind: Ints, slot: Ints, owner: Ints, dep: Ints, singly:
     alone = (np.bincount(before, minlength=len(begin))[before] == 1) & (needs[after] == 1)
     then = np.full(len(begin), -1, np.int64)
     then[before[alone]] = after[alone]
-    return Steps(
+    return StreamSteps(
         first=rows[begin].tolist(),
         last=rows[end].tolist(),
         kind=kind[rows[begin]].tolist(),
@@ -142,7 +142,7 @@ def _turns(slot: Ints, kind: Ints) -> Ints:
     return turn
 
 
-def hold_sums(hold_ps: Ints, steps: Steps) -> list[int]:
+def hold_sums(hold_ps: Ints, steps: StreamSteps) -> list[int]:
     """Length of every step's hold. [ps]"""
     until = np.concatenate([[0], np.cumsum(hold_ps)])
     first, last = np.array(steps.first, np.int64), np.array(steps.last, np.int64)
@@ -150,7 +150,9 @@ def hold_sums(hold_ps: Ints, steps: Steps) -> list[int]:
     return sums
 
 
-def fill(start: Ints, end: Ints, hold_ps: Ints, steps: Steps, host_ps: Ints | None, *, worked: bool = False) -> None:
+def fill(
+    start: Ints, end: Ints, hold_ps: Ints, steps: StreamSteps, host_ps: Ints | None, *, worked: bool = False
+) -> None:
     """Rows inside holds, from the start of each hold, the lengths of its ops and their waits for the host, in place.
 
     worked: times of kernels are known already

@@ -38,7 +38,7 @@ def options_of(one: Run, system: System) -> engine.Options:
 def means_of(one: Run) -> Means:
     """What the kind of a run changes of planning and measuring. Raises InputError for a kind without programs."""
     execution = kinds.get(one.spec.kind).execution
-    if not isinstance(execution, kinds.Played):
+    if not isinstance(execution, kinds.PlayedKind):
         raise InputError(f"a {one.spec.kind} has no programs: it is executed by itself")
     means: Means = kinds.resolved(execution.means)()
     return means

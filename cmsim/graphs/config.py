@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cmsim.compute import conv_out_size
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.graphs.graph import PARAMETER, Graph, GraphBuilder
-from cmsim.workload.families import FAMILIES, Keys
+from cmsim.workload.families import FAMILIES, Keys, text_tower
 from cmsim.workload.model import ModelSpec, parse_model
 
 Shape = Sequence[int]
@@ -93,6 +93,11 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
     if model.classes:
         first = net.linear("classifier", first, 1, hidden, model.classes)
     net.build.facts.update(family=model.family)
+    net.build.notes += model.notes
+    if model.stored:
+        net.build.notes.append(
+            f"the config's quantization_config ({model.stored.said}) is left out: formats are the scenario's"
+        )
     given = 0  # the first tensor
     return net.build.graph(inputs=[given], outputs=[first])
 
@@ -131,7 +136,7 @@ def _resnet(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None:
     kind = keys.data.get("layer_type", "bottleneck")
     if kind not in ("basic", "bottleneck"):
         keys.complain("layer_type", f"got {kind!r}. Allowed: basic, bottleneck.")
-    labels = keys.data.get("id2label")
+    labels = keys.get("id2label")
     classes = keys.whole("num_labels", len(labels) if isinstance(labels, dict) else 0, least=0)
     image = sizes.get("image_size") or keys.data.get("image_size")
     if image is None:
@@ -220,12 +225,12 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
 
 
 def family_of(text: str) -> str | None:
-    """The ``model_type`` of a config; None where it has none, or is no config."""
+    """The ``model_type`` of a config, of several towers that of the text; None where it has none, or is no config."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError:
         return None
-    family = data.get("model_type") if isinstance(data, dict) else None
+    family = text_tower(data, "", text).data.get("model_type") if isinstance(data, dict) else None
     return None if family is None else str(family)
 
 

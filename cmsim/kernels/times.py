@@ -16,7 +16,7 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import AcceleratorSpec, load_accelerator
 from cmsim.kernels.data import Found, choose_variant, kernel_machine
-from cmsim.kernels.kinds.kind import KernelRows, Kind
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows
 from cmsim.kernels.machine import Machine
 from cmsim.kernels.residual import APART, Residual, carried
 
@@ -32,7 +32,7 @@ class Timed(NamedTuple):
 
 
 def times_us(
-    kind: Kind,
+    kind: KernelKind,
     rows: KernelRows,
     spec: AcceleratorSpec,
     data: Found,

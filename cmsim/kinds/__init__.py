@@ -13,7 +13,7 @@ from cmsim.kinds.kind import (
     Measured,
     Metric,
     Metrics,
-    Played,
+    PlayedKind,
 )
 from cmsim.kinds.registry import BUILT_IN, every, get, known, marked, names, resolved
 
@@ -29,7 +29,7 @@ __all__ = [
     "Measured",
     "Metric",
     "Metrics",
-    "Played",
+    "PlayedKind",
     "common",
     "every",
     "get",

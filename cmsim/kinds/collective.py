@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from cmsim.kinds import common
-from cmsim.kinds.kind import Facts, Kind, Measured, Metric, Metrics, Played
-from cmsim.kinds.parts import ASKED, Balance, ExpertSlots, Precision, WorkloadSpec
+from cmsim.kinds.kind import Facts, Kind, Measured, Metric, Metrics, PlayedKind
+from cmsim.kinds.parts import ASKED, Balance, ExpertSlotsSpec, Precision, WorkloadSpec
 from cmsim.reading import Spec
 from cmsim.units import GB
 
@@ -21,7 +21,9 @@ class ExchangeSpec(Spec):
     tokens: PositiveInt = Field(description="tokens that every rank of the group sends")
     precision: Precision = Field(default="bf16", description="elements of a dispatched token; combined ones are bf16")
     balance: Balance = Field(default=Balance(), description="expert load; `draw` also seeds the routing of tokens")
-    expert_slots: ExpertSlots = Field(default=ExpertSlots(), description="places for experts beside the routed ones")
+    expert_slots: ExpertSlotsSpec = Field(
+        default=ExpertSlotsSpec(), description="places for experts beside the routed ones"
+    )
     once: Annotated[Literal["expert", "rank", "node"], ASKED] = Field(
         default="expert",
         description="a token goes out once for every expert, every rank, or every node (and fans out there)",
@@ -132,7 +134,7 @@ _METRICS = (
 KIND = Kind(
     name="collective",
     spec=CollectiveSpec,
-    execution=Played(
+    execution=PlayedKind(
         "cmsim.workload.generate.collective:programs", measure, "cmsim.execution.collective:CollectiveMeans"
     ),
     facts=CollectiveFacts,

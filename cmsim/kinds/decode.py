@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cmsim.kinds import common
-from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
 from cmsim.reading import Spec
 
@@ -64,7 +64,7 @@ _METRICS = (
 KIND = Kind(
     name="decode",
     spec=DecodeSpec,
-    execution=Played("cmsim.workload.generate.inference:decode", measure),
+    execution=PlayedKind("cmsim.workload.generate.inference:decode", measure),
     facts=DecodeFacts,
     metrics=_METRICS,
     frames=common.PLAYED,

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cmsim.kinds import common
-from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ParallelSpec, PrecisionSpec, WorkloadSpec
 from cmsim.units import TERA
 
@@ -61,7 +61,7 @@ _METRICS = (
 KIND = Kind(
     name="encoder",
     spec=EncoderSpec,
-    execution=Played("cmsim.workload.generate.graph:encoder", measure),
+    execution=PlayedKind("cmsim.workload.generate.graph:encoder", measure),
     facts=EncoderFacts,
     metrics=_METRICS,
     frames=common.PLAYED,

@@ -115,7 +115,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Played:
+class PlayedKind:
     """A kind whose workload is ops on ranks: programs, which are planned, played and recorded as all others are.
 
     programs  place of ``programs(spec, system, base) -> cmsim.workload.Programs``
@@ -188,7 +188,7 @@ class Kind:
 
     name: str
     spec: type[WorkloadSpec]
-    execution: Played | Itself
+    execution: PlayedKind | Itself
     facts: type[Facts]
     metrics: tuple[Metric, ...]
     frames: tuple[Frame, ...]

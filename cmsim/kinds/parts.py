@@ -29,7 +29,7 @@ class PrecisionSpec(Spec):
     gradients: Precision = Field(default="fp32", description="training: gradients as they are reduced")
 
 
-class ExpertSlots(Spec):
+class ExpertSlotsSpec(Spec):
     """Places for experts beside the routed ones."""
 
     shared: AutoInt = Field(
@@ -56,7 +56,9 @@ class ParallelSpec(Spec):
     attention: Literal["tp", "dp"] = Field(
         default="tp", description="inference: dp gives every rank whole sequences; tp splits heads"
     )
-    expert_slots: ExpertSlots = Field(default=ExpertSlots(), description="places for experts beside the routed ones")
+    expert_slots: ExpertSlotsSpec = Field(
+        default=ExpertSlotsSpec(), description="places for experts beside the routed ones"
+    )
 
 
 class Balance(Spec):

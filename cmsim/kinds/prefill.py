@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cmsim.kinds import common
-from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
 
 
@@ -52,7 +52,7 @@ _METRICS = (
 KIND = Kind(
     name="prefill",
     spec=PrefillSpec,
-    execution=Played("cmsim.workload.generate.inference:prefill", measure),
+    execution=PlayedKind("cmsim.workload.generate.inference:prefill", measure),
     facts=PrefillFacts,
     metrics=_METRICS,
     frames=common.PLAYED,

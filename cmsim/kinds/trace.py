@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat
 
 from cmsim.kinds import common
-from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ASKED, WorkloadSpec
 
 
@@ -113,7 +113,7 @@ _METRICS = (
 KIND = Kind(
     name="trace",
     spec=TraceSpec,
-    execution=Played("cmsim.workload.generate.replay:programs", measure, "cmsim.execution.replay:ReplayMeans"),
+    execution=PlayedKind("cmsim.workload.generate.replay:programs", measure, "cmsim.execution.replay:ReplayMeans"),
     facts=TraceFacts,
     metrics=_METRICS,
     frames=common.PLAYED,

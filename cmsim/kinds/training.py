@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from cmsim.kinds import common
-from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, Played
+from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
 from cmsim.units import TERA
 
@@ -105,7 +105,7 @@ KIND = Kind(
     name="training",
     spec=TrainingSpec,
     # of decoders and of graphs: the model tells which
-    execution=Played("cmsim.workload.generate.graph:training", measure),
+    execution=PlayedKind("cmsim.workload.generate.graph:training", measure),
     facts=TrainingFacts,
     metrics=_METRICS,
     frames=common.PLAYED,

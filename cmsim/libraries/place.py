@@ -62,24 +62,24 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
     nic_Bps: a rank's share of the NIC [B/s]    transport: between domains    per_node: ranks of what counts as a
     domain [1]; each the system's own where it is 0 or ""
     """
-    wires = fabric(system)
+    levels = fabric(system)
     nccl, mesh = ring_library(system.accelerator.name), mesh_library()
     own = link_class(system)
-    links = wires.port_Bps
+    links = levels.port_Bps
     generation = nccl.tuner.generations[own.tuner_generation]
-    bus = links * 0.82 if not own.accelerators else wires.port_Bps / _link_Bps(system) * own.tuner_link_GBps * GB
+    bus = links * 0.82 if not own.accelerators else levels.port_Bps / _link_Bps(system) * own.tuner_link_GBps * GB
     domain = Domain(
-        port_Bps=wires.port_Bps,
+        port_Bps=levels.port_Bps,
         tuner_bus_Bps=bus,
         ll_max_Bps=generation.ll_max_GBps[0] * GB,
-        nvls=wires.in_network_reduction and generation.nvls_efficiency > 0,
+        nvls=levels.in_network_reduction and generation.nvls_efficiency > 0,
     )
     transports = nccl.transports
     transport = transport or system.spec.scale_out.protocol
     between = transports.get(transport, transports["any"])
     # a table counts the nodes of a rack: the domain is the rack
-    domain_ranks = wires.ranks_per_domain
-    if per_node and per_node != wires.ranks_per_node:
+    domain_ranks = levels.ranks_per_domain
+    if per_node and per_node != levels.ranks_per_node:
         domain_ranks = per_node
     sends = system.accelerator.name in mesh.accelerators
     return Place(
@@ -88,14 +88,14 @@ def place_of(system: System, *, nic_Bps: float = 0.0, transport: str = "", per_n
         library=mesh.short if sends else nccl.short,
         domain=domain,
         domain_ranks=domain_ranks,
-        node_ranks=wires.ranks_per_node,
-        nic_Bps=nic_Bps or wires.nic_Bps,
+        node_ranks=levels.ranks_per_node,
+        nic_Bps=nic_Bps or levels.nic_Bps,
         constants=mesh.constants if sends else own.constants,
         ring=own.constants,
         mesh=sends,
         transport=between,
         kernels=own.kernels,
-        alpha_us=wires.domain_s * 1e6,
+        alpha_us=levels.domain_s * 1e6,
         tuner=nccl.tuner,
         generation=own.tuner_generation,
         names=mesh.names if sends else {},

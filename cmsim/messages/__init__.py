@@ -2,9 +2,9 @@
 
 from cmsim.messages.bounds import Bound, bound, bound_of_matrix
 from cmsim.messages.collective import (
-    Busy,
+    BusyLinks,
     FlowResult,
-    Plan,
+    MessagePlan,
     RoundTime,
     all_to_all_v,
     collective_time,
@@ -18,11 +18,11 @@ from cmsim.messages.rounds import Software
 
 __all__ = [
     "Bound",
-    "Busy",
+    "BusyLinks",
     "Classes",
     "FlowResult",
+    "MessagePlan",
     "Messages",
-    "Plan",
     "RoundTime",
     "Software",
     "all_to_all_v",

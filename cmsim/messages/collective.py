@@ -46,7 +46,7 @@ class RoundTime:
 
 
 @dataclass(frozen=True)
-class Busy:
+class BusyLinks:
     """Resources that carry the same: the name of one, how many there are, bytes through one, and its utilisation.
 
     Utilisation is bytes over what the resource could have carried in the whole time. [1]
@@ -70,7 +70,7 @@ class FlowResult:
     ranks: int
     time_s: float
     rounds: tuple[RoundTime, ...]
-    busiest: tuple[Busy, ...]
+    busiest: tuple[BusyLinks, ...]
     bound_s: Bound
 
     @property
@@ -89,7 +89,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MessagePlan:
     """A collective laid on a fabric. ``sequence`` lists (position in ``distinct``, how often in a row)."""
 
     routes: Paths
@@ -121,7 +121,7 @@ def software(system: System, collective: str, *, ranks: int) -> Software:
 
 def plan(
     messages: Sequence[Messages], routes: Paths, *, ranks: Ints, software: Software, together: bool = True
-) -> Plan:
+) -> MessagePlan:
     """Rounds of messages among a group, on the resources they cross; equal rounds are laid once.
 
     ranks: of the system, by position in the group    together: whether equal messages are merged
@@ -140,7 +140,7 @@ def plan(
             known[key] = len(distinct)
             distinct.append(Round(one, classes, max(most, 1)))
         sequence.append((known[key], one.times))
-    return Plan(routes, software, tuple(distinct), tuple(sequence))
+    return MessagePlan(routes, software, tuple(distinct), tuple(sequence))
 
 
 def collective_time(
@@ -270,7 +270,9 @@ def _fabric(system: System, faults: Faults, routing: str, seed: int, library: So
     return whole, scaled
 
 
-def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound, *, added_s: float = 0.0) -> FlowResult:
+def _play(
+    laid: MessagePlan, collective: str, algorithm: str, ranks: int, limit: Bound, *, added_s: float = 0.0
+) -> FlowResult:
     """The rounds one after the other, on a fabric of their own; ``added_s`` is arithmetic between them. [s]"""
     routes = laid.routes
     # a round without sends is a step whose bytes flowed earlier: it takes as long as the longest path of the others
@@ -294,7 +296,7 @@ def _play(laid: Plan, collective: str, algorithm: str, ranks: int, limit: Bound,
     return FlowResult(collective, algorithm, ranks, total, tuple(listed), _busiest(routes, load, total), limit)
 
 
-def _busiest(routes: Paths, load_B: Floats, time_s: float) -> tuple[Busy, ...]:
+def _busiest(routes: Paths, load_B: Floats, time_s: float) -> tuple[BusyLinks, ...]:
     used = np.flatnonzero(load_B > 0)
     if not len(used) or not time_s:
         return ()
@@ -308,7 +310,7 @@ def _busiest(routes: Paths, load_B: Floats, time_s: float) -> tuple[Busy, ...]:
     )
     order = np.argsort(-kinds[1], kind="stable")[:_LISTED]
     return tuple(
-        Busy(
+        BusyLinks(
             name=routes.name(int(used[first[i]])),
             instances=int(count[i]),
             bytes_B=float(load_B[used[first[i]]]),

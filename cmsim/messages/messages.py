@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats
-from cmsim.collectives import CANDIDATES, Algorithm, Grid, Round, collective_code
+from cmsim.collectives import CANDIDATES, Algorithm, GridLike, Round, collective_code
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 Numbers = NDArray[np.int32]
@@ -75,7 +75,7 @@ def candidate_rounds(
     inner: int = 1,
     domain: int = 0,
     most: int = 1 << 24,
-    grid: Grid | None = None,
+    grid: GridLike | None = None,
 ) -> list[Messages]:
     """The rounds of one of the chooser's candidates for S of one byte, blocks and slices of a hierarchy side by side.
 
@@ -116,7 +116,7 @@ def candidate_rounds(
     return out
 
 
-def fitted(algorithm: Algorithm, ranks: int, *, grid: Grid | None, in_node: int) -> Algorithm:
+def fitted(algorithm: Algorithm, ranks: int, *, grid: GridLike | None, in_node: int) -> Algorithm:
     """An algorithm as it is for one group: where it follows the grid that the group lies on, what it is there.
 
     ranks: p [1]    in_node: of them in one node [1]    InfeasibleError: the group fills no dimensions of a grid

@@ -38,7 +38,7 @@ _Place = tuple[int, Parser]
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A CSV file as columns by name; optional columns that are not there are missing.
 
     unused  names in the header that nobody knows
@@ -230,7 +230,7 @@ def read_table(
     known: Collection[str] = (),
     names: Sequence[str] = (),
     limit_B: int = LIMIT_B,
-) -> Table:
+) -> TextTable:
     """A CSV file, its columns in any order.
 
     columns   parsers of the columns that must be there, by name
@@ -258,7 +258,7 @@ def read_table(
     done = len(next(iter(found.values()), ()))
     if not done:
         raise bad(path, "has no rows" if first else "has no text")
-    return Table(
+    return TextTable(
         path=path,
         header=header,
         unused=tuple(name for name in header if name not in wanted and name not in known),

@@ -44,7 +44,7 @@ def _banded(out: Metrics, of: str, power: Mapping[str, float]) -> Metrics:
 def own(kind: str, run: Measured[Facts]) -> Metrics:
     """What a kind with programs measures of itself. Raises InputError for a kind that is none, or measures itself."""
     execution = kinds.get(kind).execution
-    if not isinstance(execution, kinds.Played):
+    if not isinstance(execution, kinds.PlayedKind):
         raise InputError(f"a {kind} is not measured from facts: it is executed by itself")
     return execution.measure(run)
 

@@ -38,7 +38,7 @@ class Crossings:
 
 
 @dataclass(frozen=True)
-class Asked:
+class FabricState:
     """How a run wants its fabric.
 
     faults               parts that are down, or what is left of them (``topology.faults``)

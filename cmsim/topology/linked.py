@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean, nearest
 from cmsim.hardware import System
-from cmsim.topology.crossings import Asked, Crossings, Numbers
+from cmsim.topology.crossings import Crossings, FabricState, Numbers
 from cmsim.topology.edges import edges
 from cmsim.topology.faults import apply, factors
 from cmsim.topology.links import Node
@@ -76,7 +76,7 @@ class Linked(ABC):
     A fabric has ``lay``, ``inside``, ``inside_s`` and perhaps ``sides``.
     """
 
-    def __init__(self, system: System, asked: Asked, *, node_s: float, domain_s: float):
+    def __init__(self, system: System, asked: FabricState, *, node_s: float, domain_s: float):
         self.where: Places = places(system)
         self.routing = asked.routing
         self.seed = asked.seed

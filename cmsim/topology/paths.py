@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cmsim.hardware import System
-from cmsim.topology.crossings import Asked, Paths
+from cmsim.topology.crossings import FabricState, Paths
 from cmsim.topology.faults import Faults
 from cmsim.topology.wirings import wiring
 
@@ -17,9 +17,9 @@ def paths(
     routing: str = "sprayed",
     seed: int = 0,
 ) -> Paths:
-    """The fabric of a system; what may be asked is that of ``Asked``.
+    """The fabric of a system; what may be asked is that of ``FabricState``.
 
     Raises InputError for parts and routings that do not exist.
     """
-    asked = Asked(faults, scale_up, scale_out, routing, seed)
+    asked = FabricState(faults, scale_up, scale_out, routing, seed)
     return wiring(system).paths(system, system.spec.scale_up, asked)

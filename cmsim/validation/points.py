@@ -19,7 +19,7 @@ from cmsim.reading import Document, Spec
 from cmsim.results import Result
 from cmsim.validation import reference
 from cmsim.validation.area import Progress
-from cmsim.validation.reference import AreaSpec, Published
+from cmsim.validation.reference import AreaSpec, PublishedRow
 from cmsim.validation.row import Row
 
 
@@ -115,7 +115,7 @@ def answer(
     return kept[key]
 
 
-def _check(spec: PointsSpec, document: Document, published: Mapping[str, Published]) -> None:
+def _check(spec: PointsSpec, document: Document, published: Mapping[str, PublishedRow]) -> None:
     problems: list[Problem] = []
     for id_, point in spec.points.items():
         if id_ not in published:

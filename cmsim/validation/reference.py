@@ -65,7 +65,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRow:
     """A row of a reference file, as published."""
 
     id: str
@@ -88,7 +88,7 @@ class Published:
             return self.value
 
 
-_FIELDS = tuple(field.name for field in fields(Published))
+_FIELDS = tuple(field.name for field in fields(PublishedRow))
 
 
 def folder() -> Path:
@@ -134,7 +134,7 @@ def gaps() -> tuple[str, ...]:
     return read_spec("not_validated", GapsFile)[0].not_validated
 
 
-def read_rows(name: str, at: Path | None = None) -> dict[str, Published]:
+def read_rows(name: str, at: Path | None = None) -> dict[str, PublishedRow]:
     """Rows of ``<name>.csv`` by id, in the file's order; nothing where there is no such file. at: its folder, if it is
     not ours
 
@@ -143,7 +143,7 @@ def read_rows(name: str, at: Path | None = None) -> dict[str, Published]:
     path = (at or folder()) / f"{name}.csv"
     if not path.exists():
         return {}
-    rows: dict[str, Published] = {}
+    rows: dict[str, PublishedRow] = {}
     problems = []
     for row in read_records(path, needed=COLUMNS):
         empty = [column for column in COLUMNS if not row[column]]
@@ -151,13 +151,13 @@ def read_rows(name: str, at: Path | None = None) -> dict[str, Published]:
             what = f"'{empty[0]}' is empty" if empty else f"the id '{row['id']}' stands twice"
             problems.append(Problem(what, str(path), row.line))
             continue
-        rows[row["id"]] = Published(**{name: row[name] for name in _FIELDS if name in row})
+        rows[row["id"]] = PublishedRow(**{name: row[name] for name in _FIELDS if name in row})
     if problems:
         raise InputError(problems)
     return rows
 
 
-def left_out_rows(area: str, groups: Iterable[LeftOut], published: Mapping[str, Published]) -> list[Row]:
+def left_out_rows(area: str, groups: Iterable[LeftOut], published: Mapping[str, PublishedRow]) -> list[Row]:
     """Rows that are shown with their reason only. Raises InputError for an id that is not in the CSV."""
     rows = []
     for group in groups:
@@ -169,13 +169,13 @@ def left_out_rows(area: str, groups: Iterable[LeftOut], published: Mapping[str, 
     return rows
 
 
-def as_row(area: str, row: Published, *, note: str) -> Row:
+def as_row(area: str, row: PublishedRow, *, note: str) -> Row:
     """A published row that is left out."""
     what = f"{row.workload}, {row.metric.replace('_', ' ')}"
     return Row(row.id, area, "left_out", row.system, what, row.number, row.unit, row.source, row.where, note)
 
 
-def all_used(area: str, published: Mapping[str, Published], used: Iterable[str]) -> None:
+def all_used(area: str, published: Mapping[str, PublishedRow], used: Iterable[str]) -> None:
     """Raises InputError where a row of the CSV has no role: nothing is dropped in silence, nothing counted twice."""
     seen: dict[str, int] = {}
     for id_ in used:

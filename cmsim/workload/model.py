@@ -10,15 +10,23 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cmsim import reading
 from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.workload.families import FAMILIES, Keys
+from cmsim.workload.families import FAMILIES, Keys, Stored, settle, stored_in, text_tower
+from cmsim.workload.recurrence import Recurrence
 from cmsim.workload.whole import busiest
 
 MODELS = "workloads/models"
+
+
+class LayerKind(NamedTuple):
+    """What a layer does: how it mixes tokens, then what it does with each. Either half may be absent, ""."""
+
+    mixer: str = "attention"
+    ffn: str = "dense"
 
 
 @dataclass(frozen=True)
@@ -31,14 +39,23 @@ class ModelSpec:
     q_lora_rank, kv_lora_rank, nope_dim, rope_dim   mla only, else 0 (``q_lora_rank`` 0: queries not compressed)
     ffn           inner width of a dense FFN
     gated         FFN and experts have a gate (SwiGLU): three matrices, not two
-    dense_layers  layers with a dense FFN, the first ones; all of them in a dense model
+    dense_layers  layers with a dense FFN; all of them in a dense model
+    kinds         (mixer, ffn) of every layer: attention, recurrence or ""; dense, experts or "". Empty where all layers
+                  have attention and the dense ones are the first
     experts, top_k, shared_experts, expert_ffn   of the other layers; 0 in a dense model
+    shared_ffn    inner width of all shared experts together, where it is not that of so many routed ones; else 0
     expert_groups, topk_groups   node-limited routing: a token's experts lie in topk_groups of expert_groups; 1, 1
                   where routing is free
     small_parameters   norm weights and biases, all layers (multi-token prediction left out)
     learned_positions  rows of a learned position table, 0 with rotary positions
     mtp_layers    extra layers that predict further tokens (speculative decoding)
     window, window_layers   layers whose tokens see only this many before them, 0 where all see everything
+    chunked       windows do not slide: tokens see their own chunk of this length
+    gated_queries   attention's results are gated: queries have twice the columns
+    index_heads, index_dim, index_top   an indexer that chooses ``index_top`` tokens; 0 without one
+    recurrence    the mixer of layers with a state of fixed size
+    stored        number formats of the file's weights, None where it names none
+    notes         what of the file is left out, to say beside every run
     encoder       every token sees every other: images or whole texts in, nothing cached
     patch_inputs  of an image, the numbers in a patch, which one matrix turns into a token
     classes, pooler   of an encoder: labels of its classifier; a square layer on the first token
@@ -78,24 +95,91 @@ class ModelSpec:
     patch_inputs: int = 0
     classes: int = 0
     pooler: bool = False
+    kinds: tuple[LayerKind, ...] = ()
+    shared_ffn: int = 0
+    chunked: bool = False
+    gated_queries: bool = False
+    index_heads: int = 0
+    index_dim: int = 0
+    index_top: int = 0
+    recurrence: Recurrence | None = None
+    stored: Stored | None = None
+    notes: tuple[str, ...] = ()
+
+    def kind(self, layer: int) -> LayerKind:
+        """What layer number ``layer`` does."""
+        if self.kinds:
+            return LayerKind(*self.kinds[layer])
+        return LayerKind("attention", "dense" if layer < self.dense_layers or not self.experts else "experts")
+
+    @property
+    def attention_layers(self) -> int:
+        return sum(mixer == "attention" for mixer, _ in self.kinds) if self.kinds else self.layers
+
+    @property
+    def recurrent_layers(self) -> int:
+        return sum(mixer == "recurrence" for mixer, _ in self.kinds)
+
+    @property
+    def drafting_layer(self) -> int:
+        """The layer that a draft layer is like: the last one with attention, or the last one."""
+        return max((n for n in range(self.layers) if self.kind(n).mixer == "attention"), default=self.layers - 1)
 
     @property
     def is_moe(self) -> bool:
         return self.experts > 0
 
     @property
-    def window_note(self) -> str:
-        """What to say beside a run of a model with windows, which generators do not know; "" of others."""
-        if not (self.window and self.window_layers):
-            return ""
-        return (
-            f"{self.window_layers} of {self.layers} layers see a window of {self.window} tokens; "
-            "their attention and cache are priced over the whole context"
-        )
+    def said(self) -> tuple[str, ...]:
+        """What to say beside a run: what of the file is left out, and what generators do not know."""
+        notes = self.notes
+        if self.window and self.window_layers:
+            sees = f"their chunk of {self.window} tokens" if self.chunked else f"a window of {self.window} tokens"
+            notes += (
+                f"{self.window_layers} of {self.layers} layers see {sees}; "
+                "their attention and cache are priced over the whole context",
+            )
+        if self.index_top:
+            notes += (
+                f"an indexer chooses the {self.index_top} tokens that attention sees; it is priced, "
+                "and in prefill and training so is attention over the whole context",
+            )
+        if self.recurrence:
+            notes += (
+                f"{self.recurrent_layers} of {self.layers} layers keep a state of fixed size; kernels that work on it "
+                "were not measured, and are priced as others that are no product",
+            )
+        return notes
 
     @property
     def moe_layers(self) -> int:
+        """Layers with experts."""
+        if self.kinds:
+            return sum(ffn == "experts" for _, ffn in self.kinds)
         return self.layers - self.dense_layers
+
+    @property
+    def shared_width(self) -> int:
+        """Inner width of the shared experts together."""
+        return self.shared_ffn or self.shared_experts * self.expert_ffn
+
+    @property
+    def shared_parameters(self) -> int:
+        """Shared experts of one layer."""
+        return self._ffn_matrices * self.hidden * self.shared_width
+
+    @property
+    def query_dim(self) -> int:
+        """Columns a head's queries take, gates with them."""
+        return self.head_dim * (2 if self.gated_queries else 1)
+
+    @property
+    def index_parameters(self) -> int:
+        """Products of one layer's indexer: queries of latents, one key, weights of the heads."""
+        of = self.q_lora_rank or self.hidden
+        return self.index_heads * (of * self.index_dim + self.hidden) + self.hidden * self.index_dim * bool(
+            self.index_heads
+        )
 
     @property
     def attention_parameters(self) -> int:
@@ -107,13 +191,24 @@ class ModelSpec:
         makes latents has no heads, and every rank holds all of it. [1]"""
         heads, kv_heads = busiest(self.heads, tp), busiest(self.kv_heads, tp)
         out = heads * self.v_head_dim * self.hidden
-        queries = heads * self.head_dim
+        queries = heads * self.query_dim
         if self.attention != "mla":
             return self.hidden * (queries + kv_heads * (self.head_dim + self.v_head_dim)) + out
         q = self.q_lora_rank * (self.hidden + queries) if self.q_lora_rank else self.hidden * queries
         kv_down = self.hidden * (self.kv_lora_rank + self.rope_dim)
         kv_up = self.kv_lora_rank * heads * (self.nope_dim + self.v_head_dim)
-        return q + kv_down + kv_up + out
+        return q + kv_down + kv_up + out + self.index_parameters
+
+    def mixer_parameters_on(self, layer: int, tp: int) -> float:
+        """Products of what mixes tokens in one layer, on the busiest of ``tp`` ranks. [1]"""
+        mixer = self.kind(layer).mixer
+        if mixer == "recurrence":
+            return self.recurrent_parameters_on(tp)
+        return self.attention_parameters_on(tp) if mixer else 0.0
+
+    def recurrent_parameters_on(self, tp: int) -> float:
+        """Products of one layer with a state, on the busiest of ``tp`` ranks. [1]"""
+        return self.recurrence.parameters_on(self.hidden, tp) if self.recurrence else 0.0
 
     def dense_ffn_parameters_on(self, tp: int) -> float:
         """Dense FFN of one layer on the busiest of ``tp`` ranks. [1]"""
@@ -167,12 +262,14 @@ class ModelSpec:
     def parameters(self) -> dict[str, int]:
         """Parameters of the whole model by part."""
         patches = {"patches": self.patch_inputs * self.hidden} if self.patch_inputs else {}
+        states = {"recurrence": self.recurrent_layers * int(self.recurrent_parameters_on(1))} if self.recurrence else {}
         return {
             **patches,
-            "attention": self.layers * self.attention_parameters,
+            "attention": self.attention_layers * self.attention_parameters,
+            **states,
             "dense_ffn": self.dense_layers * self.dense_ffn_parameters,
             "experts": self.moe_layers * self.experts * self.expert_parameters,
-            "shared_experts": self.moe_layers * self.shared_experts * self.expert_parameters,
+            "shared_experts": self.moe_layers * self.shared_parameters,
             "router": self.moe_layers * self.router_parameters,
             "embedding": self.embedding_parameters + self.learned_positions * self.hidden,
             "head": self.head_parameters,
@@ -204,13 +301,19 @@ class ModelSpec:
         """Forward FLOPs of the attention cores of all layers, mean over the tokens of a sequence. [FLOP]
 
         2 s heads (d_qk + d_v) layers, half of it if causal; a window of w tokens sees w (1 - w/2s) of them on average.
-        Latent attention is counted not absorbed. An encoder's is never causal.
+        Latent attention is counted not absorbed. An encoder's is never causal. A state is worked step by step.
         """
         seen = sequence / 2 if causal and not self.encoder else sequence
         layer = 2.0 * self.heads * (self.head_dim + self.v_head_dim)
         narrow = self.window_layers if self.window and self.window < sequence else 0
-        windowed = self.window * (1 - self.window / (2 * sequence))
-        return layer * ((self.layers - narrow) * seen + narrow * windowed)
+        windowed = self.window / 2 if self.chunked else self.window * (1 - self.window / (2 * sequence))
+        indexed = 0.0
+        if self.index_top and self.index_top < sequence:
+            # every token is scored, few are seen
+            indexed = 2.0 * self.index_heads * self.index_dim * seen * self.attention_layers
+            seen = self.index_top * (1 - self.index_top / (2 * sequence))
+        attended = layer * ((self.attention_layers - narrow) * seen + narrow * windowed) + indexed
+        return attended + (self.recurrent_layers * self.recurrence.flops_per_token if self.recurrence else 0.0)
 
     def forward_flops_per_token(self, sequence: float, *, causal: bool = True) -> float:
         """FLOPs of one forward pass: 2 per matrix parameter, plus the attention cores. [FLOP]"""
@@ -235,7 +338,12 @@ class ModelSpec:
             layer = float(
                 kv_bytes_per_token(self.kv_heads, self.head_dim, self.v_head_dim, element_bytes=element_bytes)
             )
-        return self.layers * layer
+        # the one key of an indexer, of one byte and its scale (DeepSeek-AI, DeepSeek-V3.2, 2025: FP8)
+        return self.attention_layers * (layer + self.index_dim * min(element_bytes, 1.0))
+
+    def state_B_on(self, tp: int) -> float:
+        """What one sequence keeps beside its cache, whatever its length, on the busiest of ``tp`` ranks. [B]"""
+        return self.recurrent_layers * self.recurrence.state_B_on(tp) if self.recurrence else 0.0
 
     @property
     def _ffn_matrices(self) -> int:
@@ -243,14 +351,15 @@ class ModelSpec:
 
     @property
     def _moe_layer(self) -> int:
-        return (self.experts + self.shared_experts) * self.expert_parameters + self.router_parameters
+        return self.experts * self.expert_parameters + self.shared_parameters + self.router_parameters
 
 
 def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSpec:
     """A built-in model by name, or a Hugging Face ``config.json`` (or the folder it lies in) by path.
 
-    base: folder a relative path starts from, beside the working folder. Keys that cmsim does not use are ignored,
-    as are those that start with ``_cmsim``. Raises InputError with all problems of the file.
+    base: folder a relative path starts from, beside the working folder. Keys that no family reads are judged by one
+    list (``families.settings``): of no matter, said in a note, or refused. Keys that start with ``_cmsim`` are ours.
+    Raises InputError with all problems of the file.
     """
     path = reading.find(str(name_or_path), MODELS, "model", pattern="*.json", base=base)
     if path.is_dir():
@@ -276,8 +385,8 @@ def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
         raise InputError(Problem(f"not valid JSON: {what} (column {error.colno})", file, error.lineno)) from None
     if not isinstance(data, dict):
         raise InputError(Problem(f"expected an object of keys and values, got {type(data).__name__}", file, 1))
-    keys = Keys(data, file, text)
-    family = data.get("model_type")
+    outer, keys = Keys(data, file, text), text_tower(data, file, text)
+    family = keys.data.get("model_type")
     if family is None:
         keys.complain(
             "model_type", f"the key 'model_type' is required. {did_you_mean('', FAMILIES, limit=len(FAMILIES))}"
@@ -289,7 +398,10 @@ def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
         )
     if keys.problems:
         raise InputError(keys.problems)
-    spec = ModelSpec(name=name, family=str(family), **FAMILIES[str(family)](keys))
+    sizes = FAMILIES[str(family)](keys)
+    stored = stored_in(outer, keys)
+    settle(keys)
+    spec = ModelSpec(name=name, family=str(family), stored=stored, notes=tuple(keys.notes), **sizes)
     _check_experts(spec, keys)
     if keys.problems:
         raise InputError(keys.problems)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from cmsim.hardware import System
-from cmsim.kinds import Facts, Kind, Measured, Metric, Metrics, Played, common
+from cmsim.kinds import Facts, Kind, Measured, Metric, Metrics, PlayedKind, common
 from cmsim.kinds.parts import WorkloadSpec
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble
 
@@ -58,7 +58,7 @@ METRICS = (
 KIND = Kind(
     name="ping",
     spec=PingSpec,
-    execution=Played("cmsim_ping:programs", measure),
+    execution=PlayedKind("cmsim_ping:programs", measure),
     facts=PingFacts,
     metrics=METRICS,
     frames=common.PLAYED,

@@ -438,3 +438,14 @@ def test_command_line_starts_light():
     assert done.returncode == 0, done.stderr
     heavy = set(json.loads(done.stdout)) & set(HEAVY)
     assert not heavy, f"imported at the start, should be imported where they are used: {sorted(heavy)}"
+
+
+def test_no_two_classes_of_one_name():
+    """A name says one thing in the whole package; names with an underscore stay inside their page."""
+    found: dict[str, list[str]] = {}
+    for path in sources():
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(place(path, node))
+    twice = [f"{name}: {', '.join(places)}" for name, places in sorted(found.items()) if len(places) > 1]
+    assert not twice, "\n".join(twice)

@@ -19,7 +19,7 @@ from cmsim.collectives.dimensional import (
     seconds_per_B,
     shares,
 )
-from cmsim.collectives.on_grid import Dim, exchanged, gathered, routed_s_per_B, span, steps
+from cmsim.collectives.on_grid import GridDim, exchanged, gathered, routed_s_per_B, span, steps
 from cmsim.errors import InputError
 
 S = 1e9
@@ -27,15 +27,15 @@ HOP_S = 1e-6
 GIGA = 1e9
 
 
-def dim(kind: str, size: int, GBps: float = 50.0, hop_s: float = HOP_S) -> Dim:
-    return Dim(kind, size, GBps * GIGA, hop_s)
+def dim(kind: str, size: int, GBps: float = 50.0, hop_s: float = HOP_S) -> GridDim:
+    return GridDim(kind, size, GBps * GIGA, hop_s)
 
 
 @dataclass(frozen=True)
 class Plain:
     """A grid as a fabric would give it."""
 
-    dims: tuple[Dim, ...]
+    dims: tuple[GridDim, ...]
     ranks_per_node: int = 1
     pairs_s_per_B: float = 0.0
     next_s_per_B: float = 0.0
@@ -58,7 +58,9 @@ GRIDS = {
 EVEN = ("ring of 5", "ring of 6", "mesh", "switch", "square", "cube", "meshes")
 
 
-def link_loads(dims: tuple[Dim, ...], one: np.ndarray, *, switched: bool = True) -> dict[tuple[int, int, int], float]:
+def link_loads(
+    dims: tuple[GridDim, ...], one: np.ndarray, *, switched: bool = True
+) -> dict[tuple[int, int, int], float]:
     """Bytes on every link that the messages of a round take: (dimension, rank, way). A switch has one port a rank."""
     sizes = [d.size for d in dims]
     load: dict[tuple[int, int, int], float] = {}
@@ -87,7 +89,7 @@ def test_the_busiest_link_carries_what_the_formula_says(collective, dims):
     assert busiest_s == pytest.approx(S * seconds_per_B(collective, dims), rel=1e-9)
 
 
-def played_s(collective: str, dims: tuple[Dim, ...]) -> float:
+def played_s(collective: str, dims: tuple[GridDim, ...]) -> float:
     """Rounds one after the other, each as long as its busiest link and one hop."""
     return sum(
         HOP_S + max(size_B / dims[k].link_Bps for (k, _, _), size_B in link_loads(dims, one).items())

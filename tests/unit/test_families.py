@@ -139,8 +139,8 @@ def test_a_window_bounds_what_a_token_sees():
     expected = each * ((whole - half) * 2048 + half * seen)
     assert model.attention_flops_per_token(4096) == pytest.approx(expected, rel=1e-3)
     assert model.attention_flops_per_token(100) == each * whole * 50
-    assert "window of 128 tokens" in model.window_note
-    assert load_model("llama-3.1-8b").window_note == ""
+    assert "window of 128 tokens" in model.said[0]
+    assert load_model("llama-3.1-8b").said == ()
 
 
 def test_bias_of_the_config_is_about_the_output_too():

@@ -151,49 +151,6 @@ def _parse(**changes):
     return parse_model(json.dumps(data, indent=2), name="tiny", file="tiny.json")
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"model_type": "llama"},
-        {"model_type": "qwen2"},
-        {"model_type": "qwen3", "head_dim": 32},
-        {"model_type": "qwen3_moe", "num_experts": 8, **EXPERTS},
-        {"model_type": "mixtral", "num_local_experts": 8, **EXPERTS},
-        {"model_type": "deepseek_v2", **LATENT, **EXPERTS, "q_lora_rank": None},
-        {"model_type": "deepseek_v3", **LATENT, **EXPERTS, "q_lora_rank": 24, "n_group": 4, "topk_group": 2},
-        {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
-        {
-            "model_type": "pangu_ultra_moe",
-            **EXPERTS,
-            "attention_q_lora_dim": 24,
-            "attention_kv_lora_dim": 16,
-            "attention_qk_dim": 8,
-            "attention_qk_rope_dim": 4,
-            "attention_v_dim": 8,
-            "num_dense_layers": 1,
-            "num_routed_experts": 8,
-        },
-        {"model_type": "gpt_oss", "num_local_experts": 8, **EXPERTS, "sliding_window": 128},
-        {"model_type": "PanguEmbedded", "bias": True},
-        {"model_type": "PanguProMoE", "num_experts": 8, **EXPERTS, "shared_expert_intermediate_size": 64},
-        {"model_type": "vit", "image_size": 32, "patch_size": 8, "num_labels": 10},
-        {"model_type": "bert"},
-    ],
-    ids=lambda changes: changes["model_type"],
-)
-def test_every_family_reads_a_small_model(changes):
-    model = _parse(**changes)
-    assert model.family == changes["model_type"]
-    assert (model.layers, model.hidden, model.heads) == (2, 64, 4)
-    assert 0 < model.active_parameters <= model.total_parameters
-    assert model.matmul_parameters > 0
-
-
-def test_every_family_has_a_small_model():
-    mark = next(m for m in test_every_family_reads_a_small_model.pytestmark if m.name == "parametrize")
-    assert {changes["model_type"] for changes in mark.args[1]} == set(FAMILIES)
-
-
 def test_tied_embeddings_are_counted_once_and_multiplied_with():
     apart, tied = _parse(), _parse(tie_word_embeddings=True)
     assert apart.total_parameters - tied.total_parameters == 100 * 64
@@ -219,8 +176,11 @@ def test_bias_of_the_family():
             {"model_type": "lama"},
             "tiny.json:2: model_type: got 'lama', a family cmsim does not read. Did you mean 'llama'?",
         ),
-        ({"model_type": "qwen3_moe", "num_experts": 4, **EXPERTS, "decoder_sparse_step": 2}, "only 1 is modelled"),
-        ({"model_type": "qwen3_moe", "num_experts": 4, **EXPERTS, "mlp_only_layers": [0]}, "only [] is modelled"),
+        (
+            {"model_type": "qwen3_moe", "num_experts": 4, **EXPERTS, "decoder_sparse_step": 3},
+            "none of the 2 layers has",
+        ),
+        ({"model_type": "qwen3_moe", "num_experts": 4, **EXPERTS, "mlp_only_layers": [2]}, "a list of layers below 2"),
         ({"model_type": "qwen3_moe", "num_experts": 1, **EXPERTS}, "2 is more than the 1 experts"),
         ({"model_type": "deepseek_v3", **LATENT, **EXPERTS, "n_group": 3}, "n_group: 3 groups do not divide 8 experts"),
         (

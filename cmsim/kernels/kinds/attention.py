@@ -21,7 +21,7 @@ from cmsim.kernels.attention import (
     decode_parts,
     prefill_parts,
 )
-from cmsim.kernels.kinds.kind import KernelRows, Kind, Move, Names, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows, Move, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 
 #: formats of tables, and whose constants they have: elements of one width move and multiply alike
@@ -250,7 +250,7 @@ def decodes(rows: KernelRows) -> bool:
     return bool(np.mean(rows["step"] > 0) > 0.5)
 
 
-CONTEXT = Kind(
+CONTEXT = KernelKind(
     name="attention_context",
     numbers=_NUMBERS,
     texts=("attn_dtype", "kv_cache_dtype"),
@@ -278,7 +278,7 @@ CONTEXT = Kind(
     is_one=lambda rows: not decodes(rows),
     rules=_RULES,
 )
-GENERATION = Kind(
+GENERATION = KernelKind(
     name="attention_generation",
     numbers=_NUMBERS,
     texts=("attn_dtype", "kv_cache_dtype"),

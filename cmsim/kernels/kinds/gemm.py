@@ -11,7 +11,7 @@ from cmsim.compute.gemm import gemm
 from cmsim.compute.work import Work
 from cmsim.kernels.families import beside
 from cmsim.kernels.gemm import GEMM_DEFAULTS, GEMM_SHARES, GEMM_WIDTH, gemm_kernel_us
-from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 
 #: by format of the table: precision of the arithmetic, bytes of an element of A, B and C
@@ -82,7 +82,7 @@ def _waves(rows: KernelRows, machine: Machine) -> dict[str, Floats]:
     return {"waves": rows["groups"] * np.ceil(rows["m"] / 128) * np.ceil(rows["n"] / 128) / machine.cores}
 
 
-KIND = Kind(
+KIND = KernelKind(
     name="gemm",
     numbers=("m", "n", "k"),
     texts=("dtype",),

@@ -63,7 +63,7 @@ def from_zero(values: Floats) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class KernelKind:
     """One kind of kernel.
 
     name        as ``cmsim predict`` takes it

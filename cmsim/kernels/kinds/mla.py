@@ -22,7 +22,7 @@ from cmsim.kernels.kinds.attention import (
     precision,
     whole,
 )
-from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows, Names, joined, scaled
 from cmsim.kernels.machine import Machine
 from cmsim.kernels.mla import (
     MLA_DECODE_STARTS,
@@ -119,7 +119,7 @@ _MOVES = {"sequences": scaled("batch_size"), "heads": scaled("num_heads")}
 _NUMBERS = ("num_heads", "batch_size", "isl", "step")
 _RULES = (known_format("mla_dtype"), known_format("kv_cache_dtype"))
 
-CONTEXT = Kind(
+CONTEXT = KernelKind(
     name="mla_context",
     numbers=_NUMBERS,
     texts=("mla_dtype", "kv_cache_dtype"),
@@ -142,7 +142,7 @@ CONTEXT = Kind(
     is_one=lambda rows: not decodes(rows),
     rules=_RULES,
 )
-GENERATION = Kind(
+GENERATION = KernelKind(
     name="mla_generation",
     numbers=_NUMBERS,
     texts=("mla_dtype", "kv_cache_dtype"),

@@ -11,7 +11,7 @@ import numpy as np
 from cmsim.arrays import Floats
 from cmsim.compute.gemm import grouped_gemm
 from cmsim.compute.work import Work
-from cmsim.kernels.kinds.kind import KernelRows, Kind, Names, joined, scaled, spelled_so
+from cmsim.kernels.kinds.kind import KernelKind, KernelRows, Names, joined, scaled, spelled_so
 from cmsim.kernels.machine import Machine
 from cmsim.kernels.moe import MOE_DEFAULTS, MOE_SHARES, MOE_WIDTH, moe_kernel_us
 from cmsim.kernels.routing import Loads, expert_loads
@@ -107,7 +107,7 @@ def _axes(rows: KernelRows) -> dict[str, Floats]:
     }
 
 
-KIND = Kind(
+KIND = KernelKind(
     name="moe",
     numbers=("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"),
     texts=("moe_dtype",),

@@ -5,7 +5,7 @@ A page has ``wire``, ``levels``, ``paths``, ``parts`` and, where its links are t
 
 from cmsim.hardware import System
 from cmsim.topology.wirings import custom, dimensions, full_mesh, multi_plane_clos, switch
-from cmsim.topology.wirings.page import Levels, Powered, Wiring
+from cmsim.topology.wirings.page import Levels, PoweredParts, Wiring
 
 #: by name; a network file (`astra_sim`) is read as dimensions before anybody asks
 WIRINGS: dict[str, Wiring] = {
@@ -18,4 +18,4 @@ def wiring(system: System) -> Wiring:
     return WIRINGS[system.spec.scale_up.wiring]
 
 
-__all__ = ["WIRINGS", "Levels", "Powered", "Wiring", "wiring"]
+__all__ = ["WIRINGS", "Levels", "PoweredParts", "Wiring", "wiring"]

@@ -18,12 +18,12 @@ from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.hardware.specs import Custom
 from cmsim.topology import shortest
-from cmsim.topology.crossings import Asked, Numbers, Paths
+from cmsim.topology.crossings import FabricState, Numbers, Paths
 from cmsim.topology.draws import draws
 from cmsim.topology.grid import Grid
 from cmsim.topology.linked import Inside, Linked, Links
 from cmsim.topology.links import add_node, join
-from cmsim.topology.wirings.page import Levels, Powered, Wiring
+from cmsim.topology.wirings.page import Levels, PoweredParts, Wiring
 
 
 def wire(graph: Any, system: System, _: Custom) -> None:
@@ -152,15 +152,15 @@ def levels(system: System, _: Custom) -> Levels:
     )
 
 
-def paths(system: System, spec: Custom, asked: Asked) -> Paths:
+def paths(system: System, spec: Custom, asked: FabricState) -> Paths:
     """All shortest paths, or one of them."""
     level = levels(system, spec)
     return GraphPaths(system, asked, node_s=level.node_s, domain_s=level.domain_s)
 
 
-def parts(system: System, _: Custom) -> Powered:
+def parts(system: System, _: Custom) -> PoweredParts:
     """Every name in the table that is no rank is a switch chip."""
-    return Powered(float(system.domains * len(_one(system).switches)))
+    return PoweredParts(float(system.domains * len(_one(system).switches)))
 
 
 WIRING = Wiring("custom", wire, levels, paths, parts)

@@ -31,12 +31,12 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.hardware.specs import Dimensions
-from cmsim.topology.crossings import Asked, Numbers, Paths
+from cmsim.topology.crossings import FabricState, Numbers, Paths
 from cmsim.topology.draws import draws
 from cmsim.topology.grid import Dim, Grid
 from cmsim.topology.linked import Inside, Linked, Links
 from cmsim.topology.links import Node, add_node, join
-from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use
+from cmsim.topology.wirings.page import Levels, PoweredParts, Wiring, chips_in_use
 from cmsim.units import GIGA, US
 
 
@@ -63,7 +63,7 @@ def _layout(sizes: list[int], ranks: int) -> tuple[list[int], list[Ints]]:
 class GridPaths(Linked):
     """Paths on a grid; see the page."""
 
-    def __init__(self, system: System, spec: Dimensions, asked: Asked):
+    def __init__(self, system: System, spec: Dimensions, asked: FabricState):
         self._dims = dims(system, spec)
         level = levels(system, spec)
         super().__init__(system, asked, node_s=level.node_s, domain_s=level.domain_s)
@@ -256,14 +256,14 @@ def levels(system: System, spec: Dimensions) -> Levels:
     )
 
 
-def paths(system: System, spec: Dimensions, asked: Asked) -> Paths:
+def paths(system: System, spec: Dimensions, asked: FabricState) -> Paths:
     """Dimension after dimension."""
     return GridPaths(system, spec, asked)
 
 
-def parts(system: System, spec: Dimensions) -> Powered:
+def parts(system: System, spec: Dimensions) -> PoweredParts:
     """Chips of the rows behind switches."""
-    return Powered(chips_in_use(system, spec.switches))
+    return PoweredParts(chips_in_use(system, spec.switches))
 
 
 def dims(system: System, spec: Dimensions) -> tuple[Dim, ...]:

@@ -15,13 +15,13 @@ import numpy as np
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.hardware.specs import FullMesh
-from cmsim.topology.crossings import Asked, Paths
+from cmsim.topology.crossings import FabricState, Paths
 from cmsim.topology.edges import Edges, edges
 from cmsim.topology.faults import Form
 from cmsim.topology.grid import Dim, Grid
 from cmsim.topology.links import join
 from cmsim.topology.places import places
-from cmsim.topology.wirings.page import Levels, Powered, Wiring, routed
+from cmsim.topology.wirings.page import Levels, PoweredParts, Wiring, routed
 from cmsim.units import GIGA, US
 
 
@@ -59,7 +59,7 @@ def levels(system: System, spec: FullMesh) -> Levels:
     )
 
 
-def paths(system: System, spec: FullMesh, asked: Asked) -> Paths:
+def paths(system: System, spec: FullMesh, asked: FabricState) -> Paths:
     """A message crosses the link of its pair."""
     if system.ranks_per_package > 1:
         raise InputError("a full mesh joins packages; got rank 'die'. Allowed: package.")
@@ -80,7 +80,7 @@ def faults(system: System, left: Edges) -> dict[str, Form]:
         mesh[numbers[0]] *= factor
         mesh[peers, numbers[0] % size] *= factor
 
-    def link(numbers: list[int], factor: float) -> None:
+    def weaken(numbers: list[int], factor: float) -> None:
         for one, other in (numbers, numbers[::-1]):
             mesh[one, other % size] *= factor
 
@@ -91,13 +91,13 @@ def faults(system: System, left: Edges) -> dict[str, Form]:
 
     return {
         "rank/RANK/port": Form((system.ranks,), port),
-        "link/RANK/RANK": Form((system.ranks, system.ranks), link, missing),
+        "link/RANK/RANK": Form((system.ranks, system.ranks), weaken, missing),
     }
 
 
-def parts(_: System, __: FullMesh) -> Powered:
+def parts(_: System, __: FullMesh) -> PoweredParts:
     """Nothing but the accelerators."""
-    return Powered()
+    return PoweredParts()
 
 
 WIRING = Wiring("full_mesh", wire, levels, paths, parts)

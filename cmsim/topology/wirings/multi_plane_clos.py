@@ -23,12 +23,12 @@ import numpy as np
 
 from cmsim.hardware import System
 from cmsim.hardware.specs import MultiPlaneClos
-from cmsim.topology.crossings import Asked, Paths
+from cmsim.topology.crossings import FabricState, Paths
 from cmsim.topology.edges import Edges, edges
 from cmsim.topology.faults import Form, ports
 from cmsim.topology.links import add_node, join
 from cmsim.topology.places import places
-from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use, routed
+from cmsim.topology.wirings.page import Levels, PoweredParts, Wiring, chips_in_use, routed
 from cmsim.units import GIGA, US
 
 
@@ -82,7 +82,7 @@ def levels(system: System, spec: MultiPlaneClos) -> Levels:
     )
 
 
-def paths(system: System, spec: MultiPlaneClos, asked: Asked) -> Paths:
+def paths(system: System, spec: MultiPlaneClos, asked: FabricState) -> Paths:
     """Messages are spread over planes and second-tier chips."""
     lane_Bps = spec.lane_GBps * GIGA
     whole = edges(
@@ -117,10 +117,10 @@ def faults(system: System, left: Edges) -> dict[str, Form]:
     }
 
 
-def parts(system: System, spec: MultiPlaneClos) -> Powered:
+def parts(system: System, spec: MultiPlaneClos) -> PoweredParts:
     """Chips of both tiers, and modules on the lanes between them."""
     nodes = system.spec.accelerators // system.spec.node.accelerators
-    return Powered(
+    return PoweredParts(
         chips_in_use(system, spec.planes * (nodes + spec.l2_chips_per_plane)),
         system.nodes * spec.planes * spec.l2_chips_per_plane * spec.modules_per_uplink,
         spec.modules_per_uplink,

@@ -9,7 +9,7 @@ from typing import Any
 
 from cmsim.hardware import System
 from cmsim.topology import faults
-from cmsim.topology.crossings import Asked, Paths
+from cmsim.topology.crossings import FabricState, Paths
 from cmsim.topology.edges import Edges
 from cmsim.topology.grid import Grid
 from cmsim.topology.routes import Routes
@@ -32,7 +32,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class Powered:
+class PoweredParts:
     """Parts of the domains that serve the nodes in use: switch chips, and optical modules, all ends. [1]
 
     modules_per_lane   of each lane between tiers
@@ -57,8 +57,8 @@ class Wiring:
     name: str
     wire: Callable[[Any, System, Any], None]
     levels: Callable[[System, Any], Levels]
-    paths: Callable[[System, Any, Asked], Paths]
-    parts: Callable[[System, Any], Powered]
+    paths: Callable[[System, Any, FabricState], Paths]
+    parts: Callable[[System, Any], PoweredParts]
 
 
 def chips_in_use(system: System, per_domain: float) -> float:
@@ -67,7 +67,7 @@ def chips_in_use(system: System, per_domain: float) -> float:
     return system.nodes * per_domain / nodes
 
 
-def routed(system: System, whole: Edges, asked: Asked, level: Levels, forms: faults.Forms) -> Routes:
+def routed(system: System, whole: Edges, asked: FabricState, level: Levels, forms: faults.Forms) -> Routes:
     """The paths of a fabric that is tables of tiers; ``forms`` are of what in its domains may break."""
     wires = faults.apply(system, whole, asked.faults, forms) if asked.faults else whole
     payload = wires.scaled(scale_up=asked.scale_up, scale_out=asked.scale_out)

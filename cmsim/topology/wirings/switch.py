@@ -14,12 +14,12 @@ import numpy as np
 
 from cmsim.hardware import System
 from cmsim.hardware.specs import Switched
-from cmsim.topology.crossings import Asked, Paths
+from cmsim.topology.crossings import FabricState, Paths
 from cmsim.topology.edges import Edges, edges
 from cmsim.topology.faults import Form, ports, slow_ports
 from cmsim.topology.links import add_node, join
 from cmsim.topology.places import places
-from cmsim.topology.wirings.page import Levels, Powered, Wiring, chips_in_use, routed
+from cmsim.topology.wirings.page import Levels, PoweredParts, Wiring, chips_in_use, routed
 from cmsim.units import GIGA, US
 
 
@@ -48,7 +48,7 @@ def levels(system: System, spec: Switched) -> Levels:
     return Levels(port_Bps, node_s=spec.domain_us * US, domain_s=spec.domain_us * US)
 
 
-def paths(system: System, spec: Switched, asked: Asked) -> Paths:
+def paths(system: System, spec: Switched, asked: FabricState) -> Paths:
     """Messages are spread over the chips."""
     links = spec.links_per_accelerator / system.ranks_per_package / spec.switches
     port = np.full((system.ranks, spec.switches), links * spec.link_GBps * GIGA)
@@ -63,9 +63,9 @@ def faults(system: System, left: Edges) -> dict[str, Form]:
     return ports(system, left) | {"switch/DOMAIN/CHIP": chip}
 
 
-def parts(system: System, spec: Switched) -> Powered:
+def parts(system: System, spec: Switched) -> PoweredParts:
     """The chips."""
-    return Powered(chips_in_use(system, spec.switches))
+    return PoweredParts(chips_in_use(system, spec.switches))
 
 
 WIRING = Wiring("switch", wire, levels, paths, parts)

@@ -51,7 +51,7 @@ _RECORD = re.compile(rb"\s-?\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d+\s+[A-Z_]+\s+\d+\s+\d
 
 
 @dataclass(frozen=True)
-class Layers(Sequence[LayerLine]):
+class LayerColumns(Sequence[LayerLine]):
     """Records as columns, shape (layers,) or (layers, 3) by phase; texts are numbers into tuples."""
 
     names: tuple[str, ...]
@@ -97,7 +97,7 @@ class LayersFile:
     format: str
     policy: str
     header: dict[str, Any]
-    layers: Layers
+    layers: LayerColumns
     declared: int
     left: int
 
@@ -197,7 +197,7 @@ class _Reader:
                 if not 0 <= layer < declared:
                     raise bad(self._path, f"{key}: there is no layer {layer}; layers are 0 to {declared - 1}")
         name, compute_ns, comm, size_B, update_ns, policy = (np.frombuffer(column, np.int64) for column in columns)
-        made = Layers(
+        made = LayerColumns(
             names=tuple(self._names),
             words=tuple(self._words),
             name=name,
@@ -311,7 +311,7 @@ class _Reader:
         return InputError(Problem(message, str(self._path), self._text.count("\n", 0, self._at) + 1))
 
 
-def _flavour(policy: str, header: dict[str, Any], layers: Layers) -> str:
+def _flavour(policy: str, header: dict[str, Any], layers: LayerColumns) -> str:
     if _SIMAI_KEYS & set(header) or any(word.endswith(schedule.SUFFIXES) for word in layers.words):
         return SIMAI
     if policy == schedule.RECOMPUTE and not any(header.get(key) for key in _LISTS):

@@ -11,7 +11,7 @@ def _encoder(keys: Keys, *, qkv_bias: bool = True) -> dict[str, Any]:
     """What vision and text encoders share: biased projections, two norms a layer, plain FFNs."""
     hidden, layers, heads = (
         keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
+        keys.layers(),
         keys.whole("num_attention_heads"),
     )
     if hidden % heads:
@@ -41,7 +41,7 @@ def vit(keys: Keys) -> dict[str, Any]:
     image, patch, channels = keys.whole("image_size"), keys.whole("patch_size"), keys.whole("num_channels", 3)
     if image % patch:
         keys.mismatch("patch_size", f"{patch} does not divide image_size {image}")
-    labels = keys.data.get("id2label")
+    labels = keys.get("id2label")
     classes = keys.whole("num_labels", len(labels) if isinstance(labels, dict) else 0, least=0)
     tokens = (image // patch) ** 2 + 1
     hidden = sizes["hidden"]

@@ -8,7 +8,7 @@ from cmsim.workload.families.keys import Keys
 
 
 def gpt2(keys: Keys) -> dict[str, Any]:
-    hidden, layers, heads = keys.whole("n_embd"), keys.whole("n_layer"), keys.whole("n_head")
+    hidden, layers, heads = keys.whole("n_embd"), keys.layers("n_layer"), keys.whole("n_head")
     if hidden % heads:
         keys.mismatch("n_head", f"{heads} heads do not divide n_embd {hidden}")
     ffn = keys.whole("n_inner", 4 * hidden)

@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from cmsim.workload.families.keys import Keys
+from cmsim.workload.families.mixtures import placed
 
 
 def latent(keys: Keys, *, named: Mapping[str, str], norms: int = 2) -> dict[str, Any]:
     """Latent attention and shared experts. ``named``: the family's own word for a size."""
     hidden, layers, heads = (
         keys.whole("hidden_size"),
-        keys.whole("num_hidden_layers"),
+        keys.layers(),
         keys.whole("num_attention_heads"),
     )
     q_rank, kv_rank = keys.whole(named["q_lora_rank"], 0, least=0), keys.whole(named["kv_lora_rank"])
     nope_dim, rope_dim = keys.whole(named["nope_dim"]), keys.whole(named["rope_dim"])
+    keys.spared("num_key_value_heads", "head_dim", "qk_head_dim")
+    small = norms * hidden + q_rank + kv_rank
+    if keys.flag("attention_bias", False):
+        # of what goes down to latents, and of the output
+        small += q_rank + kv_rank + rope_dim + hidden
     return {
         "layers": layers,
         "hidden": hidden,
@@ -41,12 +47,11 @@ def latent(keys: Keys, *, named: Mapping[str, str], norms: int = 2) -> dict[str,
         "expert_groups": keys.whole("n_group", 1),
         "topk_groups": keys.whole("topk_group", 1),
         "mtp_layers": keys.whole(named["mtp_layers"], 0, least=0),
-        "small_parameters": layers * (norms * hidden + q_rank + kv_rank) + hidden,
+        "small_parameters": layers * small + hidden,
     }
 
 
 def deepseek(keys: Keys) -> dict[str, Any]:
-    keys.must_be("moe_layer_freq", 1, "every layer after the dense ones has experts")
     named = {
         "q_lora_rank": "q_lora_rank",
         "kv_lora_rank": "kv_lora_rank",
@@ -58,7 +63,23 @@ def deepseek(keys: Keys) -> dict[str, Any]:
         "shared_experts": "n_shared_experts",
         "mtp_layers": "num_nextn_predict_layers",
     }
-    return latent(keys, named=named)
+    sizes = latent(keys, named=named)
+    layers, first, step = sizes["layers"], sizes["dense_layers"], keys.whole("moe_layer_freq", 1)
+    if first > layers:
+        return sizes  # whoever checks the whole says so
+    return sizes | placed(keys, layers, [n for n in range(first, layers) if n % step == 0])
+
+
+def deepseek_indexed(keys: Keys) -> dict[str, Any]:
+    """An indexer chooses the tokens that attention sees: queries of latents, one key of a token, a norm on it."""
+    sizes = deepseek(keys)
+    dim = keys.whole("index_head_dim")
+    return sizes | {
+        "index_heads": keys.whole("index_n_heads"),
+        "index_dim": dim,
+        "index_top": keys.whole("index_topk"),
+        "small_parameters": sizes["small_parameters"] + sizes["layers"] * 2 * dim,
+    }
 
 
 def pangu_ultra_moe(keys: Keys) -> dict[str, Any]:

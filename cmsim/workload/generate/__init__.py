@@ -22,7 +22,7 @@ def programs(spec: WorkloadSpec, system: System, *, base: Path | None = None, lo
     Raises InputError where the workload does not fit the system, and for a kind without programs.
     """
     execution = kinds.get(spec.kind).execution
-    if not isinstance(execution, kinds.Played):
+    if not isinstance(execution, kinds.PlayedKind):
         raise InputError(f"a {spec.kind} has no programs: it is executed by itself")
     made: Programs = kinds.resolved(execution.programs)(spec, system, base)
     return made if loops else whole(made)

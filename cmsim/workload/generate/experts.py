@@ -66,9 +66,7 @@ class Experts:
         local = (
             []
             if self.shared_in_slots or not model.shared_experts
-            else layers.dense_ffn(
-                model, self.tokens, 1, form, width=model.shared_experts * model.expert_ffn, name="shared expert"
-            )
+            else layers.dense_ffn(model, self.tokens, 1, form, width=model.shared_width, name="shared expert")
         )
         before = [*layers.ffn_norm(model, self.tokens, form), *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form)

@@ -26,6 +26,7 @@ from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers
 from cmsim.workload.generate.parallel import Layout, resolve
+from cmsim.workload.generate.stored import trained_as
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import OneForwardOneBackward
@@ -77,7 +78,8 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         from cmsim.workload.generate import training as of_decoders
 
         made = of_decoders.programs(spec, system, base)
-        return replace(made, notes=(*made.notes, found.window_note)) if found.window_note else made
+        notes = (*trained_as(spec, found), *found.said)
+        return replace(made, notes=(*made.notes, *notes)) if notes else made
     layout = _layout(spec, system)
     if spec.zero_stage == 3:
         raise InfeasibleError(Problem("got 3; a graph's weights are not split. Allowed: 0, 1, 2.", key="zero_stage"))

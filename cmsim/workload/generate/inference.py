@@ -25,7 +25,8 @@ from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.parallel import Layout, resolve
-from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
+from cmsim.workload.generate.stored import as_stored
+from cmsim.workload.model import LayerKind, ModelSpec, load_model, speculative_tokens_per_step
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
 #: builds the attention core of one layer for a share of the rank's sequences
@@ -35,35 +36,48 @@ Core = Callable[[float], list[Kernel]]
 def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Programs:
     """A batch of prompts, from the token table to the first token of each."""
     model = _decoder(spec, base)
+    spec, said = as_stored(spec, model, system)
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
     form = layers.formats(spec.precision)
 
     def core(held: float) -> list[Kernel]:
-        return layers.core_prefill(model, held, spec.prompt_tokens, spec.prompt_tokens, _heads_tp(layout, spec), form)
+        prompt = float(spec.prompt_tokens)
+        return [
+            *layers.index_scores(model, held, prompt**2 / 2, prompt, prompt),
+            *layers.core_prefill(model, held, spec.prompt_tokens, spec.prompt_tokens, _heads_tp(layout, spec), form),
+        ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
     facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
     need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
-    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, 0.0)
+    return _assemble(
+        step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, 0.0, said
+    )
 
 
 def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Programs:
     """One step of a full batch: draft tokens verified beside the last accepted one, then the next drafts."""
     model = _decoder(spec, base)
+    spec, said = as_stored(spec, model, system)
     draft = spec.speculative.draft_tokens if spec.speculative else 0
     q_tokens = 1.0 + draft
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
     form = layers.formats(spec.precision)
 
-    def core(held: float) -> list[Kernel]:
-        return layers.core_decode(model, held, q_tokens, spec.context_tokens, _heads_tp(layout, spec), form)
+    def of(new: float) -> Core:
+        def core(held: float) -> list[Kernel]:
+            context = spec.context_tokens
+            seen = min(context, model.index_top) if model.index_top else context
+            return [
+                *layers.index_scores(model, held, new * context, context, new),
+                *layers.core_decode(model, held, new, seen, _heads_tp(layout, spec), form),
+            ]
 
-    def draft_core(held: float) -> list[Kernel]:
-        return layers.core_decode(model, held, 1.0, spec.context_tokens, _heads_tp(layout, spec), form)
+        return core
 
-    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=q_tokens)
+    step = _Step(spec, system, model, layout, mixture, form, of(q_tokens), batch, tokens_per_sequence=q_tokens)
     build = step.build()
-    notes = []
+    notes = list(said)
     if draft and not model.mtp_layers:
         notes.append("the model has no draft layer of its own: drafts are priced as one more layer and head per token")
     for _ in range(draft):
@@ -75,7 +89,7 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
             layout,
             mixture and mixture.at(batch.held / (batch.parts[0] * q_tokens)),
             form,
-            draft_core,
+            of(1.0),
             batch,
             tokens_per_sequence=1.0,
         )
@@ -204,9 +218,9 @@ class _Step:
         return build
 
     def draft(self, build: ProgramBuilder) -> None:
-        """One more layer of the expert kind, then the head, after all that is built."""
+        """One more layer, as the last one with attention, then the head, after all that is built."""
         last = len(build) - 1
-        which = range(self.model.layers - 1, self.model.layers)
+        which = [self.model.drafting_layer]
         chain = self._chain(self.batch.held, which, self.mixture, opening=False)
         interleave(build, [chain], after=[[last]])
 
@@ -217,9 +231,10 @@ class _Step:
         pieces: list[Piece] = []
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
-        dense, sparse = self._dense(held), self._sparse(held, mixture)
+        # layers of one kind are the same pieces
+        made = {kind: self._layer(held, mixture, kind) for kind in dict.fromkeys(map(model.kind, which))}
         for layer in which:
-            pieces += dense if sparse is None or layer < model.dense_layers else sparse
+            pieces += made[model.kind(layer)]
         last = tokens if self.spec.kind == "decode" else held
         gathered = self._gathered("all_gather", last)
         if gathered:
@@ -228,9 +243,22 @@ class _Step:
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
 
-    def _core(self, held: float) -> Piece:
-        """A layer's attention with its projections."""
+    def _layer(self, held: float, mixture: Experts | None, kind: LayerKind) -> list[Piece]:
+        """A layer of one kind."""
+        pieces = [self._mixer(held, kind.mixer)] if kind.mixer else []
+        if kind.ffn == "experts" and mixture is not None:
+            return pieces + mixture.pieces(
+                self.model, self.form, slot="ep", routing=self.attention, working=self.expert
+            )
+        return pieces + self._dense(held) if kind.ffn else pieces
+
+    def _mixer(self, held: float, mixer: str) -> Piece:
+        """What mixes tokens, with its projections: attention, or a state."""
         tokens = held * self.per_sequence
+        if mixer == "recurrence":
+            stepwise = self.spec.kind == "decode"
+            kernels = layers.recurrence(self.model, held, self.per_sequence, self.tp, self.form, stepwise=stepwise)
+            return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
         kernels = [
             *layers.attention_in(self.model, tokens, self.tp, self.form),
             *self.core(held),
@@ -238,15 +266,8 @@ class _Step:
         ]
         return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
 
-    def _sparse(self, held: float, mixture: Experts | None) -> list[Piece] | None:
-        """A layer with experts; None without them."""
-        if mixture is None:
-            return None
-        experts = mixture.pieces(self.model, self.form, slot="ep", routing=self.attention, working=self.expert)
-        return [self._core(held), *experts]
-
     def _dense(self, held: float) -> list[Piece]:
-        """A layer with a dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
+        """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
         tokens together for it, and each takes its own of the sums."""
         model, form, tp = self.model, self.form, self.layout.tp
         tokens = held * self.per_sequence
@@ -254,9 +275,8 @@ class _Step:
         ffn = layers.dense_ffn(model, tokens * self._joined, tp, form)
         gathered = self._gathered("all_gather", tokens)
         if gathered is None:
-            return [self._core(held), Piece([*norm, *ffn], self._sum(tokens, tp), *self.attention)]
+            return [Piece([*norm, *ffn], self._sum(tokens, tp), *self.attention)]
         return [
-            self._core(held),
             Piece(norm, gathered, *self.attention),
             Piece(ffn, self._gathered("reduce_scatter", tokens), *self.attention),
         ]
@@ -295,20 +315,21 @@ def _assemble(
     """Programs of a step that adds ``new`` tokens to the ``before`` cached ones of each sequence."""
     groups = {name: layout.groups()[name] for name in ("tp", "ep")}
     tp, heads_tp = layout.tp, _heads_tp(layout, spec)
-    weights = model.layers * model.attention_parameters_on(heads_tp)
-    moe_layers = model.layers - model.dense_layers if mixture else 0
-    weights += (model.layers - moe_layers) * model.dense_ffn_parameters_on(tp)
+    weights = model.attention_layers * model.attention_parameters_on(heads_tp)
+    weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
+    weights += model.dense_layers * model.dense_ffn_parameters_on(tp)
     if mixture:
-        local_shared = 0 if mixture.shared_in_slots else model.shared_experts
-        weights += moe_layers * (
-            model.router_parameters + (mixture.experts_per_rank + local_shared) * model.expert_parameters
+        local_shared = 0 if mixture.shared_in_slots else model.shared_parameters
+        weights += model.moe_layers * (
+            model.router_parameters + mixture.experts_per_rank * model.expert_parameters + local_shared
         )
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
     # of tokens that are brought together every rank has a part of the columns
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
-    widest = max(columns, 4 * model.hidden)
+    widest = max(columns, 4 * model.hidden, model.recurrence.columns_on(heads_tp) if model.recurrence else 0.0)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
     cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), before + new, tp=heads_tp, kv_heads=kv_heads)
+    cache_B += model.state_B_on(heads_tp)
     return assemble(
         [build],
         program=np.zeros(layout.ranks, np.int64),
@@ -319,7 +340,7 @@ def _assemble(
             *notes,
             *batch.notes,
             *(mixture.notes if mixture else ()),
-            *([model.window_note] if model.window_note else []),
+            *model.said,
         ],
         footprint_B={
             "weights": [weights * form.weight_B + ends],

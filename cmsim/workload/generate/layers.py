@@ -14,6 +14,7 @@ from cmsim.kinds.parts import PrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
 from cmsim.workload.model import ModelSpec
+from cmsim.workload.recurrence import STATE_B
 from cmsim.workload.whole import busiest
 
 #: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
@@ -105,9 +106,14 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
         rotated, width = heads + 1, model.rope_dim
     else:
         kv_heads = busiest(model.kv_heads, tp)
-        columns = heads * model.head_dim + kv_heads * (model.head_dim + model.v_head_dim)
+        columns = heads * model.query_dim + kv_heads * (model.head_dim + model.v_head_dim)
         out.append(_gemm("q, k, v", form, tokens, columns, model.hidden))
         rotated, width = heads + kv_heads, model.head_dim
+    if model.index_heads:
+        # every rank scores with all heads of the indexer: their sum chooses
+        latents = model.q_lora_rank or model.hidden
+        out.append(_gemm("index queries", form, tokens, model.index_heads * model.index_dim, latents))
+        out.append(_gemm("index key, weights", form, tokens, model.index_dim + model.index_heads, model.hidden))
     if model.rope_dim or model.attention != "mla":
         work = compute.rope(tokens, rotated, width, element_bytes=form.stream_B)
         out.append(_kernel("rope", "rope", "", work))
@@ -117,7 +123,9 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
 def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
     """The output projection."""
     width = busiest(model.heads, tp) * model.v_head_dim
+    gate = compute.activation(tokens, width, element_bytes=form.stream_B)
     return [
+        *([_kernel("attention gate", "activation", "", gate)] if model.gated_queries else []),
         *_quantise("output quantise", form, tokens, width),
         _gemm("attention out", form, tokens, model.hidden, width),
     ]
@@ -180,6 +188,75 @@ def core_prefill(
     )
     asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form)
     return [_kernel("attention", "attention_prefill", form.attention, core, asked)]
+
+
+def index_scores(model: ModelSpec, sequences: float, pairs: float, context: float, new: float) -> list[Kernel]:
+    """What an indexer makes of ``pairs`` of new and earlier tokens of each sequence; its keys have one byte."""
+    if not model.index_heads:
+        return []
+    flops = 2.0 * sequences * pairs * model.index_heads * model.index_dim
+    read_B = sequences * (context * model.index_dim + new * model.index_heads * model.index_dim)
+    return [
+        _kernel("index scores", "generic", "bf16", Work(flops, read_B)),
+        # scores of all heads summed, the best chosen: read twice
+        _kernel("index top-k", "generic", "", Work(0.0, 3 * 4.0 * sequences * pairs)),
+    ]
+
+
+def recurrence(
+    model: ModelSpec, sequences: float, new: float, tp: int, form: Formats, *, stepwise: bool
+) -> list[Kernel]:
+    """A layer's mixer with a state: norm, product in, convolution, core, gated norm, product out.
+
+    stepwise: the state is there already, and ``new`` tokens of each sequence go on from it. Kernels of its own class
+    were never measured: core and convolution are priced as any other kernel.
+    """
+    of, tokens = model.recurrence, sequences * new
+    assert of is not None, "a model without such layers"
+    heads, groups, width = busiest(of.heads, tp), busiest(of.groups, tp), of.width_on(tp)
+    opening = compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True)
+    if stepwise:
+        core = compute.recurrence_step(
+            tokens,
+            sequences=sequences,
+            heads=heads,
+            groups=groups,
+            key_dim=of.key_dim,
+            value_dim=of.value_dim,
+            products=of.products,
+            element_bytes=form.stream_B,
+            state_bytes=STATE_B,
+        )
+    else:
+        core = compute.recurrence_chunked(
+            tokens,
+            sequences=sequences,
+            heads=heads,
+            groups=groups,
+            key_dim=of.key_dim,
+            value_dim=of.value_dim,
+            products=of.products,
+            chunk=of.chunk,
+            element_bytes=form.stream_B,
+            state_bytes=STATE_B,
+        )
+    out = [_kernel("mixer norm", "norm", "", opening), *_quantise("mixer quantise", form, tokens, model.hidden)]
+    out.append(_gemm("mixer in", form, tokens, of.columns_on(tp), model.hidden))
+    if of.taps:
+        short = compute.short_convolution(
+            tokens, of.channels_on(tp), of.taps, sequences=sequences, element_bytes=form.stream_B
+        )
+        out.append(_kernel("convolution", "generic", "", short))
+    closing = compute.norm(tokens, width, element_bytes=form.stream_B)
+    gate = compute.activation(tokens, width, element_bytes=form.stream_B)
+    return [
+        *out,
+        _kernel("recurrence", "generic", form.attention, core),
+        _kernel("mixer gate", "activation", "", gate),
+        _kernel("result norm", "norm", "", closing),
+        *_quantise("result quantise", form, tokens, width),
+        _gemm("mixer out", form, tokens, model.hidden, width),
+    ]
 
 
 def _attention_shape(
@@ -297,10 +374,10 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
 
     arriving: (token, expert) pairs at this rank [1]    active: experts of the rank with at least one token [1]
     """
-    width = busiest(model.expert_ffn, tp)
+    width, fold = busiest(model.expert_ffn, tp), 2 if model.gated else 1
     up = compute.grouped_gemm(
         arriving,
-        2 * width,
+        fold * width,
         model.hidden,
         active,
         in_bytes=form.activation_B,
@@ -316,9 +393,9 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
         weight_bytes=form.weight_B,
         out_bytes=form.stream_B,
     )
-    of_up = compute.grouped_shape(arriving, 2 * width, model.hidden, active, form.gemm, form.weights)
+    of_up = compute.grouped_shape(arriving, fold * width, model.hidden, active, form.gemm, form.weights)
     of_down = compute.grouped_shape(arriving, model.hidden, width, active, form.gemm, form.weights)
-    act = compute.activation(arriving, width, element_bytes=form.stream_B)
+    act = compute.activation(arriving, width, element_bytes=form.stream_B, gated=model.gated)
     ordered = Work(0.0, 2 * arriving * model.hidden * form.activation_B)
     return [
         _kernel("expert order", "generic", "", ordered),

@@ -54,7 +54,7 @@ def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, 
     tokens = prompts * spec.prompt_tokens
     cores = tokens * model.attention_flops_per_token(spec.prompt_tokens)
     flops = _sum(_products(model, form, tokens, absorbed=False), {form.attention: cores}, _head(model, prompts))
-    written_B = tokens * model.kv_bytes_per_token(min(form.kv_B, form.stream_B))
+    written_B = tokens * model.kv_bytes_per_token(min(form.kv_B, form.stream_B)) + prompts * model.state_B_on(1)
     read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)
     return Least(ranks, flops, read_B + written_B)
 
@@ -65,8 +65,14 @@ def decode(spec: DecodeSpec, model: ModelSpec, *, sequences: float, ranks: int, 
     tokens = sequences * (1.0 + (spec.speculative.draft_tokens if spec.speculative else 0))
     seen = _seen(model, float(spec.context_tokens))
     cores = 2.0 * tokens * seen * model.heads * _core_width(model)
+    if model.index_top:
+        cores += 2.0 * tokens * model.attention_layers * spec.context_tokens * model.index_heads * model.index_dim
+    if model.recurrence:
+        cores += tokens * model.recurrent_layers * model.recurrence.flops_per_token
     flops = _sum(_products(model, form, tokens, absorbed=True), {form.attention: cores}, _head(model, tokens))
-    cache_B = sequences * seen * model.kv_bytes_per_token(form.kv_B) / model.layers
+    cache_B = sequences * seen * model.kv_bytes_per_token(form.kv_B) / max(model.attention_layers, 1)
+    # states are read and written
+    cache_B += 2.0 * sequences * model.state_B_on(1)
     read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)
     return Least(ranks, flops, read_B + cache_B)
 
@@ -80,11 +86,16 @@ def _sum(*parts: dict[str, float]) -> dict[str, float]:
 def _products(model: ModelSpec, form: layers.Formats, tokens: float, *, absorbed: bool) -> dict[str, float]:
     """FLOPs of the linear layers by format. Latents' up-projections that are absorbed run beside the core. [FLOP]"""
     up = _latent_up(model) if absorbed else 0.0
-    linear = model.layers * (model.attention_parameters - up) + model.dense_layers * model.dense_ffn_parameters
-    linear += model.moe_layers * (model.top_k + model.shared_experts) * model.expert_parameters
+    linear = (
+        model.attention_layers * (model.attention_parameters - up) + model.dense_layers * model.dense_ffn_parameters
+    )
+    linear += model.recurrent_layers * model.recurrent_parameters_on(1)
+    linear += model.moe_layers * (model.top_k * model.expert_parameters + model.shared_parameters)
     routers = model.moe_layers * model.router_parameters
     twice = 2.0 * tokens
-    return _sum({form.gemm: twice * linear}, {form.attention: twice * model.layers * up}, {_PLAIN: twice * routers})
+    return _sum(
+        {form.gemm: twice * linear}, {form.attention: twice * model.attention_layers * up}, {_PLAIN: twice * routers}
+    )
 
 
 def _head(model: ModelSpec, tokens: float) -> dict[str, float]:
@@ -107,16 +118,20 @@ def _core_width(model: ModelSpec) -> float:
 def _seen(model: ModelSpec, context: float) -> float:
     """Cached tokens that a new one sees, summed over layers. [1]"""
     narrow = model.window_layers if model.window else 0
-    return (model.layers - narrow) * context + narrow * min(context, float(model.window))
+    # the first token of a chunk sees none but itself
+    within = float(context % model.window if model.chunked else min(context, model.window)) if narrow else 0.0
+    wide = min(context, float(model.index_top)) if model.index_top else context
+    return (model.attention_layers - narrow) * wide + narrow * within
 
 
 def _weights_B(model: ModelSpec, form: layers.Formats, tokens: float, balance: Balance, base: Path | None) -> float:
     """Weights that ``tokens`` tokens meet, the token table left out. [B]"""
-    up = model.layers * _latent_up(model)
-    linear = model.layers * model.attention_parameters + model.dense_layers * model.dense_ffn_parameters - up
+    up = model.attention_layers * _latent_up(model)
+    linear = model.attention_layers * model.attention_parameters + model.dense_layers * model.dense_ffn_parameters - up
+    linear += model.recurrent_layers * model.recurrent_parameters_on(1)
     if model.moe_layers:
-        used = model.shared_experts + _experts_reached(model, tokens, balance, base)
-        linear += model.moe_layers * used * model.expert_parameters
+        reached = _experts_reached(model, tokens, balance, base)
+        linear += model.moe_layers * (model.shared_parameters + reached * model.expert_parameters)
     plain = model.moe_layers * model.router_parameters + model.vocab * model.hidden
     # what makes keys and values of latents is absorbed in 16 bits, where it is not read as it lies
     return linear * form.weight_B + up * min(form.weight_B, _PLAIN_B) + plain * _PLAIN_B

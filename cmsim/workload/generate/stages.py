@@ -37,10 +37,10 @@ def layers_of(model: ModelSpec, layout: Layout) -> list[range]:
 
 def layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Experts | None) -> tuple[float, float]:
     """Parameters of one rank in one layer: those all data-parallel ranks hold alike, and its routed experts'."""
-    shared = model.attention_parameters_on(layout.tp)
-    if mixture is None or layer < model.dense_layers:
-        return shared + model.dense_ffn_parameters_on(layout.tp), 0.0
-    shared += model.router_parameters + model.shared_experts * model.expert_parameters
+    shared, ffn = model.mixer_parameters_on(layer, layout.tp), model.kind(layer).ffn
+    if mixture is None or ffn != "experts":
+        return shared + (model.dense_ffn_parameters_on(layout.tp) if ffn else 0.0), 0.0
+    shared += model.router_parameters + model.shared_parameters
     return shared, mixture.experts_per_rank * model.expert_parameters
 
 
@@ -101,20 +101,33 @@ def _kept_B(
     tokens = sequence * spec.micro_batch
     if spec.recompute == "full":
         return tokens * model.hidden * stream_B / split
-    kept = 2 * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
-    heads = busiest(model.heads, layout.tp)
-    if model.attention == "mla":
-        kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
-        kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
-    else:
-        kept += (heads * model.head_dim + busiest(model.kv_heads, layout.tp) * 2 * model.head_dim) * stream_B
-    kept += heads * model.v_head_dim * stream_B
-    if mixture is None or layer < model.dense_layers:
+    mixer, ffn = model.kind(layer)
+    halves = bool(mixer) + bool(ffn)
+    kept = halves * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
+    if mixer:
+        kept += _mixer_kept_B(model, mixer, layout.tp, stream_B, everything)
+    if not ffn:
+        return tokens * kept
+    if mixture is None or ffn == "dense":
         width, copies = busiest(model.ffn, layout.tp), 1.0
         first_B = stream_B
     else:
-        width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + model.shared_experts
+        shared = model.shared_width / model.expert_ffn
+        width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + shared
         kept += copies * model.hidden * element_B
         first_B = element_B
     kept += copies * width * ((2 if model.gated else 1) * first_B + (element_B if everything else 0.0))
     return tokens * kept
+
+
+def _mixer_kept_B(model: ModelSpec, mixer: str, tp: int, stream_B: float, everything: bool) -> float:
+    """What a token leaves of the half of a layer that mixes tokens. States are made again, chunk by chunk. [B]"""
+    if mixer == "recurrence" and model.recurrence:
+        return (model.recurrence.columns_on(tp) + model.recurrence.width_on(tp)) * stream_B
+    heads, kept = busiest(model.heads, tp), 0.0
+    if model.attention == "mla":
+        kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
+        kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
+    else:
+        kept += (heads * model.query_dim + busiest(model.kv_heads, tp) * 2 * model.head_dim) * stream_B
+    return kept + heads * model.v_head_dim * stream_B

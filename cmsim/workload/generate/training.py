@@ -265,36 +265,49 @@ class _Stage:
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
         split = busiest(self.tokens, tp) if self.spec.parallel.sequence_parallel else self.tokens
-        first, *projections = layers.attention_in(model, self.tokens, tp, form)
-        norm = [_shrunk(first, split / self.tokens)]
-        core = layers.core_prefill(
-            model,
-            self.spec.micro_batch,
-            self.queries,
-            _causal_context(self.spec.sequence_length, self.layout.cp),
-            tp,
-            form,
-        )
-        attention = [*projections, *core, *layers.attention_out(model, self.tokens, tp, form)]
-        pieces = [
-            Piece(norm, self._tp("gather", "all_gather"), after=after),
-            *self._context(),
-            Piece(attention, self._tp("reduce", "reduce_scatter")),
-        ]
-        if self.mixture is None or layer < model.dense_layers:
+        mixer, ffn = model.kind(layer)
+        pieces: list[Piece] = []
+        if mixer:
+            first, *rest = self._mixer(mixer)
+            norm = [_shrunk(first, split / self.tokens)]
+            pieces = [
+                Piece(norm, self._tp("gather", "all_gather")),
+                *self._context(mixer),
+                Piece(rest, self._tp("reduce", "reduce_scatter")),
+            ]
+        if ffn == "experts" and self.mixture is not None:
+            pieces += self.mixture.pieces(model, form, slot="ep")
+        elif ffn:
             norm = layers.ffn_norm(model, split, form)
             pieces += [
                 Piece(norm, self._tp("gather", "all_gather")),
                 Piece(layers.dense_ffn(model, self.tokens, tp, form), self._tp("reduce", "reduce_scatter")),
             ]
-            return pieces
-        return [*pieces, *self.mixture.pieces(model, form, slot="ep")]
+        pieces[0].after = after
+        return pieces
 
-    def _context(self) -> list[Piece]:
-        """Context parallel gathers keys and values of the whole sequence."""
+    def _mixer(self, mixer: str) -> list[Kernel]:
+        """The half of a layer that mixes tokens, its norm first."""
+        model, form, tp = self.model, self.form, self.layout.tp
+        if mixer == "recurrence":
+            return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
+        context = _causal_context(self.spec.sequence_length, self.layout.cp)
+        pairs = self.queries * (context - self.queries / 2)
+        return [
+            *layers.attention_in(model, self.tokens, tp, form),
+            *layers.index_scores(model, self.spec.micro_batch, pairs, context, self.queries),
+            *layers.core_prefill(model, self.spec.micro_batch, self.queries, context, tp, form),
+            *layers.attention_out(model, self.tokens, tp, form),
+        ]
+
+    def _context(self, mixer: str) -> list[Piece]:
+        """Context parallel gathers keys and values of the whole sequence, or hands states on."""
         if self.layout.cp == 1:
             return []
         model = self.model
+        if mixer == "recurrence" and model.recurrence:
+            state_B = self.spec.micro_batch * self.layout.cp * model.recurrence.state_B_on(self.layout.tp)
+            return [Piece([], Comm("gather states", "all_gather", state_B, "cp"))]
         if model.attention == "mla":
             width = float(model.kv_lora_rank + model.rope_dim)
         else:
