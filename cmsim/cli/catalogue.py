@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.numbers import count
+from cmsim.reading.formats import Importer
 
 #: kinds that `cmsim show` knows -> (folder, files); asked in this order
 FOLDERS = {
@@ -156,8 +158,12 @@ def formats() -> Rows:
         {"name": name, "of": kind, "description": _about(module)}
         for kind, known in (("runs", traces.IMPORTERS), ("requests", requests.IMPORTERS), ("jobs", jobs.IMPORTERS))
         for name, importer in known.items()
-        for module in [inspect.getmodule(importer.open_)]
+        for module in [inspect.getmodule(_reader(importer))]
     ]
+
+
+def _reader(importer: Importer[Any]) -> Any:
+    return importlib.import_module(importer.module).open_ if importer.module else importer.open_
 
 
 def _about(module: Any) -> str:

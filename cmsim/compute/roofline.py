@@ -167,9 +167,9 @@ def _engine_FLOPps(kernel: str, precision: str, rates: Rates) -> float:
     engine = KERNELS[kernel].engine
     if engine == VECTOR or (engine == EITHER and not precision):
         return rates.vector_FLOPps
+    if precision in rates.peak_FLOPps:
+        return rates.peak_FLOPps[precision]
     hint = did_you_mean(precision, rates.peak_FLOPps)
     if not precision:
         raise InputError(f"kernel class '{kernel}' runs on the matrix engine and needs a precision. {hint}")
-    if precision not in rates.peak_FLOPps:
-        raise InfeasibleError(f"{rates.name} has no {precision} peak, which kernel class '{kernel}' asks for. {hint}")
-    return rates.peak_FLOPps[precision]
+    raise InfeasibleError(f"{rates.name} has no {precision} peak, which kernel class '{kernel}' asks for. {hint}")

@@ -14,7 +14,7 @@ import numpy as np
 import simpy
 
 from cmsim.engine.calls import Call
-from cmsim.engine.chains import Chain, chains
+from cmsim.engine.chains import Chain, Timing, chains, together
 from cmsim.engine.plan import Plan
 from cmsim.engine.steps import cut, fill, hold_sums
 from cmsim.engine.timeline import Timeline
@@ -98,25 +98,25 @@ class Running:
         self.chains: list[list[Chain]] = []
         self.chain: list[list[int]] = []
         self.place: list[list[int]] = []
+        self.timings: dict[bytes, Timing] = {}
         # per class: stretches of chains that have come true, as (chain, from step, to step, beginning of the chain)
         self.rode: list[list[tuple[Chain, int, int, int]]] = [[] for _ in rows]
         self.parties = np.bincount(plan.folding.group_class[plan.folding.group_class >= 0].ravel()).tolist()
-
+        members = together(plan)
         for rank_class, of in enumerate(self.of):
-            found, chain, place = self._chains(rank_class) if of.first else ([], [], [])
+            found, chain, place = self._chains(rank_class, members[rank_class]) if of.first else ([], [], [])
             self.chains.append(found)
             self.chain.append(chain)
             self.place.append(place)
 
-    def _chains(self, rank_class: int) -> tuple[list[Chain], list[int], list[int]]:
-        """Chains of a class; there are none where times are not known ahead."""
+    def _chains(self, rank_class: int, together: list[int]) -> tuple[list[Chain], list[int], list[int]]:
+        """Chains of a class; there are none where times are not known ahead. ``together``: see `chains`."""
         steps, calls = self.of[rank_class], self.call[rank_class]
-        alone = [group >= 0 and self.parties[group] == 1 for group in self.group[rank_class]]
-        if self.issue_ps or self.cores or not any(alone):
+        if self.issue_ps or self.cores or max(together, default=-1) < 0:
             return [], [-1] * len(steps.first), []
-        own = [kind == COLLECTIVE and alone[slot] for kind, slot in zip(steps.kind, steps.slot, strict=True)]
+        who = [together[slot] if kind == COLLECTIVE else -1 for kind, slot in zip(steps.kind, steps.slot, strict=True)]
         call = [calls[row] for row in steps.first]
-        return chains(steps, self.hold[rank_class], call, own, self.phases, self.network)
+        return chains(steps, self.hold[rank_class], call, who, self.phases, self.network, self.timings)
 
     def begin(self) -> None:
         """Start every step that waits for nothing."""
@@ -210,9 +210,7 @@ class Running:
         if kind == COLLECTIVE:
             if self.parties[key[0]] == 1:
                 # all members are of this class and arrive as one
-                if self.chain[rank_class][step] >= 0 and self._ride(rank_class, step, at):
-                    return None
-                self._at(at, self.call[rank_class][row], lambda: self._over(rank_class, step, self._now()))
+                self._all_there((rank_class,), step, at)
             else:
                 self._meet(rank_class, step, at, key)
             return None
@@ -226,33 +224,43 @@ class Running:
         message.receiver = (rank_class, step, at)
         return None
 
-    def _ride(self, rank_class: int, step: int, at: int) -> bool:
+    def _all_there(self, classes: Sequence[int], step: int, at: int) -> None:
+        """All classes of a group have come to one step, a collective, whose data moves from ``at`` on."""
+        if self.chain[classes[0]][step] < 0 or not self._ride(classes, step, at):
+            call = self.call[classes[0]][self.of[classes[0]].first[step]]
+            self._at(at, call, lambda: self._all_over(classes, step))
+
+    def _all_over(self, classes: Sequence[int], step: int) -> None:
+        for rank_class in classes:
+            self._over(rank_class, step, self._now())
+
+    def _ride(self, classes: Sequence[int], step: int, at: int) -> bool:
         """Take the rest of a chain at once, from ``at`` on; False where that is nothing or somebody is in the way."""
-        chain = self.chains[rank_class][self.chain[rank_class][step]]
-        here, timing = self.place[rank_class][step], chain.timing
+        one = classes[0]
+        chain = self.chains[one][self.chain[one][step]]
+        here, timing = self.place[one][step], chain.timing
         if here + 1 == len(chain.steps):
             return False
         base = at - int(timing.start[here])
 
-        def done(steps: int) -> None:
-            self.rode[rank_class].append((chain, here, steps, base))
-            self.ended += chain.rows[steps] - chain.rows[here]
+        def done(until: int) -> None:
+            """What has ended of it, and when the step after that has begun."""
+            row = int(chain.first[until])
+            for rank_class in classes:
+                self.rode[rank_class].append((chain, here, until, base))
+                self.ended += chain.rows[until] - chain.rows[here]
+                self.start[rank_class][row] = base + int(timing.start[until]) - self.wait[rank_class][row]
 
         def ended() -> None:
             done(len(chain.steps) - 1)
-            last = chain.steps[-1]
-            self.start[rank_class][self.of[rank_class].first[last]] = base + int(timing.start[-1])
-            self._over(rank_class, last, self._now())
+            self._all_over(classes, chain.steps[-1])
 
         def broken(part: int, event: simpy.Event) -> None:
             at_step, phase = timing.step[part], timing.phase[part] + 1
             done(at_step)
-            step = chain.steps[at_step]
-            row = self.of[rank_class].first[step]
-            self.start[rank_class][row] = base + int(timing.start[at_step])
-            phases = self.phases[self.call[rank_class][row]]
+            phases = self.phases[self.call[one][int(chain.first[at_step])]]
             event.callbacks.append(
-                lambda _: self._move(phases, phase, lambda: self._over(rank_class, step, self._now()))
+                lambda _: self._move(phases, phase, lambda: self._all_over(classes, chain.steps[at_step]))
             )
 
         return self.network.ride(Ride(timing.train, timing.part[here], base, self.log, ended, broken))
@@ -273,7 +281,11 @@ class Running:
         starts = max(arrives for _, _, arrives in meeting.came)
         for other, of, arrives in meeting.came:
             self.wait[other][self.of[other].first[of]] = starts - arrives
-        self._at(starts, call, lambda: self._met(meeting))
+        if self.chain[rank_class][step] >= 0:
+            # classes that share a chain run the same program
+            self._all_there([other for other, _, _ in meeting.came], step, starts)
+        else:
+            self._at(starts, call, lambda: self._met(meeting))
 
     def _met(self, meeting: _Meeting) -> None:
         for rank_class, step, _ in meeting.came:
@@ -326,14 +338,16 @@ class Running:
         for rank_class in range(self.plan.classes):
             start = np.array(self.start[rank_class], np.int64)
             end = np.array(self.end[rank_class], np.int64)
+            wait = np.array(self.wait[rank_class], np.int64)
             for chain, here, there, base in self.rode[rank_class]:
-                start[chain.first[here:there]] = base + chain.timing.start[here:there]
+                rows = chain.first[here:there]
+                start[rows] = base + chain.timing.start[here:there] - wait[rows]
                 end[chain.last[here:there]] = base + chain.timing.end[here:there]
             host = self.host[rank_class] if self.host else None
             fill(start, end, self.plan.hold_ps[rank_class], self.of[rank_class], host, worked=bool(self.cores))
             starts.append(start - self.begin_ps)
             ends.append(end - self.begin_ps)
-            waits.append(np.array(self.wait[rank_class], np.int64))
+            waits.append(wait)
         return Timeline(starts, ends, waits, self.log.moved(self.begin_ps, origin), self.host, self.begin_ps)
 
     def _disagree(self, first: int, second: int, rank_class: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
@@ -36,11 +37,21 @@ class Train:
         self._stretches: Stretches | None = None
         #: of each resource, from when to when it is crossed
         self.on: dict[int, tuple[list[int], list[int]]] = {}
-        for demand, begin, end in zip(demands, begin_ps, end_ps, strict=True):
-            for resource in demand.resources:
-                begins, ends = self.on.setdefault(resource, ([], []))
-                begins.append(begin)
-                ends.append(end)
+        of: dict[int, list[int]] = {}
+        for number, demand in enumerate(demands):
+            of.setdefault(id(demand), []).append(number)
+        crossed: dict[int, list[list[int]]] = {}
+        for numbers in of.values():
+            for resource in demands[numbers[0]].resources:
+                crossed.setdefault(resource, []).append(numbers)
+        # a demand's resources are mostly crossed by the same others
+        known: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+        for resource, some in crossed.items():
+            key = tuple(numbers[0] for numbers in some)
+            if key not in known:
+                numbers = some[0] if len(some) == 1 else sorted(itertools.chain(*some))
+                known[key] = [begin_ps[one] for one in numbers], [end_ps[one] for one in numbers]
+            self.on[resource] = known[key]
 
     @property
     def stretches(self) -> Stretches:

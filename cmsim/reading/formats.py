@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.reading.bytes_in import LIMIT_B, bad, head, read_bytes
@@ -31,10 +32,27 @@ class Importer(Generic[T_co]):
 
     sniff  says from the first bytes (expanded; empty for a folder) and the path whether the format is this one
     open_  reads it
+    module where the two stand, when that is imported only for a file that may be of the format
     """
 
     sniff: Callable[[bytes, Path], bool]
     open_: Opener[T_co]
+    module: str = ""
+
+
+def later(module: str, may: Callable[[bytes, Path], bool]) -> Importer[Any]:
+    """A format whose module, with its ``sniff`` and ``open_``, is imported when a file may be one.
+
+    may: false only of what is none
+    """
+
+    def sniff(start: bytes, path: Path) -> bool:
+        return may(start, path) and bool(importlib.import_module(module).sniff(start, path))
+
+    def open_(path: Path, *, limit_B: int = LIMIT_B) -> Any:
+        return importlib.import_module(module).open_(path, limit_B=limit_B)
+
+    return Importer(sniff, open_, module)
 
 
 def sniffed(path: Path, importers: Mapping[str, Importer[T_co]]) -> str | None:

@@ -15,8 +15,8 @@ import functools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -81,9 +81,9 @@ def while_equal(*, most: int = 8, most_B: int = 1 << 20) -> Callable[[Callable[P
 
         @functools.wraps(work)
         def answer(*args: P.args, **more: P.kwargs) -> T:
-            if sum(array.nbytes for array in _arrays((args, more))) > most_B:
+            key = _content((args, more), [most_B])
+            if key is None:
                 return work(*args, **more)
-            key = _content((args, more))
             with turn:
                 if key in kept:
                     kept.move_to_end(key)
@@ -101,28 +101,37 @@ def while_equal(*, most: int = 8, most_B: int = 1 << 20) -> Callable[[Callable[P
     return keep
 
 
-def _parts(value: Any) -> tuple[Any, ...] | None:
+def _parts(value: Any) -> Iterable[Any] | None:
     """What a record, a sequence or a mapping is made of; None of what is one thing."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    kind = type(value)
+    if kind is tuple or kind is list or isinstance(value, list | tuple):
+        return cast(Iterable[Any], value)
     if isinstance(value, dict):
         return (*value, *value.values())
-    return tuple(value) if isinstance(value, list | tuple) else None
+    names = _fields(kind)  # type: ignore[arg-type]  # a type is hashable
+    return None if names is None else [getattr(value, name) for name in names]
 
 
-def _arrays(value: Any) -> Iterator[np.ndarray[Any, Any]]:
+@functools.lru_cache(maxsize=256)
+def _fields(kind: type[Any]) -> tuple[str, ...] | None:
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
+def _content(value: Any, room_B: list[int]) -> Hashable | None:
+    """A key that is equal where all that a value holds is; None where its arrays are larger than the room there is,
+    which they take."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, np.ndarray):
-        yield value
-    else:
-        for part in _parts(value) or ():
-            yield from _arrays(part)
-
-
-def _content(value: Any) -> Hashable:
-    """A key that is equal where all that a value holds is."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
+        room_B[0] -= value.nbytes
+        return None if room_B[0] < 0 else (value.dtype.str, value.shape, value.tobytes())
     parts = _parts(value)
     if parts is None:
         return type(value), value
-    return type(value), tuple(map(_content, parts))
+    out: list[Any] = [type(value)]
+    for part in parts:
+        key = _content(part, room_B)
+        if key is None:
+            return None
+        out.append(key)
+    return tuple(out)

@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-from cmsim.reading.bytes_in import LIMIT_B
-from cmsim.reading.formats import Importer, opened
-from cmsim.traces import aicb, ascend, chakra, columnar, goal, kineto, layers, pytorch_et
+from cmsim.reading.bytes_in import LIMIT_B, head
+from cmsim.reading.formats import Importer, later, opened
 from cmsim.traces.lower import Collectives, Placement, lower
 from cmsim.traces.recorded import Opened
 from cmsim.workload.ops import Programs
 
+#: how the files of a format can begin, byte order marks and blanks apart; readers look closer. An object may be
+#: anybody's, a table has commas
+_BEGINS = {
+    "cmsim": rb"PAR1",
+    "ascend": rb"[\[{]|.*,",
+    "kineto": rb"[\[{]",
+    "pytorch_et": rb"{",
+    "astra": rb"[A-Z]",
+    "aicb": rb".*,",
+    "goal": rb".",
+}
+_FORMS = {name: re.compile(rb"(?:\xef\xbb\xbf|\s)*(?:%b)" % begins, re.DOTALL) for name, begins in _BEGINS.items()}
+#: formats with a folder for a job, and those with a file for each rank in one; Chakra's files are found by name
+_JOBS, _RANKS = ("ascend",), ("kineto", "pytorch_et")
+
+
+def _may_be(name: str) -> Callable[[bytes, Path], bool]:
+    """Whether a file or folder may be of a format: what nobody wrote in it, its reader is not imported for."""
+
+    def file(start: bytes) -> bool:
+        return name not in _FORMS or _FORMS[name].match(start) is not None
+
+    def may(start: bytes, path: Path) -> bool:
+        if start or name not in (*_JOBS, *_RANKS) or not path.is_dir():
+            return file(start)
+        try:
+            inside = list(path.iterdir())
+        except OSError:
+            return True  # the reader says what is wrong
+        if name in _JOBS:
+            return any(one.is_dir() or one.name.removesuffix(".gz").endswith((".json", ".csv")) for one in inside)
+        return any(one.is_file() and file(head(one)) for one in inside)
+
+    return may
+
+
 #: importers by name, asked in this order; a new format is a module (or a folder) and a line. Chakra has no magic: last
 IMPORTERS: dict[str, Importer[Opened]] = {
-    name: Importer(sniff=form.sniff, open_=form.open_)
-    for name, form in {
-        "cmsim": columnar,
-        "ascend": ascend,
-        "kineto": kineto,
-        "pytorch_et": pytorch_et,
-        "astra": layers,
-        "aicb": aicb,
-        "goal": goal,
-        "chakra": chakra,
+    name: later(f"cmsim.traces.{module}", _may_be(name))
+    for name, module in {
+        "cmsim": "columnar",
+        "ascend": "ascend",
+        "kineto": "kineto",
+        "pytorch_et": "pytorch_et",
+        "astra": "layers",
+        "aicb": "aicb",
+        "goal": "goal",
+        "chakra": "chakra",
     }.items()
 }
 

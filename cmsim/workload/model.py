@@ -6,6 +6,7 @@ one line in its ``FAMILIES``.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -373,6 +374,8 @@ def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSp
     return parse_model(text, name=name, file=str(path))
 
 
+# a sweep asks for its model at each point
+@functools.lru_cache(maxsize=16)
 def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
     """A model from the text of a ``config.json``; ``file`` only names it in errors."""
     try:

@@ -66,7 +66,7 @@ def programs(halves):
 def one_by_one(made, network=None):
     """Every collective an event."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Running, "_chains", lambda self, i: ([], [-1] * len(self.of[i].first), []))
+        patch.setattr(Running, "_chains", lambda self, i, _: ([], [-1] * len(self.of[i].first), []))
         return play(made, network)
 
 
@@ -105,4 +105,32 @@ def test_chains_are_one_event_and_break_where_they_meet_others(monkeypatch):
     made = plan(assemble([one, two], program=rank // 4, groups=groups), SYSTEM)
     line = play(made)
     assert len(broken) == 1 and rides.count(True) == 2
+    assert all_of(made, line) == all_of(made, one_by_one(made))
+
+
+def test_classes_that_meet_in_a_chain_go_through_it_together(monkeypatch):
+    """A group half of which is told to begin from another node: two classes, one event for ten all-reduces, at the
+    start of which one waits for the other."""
+    rides = []
+    ride = Fluid.ride
+    monkeypatch.setattr(Fluid, "ride", lambda self, one: rides.append(ride(self, one)) or rides[-1])
+    one, two, idle = ProgramBuilder(), ProgramBuilder(), ProgramBuilder()
+    got = one.recv("x", stream="in", size_B=1e6, slot="in")
+    work = one.host("work", stream="main", recorded_s=1e-4, after=[got])
+    for _ in range(10):
+        work = one.collective("sum", stream="main", collective="all_reduce", size_B=2e7, slot="tp", after=[work])
+        work = one.host("work", stream="main", recorded_s=1e-4)
+    two.send("x", stream="out", size_B=1e6, slot="out")
+    idle.host("work", stream="main", recorded_s=1e-6)
+    rank = np.arange(RANKS)
+    groups = {
+        "tp": np.where(rank < 4, 0, -1),
+        "in": np.where(rank < 4, rank + 1, -1),
+        "out": np.select([(rank >= 4) & (rank < 6), (rank >= 8) & (rank < 10)], [rank - 3, rank - 5], -1),
+    }
+    program = np.where(rank < 4, 0, np.where(groups["out"] < 0, 2, 1))
+    made = plan(assemble([one, two, idle], program=program, groups=groups), SYSTEM)
+    line = play(made)
+    assert len(np.unique(made.folding.rank_class[:4])) == 2 and rides == [True]
+    assert max(wait.max() for wait in line.wait_ps) > 0
     assert all_of(made, line) == all_of(made, one_by_one(made))
