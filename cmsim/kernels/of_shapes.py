@@ -36,7 +36,9 @@ def shape_times_us(
     out = np.full(len(shapes), np.nan)
     notes: list[str] = []
     keys = np.array([f"{one.kind} {share}" for one, share in zip(shapes, cores.tolist(), strict=True)])
-    like_measured = np.array([_like_measured(one) for one in shapes], bool)
+    # the folder of tables is looked at once for each kind, not for each shape
+    sizes = {kind: sizes_of(kind) for kind in {one.kind for one in shapes}}
+    like_measured = np.array([_like_measured(one, sizes[one.kind]) for one in shapes], bool)
     for key in sorted(set(keys.tolist())):
         here = np.flatnonzero((keys == key) & like_measured)
         if not len(here):
@@ -54,10 +56,10 @@ def shape_times_us(
     return Timed(out, tuple(notes))
 
 
-def _like_measured(shape: Shape) -> bool:
+def _like_measured(shape: Shape, sizes: Mapping[str, float]) -> bool:
     """Whether a shape has the sizes that all measured rows of its kind share."""
     numbers = dict(shape.numbers)
-    return all(numbers.get(name, size) == size for name, size in sizes_of(shape.kind).items())
+    return all(numbers.get(name, size) == size for name, size in sizes.items())
 
 
 def _in_format(shape: Shape, formats: Mapping[str, str]) -> Shape:

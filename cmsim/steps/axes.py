@@ -21,8 +21,9 @@ class Axis:
     key    dotted, as ``workload.context_tokens``    name: how columns call it; default: the key's last part
     unit   what the key is at 1; whole multiples of it are played
     whole  only whole units can be: what is asked between is the next one up; else costs between are interpolated
-    line   costs along this axis are told first, the others at their low ends; at most one of a table, best the one
-           along which they jump
+    line   costs along this axis are told first, the others at their low ends: best what they jump by. Of several axes
+           it is their product that is told first, where kernels are priced that go by it; else the last one counts
+    smooth costs bend along it, and never jump
 
     Raises InputError for a key that is not the workload's and for a range that is none.
     """
@@ -34,6 +35,7 @@ class Axis:
     unit: float = 1.0
     whole: bool = False
     line: bool = False
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         if not self.key.startswith(_SECTION) or not all(self.path):
@@ -79,16 +81,16 @@ def of_inference(
     decode = isinstance(spec, DecodeSpec)
     held, length = ("sequences", "context_tokens") if decode else ("prompts", "prompt_tokens")
     return (
-        # kernels go by the tokens at work: in decode a token or a few of each sequence
+        # kernels go by the tokens at work: in decode a token or a few of each sequence, of prompts all of them
         Axis(
             "workload.batch_per_accelerator",
             *(things or ((1, 256) if decode else (1, 16))),
             name=held,
             unit=each,
             whole=True,
-            line=decode,
+            line=True,
         ),
-        Axis(f"workload.{length}", *tokens, line=not decode),
+        Axis(f"workload.{length}", *tokens, line=not decode, smooth=decode),
     )
 
 
@@ -108,8 +110,6 @@ def check_axes(axes: Sequence[Axis]) -> None:
         raise InputError("a table needs an axis, got none")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"two axes are called '{twice}'. Give one of them a name of its own.")
-    if sum(axis.line for axis in axes) > 1:
-        raise InputError("two axes are told first (line). Allowed: one.")
 
 
 __all__ = ["Axis", "check_axes", "check_plan", "of_inference"]

@@ -2,10 +2,12 @@
 
 A box is tried near its middle. Where the interpolated cost misses the played one by more than a share of the tolerance,
 the box is cut in two along the axis that bends most, after the roundest number near its middle: kernels' tiles are
-powers of two, and a cost jumps after them. The halves share no number, so that what jumps between them does so here.
+powers of two, and a cost jumps after them. The halves share no number, so that what jumps between them does so here;
+along axes that are said to be smooth they share a corner.
 
 Most jumps depend on one number alone: how many sequences a rank has, whatever their contexts. The cost along that axis,
-the others at their low ends, is told first, by boxes of its own (the line); boxes of all axes hold what is left.
+the others at their low ends, is told first, by boxes of its own (the line), where nothing is told already; boxes of all
+axes hold what is left.
 
 The error that is stated is that of points which no box knows: neither corners nor tried ones, spread evenly over the
 logs of the axes. Where one of them misses, its box is cut, and others of that box take its place.
@@ -17,7 +19,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -49,10 +51,15 @@ _RETREATS = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """A box, both its ends in it. per: along which axes the cost of one unit is interpolated, not of all."""
+    """A box between two corners.
+
+    first  the lowest numbers in it: its low end, or the next where that is a neighbour's, and only its cost is shared
+    per    along which axes the cost of one unit is interpolated, not of all
+    """
 
     lo: Point
     hi: Point
+    first: Point
     per: tuple[bool, ...]
 
     @property
@@ -61,7 +68,7 @@ class Cell:
         return itertools.product(*zip(self.lo, self.hi, strict=True))
 
     def holds(self, point: Point) -> bool:
-        return all(lo <= x <= hi for lo, x, hi in zip(self.lo, point, self.hi, strict=True))
+        return all(first <= x <= hi for first, x, hi in zip(self.first, point, self.hi, strict=True))
 
 
 @dataclass
@@ -103,12 +110,18 @@ def grow(
     tolerance: float,
     most: int,
     rival: Callable[[Point], float] = lambda _: math.inf,
+    below: Callable[[Point], Floats | float] = lambda _: 0.0,
+    smooth: tuple[bool, ...] = (),
+    spare: float = 1.0,
 ) -> Grown:
     """Boxes over everything from ``low`` to ``high``, both included.
 
     line   the axis that is told first    room: what the last column may be; no accuracy is sought beyond
     most   points to play; where they do not suffice, the errors say so
     rival  what the first column must not exceed by far: no accuracy is sought where another is taken
+    below  what is told already, where there is no line: boxes are of what is left
+    smooth axes along which nothing jumps
+    spare  times the room up to which corners are played, for what these boxes are told to others
     """
     along: _Boxes | None = None
     if line is not None:
@@ -120,9 +133,9 @@ def grow(
         along.refine(lambda: len(play.rows) >= most // 2)
 
     def under(point: Point) -> Floats | float:
-        return along.told((point[line],)) if along is not None and line is not None else 0.0
+        return along.told((point[line],)) if along is not None and line is not None else below(point)
 
-    boxes = _Boxes(play, room, tolerance * _OF_TOLERANCE, low, high, under, rival)
+    boxes = _Boxes(play, room, tolerance * _OF_TOLERANCE, low, high, under, rival, smooth, spare)
     errors = _held(boxes, play, tolerance, most)
     first = along.done() if along is not None else ([], [])
     return Grown(*first, *boxes.done(), errors)
@@ -158,17 +171,20 @@ class _Boxes:
         high: Point,
         under: Callable[[Point], Floats | float] = lambda _: 0.0,
         rival: Callable[[Point], float] = lambda _: math.inf,
+        smooth: tuple[bool, ...] = (),
+        spare: float = 1.0,
     ):
+        self.smooth, self.spare = smooth or (False,) * len(low), spare
         self.play, self.room, self.tolerance, self.low, self.high = play, room, tolerance, low, high
         self.under, self.rival = under, rival
         self.cells: dict[Cell, None] = {}
         self.open: list[tuple[float, Point, Cell]] = []
         self._rows: dict[Cell, Floats] = {}
-        self._take(Cell(low, high, (False,) * len(low)))
+        self._take(Cell(low, high, low, (False,) * len(low)))
 
     def done(self) -> tuple[list[Cell], list[Floats]]:
         """Boxes in order of their corners, and what those add."""
-        cells = sorted(self.cells, key=lambda cell: cell.lo)
+        cells = sorted(self.cells, key=lambda cell: cell.first)
         return cells, [self.rows(cell) for cell in cells]
 
     def refine(self, spent: Callable[[], bool]) -> None:
@@ -177,7 +193,7 @@ class _Boxes:
             _, _, cell = heapq.heappop(self.open)
             if cell in self.cells and (axis := self._bends(cell)) is not None:
                 del self.cells[cell]
-                for half in _halves(cell, axis):
+                for half in _halves(cell, axis, self.smooth[axis]):
                     self._take(half)
 
     def reopen(self, cell: Cell, error: float) -> bool:
@@ -217,7 +233,7 @@ class _Boxes:
 
     def full(self, cell: Cell) -> bool:
         """Whether nothing in a box has room: what is needed grows along every axis."""
-        return bool(self.play(cell.lo)[NEED] > self.room)
+        return bool(self.play(cell.lo)[NEED] > self.room * self.spare)
 
     def holding(self, point: Point) -> Cell:
         return next(cell for cell in self.cells if cell.holds(point))
@@ -233,7 +249,7 @@ class _Boxes:
         """A box, in the form that suits it, and whether it has to be cut."""
         error = 0.0
         if _inside(cell) and (point := self._tried(cell)) is not None:
-            forms = [Cell(cell.lo, cell.hi, per) for per in itertools.product((False, True), repeat=len(cell.lo))]
+            forms = [replace(cell, per=per) for per in itertools.product((False, True), repeat=len(cell.lo))]
             forms = [form for form in forms if self._tame(form)]
             errors = [self.error(form, point) for form in forms]
             # the plain one unless it misses: at one point any other may be right by chance
@@ -288,11 +304,14 @@ def _extent(cell: Cell) -> float:
     return math.prod(math.log((hi + 1) / lo) for lo, hi in zip(cell.lo, cell.hi, strict=True))
 
 
-def _halves(cell: Cell, axis: int) -> tuple[Cell, Cell]:
+def _halves(cell: Cell, axis: int, smooth: bool) -> tuple[Cell, Cell]:
     end = _cut(cell.lo[axis], cell.hi[axis])
-    lower = (*cell.hi[:axis], end, *cell.hi[axis + 1 :])
-    upper = (*cell.lo[:axis], end + 1, *cell.lo[axis + 1 :])
-    return Cell(cell.lo, lower, cell.per), Cell(upper, cell.hi, cell.per)
+
+    def to(point: Point, x: int) -> Point:
+        return (*point[:axis], x, *point[axis + 1 :])
+
+    upper = to(cell.lo, end if smooth else end + 1)
+    return replace(cell, hi=to(cell.hi, end)), replace(cell, lo=upper, first=to(cell.first, end + 1))
 
 
 def _between(lo: int, hi: int, share: float) -> int:

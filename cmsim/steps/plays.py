@@ -37,7 +37,7 @@ class Plays:
 
         Raises InputError for a key or value that the workload does not take, FailedError for a run that fails.
         """
-        run = self._at(point)
+        run = self.at(point)
         became = self.evaluate(run, self.machines)
         if isinstance(became, Infeasible) and became.budget:
             became = self.evaluate(_with_memory(run), self.machines)
@@ -50,7 +50,8 @@ class Plays:
         self.names[point] = (str(became.bound["name"]), became.limiter)
         return _row(became)
 
-    def _at(self, point: Point) -> Run:
+    def at(self, point: Point) -> Run:
+        """The run at a point."""
         run = self.run
         for axis, units in zip(self.axes, point, strict=True):
             run = dataclasses.replace(run, open=(Open(axis.path, None),)).at(axis.value(units))

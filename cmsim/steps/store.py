@@ -31,7 +31,7 @@ from cmsim.steps.table import Layers, Plan, Table
 from cmsim.version import __version__
 
 #: of the files; another one is not read
-SCHEMA = 1
+SCHEMA = 2
 #: where tables are kept, before the user's cache folder; empty: nowhere
 ENVIRONMENT = "CMSIM_STEPS"
 #: built-in data that runs read, below ``reading.DATA``
@@ -76,7 +76,7 @@ def digest(run: Run, axes: Sequence[Axis], machines: Machines, **how: Any) -> st
 
 
 def _axis_data(axis: Axis) -> list[Any]:
-    return [axis.key, axis.low, axis.high, axis.name, axis.unit, axis.whole, axis.line]
+    return [axis.key, axis.low, axis.high, axis.name, axis.unit, axis.whole, axis.line, axis.smooth]
 
 
 def _named(value: Any, base: Path | None) -> Iterator[str]:
@@ -172,7 +172,7 @@ def _arrays(table: Table) -> dict[str, Any]:
                 if surface is not None:
                     place = f"{number}/{len(families)}/{name}"
                     arrays |= {f"{place}/{key}": array for key, array in surface.arrays().items()}
-            families.append([layers.line is not None, layers.line_axis])
+            families.append([layers.line is not None, layers.line_axes, layers.line_parts, layers.over is not None])
         arrays[f"{number}/errors"] = plan.errors
         arrays[f"{number}/kinds"] = np.array(list(plan.families), np.int64).reshape(len(families), len(plan.apart))
         plans.append([dict(plan.chosen), list(plan.apart), families, plan.room_B, plan.played])
@@ -196,14 +196,15 @@ def _table(name: str, arrays: Mapping[str, Any], axes: Sequence[Axis]) -> Table:
     plans = []
     for number, (chosen, apart, families, room_B, played) in enumerate(head["plans"]):
         kinds = [tuple(kind) for kind in arrays[f"{number}/kinds"].tolist()]
-        layers = []
-        for family, (has_line, line_axis) in enumerate(families):
+        layers: list[Layers] = []
+        for family, (has_line, line_axes, line_parts, over) in enumerate(families):
             surfaces = {"whole": None, **({"line": None} if has_line else {})}
             for which in surfaces:
                 place = f"{number}/{family}/{which}/"
                 its = {key.removeprefix(place): one for key, one in arrays.items() if key.startswith(place)}
                 surfaces[which] = Surface.read(its)  # type: ignore[assignment]
-            layers.append(Layers(line_axis=line_axis, **surfaces))  # type: ignore[arg-type]
+            base = layers[0] if over else None
+            layers.append(Layers(line_axes=tuple(line_axes), line_parts=tuple(line_parts), over=base, **surfaces))  # type: ignore[arg-type]
         its_families = dict(zip(kinds, layers, strict=True))
         plans.append(Plan(chosen, tuple(apart), its_families, room_B, played, arrays[f"{number}/errors"]))
     return Table(tuple(axes), tuple(plans), tuple(head["names"]), head["tolerance"], name)

@@ -17,6 +17,8 @@ from cmsim.steps.cells import NEED, Cell
 
 #: columns that one point is asked for: seconds, joules, and what it needs of memory
 _ONE = (0, 1, NEED)
+#: of a surface, as they are kept
+_ARRAYS = ("lo", "hi", "first", "per", "rows", "codes")
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,26 @@ class Surface:
     """Boxes over some axes; they share no whole number, and hold all.
 
     lo, hi  both ends, shape (boxes, axes)    per: along which axes costs are those of one unit, same shape
+    first   the lowest numbers that a box holds, same shape
     rows    costs of the corners, shape (boxes, corners, columns); corners as in ``Cell.corners``
     codes   names of the corners' bounds and limiters, shape (boxes, corners, 2); no corners where they have none
     """
 
     lo: Ints
     hi: Ints
+    first: Ints
     per: Bools
     rows: Floats
     codes: NDArray[np.int16]
 
     @classmethod
     def of(cls, cells: Sequence[Cell], rows: Sequence[Floats], codes: NDArray[np.int16]) -> Surface:
-        lo, hi, per = (np.array([getattr(cell, name) for cell in cells]) for name in ("lo", "hi", "per"))
-        return cls(lo.astype(np.int64), hi.astype(np.int64), per.astype(bool), np.array(rows), codes)
+        lo, hi, first, per = (
+            np.array([getattr(cell, name) for cell in cells]) for name in ("lo", "hi", "first", "per")
+        )
+        return cls(
+            lo.astype(np.int64), hi.astype(np.int64), first.astype(np.int64), per.astype(bool), np.array(rows), codes
+        )
 
     @cached_property
     def _cuts(self) -> list[Ints]:
@@ -48,8 +56,8 @@ class Surface:
     def _raster(self) -> Ints:
         """The box between every two cuts, flat."""
         out = np.empty([len(cuts) for cuts in self._cuts], np.int64)
-        for number, (lo, hi) in enumerate(zip(self.lo, self.hi, strict=True)):
-            spans = zip(self._cuts, lo, hi, strict=True)
+        for number, (first, hi) in enumerate(zip(self.first, self.hi, strict=True)):
+            spans = zip(self._cuts, first, hi, strict=True)
             out[tuple(slice(np.searchsorted(cuts, a), np.searchsorted(cuts, b) + 1) for cuts, a, b in spans)] = number
         return out.ravel()
 
@@ -128,15 +136,20 @@ class Surface:
         return at
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: getattr(self, name) for name in ("lo", "hi", "per", "rows", "codes")}
+        return {name: getattr(self, name) for name in _ARRAYS}
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]]) -> Surface:
         """What was written. Raises KeyError or ValueError for arrays that are no boxes."""
-        out = cls(*(arrays[name] for name in ("lo", "hi", "per", "rows", "codes")))
+        out = cls(*(arrays[name] for name in _ARRAYS))
         boxes, axes = out.lo.shape
         corners = len(list(itertools.product(*[(0, 1)] * axes)))
-        if out.hi.shape != out.lo.shape or out.per.shape != out.lo.shape or out.rows.shape[:2] != (boxes, corners):
+        if (
+            out.hi.shape != out.lo.shape
+            or out.first.shape != out.lo.shape
+            or out.per.shape != out.lo.shape
+            or out.rows.shape[:2] != (boxes, corners)
+        ):
             raise ValueError("the arrays of a surface do not go together")
         return out
 

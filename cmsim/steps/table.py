@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -63,11 +63,15 @@ class Steps:
 
 @dataclass(frozen=True)
 class Layers:
-    """Boxes of all axes, and what they are laid over: boxes of one axis alone, or nothing. line_axis: which axis."""
+    """Boxes of all axes, and what they are laid over: boxes of the product of some, or nothing. line_axes: which;
+    line_parts: how many parts take the line at a point, and how many at one unit less of the first of its axes;
+    over: those of another kind of numbers, which all this is laid over."""
 
     whole: Surface
     line: Surface | None = None
-    line_axis: int = 0
+    line_axes: tuple[int, ...] = ()
+    line_parts: tuple[int, int] = (1, 0)
+    over: Layers | None = None
 
 
 @dataclass(frozen=True)
@@ -260,10 +264,29 @@ def _of_plan(plan: Plan, xs: list[Floats]) -> tuple[list[Floats], NDArray[np.int
 
 def _of_layers(layers: Layers, at: list[Floats]) -> tuple[list[Floats], NDArray[np.int16]]:
     told, codes = layers.whole.columns(at)
+    return under(layers, at, told), codes
+
+
+def under(layers: Layers, at: list[Floats], told: list[Floats]) -> list[Floats]:
+    """What boxes tell, with all that they lie over."""
     if layers.line is not None:
-        under, _ = layers.line.columns([at[layers.line_axis]])
-        told = [cost + below for cost, below in zip(told, under, strict=True)]
-    return told, codes
+        for many, product in _products(layers, at):
+            costs, _ = layers.line.columns([product])
+            told = [cost + many * below for cost, below in zip(told, costs, strict=True)]
+    if layers.over is not None:
+        costs, _ = _of_layers(layers.over, at)
+        told = [cost + below for cost, below in zip(told, costs, strict=True)]
+    return told
+
+
+def _products(layers: Layers, at: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Where the line is asked, and how often."""
+    first, *others = (at[axis] for axis in layers.line_axes)
+    for many, product in zip(layers.line_parts, (first, first - 1), strict=True):
+        if many:
+            for other in others:
+                product = product * other
+            yield many, product
 
 
 def one_of(plan: Plan) -> tuple[_Ask, float]:
@@ -282,14 +305,31 @@ def one_of(plan: Plan) -> tuple[_Ask, float]:
 
 
 def _one_of(layers: Layers) -> _Ask:
+    if layers.over is None:
+        return _alone(layers)
+    mine, its = _alone(layers), _one_of(layers.over)
+
+    def ask(xs: Sequence[float]) -> tuple[float, float, float, int]:
+        seconds, joules, need_B, code = mine(xs)
+        below = its(xs)
+        return seconds + below[0], joules + below[1], need_B + below[2], code
+
+    return ask
+
+
+def _alone(layers: Layers) -> _Ask:
     whole = layers.whole.one()
     if layers.line is None:
         return whole
-    line, axis = layers.line.one(), layers.line_axis
+    line = layers.line.one()
 
     def ask(xs: Sequence[float]) -> tuple[float, float, float, int]:
         seconds, joules, need_B, code = whole(xs)
-        below = line((xs[axis],))
-        return seconds + below[0], joules + below[1], need_B + below[2], code
+        for many, product in _products(layers, xs):
+            below = line((product,))
+            seconds += many * below[0]
+            joules += many * below[1]
+            need_B += many * below[2]
+        return seconds, joules, need_B, code
 
     return ask

@@ -107,8 +107,12 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "traces", "workload", "workload/generate", "scenario", "engine", "execution", "cost", "results"}
         | {"digest", "side_by_side"}
     ),
-    # plays points of a run and answers between them: stands on the whole flow, and takes no part in it
-    "steps": frozenset({"api", "kinds", "results", "scenario"}),
+    # plays points of a run and answers between them: stands on the whole flow, and takes no part in it. Products of
+    # thousands of sizes are priced by the engine, without a run
+    "steps": frozenset(
+        {"api", "kinds", "results", "scenario"}
+        | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
+    ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmsim import api, steps
+from cmsim import api, engine, steps
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.results import Infeasible, Result
 from cmsim.scenario import Run, load_scenario
-from cmsim.steps import cells, make, store
+from cmsim.steps import cells, make, priced, store
+from cmsim.steps.plays import Plays
+from cmsim.workload import generate
 
 DENSE: dict[str, Any] = {
     "kind": "decode",
@@ -286,6 +288,59 @@ def test_real_steps_between_points_are_within_one_percent():
         assert rows.memory_B[0] == pytest.approx(result.metric("memory_peak_B"), rel=1e-3)
 
 
+def prompts(**changes: Any) -> Run:
+    """Prompts of a model with dense layers, on a chip whose products are measured: their tiles are jumps."""
+    workload = {
+        "kind": "prefill",
+        "model": "llama-3.1-8b",
+        "batch_per_accelerator": 1,
+        "prompt_tokens": 512,
+        "parallel": {"tp": 1},
+        **changes,
+    }
+    return load_scenario({"systems": ["gb200_nvl72"], "workload": workload}).runs[0]
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_products_of_any_number_of_tokens_are_priced_as_a_run_prices_them(microbatches: int):
+    run, machines = prompts(microbatches=microbatches), api.Machines()
+    plays = Plays(run, steps.of_inference(run, machines), machines, api.evaluate)
+
+    def at(held: int, tokens: int) -> Run:
+        return plays.at((held * microbatches, tokens))
+
+    system = machines(run)
+    its = priced.products(at(4, 128), at(4, 256), system, None, tokens=(512, 1024), parts=microbatches)
+    assert its is not None
+    told = its.seconds(np.array([700, 2048, 2049, 6000]))
+    assert told[2] > 1.02 * told[1]
+    # the head, whose rows are prompts, is left over
+    left = []
+    for seconds, (held, tokens) in zip(told, ((1, 700), (1, 2048), (1, 2049), (1, 6000)), strict=True):
+        programs = generate.programs(at(held, tokens).spec, system, base=None)
+        held_s, _ = engine.hold_s(programs, system)
+        product = np.array([*programs.ops.kernels, ""])[programs.ops.kernel] == "gemm"
+        left.append(held_s[product].sum() - microbatches * seconds)
+    assert 0 < left[0] < 0.05 * told[0]
+    assert left == pytest.approx([left[0]] * 4, rel=1e-6)
+
+
+def test_prompts_between_points_are_within_one_percent_where_every_tile_is_a_jump():
+    run, machines = prompts(), api.Machines()
+    over = steps.of_inference(run, machines, things=(1, 8), tokens=(128, 8192))
+    table = steps.table(run, over, machines=machines, folder=None)
+    assert table.error_max < 0.01 and not table.notes and table.played < 150
+    rng = random.Random(4)
+    points = [(1, 2048), (1, 2049), *((rng.randint(1, 8), rng.randint(128, 8192)) for _ in range(8))]
+    plays = Plays(run, over, machines, api.evaluate)
+    rows = table.step_s(dict(zip(("prompts", "prompt_tokens"), zip(*points, strict=True), strict=True)))
+    for number, point in enumerate(points):
+        one, (seconds, joules, *_) = table.at(*point), plays(point)
+        assert one.seconds == pytest.approx(seconds, rel=0.01) and one.joules == pytest.approx(joules, rel=0.01)
+        assert (one.seconds, one.joules) == (rows.seconds[number], rows.joules[number])
+    assert table.at(1, 2049).seconds > 1.01 * table.at(1, 2048).seconds
+
+
 SMALL = ((1, 4), (512, 600))
 
 
@@ -420,6 +475,26 @@ def test_no_form_goes_beyond_the_corners_because_it_meets_one_point():
     play = cells.Played(lambda point: np.array([1.1236 if point[0] == 186 else 1.0] * 2 + [0.0]))
     boxes = cells._Boxes(play, 1.0, 0.01, (128,), (256,))
     assert [cell.per for cell in boxes.cells] == [(False,)] and boxes.open
+
+
+def test_boxes_share_corners_along_axes_that_do_not_jump():
+    def cost(point: cells.Point) -> Any:
+        a, b = point
+        return np.array([a * max(b, 300.0) + 1e-3 * a * b] * 2 + [0.0])
+
+    plays = [cells.Played(cost), cells.Played(cost)]
+    apart, shared = (
+        cells.grow((1, 1), (9, 999), play, line=None, room=1.0, tolerance=0.01, most=900, smooth=(False, smooth))
+        for play, smooth in zip(plays, (False, True), strict=True)
+    )
+    assert len(apart.cells) > 3 < len(shared.cells) and shared.errors.max() < 0.01
+    assert len(plays[1].rows) < len(plays[0].rows)
+    ends = {cell.hi[1] for cell in shared.cells}
+    assert all(cell.lo[1] in ends and cell.first[1] == cell.lo[1] + 1 for cell in shared.cells if cell.lo[1] > 1)
+    covered = np.zeros((10, 1000), int)
+    for cell in shared.cells:
+        covered[tuple(slice(first, hi + 1) for first, hi in zip(cell.first, cell.hi, strict=True))] += 1
+    assert (covered[1:, 1:] == 1).all()
 
 
 def test_three_axes():
