@@ -10,6 +10,6 @@ Services and searches stand on it: they ask a million times what a play answers 
 
 from cmsim.steps.axes import Axis, of_inference
 from cmsim.steps.make import POINTS, TOLERANCE, table
-from cmsim.steps.table import Plan, Step, Steps, Table
+from cmsim.steps.table import Step, Steps, Table, TabledPlan
 
-__all__ = ["POINTS", "TOLERANCE", "Axis", "Plan", "Step", "Steps", "Table", "of_inference", "table"]
+__all__ = ["POINTS", "TOLERANCE", "Axis", "Step", "Steps", "Table", "TabledPlan", "of_inference", "table"]

@@ -20,7 +20,7 @@ from cmsim.steps.axes import Axis, check_axes, check_plan, of_inference
 from cmsim.steps.cells import NEED, Cell, Grown, Played, Point, grow
 from cmsim.steps.plays import COLUMNS, Evaluate, Plays
 from cmsim.steps.surface import Surface
-from cmsim.steps.table import Layers, Plan, Table, one_of, under
+from cmsim.steps.table import Layers, Table, TabledPlan, one_of, under
 
 #: points of a plan and kind of numbers, the most
 POINTS = 600
@@ -99,7 +99,7 @@ def _made(
     digest: str,
 ) -> Table:
     names: dict[str, int] = {}
-    plans: list[Plan] = []
+    plans: list[TabledPlan] = []
     refused: InfeasibleError | None = None
     for candidate in api.candidates(run, machines):
         plays = Plays(candidate, axes, machines, evaluate)
@@ -111,7 +111,7 @@ def _made(
     return Table(axes, tuple(plans), tuple(names), tolerance, digest)
 
 
-def _fastest(plans: Sequence[Plan]) -> Callable[[Point], float]:
+def _fastest(plans: Sequence[TabledPlan]) -> Callable[[Point], float]:
     """Seconds of the fastest of some plans that fits a point; endless where none does."""
     asks = [one_of(plan) for plan in plans]
 
@@ -213,7 +213,7 @@ def _told(layers: Layers) -> Callable[[Point], Floats | float]:
 
 def _plan(
     plays: Plays, names: dict[str, int], tolerance: float, points: int, rival: Callable[[Point], float]
-) -> Plan | None:
+) -> TabledPlan | None:
     """A plan's boxes; None where nothing of it fits. rival: seconds of the plans before it"""
     axes = plays.axes
     # parts of whole things that do not divide are unlike
@@ -253,4 +253,4 @@ def _plan(
         played += len(play.rows)
     if all(np.isnan(layers.whole.rows).all() for layers in families.values()):
         return None
-    return Plan(dict(plays.run.chosen), many, families, plays.room_B, played, np.concatenate(errors))
+    return TabledPlan(dict(plays.run.chosen), many, families, plays.room_B, played, np.concatenate(errors))

@@ -80,7 +80,7 @@ def products(
 
     tokens  of a part of each    parts  equal ones that a batch is cut into
     """
-    if tokens[0] == tokens[1] or not isinstance(kinds.get(run.spec.kind).execution, kinds.Played):
+    if tokens[0] == tokens[1] or not isinstance(kinds.get(run.spec.kind).execution, kinds.PlayedKind):
         return None
     try:
         few, many = (generate.programs(one.spec, system, base=base, loops=True) for one in (run, more))

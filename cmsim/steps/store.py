@@ -27,7 +27,7 @@ from cmsim.scenario import Run
 from cmsim.steps.axes import Axis
 from cmsim.steps.plays import COLUMNS
 from cmsim.steps.surface import Surface
-from cmsim.steps.table import Layers, Plan, Table
+from cmsim.steps.table import Layers, Table, TabledPlan
 from cmsim.version import __version__
 
 #: of the files; another one is not read
@@ -206,5 +206,5 @@ def _table(name: str, arrays: Mapping[str, Any], axes: Sequence[Axis]) -> Table:
             base = layers[0] if over else None
             layers.append(Layers(line_axes=tuple(line_axes), line_parts=tuple(line_parts), over=base, **surfaces))  # type: ignore[arg-type]
         its_families = dict(zip(kinds, layers, strict=True))
-        plans.append(Plan(chosen, tuple(apart), its_families, room_B, played, arrays[f"{number}/errors"]))
+        plans.append(TabledPlan(chosen, tuple(apart), its_families, room_B, played, arrays[f"{number}/errors"]))
     return Table(tuple(axes), tuple(plans), tuple(head["names"]), head["tolerance"], name)

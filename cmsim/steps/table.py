@@ -75,7 +75,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TabledPlan:
     """A plan that leaves nothing open.
 
     chosen    what its open keys became
@@ -104,7 +104,7 @@ class Table:
     """
 
     axes: tuple[Axis, ...]
-    plans: tuple[Plan, ...]
+    plans: tuple[TabledPlan, ...]
     names: tuple[str, ...]
     tolerance: float
     digest: str
@@ -241,7 +241,7 @@ def _outside(axis: Axis, got: float) -> InputError:
     return InputError(Problem(f"{axis.called}: got {got:g}. {allowed}", key=axis.key))
 
 
-def _of_plan(plan: Plan, xs: list[Floats]) -> tuple[list[Floats], NDArray[np.int16]]:
+def _of_plan(plan: TabledPlan, xs: list[Floats]) -> tuple[list[Floats], NDArray[np.int16]]:
     """Columns and codes of one plan; nan where there is no room, but for the memory that it would take."""
     kinds = [(-x) % many if many > 1 else None for x, many in zip(xs, plan.apart, strict=True)]
     costs = [np.empty(len(xs[0])) for _ in COLUMNS]
@@ -289,7 +289,7 @@ def _products(layers: Layers, at: Sequence[Any]) -> Iterator[tuple[int, Any]]:
             yield many, product
 
 
-def one_of(plan: Plan) -> tuple[_Ask, float]:
+def one_of(plan: TabledPlan) -> tuple[_Ask, float]:
     """A function of one point in a plan, and the room there is."""
     families = {kind: _one_of(layers) for kind, layers in plan.families.items()}
     room_B = plan.room_B * _ROUNDING
