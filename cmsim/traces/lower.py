@@ -39,6 +39,8 @@ from cmsim.reading.bytes_in import bad
 from cmsim.traces import groups as meeting
 from cmsim.traces import meets
 from cmsim.traces import order as orders
+from cmsim.traces.gaps import NAME as GAP
+from cmsim.traces.gaps import NO_GAPS, Gaps, exclusive_us, gaps, with_gaps
 from cmsim.traces.groups import Ends, Groups, Job
 from cmsim.traces.kernels import OTHER
 from cmsim.traces.recorded import PASS, RankTrace, Trace, rank_trace
@@ -52,6 +54,9 @@ Collectives = Literal["modelled", "recorded"]
 
 #: of FLOPs whose precision was not recorded
 _PRECISION = "bf16"
+#: how far two readings of one moment may be apart: many files cut times to whole microseconds [us]
+_CLOCK_US = 1.0
+_OVERLAPPED = "ops that began before the one before on their queue had ended: they take the time after it"
 _FACTS = {"compute": (COMPUTE,), "host": (HOST,), "collective": (COLLECTIVE,), "send_recv": (SEND, RECV)}
 #: what a rank without ops runs
 _IDLE = rank_trace(0, name=["idle"], kind=[HOST], stream=[""], duration_us=[0.0])
@@ -64,12 +69,14 @@ class _Input:
 
     kind  of each row, PASS for what is not replayed
     key   communicator or channel of each row in order of first use, -1 for none; ``ends`` says which they are
+    gaps  whether time that nothing explains is kept
     """
 
     trace: RankTrace
     kind: Ints
     key: Ints
     ends: Ends
+    gaps: bool
     digest: bytes
 
 
@@ -79,7 +86,8 @@ class _Program:
 
     keys          key of each slot
     unawaited     no kernel waits for communication (1), nor communication for a kernel (2); else 0
-    recorded_us   recorded times added up, by name in ``_FACTS``
+    recorded_us   recorded times added up, by name in ``_FACTS``; gaps are time of the host
+    gaps          time that nothing in the file explains
     """
 
     columns: dict[str, NDArray[Any]]
@@ -91,6 +99,7 @@ class _Program:
     notes: Counter[str]
     unawaited: int
     recorded_us: dict[str, float]
+    gaps: Gaps
 
     def __len__(self) -> int:
         return len(self.columns["kind"])
@@ -146,6 +155,7 @@ def lower(
         at[meeting.placed(placement, job.ranks, trace.source)] = np.arange(job.ranks)
     lines = [
         *_order_note(made.values()),
+        *_gap_note([made[one.digest].gaps for one in inputs.values()]),
         *job.notes,
         *(f"{count} {what}" for what, count in sorted(notes.items()) if count),
     ]
@@ -188,7 +198,8 @@ def _inputs(trace: Trace, *, host_ops: bool, meet: bool) -> dict[int, _Input]:
                 one, kind = _IDLE, _IDLE.kind  # every program has an op
             key, ends = keys_of(one)
             digest = digest_of(_told_apart(one), (kind, key, *_numbers(one)))
-            seen[same] = _Input(one, kind, key, ends if meet else ends.of(np.zeros(0, np.int64)), digest)
+            ends = ends if meet else ends.of(np.zeros(0, np.int64))
+            seen[same] = _Input(one, kind, key, ends, host_ops, digest)
         out[rank] = seen[same]
     return out
 
@@ -199,7 +210,8 @@ def _told_apart(one: RankTrace) -> tuple[object, ...]:
 
 def _numbers(one: RankTrace) -> tuple[NDArray[Any], ...]:
     kinds = (one.kind, one.stream, one.kernel, one.precision, one.collective, one.dep_ptr, one.dep_idx)
-    return (*kinds, one.duration_us, one.flops, one.bytes_B, one.shape, one.cores)
+    clock = () if np.isnan(one.start_us).all() else (one.start_us,)
+    return (*kinds, one.duration_us, one.flops, one.bytes_B, one.shape, one.cores, *clock)
 
 
 def digest_of(texts: object, columns: Iterable[NDArray[Any]]) -> bytes:
@@ -254,9 +266,15 @@ def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
     needed_ptr = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=count), out=needed_ptr[1:])
     notes: Counter[str] = Counter()
-    columns, texts = _columns(one, kind, take, meet, notes)
+    lone_us = exclusive_us(one.start_us[take], one.duration_us[take], stream)
+    notes[_OVERLAPPED] = int((one.duration_us[take] - lone_us > _CLOCK_US).sum())
+    columns, texts = _columns(one, kind, take, lone_us, meet, notes)
     columns |= {"stream": stream, "slot": slot if meet else np.full(count, -1, np.int64)}
     texts["stream"] = lined_up.names
+    held = gaps(one.start_us[take], lone_us, stream, needed_ptr, dep) if given.gaps else NO_GAPS
+    if len(held.before):
+        texts["name"] = (*texts["name"], GAP)
+        columns, needed_ptr, dep = with_gaps(held, columns, len(texts["name"]) - 1, needed_ptr, dep)
     notes["host ops left out"] = int(((kind == PASS) & (one.kind == HOST)).sum())
     told = [texts[key] for key in _TEXTS if key != "name"]
     values = [column for key, column in sorted(columns.items()) if key != "name"]
@@ -271,8 +289,10 @@ def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
         unawaited=_unawaited(one),
         recorded_us={
             name: float(np.nansum(one.duration_us[(one.kind >= kinds[0]) & (one.kind <= kinds[-1])]))
+            + (held.total_us if name == "host" else 0.0)
             for name, kinds in _FACTS.items()
         },
+        gaps=held,
     )
 
 
@@ -381,10 +401,11 @@ def _queue_name(one: RankTrace, queue: int, slots: int) -> str:
 
 
 def _columns(
-    one: RankTrace, kind: Ints, take: Any, meet: bool, notes: Counter[str]
+    one: RankTrace, kind: Ints, take: Any, duration_us: Floats, meet: bool, notes: Counter[str]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[Any, ...]]]:
-    """Columns of a program that need no other row, rows ``take`` of the trace; notes are added to ``notes``."""
-    kind, duration_us = kind[take], one.duration_us[take]
+    """Columns of a program that need no other row, rows ``take`` of the trace, which take
+    ``duration_us``; notes are added to ``notes``."""
+    kind = kind[take]
     talks = kind >= COLLECTIVE
     kernel = kind == COMPUTE
     flops = np.where(kernel, one.flops[take], 0.0)
@@ -455,6 +476,16 @@ def _order_note(made: Iterable[_Program]) -> list[str]:
         for level, also in ((1, ""), (2, ", nor the other way round"))
         if level in found
     ]
+
+
+def _gap_note(of_ranks: Sequence[Gaps]) -> list[str]:
+    """Time of all recorded ranks that nothing in their files explains."""
+    count, most_us = sum(len(one.before) for one in of_ranks), max(one.total_us for one in of_ranks)
+    if not count:
+        return []
+    total_ms = sum(one.total_us for one in of_ranks) / 1000
+    most = f" over {len(of_ranks)} ranks, at most {most_us / 1000:.3f} ms of one" if len(of_ranks) > 1 else ""
+    return [f"{count} gaps without a cause in the file stay as they were: {total_ms:.3f} ms{most}"]
 
 
 def _facts(trace: Trace, job: Job, programs: Mapping[int, _Program]) -> TraceFacts:

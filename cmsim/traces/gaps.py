@@ -1,0 +1,121 @@
+"""Time that nothing in a file explains: kept as rows of their own, so that a replay with everything recorded takes as
+long as the recording, and a faster machine does not make shorter what nobody knows the cause of.
+
+A row of a profile starts when all that it is known to wait for has ended: what stands before it on its queue, its
+launch, events, other rows. What is left from there to its recorded start is a gap: the host did work that was not
+recorded, a rank without a file was waited for, the device took its time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmsim.arrays import Floats, Ints
+from cmsim.units import US
+from cmsim.workload.ops import HOST
+
+NAME = "gap"
+#: of the span of a rank: the longest time that a row may start early; shorter gaps are added up until they are as long.
+#: So rows never start earlier than they did by more than this, and a rank gets no more gaps than its inverse, assumed
+UNIT = 1e-3
+_NONE = np.zeros(0)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Holds before rows.
+
+    before     rows that start late, ascending
+    length_us  how late, beside all that they wait for [us]
+    """
+
+    before: Ints
+    length_us: Floats
+
+    @property
+    def total_us(self) -> float:
+        return float(self.length_us.sum())
+
+
+NO_GAPS = Gaps(np.zeros(0, np.int64), _NONE)
+
+
+def exclusive_us(start_us: Floats, duration_us: Floats, queue: Ints) -> Floats:
+    """How long rows took after all before them on their queue had ended, shape (rows,). [us]
+
+    A queue runs one row at a time; devices begin a kernel while the last blocks of the one before still run, and branches
+    of a graph stand on one stream. Rows with no recorded start or time keep what they have.
+    """
+    order = np.argsort(queue, kind="stable")
+    end = np.where(np.isnan(start_us), -np.inf, start_us + np.nan_to_num(duration_us))[order]
+    # one running maximum for all queues: their numbers, times more than any end, keep them apart
+    low, high = np.min(end, initial=0.0, where=np.isfinite(end)), np.max(end, initial=0.0)
+    apart = queue[order] * (high - low + 1.0)
+    reach = np.maximum.accumulate(np.where(np.isfinite(end), end - low, 0.0) + apart)
+    before = np.empty(len(end))
+    before[order] = np.concatenate([[-np.inf], (reach - apart)[:-1] + low]) if len(end) else _NONE
+    before[order[np.flatnonzero(np.diff(queue[order], prepend=-2))]] = -np.inf
+    late = np.maximum(before - start_us, 0.0)
+    return np.where(late > 0, np.maximum(duration_us - late, 0.0), duration_us)
+
+
+def gaps(start_us: Floats, duration_us: Floats, queue: Ints, dep_ptr: Ints, dep_idx: Ints) -> Gaps:
+    """Gaps of a rank's rows, which stand in order: dependencies first, each queue from first to last.
+
+    start_us     as recorded, NaN where not: such a row starts when it can [us]
+    duration_us  as the replay has them, NaN for none [us]
+    """
+    known = start_us[~np.isnan(start_us)]
+    if not len(known):
+        return NO_GAPS
+    origin = float(known.min())
+    length_us = np.nan_to_num(duration_us)
+    unit = UNIT * float(np.nanmax(start_us + length_us) - origin)
+    # The one step that cannot be done on columns: goes by the ends that a replay gives, so that what was recorded out of
+    # order, or is shorter than a gap may be, never adds up.
+    last, end = [origin] * (int(queue.max()) + 1), [0.0] * len(queue)
+    before, late = [], []
+    at, deps = 0, dep_idx.tolist()
+    rows = zip(start_us.tolist(), length_us.tolist(), queue.tolist(), dep_ptr[1:].tolist(), strict=True)
+    for row, (start, length, its, upto) in enumerate(rows):
+        ready = last[its]
+        while at < upto:
+            ready = max(ready, end[deps[at]])
+            at += 1
+        if start - ready > unit:
+            before.append(row)
+            late.append(start - ready)
+            ready = start
+        end[row] = last[its] = ready + length
+    return Gaps(np.array(before, np.int64), np.array(late, np.float64))
+
+
+def with_gaps(
+    found: Gaps, columns: dict[str, NDArray[Any]], name: int, dep_ptr: Ints, dep_idx: Ints
+) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
+    """Columns of a program and its dependencies with the gaps in them: each on the queue of the row that starts late,
+    and waiting for what that row waits for.
+
+    name  code of the gaps' name
+    """
+    at, count = found.before, len(dep_ptr) - 1
+    its: dict[str, Any] = {
+        "kind": HOST,
+        "name": name,
+        "stream": columns["stream"][at],
+        "recorded_s": found.length_us * US,
+        "flops": 0.0,
+        "bytes_B": 0.0,
+        "cores": 1.0,
+    }
+    made = {key: np.insert(column, at, its.get(key, -1)) for key, column in columns.items()}
+    # a row goes down by the gaps before it, its own too; what it waited for stays where it was: the gap's now
+    moved = np.arange(count) + np.searchsorted(at, np.arange(count), "right")
+    ptr = np.empty(count + len(at) + 1, np.int64)
+    ptr[0] = 0
+    ptr[1:] = np.insert(dep_ptr[1:], at, dep_ptr[at + 1])
+    return made, ptr, moved[dep_idx]
