@@ -8,6 +8,7 @@ recorded, a rank without a file was waited for, the device took its time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
+from cmsim.errors import WARNING
 from cmsim.units import US
 from cmsim.workload.ops import HOST
 
@@ -22,6 +24,8 @@ NAME = "gap"
 #: of the span of a rank: the longest time that a row may start early; shorter gaps are added up until they are as long.
 #: So rows never start earlier than they did by more than this, and a rank gets no more gaps than its inverse, assumed
 UNIT = 1e-3
+#: by how much a replay with everything recorded may miss the recorded step without a warning
+TOLERANCE = 0.02
 _NONE = np.zeros(0)
 
 
@@ -31,10 +35,14 @@ class Gaps:
 
     before     rows that start late, ascending
     length_us  how late, beside all that they wait for [us]
+    span_us    of the rank when everything takes as long as recorded, NaN where nobody asked [us]
+    bare_us    the same without the holds [us]
     """
 
     before: Ints
     length_us: Floats
+    span_us: float = float("nan")
+    bare_us: float = float("nan")
 
     @property
     def total_us(self) -> float:
@@ -47,8 +55,8 @@ NO_GAPS = Gaps(np.zeros(0, np.int64), _NONE)
 def exclusive_us(start_us: Floats, duration_us: Floats, queue: Ints) -> Floats:
     """How long rows took after all before them on their queue had ended, shape (rows,). [us]
 
-    A queue runs one row at a time; devices begin a kernel while the last blocks of the one before still run, and branches
-    of a graph stand on one stream. Rows with no recorded start or time keep what they have.
+    A queue runs one row at a time; devices begin a kernel while the last blocks of the one before still run, and
+    branches of a graph stand on one stream. Rows with no recorded start or time keep what they have.
     """
     order = np.argsort(queue, kind="stable")
     end = np.where(np.isnan(start_us), -np.inf, start_us + np.nan_to_num(duration_us))[order]
@@ -69,29 +77,70 @@ def gaps(start_us: Floats, duration_us: Floats, queue: Ints, dep_ptr: Ints, dep_
     start_us     as recorded, NaN where not: such a row starts when it can [us]
     duration_us  as the replay has them, NaN for none [us]
     """
-    known = start_us[~np.isnan(start_us)]
-    if not len(known):
-        return NO_GAPS
-    origin = float(known.min())
     length_us = np.nan_to_num(duration_us)
-    unit = UNIT * float(np.nanmax(start_us + length_us) - origin)
-    # The one step that cannot be done on columns: goes by the ends that a replay gives, so that what was recorded out of
-    # order, or is shorter than a gap may be, never adds up.
-    last, end = [origin] * (int(queue.max()) + 1), [0.0] * len(queue)
-    before, late = [], []
-    at, deps = 0, dep_idx.tolist()
-    rows = zip(start_us.tolist(), length_us.tolist(), queue.tolist(), dep_ptr[1:].tolist(), strict=True)
-    for row, (start, length, its, upto) in enumerate(rows):
+    known = ~np.isnan(start_us)
+    origin = float(start_us[known].min()) if known.any() else 0.0
+    last = float((start_us + length_us)[known].max()) if known.any() else origin
+    rows = (length_us.tolist(), queue.tolist(), dep_ptr[1:].tolist(), dep_idx.tolist())
+    before, late, end = _played(start_us.tolist(), *rows, origin, UNIT * (last - origin))
+    bare = _played(start_us.tolist(), *rows, origin, np.inf)[2] if before else end
+    return Gaps(np.array(before, np.int64), np.array(late, np.float64), end - origin, bare - origin)
+
+
+def _played(
+    start_us: list[float],
+    length_us: list[float],
+    queue: list[int],
+    upto: list[int],
+    deps: list[int],
+    origin: float,
+    unit: float,
+) -> tuple[list[int], list[float], float]:
+    """Rows that start more than ``unit`` later than they could, by how much, and when the last row ends. [us]
+
+    The one step that cannot be done on columns: goes by the ends that a replay gives, so that what was recorded out of
+    order, or is shorter than a unit, never adds up.
+    """
+    last, end = [origin] * (max(queue) + 1), [0.0] * len(queue)
+    before: list[int] = []
+    late: list[float] = []
+    at = 0
+    for row, its in enumerate(queue):
         ready = last[its]
-        while at < upto:
-            ready = max(ready, end[deps[at]])
+        while at < upto[row]:
+            if end[deps[at]] > ready:
+                ready = end[deps[at]]
             at += 1
-        if start - ready > unit:
+        if start_us[row] - ready > unit:
             before.append(row)
-            late.append(start - ready)
-            ready = start
-        end[row] = last[its] = ready + length
-    return Gaps(np.array(before, np.int64), np.array(late, np.float64))
+            late.append(start_us[row] - ready)
+            ready = start_us[row]
+        end[row] = last[its] = ready + length_us[row]
+    return before, late, max(last)
+
+
+def gap_notes(of_ranks: Sequence[Gaps], recorded_us: float) -> list[str]:
+    """What is to be said of time that nothing in the files of the recorded ranks explains, and of time that is in none.
+
+    recorded_us  of the step, NaN where it was not recorded [us]
+    """
+    said = []
+    span_us = max(one.span_us for one in of_ranks)
+    if count := sum(len(one.before) for one in of_ranks):
+        total_us, bare_us = sum(one.total_us for one in of_ranks), max(one.bare_us for one in of_ranks)
+        share = 1 - bare_us / span_us
+        of = f" on {len(of_ranks)} ranks" if len(of_ranks) > 1 else ""
+        said.append(
+            f"{WARNING if share > TOLERANCE else ''}{count} gaps without a cause in the file stay as they were: "
+            f"{total_us / 1000:.3f} ms of all queues{of}; without them the step would be {100 * share:.1f} % shorter"
+        )
+    if not abs(span_us - recorded_us) <= TOLERANCE * recorded_us and recorded_us > 0 and span_us > 0:
+        what = "the rest is not in the file" if span_us < recorded_us else "ops run one after the other that did not"
+        said.append(
+            f"{WARNING}with everything as recorded the ops of the file take {span_us / 1000:.3f} ms, the recorded step "
+            f"{recorded_us / 1000:.3f} ms ({100 * (span_us / recorded_us - 1):+.1f} %): {what}"
+        )
+    return said
 
 
 def with_gaps(
