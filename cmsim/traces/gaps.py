@@ -24,6 +24,8 @@ NAME = "gap"
 #: of the span of a rank: the longest time that a row may start early; shorter gaps are added up until they are as long.
 #: So rows never start earlier than they did by more than this, and a rank gets no more gaps than its inverse, assumed
 UNIT = 1e-3
+#: how far two readings of one moment may be apart: many files cut times to whole microseconds [us]
+CLOCK_US = 1.0
 #: by how much a replay with everything recorded may miss the recorded step without a warning
 TOLERANCE = 0.02
 _NONE = np.zeros(0)
@@ -50,6 +52,35 @@ class Gaps:
 
 
 NO_GAPS = Gaps(np.zeros(0, np.int64), _NONE)
+
+
+def believed(start_us: Floats, duration_us: Floats, queue: Ints, row: Ints, dep: Ints) -> tuple[Ints, Ints, int]:
+    """Dependencies that the recorded times allow, and how many they do not.
+
+    row, dep  what waits for what beside the queues
+
+    What ran on long after its waiter had started was not waited for: the last row of its queue that had ended takes its
+    place, if there is one. A tenth of a row may still drain while the next begins.
+    """
+    end_us = start_us + np.nan_to_num(duration_us)
+    if not len(row) or np.isnan(end_us).all():
+        return row, dep, 0
+    unit = UNIT * float(np.nanmax(end_us) - np.nanmin(start_us))
+    allowed = np.maximum(CLOCK_US, np.minimum(np.nan_to_num(duration_us[dep]) / 10, unit))
+    wrong = np.flatnonzero(end_us[dep] - start_us[row] > allowed)
+    if not len(wrong):
+        return row, dep, 0
+    instead = dep.copy()
+    order = np.argsort(queue, kind="stable")
+    first = np.searchsorted(queue[order], np.arange(int(queue.max()) + 2))
+    for its in np.unique(queue[dep[wrong]]).tolist():
+        rows = order[first[its] : first[its + 1]]
+        reach = np.maximum.accumulate(np.where(np.isnan(end_us[rows]), -np.inf, end_us[rows]))
+        here = wrong[queue[dep[wrong]] == its]
+        before = np.searchsorted(reach, start_us[row[here]] + CLOCK_US, "right") - 1
+        instead[here] = np.where(before >= 0, rows[np.maximum(before, 0)], -1)
+    keep = instead >= 0
+    return row[keep], instead[keep], len(wrong)
 
 
 def exclusive_us(start_us: Floats, duration_us: Floats, queue: Ints) -> Floats:

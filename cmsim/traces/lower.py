@@ -39,8 +39,8 @@ from cmsim.reading.bytes_in import bad
 from cmsim.traces import groups as meeting
 from cmsim.traces import meets
 from cmsim.traces import order as orders
+from cmsim.traces.gaps import CLOCK_US, NO_GAPS, Gaps, believed, exclusive_us, gap_notes, gaps, with_gaps
 from cmsim.traces.gaps import NAME as GAP
-from cmsim.traces.gaps import NO_GAPS, Gaps, exclusive_us, gap_notes, gaps, with_gaps
 from cmsim.traces.groups import Ends, Groups, Job
 from cmsim.traces.kernels import OTHER
 from cmsim.traces.queues import first_use, queued, row_name
@@ -55,9 +55,8 @@ Collectives = Literal["modelled", "recorded"]
 
 #: of FLOPs whose precision was not recorded
 _PRECISION = "bf16"
-#: how far two readings of one moment may be apart: many files cut times to whole microseconds [us]
-_CLOCK_US = 1.0
 _OVERLAPPED = "ops that began before the one before on their queue had ended: they take the time after it"
+_CONTRADICTED = "waits for what ended after their row had started: for what had ended by then"
 _FACTS = {"compute": (COMPUTE,), "host": (HOST,), "collective": (COLLECTIVE,), "send_recv": (SEND, RECV)}
 #: what a rank without ops runs
 _IDLE = rank_trace(0, name=["idle"], kind=[HOST], stream=[""], duration_us=[0.0])
@@ -263,16 +262,18 @@ def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
         position = np.cumsum(replayed) - 1
         row, dep = position[row], position[dep]
     count = len(slot)
+    notes: Counter[str] = Counter()
+    start_us, taken_us = one.start_us[take], one.duration_us[take]
+    row, dep, notes[_CONTRADICTED] = believed(start_us, taken_us, stream, row, dep)
     needed_ptr = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=count), out=needed_ptr[1:])
-    notes: Counter[str] = Counter()
-    lone_us = exclusive_us(one.start_us[take], one.duration_us[take], stream)
-    notes[_OVERLAPPED] = int((one.duration_us[take] - lone_us > _CLOCK_US).sum())
+    lone_us = exclusive_us(start_us, taken_us, stream)
+    notes[_OVERLAPPED] = int((taken_us - lone_us > CLOCK_US).sum())
     columns, texts = _columns(one, kind, take, lone_us, meet, notes)
     columns |= {"stream": stream, "slot": slot if meet else np.full(count, -1, np.int64)}
     texts["stream"] = lined_up.names
     asked = given.gaps and not (np.isnan(one.start_us).all() and np.isnan(trace.recorded_us))
-    held = gaps(one.start_us[take], lone_us, stream, needed_ptr, dep) if asked else NO_GAPS
+    held = gaps(start_us, lone_us, stream, needed_ptr, dep) if asked else NO_GAPS
     if len(held.before):
         texts["name"] = (*texts["name"], GAP)
         columns, needed_ptr, dep = with_gaps(held, columns, len(texts["name"]) - 1, needed_ptr, dep)
