@@ -28,7 +28,6 @@ UNIT = 1e-3
 CLOCK_US = 1.0
 #: by how much a replay with everything recorded may miss the recorded step without a warning
 TOLERANCE = 0.02
-_NONE = np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Gaps:
         return float(self.length_us.sum())
 
 
-NO_GAPS = Gaps(np.zeros(0, np.int64), _NONE)
+NO_GAPS = Gaps(np.zeros(0, np.int64), np.zeros(0))
 
 
 def believed(start_us: Floats, duration_us: Floats, queue: Ints, row: Ints, dep: Ints) -> tuple[Ints, Ints, int]:
@@ -63,7 +62,7 @@ def believed(start_us: Floats, duration_us: Floats, queue: Ints, row: Ints, dep:
     place, if there is one. A tenth of a row may still drain while the next begins.
     """
     end_us = start_us + np.nan_to_num(duration_us)
-    if not len(row) or np.isnan(end_us).all():
+    if not len(row):
         return row, dep, 0
     unit = UNIT * float(np.nanmax(end_us) - np.nanmin(start_us))
     allowed = np.maximum(CLOCK_US, np.minimum(np.nan_to_num(duration_us[dep]) / 10, unit))
@@ -96,7 +95,7 @@ def exclusive_us(start_us: Floats, duration_us: Floats, queue: Ints) -> Floats:
     apart = queue[order] * (high - low + 1.0)
     reach = np.maximum.accumulate(np.where(np.isfinite(end), end - low, 0.0) + apart)
     before = np.empty(len(end))
-    before[order] = np.concatenate([[-np.inf], (reach - apart)[:-1] + low]) if len(end) else _NONE
+    before[order] = np.concatenate([[-np.inf], (reach - apart)[:-1] + low])
     before[order[np.flatnonzero(np.diff(queue[order], prepend=-2))]] = -np.inf
     late = np.maximum(before - start_us, 0.0)
     return np.where(late > 0, np.maximum(duration_us - late, 0.0), duration_us)

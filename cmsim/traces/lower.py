@@ -264,15 +264,17 @@ def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
     count = len(slot)
     notes: Counter[str] = Counter()
     start_us, taken_us = one.start_us[take], one.duration_us[take]
-    row, dep, notes[_CONTRADICTED] = believed(start_us, taken_us, stream, row, dep)
+    lone_us, clock = taken_us, not np.isnan(start_us).all()
+    if clock:
+        row, dep, notes[_CONTRADICTED] = believed(start_us, taken_us, stream, row, dep)
+        lone_us = exclusive_us(start_us, taken_us, stream)
+        notes[_OVERLAPPED] = int((taken_us - lone_us > CLOCK_US).sum())
     needed_ptr = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=count), out=needed_ptr[1:])
-    lone_us = exclusive_us(start_us, taken_us, stream)
-    notes[_OVERLAPPED] = int((taken_us - lone_us > CLOCK_US).sum())
     columns, texts = _columns(one, kind, take, lone_us, meet, notes)
     columns |= {"stream": stream, "slot": slot if meet else np.full(count, -1, np.int64)}
     texts["stream"] = lined_up.names
-    asked = given.gaps and not (np.isnan(one.start_us).all() and np.isnan(trace.recorded_us))
+    asked = given.gaps and (clock or not np.isnan(trace.recorded_us))
     held = gaps(start_us, lone_us, stream, needed_ptr, dep) if asked else NO_GAPS
     if len(held.before):
         texts["name"] = (*texts["name"], GAP)
@@ -302,10 +304,12 @@ def _check_numbers(trace: Trace, one: RankTrace) -> None:
     """What no pricing could make sense of, said with the file and the row."""
     columns = {"%g FLOPs": one.flops, "%g bytes": one.bytes_B, "a recorded time of %g us": one.duration_us}
     for what, column in columns.items():
+        least, most = (np.fmin, np.fmax) if column is one.duration_us else (np.minimum, np.maximum)
+        if least.reduce(column, initial=0.0) >= 0 and most.reduce(column, initial=0.0) < np.inf:
+            continue
         wrong = np.isinf(column) | (column < 0) | (np.isnan(column) & (column is not one.duration_us))
-        if wrong.any():
-            here = int(np.argmax(wrong))
-            raise bad(trace.source, f"{row_name(one, here)}: {what % column[here]}; must be 0 or more and finite")
+        here = int(np.argmax(wrong))
+        raise bad(trace.source, f"{row_name(one, here)}: {what % column[here]}; must be 0 or more and finite")
 
 
 def _columns(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmsim.traces.gaps import UNIT, exclusive_us, gap_notes, gaps, with_gaps
+from cmsim.traces.gaps import UNIT, believed, exclusive_us, gap_notes, gaps, with_gaps
 from cmsim.traces.lower import lower
 from cmsim.traces.recorded import Communicator, RankTrace, Trace, edges_csr, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, Programs
@@ -50,6 +50,21 @@ def test_what_was_recorded_out_of_order_does_not_move_the_rest():
     # row 1 started 50 us before the row that it is said to wait for had ended; row 2 is back in time
     one = found([0, 50, 200], [100, 10, 10], [0, 1, 1], [(1, 0)])
     assert held(one) == {2: 90} and one.span_us == 210
+
+
+@pytest.mark.parametrize(
+    ("start", "instead"),
+    [
+        (95, 1),  # the last tenth may drain
+        (50, 0),  # the row before it on its queue had ended
+        (5, -1),  # nothing had ended
+    ],
+)
+def test_what_ran_on_was_not_waited_for(start, instead):
+    starts, lengths = np.array([0.0, 20, start, 30e3]), np.array([20.0, 80, 5, 1])
+    row, dep, wrong = believed(starts, lengths, np.array([0, 0, 1, 0]), np.array([2]), np.array([1]))
+    assert (row.tolist(), dep.tolist()) == (([2], [instead]) if instead >= 0 else ([], []))
+    assert wrong == (instead != 1)
 
 
 def test_rows_without_a_start_make_no_gap():
