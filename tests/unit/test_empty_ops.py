@@ -53,6 +53,15 @@ def test_nothing_to_send_takes_a_latency(name, count, compute_us):
     assert result.metric("makespan_s") * 1e6 >= compute_us
 
 
+@pytest.mark.parametrize("network", ["ideal", "flow"])
+@pytest.mark.parametrize("name", ["chakra_all_to_all", "chakra_all_reduce", "goal_zero.goal"])
+def test_on_every_network(name, network):
+    workload = {"kind": "trace", "path": str(EMPTY / name)}
+    asked = {"name": "empty", "systems": ["hgx_h100"], "workload": workload, "network": network}
+    (result,) = cmsim.run(load_scenario(asked))
+    assert 1e-6 < result.metric("makespan_s") < 50e-6
+
+
 def test_what_the_formats_of_generators_leave_out_is_counted():
     assert "1 collectives of 0 bytes are left out" in run("aicb_zero.csv").warnings
 
