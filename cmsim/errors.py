@@ -80,6 +80,10 @@ class FailedError(CmsimError):
     exit_code = 1
 
 
+#: how notes of a run begin that belong above its figures: without them these mislead
+WARNING = "warning: "
+
+
 class CmsimWarning(UserWarning):
     """Something that a caller should know of an answer that has no place for notes."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cmsim import kinds
 from cmsim.cli import say
 from cmsim.cli.tables import NOTHING
+from cmsim.errors import WARNING
 from cmsim.numbers import prefixed, quantity
 from cmsim.results import Result, Results, placed, power_band
 
@@ -37,6 +38,17 @@ def notes(results: Sequence[Result]) -> list[str]:
         where = ", ".join(workloads) + ("" if everywhere else f" on {', '.join(systems)}")
         out.append(f"{where}: {text}" if several else text)
     return out
+
+
+def above(results: Sequence[Result], width: int) -> list[str]:
+    """What has to be known before the figures are read, in one paragraph; nothing where they stand by themselves."""
+    said = [text for text in notes(results) if WARNING in text]
+    return [say.notes(said, width)] if said else []
+
+
+def below(results: Sequence[Result]) -> list[str]:
+    """The rest of what runs say of themselves."""
+    return [text for text in notes(results) if WARNING not in text]
 
 
 def missing(results: Results, width: int) -> list[str]:

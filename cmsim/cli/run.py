@@ -81,7 +81,7 @@ def run(
             notes.power_bands(results.results)
             + tables.decided(results.outcomes, per=asked.report.per, width=width)
             + notes.faults(results.results)
-            + notes.notes(results.results)
+            + notes.below(results.results)
             + notes.meaning(results.results, asked.report.per)
             + notes.assumed(results)
         )
@@ -89,6 +89,7 @@ def run(
         unmet = notes.missing(results, width)
         say.show(
             asked.name,
+            *notes.above(results.results, width),
             *shown,
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
 from cmsim.collectives import COLLECTIVES, Choice, Link, Rows, choose, wire_bound_s
@@ -14,7 +15,7 @@ from cmsim.collectives.chooser import NAMES
 from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
-from cmsim.errors import InputError, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import System, call_cost
 from cmsim.network import Demand
 from cmsim.topology import Fabric
@@ -142,13 +143,15 @@ class Pricer:
             group = folding.group_class[rank_class][slot] if len(rows) else rows
             if (group < 0).any():
                 bad = int(rows[int(np.argmax(group < 0))])
-                name = ops.names[ops.name_id[first + bad]]
                 slot_name = programs.slots[int(ops.slot[first + bad])]
-                raise InputError(
-                    f"rank {folding.first[rank_class]}: op '{name}' uses slot '{slot_name}', which it has no group in"
-                )
+                raise self._refused(rank_class, bad, f"uses slot '{slot_name}', which it has no group in")
             kind = ops.kind[first:last][rows]
             code = np.where(kind == COLLECTIVE, ops.collective[first:last][rows], len(ops.collectives))
+            wrong = self._no_size(ops.bytes_B[first:last][rows], code)
+            if wrong.any():
+                bad = int(rows[int(np.argmax(wrong))])
+                got = f"is of {ops.bytes_B[first + bad]:g} bytes; must be above 0 and finite"
+                raise self._refused(rank_class, bad, got)
             exchange = ops.exchange[first:last][rows] if len(ops.exchange) else np.full(len(rows), -1)
             where.append(rows)
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows], exchange], axis=1))
@@ -178,6 +181,19 @@ class Pricer:
             at += len(rows)
             call.append(column)
         return CallTable(calls, call, resources, notes)
+
+    def _no_size(self, size_B: Floats, code: Ints) -> NDArray[np.bool_]:
+        """Sizes that cost nothing anybody could say; ``code`` into the names of collectives, send_recv last."""
+        sizeless = np.array([*(name == "barrier" for name in self.programs.ops.collectives), False])[code]
+        found: NDArray[np.bool_] = ~np.isfinite(size_B) | (size_B < 0) | ((size_B == 0) & ~sizeless)
+        return found
+
+    def _refused(self, rank_class: int, row: int, why: str) -> InputError:
+        """An op of a class that has no price, with the file it is from; ``row`` of its program."""
+        programs, rank = self.programs, int(self.folding.first[rank_class])
+        at = int(programs.program_ptr[programs.program[rank]]) + row
+        name = programs.ops.names[programs.ops.name_id[at]]
+        return InputError(Problem(f"rank {rank}: op '{name}' {why}", file=programs.source))
 
     def _priced_calls(
         self, distinct: Floats, names: tuple[str, ...]

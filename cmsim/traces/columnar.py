@@ -21,7 +21,8 @@ import numpy as np
 from cmsim.arrays import Floats, Ints
 from cmsim.compute import Shape
 from cmsim.reading.bytes_in import LIMIT_B, bad
-from cmsim.traces.lower import digest_of, first_use
+from cmsim.traces.lower import digest_of
+from cmsim.traces.queues import first_use
 from cmsim.traces.recorded import PASS, Communicator, RankTrace, Trace
 from cmsim.workload.ops import KINDS
 

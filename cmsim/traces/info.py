@@ -9,7 +9,8 @@ import numpy as np
 
 from cmsim.arrays import Floats, Ints
 from cmsim.traces import order as orders
-from cmsim.traces.lower import keys_of, queued
+from cmsim.traces.lower import keys_of
+from cmsim.traces.queues import queued
 from cmsim.traces.recorded import PASS, RankTrace, Trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
 

@@ -39,8 +39,11 @@ from cmsim.reading.bytes_in import bad
 from cmsim.traces import groups as meeting
 from cmsim.traces import meets
 from cmsim.traces import order as orders
+from cmsim.traces.gaps import CLOCK_US, NO_GAPS, Gaps, believed, exclusive_us, gap_notes, gaps, with_gaps
+from cmsim.traces.gaps import NAME as GAP
 from cmsim.traces.groups import Ends, Groups, Job
 from cmsim.traces.kernels import OTHER
+from cmsim.traces.queues import first_use, queued, row_name
 from cmsim.traces.recorded import PASS, RankTrace, Trace, rank_trace
 from cmsim.units import US
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, OpTable, Programs
@@ -52,6 +55,8 @@ Collectives = Literal["modelled", "recorded"]
 
 #: of FLOPs whose precision was not recorded
 _PRECISION = "bf16"
+_OVERLAPPED = "ops that began before the one before on their queue had ended: they take the time after it"
+_CONTRADICTED = "waits for what ended after their row had started: for what had ended by then"
 _FACTS = {"compute": (COMPUTE,), "host": (HOST,), "collective": (COLLECTIVE,), "send_recv": (SEND, RECV)}
 #: what a rank without ops runs
 _IDLE = rank_trace(0, name=["idle"], kind=[HOST], stream=[""], duration_us=[0.0])
@@ -64,12 +69,14 @@ class _Input:
 
     kind  of each row, PASS for what is not replayed
     key   communicator or channel of each row in order of first use, -1 for none; ``ends`` says which they are
+    gaps  whether time that nothing explains is kept
     """
 
     trace: RankTrace
     kind: Ints
     key: Ints
     ends: Ends
+    gaps: bool
     digest: bytes
 
 
@@ -79,7 +86,8 @@ class _Program:
 
     keys          key of each slot
     unawaited     no kernel waits for communication (1), nor communication for a kernel (2); else 0
-    recorded_us   recorded times added up, by name in ``_FACTS``
+    recorded_us   recorded times added up, by name in ``_FACTS``; gaps are time of the host
+    gaps          time that nothing in the file explains
     """
 
     columns: dict[str, NDArray[Any]]
@@ -91,6 +99,7 @@ class _Program:
     notes: Counter[str]
     unawaited: int
     recorded_us: dict[str, float]
+    gaps: Gaps
 
     def __len__(self) -> int:
         return len(self.columns["kind"])
@@ -146,6 +155,7 @@ def lower(
         at[meeting.placed(placement, job.ranks, trace.source)] = np.arange(job.ranks)
     lines = [
         *_order_note(made.values()),
+        *gap_notes([made[one.digest].gaps for one in inputs.values()], trace.recorded_us),
         *job.notes,
         *(f"{count} {what}" for what, count in sorted(notes.items()) if count),
     ]
@@ -157,6 +167,7 @@ def lower(
         groups=groups.table[at],
         facts=_facts(trace, job, {r: made[one.digest] for r, one in inputs.items()}),
         notes=tuple(dict.fromkeys((*trace.notes, *lines))),
+        source=trace.source,
     )
 
 
@@ -188,7 +199,8 @@ def _inputs(trace: Trace, *, host_ops: bool, meet: bool) -> dict[int, _Input]:
                 one, kind = _IDLE, _IDLE.kind  # every program has an op
             key, ends = keys_of(one)
             digest = digest_of(_told_apart(one), (kind, key, *_numbers(one)))
-            seen[same] = _Input(one, kind, key, ends if meet else ends.of(np.zeros(0, np.int64)), digest)
+            ends = ends if meet else ends.of(np.zeros(0, np.int64))
+            seen[same] = _Input(one, kind, key, ends, host_ops, digest)
         out[rank] = seen[same]
     return out
 
@@ -199,7 +211,8 @@ def _told_apart(one: RankTrace) -> tuple[object, ...]:
 
 def _numbers(one: RankTrace) -> tuple[NDArray[Any], ...]:
     kinds = (one.kind, one.stream, one.kernel, one.precision, one.collective, one.dep_ptr, one.dep_idx)
-    return (*kinds, one.duration_us, one.flops, one.bytes_B, one.shape, one.cores)
+    clock = () if np.isnan(one.start_us).all() else (one.start_us,)
+    return (*kinds, one.duration_us, one.flops, one.bytes_B, one.shape, one.cores, *clock)
 
 
 def digest_of(texts: object, columns: Iterable[NDArray[Any]]) -> bytes:
@@ -238,9 +251,7 @@ def keys_of(one: RankTrace) -> tuple[Ints, Ends]:
 
 def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
     one, kind = given.trace, given.kind
-    if (wrong := (one.duration_us < 0) | np.isinf(one.duration_us)).any():
-        here = int(np.argmax(wrong))
-        raise bad(trace.source, f"{_row(one, here)}: a recorded time of {one.duration_us[here]:g} us")
+    _check_numbers(trace, one)
     lined_up = queued(trace, one, kind, given.key)
     order, slot, stream, row, dep = lined_up.order, lined_up.slot, lined_up.queue, lined_up.row, lined_up.dep
     replayed = stream >= 0
@@ -251,12 +262,23 @@ def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
         position = np.cumsum(replayed) - 1
         row, dep = position[row], position[dep]
     count = len(slot)
+    notes: Counter[str] = Counter()
+    start_us, taken_us = one.start_us[take], one.duration_us[take]
+    lone_us, clock = taken_us, not np.isnan(start_us).all()
+    if clock:
+        row, dep, notes[_CONTRADICTED] = believed(start_us, taken_us, stream, row, dep)
+        lone_us = exclusive_us(start_us, taken_us, stream)
+        notes[_OVERLAPPED] = int((taken_us - lone_us > CLOCK_US).sum())
     needed_ptr = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=count), out=needed_ptr[1:])
-    notes: Counter[str] = Counter()
-    columns, texts = _columns(one, kind, take, meet, notes)
+    columns, texts = _columns(one, kind, take, lone_us, meet, notes)
     columns |= {"stream": stream, "slot": slot if meet else np.full(count, -1, np.int64)}
     texts["stream"] = lined_up.names
+    asked = given.gaps and (clock or not np.isnan(trace.recorded_us))
+    held = gaps(start_us, lone_us, stream, needed_ptr, dep) if asked else NO_GAPS
+    if len(held.before):
+        texts["name"] = (*texts["name"], GAP)
+        columns, needed_ptr, dep = with_gaps(held, columns, len(texts["name"]) - 1, needed_ptr, dep)
     notes["host ops left out"] = int(((kind == PASS) & (one.kind == HOST)).sum())
     told = [texts[key] for key in _TEXTS if key != "name"]
     values = [column for key, column in sorted(columns.items()) if key != "name"]
@@ -271,120 +293,31 @@ def _program(trace: Trace, given: _Input, *, meet: bool) -> _Program:
         unawaited=_unawaited(one),
         recorded_us={
             name: float(np.nansum(one.duration_us[(one.kind >= kinds[0]) & (one.kind <= kinds[-1])]))
+            + (held.total_us if name == "host" else 0.0)
             for name, kinds in _FACTS.items()
         },
+        gaps=held,
     )
 
 
-@dataclass(frozen=True)
-class Queued:
-    """The rows of one rank on in-order queues.
-
-    order     row of the trace at each position, None where they stand as they are; all else counts positions
-    queue     into ``names``, -1 for what is not replayed
-    slot      communicator or channel in order of use, -1 for none; ``keys`` are the keys of the slots
-    row, dep  what waits for what besides the queues, sorted
-    """
-
-    order: Ints | None
-    queue: Ints
-    names: tuple[str, ...]
-    slot: Ints
-    keys: Ints
-    row: Ints
-    dep: Ints
-
-
-def queued(trace: Trace, one: RankTrace, kind: Ints, key: Ints) -> Queued:
-    """Order and queues of a rank; ``kind`` is PASS for rows left out, ``key`` the communicator or channel of each.
-
-    Raises InputError for rows that wait for themselves, or for rows issued later.
-    """
-    order = _order(trace, one, key)
-    dep_ptr, dep_idx = one.dep_ptr, one.dep_idx
-    if order is not None:
-        dep_ptr, dep_idx = orders.reordered(dep_ptr, dep_idx, order)
-        kind, key = kind[order], key[order]
-    slot, keys = first_use(key)
-    queue, names = _queues(one, order, slot, kind != PASS)
-    row, dep = orders.needed_deps(dep_ptr, dep_idx, queue)
-    return Queued(order, queue, names, slot, keys, row, dep)
-
-
-def _order(trace: Trace, one: RankTrace, key: Ints) -> Ints | None:
-    """Rows in order of issue, None where they stand in it."""
-    row = orders.rows_of(one.dep_ptr)
-    if one.in_order:
-        late = one.dep_idx >= row
-        if late.any():
-            here, there = int(row[np.argmax(late)]), int(one.dep_idx[np.argmax(late)])
-            raise bad(trace.source, f"{_row(one, here)} waits for row {there}, which was issued no earlier")
-        return None
-    length_us = np.nan_to_num(one.duration_us)
-    length_us[(one.kind >= COLLECTIVE) & (length_us == 0)] = orders.UNKNOWN_US
-    length_us[one.kind == PASS] = 0.0
-    order = orders.in_order(one.dep_ptr, one.dep_idx, length_us, key)
-    if order is None:
-        here = orders.on_circle(one.dep_ptr, one.dep_idx)
-        raise bad(trace.source, f"{_row(one, here)} waits for itself through others")
-    return order
-
-
-def _row(one: RankTrace, row: int) -> str:
-    name = one.names[one.name[row]] if one.name[row] >= 0 else ""
-    return f"rank {one.rank}, row {row}" + (f" ('{name}')" if name else "")
-
-
-def first_use(codes: Ints) -> tuple[Ints, Ints]:
-    """Codes renumbered in order of first use (-1 stays), and the old code of each new one.
-
-    >>> first_use(np.array([4, -1, 2, 4]))
-    (array([ 0, -1,  1,  0]), array([4, 2]))
-    """
-    used = codes[codes >= 0]
-    first = np.full(int(used.max(initial=-1)) + 1, -1, np.int64)
-    first[used[::-1]] = np.arange(len(used))[::-1]  # the last one written stays: the first use
-    old = np.flatnonzero(first >= 0)
-    old = old[np.argsort(first[old])]
-    number = np.full(len(first) + 1, -1, np.int64)
-    number[old] = np.arange(len(old))
-    return number[codes], old
-
-
-def _queues(
-    one: RankTrace, order: Ints | None, slot: Ints, replayed: NDArray[np.bool_]
-) -> tuple[Ints, tuple[str, ...]]:
-    """Queue of each row in order (-1: not replayed), and the queues' names."""
-    stream, kind = (one.stream, one.kind) if order is None else (one.stream[order], one.kind[order])
-    streams, slots = len(one.streams), int(slot.max(initial=-1)) + 1
-    made_up = 2 * streams + 2
-    # by kind from HOST on: where its made-up queues begin, and whether there is one for each slot
-    first = np.array([2 * streams + 1, 2 * streams, made_up, made_up + slots, made_up + 2 * slots, 0])
-    code = np.where(stream >= 0, stream + streams * (kind == HOST), first[kind] + np.maximum(slot, 0))
-    code[~replayed] = -1
-    code, used = first_use(code)
-    names = [_queue_name(one, int(queue), slots) for queue in used]
-    number: dict[str, int] = {}
-    same = np.array([number.setdefault(name, len(number)) for name in names] + [-1])
-    return (code if len(number) == len(names) else same[code]), tuple(number)
-
-
-def _queue_name(one: RankTrace, queue: int, slots: int) -> str:
-    streams = len(one.streams)
-    if queue < 2 * streams:
-        name, device = one.streams[queue % streams], queue < streams
-        return f"{'stream' if device else 'host'} {name}" if name.isdecimal() else name
-    if queue < 2 * streams + 2:
-        return ("host", "compute")[queue - 2 * streams]
-    what, slot = divmod(queue - 2 * streams - 2, slots)
-    return f"comm {slot}" if what == 0 and slot else ("comm", f"send {slot}", f"recv {slot}")[what]
+def _check_numbers(trace: Trace, one: RankTrace) -> None:
+    """What no pricing could make sense of, said with the file and the row."""
+    columns = {"%g FLOPs": one.flops, "%g bytes": one.bytes_B, "a recorded time of %g us": one.duration_us}
+    for what, column in columns.items():
+        least, most = (np.fmin, np.fmax) if column is one.duration_us else (np.minimum, np.maximum)
+        if least.reduce(column, initial=0.0) >= 0 and most.reduce(column, initial=0.0) < np.inf:
+            continue
+        wrong = np.isinf(column) | (column < 0) | (np.isnan(column) & (column is not one.duration_us))
+        here = int(np.argmax(wrong))
+        raise bad(trace.source, f"{row_name(one, here)}: {what % column[here]}; must be 0 or more and finite")
 
 
 def _columns(
-    one: RankTrace, kind: Ints, take: Any, meet: bool, notes: Counter[str]
+    one: RankTrace, kind: Ints, take: Any, duration_us: Floats, meet: bool, notes: Counter[str]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[Any, ...]]]:
-    """Columns of a program that need no other row, rows ``take`` of the trace; notes are added to ``notes``."""
-    kind, duration_us = kind[take], one.duration_us[take]
+    """Columns of a program that need no other row, rows ``take`` of the trace, which take
+    ``duration_us``; notes are added to ``notes``."""
+    kind = kind[take]
     talks = kind >= COLLECTIVE
     kernel = kind == COMPUTE
     flops = np.where(kernel, one.flops[take], 0.0)

@@ -17,6 +17,8 @@ from cmsim.workload.ops import COLLECTIVE, RECV, SEND
 
 #: the way out for recordings that are not whole
 _WITHOUT = 'With collectives "recorded" nobody meets.'
+#: the collective that moves nothing
+_SIZELESS = "barrier"
 
 
 class Ops(Protocol):
@@ -32,7 +34,8 @@ class Ops(Protocol):
 def check(job: Job, groups: Groups, program: Ints, programs: Sequence[Ops], notes: Counter[str]) -> dict[int, Floats]:
     """Refuse what can never meet: members that issue other collectives than the rest, sends without receives.
 
-    Returns the sizes of those programs whose collectives are of other sizes on other ranks: the largest of each. [B]
+    Returns the sizes of those programs that keep not all of theirs: collectives of other sizes on other ranks are of
+    the largest of each, and what is of no bytes on all of them is of one. [B]
     """
     slots = groups.table.shape[1]
     issued = _issued(programs, slots)
@@ -52,7 +55,8 @@ def check(job: Job, groups: Groups, program: Ints, programs: Sequence[Ops], note
             f"channel {here} -> {there}, tag {groups.tags[-1 - groups.kind[which]]}: {sent[which]:.0f} sends and "
             f"{received[which]:.0f} receives; are the files of all ranks there? {_WITHOUT}",
         )
-    return _largest(programs, issued.rows, group, its * np.int64(max(slots, 1)) + slot, slots, notes)
+    sizes_B = _largest(programs, issued.rows, group, its * np.int64(max(slots, 1)) + slot, slots, notes)
+    return _not_empty(programs, sizes_B, notes)
 
 
 @dataclass(frozen=True)
@@ -162,3 +166,15 @@ def _largest(
         for p, s in where:
             out.setdefault(p, programs[p].columns["bytes_B"].copy())[rows[p, s]] = most_B
     return out
+
+
+def _not_empty(programs: Sequence[Ops], sizes_B: dict[int, Floats], notes: Counter[str]) -> dict[int, Floats]:
+    """Sizes with one byte for none: who has nothing to send still meets the others, which takes a latency. [B]"""
+    for number, one in enumerate(programs):
+        size_B = sizes_B.get(number, one.columns["bytes_B"])
+        waits = np.array([name == _SIZELESS for name in one.texts["collective"]] + [False])[one.columns["collective"]]
+        empty = (one.columns["kind"] >= COLLECTIVE) & (size_B == 0) & ~waits
+        if empty.any():
+            notes["collectives and messages of 0 bytes take the latency of one byte"] += int(empty.sum())
+            sizes_B[number] = np.where(empty, 1.0, size_B)
+    return sizes_B

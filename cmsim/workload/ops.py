@@ -159,6 +159,7 @@ class Programs:
     least         what any plan of the same question must do; None where the ops are the question, of a trace or a
                   collective
     loop          rows that come more often than they are laid out; None where all are
+    source        file they were read from, "" where they were generated
     """
 
     ops: OpTable
@@ -173,6 +174,7 @@ class Programs:
     plan: Mapping[str, float] = field(default_factory=dict)
     least: Least | None = None
     loop: Loop | None = None
+    source: str = ""
 
     @property
     def ranks(self) -> int:

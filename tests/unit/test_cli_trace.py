@@ -213,6 +213,15 @@ def test_the_table_beside_the_recording():
         assert word in shown
 
 
+def test_time_without_a_cause_is_told_above_the_table(tmp_path):
+    trace = Path(__file__).parents[1] / "cases" / "kineto" / "recommender_200ms.json.gz"
+    text = f"{{name: cut, systems: [{{system: hgx_a100, domains: 2}}], workload: {{kind: trace, path: {trace}}}}}"
+    (tmp_path / "s.yaml").write_text(text)
+    above, _, below = call("run", tmp_path / "s.yaml").partition("makespan")
+    assert "- warning: " in above and "gaps without a cause in the file" in above
+    assert "gaps without" not in below and "waits for the device" in below
+
+
 def test_formats_are_listed():
     rows = json.loads(call("list", "formats", "--json"))["formats"]
     names = [row["name"] for row in rows]

@@ -14,6 +14,7 @@ from cmsim.errors import InputError
 from cmsim.reading.bytes_in import head
 from cmsim.traces import pytorch_et
 from cmsim.traces.kineto import file as kineto
+from cmsim.traces.lower import lower
 from cmsim.traces.recorded import Communicator, RankTrace, Trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, RECV, SEND, Floats
 
@@ -523,7 +524,10 @@ def test_a_row_that_started_as_another_ended_waited_for_it(tmp_path: Path) -> No
     rows = only(trace)
     assert deps(rows, row_of(rows, "second")) == ["cudaLaunchKernel", "first"]
     assert deps(rows, row_of(rows, "third")) == ["cudaLaunchKernel"]
-    assert "1 kernels or copies that started over 20 us later than anything in the file explains" in trace.notes
+    made = lower(trace)
+    assert any("gaps without a cause in the file stay as they were" in note for note in made.notes)
+    (before,) = np.flatnonzero([made.ops.names[i] == "third" for i in made.ops.name_id]) - 1
+    assert made.ops.names[made.ops.name_id[before]] == "gap" and made.ops.recorded_s[before] == pytest.approx(373e-6)
 
 
 def test_work_outside_the_steps_is_left_out(tmp_path: Path) -> None:

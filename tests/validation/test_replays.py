@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cmsim
 from cmsim.scenario import load_scenario
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "traces" / "kineto"
+TRACES = Path(__file__).resolve().parents[2].parent / "shared" / "traces"
+SHARED = TRACES / "kineto"
+CUT = Path(__file__).parents[1] / "cases" / "kineto" / "recommender_200ms.json.gz"
 here = pytest.mark.skipif(not SHARED.is_dir(), reason="the collected traces are not beside this checkout")
 
 
@@ -30,6 +35,8 @@ FILES = [
     ("deepseek_train_ep64.json.gz", {"system": "hgx_h800", "domains": 8}, 64),
     ("recsys_world128/sampled_rank-0.json.gz", {"system": "hgx_a100", "domains": 16}, 128),
     ("recsys_world128/sampled_rank-1.json.gz", {"system": "hgx_a100", "domains": 16}, 128),
+    # copies and kernels that wait for ranks without a file
+    ("recommender_16gpu_rank0.json.gz", {"system": "hgx_a100", "domains": 2}, None),
 ]
 
 
@@ -38,6 +45,50 @@ FILES = [
 def test_as_recorded(name, system, ranks):
     recorded_s, simulated_s = steps(SHARED / name, system, ranks=ranks, collectives="recorded")
     assert simulated_s == pytest.approx(recorded_s, rel=0.02)
+
+
+def without(events: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+    """A recording that lacks something, as recordings do."""
+    device = ("kernel", "gpu_memcpy", "gpu_memset")
+    if what == "runtime":
+        return [one for one in events if one["cat"] != "cuda_runtime"]
+    if what == "every other launch":
+        return [one for i, one in enumerate(events) if one["cat"] != "cuda_runtime" or i % 2]
+    if what == "waits":
+        return [one for one in events if "ync" not in one["name"] and "WaitEvent" not in one["name"]]
+    if what == "every third kernel":
+        return [one for i, one in enumerate(events) if one["cat"] not in device or i % 3]
+    if what == "ends":  # kernels run on while the next of their stream began
+        return [{**one, "dur": one["dur"] * 1.5 + 3} if one["cat"] in device else one for one in events]
+    first = min(one["ts"] for one in events)
+    return [one for one in events if first + 30e3 <= one["ts"] <= first + 120e3] if what == "both ends" else events
+
+
+@pytest.mark.parametrize(
+    "what", ["nothing", "runtime", "every other launch", "waits", "every third kernel", "ends", "both ends"]
+)
+def test_as_recorded_whatever_a_file_lacks(tmp_path, what):
+    said = json.loads(gzip.decompress(CUT.read_bytes()))
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({**said, "traceEvents": without(said["traceEvents"], what)}))
+    recorded_s, simulated_s = steps(path, {"system": "hgx_a100", "domains": 2}, collectives="recorded")
+    assert simulated_s == pytest.approx(recorded_s, rel=0.005)
+
+
+#: whose files hold less than the recorded step, and how the run says so
+SHORT = [
+    ("ascend/older_schema_16npu", {"system": "atlas_800_a2", "domains": 2}, "the recorded step 295.129 ms (-8.1 %)"),
+    ("aicb/A100_example_measured.csv.gz", "hgx_a100", "the recorded step 15256.072 ms (-31.1 %)"),
+]
+
+
+@here
+@pytest.mark.parametrize(("name", "system", "said"), SHORT, ids=[name for name, *_ in SHORT])
+def test_what_is_not_in_the_file_is_told(name, system, said):
+    workload = {"kind": "trace", "path": str(TRACES / name), "collectives": "recorded"}
+    (result,) = cmsim.run(load_scenario({"name": "replay", "systems": [system], "workload": workload}))
+    (told,) = [text for text in result.warnings if "with everything as recorded" in text]
+    assert told.startswith("warning: ") and said in told and told.endswith("the rest is not in the file")
 
 
 #: a rank other than 0 by itself is left out: copies of it would stand for rank 0

@@ -1,12 +1,12 @@
 """A rank's rows from its timeline: device tasks, communication, and the host work between.
 
-A replay that starts each row at the end of the one before on its queue, or of the last row it waits for, gives the
-recorded timeline back:
+A replay that starts each row at the end of the one before on its queue, or of the last row it waits for, and a gap
+later, gives the recorded timeline back:
 
 - the host's thread has a row up to each launch; what it spent in a call that waits for the device is no work of its own
   but a wait for the task that ended last before the call returned;
-- what is left between a task and all it waits for is a "gap" on its stream: time from launch to start, and what the
-  device takes between tasks.
+- what is left between a task and all it waits for (time from launch to start, what the device takes between tasks) is
+  kept where rows become programs (`cmsim.traces.gaps`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from cmsim.arrays import Ints
-from cmsim.traces.ascend.timeline import TOLERANCE_US, ViewTimeline
-from cmsim.traces.ascend.waits import Pairs, waits
+from cmsim.traces.ascend.timeline import ViewTimeline
+from cmsim.traces.ascend.waits import waits
 from cmsim.traces.recorded import RankTrace, rank_trace
 from cmsim.workload.ops import COMPUTE, HOST
 
 
 @dataclass
 class _Extra:
-    """Rows beside the recorded tasks: host work, and gaps."""
+    """Rows beside the recorded tasks: host work."""
 
     start_us: list[float]
     end_us: list[float]
@@ -56,7 +56,6 @@ def rows(line: ViewTimeline, meaning: Sequence[Meaning], *, offset_us: float, no
     linked = np.flatnonzero(launch_row >= 0)
     row = np.concatenate([wait_row, linked, np.array([pair[0] for pair in pairs], np.int64)])
     dep = np.concatenate([wait_dep, launch_row[linked], np.array([pair[1] for pair in pairs], np.int64)])
-    row, dep = _gaps(line, extra, row, dep, notes)
     count = len(line.name)
     start = np.concatenate([line.start_us, extra.start_us])
     end = np.concatenate([line.end_us, extra.end_us])
@@ -174,32 +173,3 @@ def _held(line: ViewTimeline) -> Mapping[int, tuple[int, float]]:
 def _awaited(line: ViewTimeline, by_end: Ints, by_us: float) -> int:
     at = int(np.searchsorted(line.end_us[by_end], by_us, "right")) - 1
     return int(by_end[at]) if at >= 0 else -1
-
-
-def _gaps(line: ViewTimeline, extra: _Extra, row: Ints, dep: Ints, notes: Counter[str]) -> Pairs:
-    """Adds a row for what is left between a task and all it waits for; what the task waited for, this row waits for.
-
-    Goes by the ends that a replay gives, so that what is below the tolerance never adds up.
-    """
-    count = len(line.name)
-    end = [*line.end_us.tolist(), *extra.end_us]
-    by_row = np.argsort(row, kind="stable")
-    ptr = np.searchsorted(row[by_row], np.arange(count + 1)).tolist()
-    deps = dep[by_row].tolist()
-    start, duration = line.start_us.tolist(), (line.end_us - line.start_us).tolist()
-    last: dict[str, float] = {}
-    gap: list[int] = []
-    gap_us = 0.0
-    for i in np.lexsort((line.end_us, line.start_us)).tolist():
-        queue = line.queue[i]
-        ready = max([last.get(queue, 0.0), *[end[d] for d in deps[ptr[i] : ptr[i + 1]]]])
-        if start[i] - ready > TOLERANCE_US:
-            _add(extra, ready, start[i], "gap", queue)
-            gap.append(i)
-            gap_us += start[i] - ready
-            ready = start[i]
-        end[i] = last[queue] = ready + duration[i]
-    moved = np.arange(len(end))
-    moved[gap] = len(end) + np.arange(len(gap))
-    notes["us between tasks and all that they wait for (launch, tasks, events), kept as gaps"] += round(gap_us)
-    return moved[row], dep

@@ -24,7 +24,6 @@ TURN_US = 100.0
 #: a row started late if nothing known explains the last part of its wait [us]; it waited for what ended shortly before,
 #: or was about to drain [us], assumed
 LATE_US, SOON_US, DRAIN_US = 20.0, 10.0, 50.0
-UNEXPLAINED = f"kernels or copies that started over {LATE_US:g} us later than anything in the file explains"
 #: shortest idle time that is asked whether the thread polled memory [us], assumed
 POLL_US = 1000.0
 
@@ -265,8 +264,6 @@ def _late(given: Launches, found: list[tuple[int, int]], counts: Counter[str]) -
             found.append((row, last))
             drained = given.finish_us[last] > begin + CLOCK_US
             counts["inferred from times" + (", while the other still drained" if drained else "")] += 1
-        else:
-            counts[UNEXPLAINED] += 1
 
 
 def _told(given: Launches, said: _Said, told: dict[str, int], moment: float) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from cmsim.kinds.trace import TraceFacts, TraceSpec
 from cmsim.traces import load_trace
 from cmsim.traces.groups import read_placement
 from cmsim.traces.lower import Placement
-from cmsim.workload.ops import COMPUTE, Programs
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, Programs
 
 #: by precision: which stand in for it where an accelerator lacks it, nearest first
 _INSTEAD = {
@@ -56,6 +56,7 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
         host_ops=spec.host == "replayed",
         collectives=spec.collectives,
     )
+    _check_takes_time(made, spec)
     made = _in_known_precisions(made, system) if spec.compute == "modelled" else made
     assert isinstance(made.facts, TraceFacts)
     facts = replace(
@@ -65,6 +66,16 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
         samples_per_run=None if spec.samples_per_rank is None else spec.samples_per_rank * made.ranks,
     )
     return replace(made, facts=facts, notes=(*made.notes, _times(made, spec)))
+
+
+def _check_takes_time(made: Programs, spec: TraceSpec) -> None:
+    """A replay of nothing but ops of no length would have no rate and no power."""
+    ops = made.ops
+    works = (np.nan_to_num(ops.recorded_s) > 0) | (ops.flops > 0) | (ops.bytes_B > 0) | (ops.kind >= COLLECTIVE)
+    if not works.any():
+        asked = ", and with collectives: recorded communication has none either" * (spec.collectives == "recorded")
+        message = f"no op of the trace takes time: none has a recorded time, FLOPs or bytes{asked}"
+        raise InputError(Problem(message, made.source))
 
 
 def _in_known_precisions(made: Programs, system: System) -> Programs:
