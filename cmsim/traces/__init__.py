@@ -13,7 +13,7 @@ from cmsim.workload.ops import Programs
 
 #: importers by name, asked in this order; a new format is a module (or a folder) and a line. Chakra has no magic: last
 IMPORTERS: dict[str, Importer[Opened]] = {
-    name: Importer(sniff=form.sniff, open_=form.open_)
+    name: Importer(sniff=form.sniff, open_=form.open_, holds=getattr(form, "holds", None))
     for name, form in {
         "cmsim": columnar,
         "ascend": ascend,

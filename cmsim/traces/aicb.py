@@ -1,6 +1,7 @@
-"""Communication logs of AICB (csv): what one rank of a training run sends, planned or measured, one op a row.
+"""Communication logs of AICB (csv): what one rank (of each pipeline stage) of a training run sends, planned or measured, one op a row.
 
-An optional line such as ``[rank0 ~ rank127]`` says whose log it is. Then a header with ``comm_type``, ``comm_group``,
+Optional lines such as ``[rank0 ~ rank127]`` or ``[ pp_stage0: [rank0, rank1, ...] ]`` say whose log it is; of a job with
+pipeline stages, each stage has such a line, a header and rows of its own, one after the other in a file. A header with ``comm_type``, ``comm_group``,
 ``msg_size`` [B, the whole array], ``stage``, ``_elapsed_time`` [ms], ``algbw`` and ``busbw``; newer files have
 ``comm_group_size``. The word ``None`` is a missing value. ``epoch_end`` rows hold the time of a whole iteration.
 
@@ -21,7 +22,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.reading.bytes_in import LIMIT_B, bad, read_bytes
 from cmsim.traces.layers.schedule import kernel_of
-from cmsim.traces.recorded import Communicator, Trace, rank_trace
+from cmsim.traces.recorded import Communicator, RankTrace, Trace, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
 
 FORMAT = "aicb-csv"
@@ -66,7 +67,7 @@ _GROUPS = {
 _BUS = {"all_gather": 1, "reduce_scatter": 1, "all_reduce": 2}
 _MISSING = ("", "None")
 _HEADER = re.compile(rb"^[^\n]*\bcomm_type\s*,[^\n]*\bmsg_size\b", re.MULTILINE)
-_RANKS = re.compile(r"rank\s*(\d{1,9})\s*~\s*rank\s*(\d{1,9})")
+_RANKS = re.compile(r"rank\s*(\d{1,9})(?:\s*[~-]\s*(?:rank)?\s*(\d{1,9}))?")
 _SHAPE = re.compile(r"[(\[]\s*(\d{1,15}(?:\s*,\s*\d{1,15})*)\s*,?\s*[)\]]")
 _NUMBER = re.compile(r"[-+]?(\d{1,300}(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?")
 #: lines before the header that are read over
@@ -91,14 +92,16 @@ class LayerRow(NamedTuple):
 class AicbLog:
     """A log as read, a column each; texts are numbers into ``texts``, numbers that are missing are NaN.
 
-    preamble  lines before the header
-    ranks     ranks of the job as those lines say, 0 where they do not
+    preamble  lines before headers
+    stages    ranks of each pipeline stage as those lines say, ascending; empty where they do not
+    stage_of  into ``stages``, by row
+    staged    those lines are of pipeline stages, not of the whole job
     shape     a size that is no number, else empty
     """
 
     path: Path
     preamble: int
-    ranks: int
+    stages: tuple[range, ...]
     texts: tuple[str, ...]
     line: Ints
     kind: Ints
@@ -110,9 +113,16 @@ class AicbLog:
     elapsed_ms: Floats
     algbw: Floats
     busbw: Floats
+    stage_of: Ints
+    staged: bool = False
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the job, 0 where the file does not say."""
+        return max((stage.stop for stage in self.stages), default=0)
 
     def counts(self) -> dict[str, Any]:
         """Rows, bytes [B] and elapsed time [ms, to 3 decimals]; sizes and times that are missing count as 0."""
@@ -123,6 +133,7 @@ class AicbLog:
             "format": FORMAT,
             "rows": len(self),
             "preamble_lines": self.preamble,
+            **({"pipeline_stages": len(self.stages)} if len(self.stages) > 1 else {}),
             "comm_types": {name: int(here.sum()) for name, here in sorted(number.items())},
             "groups": self._counted(self.group, lambda name: f"CommGroup.{name}" if name else "None"),
             "stages": self._counted(self.stage, lambda name: name.split(".")[0]),
@@ -159,8 +170,23 @@ class AicbLog:
         Raises InputError where sizes are missing or do not fit together.
         """
         notes: list[str] = []
+        if len(self.stages) > 1:
+            return _of_stages(self, ranks, notes)
         world, groups = _groups(self, ranks, notes)
-        return _trace(self, world, groups, notes)
+        made = _Made(self.path)
+        one = made.rank(self, 0, 0, groups)
+        notes.extend(made.notes())
+        return _trace(self, {0: one}, made, world, notes)
+
+    def of_stage(self, number: int) -> AicbLog:
+        """The rows of one pipeline stage, as the log of a job that has no other."""
+        here = self.stage_of == number
+        columns = {
+            one.name: getattr(self, one.name)[here]
+            for one in fields(self)
+            if isinstance(getattr(self, one.name), np.ndarray)
+        }
+        return replace(self, stages=(range(len(self.stages[number])),), **columns)
 
 
 def sniff(start: bytes, path: Path) -> bool:  # noqa: ARG001 (all importers are asked alike)
@@ -180,19 +206,19 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> AicbLog:
     lines = _lines(text)
     before: list[str] = []
     for line in islice(lines, _MOST_PREAMBLE):
-        if line.replace(" ", "").startswith("comm_type,"):
+        if _is_header(line):
             break
         before.append(line)
     else:
         raise bad(path, "not an AICB log: no header that starts with comm_type")
-    names = [name.strip() for name in line.split(",")]
-    for name in ("comm_type", "comm_group", "msg_size"):
-        if name not in names:
-            raise InputError(Problem(f"the header has no column {name}", str(path), len(before) + 1))
-    said = _RANKS.search("\n".join(before))
-    read = _Reader(path, names, len(before) + 1)
+    read = _Reader(path, len(before) + 1)
+    read.stage(before, line.split(","))
     read.take(lines)
-    return read.log(len(before), int(said[2]) + 1 if said else 0)
+    return read.log()
+
+
+def _is_header(line: str) -> bool:
+    return line.replace(" ", "").startswith("comm_type,")
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -207,31 +233,82 @@ def _lines(text: str) -> Iterator[str]:
 class _Reader:
     """Rows into columns."""
 
-    def __init__(self, path: Path, names: Sequence[str], before: int):
-        self._path, self._names, self._before = path, names, before
-        self._at = {name: i for i, name in enumerate(names)}
-        self._line = 0
+    def __init__(self, path: Path, line: int):
+        self._path, self._line, self._before = path, line, line
+        self._names: list[str] = []
+        self._at: dict[str, int] = {}
         self._texts: dict[str, int] = {"": 0}
-        self._codes = {name: array("q") for name in ("line", "kind", "group", "stage", "shape")}
+        self._codes = {name: array("q") for name in ("line", "kind", "group", "stage", "shape", "stage_of")}
         self._numbers = {name: array("d") for name in ("group_size", "size_B", "elapsed_ms", "algbw", "busbw")}
+        self._stages: list[range] = []
+        self._preamble = self._headers = 0
+        self._staged = False
+
+    def stage(self, before: Sequence[str], header: Sequence[str]) -> None:
+        """Rows of a pipeline stage follow: the lines before its header, which say whose they are, and the header."""
+        self._headers += 1
+        self._preamble += len(before)
+        self._names = [name.strip() for name in header]
+        self._at = {name: i for i, name in enumerate(self._names)}
+        for name in ("comm_type", "comm_group", "msg_size"):
+            if name not in self._names:
+                raise self._bad(f"the header has no column {name}")
+        text = "\n".join(before)
+        self._staged |= "stage" in text
+        ranks = self._ranks(text)
+        if ranks:
+            self._stages.append(ranks)
+        if len(self._stages) != self._headers and (ranks or self._stages) and self._headers > 1:
+            raise self._bad("a header of another pipeline stage; allowed: a line with its ranks before each of them")
+
+    def _ranks(self, text: str) -> range:
+        """Ranks that lines before a header name: the job's, or those of a pipeline stage."""
+        found = [(int(first), int(last or first)) for first, last in _RANKS.findall(text)]
+        if not found:
+            return range(0)
+        low, high = min(first for first, _ in found), max(last for _, last in found)
+        if high >= _MOST_RANKS:
+            raise bad(self._path, f"ranks: expected 1 to {_MOST_RANKS} ranks, got {high + 1}")
+        named = {rank for first, last in found for rank in range(first, last + 1)}
+        if len(named) != high + 1 - low:
+            raise self._bad(f"ranks {low} to {high} of a pipeline stage: {high + 1 - low - len(named)} are missing")
+        return range(low, high + 1)
 
     def take(self, lines: Iterator[str]) -> None:
         reader = csv.reader(lines)
+        before: list[str] = []
         try:
             for fields in reader:
                 self._line = self._before + reader.line_num
-                if fields:
+                if not fields:
+                    continue
+                if fields[0].strip() == "comm_type":
+                    self.stage(before, fields)
+                    before = []
+                elif fields[0].lstrip().startswith("["):
+                    before.append(",".join(fields))
+                else:
                     self._row(fields)
         except csv.Error as error:
             self._line = self._before + reader.line_num
             raise self._bad(f"not readable as csv ({error})") from None
+        if before:
+            raise self._bad("ranks of a pipeline stage, and no header after them: cut short")
 
-    def log(self, preamble: int, ranks: int) -> AicbLog:
+    def log(self) -> AicbLog:
         if not self._codes["line"]:
             raise bad(self._path, "holds a header and no rows")
         columns: dict[str, Any] = {name: np.frombuffer(column, np.int64) for name, column in self._codes.items()}
         columns |= {name: np.frombuffer(column, np.float64) for name, column in self._numbers.items()}
-        return AicbLog(path=self._path, preamble=preamble, ranks=ranks, texts=tuple(self._texts), **columns)
+        stages = tuple(self._stages)
+        return AicbLog(
+            path=self._path,
+            preamble=self._preamble,
+            stages=stages,
+            staged=self._staged,
+            texts=tuple(self._texts),
+            **columns,
+        )
 
     def _row(self, fields: list[str]) -> None:
         size_at, more = self._at["msg_size"], len(fields) - len(self._names)
@@ -252,6 +329,7 @@ class _Reader:
         ):
             self._codes[name].append(self._texts.setdefault(text, len(self._texts)))
         self._codes["line"].append(self._line)
+        self._codes["stage_of"].append(self._headers - 1)
         for name, column in (
             ("group_size", "comm_group_size"),
             ("elapsed_ms", "_elapsed_time"),
@@ -319,14 +397,20 @@ def _groups(log: AicbLog, ranks: int | None, notes: list[str]) -> tuple[int, dic
     ep = ep or 1
     if dp % ep:
         raise bad(path, f"ep_group {ep} does not divide dp_group {dp}")
-    pp = world // (tp * dp)
+    # in a stage, what data parallelism leaves stands next to each other: tensor and context parallelism
+    inner = world // dp if log.staged else tp
+    if inner != tp:
+        notes.append(
+            f"{world} ranks of a stage in dp_groups of {dp}, tp_group {tp}: every {inner}th rank is in a dp_group"
+        )
+    pp = world // (inner * dp)
     return world, {
         "tp": (1, tp),
-        "dp": (tp, dp),
-        "ep": (tp, ep),
-        "dp_ep": (tp * ep, dp // ep),
+        "dp": (inner, dp),
+        "ep": (inner, ep),
+        "dp_ep": (inner * ep, dp // ep),
         "ep_tp": (1, tp * ep),
-        "pp": (tp * dp, pp),
+        "pp": (inner * dp, pp),
         "all": (1, world),
     }
 
@@ -354,80 +438,139 @@ def _stated(log: AicbLog, name: str, notes: list[str]) -> int:
     return int(min(size, _MOST_RANKS + 1))
 
 
-def _trace(log: AicbLog, world: int, groups: dict[str, tuple[int, int]], notes: list[str]) -> Trace:
-    communicators: list[Communicator] = []
-    number: dict[str, int] = {}
-    left: Counter[str] = Counter()
-    columns: dict[str, list[Any]] = {
-        key: []
-        for key in ("name", "kind", "stream", "duration_us", "kernel", "flops", "bytes_B", "collective", "group")
-    }
+def _of_stages(log: AicbLog, ranks: int | None, notes: list[str]) -> Trace:
+    """Ranks of all pipeline stages: those of a stage run its rows, with members of their own in each group."""
+    if ranks not in (None, log.ranks):
+        raise bad(log.path, f"{ranks} ranks are asked for; the log is of the {log.ranks} of {len(log.stages)} stages")
+    given = sorted(rank for stage in log.stages for rank in stage)
+    if given != list(range(log.ranks)):
+        raise bad(
+            log.path, f"the ranks of its {len(log.stages)} pipeline stages are not 0 to {log.ranks - 1}, each once"
+        )
+    made = _Made(log.path, log.ranks)
+    out: dict[int, RankTrace] = {}
+    for number, stage in enumerate(log.stages):
+        rows, said = log.of_stage(number), list[str]()
+        _, groups = _groups(rows, None, said)
+        notes += [f"pipeline stage {number}: {text}" for text in said]
+        out[stage.start] = made.rank(rows, stage.start, number, groups)
+    copies = np.empty(log.ranks, np.int64)
+    for stage in log.stages:
+        copies[stage.start : stage.stop] = stage.start
+    notes.extend(made.notes())
+    return _trace(log, out, made, log.ranks, notes, copies)
 
-    def add(**values: Any) -> None:
-        for key, value in values.items():
-            columns[key].append(value)
 
-    for row in log.rows():
+class _Made:
+    """Rows of ranks, and the communicators and omissions of all of them."""
+
+    def __init__(self, path: Path, world: int = 0) -> None:
+        self.path, self._world = path, world
+        self.communicators: list[Communicator] = []
+        self._number: dict[tuple[str, int], int] = {}
+        self._left: Counter[str] = Counter()
+
+    @property
+    def staged(self) -> bool:
+        return self._world > 0
+
+    def notes(self) -> list[str]:
+        return [f"{many} {what}" for what, many in self._left.items() if many]
+
+    def rank(self, log: AicbLog, rank: int, stage: int, groups: dict[str, tuple[int, int]]) -> RankTrace:
+        """Rows of a rank, the first of its pipeline stage.
+
+        groups  distance from member to member and number of members of each group
+        """
+        columns: dict[str, list[Any]] = {
+            key: []
+            for key in ("name", "kind", "stream", "duration_us", "kernel", "flops", "bytes_B", "collective", "group")
+        }
+        for row in log.rows():
+            for key, value in self._row(row, rank, stage, groups).items():
+                columns[key].append(value)
+        count = len(columns["kind"])
+        if not count and not self._world:
+            raise bad(self.path, "holds no op to replay")
+        return rank_trace(
+            rank,
+            name=columns["name"],
+            kind=columns["kind"],
+            stream=columns["stream"],
+            duration_us=columns["duration_us"],
+            kernel=columns["kernel"],
+            flops=columns["flops"],
+            bytes_B=columns["bytes_B"],
+            collective=columns["collective"],
+            group=columns["group"],
+            deps=(np.arange(1, count), np.arange(count - 1)),
+        )
+
+    def _row(self, row: LayerRow, rank: int, stage: int, groups: dict[str, tuple[int, int]]) -> dict[str, Any]:
+        """What a row is in a replay; {} where it is nothing."""
         duration_us = row.elapsed_ms * _US_PER_MS
+        nothing: dict[str, Any] = {}
         if row.kind == _EPOCH_END:
-            continue
+            return nothing
         if row.kind == _COMPUTATION:
             flops = _matmul_flops(row.shape)
-            left["computations without time and shapes take no time"] += not flops and math.isnan(duration_us)
+            self._left["computations without time and shapes take no time"] += not flops and math.isnan(duration_us)
             kernel = "gemm" if flops else kernel_of(row.stage)
-            add(name=f"{row.stage} {_COMPUTATION}".strip(), kind=COMPUTE, stream="compute", duration_us=duration_us)
-            add(kernel=kernel, flops=flops, bytes_B=0.0, collective="", group=-1)
-            continue
+            name = f"{row.stage} {_COMPUTATION}".strip()
+            told = {"name": name, "kind": COMPUTE, "stream": "compute", "duration_us": duration_us}
+            return told | {"kernel": kernel, "flops": flops, "bytes_B": 0.0, "collective": "", "group": -1}
         if row.kind in _POINT_TO_POINT or row.group == _EMBEDDING:
-            left["ops between pipeline stages are left out: all ranks run the ops of this one"] += 1
-            continue
+            same = "" if self._world else ": all ranks run the ops of this one"
+            self._left[f"ops between pipeline stages are left out{same}"] += 1
+            return nothing
         if row.kind not in _COLLECTIVES:
-            left[f"rows of the unknown kind {row.kind:.40} are left out"] += 1
-            continue
+            self._left[f"rows of the unknown kind {row.kind:.40} are left out"] += 1
+            return nothing
         role = _GROUPS.get(row.group or "all")
         if role is None:
             known = ", ".join(_GROUPS)
-            raise InputError(Problem(f"unknown comm_group '{row.group:.40}'; known: {known}", str(log.path), row.line))
+            raise InputError(Problem(f"unknown comm_group '{row.group:.40}'; known: {known}", str(self.path), row.line))
         collective = _COLLECTIVES[row.kind]
         if collective != "barrier" and math.isnan(row.size_B):
-            raise InputError(Problem(f"{row.kind} without a msg_size", str(log.path), row.line))
-        stride, size = groups[role]
+            raise InputError(Problem(f"{row.kind} without a msg_size", str(self.path), row.line))
+        stride, size = (1, self._world) if role == "all" and self._world else groups[role]
         if size == 1 or (collective != "barrier" and not row.size_B):
-            left[f"collectives of {'groups of one rank' if size == 1 else '0 bytes'} are left out"] += 1
-            continue
-        if role not in number:
-            number[role] = len(communicators)
-            communicators.append(Communicator(role, tuple(range(0, stride * size, stride)), size))
+            self._left[f"collectives of {'groups of one rank' if size == 1 else '0 bytes'} are left out"] += 1
+            return nothing
+        key = role, 0 if role == "all" else stage
+        if key not in self._number:
+            self._number[key] = len(self.communicators)
+            first = 0 if role == "all" else rank
+            members = tuple(range(first, first + stride * size, stride))
+            self.communicators.append(Communicator(role, members, size))
         size_B = 0.0 if collective == "barrier" else row.size_B
-        add(name=f"{row.stage} {collective}".strip(), kind=COLLECTIVE, stream=f"comm {role}", duration_us=duration_us)
-        add(kernel="", flops=0.0, bytes_B=size_B, collective=collective, group=number[role])
-    count = len(columns["kind"])
-    if not count:
+        name = f"{row.stage} {collective}".strip()
+        told = {"name": name, "kind": COLLECTIVE, "stream": f"comm {role}", "duration_us": duration_us}
+        group = self._number[key]
+        return told | {"kernel": "", "flops": 0.0, "bytes_B": size_B, "collective": collective, "group": group}
+
+
+def _trace(
+    log: AicbLog, ranks: dict[int, RankTrace], made: _Made, world: int, notes: list[str], copies: Ints | None = None
+) -> Trace:
+    if not any(map(len, ranks.values())):
         raise bad(log.path, "holds no op to replay")
-    notes.extend(f"{many} {what}" for what, many in left.items() if many)
-    whole = log.elapsed_ms[log.of("kind", _EPOCH_END)]
+    whole = log.of("kind", _EPOCH_END)
+    # stages run side by side: the job takes as long as the longest
+    lengths = [math.fsum(log.elapsed_ms[whole & (log.stage_of == i)]) for i in np.unique(log.stage_of[whole]).tolist()]
+    counts = [int((whole & (log.stage_of == i)).sum()) for i in np.unique(log.stage_of[whole]).tolist()]
+    recorded_ms = (max(lengths) if made.staged else math.fsum(log.elapsed_ms[whole])) if lengths else math.nan
+    steps = (max(counts) if made.staged else sum(counts)) if counts else 0
     return Trace(
         format=FORMAT,
         source=str(log.path),
-        ranks={
-            0: rank_trace(
-                0,
-                name=columns["name"],
-                kind=columns["kind"],
-                stream=columns["stream"],
-                duration_us=columns["duration_us"],
-                kernel=columns["kernel"],
-                flops=columns["flops"],
-                bytes_B=columns["bytes_B"],
-                collective=columns["collective"],
-                group=columns["group"],
-                deps=(np.arange(1, count), np.arange(count - 1)),
-            )
-        },
-        communicators=tuple(communicators),
+        ranks=ranks,
+        communicators=tuple(made.communicators),
         world_size=world,
-        recorded_us=math.fsum(whole) * _US_PER_MS if len(whole) else math.nan,
+        recorded_us=recorded_ms * _US_PER_MS,
         notes=tuple(notes),
+        facts={"steps": float(steps)} if steps > 1 else {},
+        copies=() if copies is None else tuple(copies.tolist()),
     )
 
 
