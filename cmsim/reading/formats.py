@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 #: what people also have, and why it is not read: a mark in the first bytes, and what to say
 _KNOWN_OTHERS = {
     b"https://git-lfs.github.com/spec": "is a pointer of Git LFS; fetch the file itself with 'git lfs pull'",
-    b'"conversations"': "holds conversations as text, whose lengths depend on a tokenizer; allowed: files with lengths",
+    b'"conversations"': "holds conversations: it is read where requests are asked for",
 }
 #: files of a folder that a note names, others are counted
 _NAMED = 20

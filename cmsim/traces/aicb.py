@@ -1,9 +1,10 @@
-"""Communication logs of AICB (csv): what one rank (of each pipeline stage) of a training run sends, planned or measured, one op a row.
+"""Communication logs of AICB (csv): what a rank of a training run sends, planned or measured, one op a row.
 
-Optional lines such as ``[rank0 ~ rank127]`` or ``[ pp_stage0: [rank0, rank1, ...] ]`` say whose log it is; of a job with
-pipeline stages, each stage has such a line, a header and rows of its own, one after the other in a file. A header with ``comm_type``, ``comm_group``,
-``msg_size`` [B, the whole array], ``stage``, ``_elapsed_time`` [ms], ``algbw`` and ``busbw``; newer files have
-``comm_group_size``. The word ``None`` is a missing value. ``epoch_end`` rows hold the time of a whole iteration.
+Optional lines such as ``[rank0 ~ rank127]`` or ``[ pp_stage0: [rank0, rank1, ...] ]`` say whose log it is: one rank's,
+which all run alike. Of a job in pipeline stages each stage has such a line, a header and rows of its own, one after the
+other. A header has ``comm_type``, ``comm_group``, ``msg_size`` [B, the whole array], ``stage``, ``_elapsed_time`` [ms],
+``algbw`` and ``busbw``; newer files have ``comm_group_size``. The word ``None`` is a missing value. ``epoch_end`` rows
+hold the time of a whole iteration.
 
 AICB issues a row when the one before has ended, so the ops form a chain, and all ranks run the same. Groups are laid
 out as AICB makes them, tensor-parallel ranks next to each other, then expert, data and pipeline parallelism.
