@@ -46,7 +46,7 @@ def assemble(
     for files in sorted(found, key=lambda one: one.rank):
         line = timeline(files, comm_rows(files, seen))
         if line is None:
-            looked = "trace_view.json with tasks of Ascend Hardware, kernel_details.csv, communication.json"
+            looked = "trace_view.json with tasks of Ascend Hardware, kernel_details.csv, communication.json, a database"
             raise bad(source, f"rank {files.rank} ({files.label}) holds no device tasks (looked for {looked})")
         lines[files.rank] = line
         notes.update(line.notes)
@@ -85,6 +85,8 @@ def assemble(
 
 def _steps(files: RankFiles) -> int:
     """Steps that the files of a rank tell apart, 0 where they tell none."""
+    if files.marked_steps:
+        return files.marked_steps
     if files.steps is not None and len(files.steps):
         return len(step_totals_us(files.steps))
     return len({step for step in files.kernels.step if step not in ABSENT}) if files.kernels is not None else 0
