@@ -66,7 +66,7 @@ def not_used(paths: Iterable[Path], why: str) -> list[str]:
     >>> not_used([Path("a/b.txt"), Path("a/c.bin")], "no profile")
     ['not used: b.txt, c.bin (no profile)']
     """
-    names = sorted(one.name + ("/" if one.is_dir() else "") for one in paths if not one.name.startswith("."))
+    names = sorted({one.name + ("/" if one.is_dir() else "") for one in paths if not one.name.startswith(".")})
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [f"not used: {', '.join(names[:_NAMED])}{more} ({why})"] if names else []
 

@@ -363,3 +363,44 @@ def test_nodes_and_jobs_of_a_spot_cluster(tmp_path):
     found = jobs.load_jobs(path)
     assert found.gpus.tolist() == [6, 0.5] and found.duration_s.tolist() == [100, 50]
     assert found.submit_s.tolist() == [0, 2] and found.gpu_types == ("A10", "H800")
+
+
+# -- odd but legal, or refused with the place ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["c2_minus_nan", "c3_nan", "d_windows_backslash", "h_comms_id_bigger_than_64bit", "k_rocm", "m_ranks_cut"]
+)
+def test_profiles_that_are_not_quite_JSON_or_of_other_makers_are_read(name):
+    trace = open_trace(CASES / "kineto" / f"{name}.json").trace()
+    info = trace_info(trace)
+    assert info["ops"] == {"compute": 1, "host": 3, "collective": 1} and info["recorded_us"] == 400
+    assert info["collectives"]["all_reduce"]["bytes_B"] == 2**21
+    lenient = any("JSON only by looser rules" in note for note in trace.notes)
+    assert lenient == (name[0] in "cd")
+
+
+def test_text_that_is_no_JSON_is_refused_with_the_byte():
+    with pytest.raises(InputError, match="byte 423: not valid JSON"):
+        open_trace(CASES / "kineto" / "e_unescaped_quotes.json")
+
+
+def test_what_jsonizer_prints_is_a_chakra_trace(tmp_path):
+    folder = CASES / "chakra" / "jsonizer"
+    info = trace_info(open_trace(folder).trace())
+    assert info["ranks"] == 2 and info["ops"] == {"compute": 2, "collective": 2}
+    assert info["collectives"]["all_reduce"]["bytes_B"] == 2 * 2**20
+    assert info["critical_path_us"] == pytest.approx(100)
+    for one in folder.iterdir():
+        (tmp_path / one.name).write_bytes(one.read_bytes())
+    (tmp_path / "readme.txt").write_text("x")
+    assert open_trace(tmp_path).trace().notes[0] == "not used: readme.txt (no trace of Chakra, no communicators)"
+    cut = tmp_path / "chakra.0.json"
+    cut.write_text(cut.read_text()[:-20])
+    with pytest.raises(InputError, match=r"chakra.0.json: byte \d+: not valid JSON"):
+        open_trace(tmp_path)
+
+
+def test_any_source_by_its_word():
+    opened = open_trace(CASES / "goal" / "own_any.goal")
+    assert opened.counts()["wildcard_recv"] == 1 and lower(opened.trace()).ranks == 2

@@ -112,7 +112,7 @@ def sound(found: Jobs | Nodes) -> None:
     assert len(found) > 0 and len(found.gpu_type) == len(found)
     assert ((found.gpu_type >= -1) & (found.gpu_type < len(found.gpu_types))).all()
     if isinstance(found, Nodes):
-        assert (found.gpus >= 0).all() and not (found.memory_B < 0).any() and (found.cpus >= 0).all()
+        assert (found.gpus >= 0).all() and not (found.memory_B < 0).any() and not (found.cpus < 0).any()
         return
     times = (found.submit_s, found.start_s, found.end_s, found.duration_s, found.gpus, found.gpus_per_node)
     assert all(len(column) == len(found) for column in times)

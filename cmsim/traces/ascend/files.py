@@ -311,6 +311,7 @@ def _open_folder(path: Path, limit_B: int) -> AscendFolder:
     ranks: dict[int, list[AscendFile]] = {}
     at: dict[int, Path] = {}
     notes: list[str] = []
+    unread: list[Path] = []
     for above, output in folders:
         found = _of_rank(output)
         if not found:
@@ -319,6 +320,7 @@ def _open_folder(path: Path, limit_B: int) -> AscendFolder:
             raise bad(output, f"holds none of {', '.join(_OF_RANK)}, and no database of the profiler")
         left = [one for one in _databases(output) if one not in found]
         notes += not_used(left, f"databases beside {found[0].name}, which holds the tasks")
+        unread += [one for one in _inside(output) if one not in (*found, *left, *_named(output, (*_ABOVE, *_OF_JOB)))]
         files = [_open_file(file, limit_B) for file in found]
         _once(output, files)
         side = [_open_file(file, limit_B) for file in _named(above, _ABOVE)]
@@ -326,6 +328,7 @@ def _open_folder(path: Path, limit_B: int) -> AscendFolder:
         if rank in ranks:
             raise bad(path, f"rank {rank} is there twice: {_relative(at[rank], path)} and {_relative(above, path)}")
         ranks[rank], at[rank] = [*files, *side], above
+    notes += not_used([one for one in unread if one.is_file()], "other tables of the profiler")
     job = [_open_file(file, limit_B) for folder in dict.fromkeys(job_folders) for file in _named(folder, _OF_JOB)]
     return AscendFolder(path, ranks, job, notes)
 
