@@ -142,11 +142,14 @@ class Blocks:
 
     def _loose(self, text: bytes, error: orjson.JSONDecodeError, base: int) -> Any:
         """Profilers write ``inf`` and ``nan`` for rates over no time, and names as they are (paths of Windows)."""
-        plain = _ESCAPE.sub(_escaped, _NAN.sub(b"NaN", _INFINITE.sub(rb"\1Infinity", text)))
+        numbers = _INFINITE.sub(rb"\1Infinity", text)
         try:
-            value = json.loads(plain.decode("utf-8", "replace"), strict=False)
+            value = _python(numbers)
         except (ValueError, RecursionError):
-            raise bad(self._path, f"not valid JSON ({error.msg})", byte=base + _byte(text, error)) from None
+            try:
+                value = _python(_ESCAPE.sub(_escaped, _NAN.sub(b"NaN", numbers)))
+            except (ValueError, RecursionError):
+                raise bad(self._path, f"not valid JSON ({error.msg})", byte=base + _byte(text, error)) from None
         self.lenient += 1
         return value
 
@@ -249,6 +252,10 @@ _ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 def _escaped(found: re.Match[bytes]) -> bytes:
     """A backslash that escapes nothing stands for itself."""
     return rb"\\" if len(found[0]) == 1 else found[0]
+
+
+def _python(text: bytes) -> Any:
+    return json.loads(text.decode("utf-8", "replace"), strict=False)
 
 
 def _loads(text: bytes, end: int) -> list[Any]:
