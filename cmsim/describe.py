@@ -8,7 +8,7 @@ from typing import Any
 
 from cmsim import jobs, reading, requests, traces
 from cmsim.errors import CmsimError, InputError, Problem, did_you_mean
-from cmsim.graphs.load import find_model, load_any, model_format
+from cmsim.graphs.load import find_model, is_model, load_any, model_format
 from cmsim.graphs.work import graph_info
 from cmsim.reading.bytes_in import LIMIT_B
 from cmsim.reading.formats import Importer, inside, sniffed
@@ -89,16 +89,18 @@ def _kind(path: Path, format: str | None) -> str | None:
         raise InputError(f"no format named '{format}'. {did_you_mean(format, [n for k in rooms.values() for n in k])}")
     if path.suffix.lower() in _MODELS or (path.is_dir() and (path / "config.json").is_file()):
         return None
-    for kind, known in rooms.items():
-        if sniffed(path, known) is not None:
-            return kind
-    try:
-        model_format(path)
-    except InputError:
-        formats = [name for known in rooms.values() for name in known]
-        message = f"no known form: a model (ONNX, MindIR, config.json) or one of {', '.join(formats)}{inside(path)}"
-        raise InputError(Problem(message, str(path))) from None
-    return None
+    # all at once: no room is asked with more of the file while another knows it by less
+    found = sniffed(path, {name: one for known in rooms.values() for name, one in known.items()})
+    if found is not None:
+        return next(kind for kind, known in rooms.items() if found in known)
+    if is_model(path):
+        return None
+    formats = [name for known in rooms.values() for name in known]
+    message = (
+        "no known form: a model (ONNX, MindIR, or a JSON object with model_type or architectures) or one of "
+        f"{', '.join(formats)}{inside(path)}"
+    )
+    raise InputError(Problem(message, str(path)))
 
 
 def _model(name: str | Path, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def _trace(found: Mapping[str, Any]) -> list[Any]:
     for name, key in (("recorded", "recorded_us"), ("span", "span_us"), ("critical path", "critical_path_us")):
         if found[key] is not None:
             facts[name] = _time(found[key])
+    if found["steps"] and found["steps"] > 1 and found["step_us"] is not None:
+        facts["recorded"] += f", {found['steps']:,} steps of {_time(found['step_us'])}"
     if found["busy_us"]:
         facts["busy, mean of a rank"] = ", ".join(f"{name} {_time(us)}" for name, us in found["busy_us"].items())
         facts["overlapped communication"] = _time(found["overlap_us"])

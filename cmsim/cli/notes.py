@@ -10,6 +10,7 @@ from cmsim import kinds
 from cmsim.cli import say
 from cmsim.cli.tables import NOTHING
 from cmsim.errors import WARNING
+from cmsim.kinds.trace import TraceFacts
 from cmsim.numbers import prefixed, quantity
 from cmsim.results import Result, Results, placed, power_band
 
@@ -102,11 +103,13 @@ def recorded(results: Sequence[Result]) -> list[Table]:
                 now = run.recorded.get(name, {}).get("simulated_s")
                 cells += [_seconds(now), _change(now, was[name])]
             rows.append([name.replace("_", " "), *cells])
+        steps = [run.facts.steps if isinstance(run.facts, TraceFacts) else 1.0 for run in runs]
         joules = [
-            quantity("energy_J", run.metrics["energy_J"]) if "energy_J" in run.metrics else NOTHING for run in runs
+            quantity("energy_J", float(run.metrics["energy_J"]) / of) if "energy_J" in run.metrics else NOTHING
+            for run, of in zip(runs, steps, strict=True)
         ]
         rows.append(["energy", NOTHING, *(cell for one in joules for cell in (one, ""))])
-        heads = ["mean of a rank", "recorded"]
+        heads = ["mean of a rank" + (" and step" if max(steps) > 1 else ""), "recorded"]
         for run in runs:
             heads += [say.broken(placed(run)), "change"]
         out.append(say.table(heads, rows, title=f"{workload}: recorded and simulated", left=(0,)))

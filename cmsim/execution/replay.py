@@ -34,7 +34,8 @@ class ReplayMeans(Means):
         exposed_comm_s: float,
     ) -> dict[str, dict[str, float]]:
         replayed = _as_replayed(spec, facts)
-        return results.beside_recorded(replayed, ops, makespan_s=makespan_s, exposed_comm_s=exposed_comm_s)
+        of_all = results.beside_recorded(replayed, ops, makespan_s=makespan_s, exposed_comm_s=exposed_comm_s)
+        return {name: {key: time_s / facts.steps for key, time_s in row.items()} for name, row in of_all.items()}
 
 
 def _as_replayed(spec: TraceSpec, facts: TraceFacts) -> TraceFacts:

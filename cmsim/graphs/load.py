@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from cmsim import reading
-from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.errors import CmsimError, InputError, Problem, did_you_mean
 from cmsim.graphs.config import NETS, family_of, parse_config
 from cmsim.graphs.graph import Graph
 from cmsim.graphs.work import graph_info
@@ -15,6 +16,8 @@ from cmsim.workload.model import MODELS, ModelSpec, parse_model
 
 #: folder of built-in models that are graphs and no transformers
 GRAPHS = "workloads/graphs"
+#: keys of which a config of a model has one
+_SAY_MODEL = ("model_type", "architectures")
 _ENDINGS = {".onnx": "onnx", ".mindir": "mindir", ".json": "config"}
 
 
@@ -50,6 +53,17 @@ def model_format(path: Path) -> str:
     if ending is None:
         raise bad(path, "is no model that cmsim reads: an ONNX or MindIR file, or a config.json")
     return ending
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a model: ONNX, MindIR, or a JSON object that says what it is of (other JSON is none)."""
+    try:
+        if model_format(path) != "config":
+            return True
+        found = json.loads(reading.read_text(path))
+    except (CmsimError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and not found.keys().isdisjoint(_SAY_MODEL)
 
 
 def load_any(

@@ -48,6 +48,7 @@ _LAYOUT: wire.Layout = {
 #: a weight of more elements is not needed to infer shapes; its values are dropped first
 _SMALL = 4096
 #: operators whose window is an attribute
+_PACKED = ("com.microsoft.Attention", "com.microsoft.GroupQueryAttention")
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 _MAX_DIM = 2**48
 
@@ -300,7 +301,26 @@ class _Reader:
                     out["inner"] = inner
         if op in ("MaxRoiPool", "RoiAlign"):
             out.setdefault("window", 4.0)
+        if op in _PACKED and (context := self._context(op, node, reads)):
+            out["context"] = context
         return out, graphs
+
+    def _context(self, op: str, node: Any, reads: Sequence[int]) -> float:
+        """Keys that a query of an attention meets, on average; 0 where shapes do not say.
+
+        A packed one first makes queries, keys and values by one product with its weights, which are as wide as three
+        results: per element of input and result as many products as half that width.
+        """
+
+        def dim(read: int, at: int, rank: int) -> float:
+            dims = self.build.dims(reads[read]) if len(reads) > read and reads[read] >= 0 else None
+            return float(dims[at]) if dims is not None and len(dims) == rank else 0.0
+
+        if op == "com.microsoft.Attention":
+            causal = any(one.name == "unidirectional" and one.i for one in node.attribute)
+            return dim(1, 1, 2) / 2 + dim(0, 1, 3) * (0.5 if causal else 1.0)
+        # grouped queries: of the new keys those before, of the cache all
+        return (dim(1, 1, 3) or dim(0, 1, 3)) / 2 + dim(3, 2, 4)
 
     def _einsum(self, equation: str, reads: Sequence[int]) -> float | None:
         """Product of the sizes that an equation sums over; None where it or a shape is not understood."""

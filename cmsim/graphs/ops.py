@@ -93,7 +93,10 @@ OPS: dict[str, Rule] = {
     **_all("Gemm com.microsoft.FusedGemm", Rule("gemm", GEMM)),
     "com.microsoft.QGemm": Rule("gemm", GEMM, precision="int8"),
     **_all("Einsum com.microsoft.MatMulNBits", Rule("gemm", INNER)),
-    **_all("Attention com.microsoft.MultiHeadAttention", Rule("attention_prefill", ATTENTION)),
+    **_all(
+        "Attention com.microsoft.MultiHeadAttention com.microsoft.GroupQueryAttention com.microsoft.Attention",
+        Rule("attention_prefill", ATTENTION),
+    ),
     **_all("LSTM GRU RNN", Rule("gemm", RECURRENT)),
     # windows, norms, softmax
     **_all("MaxPool AveragePool LpPool MaxRoiPool RoiAlign", Rule("generic", WINDOW)),

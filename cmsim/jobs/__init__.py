@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cmsim.jobs import dlrm, openb, pai, philly, slurm
+from cmsim.jobs import dlrm, openb, pai, philly, slurm, spot
 from cmsim.jobs.jobs import Jobs, Nodes
 from cmsim.reading.bytes_in import LIMIT_B, bad
 from cmsim.reading.formats import Importer, opened
@@ -12,6 +12,7 @@ from cmsim.reading.formats import Importer, opened
 #: importers by name, asked in this order; a new format is one module and one line
 IMPORTERS: dict[str, Importer[Jobs | Nodes]] = {
     openb.NAME: Importer(openb.sniff, openb.open_),
+    spot.NAME: Importer(spot.sniff, spot.open_),
     dlrm.NAME: Importer(dlrm.sniff, dlrm.open_),
     slurm.HELIOS: Importer(slurm.sniff_helios, slurm.open_helios),
     slurm.ACME: Importer(slurm.sniff_acme, slurm.open_acme),

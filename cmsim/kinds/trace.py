@@ -35,8 +35,8 @@ class TraceSpec(WorkloadSpec):
     )
     samples_per_rank: PositiveFloat | None = Field(
         default=None,
-        description="samples (images, sequences) that the recording has one rank work on, where known: throughput is "
-        "then told in samples, else in recorded steps of a rank",
+        description="samples (images, sequences) that the recording has one rank work on, in all its steps together, "
+        "where known: throughput is then told in samples, else in recorded steps of a rank",
     )
     placement: str = Field(
         default="contiguous",
@@ -53,9 +53,9 @@ class TraceFacts(Facts):
     """What a file says, and what was recorded, to compare with.
 
     told                of the workload, by the file's own names (``steps``, ``tokens_per_run``, ...)
-    recorded_s          length of the recorded step [s]
+    recorded_s          length of what was recorded, all its steps [s]
     recorded_class_s    class of op -> time added up, mean of a rank [s]
-    rank_steps_per_run  recorded steps of a rank that the ranks of the replay do together
+    rank_steps_per_run  recorded steps of a rank that the ranks of the replay do together, over all steps
     samples_per_run     that they work on together, where the scenario says it
     """
 
@@ -64,6 +64,11 @@ class TraceFacts(Facts):
     recorded_class_s: Mapping[str, float] = field(default_factory=dict)
     rank_steps_per_run: float | None = None
     samples_per_run: float | None = None
+
+    @property
+    def steps(self) -> float:
+        """Steps of the recording: 1 where the file marks none."""
+        return max(self.told.get("steps", 1.0), 1.0)
 
     def named(self) -> dict[str, float]:
         recorded = {f"recorded_{name}_s": time_s for name, time_s in self.recorded_class_s.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cmsim.errors import InputError, Problem
@@ -12,6 +13,10 @@ from cmsim.errors import InputError, Problem
 #: expanded size above which a trace file is refused unless the caller allows more [B]
 LIMIT_B = 4 * 2**30
 GZIP_MAGIC = b"\x1f\x8b"
+#: how much of a file is asked for its format: the next only where no format knows the file by less [B]
+HEADS_B = (2**12, 2**16, 2**20, 2**23)
+#: what is read of the files of one folder for that, at each of these sizes [B]
+_FOLDER_B = 2**26
 #: what is expanded at a time [B]
 _PART_B = 2**24
 
@@ -52,16 +57,47 @@ def read_bytes(path: Path, *, limit_B: int = LIMIT_B) -> bytes:
     return data
 
 
-def head(path: Path, size: int = 4096) -> bytes:
+def head(path: Path, size: int = HEADS_B[0]) -> bytes:
     """The first bytes of a file, expanded, for sniffing; empty for a folder or where nothing can be read."""
     try:
         with path.open("rb") as file:
             start = file.read(size)
+            if not start.startswith(GZIP_MAGIC):
+                return start
+            start += file.read(_GZIP_MORE_B)
     except OSError:
         return b""
-    if not start.startswith(GZIP_MAGIC):
-        return start
     try:
         return zlib.decompressobj(wbits=31).decompress(start, size)
     except zlib.error:
         return b""
+
+
+#: gzip may make a file longer than it was, by its head and a few bytes of each block [B]
+_GZIP_MORE_B = 2**10
+
+
+def heads(path: Path) -> Iterator[bytes]:
+    """The first bytes of a file, expanded: ever more of them, up to the last of ``HEADS_B`` or the end of the file."""
+    for size_B in HEADS_B:
+        start = head(path, size_B)
+        yield start
+        if len(start) < size_B:
+            return
+
+
+def known(path: Path, knows: Callable[[bytes], bool]) -> bool:
+    """Whether a file of JSON has a form by its first bytes; of other files no more than the least is looked at."""
+    return any(knows(start) for start in heads(path) if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["))
+
+
+def folder_heads(files: Sequence[Path], size_B: int) -> Iterator[bytes]:
+    """The first bytes of the files of a folder: of fewer files the more is asked, so that a large folder costs little.
+
+    What a smaller part shows whole is not given again.
+    """
+    less_B = max((one for one in HEADS_B if one < size_B), default=-1)
+    for path in files[: max(_FOLDER_B // size_B, 1)]:
+        start = head(path, size_B)
+        if len(start) > less_B:
+            yield start

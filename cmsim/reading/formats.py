@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.reading.bytes_in import LIMIT_B, bad, head, read_bytes
+from cmsim.reading.bytes_in import HEADS_B, LIMIT_B, bad, head, heads, read_bytes
 
 T_co = TypeVar("T_co", covariant=True)
 
 #: what people also have, and why it is not read: a mark in the first bytes, and what to say
 _KNOWN_OTHERS = {
     b"https://git-lfs.github.com/spec": "is a pointer of Git LFS; fetch the file itself with 'git lfs pull'",
-    b'"conversations"': "holds conversations as text, whose lengths depend on a tokenizer; allowed: files with lengths",
+    b'"conversations"': "holds conversations: it is read where requests are asked for",
 }
+#: files of a folder that a note names, others are counted
+_NAMED = 20
 
 
 class Opener(Protocol[T_co]):
@@ -33,11 +35,13 @@ class Importer(Generic[T_co]):
     sniff  says from the first bytes (expanded; empty for a folder) and the path whether the format is this one
     open_  reads it
     module where the two stand, when that is imported only for a file that may be of the format
+    holds  says whether a folder is of this format, by so many first bytes of its files [B]; None: ``sniff`` says it
     """
 
     sniff: Callable[[bytes, Path], bool]
     open_: Opener[T_co]
     module: str = ""
+    holds: Callable[[Path, int], bool] | None = None
 
 
 def later(module: str, may: Callable[[bytes, Path], bool]) -> Importer[Any]:
@@ -52,13 +56,43 @@ def later(module: str, may: Callable[[bytes, Path], bool]) -> Importer[Any]:
     def open_(path: Path, *, limit_B: int = LIMIT_B) -> Any:
         return importlib.import_module(module).open_(path, limit_B=limit_B)
 
-    return Importer(sniff, open_, module)
+    def holds(path: Path, size_B: int) -> bool:
+        if not may(b"", path):
+            return False
+        form = importlib.import_module(module)
+        return bool(form.holds(path, size_B) if hasattr(form, "holds") else form.sniff(b"", path))
+
+    return Importer(sniff, open_, module, holds)
 
 
 def sniffed(path: Path, importers: Mapping[str, Importer[T_co]]) -> str | None:
-    """Name of the first format that knows a file or folder, None where none does."""
-    start = head(path)
-    return next((name for name, importer in importers.items() if importer.sniff(start, path)), None)
+    """Name of the first format that knows a file or folder, None where none does.
+
+    All are asked with the first 4 KiB; long lines, preambles and metadata may fill these, so that more is read, up to
+    the last of ``HEADS_B``, where none of them knows the file.
+    """
+    if path.is_dir():
+        for size_B in HEADS_B:
+            for name, importer in importers.items():
+                if importer.sniff(b"", path) if importer.holds is None else importer.holds(path, size_B):
+                    return name
+        return None
+    for start in heads(path):
+        for name, importer in importers.items():
+            if importer.sniff(start, path):
+                return name
+    return None
+
+
+def not_used(paths: Iterable[Path], why: str) -> list[str]:
+    """The note that names what a folder also holds and nothing was read of; [] for nothing.
+
+    >>> not_used([Path("a/b.txt"), Path("a/c.bin")], "no profile")
+    ['not used: b.txt, c.bin (no profile)']
+    """
+    names = sorted({one.name + ("/" if one.is_dir() else "") for one in paths if not one.name.startswith(".")})
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"not used: {', '.join(names[:_NAMED])}{more} ({why})"] if names else []
 
 
 def inside(path: Path) -> str:

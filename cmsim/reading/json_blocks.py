@@ -141,11 +141,15 @@ class Blocks:
             return value
 
     def _loose(self, text: bytes, error: orjson.JSONDecodeError, base: int) -> Any:
-        """Profilers write ``inf`` for a rate over no time, and names as they find them."""
+        """Profilers write ``inf`` and ``nan`` for rates over no time, and names as they are (paths of Windows)."""
+        numbers = _INFINITE.sub(rb"\1Infinity", text)
         try:
-            value = json.loads(_INFINITE.sub(rb"\1Infinity", text).decode("utf-8", "replace"), strict=False)
+            value = _python(numbers)
         except (ValueError, RecursionError):
-            raise bad(self._path, f"not valid JSON ({error.msg})", byte=base + _byte(text, error)) from None
+            try:
+                value = _python(_ESCAPE.sub(_escaped, _NAN.sub(b"NaN", numbers)))
+            except (ValueError, RecursionError):
+                raise bad(self._path, f"not valid JSON ({error.msg})", byte=base + _byte(text, error)) from None
         self.lenient += 1
         return value
 
@@ -240,6 +244,18 @@ class Blocks:
 
 
 _INFINITE = re.compile(rb"(?<=[:,\[\s])(-?)inf(?:inity)?(?=\s*[,\]}])", re.IGNORECASE)
+_NAN = re.compile(rb"(?<=[:,\[\s])-?nan(?=\s*[,\]}])", re.IGNORECASE)
+#: a backslash with what it may stand before, or alone
+_ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    """A backslash that escapes nothing stands for itself."""
+    return rb"\\" if len(found[0]) == 1 else found[0]
+
+
+def _python(text: bytes) -> Any:
+    return json.loads(text.decode("utf-8", "replace"), strict=False)
 
 
 def _loads(text: bytes, end: int) -> list[Any]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from cmsim.reading.bytes_in import LIMIT_B, bad
 from cmsim.reading.formats import Importer, opened
-from cmsim.requests import azure, bailian, burstgpt, llmservingsim, mooncake, servegen, vidur
+from cmsim.requests import azure, bailian, burstgpt, llmservingsim, mooncake, servegen, sharegpt, vidur
 from cmsim.requests.rates import RateWindows, draw_arrivals
 from cmsim.requests.requests import Prefix, Requests
 
 #: importers by name, asked in this order; a new format is one module and one line
 IMPORTERS: dict[str, Importer[Requests | RateWindows]] = {
     module.NAME: Importer(module.sniff, module.open_)
-    for module in (azure, burstgpt, vidur, mooncake, bailian, llmservingsim, servegen)
+    for module in (azure, burstgpt, vidur, mooncake, bailian, llmservingsim, servegen, sharegpt)
 }
 
 

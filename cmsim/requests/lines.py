@@ -112,7 +112,7 @@ def first_keys(start: bytes, path: Path) -> frozenset[str]:
     """Keys of the first object, for sniffing; empty where the file is no JSON lines."""
     if not start.lstrip().startswith(b"{"):
         return frozenset()
-    if b"\n" not in start.lstrip():  # one prompt's token ids can be longer than what was sniffed
+    if b"\n" not in start.lstrip() and len(start) < 2**20:  # one prompt's token ids can be longer than what was sniffed
         start = head(path, 2**20) or start
     line = start.lstrip().partition(b"\n")[0]
     try:

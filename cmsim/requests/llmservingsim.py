@@ -1,7 +1,6 @@
 """Requests as LLMServingSim takes them: lengths, arrivals and token ids, of which the last two may be missing.
 
-Source: github.com/casys-kaist/LLMServingSim, workloads. ShareGPT comes in this form: its own files are text, whose
-lengths depend on a tokenizer.
+Source: github.com/casys-kaist/LLMServingSim, workloads. Conversations come in this form too, counted by a tokenizer.
 """
 
 from __future__ import annotations
@@ -31,12 +30,10 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> Requests:
     columns = {TIME: WholeValue(high=2**62, blank=True), INPUT: WholeValue(1), OUTPUT: WholeValue(1)}
     lines = read_lines(path, columns, lists=(INPUT_IDS,), counted=(OUTPUT_IDS,), limit_B=limit_B)
     time_ns, input_tokens, output_tokens = lines[TIME], lines[INPUT], lines[OUTPUT]
-    for key, tokens in ((INPUT_IDS, input_tokens), (OUTPUT_IDS, output_tokens)):
-        size = lines.lists[key][1]
-        differ = np.flatnonzero((size >= 0) & (size != tokens))
-        if len(differ):
-            row = int(differ[0])
-            raise lines.wrong(row, key, f"got {size[row]} ids; allowed: {tokens[row]}, one a token")
+    other = {
+        key: _others(lines.lists[key][1], tokens)
+        for key, tokens in ((INPUT_IDS, input_tokens), (OUTPUT_IDS, output_tokens))
+    }
     timed = time_ns != NO_VALUE
     facts = {
         "keys": list(lines.keys),
@@ -52,7 +49,12 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> Requests:
         facts["monotonic"] = monotonic(time_ns)
         facts["span_ns"] = int(time_ns.max() - time_ns.min())
         arrival_s = (time_ns - time_ns.min()) / 1e9
-    prefix, notes = _prefix(lines)
+    prefix, notes = (no_prefix(len(lines)), []) if other[INPUT_IDS] else _prefix(lines)
+    notes += [
+        f"'{key}' of {count} of {len(lines)} requests has more or fewer ids than tokens: lengths are taken, ids are not"
+        for key, count in other.items()
+        if count
+    ]
     return requests_of(
         NAME,
         path,
@@ -64,6 +66,11 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> Requests:
         facts=facts,
         notes=notes,
     )
+
+
+def _others(size: Ints, tokens: Ints) -> int:
+    """Requests with another number of ids than of tokens."""
+    return int(((size >= 0) & (size != tokens)).sum())
 
 
 def _prefix(lines: Lines) -> tuple[Prefix, list[str]]:

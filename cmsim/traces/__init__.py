@@ -16,7 +16,7 @@ from cmsim.workload.ops import Programs
 #: anybody's, a table has commas
 _BEGINS = {
     "cmsim": rb"PAR1",
-    "ascend": rb"[\[{]|.*,",
+    "ascend": rb"[\[{]|SQLite|.*,",
     "kineto": rb"[\[{]",
     "pytorch_et": rb"{",
     "astra": rb"[A-Z]",
@@ -42,7 +42,9 @@ def _may_be(name: str) -> Callable[[bytes, Path], bool]:
         except OSError:
             return True  # the reader says what is wrong
         if name in _JOBS:
-            return any(one.is_dir() or one.name.removesuffix(".gz").endswith((".json", ".csv")) for one in inside)
+            return any(
+                one.is_dir() or one.name.removesuffix(".gz").endswith((".json", ".csv", ".db")) for one in inside
+            )
         return any(one.is_file() and file(head(one)) for one in inside)
 
     return may

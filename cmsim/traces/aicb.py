@@ -1,8 +1,10 @@
-"""Communication logs of AICB (csv): what one rank of a training run sends, planned or measured, one op a row.
+"""Communication logs of AICB (csv): what a rank of a training run sends, planned or measured, one op a row.
 
-An optional line such as ``[rank0 ~ rank127]`` says whose log it is. Then a header with ``comm_type``, ``comm_group``,
-``msg_size`` [B, the whole array], ``stage``, ``_elapsed_time`` [ms], ``algbw`` and ``busbw``; newer files have
-``comm_group_size``. The word ``None`` is a missing value. ``epoch_end`` rows hold the time of a whole iteration.
+Optional lines such as ``[rank0 ~ rank127]`` or ``[ pp_stage0: [rank0, rank1, ...] ]`` say whose log it is: one rank's,
+which all run alike. Of a job in pipeline stages each stage has such a line, a header and rows of its own, one after the
+other. A header has ``comm_type``, ``comm_group``, ``msg_size`` [B, the whole array], ``stage``, ``_elapsed_time`` [ms],
+``algbw`` and ``busbw``; newer files have ``comm_group_size``. The word ``None`` is a missing value. ``epoch_end`` rows
+hold the time of a whole iteration.
 
 AICB issues a row when the one before has ended, so the ops form a chain, and all ranks run the same. Groups are laid
 out as AICB makes them, tensor-parallel ranks next to each other, then expert, data and pipeline parallelism.
@@ -21,7 +23,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,47 +34,15 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.reading.bytes_in import LIMIT_B, bad, read_bytes
-from cmsim.traces.layers.schedule import kernel_of
-from cmsim.traces.recorded import Communicator, Trace, rank_trace
-from cmsim.workload.ops import COLLECTIVE, COMPUTE
+from cmsim.traces.aicb_ops import EPOCH_END, FORMAT, MOST_RANKS, of_one, of_stages
+from cmsim.traces.recorded import Trace
 
-FORMAT = "aicb-csv"
-_EPOCH_END, _COMPUTATION = "epoch_end", "computation"
-_COLLECTIVES = {
-    "all_reduce": "all_reduce",
-    "all_gather": "all_gather",
-    "all_gather_into_tensor": "all_gather",
-    "reduce_scatter": "reduce_scatter",
-    "reduce_scatter_tensor": "reduce_scatter",
-    "all_to_all": "all_to_all",
-    "broadcast": "broadcast",
-    "reduce": "reduce",
-    "barrier": "barrier",
-}
-_POINT_TO_POINT = ("isend", "irecv")
-#: the first and the last pipeline stage; the others have no part in it
-_EMBEDDING = "embedding_group"
-_GROUPS = {
-    "tp_group": "tp",
-    "dp_group": "dp",
-    "pp_group": "pp",
-    "ep_group": "ep",
-    "ep_dp_group": "dp_ep",
-    "ep_tp_group": "ep_tp",
-    _EMBEDDING: "",
-    "all": "all",
-}
-#: busbw / algbw of a group of n ranks is this times (n - 1) / n
-_BUS = {"all_gather": 1, "reduce_scatter": 1, "all_reduce": 2}
 _MISSING = ("", "None")
 _HEADER = re.compile(rb"^[^\n]*\bcomm_type\s*,[^\n]*\bmsg_size\b", re.MULTILINE)
-_RANKS = re.compile(r"rank\s*(\d{1,9})\s*~\s*rank\s*(\d{1,9})")
-_SHAPE = re.compile(r"[(\[]\s*(\d{1,15}(?:\s*,\s*\d{1,15})*)\s*,?\s*[)\]]")
+_RANKS = re.compile(r"rank\s*(\d{1,9})(?:\s*[~-]\s*(?:rank)?\s*(\d{1,9}))?")
 _NUMBER = re.compile(r"[-+]?(\d{1,300}(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?")
 #: lines before the header that are read over
 _MOST_PREAMBLE = 64
-_MOST_RANKS = 2**20
-_US_PER_MS = 1e3
 
 
 class LayerRow(NamedTuple):
@@ -91,14 +61,16 @@ class LayerRow(NamedTuple):
 class AicbLog:
     """A log as read, a column each; texts are numbers into ``texts``, numbers that are missing are NaN.
 
-    preamble  lines before the header
-    ranks     ranks of the job as those lines say, 0 where they do not
+    preamble  lines before headers
+    stages    ranks of each pipeline stage as those lines say, ascending; empty where they do not
+    stage_of  into ``stages``, by row
+    staged    those lines are of pipeline stages, not of the whole job
     shape     a size that is no number, else empty
     """
 
     path: Path
     preamble: int
-    ranks: int
+    stages: tuple[range, ...]
     texts: tuple[str, ...]
     line: Ints
     kind: Ints
@@ -110,19 +82,27 @@ class AicbLog:
     elapsed_ms: Floats
     algbw: Floats
     busbw: Floats
+    stage_of: Ints
+    staged: bool = False
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the job, 0 where the file does not say."""
+        return max((stage.stop for stage in self.stages), default=0)
 
     def counts(self) -> dict[str, Any]:
         """Rows, bytes [B] and elapsed time [ms, to 3 decimals]; sizes and times that are missing count as 0."""
         number = {f"CommType.{self.texts[k]}": self.kind == k for k in np.unique(self.kind).tolist()}
         timed = ~np.isnan(self.elapsed_ms)
-        iteration = self.of("kind", _EPOCH_END)
+        iteration = self.of("kind", EPOCH_END)
         return {
             "format": FORMAT,
             "rows": len(self),
             "preamble_lines": self.preamble,
+            **({"pipeline_stages": len(self.stages)} if len(self.stages) > 1 else {}),
             "comm_types": {name: int(here.sum()) for name, here in sorted(number.items())},
             "groups": self._counted(self.group, lambda name: f"CommGroup.{name}" if name else "None"),
             "stages": self._counted(self.stage, lambda name: name.split(".")[0]),
@@ -159,8 +139,19 @@ class AicbLog:
         Raises InputError where sizes are missing or do not fit together.
         """
         notes: list[str] = []
-        world, groups = _groups(self, ranks, notes)
-        return _trace(self, world, groups, notes)
+        if len(self.stages) > 1:
+            return of_stages(self, ranks, notes)
+        return of_one(self, ranks, notes)
+
+    def of_stage(self, number: int) -> AicbLog:
+        """The rows of one pipeline stage, as the log of a job that has no other."""
+        here = self.stage_of == number
+        columns = {
+            one.name: getattr(self, one.name)[here]
+            for one in fields(self)
+            if isinstance(getattr(self, one.name), np.ndarray)
+        }
+        return replace(self, stages=(range(len(self.stages[number])),), **columns)
 
 
 def sniff(start: bytes, path: Path) -> bool:  # noqa: ARG001 (all importers are asked alike)
@@ -180,19 +171,19 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> AicbLog:
     lines = _lines(text)
     before: list[str] = []
     for line in islice(lines, _MOST_PREAMBLE):
-        if line.replace(" ", "").startswith("comm_type,"):
+        if _is_header(line):
             break
         before.append(line)
     else:
         raise bad(path, "not an AICB log: no header that starts with comm_type")
-    names = [name.strip() for name in line.split(",")]
-    for name in ("comm_type", "comm_group", "msg_size"):
-        if name not in names:
-            raise InputError(Problem(f"the header has no column {name}", str(path), len(before) + 1))
-    said = _RANKS.search("\n".join(before))
-    read = _Reader(path, names, len(before) + 1)
+    read = _Reader(path, len(before) + 1)
+    read.stage(before, line.split(","))
     read.take(lines)
-    return read.log(len(before), int(said[2]) + 1 if said else 0)
+    return read.log()
+
+
+def _is_header(line: str) -> bool:
+    return line.replace(" ", "").startswith("comm_type,")
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -207,31 +198,82 @@ def _lines(text: str) -> Iterator[str]:
 class _Reader:
     """Rows into columns."""
 
-    def __init__(self, path: Path, names: Sequence[str], before: int):
-        self._path, self._names, self._before = path, names, before
-        self._at = {name: i for i, name in enumerate(names)}
-        self._line = 0
+    def __init__(self, path: Path, line: int):
+        self._path, self._line, self._before = path, line, line
+        self._names: list[str] = []
+        self._at: dict[str, int] = {}
         self._texts: dict[str, int] = {"": 0}
-        self._codes = {name: array("q") for name in ("line", "kind", "group", "stage", "shape")}
+        self._codes = {name: array("q") for name in ("line", "kind", "group", "stage", "shape", "stage_of")}
         self._numbers = {name: array("d") for name in ("group_size", "size_B", "elapsed_ms", "algbw", "busbw")}
+        self._stages: list[range] = []
+        self._preamble = self._headers = 0
+        self._staged = False
+
+    def stage(self, before: Sequence[str], header: Sequence[str]) -> None:
+        """Rows of a pipeline stage follow: the lines before its header, which say whose they are, and the header."""
+        self._headers += 1
+        self._preamble += len(before)
+        self._names = [name.strip() for name in header]
+        self._at = {name: i for i, name in enumerate(self._names)}
+        for name in ("comm_type", "comm_group", "msg_size"):
+            if name not in self._names:
+                raise self._bad(f"the header has no column {name}")
+        text = "\n".join(before)
+        self._staged |= "stage" in text
+        ranks = self._ranks(text)
+        if ranks:
+            self._stages.append(ranks)
+        if len(self._stages) != self._headers and (ranks or self._stages) and self._headers > 1:
+            raise self._bad("a header of another pipeline stage; allowed: a line with its ranks before each of them")
+
+    def _ranks(self, text: str) -> range:
+        """Ranks that lines before a header name: the job's, or those of a pipeline stage."""
+        found = [(int(first), int(last or first)) for first, last in _RANKS.findall(text)]
+        if not found:
+            return range(0)
+        low, high = min(first for first, _ in found), max(last for _, last in found)
+        if high >= MOST_RANKS:
+            raise bad(self._path, f"ranks: expected 1 to {MOST_RANKS} ranks, got {high + 1}")
+        named = {rank for first, last in found for rank in range(first, last + 1)}
+        if len(named) != high + 1 - low:
+            raise self._bad(f"ranks {low} to {high} of a pipeline stage: {high + 1 - low - len(named)} are missing")
+        return range(low, high + 1)
 
     def take(self, lines: Iterator[str]) -> None:
         reader = csv.reader(lines)
+        before: list[str] = []
         try:
             for fields in reader:
                 self._line = self._before + reader.line_num
-                if fields:
+                if not fields:
+                    continue
+                if fields[0].strip() == "comm_type":
+                    self.stage(before, fields)
+                    before = []
+                elif fields[0].lstrip().startswith("["):
+                    before.append(",".join(fields))
+                else:
                     self._row(fields)
         except csv.Error as error:
             self._line = self._before + reader.line_num
             raise self._bad(f"not readable as csv ({error})") from None
+        if before:
+            raise self._bad("ranks of a pipeline stage, and no header after them: cut short")
 
-    def log(self, preamble: int, ranks: int) -> AicbLog:
+    def log(self) -> AicbLog:
         if not self._codes["line"]:
             raise bad(self._path, "holds a header and no rows")
         columns: dict[str, Any] = {name: np.frombuffer(column, np.int64) for name, column in self._codes.items()}
         columns |= {name: np.frombuffer(column, np.float64) for name, column in self._numbers.items()}
-        return AicbLog(path=self._path, preamble=preamble, ranks=ranks, texts=tuple(self._texts), **columns)
+        stages = tuple(self._stages)
+        return AicbLog(
+            path=self._path,
+            preamble=self._preamble,
+            stages=stages,
+            staged=self._staged,
+            texts=tuple(self._texts),
+            **columns,
+        )
 
     def _row(self, fields: list[str]) -> None:
         size_at, more = self._at["msg_size"], len(fields) - len(self._names)
@@ -252,6 +294,7 @@ class _Reader:
         ):
             self._codes[name].append(self._texts.setdefault(text, len(self._texts)))
         self._codes["line"].append(self._line)
+        self._codes["stage_of"].append(self._headers - 1)
         for name, column in (
             ("group_size", "comm_group_size"),
             ("elapsed_ms", "_elapsed_time"),
@@ -279,165 +322,3 @@ class _Reader:
 def _plain(text: str, prefix: str) -> str:
     text = text.strip()
     return "" if text in _MISSING else text.removeprefix(prefix)
-
-
-def _groups(log: AicbLog, ranks: int | None, notes: list[str]) -> tuple[int, dict[str, tuple[int, int]]]:
-    """Size of the job; distance from member to member and number of members of each group, for rank 0."""
-    path = log.path
-    used = {log.texts[code] or "all" for code in np.unique(log.group[log.of("kind", *_COLLECTIVES)])}
-    stated = {name: _stated(log, name, notes) for name in sorted(used) if name in _GROUPS}
-    if ranks is not None and log.ranks and ranks != log.ranks:
-        notes.append(f"the log is of {log.ranks} ranks; {ranks} are asked for")
-    world = log.ranks if ranks is None else ranks
-    for what, value in (("ranks", world), *stated.items()):
-        if not 0 <= value <= _MOST_RANKS:
-            raise bad(path, f"{what}: expected 1 to {_MOST_RANKS} ranks, got {value}")
-    tp, dp = stated.get("tp_group", 1), stated.get("dp_group", 0)
-    if not tp:
-        if not (world and dp):
-            raise bad(path, "the size of tp_group is not in the file")
-        tp = max(world // dp, 1)
-    shared = bool(used & {"dp_group", "ep_group", "ep_dp_group", "all", "pp_group"})
-    if not dp:
-        if not world and shared:
-            raise bad(path, "the file does not say how many ranks the job has: give their number (ranks)")
-        pp = stated.get("pp_group", 0) or 1
-        dp = max(world // (tp * pp), 1)
-        if "dp_group" in used:
-            notes.append(f"the size of dp_group is not in the file: taken as {dp}, all {world} ranks there are")
-    if not world:
-        world = tp * dp
-        notes.append(f"the file does not say how many ranks the job has: taken as tp times dp, {world}")
-    if world % (tp * dp):
-        raise bad(path, f"{world} ranks are no multiple of tp_group {tp} times dp_group {dp}")
-    ep = stated.get("ep_group", 0)
-    if not ep and stated.get("ep_dp_group"):
-        ep = max(dp // stated["ep_dp_group"], 1)
-    if not ep and used & {"ep_group", "ep_dp_group", "ep_tp_group"}:
-        ep = dp
-        notes.append(f"the size of ep_group is not in the file: taken as the whole data-parallel group, {ep}")
-    ep = ep or 1
-    if dp % ep:
-        raise bad(path, f"ep_group {ep} does not divide dp_group {dp}")
-    pp = world // (tp * dp)
-    return world, {
-        "tp": (1, tp),
-        "dp": (tp, dp),
-        "ep": (tp, ep),
-        "dp_ep": (tp * ep, dp // ep),
-        "ep_tp": (1, tp * ep),
-        "pp": (tp * dp, pp),
-        "all": (1, world),
-    }
-
-
-def _stated(log: AicbLog, name: str, notes: list[str]) -> int:
-    """Size of a group as most rows give it, 0 where none does."""
-    here = log.of("group", name) & log.of("kind", *_COLLECTIVES)
-    sizes, times = np.unique(log.group_size[here & (log.group_size >= 1)], return_counts=True)
-    if not len(sizes):
-        return 0
-    most = len(times) - 1 - int(np.argmax(times[::-1]))
-    size, others = float(sizes[most]), int(here.sum() - times[most])
-    if others:
-        notes.append(f"{others} of {here.sum()} rows of {name} give another size or none: {size:.0f} is taken")
-    for kind, factor in _BUS.items():
-        shown_by = here & log.of("kind", kind) & (log.algbw > 0) & (log.busbw > 0)
-        alg, bus = math.fsum(log.algbw[shown_by]), math.fsum(log.busbw[shown_by])
-        if not 0 < bus < factor * alg * (1 - 1 / _MOST_RANKS):
-            continue
-        shown = round(1 / (1 - bus / alg / factor))
-        if shown != size:
-            said = f"comm_group_size says {size:.0f}: the latter is taken"
-            notes.append(f"{name}: busbw / algbw of its {kind} rows is that of {shown} ranks, {said}")
-            break
-    return int(min(size, _MOST_RANKS + 1))
-
-
-def _trace(log: AicbLog, world: int, groups: dict[str, tuple[int, int]], notes: list[str]) -> Trace:
-    communicators: list[Communicator] = []
-    number: dict[str, int] = {}
-    left: Counter[str] = Counter()
-    columns: dict[str, list[Any]] = {
-        key: []
-        for key in ("name", "kind", "stream", "duration_us", "kernel", "flops", "bytes_B", "collective", "group")
-    }
-
-    def add(**values: Any) -> None:
-        for key, value in values.items():
-            columns[key].append(value)
-
-    for row in log.rows():
-        duration_us = row.elapsed_ms * _US_PER_MS
-        if row.kind == _EPOCH_END:
-            continue
-        if row.kind == _COMPUTATION:
-            flops = _matmul_flops(row.shape)
-            left["computations without time and shapes take no time"] += not flops and math.isnan(duration_us)
-            kernel = "gemm" if flops else kernel_of(row.stage)
-            add(name=f"{row.stage} {_COMPUTATION}".strip(), kind=COMPUTE, stream="compute", duration_us=duration_us)
-            add(kernel=kernel, flops=flops, bytes_B=0.0, collective="", group=-1)
-            continue
-        if row.kind in _POINT_TO_POINT or row.group == _EMBEDDING:
-            left["ops between pipeline stages are left out: all ranks run the ops of this one"] += 1
-            continue
-        if row.kind not in _COLLECTIVES:
-            left[f"rows of the unknown kind {row.kind:.40} are left out"] += 1
-            continue
-        role = _GROUPS.get(row.group or "all")
-        if role is None:
-            known = ", ".join(_GROUPS)
-            raise InputError(Problem(f"unknown comm_group '{row.group:.40}'; known: {known}", str(log.path), row.line))
-        collective = _COLLECTIVES[row.kind]
-        if collective != "barrier" and math.isnan(row.size_B):
-            raise InputError(Problem(f"{row.kind} without a msg_size", str(log.path), row.line))
-        stride, size = groups[role]
-        if size == 1 or (collective != "barrier" and not row.size_B):
-            left[f"collectives of {'groups of one rank' if size == 1 else '0 bytes'} are left out"] += 1
-            continue
-        if role not in number:
-            number[role] = len(communicators)
-            communicators.append(Communicator(role, tuple(range(0, stride * size, stride)), size))
-        size_B = 0.0 if collective == "barrier" else row.size_B
-        add(name=f"{row.stage} {collective}".strip(), kind=COLLECTIVE, stream=f"comm {role}", duration_us=duration_us)
-        add(kernel="", flops=0.0, bytes_B=size_B, collective=collective, group=number[role])
-    count = len(columns["kind"])
-    if not count:
-        raise bad(log.path, "holds no op to replay")
-    notes.extend(f"{many} {what}" for what, many in left.items() if many)
-    whole = log.elapsed_ms[log.of("kind", _EPOCH_END)]
-    return Trace(
-        format=FORMAT,
-        source=str(log.path),
-        ranks={
-            0: rank_trace(
-                0,
-                name=columns["name"],
-                kind=columns["kind"],
-                stream=columns["stream"],
-                duration_us=columns["duration_us"],
-                kernel=columns["kernel"],
-                flops=columns["flops"],
-                bytes_B=columns["bytes_B"],
-                collective=columns["collective"],
-                group=columns["group"],
-                deps=(np.arange(1, count), np.arange(count - 1)),
-            )
-        },
-        communicators=tuple(communicators),
-        world_size=world,
-        recorded_us=math.fsum(whole) * _US_PER_MS if len(whole) else math.nan,
-        notes=tuple(notes),
-    )
-
-
-def _matmul_flops(shape: str) -> float:
-    """FLOPs of a product of two arrays, from their shapes; 0 where the text is something else. [FLOP]
-
-    >>> _matmul_flops("((4096, 1, 5120), (5120, 1920))") == 2 * 4096 * 5120 * 1920
-    True
-    """
-    shapes = [[int(n) for n in text.split(",")] for text in _SHAPE.findall(shape)]
-    if len(shapes) != 2 or len(shapes[1]) < 2 or shapes[0][-1] != shapes[1][-2]:
-        return 0.0
-    return 2.0 * math.prod(shapes[0]) * shapes[1][-1]

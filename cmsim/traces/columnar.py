@@ -26,8 +26,8 @@ from cmsim.traces.queues import first_use
 from cmsim.traces.recorded import PASS, Communicator, RankTrace, Trace
 from cmsim.workload.ops import KINDS
 
-#: of the form; a file of a newer one is refused
-VERSION = 1
+#: of the form; a file of a newer one is refused. 2: with ``copies``; files without them are written as 1
+VERSION = 2
 MAGIC = b"PAR1"
 
 _KEY, _SUM = b"cmsim_trace", b"cmsim_trace_sha256"
@@ -162,7 +162,7 @@ def _schema() -> Any:
 def _about(trace: Trace) -> dict[str, Any]:
     """What belongs to no row."""
     return {
-        "version": VERSION,
+        "version": VERSION if trace.copies else 1,
         "format": trace.format,
         "source": trace.source,
         "world_size": trace.world_size,
@@ -171,6 +171,7 @@ def _about(trace: Trace) -> dict[str, Any]:
         "facts": dict(trace.facts),
         "communicators": [[one.name, one.size, *one.members] for one in trace.communicators],
         "ranks": [[rank, len(trace.ranks[rank]), trace.ranks[rank].in_order] for rank in sorted(trace.ranks)],
+        **({"copies": list(trace.copies)} if trace.copies else {}),
     }
 
 
@@ -241,6 +242,7 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> OpenedColumnar:
             recorded_us=math.nan if about["recorded_us"] is None else float(about["recorded_us"]),
             notes=tuple(about["notes"]),
             facts=about["facts"],
+            copies=tuple(about.get("copies", ())),
         ),
         about["source"],
     )
@@ -292,6 +294,9 @@ def _checked_about(path: Path, schema: Any, rows: int) -> dict[str, Any]:
         kind = schema.field(wanted.name).type
         if not kind.equals(wanted.type):
             raise bad(path, f"column '{wanted.name}' is of type {kind}, expected {wanted.type}")
+    copies, given = about.get("copies", []), {one[0] for one in about["ranks"]}
+    if not isinstance(copies, list) or not all(_whole(rank) and rank in given for rank in copies):
+        raise bad(path, f"its metadata has copies: {copies!r:.40}; allowed: of each rank of the job one that is there")
     if sum(count for _, count, _ in about["ranks"]) != rows:
         raise bad(path, f"has {rows} rows, its metadata tells of {sum(count for _, count, _ in about['ranks'])}")
     checked: dict[str, Any] = about

@@ -113,10 +113,16 @@ def job_of(trace: Trace, ranks: int | None, placement: str, used: Iterable[int])
     if not given:
         raise bad(trace.source, "holds no op to replay")
     size = _size(trace, given, ranks)
-    template = np.array(given, np.int64)[np.arange(size) % len(given)]
+    if trace.copies and len(trace.copies) != size:
+        raise bad(trace.source, f"is of a job of {len(trace.copies)} ranks, in stages, and of no other: got {size}")
+    template = np.array(trace.copies or np.array(given)[np.arange(size) % len(given)], np.int64)
     template[given] = given
     job = Job(trace, template)
-    if size > len(given):
+    if trace.copies:
+        job.notes.append(
+            f"{len(given)} ranks have rows of their own ({some(given)}), the first of each stage of {size}"
+        )
+    elif size > len(given):
         job.notes.append(
             f"{len(given)} of {size} ranks have a file ({some(given)}); "
             f"the other {size - len(given)} run copies of them, rank r that of file r modulo {len(given)}"

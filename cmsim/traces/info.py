@@ -23,7 +23,8 @@ def trace_info(trace: Trace, *, top: int = 20) -> dict[str, Any]:
     collectives       by name: count, bytes_B (as nccl-tests counts), time_us; all ranks
     messages          sends and receives: count, bytes_B, time_us; all ranks
     communicators     name, ranks (size, or None for all), members, ops of all ranks; those that are used
-    recorded_us       length of the recorded step
+    recorded_us       length of what was recorded
+    steps, step_us    steps of the recording (None: it marks none), and its length over these
     span_us           from the first start to the last end, the longest of the ranks
     critical_path_us  longest chain of recorded durations through dependencies and queues, the longest of the ranks
     busy_us           of kernels, communication and host work: time in which one of them ran, mean of the ranks
@@ -53,6 +54,8 @@ def trace_info(trace: Trace, *, top: int = 20) -> dict[str, Any]:
         },
         "communicators": _communicators(trace, ranks),
         "recorded_us": None if np.isnan(trace.recorded_us) else float(trace.recorded_us),
+        "steps": int(trace.facts["steps"]) if "steps" in trace.facts else None,
+        "step_us": None if np.isnan(trace.recorded_us) else float(trace.recorded_us / trace.facts.get("steps", 1.0)),
         "span_us": max(spans, default=None),
         "critical_path_us": max((_critical_path_us(trace, one) for one in ranks), default=None) if timed else None,
         "busy_us": _mean(overlaps, ("compute", "communication", "host")) if overlaps else None,

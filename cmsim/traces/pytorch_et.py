@@ -23,17 +23,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from cmsim.reading.bytes_in import LIMIT_B, bad, head
+from cmsim.reading.bytes_in import HEADS_B, LIMIT_B, bad, folder_heads, known
+from cmsim.reading.formats import not_used
 from cmsim.reading.json_blocks import blocks
 from cmsim.traces import c10d
 from cmsim.traces.kernels import MATRIX
+from cmsim.traces.numbered import numbered, ranks_of
 from cmsim.traces.recorded import Communicator, RankTrace, Trace, rank_trace
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, RECV, SEND
 
@@ -99,7 +101,11 @@ class Product:
 
 @dataclass(frozen=True)
 class HostTrace:
-    """One rank's file. ``calls`` and ``products`` by id."""
+    """One rank's file. ``calls`` and ``products`` by id.
+
+    said    its collectives of groups with known ranks say its rank
+    placed  collectives of the one group do
+    """
 
     path: Path
     rank: int
@@ -107,6 +113,8 @@ class HostTrace:
     products: tuple[Product, ...]
     others: int
     counts: Mapping[str, Any]
+    said: bool = False
+    placed: bool = False
 
     def collectives(self) -> list[CollectiveCall]:
         """Calls that move tensors, in order."""
@@ -119,6 +127,7 @@ class PytorchET:
 
     source: Path
     files: Mapping[int, HostTrace]
+    notes: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, Any]:
         """Of one file its counts; of a folder those of each file, by name.
@@ -140,6 +149,7 @@ class PytorchET:
             raise bad(self.source, "holds no collective with tensors and no product of known shape")
         sizes = [call.size for one in self.files.values() for call in one.calls if call.start == 0 and call.stride == 1]
         notes = [
+            *self.notes,
             "an execution trace of the host has no times: kernels are priced by their FLOPs and bytes",
             *(f"{count} {what}" for what, count in sorted(made.notes.items()) if count),
         ]
@@ -155,38 +165,51 @@ class PytorchET:
 
 def sniff(start: bytes, path: Path) -> bool:
     """Whether a file, or a file in a folder, looks like an execution trace of PyTorch."""
-    if not start and path.is_dir():
-        return any(_looks(head(one)) for one in _files(path))
-    return _looks(start)
+    return holds(path) if not start and path.is_dir() else looks(start)
 
 
-def _looks(start: bytes) -> bool:
+def holds(path: Path, size_B: int = HEADS_B[0]) -> bool:
+    """Whether a file in a folder looks like one by so many first bytes."""
+    return any(map(looks, folder_heads([one for one in _entries(path) if one.is_file()], size_B)))
+
+
+def looks(start: bytes) -> bool:
+    """Whether the first bytes of a file are of an execution trace."""
     ours = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and _SCHEMA.search(start) is not None
     return ours and (b'"nodes"' in start or b'"start_ts"' in start)
 
 
-def _files(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(one for one in folder.iterdir() if one.is_file())
+        return sorted(folder.iterdir())
     except OSError as error:
         raise bad(folder, f"cannot be read ({error.strerror or error})") from None
 
 
 def open_(path: Path, *, limit_B: int = LIMIT_B) -> PytorchET:
-    """Read a file, or a folder with one file for each rank. See `read_host` for the rank. Raises InputError."""
+    """Read a file, or a folder with one file for each rank. Raises InputError.
+
+    The rank is what collectives of known groups say, else that of `numbered.ranks_of`, else what collectives of the one
+    group say, else 0.
+    """
     if not path.is_dir():
         one = read_host(path, limit_B=limit_B)
         return PytorchET(path, {one.rank: one})
-    files: dict[int, HostTrace] = {}
-    for name in _files(path):
-        if _looks(head(name)):
-            one = read_host(name, limit_B=limit_B)
-            if one.rank in files:
-                raise bad(path, f"rank {one.rank} has two files ({files[one.rank].path.name}, {name.name})")
-            files[one.rank] = one
+    files: dict[Path, HostTrace] = {}
+    others: list[Path] = []
+    for name in _entries(path):
+        if name.is_file() and known(name, looks):
+            files[name] = read_host(name, limit_B=limit_B)
+        else:
+            others.append(name)
     if not files:
         raise bad(path, "holds no execution trace of PyTorch")
-    return PytorchET(path, dict(sorted(files.items())))
+    said = {name: one.rank if one.said else -1 for name, one in files.items()}
+    if len(said) > 1 and numbered([name.name for name in said]) is None:
+        said = {name: one.rank if one.said or one.placed else -1 for name, one in files.items()}
+    ranks = ranks_of(path, said, {name: bool(one.calls) for name, one in files.items()})
+    notes = tuple(not_used(others, "no execution trace of PyTorch"))
+    return PytorchET(path, {rank: replace(files[name], rank=rank) for rank, name in ranks.items()}, notes)
 
 
 def rank_in_name(path: Path) -> int:
@@ -200,11 +223,7 @@ def rank_in_name(path: Path) -> int:
 
 
 def read_host(path: Path, *, limit_B: int = LIMIT_B) -> HostTrace:
-    """Read one file.
-
-    The rank is what collectives of known groups say, else the number in the name, else what collectives of the one
-    group say, else 0. Raises InputError.
-    """
+    """Read one file. Raises InputError."""
     found = blocks(path, key="nodes", limit_B=limit_B)
     reader = _Reader()
     for block in found:
@@ -222,9 +241,12 @@ def read_host(path: Path, *, limit_B: int = LIMIT_B) -> HostTrace:
         raise bad(path, "holds no nodes")
     calls = tuple(sorted(reader.calls, key=lambda call: call.id))
     products = reader.innermost()
+    rank, said = _rank(calls)
     return HostTrace(
         path=path,
-        rank=_rank(path, calls),
+        rank=max(rank, 0),
+        said=said,
+        placed=rank >= 0,
         calls=calls,
         products=products,
         others=reader.nodes - len(products) - sum(reader.comms.values()) - sum(reader.nccl.values()),
@@ -232,14 +254,14 @@ def read_host(path: Path, *, limit_B: int = LIMIT_B) -> HostTrace:
     )
 
 
-def _rank(path: Path, calls: Sequence[CollectiveCall]) -> int:
-    said = [call for call in calls if call.operation in _SYMMETRIC and call.place >= 0]
-    placed = {call.start + call.place * call.stride for call in said if call.start >= 0 < call.stride}
-    if len(placed) == 1:
-        return placed.pop()
-    named = rank_in_name(path)
-    places = {call.place for call in said}
-    return named if named >= 0 else (places.pop() if len(places) == 1 else 0)
+def _rank(calls: Sequence[CollectiveCall]) -> tuple[int, bool]:
+    """The rank that collectives say, -1 where they say none, and whether by groups whose ranks are known."""
+    told = [call for call in calls if call.operation in _SYMMETRIC and call.place >= 0]
+    ranks = {call.start + call.place * call.stride for call in told if call.start >= 0 < call.stride}
+    if len(ranks) == 1:
+        return ranks.pop(), True
+    places = {call.place for call in told}
+    return (places.pop() if len(places) == 1 else -1), False
 
 
 class _Reader:

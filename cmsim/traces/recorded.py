@@ -98,7 +98,9 @@ class Trace:
     world_size    ranks of the job, 0 where the file does not say
     recorded_us   length of the recorded step (or of all that was recorded), NaN where there is no clock [us]
     notes         assumptions and omissions, to say beside a result
-    facts         numbers about the workload that metrics may need (``tokens_per_run``)
+    facts         numbers about the workload that metrics may need (``tokens_per_run``; ``steps``: recorded steps)
+    copies        of each rank of the job the rank of ``ranks`` that it runs a copy of, where the file says so; else
+                  empty: those without a file take the given ones in turn
     """
 
     format: str
@@ -109,6 +111,7 @@ class Trace:
     recorded_us: float = float("nan")
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict)
+    copies: tuple[int, ...] = ()
 
 
 class Opened(Protocol):

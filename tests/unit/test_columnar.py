@@ -182,7 +182,7 @@ def test_foreign_files_are_refused_by_name(tmp_path: Path) -> None:
         open_trace(path)
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"cmsim_trace": "{"}), path)
     refused(path, "the metadata 'cmsim_trace' is damaged: expected JSON with a version")
-    refused(rewritten(path, version=2), "written with version 2 of the form; this cmsim reads up to 1")
+    refused(rewritten(path, version=3), "written with version 3 of the form; this cmsim reads up to 2")
     refused(rewritten(path, version="1"), "written with version '1'")
     refused(rewritten(path, ranks=[[0, 1]]), "'ranks' is missing or of the wrong kind")
     refused(rewritten(path, communicators=[["a", -1]]), "'communicators' is missing or of the wrong kind")

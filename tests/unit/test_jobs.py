@@ -73,10 +73,17 @@ PHILLY = f"""[
     "end_time": null, "detail": [{{"ip": "m2", "gpus": ["gpu0"]}}]}}], "submitted_time": "None", "user": "y"}}
 ]
 """
+SPOT_NODES = "node_name,gpu_model,gpu_capacity_num,cpu_num\nn1,A10,8,128\nn2,H800,4,192\n"
+SPOT = """job_name,organization,gpu_model,cpu_request,gpu_request,worker_num,submit_time,duration,job_type
+j1,o,A10,8,2,3,5,100,HP
+j2,o,H800,8,0.5,1,7,50,Spot
+"""
 TINY = {
     "pods": ("alibaba-openb", PODS),
     "pods-sampled": ("alibaba-openb", PODS_SAMPLED),
     "nodes": ("alibaba-openb", NODES),
+    "spot-nodes": ("alibaba-spot", SPOT_NODES),
+    "spot": ("alibaba-spot", SPOT),
     "dlrm": ("alibaba-dlrm", DLRM),
     "pai": ("alibaba-pai-2020", PAI),
     "helios": ("helios", HELIOS),
@@ -105,7 +112,7 @@ def sound(found: Jobs | Nodes) -> None:
     assert len(found) > 0 and len(found.gpu_type) == len(found)
     assert ((found.gpu_type >= -1) & (found.gpu_type < len(found.gpu_types))).all()
     if isinstance(found, Nodes):
-        assert (found.gpus >= 0).all() and (found.memory_B >= 0).all() and (found.cpus >= 0).all()
+        assert (found.gpus >= 0).all() and not (found.memory_B < 0).any() and not (found.cpus < 0).any()
         return
     times = (found.submit_s, found.start_s, found.end_s, found.duration_s, found.gpus, found.gpus_per_node)
     assert all(len(column) == len(found) for column in times)
@@ -338,7 +345,7 @@ WRONG = {
     "nothing in it": ('[ ] \n "attempts"', "allowed: nothing behind the list"),
     "no jobs": ("[\n]" + " " * 9, "no known format of jobs"),
     "empty": ("", "trace: is empty"),
-    "another format": ("a,b\n1,2\n", "trace: no known format of jobs (alibaba-openb, alibaba-dlrm"),
+    "another format": ("a,b\n1,2\n", "trace: no known format of jobs (alibaba-openb, alibaba-spot"),
     "a pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:4bb\nsize 5\n", "is a pointer of Git LFS"),
 }
 

@@ -584,13 +584,15 @@ def test_two_threads_on_one_stream_keep_the_order_of_execution(tmp_path: Path) -
     assert replay(rows)[0][row_of(rows, "ran last")] == pytest.approx(29 - 10, abs=4)
 
 
-def test_ranks_of_a_folder_by_what_files_say_then_by_name(tmp_path: Path) -> None:
+def test_ranks_of_a_folder_by_what_files_say(tmp_path: Path) -> None:
     Profile(rank=11, world_size=16).launch(1, 10, 15, 5).write(tmp_path / "a0.json")
-    Profile().launch(1, 10, 15, 5).write(tmp_path / "rank10_step3.json")
-    Profile().launch(1, 10, 15, 5).write(tmp_path / "trace_9.pt.trace.json")
+    Profile(rank=9, world_size=16).launch(1, 10, 15, 5).write(tmp_path / "rank10_step3.json")
     (tmp_path / "notes.txt").write_text("none of them")
     trace = kineto.open_(tmp_path).trace()
-    assert list(trace.ranks) == [9, 10, 11] and trace.world_size == 16
+    assert list(trace.ranks) == [9, 11] and trace.world_size == 16
+    Profile().launch(1, 10, 15, 5).write(tmp_path / "trace_9.pt.trace.json")
+    with pytest.raises(InputError, match=r"nothing says which rank trace_9.pt.trace.json is of"):
+        kineto.open_(tmp_path)
 
 
 def test_two_files_of_a_rank(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import sys
 
@@ -318,3 +319,26 @@ def test_a_size_must_be_a_number(dim):
     done = CliRunner().invoke(app, ["trace", "info", "bert-base", "--dim", dim])
     assert done.exit_code == 2
     assert "expected NAME=SIZE" in done.stderr
+
+
+def test_attention_of_grouped_queries_and_packed_products(tmp_path):
+    def macs(op: str, inputs: list[tuple[str, list[int]]], weights: list[tuple[str, list[int]]], **more: int) -> float:
+        ins = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, dims) for name, dims in inputs]
+        out = [helper.make_tensor_value_info("o", TensorProto.FLOAT16, [2, 128, 1024])]
+        made = [
+            helper.make_tensor(name, TensorProto.FLOAT16, dims, b"\0" * 2 * math.prod(dims), raw=True)
+            for name, dims in weights
+        ]
+        node = helper.make_node(op, [name for name, _ in (*inputs, *weights)], ["o"], domain="com.microsoft", **more)
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        path = tmp_path / "x.onnx"
+        graph = helper.make_graph([node], "g", ins, out, made)
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+        return float(graph_info(load_graph(path))["matrix_macs"])
+
+    q, k, v = ("q", [2, 128, 1024]), ("k", [2, 128, 256]), ("v", [2, 128, 256])
+    cache = [("pk", [2, 4, 64, 64]), ("pv", [2, 4, 64, 64])]
+    # queries meet half of the new keys and all of the cache, in two products
+    assert macs("GroupQueryAttention", [q, k, v, *cache], [], num_heads=16, kv_num_heads=4) == 2 * 2 * 128 * 1024 * 128
+    packed = macs("Attention", [q], [("w", [1024, 3072]), ("b", [3072])], num_heads=16)
+    assert packed == 2 * 128 * 1024 * 3072 + 2 * 2 * 128 * 1024 * 128

@@ -60,6 +60,8 @@ def test_a_small_trace_counted_by_hand() -> None:
         "messages": {"send": {"count": 2, "bytes_B": 60.0, "time_us": 4.0}},
         "communicators": [{"name": "dp", "ranks": 2, "members": [0, 1], "ops": 2}],
         "recorded_us": 13.0,
+        "steps": None,
+        "step_us": 13.0,
         "span_us": 12.0,
         # host 1, kernel 3, kernel 4 (same stream), send 2
         "critical_path_us": 10.0,

@@ -21,7 +21,7 @@ _INSIDE = ("", "INVALID_TYPE", "ON_CHIP", "LOCAL")
 
 @dataclass
 class RankFiles:
-    """What is there of one rank."""
+    """What is there of one rank. ``comm``, ``marked_steps``: of a database, which has whole ops and marks of steps."""
 
     rank: int
     label: str
@@ -30,13 +30,18 @@ class RankFiles:
     ops: Sequence[CommOp] = ()
     links: Sequence[LinkTraffic] = ()
     steps: SummaryTable | None = None
+    comm: Sequence[CommRow] = ()
+    marked_steps: int = 0
     alg_types: Mapping[str, int] = field(default_factory=dict)
 
 
 def comm_rows(files: RankFiles, seen: dict[str, Seen]) -> list[CommRow]:
     """Communication ops of a rank in order of their start; adds to ``seen`` what its files say of communicators."""
     view = files.view
-    rows = _of_view(files, view) if view is not None and len(view.comm) else _of_tables(files)
+    if files.comm:
+        rows = list(files.comm)
+    else:
+        rows = _of_view(files, view) if view is not None and len(view.comm) else _of_tables(files)
     rows.sort(key=lambda row: (row.start_ns, row.name))
     # A mesh shows in the names of its algorithms: "MESH-RING" is a mesh inside the node and a ring between nodes.
     algorithms = [name for name in files.alg_types if name]

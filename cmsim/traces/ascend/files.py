@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cmsim.reading.bytes_in import LIMIT_B, bad, head
+from cmsim.reading.formats import not_used
 from cmsim.traces.ascend import documents, tables
 from cmsim.traces.ascend.comm import RankFiles
+from cmsim.traces.ascend.database import MAGIC, Database, is_database, read_database
 from cmsim.traces.ascend.documents import CommOp, LinkTraffic, Metadata, NamedGroup
 from cmsim.traces.ascend.tables import Kernels, SummaryTable
 from cmsim.traces.ascend.to_trace import assemble
@@ -38,6 +40,9 @@ _OF_RANK = (
 _TABLES = ("communication", "communication_matrix", "step_trace_time")
 _OF_JOB = ("communication_group.json", "cluster_")
 _ABOVE = ("profiler_info", "profiler_metadata.json")
+_RANK_IN_NAME = re.compile(r"profiler_info_(\d{1,7})\.json")
+#: the database of sums over what a rank's own holds
+_SUMS = "analysis.db"
 
 
 @dataclass
@@ -55,6 +60,7 @@ class AscendFile:
     rank: int | None = None
     metadata: Metadata | None = None
     groups: tuple[NamedGroup, ...] = ()
+    database: Database | None = None
 
     def counts(self) -> dict[str, Any]:
         """What it holds, in the words of its format."""
@@ -62,13 +68,14 @@ class AscendFile:
 
     def trace(self, *, ranks: int | None = None) -> Trace:
         """Of a timeline or a table of kernels. Raises InputError for the other files: they hold no tasks."""
-        if self.view is None and self.kernels is None:
+        if self.view is None and self.kernels is None and self.database is None:
             raise bad(
                 self.path,
                 f"{self.kind} holds no device tasks to replay; open the rank's folder (with {OUTPUT} in it), "
                 "trace_view.json or kernel_details.csv",
             )
         files = RankFiles(rank=0, label=str(self.path), view=self.view, kernels=self.kernels)
+        _take_database(files, self.database)
         files.alg_types = self.view.summary["hcom_alg_types"] if self.view is not None else {}
         notes = ["one file of a rank: taken for rank 0, without what the other files of its folder say"]
         return assemble(str(self.path), [files], (), 0, ranks, notes)
@@ -103,6 +110,7 @@ class AscendFolder:
                     made.kernels = file.kernels
                 made.ops, made.links = file.ops or made.ops, file.links or made.links
                 made.steps = file.steps or made.steps
+                _take_database(made, file.database)
                 if file.metadata is not None:
                     named += file.metadata.groups
                     world = max(world, file.metadata.world_size)
@@ -112,6 +120,11 @@ class AscendFolder:
         if not world and members == set(range(len(members))):
             world = len(members)
         return assemble(str(self.path), found, named, world, ranks, self.notes)
+
+
+def _take_database(files: RankFiles, found: Database | None) -> None:
+    if found is not None:
+        files.kernels, files.comm, files.marked_steps = found.kernels, found.comm, found.steps
 
 
 def _relative(path: Path, base: Path) -> str:
@@ -145,6 +158,8 @@ def sniff(start: bytes, path: Path) -> bool:
     """Whether a file or folder is one of these; ``start`` holds the first bytes of a file, expanded."""
     if not start and path.is_dir():
         return bool(_rank_folders(path)[0])
+    if start.startswith(MAGIC):
+        return is_database(path)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
         return _EVENT.search(text) is not None and (
@@ -184,6 +199,9 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> Opened:
 
 
 def _open_file(path: Path, limit_B: int) -> AscendFile:
+    if head(path).startswith(MAGIC):
+        found = read_database(path, limit_B=limit_B)
+        return AscendFile(path, "database", found.counted, rank=found.rank, metadata=found.metadata, database=found)
     start = head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"["):
         view = read_view(path, limit_B=limit_B)
@@ -212,7 +230,9 @@ def _open_file(path: Path, limit_B: int) -> AscendFile:
 
 def _open_json(path: Path, limit_B: int) -> AscendFile:
     document = documents.load(path, limit_B=limit_B)
-    kind = documents.kind_of(document)
+    # of some versions these two say next to nothing: their names do
+    named = next((stem.removesuffix(".json") for stem in _ABOVE if path.name.startswith(stem)), "")
+    kind = documents.kind_of(document) or named
     if kind == "communication":
         ops, counted = documents.read_communication(path, document)
         return AscendFile(path, kind, counted, ops=ops)
@@ -240,6 +260,18 @@ def _inside(path: Path) -> list[Path]:
         raise bad(path, f"cannot be read ({error.strerror or error})") from None
 
 
+def _databases(folder: Path) -> list[Path]:
+    """Databases of a folder: those of ranks before the one of their sums."""
+    found = [one for one in _inside(folder) if one.suffix == ".db" and one.is_file()]
+    return sorted(found, key=lambda one: (one.name == _SUMS, one.name))
+
+
+def _of_rank(folder: Path) -> list[Path]:
+    """Files of a rank: as text, else the first database that has its tasks."""
+    texts = _named(folder, _OF_RANK)
+    return texts or [one for one in _databases(folder) if is_database(one)][:1]
+
+
 def _named(folder: Path, names: Sequence[str]) -> list[Path]:
     """Files of a folder whose names start so, up to their endings (a number or .gz may follow)."""
     out = []
@@ -255,7 +287,7 @@ def _rank_folders(path: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """(folder with profiler_info, folder with the output) of each rank, and folders with files of the job."""
     if not path.is_dir():
         return [], []
-    if _named(path, _OF_RANK):
+    if _of_rank(path):
         return [(path.parent if path.name == OUTPUT else path, path)], [path]
     if (path / OUTPUT).is_dir():
         return [(path, path / OUTPUT)], [path, path / OUTPUT]
@@ -265,7 +297,7 @@ def _rank_folders(path: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
             ranks.append((below, below / OUTPUT))
         elif _named(below, _OF_JOB):
             job.append(below)
-        elif _named(below, _OF_RANK):
+        elif _of_rank(below):
             ranks.append((below, below))
         else:
             ranks += [(deeper, deeper / OUTPUT) for deeper in _inside(below) if (deeper / OUTPUT).is_dir()]
@@ -275,23 +307,28 @@ def _rank_folders(path: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
 def _open_folder(path: Path, limit_B: int) -> AscendFolder:
     folders, job_folders = _rank_folders(path)
     if not folders:
-        raise bad(path, f"holds no {OUTPUT}, nor any of {', '.join(_OF_RANK)}, nor folders that do")
+        raise bad(path, f"holds no {OUTPUT}, no database, nor any of {', '.join(_OF_RANK)}, nor folders that do")
     ranks: dict[int, list[AscendFile]] = {}
     at: dict[int, Path] = {}
     notes: list[str] = []
+    unread: list[Path] = []
     for above, output in folders:
-        found = _named(output, _OF_RANK)
+        found = _of_rank(output)
         if not found:
             if output in job_folders:
                 continue
-            raise bad(output, f"holds none of {', '.join(_OF_RANK)}")
+            raise bad(output, f"holds none of {', '.join(_OF_RANK)}, and no database of the profiler")
+        left = [one for one in _databases(output) if one not in found]
+        notes += not_used(left, f"databases beside {found[0].name}, which holds the tasks")
+        unread += [one for one in _inside(output) if one not in (*found, *left, *_named(output, (*_ABOVE, *_OF_JOB)))]
         files = [_open_file(file, limit_B) for file in found]
         _once(output, files)
         side = [_open_file(file, limit_B) for file in _named(above, _ABOVE)]
-        rank = _rank_of(above, side, alone=len(folders) == 1, notes=notes)
+        rank = _rank_of(above, [*side, *files], alone=len(folders) == 1, notes=notes)
         if rank in ranks:
             raise bad(path, f"rank {rank} is there twice: {_relative(at[rank], path)} and {_relative(above, path)}")
         ranks[rank], at[rank] = [*files, *side], above
+    notes += not_used([one for one in unread if one.is_file()], "other tables of the profiler")
     job = [_open_file(file, limit_B) for folder in dict.fromkeys(job_folders) for file in _named(folder, _OF_JOB)]
     return AscendFolder(path, ranks, job, notes)
 
@@ -310,6 +347,9 @@ def _rank_of(above: Path, side: Sequence[AscendFile], *, alone: bool, notes: lis
     for file in (*infos, *(file for file in side if file.kind != "profiler_info")):
         if file.rank is not None:
             return file.rank
+    named = {int(found[1]) for file in infos if (found := _RANK_IN_NAME.search(file.path.name))}
+    if len(named) == 1:
+        return named.pop()
     if not alone:
         looked = "profiler_info_<rank>.json with a rank_id, profiler_metadata.json with distributed_args"
         raise bad(above, f"nothing says which rank this is (looked for {looked})")

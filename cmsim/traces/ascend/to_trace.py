@@ -11,7 +11,7 @@ from cmsim.traces.ascend.comm import RankFiles, comm_rows
 from cmsim.traces.ascend.documents import NamedGroup
 from cmsim.traces.ascend.groups import CommRow, Communicators, Seen, marks_of
 from cmsim.traces.ascend.rows import Meaning, rows
-from cmsim.traces.ascend.tables import STEP_PARTS, step_totals_us
+from cmsim.traces.ascend.tables import ABSENT, STEP_PARTS, step_totals_us
 from cmsim.traces.ascend.timeline import ViewTimeline, timeline
 from cmsim.traces.clocks import aligned, late_note
 from cmsim.traces.recorded import Trace
@@ -46,7 +46,7 @@ def assemble(
     for files in sorted(found, key=lambda one: one.rank):
         line = timeline(files, comm_rows(files, seen))
         if line is None:
-            looked = "trace_view.json with tasks of Ascend Hardware, kernel_details.csv, communication.json"
+            looked = "trace_view.json with tasks of Ascend Hardware, kernel_details.csv, communication.json, a database"
             raise bad(source, f"rank {files.rank} ({files.label}) holds no device tasks (looked for {looked})")
         lines[files.rank] = line
         notes.update(line.notes)
@@ -70,6 +70,7 @@ def assemble(
         texts.append(
             f"{min(prepared):.0f} to {max(prepared):.0f} us of preparation before the first kernel are not in the step"
         )
+    steps = max(_steps(files) for files in found)
     return Trace(
         format="ascend",
         source=source,
@@ -78,7 +79,17 @@ def assemble(
         world_size=world,
         recorded_us=recorded_us,
         notes=(*texts, *(f"{count} {text}" for text, count in notes.items() if count)),
+        facts={"steps": float(steps)} if steps > 1 else {},
     )
+
+
+def _steps(files: RankFiles) -> int:
+    """Steps that the files of a rank tell apart, 0 where they tell none."""
+    if files.marked_steps:
+        return files.marked_steps
+    if files.steps is not None and len(files.steps):
+        return len(step_totals_us(files.steps))
+    return len({step for step in files.kernels.step if step not in ABSENT}) if files.kernels is not None else 0
 
 
 class _Peers:

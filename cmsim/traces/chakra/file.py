@@ -27,7 +27,7 @@ from cmsim.arrays import Floats, Ints
 from cmsim.compute import Shape
 from cmsim.reading.bytes_in import GZIP_MAGIC, LIMIT_B, bad, read_bytes
 from cmsim.traces.chakra import chakra_pb2 as _pb2
-from cmsim.traces.chakra.json_form import read_json
+from cmsim.traces.chakra.json_form import is_jsonized, read_json
 from cmsim.traces.chakra.nodes import (
     COMM_COLL,
     COMM_RECV,
@@ -277,7 +277,7 @@ def looks_like_json(data: bytes) -> bool:
 def looks_like_chakra(data: bytes) -> bool:
     """Whether the first bytes of a file could start a Chakra trace in either encoding."""
     if looks_like_json(data):
-        return b'"workload_graph"' in data
+        return b'"workload_graph"' in data or is_jsonized(data)
     try:
         size, start = varint(data, 0)
         first = data[start : start + size]

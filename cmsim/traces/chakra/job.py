@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from cmsim.reading.bytes_in import LIMIT_B, bad, head, read_bytes
+from cmsim.reading.bytes_in import HEADS_B, LIMIT_B, bad, folder_heads, known, read_bytes
+from cmsim.reading.formats import not_used
 from cmsim.traces.chakra.file import ChakraFile, looks_like_chakra, looks_like_json, read_chakra
 
 _RANK_FILE = re.compile(r"^(?P<prefix>.*)\.(?P<rank>\d{1,9})\.(et|json)(\.gz)?$")
@@ -39,6 +40,8 @@ def read_job(
     paths, beside, label = _candidates(source)
     by_rank = _by_rank(paths, label)
     notes: list[str] = []
+    if isinstance(source, Path | str) and Path(source).is_dir():
+        notes += not_used(set(Path(source).iterdir()) - {*paths, *beside}, "no trace of Chakra, no communicators")
     if groups is None and len(beside) > 1:
         names = ", ".join(path.name for path in beside)
         raise bad(label, f"several group files ({names}); say which one with groups=")
@@ -61,7 +64,7 @@ def _candidates(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], 
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         traces = [p for p in inside if _RANK_FILE.match(p.name) or p.name.endswith((".et", ".et.gz"))]
-        beside = [p for p in inside if p not in traces and p.suffix == ".json" and looks_like_groups(head(p))]
+        beside = [p for p in inside if p not in traces and p.suffix == ".json" and known(p, looks_like_groups)]
         if not traces:
             raise bad(path, "holds no files named <prefix>.<rank>.et or .json (gzipped or not)")
         return traces, beside, str(path)
@@ -120,8 +123,15 @@ def read_groups(path: Path | str) -> dict[str, tuple[int, ...]]:
 def sniff(start: bytes, path: Path) -> bool:
     """Whether a file or folder is a Chakra trace, or the communicators of one; ``start``: the first bytes, expanded."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and _RANK_FILE.match(p.name))
-        return any(p.name.endswith((".et", ".et.gz")) or looks_like_chakra(head(p)) for p in files[:4])
+        return holds(path)
     if path.name.endswith((".et", ".et.gz")):
         return not looks_like_json(start) or b"workload_graph" in start
     return looks_like_groups(start) or looks_like_chakra(start)
+
+
+def holds(path: Path, size_B: int = HEADS_B[0]) -> bool:
+    """Whether a folder is a Chakra job by the names of its files, or so many first bytes of them."""
+    files = sorted(p for p in path.iterdir() if p.is_file() and _RANK_FILE.match(p.name))[:4]
+    return any(p.name.endswith((".et", ".et.gz")) for p in files) or any(
+        map(looks_like_chakra, folder_heads(files, size_B))
+    )

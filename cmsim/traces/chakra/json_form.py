@@ -1,7 +1,12 @@
-"""The JSON form of Chakra traces: the same nodes in a list named ``workload_graph``."""
+"""The JSON forms of Chakra traces: nodes in a list ``workload_graph``, or what the tool ``jsonizer`` prints.
+
+That tool prints each message of a trace as protobuf's JSON, one object after another: the metadata, then the nodes.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -24,6 +29,10 @@ _KEYS = {
     "datadeps": "data_deps",
     "runtime": "duration_micros",
 }
+#: first bytes by which the form of ``jsonizer`` is told [B]
+_SNIFFED_B = 2**16
+_NODE_TYPE = re.compile(rb'"type"\s*:\s*"(?:COMP|COMM_COLL|COMM_SEND|COMM_RECV|MEM_LOAD|MEM_STORE|METADATA)_NODE"')
+_NEXT = re.compile(rb"\}\s*\{")
 _WANTED = {"id", "type", "name", "duration_micros", "ctrl_deps", "data_deps", *NAMES}
 
 
@@ -33,7 +42,63 @@ def read_json(path: Path, data: Data) -> tuple[dict[str, Any], NodeColumns]:
         with collector.paused():  # a million objects come: looking for cycles takes half of the time
             return _nodes(path, orjson.loads(memoryview(data)))
     except orjson.JSONDecodeError as error:
+        if is_jsonized(bytes(memoryview(data)[:_SNIFFED_B])):
+            return _nodes(path, _jsonized(path, data))
         raise bad(path, f"not valid JSON ({error.msg})", byte=error.pos) from None
+
+
+def is_jsonized(start: bytes) -> bool:
+    """Whether a text starts with what ``jsonizer`` prints: objects one after another, of which one is a node."""
+    return _NODE_TYPE.search(start) is not None and _NEXT.search(start) is not None
+
+
+def _jsonized(path: Path, data: Data) -> dict[str, Any]:
+    """The same trace as an object with ``workload_graph``."""
+    text = bytes(memoryview(data)).decode("utf-8", "replace")
+    read, at = json.JSONDecoder().raw_decode, _skipped(text, 0)
+    found: list[Any] = []
+    while at < len(text):
+        try:
+            one, at = read(text, at)
+        except (ValueError, RecursionError) as error:
+            raise bad(path, f"not valid JSON ({error!s:.60})", byte=len(text[:at].encode())) from None
+        found.append(_plain(one) if isinstance(one, dict) else one)
+        at = _skipped(text, at)
+    metadata = found.pop(0) if found and isinstance(found[0], dict) and "type" not in found[0] else {}
+    return {**metadata, "workload_graph": found}
+
+
+def _skipped(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _plain(node: dict[str, Any]) -> dict[str, Any]:
+    """A node of protobuf's JSON: numbers of 64 bits are texts there, types names, attributes a list."""
+    out = dict(node)
+    kind = out.get("type")
+    if isinstance(kind, str):
+        named = kind.removesuffix("_NODE")
+        out["type"] = NODE_TYPES.index(named) if named in NODE_TYPES else kind
+    for key in ("id", "durationMicros"):
+        if key in out:
+            out[key] = _number(out[key])
+    if "durationMicros" in out:
+        out["duration_micros"] = out.pop("durationMicros")
+    for key in ("ctrlDeps", "dataDeps"):
+        if isinstance(out.get(key), list):
+            out[key] = [_number(one) for one in out[key]]
+    for one in out.pop("attr", None) or []:
+        if isinstance(one, dict) and "name" in one:
+            value = next((value for key, value in one.items() if key.endswith(("Val", "List"))), None)
+            value = value.get("values", []) if isinstance(value, dict) else value
+            out.setdefault(str(one["name"]), _number(value) if "int" in "".join(one).lower() else value)
+    return out
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 21 else value
 
 
 def _nodes(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], NodeColumns]:

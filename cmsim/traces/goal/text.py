@@ -3,7 +3,7 @@
 ``num_ranks N``, then ``rank R { ... }`` with one statement a line:
 
     [label:] send <bytes>b to <rank> [tag T] [cpu C] [nic K]
-    [label:] recv <bytes>b from <rank|-1> [tag T|-1] [cpu C] [nic K]
+    [label:] recv <bytes>b from <rank|-1|any> [tag T|-1|any] [cpu C] [nic K]
     [label:] calc <ns> [cpu C]
     <label> requires <label>        starts after the other has ended
     <label> irequires <label>       starts after the other has started
@@ -54,6 +54,8 @@ _STATEMENT = re.compile(
 _LABEL, _OP, _SIZE, _WAY, _PEER, _TAG, _CPU, _NIC, _PORTAL, _A, _I, _B, _OTHER = range(13)
 _COMMENT = re.compile(rb"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _BLANKS = re.compile(rb"[^\n]+")
+#: the word that some write for -1
+_ANY = re.compile(rb"(\b(?:from|tag)[ \t]+)any\b")
 _KIND = {"send": SENDS, "recv": RECVS, "calc": CALCS, "": PORTALS}
 _WAYS = {("send", "to"), ("recv", "from"), ("calc", ""), ("", "")}
 #: columns while a file is read, no wider than they must be: a damaged one shall not take more memory than it is long
@@ -125,6 +127,8 @@ def open_(path: Path, *, limit_B: int = LIMIT_B) -> GoalText:
     text = read_bytes(path, limit_B=limit_B)
     if b"/" in text:
         text = _COMMENT.sub(lambda match: _BLANKS.sub(b" ", match[0]), text)
+    if b"any" in text:
+        text = _ANY.sub(rb"\1-1", text)
     return _Reader(path, text).read()
 
 

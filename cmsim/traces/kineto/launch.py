@@ -260,7 +260,9 @@ def _window(events: Events) -> tuple[float, float, int, int]:
     rows = rows[step[events.name[rows]]]
     if not len(rows):
         return -np.inf, np.inf, 0, -1
-    return float(events.start_us[rows].min()), float(_ends(events, rows).max()), len(rows), int(events.lane[rows[0]])
+    # a step has one name, on however many threads it is marked
+    steps = len(np.unique(events.name[rows]))
+    return float(events.start_us[rows].min()), float(_ends(events, rows).max()), steps, int(events.lane[rows[0]])
 
 
 def _busiest(events: Events, launched: Ints, step_lane: int) -> int:

@@ -71,6 +71,10 @@ def trace(
         lengths.append(end_us)
         steps = max(steps, given.steps)
         said += [f"rank {rank}: {note}" for note in events.notes]
+    if not told and (named := max((max(one.members, default=-1) + 1 for one in groups.found), default=0)):
+        told = named
+        if ranks is None and named > len(out):
+            said.append(f"the job is taken to have {named} ranks, all that its communicators name")
     made, late_us = aligned(out)
     said += late_note(late_us)
     said += [f"{count} {what}" for what, count in sorted(counts.items()) if count]

@@ -61,8 +61,8 @@ def programs(spec: TraceSpec, system: System, base: Path | None = None) -> Progr
     assert isinstance(made.facts, TraceFacts)
     facts = replace(
         made.facts,
-        # every rank replays what one rank was recorded to do
-        rank_steps_per_run=float(made.ranks),
+        # every rank replays what one rank was recorded to do, in as many steps
+        rank_steps_per_run=made.ranks * made.facts.steps,
         samples_per_run=None if spec.samples_per_rank is None else spec.samples_per_rank * made.ranks,
     )
     return replace(made, facts=facts, notes=(*made.notes, _times(made, spec)))
