@@ -67,7 +67,24 @@ def play(
 
 
 def check(one: Run, system: System, base: Path | None) -> None:
-    """Raises what keeps programs from being played, as far as it can be told without planning all of them."""
+    """Raises what keeps programs from being played, as far as it can be told without planning all of them.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario that leaves nothing open.
+    system
+        Where it is to run.
+    base
+        Folder that relative paths of the scenario start from.
+
+    Raises
+    ------
+    InfeasibleError
+        Where it needs more ranks or more memory than there is, or no plan of these sizes is one.
+    InputError
+        For what is wrong with its files.
+    """
     programs = generate.programs(one.spec, system, base=base, loops=True)
     if programs.ranks > system.ranks:
         raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")

@@ -111,8 +111,23 @@ class Scenario:
         return Path(self.file).parent if self.file else None
 
     def recorded(self, record: Record) -> Scenario:
-        """The scenario with that much kept of each run. Raises InputError for a word that is none of full, summary and
-        none."""
+        """The scenario with that much kept of each run.
+
+        Parameters
+        ----------
+        record
+            full, summary or none.
+
+        Returns
+        -------
+        Scenario
+            Another one; this stays as it is.
+
+        Raises
+        ------
+        InputError
+            For a word that is none of the three.
+        """
         if record not in get_args(Record):
             raise InputError(Problem(f"got {record!r}. {did_you_mean(str(record), get_args(Record))}", key="record"))
         runs = tuple(replace(run, record=record) for run in self.runs)
