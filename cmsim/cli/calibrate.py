@@ -12,16 +12,13 @@ from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError
-from cmsim.units import BINARY
+from cmsim.units import size as size_of
 
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
 
 Collective = Annotated[str | None, typer.Option(help="Of a log that does not say it: all_reduce, all_gather, ...")]
 Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator, of a log that does not say them.")]
-
-#: of a size, by its ending in capitals: K and KIB alike
-_UNITS = {"": 1, "B": 1} | {end: size for size, name in BINARY for end in (name[0], name.upper())}
 
 
 @app.command()
@@ -108,7 +105,9 @@ def _measured(kind: str, number: int, _: int) -> None:
 def collective(
     system: Annotated[str, typer.Argument(metavar="SYSTEM")],
     name: Annotated[str, typer.Argument(metavar="COLLECTIVE", help="all_reduce, all_gather, ...")],
-    size: Annotated[str, typer.Argument(metavar="SIZE", help="As nccl-tests prints it, in bytes: 65536, 64K, 1G.")],
+    size: Annotated[
+        str, typer.Argument(metavar="SIZE", help="As nccl-tests prints it, in bytes: 65536, 64K, 1G, 256 MiB.")
+    ],
     ranks: Annotated[int, typer.Option(min=1, help="Ranks of the group.")],
     per_domain: Annotated[int, typer.Option(min=0, help="Of them in each domain; 0: as many as fit.")] = 0,
     algorithm: Annotated[str, typer.Option(help="Only this one, by our name or the library's: tree, rhd, AHC.")] = "",
@@ -117,7 +116,11 @@ def collective(
     """One call of a collective library: its candidates, their times, and why one won."""
     from cmsim import calibration
 
-    found = calibration.explain(system, name, _bytes(size), ranks, per_domain=per_domain, algorithm=algorithm)
+    try:
+        size_B = size_of(size)
+    except ValueError as error:
+        raise InputError(f"SIZE: {error}") from None
+    found = calibration.explain(system, name, size_B, ranks, per_domain=per_domain, algorithm=algorithm)
     if json:
         say.document({"candidates": [vars(one) for one in found[:-1]], "predicted_us": found[-1].time_us})
         return
@@ -148,13 +151,3 @@ def kernel(
     for note in found.notes:
         say.message(note)
     say.message(f"binds: {found.binds}; constants of {found.of}, {found.variant}")
-
-
-def _bytes(text: str) -> float:
-    """``64K`` as 65,536. [B]"""
-    number = text.rstrip("KMGTiBkmgtb")
-    unit = text[len(number) :].upper()
-    try:
-        return float(number) * _UNITS[unit]
-    except (ValueError, KeyError):
-        raise InputError(f"SIZE: got '{text}'. Allowed: a number of bytes, or one with K, M, G or T.") from None

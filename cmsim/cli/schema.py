@@ -13,6 +13,7 @@ import typer
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.reading import Size
 
 KINDS = ("scenario", "system", "accelerator", "stack")
 
@@ -219,7 +220,9 @@ def _type(annotation: Any, metadata: Any = ()) -> str:
     if inspect.isclass(annotation) and hasattr(annotation, "model_fields"):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any", object: "any"}
-    return words.get(annotation, str(getattr(annotation, "__name__", annotation))) + limits
+    said = words.get(annotation, str(getattr(annotation, "__name__", annotation)))
+    size = next((one for one in metadata if isinstance(one, Size)), None)
+    return said + limits + (f", or text as `{size.example}`" if size else "")
 
 
 def _limits(metadata: Any) -> str:

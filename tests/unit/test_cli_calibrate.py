@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cmsim.cli.app import app
-from cmsim.cli.calibrate import _bytes
 
 MEASURED = "system,collective,n_ranks,message_bytes,dtype,latency_us\n" + "".join(
     f"hgx_h100,all_reduce,{ranks},{size},float16,{time}\n"
@@ -89,11 +88,6 @@ def test_explain_one_algorithm_and_one_rank_of_each_domain():
     wrong = cmsim("explain", "collective", "cm384", "all_reduce", "16M", "--ranks", 16, "--algorithm", "rdh")
     assert wrong.exit_code == 2
     assert "Did you mean 'RHD'" in wrong.stderr
-
-
-@pytest.mark.parametrize(("text", "size_B"), [("65536", 65536), ("64K", 65536), ("1.5G", 1.5 * 2**30), ("2MiB", 2**21)])
-def test_sizes(text, size_B):
-    assert _bytes(text) == size_B
 
 
 def test_wrong_sizes_and_names_are_said():
