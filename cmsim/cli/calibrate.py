@@ -12,7 +12,6 @@ from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError
-from cmsim.units import size as size_of
 
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
@@ -78,12 +77,12 @@ def calibrate(
         return
     if table is None or not accelerator:
         raise InputError(f"{'TABLE' if table is None else '--accelerator'}: is required (or give --measure)")
-    from cmsim import calibration, validation
+    from cmsim import calibration, reading, validation
 
     if validation.holds_runs(table):
         of_power = validation.fit_power(table, accelerator=accelerator, families=only or ())
         if out is not None:
-            out.write_text(of_power.text(), encoding="utf-8")
+            reading.write_text(out, of_power.text())
         fit: calibration.Fit | calibration.ExpertFit | calibration.KernelsFit | validation.PowerFit = of_power
     else:
         fit = calibration.calibrate(table, accelerator=accelerator, out=out, collective=collective, n_ranks=ranks)
@@ -114,10 +113,10 @@ def collective(
     json: Json = False,
 ) -> None:
     """One call of a collective library: its candidates, their times, and why one won."""
-    from cmsim import calibration
+    from cmsim import calibration, units
 
     try:
-        size_B = size_of(size)
+        size_B = units.size(size)
     except ValueError as error:
         raise InputError(f"SIZE: {error}") from None
     found = calibration.explain(system, name, size_B, ranks, per_domain=per_domain, algorithm=algorithm)

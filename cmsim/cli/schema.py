@@ -13,7 +13,6 @@ import typer
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.reading import Size
 
 KINDS = ("scenario", "system", "accelerator", "stack")
 
@@ -203,6 +202,8 @@ def _title(model: Any) -> str:
 
 def _type(annotation: Any, metadata: Any = ()) -> str:
     """A type as people write it, with its limits."""
+    from cmsim import reading
+
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _type(args[0], annotation.__metadata__)
@@ -221,7 +222,7 @@ def _type(annotation: Any, metadata: Any = ()) -> str:
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any", object: "any"}
     said = words.get(annotation, str(getattr(annotation, "__name__", annotation)))
-    size = next((one for one in metadata if isinstance(one, Size)), None)
+    size = next((one for one in metadata if isinstance(one, reading.Size)), None)
     return said + limits + (f", or text as `{size.example}`" if size else "")
 
 

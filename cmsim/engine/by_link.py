@@ -194,6 +194,18 @@ class ByLink:
         return Laid(tuple(phases), latency_s, ideal_s, sent_B)
 
 
+class Counted:
+    """Lays nothing: refuses calls of more messages than are laid, before there is a fabric to lay them on."""
+
+    def lay(self, asks: Sequence[Ask]) -> tuple[list[Laid], Resources]:
+        for ask in asks:
+            if ask.traffic < 0 and ask.ranks > 1:
+                messages.check_count(
+                    ask.collective, ask.page, ask.ranks, inner=ask.inner, domain=ask.in_domain, most=MOST_MESSAGES
+                )
+        return [Laid((), 0.0, 0.0, 0.0)] * len(asks), Resources([], [], [], [], [])
+
+
 def refolded(
     layer: ByLink,
     start: Sequence[Ints],

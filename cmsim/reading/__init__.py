@@ -8,7 +8,7 @@ from cmsim.reading.keys import merge, parts_of, set_dotted
 from cmsim.reading.names import DATA, aliases_of, builtin_files, builtin_tree, find, locate
 from cmsim.reading.sizes import Bytes, Size, Tokens, TokensOrNone, size_at
 from cmsim.reading.specs import SET_OVER, FitNote, Spec, SpecT, validate
-from cmsim.reading.writing import whole_folder, write_text, written
+from cmsim.reading.writing import sweep, whole_file, whole_folder, write_text, written
 
 __all__ = [
     "DATA",
@@ -35,7 +35,9 @@ __all__ = [
     "read_yaml",
     "set_dotted",
     "size_at",
+    "sweep",
     "validate",
+    "whole_file",
     "whole_folder",
     "write_text",
     "written",

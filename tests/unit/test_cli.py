@@ -729,3 +729,66 @@ def test_compare_tells_folders_of_one_name_apart(here):
         (here / folder).parent.mkdir()
         cmsim("run", "all_reduce.yaml", "-q", "--out", folder)
     assert "a/out:" in (said := cmsim("compare", "a/out", "b/out").out) and "b/out:" in said
+
+
+def test_compare_chooses_runs_and_metrics(here):
+    cmsim("run", "all_reduce.yaml", "-q", "--out", "a", "--set", "workload.message_bytes=[1K, 64K, 1 MiB]")
+    said = cmsim("compare", "a", "--metric", "busbw*", "--metric", "makespan_s", "--run", "1024", "--run", "*1048576")
+    assert said.code == 0, said.err
+    rows = re.findall(r"^(\w+) ", said.out.partition("──\n")[2], re.M)
+    assert rows == ["busbw_GBps", "makespan_s"] or set(rows) == {"busbw_GBps", "makespan_s"}
+    assert "message_bytes=65536" not in said.out and "message_bytes=1048576" in said.out
+    document = json.loads(cmsim("compare", "a", "--run", "1024", "--metric", "busbw_GBps", "--json").out)
+    assert len(document["results"]) == 1 and list(*document["ratios_to_first"].values()) == ["busbw_GBps"]
+    assert "--metric: got 'busbw'. Did you mean 'busbw_GBps'?" in cmsim("compare", "a", "--metric", "busbw").err
+    assert "--run: got 'none'" in cmsim("compare", "a", "--run", "none").err
+
+
+def test_compare_of_a_folder_that_is_not_there(here):
+    cmsim("run", "all_reduce.yaml", "-q", "--out", "a")
+    said = cmsim("compare", "a", "b/")
+    assert (said.code, said.out) == (2, "") and "no such folder, and no scenario of that name: b/" in said.err
+    assert "no such scenario file" in cmsim("compare", "a", "nowhere.yaml").err
+
+
+def test_a_pipe_gets_one_table_whole(here):
+    """However many columns: a line has no end there. On a screen the rest goes on below, or is only counted."""
+    cmsim(
+        "run",
+        "all_reduce.yaml",
+        "-q",
+        "--out",
+        "a",
+        "--set",
+        f"workload.message_bytes={[1024 * i for i in range(1, 21)]}",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("COLUMNS", None)
+    call = [sys.executable, "-m", "cmsim", "compare", "a"]
+    done = subprocess.run(call, cwd=here, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("metric ") == 1 and max(map(len, done.stdout.splitlines())) > 300
+    assert all(f"message_bytes={1024 * i}" in done.stdout for i in range(1, 21))
+    narrow = subprocess.run(
+        call, cwd=here, env={**environment, "COLUMNS": "100"}, capture_output=True, text=True, check=True
+    )
+    assert narrow.stdout.count("metric ") > 1 and max(map(len, narrow.stdout.splitlines())) <= 100
+
+
+def test_compare_keeps_to_a_screen(here):
+    from cmsim.cli import side_by_side
+    from cmsim.results import Results
+
+    cmsim(
+        "run",
+        "all_reduce.yaml",
+        "-q",
+        "--out",
+        "a",
+        "--set",
+        f"workload.message_bytes={[1024 * i for i in range(1, 21)]}",
+    )
+    results = Results.load("a").results
+    labels = [side_by_side.head(one) for one in results]
+    tables, left_out = side_by_side.side_by_side(results, labels, width=100, one_screen=True)
+    assert len(tables) == 1 and left_out == 20 - (len(tables[0].columns) // 2)
+    assert side_by_side.side_by_side(results, labels, width=100)[1] == 0
