@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from cmsim import kinds
 from cmsim.cli import say
+from cmsim.cli.places import Places
 from cmsim.cli.tables import NOTHING
 from cmsim.numbers import prefixed, quantity
-from cmsim.results import Result, Results, placed, power_band
+from cmsim.results import Infeasible, Result, Results, placed, power_band
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from cmsim.scenario import Scenario
 
 #: full links that are named
 _LINKS = 2
@@ -39,10 +42,17 @@ def notes(results: Sequence[Result]) -> list[str]:
     return out
 
 
-def missing(results: Results, width: int) -> list[str]:
-    """How many runs gave no result, and why; nothing where all did."""
-    reasons = [f"{one.run} is {one.outcome}: {one.message}" for one in results.missing]
-    return [f"{counted(results)}\n{say.notes(reasons, width)}"] if reasons else []
+def missing(results: Results, width: int, asked: Scenario | None = None) -> list[str]:
+    """How many runs gave no result, and why, with the place in the scenario; nothing where all did."""
+    if not results.missing:
+        return []
+    places = Places(asked) if asked is not None else None
+    runs = {run.key: run for run in asked.runs} if asked is not None else {}
+    reasons = []
+    for one in results.missing:
+        at = places.of(one, runs[one.run]) if places and one.run in runs and isinstance(one, Infeasible) else ""
+        reasons.append(f"{one.run} is {one.outcome}: {one.message}" + (f" ({say.here(at)})" if at else ""))
+    return [f"{counted(results)}\n{say.notes(reasons, width)}"]
 
 
 def counted(results: Results) -> str:

@@ -86,7 +86,7 @@ def run(
             + notes.assumed(results)
         )
         shown = tables.summary(results.outcomes, per=asked.report.per, width=width)
-        unmet = notes.missing(results, say.prose(width))
+        unmet = notes.missing(results, say.prose(width), asked)
         say.show(
             asked.name,
             *shown,

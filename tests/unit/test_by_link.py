@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -227,9 +229,8 @@ def test_segments_carry_every_byte():
 def test_a_group_too_large_is_refused_before_its_fabric_is_laid(monkeypatch, algorithm):
     """Routes of a hundred thousand ranks took half a minute and 3 GB, the messages more."""
     import cmsim
-    from cmsim.engine import plan
 
-    monkeypatch.setattr(plan, "_states", None)
+    monkeypatch.setattr(sys.modules["cmsim.engine.plan"], "_states", None)
     workload = {"kind": "collective", "collective": "all_reduce", "message_bytes": 1e9, "algorithm": algorithm}
     data = {"network": "flow", "systems": [{"system": "cloudmatrix384", "domains": 130}], "workload": workload}
     [missing] = cmsim.run(data).missing

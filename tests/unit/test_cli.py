@@ -792,3 +792,49 @@ def test_compare_keeps_to_a_screen(here):
     tables, left_out = side_by_side.side_by_side(results, labels, width=100, one_screen=True)
     assert len(tables) == 1 and left_out == 20 - (len(tables[0].columns) // 2)
     assert side_by_side.side_by_side(results, labels, width=100)[1] == 0
+
+
+PLANS = """
+systems:
+  - hgx_h100
+  - {system: hgx_h100, name: other}
+workloads:
+  serve:
+    kind: decode
+    model: llama-3.1-8b
+    batch_per_accelerator: 8
+    context_tokens: 4K
+    parallel:
+      tp: 8
+    per_system:
+      other:
+        batch_per_accelerator: 8
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "key"),
+    [
+        (("tp: 8", "tp: 3"), 12, "workloads.serve.parallel.tp"),
+        (
+            ("accelerator: 8\n    context", "accelerator: 80000\n    context"),
+            9,
+            "workloads.serve.batch_per_accelerator",
+        ),
+        (("        batch_per_accelerator: 8", "        batch_per_accelerator: 80000"), 15, "batch_per_accelerator"),
+        (("tp: 8\n", "tp: 8\n      ep: 2\n"), 13, "workloads.serve.parallel.ep"),
+    ],
+)
+def test_plans_and_memory_name_the_line_of_the_key(here, change, line, key):
+    assert change[0] in PLANS
+    Path("plans.yaml").write_text(PLANS.replace(*change))
+    said = cmsim("check", "plans.yaml")
+    assert said.code == 1 and said.errors[0].startswith(f"plans.yaml:{line}: ") and f"{key}: " in said.errors[0]
+    assert f"(plans.yaml:{line})" in cmsim("run", "plans.yaml").out
+
+
+def test_a_swept_or_set_key_is_where_it_stands(here):
+    Path("plans.yaml").write_text(PLANS + "sweep:\n  workloads.serve.parallel.tp: [3]\n")
+    assert cmsim("check", "plans.yaml").errors[0].startswith("plans.yaml:17: sweep.workloads.serve.parallel.tp: got 3")
+    Path("plans.yaml").write_text(PLANS)
+    assert "(plans.yaml:" not in cmsim("run", "plans.yaml", "--set", "workload.parallel.tp=3").out
