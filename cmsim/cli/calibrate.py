@@ -131,14 +131,17 @@ def collective(
 def kernel(
     accelerator: Annotated[str, typer.Argument(metavar="ACCELERATOR")],
     kind: Annotated[str, typer.Argument(metavar="KIND", help="gemm, attention_context, mla_generation, ...")],
-    columns: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE...", help="A row of its table: m=4096 n=7168.")],
+    columns: Annotated[
+        list[str] | None, typer.Argument(metavar="COLUMN=VALUE...", help="A row of its table: m=4096 n=7168.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """One kernel on an accelerator: the parts of its time, what binds, and what measured neighbours add."""
     from cmsim.calibration.explain_kernel import WHY, explain_kernel
 
-    pairs = [text.partition("=") for text in columns]
-    for (name, sign, value), text in zip(pairs, columns, strict=True):
+    given = columns or []
+    pairs = [text.partition("=") for text in given]
+    for (name, sign, value), text in zip(pairs, given, strict=True):
         if not (name and sign and value):
             raise InputError(f"COLUMN=VALUE: got '{text}'. Allowed: the name of a column, =, and its value.")
     found = explain_kernel(accelerator, kind, {name: value for name, _, value in pairs})

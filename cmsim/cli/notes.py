@@ -156,10 +156,12 @@ def power_bands(results: Iterable[Result]) -> list[str]:
 
 
 def assumed(results: Results) -> list[str]:
-    """How many numbers behind the results nobody published."""
+    """How many numbers behind the results nobody published, and files that say of none where it is from."""
     by_file: dict[str, int] = {}
     for entry in results.manifest.get("assumed", []):
         name = str(entry).partition(":")[0]
         by_file[name] = by_file.get(name, 0) + 1
     listed = ", ".join(f"{name} {number}" for name, number in by_file.items())
-    return [f"numbers that are assumed, with their ranges in `cmsim show NAME`: {listed}"] if listed else []
+    out = [f"numbers that are assumed, with their ranges in `cmsim show NAME`: {listed}"] if listed else []
+    bare = results.manifest.get("without_sources", [])
+    return out + ([f"files in which no number has a source: {', '.join(map(str, bare))}"] if bare else [])

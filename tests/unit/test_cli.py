@@ -200,7 +200,8 @@ def test_wrong_type_has_its_line(here):
     text = DECODE.replace("context_tokens: 1024", "context_tokens: lots")
     said = cmsim("run", scenario(here, text))
     assert (said.code, said.out) == (2, "")
-    assert said.errors == ["s.yaml:9: workloads.decode.context_tokens: must be a whole number, got 'lots'"]
+    wanted = "must be a number of tokens, or one with K, M, G or T (powers of 1,024), got 'lots'"
+    assert said.errors == [f"s.yaml:9: workloads.decode.context_tokens: {wanted}"]
 
 
 def test_several_problems_are_said_at_once(here):
@@ -244,7 +245,7 @@ def test_truncated_trace(here):
         ("network=[1", "--set: network: '[1' is not valid YAML"),
         ("network=1\nb: 2", "--set: network: '1"),
         ("network=idael", "all_reduce.yaml: network: got 'idael'. Did you mean 'ideal'?"),
-        ("workload.message_bytes=abc", "all_reduce.yaml: workload.message_bytes: must be a number, got 'abc'"),
+        ("workload.message_bytes=abc", "all_reduce.yaml: workload.message_bytes: must be a number of bytes, or one"),
         ("workloads.nothing.x=1", "all_reduce.yaml"),
     ],
 )
@@ -838,3 +839,70 @@ def test_a_swept_or_set_key_is_where_it_stands(here):
     assert cmsim("check", "plans.yaml").errors[0].startswith("plans.yaml:17: sweep.workloads.serve.parallel.tp: got 3")
     Path("plans.yaml").write_text(PLANS)
     assert "(plans.yaml:" not in cmsim("run", "plans.yaml", "--set", "workload.parallel.tp=3").out
+
+
+def test_a_system_without_sources_is_said_to_be_one(here, monkeypatch):
+    """By path, as any file can be named; and in the list, where it stands there."""
+    from cmsim.cli import catalogue
+
+    data = yaml.safe_load((ROOT / "topologies" / "hgx_h100.yaml").read_text(encoding="utf-8"))
+    data |= {"name": "mine", "aliases": [], "sources": {}, "published": []}
+    Path("mine.yaml").write_text(yaml.safe_dump(data))
+    said = cmsim("run", "all_reduce.yaml", "--set", "systems=[./mine.yaml]")
+    assert said.code == 0, said.err
+    assert "- files in which no number has a source: mine" in said.out
+    assert "no number has a source" not in cmsim("run", "all_reduce.yaml").out
+    shown = cmsim("show", "mine.yaml").out
+    assert re.search(r"^system mine: (\d+) numbers, 0 of them assumed, \1 with no source$", shown, re.M)
+    assert "note: mine.yaml: no source for" in cmsim("check", "mine.yaml").err
+    monkeypatch.setattr(catalogue, "_yaml", lambda kind: [("mine", data)])
+    assert catalogue.systems()[0]["description"].endswith(" (NO SOURCES)")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.parametrize("command", ["list", "run all_reduce.yaml --json", "compare a a --json", "schema", "--help"])
+def test_any_command_ends_quietly_with_its_reader(here, command):
+    cmsim("run", "all_reduce.yaml", "-q", "--out", "a")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        f"{sys.executable} -m cmsim {command} | head -c 1",
+        shell=True, cwd=here, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (len(done.stdout), re.sub(r"^1 run in [\d.e-]+ s\n", "", done.stderr)) == (1, "")
+
+
+def test_a_home_that_is_none_is_no_error(here):
+    """Read-only: a file in its place, below which root cannot write either."""
+    home = here / "home"
+    home.write_text("x")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "COLUMNS": "100"}
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "CMSIM_CACHE"):
+        environment.pop(name, None)
+    for call in (["run", "all_reduce.yaml", "--out", "a"], ["compare", "a", "a"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "cmsim", *call],
+            cwd=here,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_two_runs_on_one_folder_at_once(here):
+    """Both end well, and one of the two stands there, whole."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cmsim", "run", "all_reduce.yaml", "-q", "--out", "a", "--set", f"seed={seed}"],
+            cwd=here, env=environment, stderr=subprocess.PIPE,
+        )
+        for seed in (1, 2)
+    ]  # fmt: skip
+    said = [one.communicate()[1] for one in runs]
+    assert [one.returncode for one in runs] == [0, 0], said
+    assert sorted(one.name for one in here.iterdir() if one.name.startswith(".")) == []
+    from cmsim.results import Results
+
+    assert len(Results.load("a").results) == 1 and Results.load("a").manifest["seed"] in (1, 2)

@@ -93,3 +93,10 @@ def test_explain_one_algorithm_and_one_rank_of_each_domain():
 def test_wrong_sizes_and_names_are_said():
     assert "got '1X'" in cmsim("explain", "collective", "hgx_h100", "all_reduce", "1X", "--ranks", 8).stderr
     assert "Did you mean" in cmsim("explain", "collective", "hgx_h100", "allreduc", "1K", "--ranks", 8).stderr
+
+
+def test_explain_kernel_says_what_is_missing():
+    said = cmsim("explain", "kernel", "h100_sxm", "gemm", "m=4096")
+    assert said.exit_code == 2 and "error: gemm needs n=..., k=...; it may have dtype" in said.stderr
+    none = cmsim("explain", "kernel", "h100_sxm", "gemm")
+    assert none.exit_code == 2 and "gemm needs m=..., n=..., k=..." in none.stderr
