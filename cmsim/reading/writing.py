@@ -112,7 +112,7 @@ def _take_place(new: Path, folder: Path, old: Path) -> None:
         try:
             new.rename(folder)
             break
-        except BaseException as error:
+        except (OSError, KeyboardInterrupt) as error:
             came_between = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST)
             if not (came_between and left):
                 with contextlib.suppress(OSError):
