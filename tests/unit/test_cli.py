@@ -220,7 +220,7 @@ workloads:
     assert "s.yaml:2: systems[0]: no system named 'hgx_h10'. Did you mean 'hgx_h100'?" in found
     assert "s.yaml:4: workloads.a.parallel.ep: expert parallel size 7" in found  # does not divide
     assert "s.yaml:5: workloads.b" in found and "64" in found  # more ranks than there are
-    assert re.search(r"s\.yaml:6: workloads\.c\.batch_per_accelerator: the model does not fit: a rank needs [\d.]+ GB", found)
+    assert "s.yaml:6: workloads.c.batch_per_accelerator: the model does not fit: a rank needs " in found
     assert "s.yaml:7: workloads.d: unknown algorithm 'rng'. Did you mean 'ring'?" in found
     assert len(said.errors) == 5
     assert cmsim("check", name).errors == said.errors
