@@ -1,9 +1,29 @@
-"""What notebooks show: the one place where HTML is made, and every text in it escaped."""
+"""What notebooks show: the one place where HTML is made, and every text in it escaped by Jinja2."""
 
 from __future__ import annotations
 
-import html
+import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_TABLE = (
+    "{% if title %}<b>{{ title }}</b>{% endif %}{% if about %}: {{ about }}{% endif %}<table>"
+    "{% if head %}<tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>{% endif %}"
+    "{% for row in rows %}<tr><th style='text-align:left'>{{ row[0] }}</th>"
+    "{% for cell in row[1:] %}<td style='text-align:{{ align }}'>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>"
+    "{% if notes %}<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}"
+)
+
+
+@functools.cache
+def _template() -> Template:
+    """The library is imported when something is shown; a missing name in the template is an error."""
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(_TABLE)
 
 
 def table(
@@ -22,11 +42,5 @@ def table(
     >>> table([("a<b", "1")], title="x")
     "<b>x</b><table><tr><th style='text-align:left'>a&lt;b</th><td style='text-align:right'>1</td></tr></table>"
     """
-    said = (f"<b>{html.escape(title)}</b>" if title else "") + (f": {html.escape(about)}" if about else "")
-    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    lines = [f"<tr>{heads}</tr>" if head else ""]
-    for first, *rest in rows:
-        cells = "".join(f"<td style='text-align:{align}'>{html.escape(cell)}</td>" for cell in rest)
-        lines.append(f"<tr><th style='text-align:left'>{html.escape(first)}</th>{cells}</tr>")
-    listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return f"{said}<table>{''.join(lines)}</table>" + (f"<ul>{listed}</ul>" if notes else "")
+    said = {"rows": rows, "head": head, "title": title, "about": about, "notes": notes, "align": align}
+    return _template().render(said)

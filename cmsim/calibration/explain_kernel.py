@@ -73,6 +73,11 @@ def explain_kernel(accelerator: str, kind: str, columns: Mapping[str, str | floa
     for name in columns:
         if name not in known:
             raise InputError(f"'{name}' is no column of {kind}. {did_you_mean(name, known, limit=20)}")
+    missing = [name for name in one.numbers if name not in columns and name not in _USUAL]
+    if missing:
+        needed = ", ".join(f"{name}=..." for name in missing)
+        others = ", ".join(name for name in (*one.texts, *one.optional, *one.defaults) if name not in columns)
+        raise InputError(f"{kind} needs {needed}" + (f"; it may have {others}" if others else ""))
     usual = {name: value for name, value in _USUAL.items() if name in one.numbers}
     row = {**usual, **dict.fromkeys(one.texts, _FORMAT), **columns}
     frame = pd.DataFrame({name: [value] for name, value in row.items()})

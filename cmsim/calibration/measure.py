@@ -27,6 +27,7 @@ from typing import Any
 
 from cmsim.errors import InputError
 from cmsim.kernels.families import measured
+from cmsim.reading import whole_folder
 
 Row = dict[str, Any]
 
@@ -103,11 +104,8 @@ def measure(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise InputError(f"no measurement of kind '{unknown[0]}'. Allowed: {', '.join(KINDS)}.")
-    beside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     counts = {}
-    try:
+    with whole_folder(folder) as beside:
         for kind in kinds or KINDS:
             rows = []
             for number, row in enumerate(KINDS[kind](found, quick)):
@@ -120,9 +118,6 @@ def measure(
             counts[kind] = len(rows)
         about = {"device": found.name, "through": f"torch {found.torch.__version__}", "rows": counts}
         (beside / "measured.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return counts
 
 

@@ -94,11 +94,11 @@ def write(frame: pd.DataFrame, out: str | Path) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
-    with written(path):
+    with written(path) as beside:
         if path.suffix == ".parquet":
-            frame.to_parquet(path, index=False)
+            frame.to_parquet(beside, index=False)
         else:
-            csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
+            csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), beside)
 
 
 def calls(frame: pd.DataFrame, *, file: str, system: str | None = None) -> Calls:

@@ -12,16 +12,12 @@ from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError
-from cmsim.units import BINARY
 
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
 
 Collective = Annotated[str | None, typer.Option(help="Of a log that does not say it: all_reduce, all_gather, ...")]
 Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator, of a log that does not say them.")]
-
-#: of a size, by its ending in capitals: K and KIB alike
-_UNITS = {"": 1, "B": 1} | {end: size for size, name in BINARY for end in (name[0], name.upper())}
 
 
 @app.command()
@@ -81,12 +77,12 @@ def calibrate(
         return
     if table is None or not accelerator:
         raise InputError(f"{'TABLE' if table is None else '--accelerator'}: is required (or give --measure)")
-    from cmsim import calibration, validation
+    from cmsim import calibration, reading, validation
 
     if validation.holds_runs(table):
         of_power = validation.fit_power(table, accelerator=accelerator, families=only or ())
         if out is not None:
-            out.write_text(of_power.text(), encoding="utf-8")
+            reading.write_text(out, of_power.text())
         fit: calibration.Fit | calibration.ExpertFit | calibration.KernelsFit | validation.PowerFit = of_power
     else:
         fit = calibration.calibrate(table, accelerator=accelerator, out=out, collective=collective, n_ranks=ranks)
@@ -108,16 +104,22 @@ def _measured(kind: str, number: int, _: int) -> None:
 def collective(
     system: Annotated[str, typer.Argument(metavar="SYSTEM")],
     name: Annotated[str, typer.Argument(metavar="COLLECTIVE", help="all_reduce, all_gather, ...")],
-    size: Annotated[str, typer.Argument(metavar="SIZE", help="As nccl-tests prints it, in bytes: 65536, 64K, 1G.")],
+    size: Annotated[
+        str, typer.Argument(metavar="SIZE", help="As nccl-tests prints it, in bytes: 65536, 64K, 1G, 256 MiB.")
+    ],
     ranks: Annotated[int, typer.Option(min=1, help="Ranks of the group.")],
     per_domain: Annotated[int, typer.Option(min=0, help="Of them in each domain; 0: as many as fit.")] = 0,
     algorithm: Annotated[str, typer.Option(help="Only this one, by our name or the library's: tree, rhd, AHC.")] = "",
     json: Json = False,
 ) -> None:
     """One call of a collective library: its candidates, their times, and why one won."""
-    from cmsim import calibration
+    from cmsim import calibration, units
 
-    found = calibration.explain(system, name, _bytes(size), ranks, per_domain=per_domain, algorithm=algorithm)
+    try:
+        size_B = units.size(size)
+    except ValueError as error:
+        raise InputError(f"SIZE: {error}") from None
+    found = calibration.explain(system, name, size_B, ranks, per_domain=per_domain, algorithm=algorithm)
     if json:
         say.document({"candidates": [vars(one) for one in found[:-1]], "predicted_us": found[-1].time_us})
         return
@@ -129,14 +131,17 @@ def collective(
 def kernel(
     accelerator: Annotated[str, typer.Argument(metavar="ACCELERATOR")],
     kind: Annotated[str, typer.Argument(metavar="KIND", help="gemm, attention_context, mla_generation, ...")],
-    columns: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE...", help="A row of its table: m=4096 n=7168.")],
+    columns: Annotated[
+        list[str] | None, typer.Argument(metavar="COLUMN=VALUE...", help="A row of its table: m=4096 n=7168.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """One kernel on an accelerator: the parts of its time, what binds, and what measured neighbours add."""
     from cmsim.calibration.explain_kernel import WHY, explain_kernel
 
-    pairs = [text.partition("=") for text in columns]
-    for (name, sign, value), text in zip(pairs, columns, strict=True):
+    given = columns or []
+    pairs = [text.partition("=") for text in given]
+    for (name, sign, value), text in zip(pairs, given, strict=True):
         if not (name and sign and value):
             raise InputError(f"COLUMN=VALUE: got '{text}'. Allowed: the name of a column, =, and its value.")
     found = explain_kernel(accelerator, kind, {name: value for name, _, value in pairs})
@@ -148,13 +153,3 @@ def kernel(
     for note in found.notes:
         say.message(note)
     say.message(f"binds: {found.binds}; constants of {found.of}, {found.variant}")
-
-
-def _bytes(text: str) -> float:
-    """``64K`` as 65,536. [B]"""
-    number = text.rstrip("KMGTiBkmgtb")
-    unit = text[len(number) :].upper()
-    try:
-        return float(number) * _UNITS[unit]
-    except (ValueError, KeyError):
-        raise InputError(f"SIZE: got '{text}'. Allowed: a number of bytes, or one with K, M, G or T.") from None

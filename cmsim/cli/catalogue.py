@@ -69,7 +69,7 @@ def systems() -> Rows:
             "of": data["accelerator"],
             "fabric": data["scale_up"]["wiring"],
             "stacks": [data["stack"], *data.get("stacks", [])],
-            "description": data["description"],
+            "description": data["description"] + _without_sources(data),
             "aliases": data.get("aliases", []),
         }
         for name, data in _yaml("system")
@@ -84,7 +84,7 @@ def accelerators() -> Rows:
             "memory_GB": data["memory_GB"],
             "memory_GBps": data["memory_GBps"],
             "max_W": data["power"]["max_W"],
-            "description": data["description"],
+            "description": data["description"] + _without_sources(data),
             "aliases": data.get("aliases", []),
         }
         for name, data in _yaml("accelerator")
@@ -217,6 +217,11 @@ def _yaml(kind: str) -> list[tuple[str, dict[str, Any]]]:
     from cmsim.reading import builtin_files, read_yaml
 
     return [(name, read_yaml(path).data) for name, path in builtin_files(*FOLDERS[kind]).items()]
+
+
+def _without_sources(data: dict[str, Any]) -> str:
+    """What is said of a file whose numbers come from nowhere."""
+    return "" if data.get("sources") else " (NO SOURCES)"
 
 
 def _cell(value: Any) -> str:

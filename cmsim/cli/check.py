@@ -9,6 +9,7 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
+from cmsim.cli.places import Places
 from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def problems(scenario: Scenario) -> CmsimError | None:
     """
     from cmsim import api, topology
 
-    places = _Places(scenario)
+    places = Places(scenario)
     found: dict[str, list[Problem]] = {}
     kinds: list[type[CmsimError]] = []
     systems: dict[str, System | None] = {}
@@ -96,7 +97,7 @@ def problems(scenario: Scenario) -> CmsimError | None:
                 topology.paths(system, faults={fault.part: fault.left for fault in one.faults})
         except CmsimError as error:
             kinds.append(type(error))
-            found.setdefault(str(error), [_placed(problem, where, one.key) for problem in error.problems])
+            found.setdefault(str(error), places.problems(error, where, one))
     try:
         api.check_report(scenario, [system for system in systems.values() if system is not None])
     except InputError as error:
@@ -128,47 +129,6 @@ def _fits(one: Run, system: System, base: Path | None) -> None:
         kinds.get(one.spec.kind).execution, kinds.PlayedKind
     ):  # what is executed by itself says it when it runs
         api.check(one, system, base)
-
-
-class _Places:
-    """Where things stand in a scenario's file."""
-
-    def __init__(self, scenario: Scenario):
-        from cmsim.reading import read_yaml
-
-        self.file = scenario.file
-        self.document = read_yaml(Path(scenario.file)) if scenario.file else None
-
-    def system(self, one: Run) -> Problem:
-        entries = (self.document.data.get("systems") if self.document else None) or []
-        names = [entry if isinstance(entry, str) else entry.get("name") or entry.get("system") for entry in entries]
-        name = one.system.name or one.system.system
-        return self._at(("systems", names.index(name)) if name in names else ("systems",))
-
-    def workload(self, one: Run) -> Problem:
-        short = self.document is not None and "workload" in self.document.data
-        return self._at(("workload",) if short else ("workloads", one.workload))
-
-    def faults(self, one: Run) -> Problem:
-        everywhere = self.document is not None and "faults" in self.document.data
-        return self._at(("faults",)) if everywhere else self.system(one)
-
-    def report(self, problem: Problem) -> Problem:
-        where = self._at(("report", "per"))
-        return Problem(problem.message, where.file, where.line, problem.key)
-
-    def _at(self, path: tuple[str | int, ...]) -> Problem:
-        if self.document is None:
-            return Problem("")
-        return self.document.problem(path, "")
-
-
-def _placed(problem: Problem, where: Problem, run: str) -> Problem:
-    """The problem, with its place in the scenario where it names no file itself."""
-    if problem.file:
-        return problem
-    key = ".".join(part for part in dict.fromkeys((where.key, problem.key)) if part)
-    return Problem(f"{problem.message} ({run})", where.file, where.line, key)
 
 
 def _system(path: Path) -> None:

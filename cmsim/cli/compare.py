@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
+from cmsim.errors import InputError
 
 if TYPE_CHECKING:
     from cmsim.results import Results
@@ -26,28 +28,49 @@ def compare(
             autocompletion=complete.results,
         ),
     ],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only these rows, by name or with * and ?. May be repeated.")
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these runs, by label or a part of it, or with * and ?. May be repeated."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Compare runs: one row per metric, one column per run, ratios to the first run of the same kind."""
+    """Compare runs: one row per metric, one column per run, ratios to the first run of the same kind.
+
+    On a terminal, runs that have no room are only counted; --run chooses, and a file or a pipe gets all.
+    """
     from cmsim import api
     from cmsim.cli import notes, side_by_side
 
     with say.Bar() as bar:
         parts = [load(source, bar) for source in sources]
     joined = api.compare(*parts)
+    # a run's label says nothing of the folder it came from
+    of = [(source, result) for source, part in zip(short(sources), parts, strict=True) for result in part.results]
+    labels = {
+        result.run: side_by_side.head(one, source) for result, (source, one) in zip(joined.results, of, strict=True)
+    }
+    shown = side_by_side.chosen_runs(joined.results, run or ())
+    only = side_by_side.chosen_metrics(shown, metric or ())
     if json:
-        say.document({**joined.summary(), "ratios_to_first": side_by_side.ratios(joined.results)})
+        said = {one.run for one in shown}
+        document = joined.summary()
+        document["results"] = [one for one in document["results"] if one["run"] in said]
+        say.document({**document, "ratios_to_first": side_by_side.ratios(shown, only)})
         return
     for line in notes.skipped(joined):
         say.message(line)
     joined.require()
-    # a run's label says nothing of the folder it came from
-    heads = [
-        side_by_side.head(result, source)
-        for source, part in zip(short(sources), parts, strict=True)
-        for result in part.results
-    ]
-    say.show(*side_by_side.side_by_side(joined.results, heads, width=say.console().width))
+    tables, left_out = side_by_side.side_by_side(
+        shown, [labels[one.run] for one in shown], width=say.console().width, only=only, one_screen=sys.stdout.isatty()
+    )
+    say.show(*tables)
+    if left_out:
+        say.message(
+            f"{left_out} more runs have no room here; choose with --run and --metric, or write to a file or pipe"
+        )
 
 
 def load(source: str, bar: say.Bar) -> Results:
@@ -57,9 +80,18 @@ def load(source: str, bar: say.Bar) -> Results:
 
     if (Path(source) / "summary.json").exists():
         return Results.load(source)
-    if Path(source).is_dir():
+    path = Path(source)
+    if path.is_dir():
         return Results.load(source)  # refused there, with the reason
+    if not path.exists() and path.suffix not in (".yaml", ".yml") and not _is_built_in(source):
+        raise InputError(f"no such folder, and no scenario of that name: {source}")
     return api.run(source, progress=bar)
+
+
+def _is_built_in(name: str) -> bool:
+    from cmsim.reading import builtin_files
+
+    return name in builtin_files("scenarios")
 
 
 def short(sources: Sequence[str]) -> list[str]:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from cmsim import kinds
 from cmsim.cli import say
+from cmsim.cli.places import Places
 from cmsim.cli.tables import NOTHING
 from cmsim.errors import WARNING
 from cmsim.kinds.trace import TraceFacts
 from cmsim.numbers import prefixed, quantity
-from cmsim.results import Result, Results, placed, power_band
+from cmsim.results import Infeasible, Result, Results, placed, power_band
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from cmsim.scenario import Scenario
 
 #: full links that are named
 _LINKS = 2
@@ -52,10 +55,17 @@ def below(results: Sequence[Result]) -> list[str]:
     return [text for text in notes(results) if WARNING not in text]
 
 
-def missing(results: Results, width: int) -> list[str]:
-    """How many runs gave no result, and why; nothing where all did."""
-    reasons = [f"{one.run} is {one.outcome}: {one.message}" for one in results.missing]
-    return [f"{counted(results)}\n{say.notes(reasons, width)}"] if reasons else []
+def missing(results: Results, width: int, asked: Scenario | None = None) -> list[str]:
+    """How many runs gave no result, and why, with the place in the scenario; nothing where all did."""
+    if not results.missing:
+        return []
+    places = Places(asked) if asked is not None else None
+    runs = {run.key: run for run in asked.runs} if asked is not None else {}
+    reasons = []
+    for one in results.missing:
+        at = places.of(one, runs[one.run]) if places and one.run in runs and isinstance(one, Infeasible) else ""
+        reasons.append(f"{one.run} is {one.outcome}: {one.message}" + (f" ({say.here(at)})" if at else ""))
+    return [f"{counted(results)}\n{say.notes(reasons, width)}"]
 
 
 def counted(results: Results) -> str:
@@ -161,10 +171,12 @@ def power_bands(results: Iterable[Result]) -> list[str]:
 
 
 def assumed(results: Results) -> list[str]:
-    """How many numbers behind the results nobody published."""
+    """How many numbers behind the results nobody published, and files that say of none where it is from."""
     by_file: dict[str, int] = {}
     for entry in results.manifest.get("assumed", []):
         name = str(entry).partition(":")[0]
         by_file[name] = by_file.get(name, 0) + 1
     listed = ", ".join(f"{name} {number}" for name, number in by_file.items())
-    return [f"numbers that are assumed, with their ranges in `cmsim show NAME`: {listed}"] if listed else []
+    out = [f"numbers that are assumed, with their ranges in `cmsim show NAME`: {listed}"] if listed else []
+    bare = results.manifest.get("without_sources", [])
+    return out + ([f"files in which no number has a source: {', '.join(map(str, bare))}"] if bare else [])

@@ -86,7 +86,7 @@ def run(
             + notes.assumed(results)
         )
         shown = tables.summary(results.outcomes, per=asked.report.per, width=width)
-        unmet = notes.missing(results, width)
+        unmet = notes.missing(results, say.prose(width), asked)
         say.show(
             asked.name,
             *notes.above(results.results, width),
@@ -94,8 +94,8 @@ def run(
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),
             *unmet,
-            say.notes(said, width),
-            *notes.verdict(results, width),
+            say.notes(said, say.prose(width)),
+            *notes.verdict(results, say.prose(width)),
         )
     if not quiet:
         # said apart from the results, which are the same each time

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-#: columns of a table where nobody says how wide the screen is: a pipe, a file
+#: columns that a table may have where nobody says how wide the screen is, a pipe or a file: it stays one
+WHOLE = 10_000
+#: columns of a screen as it is thought of, for notes and for tables that are made for no screen
 WIDTH = 100
 #: space between two columns
 GAP = 2
@@ -59,12 +61,17 @@ def _plain(value: Any) -> Any:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on stdout (or stderr) as it is now; a pipe gets a fixed width."""
+    """A console on stdout (or stderr) as it is now; what goes into a pipe or a file keeps its full width."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    wide = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else WHOLE
     return Console(file=stream, width=wide, highlight=False)
+
+
+def prose(width: int) -> int:
+    """The width of running text on a console of that width: as wide as it is, but no line without an end."""
+    return WIDTH if width == WHOLE else width
 
 
 def table(

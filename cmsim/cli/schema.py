@@ -202,6 +202,8 @@ def _title(model: Any) -> str:
 
 def _type(annotation: Any, metadata: Any = ()) -> str:
     """A type as people write it, with its limits."""
+    from cmsim import reading
+
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _type(args[0], annotation.__metadata__)
@@ -219,7 +221,9 @@ def _type(annotation: Any, metadata: Any = ()) -> str:
     if inspect.isclass(annotation) and hasattr(annotation, "model_fields"):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any", object: "any"}
-    return words.get(annotation, str(getattr(annotation, "__name__", annotation))) + limits
+    said = words.get(annotation, str(getattr(annotation, "__name__", annotation)))
+    size = next((one for one in metadata if isinstance(one, reading.Size)), None)
+    return said + limits + (f", or text as `{size.example}`" if size else "")
 
 
 def _limits(metadata: Any) -> str:

@@ -262,7 +262,9 @@ def _print(document: dict[str, Any]) -> None:
         found = [Number(n["key"], n["value"], n["source"], _range(n)) for n in listed]
         assumed = sum(number.assumed is not None for number in found)
         rows = [[number.key, _value(number.value), number.said()] for number in found]
+        bare = sum(not number.source for number in found)
         counted = f"{title}: {len(found)} numbers, {assumed} of them assumed"
+        counted += f", {bare} with no source" if bare else ""
         parts.append(
             say.table(["key", "value", "source"], rows, title=counted, left=(0, 2), whole=(0, 1), marked="ASSUMED")
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmsim.cli import say
 from cmsim.cli.tables import NOTHING, by_kind, chunks, width_of
-from cmsim.errors import InputError
+from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.kinds import Kind
 from cmsim.numbers import quantity
 from cmsim.results import PER, Result, named, pairs, per, power_band, rate_name
@@ -15,6 +16,7 @@ from cmsim.results import PER, Result, named, pairs, per, power_band, rate_name
 if TYPE_CHECKING:
     from rich.table import Table
 
+T = TypeVar("T")
 #: width of a column of ratios
 _RATIO = 8
 
@@ -38,13 +40,48 @@ def alike(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     return out
 
 
-def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int) -> list[Table]:
-    """Tables of one row per metric and one column per run, each with its ratio to the first.
+def chosen_runs(results: Sequence[Result], wanted: Sequence[str]) -> list[Result]:
+    """Runs that one of the words names: a label, a part of it, or a pattern. InputError: one names none."""
+    return _chosen(results, [one.run for one in results], wanted, "--run", within=True)
 
-    labels   heads of the runs' columns, as `head` makes them
-    As many columns as ``width`` holds; the rest follow in further tables, beside the first run again.
+
+def chosen_metrics(results: Sequence[Result], wanted: Sequence[str]) -> list[str]:
+    """Names of rows that one of the words names or is a pattern of, all without words. InputError: one names none."""
+    names = list(dict.fromkeys(name for result in results for name in everything(result)))
+    return _chosen(names, names, wanted, "--metric", within=False)
+
+
+def _chosen(things: Sequence[T], names: Sequence[str], wanted: Sequence[str], option: str, *, within: bool) -> list[T]:
+    if not wanted:
+        return list(things)
+    kept: set[int] = set()
+    for word in wanted:
+        found = {i for i, name in enumerate(names) if name == word or fnmatch.fnmatchcase(name, word)}
+        if within and not found:
+            found = {i for i, name in enumerate(names) if word in name}
+        if not found:
+            raise InputError(Problem(f"got '{word}'. {did_you_mean(word, names, limit=40)}", option))
+        kept |= found
+    return [thing for i, thing in enumerate(things) if i in kept]
+
+
+def side_by_side(
+    results: Sequence[Result],
+    labels: Sequence[str],
+    *,
+    width: int,
+    only: Sequence[str] | None = None,
+    one_screen: bool = False,
+) -> tuple[list[Table], int]:
+    """Tables of one row per metric and one column per run, each with its ratio to the first; and how many runs are left
+    out.
+
+    labels   heads of the runs' columns, as `head` makes them    only: rows, default all
+    As many columns as ``width`` holds; the rest follow in further tables, beside the first run again, or are left out
+    where it is to be ``one_screen``.
     """
-    out = []
+    out: list[Table] = []
+    left_out = 0
     label_of = {result.run: label for result, label in zip(results, labels, strict=True)}
     for title, group in alike(results):
         first, *others = group
@@ -52,20 +89,26 @@ def side_by_side(results: Sequence[Result], labels: Sequence[str], *, width: int
         names = [
             name
             for name in dict.fromkeys(name for result in group for name in values[result.run])
-            if any(values[result.run].get(name) for result in group)
+            if any(values[result.run].get(name) for result in group) and (only is None or name in only)
         ]
+        if not names:
+            continue
         columns = {
             result.run: _cells(values[result.run], values[first.run], names, result is first) for result in group
         }
         widths = [width_of(label_of[result.run], columns[result.run][0]) for result in group]
         room = width - width_of("metric", names) - widths[0]
-        for chunk in chunks(others, [wide + _RATIO for wide in widths[1:]], room) or [[]]:
+        parts = chunks(others, [wide + _RATIO for wide in widths[1:]], room) or [[]]
+        if one_screen:
+            left_out += sum(map(len, parts[1:]))
+            parts = parts[:1]
+        for chunk in parts:
             heads, bodies = ["metric", label_of[first.run]], [names, columns[first.run][0]]
             for result in chunk:
                 heads += [label_of[result.run], "ratio"]
                 bodies += columns[result.run]
             out.append(say.table(heads, list(zip(*bodies, strict=True)), title=title, whole=(0,)))
-    return out
+    return out, left_out
 
 
 def everything(result: Result) -> dict[str, float | str]:
@@ -90,8 +133,8 @@ def everything(result: Result) -> dict[str, float | str]:
     return out
 
 
-def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """By run: each number over that of the first run that it is held against."""
+def ratios(results: Sequence[Result], only: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By run: each number of those named over that of the first run that it is held against."""
     out: dict[str, dict[str, float]] = {}
     for _, group in alike(results):
         first = everything(group[0])
@@ -99,7 +142,7 @@ def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
             out[result.run] = {
                 name: ratio
                 for name, value in everything(result).items()
-                if (ratio := _ratio(value, first.get(name))) is not None
+                if name in only and (ratio := _ratio(value, first.get(name))) is not None
             }
     return out
 

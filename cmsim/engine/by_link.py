@@ -196,6 +196,23 @@ class ByLink:
         return PlacedCall(tuple(phases), latency_s, ideal_s, sent_B)
 
 
+class Counted:
+    """Lays nothing: refuses calls of more messages than are laid, before there is a fabric to lay them on."""
+
+    def place(self, wanted: Sequence[PricedCall]) -> tuple[list[PlacedCall], Resources]:
+        for priced in wanted:
+            if priced.traffic < 0 and priced.ranks > 1:
+                messages.check_count(
+                    priced.collective,
+                    priced.page,
+                    priced.ranks,
+                    inner=priced.inner,
+                    domain=priced.in_domain,
+                    most=MOST_MESSAGES,
+                )
+        return [PlacedCall((), 0.0, 0.0, 0.0)] * len(wanted), Resources([], [], [], [], [])
+
+
 def refolded(
     carrier: ByLink,
     start: Sequence[Ints],

@@ -25,6 +25,8 @@ from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
 from cmsim.workload.loops import whole
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
+#: messages of a round that no group of few ranks goes beyond
+_FEW_MESSAGES = 1 << 22
 HOST_BOUND = compute.BOUNDS.index("host")
 
 
@@ -136,6 +138,20 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     changes_ps: tuple[int, ...] = ()
     states: list[Paths] = []
     placed = np.isfinite(levels.leaf_Bps)
+    # a node or leaf that carries no resource of its own tells no ranks apart
+    node = node if np.isfinite(levels.uplink_Bps) else np.zeros_like(node)
+
+    def folded(start: Sequence[Ints]) -> Folding:
+        return fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
+
+    def pricer(folding: Folding) -> Pricer:
+        return Pricer(programs, system, levels, folding, who, options.algorithm, measured=not by_link)
+
+    if by_link and programs.ranks**2 > _FEW_MESSAGES:
+        from cmsim.engine.by_link import Counted
+
+        # a group too large to be laid is refused before its fabric is, which takes minutes there
+        pricer(folded(start)).price(Counted())
     if by_link:
         changes_ps, states = _states(system, options, factors)
         told = [column for paths in states if (column := paths.alike()) is not None]
@@ -143,15 +159,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         placed = bool(told)
         if programs.traffic:
             start.append(np.arange(programs.ranks))
-    # a node or leaf that carries no resource of its own tells no ranks apart
-    node = node if np.isfinite(levels.uplink_Bps) else np.zeros_like(node)
     leaf = leaf if placed else np.zeros_like(leaf)
-
-    def folded(start: Sequence[Ints]) -> Folding:
-        return fold(start, who, slots=len(programs.slots), node=node, leaf=leaf, enabled=options.fold)
-
-    def pricer(folding: Folding) -> Pricer:
-        return Pricer(programs, system, levels, folding, who, options.algorithm, measured=not by_link)
 
     if by_link:
         from cmsim.engine.by_link import ByLink, refolded  # brings the room of flows along, which levels do without

@@ -33,7 +33,22 @@ def result_of(tried: Play | Result) -> Result:
 def candidates(one: Run, machines: Machines) -> Iterator[Run]:
     """The runs among which `best` chooses, in the order in which they are tried; one that leaves nothing open itself.
 
-    Raises InputError for values that do not go together.
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    machines
+        Its systems.
+
+    Yields
+    ------
+    Run
+        One that leaves nothing open.
+
+    Raises
+    ------
+    InputError
+        For values that do not go together.
     """
     if not one.open:
         yield one

@@ -11,7 +11,10 @@ from cmsim.scenario import Run
 class Machines:
     """The systems of a scenario's runs, each loaded once.
 
-    base   folder that relative paths of the scenario start from
+    Parameters
+    ----------
+    base
+        Folder that relative paths of the scenario start from.
     """
 
     def __init__(self, base: Path | None = None):
@@ -24,12 +27,36 @@ class Machines:
         return self._systems[one.system_key]
 
     def loaded(self) -> list[System]:
-        """In the order in which they were first asked for."""
+        """In the order in which they were first asked for.
+
+        Returns
+        -------
+        list of System
+            Those that a run was on so far.
+        """
         return list(self._systems.values())
 
 
 def system(one: Run, *, base: Path | None = None) -> System:
-    """The system of a run, with the scenario's changes."""
+    """The system of a run, with the scenario's changes.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    base
+        Folder that relative paths of the scenario start from.
+
+    Returns
+    -------
+    System
+        Checked, with all sizes resolved.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, or says what cannot be.
+    """
     entry = one.system
     return load_system(
         entry.system,

@@ -13,7 +13,20 @@ from cmsim.units import to_ps
 
 
 def options_of(one: Run, system: System) -> engine.Options:
-    """What a scenario says to the planner."""
+    """What a scenario says to the planner.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    system
+        Where it runs.
+
+    Returns
+    -------
+    Options
+        Of the engine: folding, network, faults, jitter, library and seed.
+    """
     fields: dict[str, Any] = {
         "fold": one.fold,
         "host_idle": _host_idle(kinds.get(one.spec.kind).host, system),

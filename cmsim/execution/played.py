@@ -10,6 +10,7 @@ from typing import Any
 from cmsim import cost, energy, engine, results
 from cmsim.engine import record
 from cmsim.errors import InfeasibleError
+from cmsim.execution import formats
 from cmsim.execution.options import means_of, options_of
 from cmsim.hardware import System
 from cmsim.kinds import Facts, MachineFacts
@@ -57,6 +58,7 @@ def play(
     progress: Callable[[float], None] | None = None,
 ) -> Play | None:
     """Programs, plan and play; None for a run that takes longer than ``limit`` gives its programs. [s]"""
+    formats.check(one.spec, system.accelerator)
     programs = generate.programs(one.spec, system, base=base, loops=True)
     engine.check_memory(programs, system)
     options = options_of(one, system)
@@ -67,7 +69,25 @@ def play(
 
 
 def check(one: Run, system: System, base: Path | None) -> None:
-    """Raises what keeps programs from being played, as far as it can be told without planning all of them."""
+    """Raises what keeps programs from being played, as far as it can be told without planning all of them.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario that leaves nothing open.
+    system
+        Where it is to run.
+    base
+        Folder that relative paths of the scenario start from.
+
+    Raises
+    ------
+    InfeasibleError
+        Where it needs more ranks or more memory than there is, or no plan of these sizes is one.
+    InputError
+        For what is wrong with its files.
+    """
+    formats.check(one.spec, system.accelerator)
     programs = generate.programs(one.spec, system, base=base, loops=True)
     if programs.ranks > system.ranks:
         raise InfeasibleError(f"needs {programs.ranks} ranks; {system.name} has {system.ranks} ({system.spec.rank}s)")
@@ -132,6 +152,7 @@ def result(played: Play) -> Result:
         warnings=(
             *beyond(bound, engine.memory_drawn(plan, timeline)),
             *_idle(played),
+            *formats.notes(one.spec, system.accelerator),
             *programs.notes,
             *missing,
             *unpriced,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ASKED, Balance, ExpertSlotsSpec, Precision, WorkloadSpec
-from cmsim.reading import Spec
+from cmsim.reading import Bytes, Spec, Tokens
 from cmsim.units import GB
 
 
@@ -18,7 +18,7 @@ class ExchangeSpec(Spec):
     """Tokens of a mixture of experts on their way to the experts, or back."""
 
     model: str = Field(description="name of a file in workloads/models, or a path to a Hugging Face config.json")
-    tokens: PositiveInt = Field(description="tokens that every rank of the group sends")
+    tokens: Tokens = Field(description="tokens that every rank of the group sends")
     precision: Precision = Field(default="bf16", description="elements of a dispatched token; combined ones are bf16")
     balance: Balance = Field(default=Balance(), description="expert load; `draw` also seeds the routing of tokens")
     expert_slots: ExpertSlotsSpec = Field(
@@ -49,7 +49,7 @@ class CollectiveSpec(WorkloadSpec):
         ],
         ASKED,
     ]
-    message_bytes: NonNegativeFloat | None = Field(
+    message_bytes: Bytes | None = Field(
         default=None, description="as nccl-tests counts it; a list makes one run per size"
     )
     matrix: str | None = Field(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ParallelSpec, PrecisionSpec, WorkloadSpec
+from cmsim.reading import TokensOrNone
 from cmsim.units import TERA
 
 
@@ -22,7 +23,7 @@ class EncoderSpec(WorkloadSpec):
         "config.json of an encoder"
     )
     batch_per_accelerator: PositiveFloat = Field(description="samples per accelerator package")
-    sequence_length: NonNegativeInt = Field(default=0, description="tokens of a text; required for models of text")
+    sequence_length: TokensOrNone = Field(default=0, description="tokens of a text; required for models of text")
     dims: dict[str, PositiveInt] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
+from cmsim.reading import TokensOrNone
 from cmsim.units import TERA
 
 
@@ -17,7 +18,7 @@ class TrainingSpec(ModelWorkloadSpec):
     """One optimizer step."""
 
     kind: Literal["training"]
-    sequence_length: NonNegativeInt = Field(
+    sequence_length: TokensOrNone = Field(
         default=0, description="tokens; required for models of text, of images and graph files there are none"
     )
     global_batch: PositiveInt = Field(description="sequences (or images) per step, over all data-parallel ranks")

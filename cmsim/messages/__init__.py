@@ -13,7 +13,7 @@ from cmsim.messages.collective import (
     software,
 )
 from cmsim.messages.merge import Classes, merge
-from cmsim.messages.messages import Messages, candidate_rounds, from_matrix, rounds
+from cmsim.messages.messages import Messages, candidate_rounds, check_count, from_matrix, rounds
 from cmsim.messages.rounds import Software
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "bound",
     "bound_of_matrix",
     "candidate_rounds",
+    "check_count",
     "collective_time",
     "from_matrix",
     "members",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cmsim.arrays import Floats
 from cmsim.collectives import CANDIDATES, Algorithm, GridLike, Round, collective_code
+from cmsim.collectives.hierarchical import Stage
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 Numbers = NDArray[np.int32]
@@ -91,29 +92,54 @@ def candidate_rounds(
     >>> [len(r.src) for r in candidate_rounds("all_reduce", "hierarchical(direct, ring)", 8, inner=4)]
     [24, 8, 24]
     """
-    found = {candidate.name: candidate for candidate in CANDIDATES[collective_code(collective)]}
-    if name not in found:
-        raise InputError(f"no algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
     out: list[Messages] = []
-    for stage, algorithm in found[name].phases:
-        blocks = ranks // inner
-        group = {"all": ranks, "inner": inner, "outer": blocks}[stage.part]
-        side_by_side = ranks // group
-        if (algorithm.collective, algorithm.name) in _ALL_PAIRS and ranks * (group - 1) > most:
-            raise InfeasibleError(
-                f"{collective} by {name} among {ranks} ranks has {ranks * (group - 1):,} messages a round; "
-                f"at most {most:,} are laid one by one"
-            )
+    for stage, algorithm in _phases(collective, name):
+        group, copies, rotated = _parts(stage, algorithm, ranks, inner, domain)
         share = float(stage.share(inner))
         # one domain, of which ``inner`` are in a node, or a block that is a whole domain
         near = inner if stage.part == "all" else min(grid.ranks_per_node if grid is not None else 1, group)
         for one in rounds(fitted(algorithm, group, grid=grid, in_node=near), group, share):
+            _refuse_beyond(most, len(one.src) * copies, collective, name, ranks)
             if stage.part != "all":
-                one = _repeated(one, stage.part, group, side_by_side)
-            elif algorithm.rotates and 1 < domain < ranks and (algorithm.collective, algorithm.name) not in _ALL_PAIRS:
+                one = _repeated(one, stage.part, group, copies)
+            elif rotated:
                 one = _rotated(one, ranks, domain)
             out.append(one)
     return out
+
+
+def check_count(collective: str, name: str, ranks: int, *, inner: int = 1, domain: int = 0, most: int) -> None:
+    """Raises what `candidate_rounds` raises of too many messages, without making any: a hundred million would take
+    gigabytes. Algorithms that are written as a schedule are not looked into."""
+    for stage, algorithm in _phases(collective, name):
+        group, copies, _ = _parts(stage, algorithm, ranks, inner, domain)
+        key = (algorithm.collective, algorithm.name)
+        if algorithm.on_grid is None and group > 1 and key in _QUICK:
+            each = group * (group - 1) if key in _ALL_PAIRS else group
+            _refuse_beyond(most, each * copies, collective, name, ranks)
+
+
+def _phases(collective: str, name: str) -> Sequence[tuple[Stage, Algorithm]]:
+    found = {candidate.name: candidate for candidate in CANDIDATES[collective_code(collective)]}
+    if name not in found:
+        raise InputError(f"no algorithm '{name}' for {collective}. {did_you_mean(name, found)}")
+    return found[name].phases
+
+
+def _parts(stage: Stage, algorithm: Algorithm, ranks: int, inner: int, domain: int) -> tuple[int, int, bool]:
+    """Ranks of a part, how often its rounds are laid, and whether that is once for each member of a domain."""
+    group = {"all": ranks, "inner": inner, "outer": ranks // inner}[stage.part]
+    all_pairs = (algorithm.collective, algorithm.name) in _ALL_PAIRS
+    rotated = stage.part == "all" and algorithm.rotates and 1 < domain < ranks and not all_pairs
+    return group, domain if rotated else ranks // group, rotated
+
+
+def _refuse_beyond(most: int, count: int, collective: str, name: str, ranks: int) -> None:
+    if count > most:
+        raise InfeasibleError(
+            f"{collective} by {name} among {ranks:,} ranks has {count:,} messages a round; network: flow lays at most "
+            f"{most:,}, one by one. Use network: fluid, or a smaller group."
+        )
 
 
 def fitted(algorithm: Algorithm, ranks: int, *, grid: GridLike | None, in_node: int) -> Algorithm:

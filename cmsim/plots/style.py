@@ -195,6 +195,6 @@ def save(ax: Axes, path: str | Path) -> Path:
     from matplotlib import rc_context
 
     # without a salt, identifiers in SVG files are drawn by lot
-    with written(path), rc_context({"svg.hashsalt": "cmsim"}):
-        figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
+    with written(path) as beside, rc_context({"svg.hashsalt": "cmsim"}):
+        figure.savefig(beside, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
     return path

@@ -6,17 +6,22 @@ Tables, JSON in blocks, bytes of archives and the finding of formats have pages 
 from cmsim.reading.documents import Document, Path_, dotted, parse_yaml, read_text, read_yaml
 from cmsim.reading.keys import merge, parts_of, set_dotted
 from cmsim.reading.names import DATA, aliases_of, builtin_files, builtin_tree, find, locate
+from cmsim.reading.sizes import Bytes, Size, Tokens, TokensOrNone, size_at
 from cmsim.reading.specs import SET_OVER, FitNote, Spec, SpecT, validate
-from cmsim.reading.writing import whole_folder, write_text, written
+from cmsim.reading.writing import sweep, whole_file, whole_folder, write_text, written
 
 __all__ = [
     "DATA",
     "SET_OVER",
+    "Bytes",
     "Document",
     "FitNote",
     "Path_",
+    "Size",
     "Spec",
     "SpecT",
+    "Tokens",
+    "TokensOrNone",
     "aliases_of",
     "builtin_files",
     "builtin_tree",
@@ -29,7 +34,10 @@ __all__ = [
     "read_text",
     "read_yaml",
     "set_dotted",
+    "size_at",
+    "sweep",
     "validate",
+    "whole_file",
     "whole_folder",
     "write_text",
     "written",

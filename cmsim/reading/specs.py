@@ -111,7 +111,7 @@ def _explain(spec: type[BaseModel], document: Document, at: Path_, data: Any, de
         named = tuple(key.split("."))
         if colon and _present(data, (*inner, *named)) == (*inner, *named):
             return _Complaint((*path, *named), rest)
-        return _Complaint(path, message)
+        return _Complaint(path, message, overridden=overridden)
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return _Complaint(path, "must be a mapping of keys to values", True, shown, overridden)
     message = message.split(", unable to parse")[0].split(", got a number")[0]

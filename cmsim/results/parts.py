@@ -16,12 +16,10 @@ made, one is read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +29,7 @@ import numpy as np
 
 from cmsim.arrays import Columns
 from cmsim.errors import InputError, Problem
-from cmsim.reading import written
+from cmsim.reading import sweep, whole_file, written
 from cmsim.results import store, tidy
 from cmsim.results.outcome import Outcome, entry, missing_of
 from cmsim.results.result import FRAMES, Result, frames_of
@@ -73,6 +71,7 @@ class Store:
         self._waiting: dict[str, Outcome] = {}
         self._waiting_B = 0
         self._since_s = 0.0
+        self._swept = False
         _check(self.folder)
 
     def __repr__(self) -> str:
@@ -100,8 +99,12 @@ class Store:
         if not self._waiting:
             return
         name = hashlib.sha256(" ".join(self._waiting).encode()).hexdigest()[:32]
-        with written(self.folder / MARK):
-            _written_whole(self.folder / MARK, lambda path: path.write_text(_MARK_TEXT, encoding="utf-8", newline="\n"))
+        if not self._swept:
+            for kind in (_RUNS, *FRAMES):
+                sweep(self.folder / kind)
+            self._swept = True
+        with written(self.folder / MARK) as mark:
+            mark.write_text(_MARK_TEXT, encoding="utf-8", newline="\n")
             done = [one for one in self._waiting.values() if isinstance(one, Result)]
             for kind in dict.fromkeys(kind for one in done for kind in frames_of(one.columns)):
                 self._write_frames(kind, name)
@@ -209,17 +212,12 @@ def _check(folder: Path) -> None:
 
 
 def _written_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is there whole or not at all: written beside its place, and renamed when the disk has it."""
+    """A file that takes its place when the disk has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.new")
-    try:
+    with whole_file(path) as beside:
         write(beside)
         with beside.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
 
 
 class _Kept(Mapping[str, Columns]):

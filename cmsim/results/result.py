@@ -58,7 +58,9 @@ class Result:
     recorded
         Of a replayed trace: class of op -> recorded_s (where it was recorded), simulated_s; empty without. [s]
     facts
-        What the workload said of itself, and racks, price_USD of the machine.
+        What the workload said of itself, a class of each kind.
+    machine
+        Of the machine that is billed: racks, price_USD; None where its files do not say.
     columns
         Of each of ``FRAMES``, name -> array (rows,).
     kind

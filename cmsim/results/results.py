@@ -269,7 +269,22 @@ class Results:
     def frame(self, name: str) -> pd.DataFrame:
         """A frame by its name, of all runs whose kind has one.
 
-        Raises InputError where none has, and InfeasibleError or FailedError where no run gave a result.
+        Parameters
+        ----------
+        name
+            Of the frame.
+
+        Returns
+        -------
+        DataFrame
+            One row per row of the frame and run (rows, columns), units in the names of columns.
+
+        Raises
+        ------
+        InputError
+            Where no run's kind has such a frame.
+        InfeasibleError, FailedError
+            Where no run gave a result.
         """
         import pandas as pd
 

@@ -1,6 +1,7 @@
 """Scenario files: what they may say, and reading them."""
 
 from cmsim.scenario.best import Open, words
+from cmsim.scenario.forms import whole_key
 from cmsim.scenario.load import Run, Scenario, load_scenario
 from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ScenarioSpec, SystemEntry
 
@@ -14,5 +15,6 @@ __all__ = [
     "ScenarioSpec",
     "SystemEntry",
     "load_scenario",
+    "whole_key",
     "words",
 ]

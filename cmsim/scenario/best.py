@@ -23,6 +23,7 @@ from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.kinds import Kind
 from cmsim.kinds.parts import ASKED
+from cmsim.scenario import sizes
 
 WORD = "best"
 #: sizes whose values follow from model and ranks
@@ -147,7 +148,8 @@ def _walk(
             elif here[-1] == "kind":
                 problems.append(document.problem(place, "says what is asked: give one kind"))
             else:
-                yield _Found(Open(here, tuple(value[WORD]), of_system), value.get("of"), place)
+                values = sizes.known(spec, (str(name),), value[WORD])
+                yield _Found(Open(here, tuple(values), of_system), value.get("of"), place)
         elif isinstance(value, dict):
             inner = next(iter(_models(field.annotation)), None) if field is not None else None
             yield from _walk(document, value, inner, here, places, of_system, problems)

@@ -17,7 +17,7 @@ from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Identity, Point, spelled
 from cmsim.kinds import Kind
 from cmsim.kinds.parts import WorkloadSpec
-from cmsim.scenario import best
+from cmsim.scenario import best, forms, sizes
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
@@ -111,8 +111,23 @@ class Scenario:
         return Path(self.file).parent if self.file else None
 
     def recorded(self, record: Record) -> Scenario:
-        """The scenario with that much kept of each run. Raises InputError for a word that is none of full, summary and
-        none."""
+        """The scenario with that much kept of each run.
+
+        Parameters
+        ----------
+        record
+            full, summary or none.
+
+        Returns
+        -------
+        Scenario
+            Another one; this stays as it is.
+
+        Raises
+        ------
+        InputError
+            For a word that is none of the three.
+        """
         if record not in get_args(Record):
             raise InputError(Problem(f"got {record!r}. {did_you_mean(str(record), get_args(Record))}", key="record"))
         runs = tuple(replace(run, record=record) for run in self.runs)
@@ -144,7 +159,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
         With all problems of the file.
     """
     document = _document(source)
-    data = copy.deepcopy(_long_form(document, _extended(document, seen=(document.file,))))
+    data = copy.deepcopy(forms.long_form(document, _extended(document, seen=(document.file,))))
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
     try:
@@ -184,37 +199,12 @@ def _extended(document: reading.Document, seen: tuple[str, ...]) -> dict[str, An
     base = reading.read_yaml(reading.find(name, "scenarios", "scenario", base=base_folder))
     if base.file in seen:
         raise InputError(document.problem(("extends",), f"scenarios extend each other in a circle: {base.file}"))
-    return reading.merge(_extended(base, (*seen, base.file)), data)  # type: ignore[no-any-return]
-
-
-def _long_form(document: reading.Document, data: dict[str, Any]) -> dict[str, Any]:
-    """``workload:`` as the one entry of ``workloads``, named by its kind."""
-    if "workload" not in data:
-        return data
-    if "workloads" in data:
-        raise InputError(document.problem(("workload",), "give `workload` or `workloads`, not both"))
-    out = dict(data)
-    one = out.pop("workload")
-    kind = one.get("kind") if isinstance(one, dict) else None
-    out["workloads"] = {kind if isinstance(kind, str) else "workload": one}
-    return out
+    return reading.merge(*forms.alike(_extended(base, (*seen, base.file)), data))  # type: ignore[no-any-return]
 
 
 def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     """Set a dotted key, in place; ``workload.x`` reaches the one workload."""
-    reading.set_dotted(data, _whole_key(data, key), value, where=where)
-
-
-def _whole_key(data: Mapping[str, Any], key: str) -> str:
-    """A dotted key as it stands in long form: ``workload.x`` is of the one workload, ``systems[0]`` is ``systems.0``.
-
-    A key stays in this form as what it is in a run's point.
-    """
-    head, *rest = reading.parts_of(key)
-    workloads = data.get("workloads") or {}
-    if head == "workload" and rest and len(workloads) == 1:
-        return ".".join(("workloads", str(next(iter(workloads))), *rest))
-    return ".".join((head, *rest))
+    reading.set_dotted(data, forms.whole_key(data, key), value, where=where)
 
 
 @dataclass(frozen=True)
@@ -239,6 +229,7 @@ def _axes(document: reading.Document, data: Mapping[str, Any]) -> list[_Axis]:
     sweep = data.get("sweep") or {}
     for given, values in sweep.items() if isinstance(sweep, dict) else ():
         place = ("sweep", given)
+        values = sizes.swept(data, forms.whole_key(data, str(given)), values)
         if isinstance(values, dict):
             unknown = [name for name in values if name not in ("from", "to", "steps", "scale")]
             missing = [name for name in ("from", "to", "steps") if not isinstance(values.get(name), int | float)]
@@ -250,7 +241,7 @@ def _axes(document: reading.Document, data: Mapping[str, Any]) -> list[_Axis]:
             raise InputError(document.problem(place, f"expected a list or {{from, to, steps, scale}}, got {values!r}"))
         if problem := _twice(document, place, values):
             raise InputError(problem)
-        key = _whole_key(data, str(given))
+        key = forms.whole_key(data, str(given))
         if key in (axis.key for axis in axes):
             raise InputError(document.problem(place, f"the key is swept twice, both times as '{key}'. Leave one out."))
         axes.append(_Axis(key, tuple(values)))
@@ -417,7 +408,7 @@ def _at_point(
         message = f"`best` is decided by {system_of} here and by {of} in the workload. Allowed: one metric."
         raise InputError(document.problem(("systems", number), message))
     listed = kinds.get(raw["kind"]).listed
-    values = raw.get(listed)
+    values = sizes.known(kinds.get(raw["kind"]).spec, (listed,), raw.get(listed))
     if isinstance(values, list) and (problem := _twice(document, (*place, listed), values)):
         raise InputError(problem)
     runs = []

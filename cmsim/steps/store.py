@@ -140,17 +140,13 @@ class Kept:
 def save(table: Table, where: Path) -> None:
     """Keeps a table in a folder, whole or not at all, where it is not there yet; where none can be written, nowhere."""
     path = where / f"{table.digest}.npz"
-    mine = where / f".{table.digest}.{os.getpid()}.{threading.get_ident()}.npz"
     with contextlib.suppress(OSError):
         if path.is_file() and read(table.digest, where, table.axes) is not None:
             return
         where.mkdir(parents=True, exist_ok=True)
-        try:
-            with mine.open("wb") as file:
-                np.savez(file, **_arrays(table))
-            mine.replace(path)
-        finally:
-            mine.unlink(missing_ok=True)
+        reading.sweep(where)
+        with reading.whole_file(path) as beside, beside.open("wb") as file:
+            np.savez(file, **_arrays(table))
 
 
 def read(name: str, where: Path, axes: Sequence[Axis]) -> Table | None:

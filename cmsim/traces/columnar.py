@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from cmsim.arrays import Floats, Ints
 from cmsim.compute import Shape
+from cmsim.reading import written
 from cmsim.reading.bytes_in import LIMIT_B, bad
 from cmsim.traces.lower import digest_of
 from cmsim.traces.queues import first_use
@@ -81,21 +81,18 @@ def write_trace(trace: Trace, path: Path | str) -> None:
     import pyarrow.parquet as pq
 
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     ranks = {rank: _plain(trace.ranks[rank]) for rank in sorted(trace.ranks)}
     about = json.dumps(_about(trace), separators=(",", ":")).encode()
     schema = _schema().with_metadata({_KEY: about, _SUM: _sum(about, ranks)})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(part, schema, compression="zstd", compression_level=1, use_dictionary=[*_TEXTS]) as file:
-            for rank, one in ranks.items():
-                columns = _columns(rank, one)
-                file.write_table(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
-        part.replace(path)
-    except OSError as error:
-        raise bad(path, f"cannot be written ({error.strerror or error})") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as beside, pq.ParquetWriter(beside, schema, **_packed()) as file:
+        for rank, one in ranks.items():
+            columns = _columns(rank, one)
+            file.write_table(pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema))
+
+
+def _packed() -> dict[str, Any]:
+    """How columns are packed."""
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": [*_TEXTS]}
 
 
 def _plain(one: RankTrace) -> RankTrace:

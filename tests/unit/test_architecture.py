@@ -126,7 +126,7 @@ PERMITTED: dict[str, frozenset[str]] = {
 }
 
 #: libraries that take long to import; they are imported where they are used, so that the command line starts fast
-HEAVY = ("matplotlib", "onnx", "pandas", "pyarrow", "scipy")
+HEAVY = ("jinja2", "matplotlib", "onnx", "pandas", "pyarrow", "scipy")
 
 
 def sources() -> list[Path]:

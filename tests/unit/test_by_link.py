@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -143,7 +145,7 @@ def test_messages_of_a_group_too_large_are_refused(monkeypatch):
     from cmsim.engine import by_link
 
     monkeypatch.setattr(by_link, "MOST_MESSAGES", 100)
-    with pytest.raises(InfeasibleError, match="992 messages a round; at most 100"):
+    with pytest.raises(InfeasibleError, match="992 messages a round; network: flow lays at most 100"):
         result(SMALL)
 
 
@@ -221,3 +223,34 @@ def test_segments_carry_every_byte():
     sent_B = 32 * 1e8 * 31 / 32 / system.stack.collectives.scale_up_efficiency
     assert float((out["bytes_B"] * out["instances"]).sum()) == pytest.approx(sent_B, rel=1e-6)
     assert float(to_s(np.int64(links["end_ps"].max()))) == pytest.approx(found.metric("time_s"), rel=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["ring", "best"])
+def test_a_group_too_large_is_refused_before_its_fabric_is_laid(monkeypatch, algorithm):
+    """Routes of a hundred thousand ranks took half a minute and 3 GB, the messages more."""
+    import cmsim
+
+    monkeypatch.setattr(sys.modules["cmsim.engine.plan"], "_states", None)
+    workload = {"kind": "collective", "collective": "all_reduce", "message_bytes": 1e9, "algorithm": algorithm}
+    data = {"network": "flow", "systems": [{"system": "cloudmatrix384", "domains": 130}], "workload": workload}
+    [missing] = cmsim.run(data).missing
+    assert "messages a round; network: flow lays at most 4,194,304" in missing.message
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"])
+def test_messages_are_counted_as_they_are_made(collective):
+    """What is refused by its count has that many; nothing that would be laid is refused."""
+    from cmsim import messages
+    from cmsim.collectives import CANDIDATES, collective_code
+
+    for one in CANDIDATES[collective_code(collective)]:
+        for ranks, inner, domain in ((16, 4, 4), (16, 4, 16), (8, 2, 4)):
+            args = {"inner": inner if "(" in one.name else 1, "domain": domain}
+            try:
+                made = messages.candidate_rounds(collective, one.name, ranks, **args)
+            except InfeasibleError:  # of a grid, which there is none of
+                continue
+            most = max(len(sent.src) for sent in made)
+            messages.check_count(collective, one.name, ranks, **args, most=most)
+            with pytest.raises(InfeasibleError, match="messages a round"):
+                messages.candidate_rounds(collective, one.name, ranks, **args, most=most - 1)

@@ -200,7 +200,8 @@ def test_wrong_type_has_its_line(here):
     text = DECODE.replace("context_tokens: 1024", "context_tokens: lots")
     said = cmsim("run", scenario(here, text))
     assert (said.code, said.out) == (2, "")
-    assert said.errors == ["s.yaml:9: workloads.decode.context_tokens: must be a whole number, got 'lots'"]
+    wanted = "must be a number of tokens, or one with K, M, G or T (powers of 1,024), got 'lots'"
+    assert said.errors == [f"s.yaml:9: workloads.decode.context_tokens: {wanted}"]
 
 
 def test_several_problems_are_said_at_once(here):
@@ -219,7 +220,7 @@ workloads:
     assert "s.yaml:2: systems[0]: no system named 'hgx_h10'. Did you mean 'hgx_h100'?" in found
     assert "s.yaml:4: workloads.a.parallel.ep: expert parallel size 7" in found  # does not divide
     assert "s.yaml:5: workloads.b" in found and "64" in found  # more ranks than there are
-    assert re.search(r"s\.yaml:6: workloads\.c: the model does not fit: a rank needs [\d.]+ GB", found)
+    assert "s.yaml:6: workloads.c.batch_per_accelerator: the model does not fit: a rank needs " in found
     assert "s.yaml:7: workloads.d: unknown algorithm 'rng'. Did you mean 'ring'?" in found
     assert len(said.errors) == 5
     assert cmsim("check", name).errors == said.errors
@@ -244,7 +245,7 @@ def test_truncated_trace(here):
         ("network=[1", "--set: network: '[1' is not valid YAML"),
         ("network=1\nb: 2", "--set: network: '1"),
         ("network=idael", "all_reduce.yaml: network: got 'idael'. Did you mean 'ideal'?"),
-        ("workload.message_bytes=abc", "all_reduce.yaml: workload.message_bytes: must be a number, got 'abc'"),
+        ("workload.message_bytes=abc", "all_reduce.yaml: workload.message_bytes: must be a number of bytes, or one"),
         ("workloads.nothing.x=1", "all_reduce.yaml"),
     ],
 )
@@ -741,3 +742,179 @@ def test_compare_tells_folders_of_one_name_apart(here):
         (here / folder).parent.mkdir()
         cmsim("run", "all_reduce.yaml", "-q", "--out", folder)
     assert "a/out:" in (said := cmsim("compare", "a/out", "b/out").out) and "b/out:" in said
+
+
+def test_compare_chooses_runs_and_metrics(here):
+    cmsim("run", "all_reduce.yaml", "-q", "--out", "a", "--set", "workload.message_bytes=[1K, 64K, 1 MiB]")
+    said = cmsim("compare", "a", "--metric", "busbw*", "--metric", "makespan_s", "--run", "1024", "--run", "*1048576")
+    assert said.code == 0, said.err
+    rows = re.findall(r"^(\w+) ", said.out.partition("──\n")[2], re.M)
+    assert rows == ["busbw_GBps", "makespan_s"] or set(rows) == {"busbw_GBps", "makespan_s"}
+    assert "message_bytes=65536" not in said.out and "message_bytes=1048576" in said.out
+    document = json.loads(cmsim("compare", "a", "--run", "1024", "--metric", "busbw_GBps", "--json").out)
+    assert len(document["results"]) == 1 and list(*document["ratios_to_first"].values()) == ["busbw_GBps"]
+    assert "--metric: got 'busbw'. Did you mean 'busbw_GBps'?" in cmsim("compare", "a", "--metric", "busbw").err
+    assert "--run: got 'none'" in cmsim("compare", "a", "--run", "none").err
+
+
+def test_compare_of_a_folder_that_is_not_there(here):
+    cmsim("run", "all_reduce.yaml", "-q", "--out", "a")
+    said = cmsim("compare", "a", "b/")
+    assert (said.code, said.out) == (2, "") and "no such folder, and no scenario of that name: b/" in said.err
+    assert "no such scenario file" in cmsim("compare", "a", "nowhere.yaml").err
+
+
+def test_a_pipe_gets_one_table_whole(here):
+    """However many columns: a line has no end there. On a screen the rest goes on below, or is only counted."""
+    cmsim(
+        "run",
+        "all_reduce.yaml",
+        "-q",
+        "--out",
+        "a",
+        "--set",
+        f"workload.message_bytes={[1024 * i for i in range(1, 21)]}",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("COLUMNS", None)
+    call = [sys.executable, "-m", "cmsim", "compare", "a"]
+    done = subprocess.run(call, cwd=here, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("metric ") == 1 and max(map(len, done.stdout.splitlines())) > 300
+    assert all(f"message_bytes={1024 * i}" in done.stdout for i in range(1, 21))
+    narrow = subprocess.run(
+        call, cwd=here, env={**environment, "COLUMNS": "100"}, capture_output=True, text=True, check=True
+    )
+    assert narrow.stdout.count("metric ") > 1 and max(map(len, narrow.stdout.splitlines())) <= 100
+
+
+def test_compare_keeps_to_a_screen(here):
+    from cmsim.cli import side_by_side
+    from cmsim.results import Results
+
+    cmsim(
+        "run",
+        "all_reduce.yaml",
+        "-q",
+        "--out",
+        "a",
+        "--set",
+        f"workload.message_bytes={[1024 * i for i in range(1, 21)]}",
+    )
+    results = Results.load("a").results
+    labels = [side_by_side.head(one) for one in results]
+    tables, left_out = side_by_side.side_by_side(results, labels, width=100, one_screen=True)
+    assert len(tables) == 1 and left_out == 20 - (len(tables[0].columns) // 2)
+    assert side_by_side.side_by_side(results, labels, width=100)[1] == 0
+
+
+PLANS = """
+systems:
+  - hgx_h100
+  - {system: hgx_h100, name: other}
+workloads:
+  serve:
+    kind: decode
+    model: llama-3.1-8b
+    batch_per_accelerator: 8
+    context_tokens: 4K
+    parallel:
+      tp: 8
+    per_system:
+      other:
+        batch_per_accelerator: 8
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "key"),
+    [
+        (("tp: 8", "tp: 3"), 12, "workloads.serve.parallel.tp"),
+        (
+            ("accelerator: 8\n    context", "accelerator: 80000\n    context"),
+            9,
+            "workloads.serve.batch_per_accelerator",
+        ),
+        (("        batch_per_accelerator: 8", "        batch_per_accelerator: 80000"), 15, "batch_per_accelerator"),
+        (("tp: 8\n", "tp: 8\n      ep: 2\n"), 13, "workloads.serve.parallel.ep"),
+    ],
+)
+def test_plans_and_memory_name_the_line_of_the_key(here, change, line, key):
+    assert change[0] in PLANS
+    Path("plans.yaml").write_text(PLANS.replace(*change))
+    said = cmsim("check", "plans.yaml")
+    assert said.code == 1 and said.errors[0].startswith(f"plans.yaml:{line}: ") and f"{key}: " in said.errors[0]
+    assert f"(plans.yaml:{line})" in cmsim("run", "plans.yaml").out
+
+
+def test_a_swept_or_set_key_is_where_it_stands(here):
+    Path("plans.yaml").write_text(PLANS + "sweep:\n  workloads.serve.parallel.tp: [3]\n")
+    assert cmsim("check", "plans.yaml").errors[0].startswith("plans.yaml:17: sweep.workloads.serve.parallel.tp: got 3")
+    Path("plans.yaml").write_text(PLANS)
+    assert "(plans.yaml:" not in cmsim("run", "plans.yaml", "--set", "workload.parallel.tp=3").out
+
+
+def test_a_system_without_sources_is_said_to_be_one(here, monkeypatch):
+    """By path, as any file can be named; and in the list, where it stands there."""
+    from cmsim.cli import catalogue
+
+    data = yaml.safe_load((ROOT / "topologies" / "hgx_h100.yaml").read_text(encoding="utf-8"))
+    data |= {"name": "mine", "aliases": [], "sources": {}, "published": []}
+    Path("mine.yaml").write_text(yaml.safe_dump(data))
+    said = cmsim("run", "all_reduce.yaml", "--set", "systems=[./mine.yaml]")
+    assert said.code == 0, said.err
+    assert "- files in which no number has a source: mine" in said.out
+    assert "no number has a source" not in cmsim("run", "all_reduce.yaml").out
+    shown = cmsim("show", "mine.yaml").out
+    assert re.search(r"^system mine: (\d+) numbers, 0 of them assumed,\s+\1\s+with\s+no\s+source$", shown, re.M)
+    assert "note: mine.yaml: no source for" in cmsim("check", "mine.yaml").err
+    monkeypatch.setattr(catalogue, "_yaml", lambda kind: [("mine", data)])
+    assert catalogue.systems()[0]["description"].endswith(" (NO SOURCES)")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.parametrize("command", ["list", "run all_reduce.yaml --json", "compare a a --json", "schema", "--help"])
+def test_any_command_ends_quietly_with_its_reader(here, command):
+    cmsim("run", "all_reduce.yaml", "-q", "--out", "a")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        f"{sys.executable} -m cmsim {command} | head -c 1",
+        shell=True, cwd=here, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (len(done.stdout), re.sub(r"^1 run in [\d.e-]+ s\n", "", done.stderr)) == (1, "")
+
+
+def test_a_home_that_is_none_is_no_error(here):
+    """Read-only: a file in its place, below which root cannot write either."""
+    home = here / "home"
+    home.write_text("x")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "COLUMNS": "100"}
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "CMSIM_CACHE"):
+        environment.pop(name, None)
+    for call in (["run", "all_reduce.yaml", "--out", "a"], ["compare", "a", "a"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "cmsim", *call],
+            cwd=here,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_two_runs_on_one_folder_at_once(here):
+    """Both end well, and one of the two stands there, whole."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cmsim", "run", "all_reduce.yaml", "-q", "--out", "a", "--set", f"seed={seed}"],
+            cwd=here, env=environment, stderr=subprocess.PIPE,
+        )
+        for seed in (1, 2)
+    ]  # fmt: skip
+    said = [one.communicate()[1] for one in runs]
+    assert [one.returncode for one in runs] == [0, 0], said
+    assert sorted(one.name for one in here.iterdir() if one.name.startswith(".")) == []
+    from cmsim.results import Results
+
+    assert len(Results.load("a").results) == 1 and Results.load("a").manifest["seed"] in (1, 2)

@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cmsim.cli.app import app
-from cmsim.cli.calibrate import _bytes
 
 MEASURED = "system,collective,n_ranks,message_bytes,dtype,latency_us\n" + "".join(
     f"hgx_h100,all_reduce,{ranks},{size},float16,{time}\n"
@@ -91,11 +90,13 @@ def test_explain_one_algorithm_and_one_rank_of_each_domain():
     assert "Did you mean 'RHD'" in wrong.stderr
 
 
-@pytest.mark.parametrize(("text", "size_B"), [("65536", 65536), ("64K", 65536), ("1.5G", 1.5 * 2**30), ("2MiB", 2**21)])
-def test_sizes(text, size_B):
-    assert _bytes(text) == size_B
-
-
 def test_wrong_sizes_and_names_are_said():
     assert "got '1X'" in cmsim("explain", "collective", "hgx_h100", "all_reduce", "1X", "--ranks", 8).stderr
     assert "Did you mean" in cmsim("explain", "collective", "hgx_h100", "allreduc", "1K", "--ranks", 8).stderr
+
+
+def test_explain_kernel_says_what_is_missing():
+    said = cmsim("explain", "kernel", "h100_sxm", "gemm", "m=4096")
+    assert said.exit_code == 2 and "error: gemm needs n=..., k=...; it may have dtype" in said.stderr
+    none = cmsim("explain", "kernel", "h100_sxm", "gemm")
+    assert none.exit_code == 2 and "gemm needs m=..., n=..., k=..." in none.stderr

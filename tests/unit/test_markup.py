@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 import cmsim
 from cmsim import markup
 
 NAME = "<script>alert('x')&"
-ESCAPED = "&lt;script&gt;alert(&#x27;x&#x27;)&amp;"
+ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&amp;"
 SCENARIO = {
     "name": NAME,
     "systems": [{"system": "hgx_h100", "name": NAME}],
@@ -34,3 +37,9 @@ def test_every_part_of_a_table_is_escaped():
 def test_tables_of_any_size(rows):
     text = markup.table(rows)
     assert text.startswith("<table>") and text.endswith("</table>")
+
+
+def test_a_run_does_not_pay_for_the_library_of_templates():
+    """It is imported when something is shown."""
+    code = "import cmsim, sys; cmsim.run('allreduce'); sys.exit('jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -77,7 +77,7 @@ def test_several_reasons_come_together():
         ({"parallel": {"tp": 3}}, "parallel.tp: got 3, which does not divide 32 heads"),
         ({"ranks": 9}, "has 8 ranks"),
         ({"parallel": {"pp": 2}}, "parallel.pp: decode takes 1"),
-        ({"precision": {"weights": "fp4", "activations": "fp4"}}, "has no fp4 peak, which kernel class"),
+        ({"precision": {"weights": "fp4", "activations": "fp4"}}, "got fp4, in which the"),
         ({"parallel": {"ep": 4}}, "the model has no experts"),
     ],
 )
@@ -311,3 +311,26 @@ def test_everything_people_hold_shows_itself_in_one_line(mixed):
     assert repr(missing).startswith("<Infeasible decode/hgx_h100/batch_per_accelerator=5000: the model does not fit")
     assert len(repr(missing)) < 180 and "\n" not in repr(missing)
     assert repr(Failed("a", "b", "c", "d", "one\ntwo")) == "<Failed a: one two>"
+
+
+@pytest.mark.parametrize(
+    ("precision", "key"),
+    [({"attention": "fp8"}, "attention"), ({"weights": "fp8", "activations": "fp8"}, "weights")],
+)
+def test_formats_that_the_silicon_does_not_compute_in_are_refused_at_their_key(precision, key):
+    workload = {"kind": "decode", "model": "llama-3.1-8b", "batch_per_accelerator": 8, "context_tokens": 1024}
+    [missing] = cmsim.run({"systems": ["hgx_a100"], "workload": {**workload, "precision": precision}}).missing
+    assert missing.message.startswith(
+        f"precision.{key}: got fp8, in which the a100_sxm does not compute. Allowed: bf16"
+    )
+    assert not cmsim.run({"systems": ["hgx_h100"], "workload": {**workload, "precision": precision}}).missing
+
+
+@pytest.mark.parametrize("precision", [{"weights": "fp8"}, {"kv_cache": "fp8"}, {"weights": "fp4"}])
+def test_formats_that_are_only_stored_are_noted(precision):
+    workload = {"kind": "decode", "model": "llama-3.1-8b", "batch_per_accelerator": 8, "context_tokens": 1024}
+    [(_, name)] = precision.items()
+    runs = cmsim.run({"systems": ["hgx_a100", "hgx_h100"], "workload": {**workload, "precision": precision}})
+    noted = [[note for note in one.warnings if f"in {name} are only stored" in note] for one in runs.results]
+    assert len(noted[0]) == 1 and "the a100_sxm computes in wider formats" in noted[0][0]
+    assert len(noted[1]) == (name == "fp4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from cmsim.errors import InputError
 from cmsim.kinds.collective import CollectiveSpec
@@ -154,3 +155,44 @@ def test_wrong_sweeps_are_named(axis, says):
 
 def test_scenario_shows_itself_in_a_notebook():
     assert "serve/half" in load_scenario(TEXT)._repr_html_()
+
+
+ONE = {"kind": "collective", "collective": "all_reduce", "message_bytes": 1e6}
+
+
+@pytest.mark.parametrize("form", [{"workload": ONE}, {"workloads": {"collective": ONE}}, {"workloads": {"mine": ONE}}])
+@pytest.mark.parametrize("key", ["workload", "workloads.collective"])
+def test_a_key_reaches_the_one_workload_in_either_form(form, key):
+    changed = {**ONE, "message_bytes": 2e6}
+    for given in ({f"{key}.message_bytes": 2e6}, {key: changed}, {"sweep": {f"{key}.message_bytes": [2e6]}}):
+        [run] = load_scenario({"systems": ["hgx_h100"], **form}, set=given).runs
+        assert run.spec.message_bytes == 2e6, given
+        assert run.workload == next(iter(form.get("workloads", {"collective": 0})))
+
+
+def test_a_key_of_several_workloads_or_of_none_is_refused():
+    two = {"systems": ["hgx_h100"], "workloads": {"a": ONE, "b": ONE}}
+    for given in (
+        {"workload.message_bytes": 2e6},
+        {"workloads": 3, "workload.x": 1},
+        {"workloads": {}, "workload.x": 1},
+    ):
+        with pytest.raises(InputError, match="workload"):
+            load_scenario(two, set=given)
+
+
+def test_a_scenario_and_what_it_extends_may_have_either_form(tmp_path):
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump({"systems": ["hgx_h100"], "workload": ONE}))
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump({"systems": ["hgx_h100"], "workloads": {"mine": ONE}}))
+    for name, base, over in (
+        ("mine", "long", {"workload": {"message_bytes": 2e6}}),
+        ("collective", "short", {"workloads": {"collective": {"message_bytes": 2e6}}}),
+        ("collective", "short", {"workload": {"message_bytes": 2e6}}),
+    ):
+        path = tmp_path / "over.yaml"
+        path.write_text(yaml.safe_dump({"extends": str(tmp_path / f"{base}.yaml"), **over}))
+        [run] = load_scenario(path).runs
+        assert (run.workload, run.spec.message_bytes) == (name, 2e6)
+    path.write_text(yaml.safe_dump({"systems": ["hgx_h100"], "workload": ONE, "workloads": {"a": ONE}}))
+    with pytest.raises(InputError, match="not both"):
+        load_scenario(path)
