@@ -53,11 +53,12 @@ def compare(
 def load(source: str, bar: say.Bar) -> Results:
     """Results of a folder, or of a scenario that is run first. Frames are read from a folder only."""
     from cmsim import api
+    from cmsim.reading import exists
     from cmsim.results import Results
 
-    if (Path(source) / "summary.json").exists():
+    if exists(Path(source) / "summary.json"):
         return Results.load(source)
-    if Path(source).is_dir():
+    if exists(Path(source), folders=True) and Path(source).is_dir():
         return Results.load(source)  # refused there, with the reason
     return api.run(source, progress=bar)
 

@@ -50,4 +50,4 @@ def plot(
         say.message(line)
     results.require()
     chosen = {} if run is None else {"run": run}
-    print(plots.save(plots.KINDS[kind](results, **chosen), out))
+    say.line(str(plots.save(plots.KINDS[kind](results, **chosen), out)))

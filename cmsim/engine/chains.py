@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Ints
 from cmsim.engine.steps import Steps
 from cmsim.network import Demand, Network, Train
+from cmsim.units import on_clock
 from cmsim.workload.ops import COLLECTIVE, HOST
 
 Phases = Sequence[Sequence[Demand]]
@@ -136,5 +137,6 @@ def _timing(hold_ps: Sequence[int], call: Sequence[int], calls: Sequence[Phases]
                 of_step.append(step)
                 of_phase.append(phase)
         stops.append(at)
+    on_clock(at)
     train = Train(demands, rates, begins, ends, at)
     return Timing(train, np.array(starts), np.array(stops), [*part, len(demands)], of_step, of_phase)

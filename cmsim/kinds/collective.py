@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import Facts, Kind, Measured, Metric, Metrics, Played
 from cmsim.kinds.parts import ASKED, Balance, ExpertSlots, Precision, WorkloadSpec
 from cmsim.reading import Spec
+from cmsim.reading.quantities import Bytes, Places, Times, Tokens
 from cmsim.units import GB
 
 
@@ -18,7 +19,7 @@ class ExchangeSpec(Spec):
     """Tokens of a mixture of experts on their way to the experts, or back."""
 
     model: str = Field(description="name of a file in workloads/models, or a path to a Hugging Face config.json")
-    tokens: PositiveInt = Field(description="tokens that every rank of the group sends")
+    tokens: Tokens = Field(description="tokens that every rank of the group sends")
     precision: Precision = Field(default="bf16", description="elements of a dispatched token; combined ones are bf16")
     balance: Balance = Field(default=Balance(), description="expert load; `draw` also seeds the routing of tokens")
     expert_slots: ExpertSlots = Field(default=ExpertSlots(), description="places for experts beside the routed ones")
@@ -47,7 +48,7 @@ class CollectiveSpec(WorkloadSpec):
         ],
         ASKED,
     ]
-    message_bytes: NonNegativeFloat | None = Field(
+    message_bytes: Bytes | None = Field(
         default=None, description="as nccl-tests counts it; a list makes one run per size"
     )
     matrix: str | None = Field(
@@ -58,16 +59,16 @@ class CollectiveSpec(WorkloadSpec):
     exchange: ExchangeSpec | None = Field(
         default=None, description="dispatch, combine: tokens, instead of message_bytes or a matrix"
     )
-    group: Literal["all"] | PositiveInt = Field(
+    group: Literal["all"] | Places = Field(
         default="all", description="all ranks in one group, or groups of this many consecutive ranks, all at once"
     )
-    stride: PositiveInt = Field(default=1, description="distance between neighbours of a group")
+    stride: Places = Field(default=1, description="distance between neighbours of a group")
     algorithm: str = Field(
         default="best",
         description="best: the cheapest; the system's own library (nccl, hccl, rccl): what that would choose, in the "
         "time measured of it; or the name of one algorithm",
     )
-    repeat: PositiveInt = Field(default=1, description="calls, one after the other")
+    repeat: Times = Field(default=1, description="calls, one after the other")
 
     @model_validator(mode="after")
     def _has_bytes(self) -> CollectiveSpec:
@@ -80,6 +81,8 @@ class CollectiveSpec(WorkloadSpec):
             raise ValueError(f"exchange: a {self.collective} moves no tokens. Allowed: dispatch, combine.")
         if not (given or self.collective == "barrier"):
             raise ValueError("message_bytes: the key is required")
+        if self.message_bytes is not None and 0 < self.message_bytes < 1:
+            raise ValueError(f"message_bytes: must be at least 1, got {self.message_bytes:g}")
         if self.message_bytes == 0 and self.collective != "barrier":
             raise ValueError(f"message_bytes: a {self.collective} moves more than 0 bytes")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
 INK, MUTED, FAINT = "#22262b", "#6b7280", "#d5d9df"
@@ -37,9 +39,8 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
     """The axes given, or those of a new figure; either way with our looks."""
     if ax is None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        figure = _figure()(figsize=size, dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         ax = figure.add_subplot()
     for side in ("top", "right"):
@@ -49,6 +50,50 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
     ax.tick_params(labelsize=FONT["tick"], colors=MUTED, color=FAINT)
     ax.set_axisbelow(True)
     return ax
+
+
+@functools.cache
+def _figure() -> type[Figure]:
+    """Figures that draw every text as it is."""
+    from matplotlib.figure import Figure
+
+    class Plain(Figure):
+        def draw(self, renderer: Any) -> None:
+            as_written(self)
+            super().draw(renderer)
+
+    return Plain
+
+
+def as_written(figure: Figure) -> None:
+    """Texts of a figure as they are written: names in files are no formulas, and have no characters that nobody sees.
+
+    Labels of ticks are left alone but where they are words: powers of ten are formulas of ours.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FixedFormatter):
+                formatter.seq = [seen(word).replace(r"\$", "$").replace("$", r"\$") for word in formatter.seq]
+    axes_ = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    ticks = [tick for axis in axes_ for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    ours = {id(text) for tick in ticks for text in (tick.label1, tick.label2)} | {id(axis.offsetText) for axis in axes_}
+    for text in figure.findobj(Text):
+        if id(text) not in ours:
+            text.set_parse_math(False)
+            text.set_text(seen(text.get_text()))
+
+
+def seen(text: str) -> str:
+    r"""Text without characters that no font draws.
+
+    >>> seen("a\x1b[0m") == "a\ufffd[0m"
+    True
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
 def head(ax: Axes, title: str) -> None:
@@ -211,6 +256,7 @@ def save(ax: Axes, path: str | Path) -> Path:
     from matplotlib import rc_context
 
     # without a salt, identifiers in SVG files are drawn by lot
+    as_written(figure)
     with written(path), rc_context({"svg.hashsalt": "cmsim"}):
         figure.savefig(path, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
     return path
