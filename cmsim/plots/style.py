@@ -68,19 +68,20 @@ def _figure() -> type[Figure]:
 def as_written(figure: Figure) -> None:
     """Texts of a figure as they are written: names in files are no formulas, and have no characters that nobody sees.
 
-    Labels of ticks are left alone but where they are words: powers of ten are formulas of ours.
+    Powers of ten along an axis are formulas of ours.
     """
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import LogFormatter
 
-    for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            formatter = axis.get_major_formatter()
-            if isinstance(formatter, FixedFormatter):
-                formatter.seq = [seen(word).replace(r"\$", "$").replace("$", r"\$") for word in formatter.seq]
-    axes_ = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    ticks = [tick for axis in axes_ for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
-    ours = {id(text) for tick in ticks for text in (tick.label1, tick.label2)} | {id(axis.offsetText) for axis in axes_}
+    ours: set[int] = set()
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        ours.add(id(axis.offsetText))
+        for ticks, formatter in (
+            (axis.get_major_ticks(), axis.get_major_formatter()),
+            (axis.get_minor_ticks(), axis.get_minor_formatter()),
+        ):
+            if isinstance(formatter, LogFormatter):
+                ours.update(id(text) for tick in ticks for text in (tick.label1, tick.label2))
     for text in figure.findobj(Text):
         if id(text) not in ours:
             text.set_parse_math(False)
