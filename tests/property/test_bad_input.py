@@ -68,7 +68,7 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 #: of a key only some of the values are tried each time, others of the next
-SOME = 6
+SOME = 3
 
 
 @pytest.mark.parametrize(("number", "path"), list(enumerate(places(SCENARIO))))
