@@ -244,8 +244,9 @@ def load_system(
     stack_document = _open(stack or spec.stack, STACKS, "stack", base)
     texts[stack_document.file] = stack_document.text
     laid = stack_data(stack_document, base, texts)
-    own = (laid.get("accelerators") or {}).get(chip.name)
-    if own:
+    by_accelerator = laid.get("accelerators")
+    own = by_accelerator.get(chip.name) if isinstance(by_accelerator, dict) else None
+    if isinstance(own, dict):  # what is none is refused with the rest of the file
         laid = reading.merge(laid, own)
     for key, value in part_overrides["stack"].items():
         laid = _with(laid, key, value, stack_document.file)

@@ -147,3 +147,13 @@ def test_labels_of_figures_are_no_formulas(tmp_path):
     ax.get_figure().draw_without_rendering()
     assert ax.get_title(loc="left") == "$\\frac{a_b^c$ and $x$ \ufffd"
     style.save(ax, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("wrong", ["x", "[1]", "{h100_sxm: 1}"])
+def test_a_stack_by_accelerator_that_is_no_mapping(wrong, tmp_path):
+    with pytest.raises(InputError, match="accelerators"):
+        load_system("hgx_h100", set={"stack.accelerators": parse_yaml(f"a: {wrong}", "x").data["a"]})
+    stack = tmp_path / "s.yaml"
+    stack.write_text(f"extends: cuda_graph\nname: s\naccelerators: {wrong}\n")
+    with pytest.raises(InputError, match="accelerators"):
+        load_system("hgx_h100", stack=str(stack))
