@@ -1,4 +1,4 @@
-"""Damaged traces: every importer over mutations of real samples; only InputError may come out.
+"""Damaged files: every reader over mutations of real samples; only InputError may come out.
 
     python benchmarks/fuzz.py [--inputs 1000000] [--seed 0] [--only FORMAT] [--jobs 2]
 
@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,12 @@ from typing import Any
 import orjson
 
 from cmsim import jobs, requests, traces
+from cmsim.calibration.logs import read_log
 from cmsim.errors import CmsimWarning, InputError
+from cmsim.hardware import load_accelerator, load_stack, load_system
 from cmsim.reading.bytes_in import GZIP_MAGIC
+from cmsim.scenario import load_scenario
+from cmsim.workload.model import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 #: a sample is cut to this, so that a million of them take minutes [B]
@@ -77,6 +81,8 @@ def samples() -> dict[str, list[tuple[str, bytes]]]:
                 form = next(form for form, importer in known.items() if importer.sniff(data[:4096], path))
                 found.setdefault(f"{name}/{form}", []).append((path.name.removesuffix(".gz"), small(data)))
                 break
+    for name, (pattern, _) in WRITTEN.items():
+        found[name] = [(path.name, small(path.read_bytes())) for path in sorted(ROOT.glob(pattern))]
     return found
 
 
@@ -101,6 +107,15 @@ def shortened(value: Any, most: int = 24) -> Any:
     return value
 
 
+#: what people write: where samples lie, and what reads one
+WRITTEN: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "written/scenario": ("scenarios/*.yaml", load_scenario),
+    "written/system": ("topologies/*.yaml", lambda path: load_system(str(path))),
+    "written/accelerator": ("topologies/accelerators/*.yaml", lambda path: load_accelerator(str(path))),
+    "written/stack": ("topologies/stacks/*.yaml", lambda path: load_stack(str(path))),
+    "written/model": ("workloads/models/*.json", load_model),
+    "written/log": ("tests/cases/logs/[ab]*.log", read_log),
+}
 REGISTRIES = {"trace": traces.IMPORTERS, "requests": requests.IMPORTERS, "jobs": jobs.IMPORTERS}
 
 
@@ -130,6 +145,9 @@ def open_all(form: str, path: Path) -> str:
     """What became of a file: "read", or "refused"."""
     room, name = form.split("/")
     try:
+        if form in WRITTEN:
+            WRITTEN[form][1](path)
+            return "read"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CmsimWarning)
             opened = REGISTRIES[room][name].open_(path, limit_B=_LIMIT_B)

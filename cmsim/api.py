@@ -16,6 +16,7 @@ from cmsim.digest import Digests
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.execution import Machines, candidates, check, choice, options_of, result_of, system
 from cmsim.hardware import System
+from cmsim.reading import exists
 from cmsim.results import Result, Results
 from cmsim.scenario import Record, Run, Scenario, load_scenario
 from cmsim.version import __version__
@@ -354,7 +355,7 @@ def compare(*sources: Results | Scenario | str | Path) -> Results:
     for source in sources:
         if isinstance(source, Results):
             parts.append(source)
-        elif isinstance(source, str | Path) and (Path(source) / "summary.json").exists():
+        elif isinstance(source, str | Path) and exists(Path(source) / "summary.json"):
             parts.append(Results.load(source))
         else:
             parts.append(run(source))

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.reading import names
+from cmsim.reading.regular import exists, opened
 from cmsim.scenario import Run
 from cmsim.version import __version__
 
@@ -63,7 +63,7 @@ class Digests:
         """Contents of every file that a text may mean: which of them is read is for who reads it to say."""
         roots = [self.base] if self.base else []
         at = [root / name for root in (*roots, Path.cwd(), *(names.DATA / home for home in _HOMES))]
-        return [self._content(path) for path in at if path.exists()]
+        return [self._content(path) for path in at if exists(path, folders=True)]
 
     def _content(self, path: Path) -> str:
         if path not in self._files:
@@ -78,12 +78,9 @@ class Digests:
 
 def _of_file(path: Path) -> str:
     done = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_B):
-                done.update(block)
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
+    with opened(path) as (file, _):
+        while block := file.read(_BLOCK_B):
+            done.update(block)
     return done.hexdigest()
 
 

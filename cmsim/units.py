@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.errors import FailedError
+
 GB = 1e9
 TB = 1e12
 TERA = 1e12
@@ -21,6 +23,8 @@ GIGA = 1e9
 US = 1e-6
 NS = 1e-9
 PS_PER_S = 10**12
+#: end of the clock, which counts in 64 bits [ps]
+CLOCK_PS = 2**63 - 1
 
 #: sizes of messages and of memory that people count in powers of two, largest first [B]
 BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -75,8 +79,19 @@ def to_ps(seconds: Any) -> NDArray[np.int64]:
 
     >>> int(to_ps(1.5e-6))
     1500000
+
+    Raises FailedError for a time that the clock does not reach, or that is none.
     """
-    return np.rint(np.asarray(seconds, dtype=np.float64) * PS_PER_S).astype(np.int64)
+    found = np.rint(np.asarray(seconds, dtype=np.float64) * PS_PER_S)
+    on_clock(float(np.abs(found).max(initial=0.0)))  # not a number stays what it is
+    return found.astype(np.int64)
+
+
+def on_clock(picoseconds: float) -> None:
+    """Raises FailedError for a time that the clock does not reach, or that is none. [ps]"""
+    if not picoseconds < CLOCK_PS:
+        took_s = picoseconds / PS_PER_S
+        raise FailedError(f"takes {took_s:.3g} s; the clock counts picoseconds, and ends after 106 days (9.2e+06 s)")
 
 
 def to_s(picoseconds: Any) -> Any:

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cmsim.calibration.log_text import NAMES, LogRun, left_out, runs
 from cmsim.errors import InputError, Problem
+from cmsim.reading.regular import content
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: largest log that is read [B]
+_MOST_B = 2**28
 
 
 def read_log(log: str | Path, *, collective: str | None = None, n_ranks: int | None = None) -> pd.DataFrame:
@@ -54,7 +58,7 @@ def read_log(log: str | Path, *, collective: str | None = None, n_ranks: int | N
     import pandas as pd
 
     is_text = isinstance(log, str) and "\n" in log
-    text = str(log) if is_text else Path(log).read_text(encoding="utf-8", errors="replace")
+    text = str(log) if is_text else content(Path(log), _MOST_B).decode(errors="replace")
     file = "" if is_text else str(log)
     found = _report(text, file) if text.lstrip()[:1] == "{" else runs(text.splitlines())
     rows = []
@@ -101,7 +105,7 @@ def _report(text: str, file: str) -> list[LogRun]:
             run.ranks[int(device["rank"])] = (str(device.get("group", "")), str(device.get("hostname", "")))
         for row in results:
             _reported(row, run)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"is JSON, but no report of a collective benchmark ({type(error).__name__}: {error})"
         raise InputError(Problem(message, file)) from None
     return [run]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cmsim.calibration.logs import read_log
 from cmsim.errors import InputError, Problem, did_you_mean, tell
-from cmsim.reading import written
+from cmsim.reading import exists, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def read(table: str | Path, *, collective: str | None = None, n_ranks: int | Non
     import pandas as pd
 
     path = Path(table)
-    if not path.is_file():
+    if not exists(path):
         raise InputError(f"no such table: {path}")
     try:
         if path.suffix == ".parquet":

@@ -48,7 +48,7 @@ def _note(
 ) -> str:
     """A warning of ours as one line for people; others, which are of the code, with their place."""
     if issubclass(category, CmsimWarning):
-        return f"note: {message}\n"
+        return f"note: {say.plain(str(message))}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 

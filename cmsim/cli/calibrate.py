@@ -92,7 +92,7 @@ def calibrate(
         f"90th percentile {tail:.1f} %" + (f"; wrote {out}" if out else "")
     )
     if out is None:
-        print(fit.text(), end="")
+        say.text(fit.text())
 
 
 def _measured(kind: str, number: int, _: int) -> None:

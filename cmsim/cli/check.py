@@ -35,7 +35,7 @@ def check(
     for name in files:
         error, said = _checked(name)
         if error is None:
-            print(f"ok: {say.here(said)}")
+            say.line(f"ok: {said}")
         else:
             say.errors(error)
             code = max(code, error.exit_code)
@@ -46,13 +46,11 @@ def check(
 def _checked(name: str) -> tuple[CmsimError | None, str]:
     """What is wrong with a file, and what it is."""
     from cmsim.cli.show import kind_of
-    from cmsim.reading import find, read_yaml
+    from cmsim.reading import exists, find, read_yaml
     from cmsim.scenario import load_scenario
 
     try:
-        if name.endswith((".json", ".onnx", ".mindir")) or (
-            Path(name).is_dir() and (Path(name) / "config.json").exists()
-        ):
+        if name.endswith((".json", ".onnx", ".mindir")) or (exists(Path(name) / "config.json")):
             return None, _model(name)
         path = find(name, "scenarios", "scenario")
         document = read_yaml(path)

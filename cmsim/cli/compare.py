@@ -76,14 +76,15 @@ def compare(
 def load(source: str, bar: say.Bar) -> Results:
     """Results of a folder, or of a scenario that is run first. Frames are read from a folder only."""
     from cmsim import api
+    from cmsim.reading import exists
     from cmsim.results import Results
 
-    if (Path(source) / "summary.json").exists():
+    if exists(Path(source) / "summary.json"):
         return Results.load(source)
     path = Path(source)
-    if path.is_dir():
+    if exists(path, folders=True) and path.is_dir():
         return Results.load(source)  # refused there, with the reason
-    if not path.exists() and path.suffix not in (".yaml", ".yml") and not _is_built_in(source):
+    if not exists(path) and path.suffix not in (".yaml", ".yml") and not _is_built_in(source):
         raise InputError(f"no such folder, and no scenario of that name: {source}")
     return api.run(source, progress=bar)
 

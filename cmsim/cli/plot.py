@@ -76,7 +76,7 @@ def plot(
     results.require()
     if measured:
         chosen["measured"] = [_measured(file) for file in measured]
-    print(plots.save(plots.KINDS[kind](results, **chosen), out))
+    say.line(str(plots.save(plots.KINDS[kind](results, **chosen), out)))
 
 
 def _measured(file: Path) -> Any:

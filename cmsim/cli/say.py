@@ -34,12 +34,35 @@ _NUMBER = re.compile(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?![\w-])")
 def errors(error: CmsimError) -> None:
     """One line per problem on stderr: ``error: FILE:LINE: KEY: message``."""
     for line in str(error).splitlines():
-        print(f"error: {here(line)}", file=sys.stderr)
+        print(f"error: {plain(here(line))}", file=sys.stderr)
 
 
 def message(text: str) -> None:
     """A line for the reader, not part of the result."""
-    print(here(text), file=sys.stderr)
+    print(plain(here(text)), file=sys.stderr)
+
+
+def line(text: str) -> None:
+    """A line of the result."""
+    print(plain(here(text)))
+
+
+def text(of: str) -> None:
+    """A text that is the result, as it is."""
+    print(plain(of), end="")
+
+
+def plain(of: str) -> str:
+    r"""Text that moves no cursor and turns no line round: what files call things is shown, never obeyed.
+
+    >>> plain("\x1b]0;x\x07"), plain("\u202eabc")
+    ('\\x1b]0;x\\x07', '\\u202eabc')
+    """
+    return of if of.isprintable() else _OBEYED.sub(lambda found: ascii(found[0])[1:-1], of)
+
+
+#: control characters but line breaks and tabs, marks of direction, halves of characters
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def here(text: str) -> str:
@@ -66,7 +89,7 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     wide = None if stream.isatty() or "COLUMNS" in os.environ else WHOLE
-    return Console(file=stream, width=wide, highlight=False)
+    return Console(file=stream, width=wide, highlight=False, emoji=False)
 
 
 def prose(width: int) -> int:
@@ -93,7 +116,7 @@ def table(
     from rich.text import Text
 
     out = Table(
-        title=Text(title) if title else None,
+        title=Text(plain(title)) if title else None,
         title_justify="left",
         title_style="bold",
         box=None if bare else box.SIMPLE_HEAD,
@@ -104,9 +127,9 @@ def table(
         header_style="cyan",
     )
     for i, head in enumerate(heads):
-        out.add_column(Text(head), justify="left" if i in left else "right", overflow="fold", no_wrap=i in whole)
+        out.add_column(Text(plain(head)), justify="left" if i in left else "right", overflow="fold", no_wrap=i in whole)
     for row in rows:
-        cells = [Text(cell) for cell in row]
+        cells = [Text(plain(cell)) for cell in row]
         for cell in cells:
             if marked:
                 cell.highlight_words([marked], "yellow")
@@ -122,7 +145,7 @@ def show(*parts: Any) -> None:
             if i:
                 to.print()
             if isinstance(part, str):
-                to.print(part, markup=False)
+                to.print(plain(part), markup=False)
             else:
                 to.print(part)
     text = captured.get()
@@ -225,11 +248,11 @@ class Bar:
         if self.drawn is None:
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
             self.drawn = Progress(*columns, console=console(stderr=True), transient=True)
             self.drawn.start()
-            self.task = self.drawn.add_task(what, total=1.0, completed=share)
-        self.drawn.update(self.task, description=what, completed=share)
+            self.task = self.drawn.add_task(plain(what), total=1.0, completed=share)
+        self.drawn.update(self.task, description=plain(what), completed=share)
 
     def __enter__(self) -> Bar:
         return self

@@ -69,9 +69,9 @@ def found(name: str) -> list[tuple[str, Path]]:
 
     Raises InputError with the nearest names.
     """
-    from cmsim.reading import aliases_of, builtin_files
+    from cmsim.reading import aliases_of, builtin_files, exists
 
-    if Path(name).is_file():
+    if exists(Path(name)):
         return [(_kind_of_file(Path(name)), Path(name))]
     exact, by_alias = [], []
     known: dict[str, None] = {}

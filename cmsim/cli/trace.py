@@ -96,10 +96,12 @@ def _limit_B(limit_GB: float | None) -> int:
 
 
 def _sizes(pairs: list[str]) -> dict[str, int]:
+    from cmsim.reading import whole
+
     sizes = {}
     for pair in pairs:
         name, _, size = pair.rpartition("=")
-        if not name or not size.isdigit() or int(size) < 1:
+        if not name or not whole(size) or int(size) < 1:
             raise InputError(f"--dim: expected NAME=SIZE with a whole number of at least 1, got '{pair}'")
         sizes[name] = int(size)
     return sizes

@@ -19,6 +19,7 @@ from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.engine.steps import StreamSteps
 from cmsim.network import Demand, Network, Train
+from cmsim.units import on_clock
 from cmsim.workload.ops import COLLECTIVE, HOST
 
 Phases = Sequence[Sequence[Demand]]
@@ -162,6 +163,7 @@ def _timing(hold_ps: Ints, call: Ints, calls: Sequence[Phases], network: Network
     end = held[step] + past[1:]
     before = np.cumsum(phases)
     stop = held + past[before]
+    on_clock(float(hold_ps.sum(dtype=np.float64)) + float(np.diff(past).sum(dtype=np.float64)))
     moves = np.array([one.size_B > 0 for one in demands], bool)[demand]
     part = np.append(0, np.cumsum(moves))[np.append(0, before)].tolist()
     demand, took, end, step, phase = demand[moves], took[moves], end[moves], step[moves], phase[moves]

@@ -21,7 +21,7 @@ from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
 from cmsim.topology import Fabric, Paths, fabric, paths, places
-from cmsim.units import BYTES_PER_ELEMENT, US, to_ps
+from cmsim.units import BYTES_PER_ELEMENT, US, on_clock, to_ps
 from cmsim.workload.loops import whole
 from cmsim.workload.ops import COMPUTE, HOST, OpTable, Programs
 
@@ -245,6 +245,7 @@ def _issued_ps(programs: Programs, system: System, folding: Folding) -> list[Int
     for first in folding.first:
         program = int(programs.program[first])
         rows = int(programs.program_ptr[program + 1] - programs.program_ptr[program])
+        on_clock((rows + 1) * each_ps)
         out.append((np.arange(rows, dtype=np.int64) + 1) * each_ps)
     return out
 

@@ -13,6 +13,7 @@ from cmsim.engine.plan import Plan
 from cmsim.engine.session import Session
 from cmsim.engine.timeline import Timeline
 from cmsim.network import NETWORKS
+from cmsim.units import CLOCK_PS, on_clock
 from cmsim.workload.loops import times
 
 #: SimPy events between two reports of progress
@@ -73,14 +74,14 @@ def _drain(
 ) -> None:
     """Run until nothing is left to happen, or past the limit."""
     if limit_ps is not None:
-        env.run(until=limit_ps + 1)
-    elif progress is None:
-        env.run()
-    else:
-        while env.peek() != simpy.core.Infinity:
-            for _ in range(_PROGRESS_EVERY):
-                try:
-                    env.step()
-                except simpy.core.EmptySchedule:
-                    break
+        env.run(until=min(limit_ps + 1, CLOCK_PS))
+        return
+    while (at := env.peek()) <= CLOCK_PS:
+        for _ in range(_PROGRESS_EVERY):
+            env.step()
+            if not env.peek() <= CLOCK_PS:
+                break
+        if progress is not None:
             progress(session.share)
+    if at != simpy.core.Infinity:
+        on_clock(at)

@@ -20,6 +20,7 @@ from cmsim.engine.steps import cut, fill, hold_sums
 from cmsim.engine.timeline import Timeline
 from cmsim.errors import InputError
 from cmsim.network import Core, Demand, Log, Network, Ride
+from cmsim.units import on_clock
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, SEND
 
 Phases = Sequence[Sequence[Demand]]
@@ -335,6 +336,7 @@ class Running:
         """Times from the launch on. ``origin``: the plan's own demand by the identity of what carried it; empty where
         they are the same."""
         starts, ends, waits = [], [], []
+        on_clock(max((max(end) for end in self.end if end), default=0))
         for rank_class in range(self.plan.classes):
             start = np.array(self.start[rank_class], np.int64)
             end = np.array(self.end[rank_class], np.int64)

@@ -33,6 +33,7 @@ from cmsim.engine.timeline import Timeline
 from cmsim.engine.turns import turns_of
 from cmsim.network import Log, Stretches
 from cmsim.repeats import Repeat
+from cmsim.units import on_clock
 from cmsim.workload import loops
 from cmsim.workload.ops import COLLECTIVE, RECV, SEND
 
@@ -88,7 +89,9 @@ def _steady(plan: Plan) -> tuple[Plan, Timeline] | None:
         at_ps, period_ps, turns = found
         times, rest = divmod(loop.left_out - more, turns)
         if not rest:
-            return short, replace(timeline, repeat=Repeat(at_ps, period_ps, times))
+            repeated = replace(timeline, repeat=Repeat(at_ps, period_ps, times))
+            on_clock(repeated.makespan_ps)
+            return short, repeated
         # whole periods are left out: what is beyond them is played too
         more += rest
     return None

@@ -11,6 +11,7 @@ from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.errors import InputError
 from cmsim.reading.kept import while_equal
+from cmsim.units import on_clock
 from cmsim.workload.ops import COLLECTIVE, HOST, KINDS
 
 
@@ -143,7 +144,8 @@ def _turns(slot: Ints, kind: Ints) -> Ints:
 
 
 def hold_sums(hold_ps: Ints, steps: StreamSteps) -> list[int]:
-    """Length of every step's hold. [ps]"""
+    """Length of every step's hold. [ps] Raises FailedError where all of them together go beyond the clock."""
+    on_clock(float(hold_ps.sum(dtype=np.float64)))
     until = np.concatenate([[0], np.cumsum(hold_ps)])
     first, last = np.array(steps.first, np.int64), np.array(steps.last, np.int64)
     sums: list[int] = (until[last + 1] - until[first]).tolist()

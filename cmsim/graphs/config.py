@@ -228,7 +228,7 @@ def family_of(text: str) -> str | None:
     """The ``model_type`` of a config, of several towers that of the text; None where it has none, or is no config."""
     try:
         data = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     family = text_tower(data, "", text).data.get("model_type") if isinstance(data, dict) else None
     return None if family is None else str(family)

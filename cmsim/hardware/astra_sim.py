@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from cmsim import reading
 from cmsim.errors import InputError
 from cmsim.hardware.specs import AstraSim, Dimensions
 from cmsim.reading import Spec
+from cmsim.reading.quantities import GiBps, Nanoseconds, Places
 
 _KINDS = {"Ring": "ring", "FullyConnected": "mesh", "Switch": "switch"}
 #: its GB, in ours
@@ -29,9 +30,9 @@ class NetworkFile(Spec):
     """The four keys of the file, one entry a dimension."""
 
     topology: Annotated[tuple[Literal["Ring", "FullyConnected", "Switch"], ...], Field(min_length=1)]
-    npus_count: tuple[PositiveInt, ...]
-    bandwidth: tuple[PositiveFloat, ...]
-    latency: tuple[NonNegativeFloat, ...]
+    npus_count: tuple[Places, ...]
+    bandwidth: tuple[GiBps, ...]
+    latency: tuple[Nanoseconds, ...]
 
     @model_validator(mode="after")
     def _one_a_dimension(self) -> NetworkFile:

@@ -24,7 +24,7 @@ def read(
     if not isinstance(wired, AstraSim | Custom):
         return spec, ()
     path = Path(document.file).parent / wired.file
-    if not path.is_file():
+    if not reading.exists(path):
         raise InputError(document.problem(("scale_up", "file"), f"no such file: {path}"))
     if isinstance(wired, AstraSim):
         network = reading.read_yaml(path)

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cmsim.errors import InputError, Problem
+from cmsim.reading import whole
 from cmsim.reading.tables import Record, records
 
 _NEEDED = ("from", "to", "GBps", "latency_us")
 _COLUMNS = (*_NEEDED, "links")
+#: lines of a table, and nodes of its graph, whose distances from each other are a square
+_MOST_LINES, _MOST_NODES = 2**17, 4096
 #: problems of a file that are listed before the rest is counted
 _LISTED = 20
 
@@ -41,6 +44,8 @@ def read_links(text: str, *, file: str, ranks: int) -> tuple[Cable, ...]:
     cables: list[Cable] = []
     lines: dict[frozenset[str], int] = {}
     seen: dict[str, int] = {}
+    if (rows := text.count("\n")) > _MOST_LINES:
+        raise InputError(Problem(f"has {rows} lines; allowed: up to {_MOST_LINES}", file))
     for row in records(text, file=file, needed=_NEEDED, known=_COLUMNS):
         found = _problems(row, ranks)
         pair = frozenset((row["from"], row["to"]))
@@ -58,6 +63,8 @@ def read_links(text: str, *, file: str, ranks: int) -> tuple[Cable, ...]:
             Cable(row["from"], row["to"], float(row["GBps"]) * 1e9 * count, float(row["latency_us"]) * 1e-6, count)
         )
     missing = [number for number in range(ranks) if f"rank/{number}" not in seen]
+    if len(seen) > _MOST_NODES and not problems:
+        problems.append(Problem(f"joins {len(seen)} nodes; allowed: up to {_MOST_NODES}", file))
     if missing and not problems:
         listed = ", ".join(f"rank/{number}" for number in missing[:4]) + (", ..." if len(missing) > 4 else "")
         problems.append(Problem(f"the ranks are rank/0 to rank/{ranks - 1}; no link ends at {listed}", file))
@@ -80,21 +87,23 @@ def _problems(row: Record, ranks: int) -> list[Problem]:
         kind, _, number = row[key].partition("/")
         if not row[key]:
             bad(key, "a node needs a name")
-        elif kind == "rank" and not (number.isdecimal() and str(int(number)) == number):
+        elif kind == "rank" and not (whole(number) and str(int(number)) == number):
             bad(key, f"got '{row[key]}'; a rank is rank/0, rank/1, ...")
         elif kind == "rank" and int(number) >= ranks:
             bad(key, f"got '{row[key]}'; the system has rank/0 to rank/{ranks - 1}")
     if row["from"] and row["from"] == row["to"]:
         bad("to", f"{row['to']} is joined to itself")
-    for key, positive in (("GBps", True), ("latency_us", False)):
+    for key, positive, least, most in (("GBps", True, 1e-6, 1e9), ("latency_us", False, 0.0, 1e8)):
         value = row.number(key)
         if math.isnan(value) and row[key].lower() != "nan":
             bad(key, f"must be a number, got '{row[key]}'" if row[key] else "the number is required")
         elif not math.isfinite(value) or value < 0 or (positive and value == 0):
             bad(key, f"must be {'above 0' if positive else '0 or more'} and finite, got {row[key]}")
+        elif not least <= value <= most:
+            bad(key, f"must be from {least:g} to {most:g}, got {row[key]}")
     count = row.get("links") or "1"
-    if not count.isdecimal() or int(count) < 1:
-        bad("links", f"must be a whole number above 0, got '{count}'")
+    if not whole(count) or not 1 <= int(count) <= 10**6:
+        bad("links", f"must be a whole number from 1 to 1e6, got '{count}'")
     return out
 
 

@@ -10,12 +10,33 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from cmsim.reading import Spec
+from cmsim.reading.quantities import (
+    Average,
+    Bytes,
+    Coefficient,
+    Count,
+    Dollars,
+    Factor,
+    GBps,
+    GigaBytes,
+    GramsPerKWh,
+    Microseconds,
+    MicrosecondsAtLeast,
+    Parts,
+    Places,
+    Seconds,
+    Share,
+    ShareOrNone,
+    TFLOPps,
+    Total,
+    Watts,
+    WattsAtLeast,
+)
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Assumed(Spec):
@@ -37,17 +58,17 @@ class AcceleratorPower(Spec):
     to the limits of the two.
     """
 
-    idle_W: PositiveFloat = Field(description="powered, no work, clocks down")
-    active_W: PositiveFloat | None = Field(
+    idle_W: WattsAtLeast = Field(description="powered, no work, clocks down")
+    active_W: WattsAtLeast | None = Field(
         default=None, description="clocks up, kernels resident, engines at rest: between kernels, or in a collective"
     )
-    compute_W: NonNegativeFloat | None = Field(
+    compute_W: Watts | None = Field(
         default=None, description="added by a kernel that its engine's arithmetic binds, at the clock without a limit"
     )
-    memory_W: NonNegativeFloat | None = Field(default=None, description="added by a kernel that memory binds")
-    link_W: NonNegativeFloat = Field(description="added by the fabric ports at full bandwidth, both directions")
-    max_W: PositiveFloat = Field(description="board limit as delivered, at which the part's kernels were timed")
-    limit_W: PositiveFloat | None = Field(
+    memory_W: Watts | None = Field(default=None, description="added by a kernel that memory binds")
+    link_W: Watts = Field(description="added by the fabric ports at full bandwidth, both directions")
+    max_W: WattsAtLeast = Field(description="board limit as delivered, at which the part's kernels were timed")
+    limit_W: WattsAtLeast | None = Field(
         default=None, description="a lower limit set by the operator: clocks fall until it holds, and times grow"
     )
     shares_of: str | None = Field(
@@ -87,12 +108,12 @@ class AcceleratorSpec(Spec):
     host_kind: str | None = Field(
         default=None, description="kind of host it sits beside; what hosts do around kernels goes with it (x86, ...)"
     )
-    dies: PositiveInt = Field(description="dies that a communicator may count as ranks")
-    cores: PositiveInt = Field(description="matrix cores (AIC, SM) of the package")
-    peak_TFLOPps: dict[Precision, PositiveFloat] = Field(description="dense peak of the package by precision")
-    vector_TFLOPps: PositiveFloat = Field(description="peak of the vector units of the package, 16-bit")
-    memory_GB: PositiveFloat = Field(description="capacity of the package's memory")
-    memory_GBps: PositiveFloat = Field(description="peak bandwidth of the package's memory")
+    dies: Parts = Field(description="dies that a communicator may count as ranks")
+    cores: Count = Field(description="matrix cores (AIC, SM) of the package")
+    peak_TFLOPps: dict[Precision, TFLOPps] = Field(description="dense peak of the package by precision")
+    vector_TFLOPps: TFLOPps = Field(description="peak of the vector units of the package, 16-bit")
+    memory_GB: GigaBytes = Field(description="capacity of the package's memory")
+    memory_GBps: GBps = Field(description="peak bandwidth of the package's memory")
     power: AcceleratorPower
     sources: Sources
 
@@ -100,10 +121,10 @@ class AcceleratorSpec(Spec):
 class KernelEfficiency(Spec):
     """What a class of kernels reaches of the roofline."""
 
-    compute: Fraction = Field(description="share of the peak rate reached when compute binds")
-    memory: Fraction = Field(description="share of the peak memory bandwidth reached when memory binds")
-    overhead_us: NonNegativeFloat = Field(default=0.0, description="fixed device time of one kernel of the class")
-    compute_by_precision: dict[Precision, Fraction] = Field(
+    compute: Share = Field(description="share of the peak rate reached when compute binds")
+    memory: Share = Field(description="share of the peak memory bandwidth reached when memory binds")
+    overhead_us: Microseconds = Field(default=0.0, description="fixed device time of one kernel of the class")
+    compute_by_precision: dict[Precision, Share] = Field(
         default={}, description="compute, by precision, where it differs from `compute`"
     )
 
@@ -111,13 +132,13 @@ class KernelEfficiency(Spec):
 class MeasuredKernels(Spec):
     """Which kernels of a run take the times of measured ones."""
 
-    classes: dict[str, Fraction] = Field(
+    classes: dict[str, Share] = Field(
         default={}, description="kernel class: share of a kernel's speed alone that it keeps in whole models"
     )
     gemm_formats: dict[str, str] = Field(
         default={}, description="precision: format of the products in tables that the stack runs for it"
     )
-    longest_us: PositiveFloat | None = Field(
+    longest_us: MicrosecondsAtLeast | None = Field(
         default=None,
         description="kernels that take longer keep their share of peak: loops of long ones lower the clock",
     )
@@ -126,10 +147,10 @@ class MeasuredKernels(Spec):
 class CollectiveTuning(Spec):
     """What a collective library adds to the wire."""
 
-    base_us: NonNegativeFloat = Field(description="fixed time of one call: launch, synchronisation")
-    step_us: NonNegativeFloat = Field(default=0.0, description="software time of one dependent step, beside the wire")
-    scale_up_efficiency: Fraction = Field(description="payload share of the port inside a domain")
-    scale_out_efficiency: Fraction = Field(description="payload share of the NIC between domains")
+    base_us: Microseconds = Field(description="fixed time of one call: launch, synchronisation")
+    step_us: Microseconds = Field(default=0.0, description="software time of one dependent step, beside the wire")
+    scale_up_efficiency: Share = Field(description="payload share of the port inside a domain")
+    scale_out_efficiency: Share = Field(description="payload share of the NIC between domains")
     in_network: bool = Field(default=True, description="whether the library reduces in switches that can")
 
 
@@ -139,14 +160,14 @@ class ExpertTuning(Spec):
     base + doubling * log2(ranks) + bytes / bandwidth * (1 + crowd * log2(ranks))
     """
 
-    base_us: NonNegativeFloat = Field(description="fixed time of one call")
-    doubling_us: NonNegativeFloat = Field(default=0.0, description="added each time the group doubles")
-    scale_up_efficiency: Fraction = Field(description="payload share of the port inside a domain")
-    scale_out_efficiency: Fraction = Field(description="payload share of the NIC between domains")
-    crowd: NonNegativeFloat = Field(
+    base_us: Microseconds = Field(description="fixed time of one call")
+    doubling_us: Microseconds = Field(default=0.0, description="added each time the group doubles")
+    scale_up_efficiency: Share = Field(description="payload share of the port inside a domain")
+    scale_out_efficiency: Share = Field(description="payload share of the NIC between domains")
+    crowd: Coefficient = Field(
         default=0.0, description="share by which the bytes' time inside a domain grows each time the group doubles"
     )
-    scale_bytes_per_token: NonNegativeFloat = Field(
+    scale_bytes_per_token: Bytes = Field(
         default=0.0, description="quantisation scales sent with one token's message of 8-bit elements [B]"
     )
 
@@ -155,16 +176,16 @@ class HostTuning(Spec):
     """What the host costs. Eager: every op is launched; graph: one launch per graph, a gap between kernels."""
 
     launch: Literal["eager", "graph"] = Field(description="how kernels reach the device")
-    op_us: NonNegativeFloat = Field(description="host time to issue one op of the framework")
-    launches_per_op: PositiveFloat = Field(
+    op_us: Microseconds = Field(description="host time to issue one op of the framework")
+    launches_per_op: Factor = Field(
         default=1.0,
         description="eager: framework ops that one op of a program stands for; graphs and compilers fuse them",
     )
-    compile_s: NonNegativeFloat = Field(
+    compile_s: Seconds = Field(
         default=0.0, description="capturing or compiling a step, once, before the first; no run counts it"
     )
-    gap_us: NonNegativeFloat = Field(description="device time between two kernels of one graph or stream")
-    graph_us: NonNegativeFloat = Field(description="host time to launch one captured graph, once per step")
+    gap_us: Microseconds = Field(description="device time between two kernels of one graph or stream")
+    graph_us: Microseconds = Field(description="host time to launch one captured graph, once per step")
     idle_decode: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="share of a decode step in which the device waits for the host"
     )
@@ -179,8 +200,8 @@ class Sharing(Spec):
     mode: Literal["interleave", "split"] = Field(
         description="interleave: one compute stream takes turns; split: attention and experts own a share of the cores"
     )
-    attention_cores: Fraction = Field(default=1.0, description="split: share of the cores of the attention stream")
-    expert_cores: Fraction = Field(default=1.0, description="split: share of the cores of the expert stream")
+    attention_cores: Share = Field(default=1.0, description="split: share of the cores of the attention stream")
+    expert_cores: Share = Field(default=1.0, description="split: share of the cores of the expert stream")
     communication_cores: float = Field(
         default=0.0, ge=0, lt=1, description="interleave: share of the cores that overlapped communication takes"
     )
@@ -220,24 +241,24 @@ class StackSpec(Spec):
 class NodeSpec(Spec):
     """One host: server, tray or board."""
 
-    accelerators: PositiveInt
-    cpus: PositiveInt
-    cpu_idle_W: NonNegativeFloat = Field(description="one socket with its memory, idle")
-    cpu_active_W: NonNegativeFloat = Field(description="one socket with its memory, all its cores at work")
-    cpu_feeding: Annotated[float, Field(ge=0, le=1)] = Field(
+    accelerators: Places
+    cpus: Parts
+    cpu_idle_W: Watts = Field(description="one socket with its memory, idle")
+    cpu_active_W: Watts = Field(description="one socket with its memory, all its cores at work")
+    cpu_feeding: ShareOrNone = Field(
         default=0.1,
         description="share of the way from idle to active at which sockets run while accelerators work: what launches "
         "and feeds them; default as the nodes that were metered",
     )
-    other_W: NonNegativeFloat = Field(default=0.0, description="boards, drives, DPU and management, constant")
+    other_W: Watts = Field(default=0.0, description="boards, drives, DPU and management, constant")
 
 
 class SwitchPower(Spec):
     """Power of a fabric. Optics and SerDes idle frames draw nearly constant power, so modules are constant."""
 
-    chip_static_W: NonNegativeFloat = Field(description="one switch chip, no traffic")
-    chip_dynamic_W: NonNegativeFloat = Field(description="added to one switch chip at full traffic")
-    module_W: NonNegativeFloat = Field(default=0.0, description="one optical module, always on")
+    chip_static_W: Watts = Field(description="one switch chip, no traffic")
+    chip_dynamic_W: Watts = Field(description="added to one switch chip at full traffic")
+    module_W: Watts = Field(default=0.0, description="one optical module, always on")
 
 
 class Wired(Spec):
@@ -256,15 +277,15 @@ class MultiPlaneClos(Wired):
     """
 
     wiring: Literal["multi_plane_clos"]
-    planes: PositiveInt = Field(description="independent planes; every accelerator and host reaches all of them")
-    lane_GBps: PositiveFloat = Field(description="one lane, one direction")
-    lanes_per_accelerator: PositiveInt = Field(description="lanes of one package into each plane")
-    l2_chips_per_plane: PositiveInt = Field(description="second-tier chips of a plane; each has one lane per node")
-    cpu_GBps: PositiveFloat = Field(description="what one host CPU injects, over all planes")
-    node_us: PositiveFloat = Field(description="small-message latency between ranks of a node")
-    domain_us: PositiveFloat = Field(description="small-message latency between nodes")
-    switch_us: PositiveFloat = Field(description="port to port through one switch chip")
-    modules_per_uplink: NonNegativeFloat = Field(description="optical modules per first-to-second-tier lane, both ends")
+    planes: Parts = Field(description="independent planes; every accelerator and host reaches all of them")
+    lane_GBps: GBps = Field(description="one lane, one direction")
+    lanes_per_accelerator: Count = Field(description="lanes of one package into each plane")
+    l2_chips_per_plane: Parts = Field(description="second-tier chips of a plane; each has one lane per node")
+    cpu_GBps: GBps = Field(description="what one host CPU injects, over all planes")
+    node_us: MicrosecondsAtLeast = Field(description="small-message latency between ranks of a node")
+    domain_us: MicrosecondsAtLeast = Field(description="small-message latency between nodes")
+    switch_us: MicrosecondsAtLeast = Field(description="port to port through one switch chip")
+    modules_per_uplink: Average = Field(description="optical modules per first-to-second-tier lane, both ends")
     in_network_reduction: bool = False
     power: SwitchPower
 
@@ -273,11 +294,11 @@ class Switched(Wired):
     """One tier of switch chips; the links of every accelerator are spread evenly over them."""
 
     wiring: Literal["switch"]
-    switches: PositiveInt = Field(description="switch chips of the domain")
-    links_per_accelerator: PositiveInt
-    link_GBps: PositiveFloat = Field(description="one link, one direction")
-    domain_us: PositiveFloat = Field(description="small-message latency between accelerators")
-    switch_us: PositiveFloat = Field(description="port to port through one switch chip")
+    switches: Parts = Field(description="switch chips of the domain")
+    links_per_accelerator: Count
+    link_GBps: GBps = Field(description="one link, one direction")
+    domain_us: MicrosecondsAtLeast = Field(description="small-message latency between accelerators")
+    switch_us: MicrosecondsAtLeast = Field(description="port to port through one switch chip")
     in_network_reduction: bool = Field(description="switches reduce in flight")
     power: SwitchPower
 
@@ -286,9 +307,9 @@ class FullMesh(Wired):
     """A dedicated link between every pair of accelerators; no switch."""
 
     wiring: Literal["full_mesh"]
-    links_per_pair: PositiveInt = 1
-    link_GBps: PositiveFloat = Field(description="one link, one direction")
-    domain_us: PositiveFloat = Field(description="small-message latency between accelerators")
+    links_per_pair: Count = 1
+    link_GBps: GBps = Field(description="one link, one direction")
+    domain_us: MicrosecondsAtLeast = Field(description="small-message latency between accelerators")
     in_network_reduction: bool = False
     power: SwitchPower
 
@@ -299,12 +320,12 @@ class Dimension(Spec):
     kind: Literal["ring", "line", "mesh", "switch"] = Field(
         description="ring: neighbours, the last with the first; line: without that; mesh: every two; switch: one chip"
     )
-    size: PositiveInt = Field(description="accelerators along it")
-    links: PositiveInt = Field(
+    size: Places = Field(description="accelerators along it")
+    links: Count = Field(
         default=1, description="parallel links to each neighbour (ring, line), to each peer (mesh), or to the switch"
     )
-    link_GBps: PositiveFloat = Field(description="one link, one direction")
-    hop_us: PositiveFloat = Field(
+    link_GBps: GBps = Field(description="one link, one direction")
+    hop_us: MicrosecondsAtLeast = Field(
         description="small-message latency to the next accelerator, through the switch if any"
     )
 
@@ -366,44 +387,44 @@ class ScaleOut(Spec):
     """RDMA network that joins domains: a fat tree of leaf and spine switches."""
 
     protocol: Literal["RoCE", "InfiniBand", "EFA", "Ethernet"]
-    nic_GBps: PositiveFloat = Field(description="one direction, per accelerator package")
-    cluster_us: PositiveFloat = Field(description="small-message latency between domains")
-    switch_us: PositiveFloat = Field(description="port to port through one switch")
-    switch_ports: PositiveInt = Field(description="ports of one switch, at the NIC's rate")
-    oversubscription: Annotated[float, Field(ge=1)] = Field(default=1.0, description="leaf down over leaf up")
-    nic_W: NonNegativeFloat = Field(description="one NIC, per accelerator package")
-    modules_per_accelerator: NonNegativeFloat = Field(
+    nic_GBps: GBps = Field(description="one direction, per accelerator package")
+    cluster_us: MicrosecondsAtLeast = Field(description="small-message latency between domains")
+    switch_us: MicrosecondsAtLeast = Field(description="port to port through one switch")
+    switch_ports: Count = Field(description="ports of one switch, at the NIC's rate")
+    oversubscription: Annotated[float, Field(ge=1, le=1e3)] = Field(default=1.0, description="leaf down over leaf up")
+    nic_W: Watts = Field(description="one NIC, per accelerator package")
+    modules_per_accelerator: Average = Field(
         description="optical modules per accelerator package, all ends (of the switches too)"
     )
-    module_W: NonNegativeFloat
-    switch_W: NonNegativeFloat = Field(description="one switch, modules left out")
+    module_W: Watts
+    switch_W: Watts = Field(description="one switch, modules left out")
 
 
 class FacilitySpec(Spec):
     """What stands between the wall and the boards."""
 
-    pue: Annotated[float, Field(ge=1)] = Field(description="facility power over IT power")
-    psu_efficiency: Fraction = Field(
+    pue: Annotated[float, Field(ge=1, le=1e2)] = Field(description="facility power over IT power")
+    psu_efficiency: Share = Field(
         description="power supplies at full load: direct current out over alternating current in"
     )
-    psu_standing_loss: Annotated[float, Field(ge=0, le=1)] = Field(
+    psu_standing_loss: ShareOrNone = Field(
         default=0.5, description="share of the full-load loss of power supplies that is there at no load"
     )
     fan_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(description="fans and pumps over the power they cool")
-    price_per_accelerator_hour_USD: PositiveFloat | None = Field(
+    price_per_accelerator_hour_USD: Dollars | None = Field(
         default=None, description="rental price of one accelerator package"
     )
-    price_per_accelerator_USD: PositiveFloat | None = Field(
+    price_per_accelerator_USD: Dollars | None = Field(
         default=None, description="purchase price of one accelerator package with its share of the machine"
     )
-    carbon_g_per_kWh: PositiveFloat | None = Field(default=None, description="of the electricity used")
+    carbon_g_per_kWh: GramsPerKWh | None = Field(default=None, description="of the electricity used")
 
 
 class Published(Spec):
     """A published total, to stand beside the derived one."""
 
     quantity: str = Field(description="name of the derived total, see cmsim.topology.totals")
-    value: PositiveFloat
+    value: Total
     basis: str = Field(default="", description="what it counts: nominal or maximum, accelerators, IT or facility")
     source: str
 
@@ -418,10 +439,10 @@ class SystemSpec(Spec):
     stack: str = Field(description="default, name of a file in topologies/stacks")
     stacks: tuple[str, ...] = Field(default=(), description="other stacks that run on it")
     rank: Literal["die", "package"] = Field(description="what a communicator counts")
-    accelerators: PositiveInt = Field(description="packages of one domain")
-    domains: PositiveInt = Field(default=1, description="domains joined by the scale-out network")
-    racks: PositiveFloat = Field(description="cabinets that one domain fills")
-    compute_racks: PositiveFloat | None = Field(
+    accelerators: Places = Field(description="packages of one domain")
+    domains: Places = Field(default=1, description="domains joined by the scale-out network")
+    racks: Factor = Field(description="cabinets that one domain fills")
+    compute_racks: Factor | None = Field(
         default=None, description="those of them that hold nodes; default all (the others hold switches)"
     )
     node: NodeSpec

@@ -19,6 +19,11 @@ from cmsim.units import GB, GIGA, TERA
 
 SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"
 
+#: stacks laid over each other
+_MOST_EXTENDED = 32
+#: ranks of all domains together
+_MOST_RANKS = 2**22
+
 
 @dataclass(frozen=True)
 class System:
@@ -239,8 +244,9 @@ def load_system(
     stack_document = _open(stack or spec.stack, STACKS, "stack", base)
     texts[stack_document.file] = stack_document.text
     laid = stack_data(stack_document, base, texts)
-    own = (laid.get("accelerators") or {}).get(chip.name)
-    if own:
+    by_accelerator = laid.get("accelerators")
+    own = by_accelerator.get(chip.name) if isinstance(by_accelerator, dict) else None
+    if isinstance(own, dict):  # what is none is refused with the rest of the file
         laid = reading.merge(laid, own)
     for key, value in part_overrides["stack"].items():
         laid = _with(laid, key, value, stack_document.file)
@@ -251,6 +257,9 @@ def load_system(
     )
 
     there = spec.accelerators * spec.domains
+    if (ranks := there * chip.dies) > _MOST_RANKS:
+        message = f"{there} accelerators of {chip.dies} dies are {ranks} ranks; allowed: up to {_MOST_RANKS}"
+        raise InputError(document.problem(("accelerators",), message))
     packages = there if accelerators is None else accelerators
     if not 0 < packages <= there:
         raise InputError(
@@ -280,6 +289,9 @@ def stack_data(
         if below.file in seen:
             raise InputError(document.problem(("extends",), f"stacks extend each other in a circle: {below.file}"))
         seen.add(below.file)
+        if len(seen) > _MOST_EXTENDED:
+            message = f"more than {_MOST_EXTENDED} stacks extend each other"
+            raise InputError(document.problem(("extends",), message))
         if texts is not None:
             texts[below.file] = below.text
         name = below.data.get("extends")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ASKED, Balance, ExpertSlotsSpec, Precision, WorkloadSpec
-from cmsim.reading import Bytes, Spec, Tokens
+from cmsim.reading import Spec
+from cmsim.reading.quantities import Bytes, Places, Times, Tokens
 from cmsim.units import GB
 
 
@@ -60,16 +61,16 @@ class CollectiveSpec(WorkloadSpec):
     exchange: ExchangeSpec | None = Field(
         default=None, description="dispatch, combine: tokens, instead of message_bytes or a matrix"
     )
-    group: Literal["all"] | PositiveInt = Field(
+    group: Literal["all"] | Places = Field(
         default="all", description="all ranks in one group, or groups of this many consecutive ranks, all at once"
     )
-    stride: PositiveInt = Field(default=1, description="distance between neighbours of a group")
+    stride: Places = Field(default=1, description="distance between neighbours of a group")
     algorithm: str = Field(
         default="best",
         description="best: the cheapest; the system's own library (nccl, hccl, rccl): what that would choose, in the "
         "time measured of it; or the name of one algorithm",
     )
-    repeat: PositiveInt = Field(default=1, description="calls, one after the other")
+    repeat: Times = Field(default=1, description="calls, one after the other")
 
     @model_validator(mode="after")
     def _has_bytes(self) -> CollectiveSpec:
@@ -82,6 +83,8 @@ class CollectiveSpec(WorkloadSpec):
             raise ValueError(f"exchange: a {self.collective} moves no tokens. Allowed: dispatch, combine.")
         if not (given or self.collective == "barrier"):
             raise ValueError("message_bytes: the key is required")
+        if self.message_bytes is not None and 0 < self.message_bytes < 1:
+            raise ValueError(f"message_bytes: must be at least 1, got {self.message_bytes:g}")
         if self.message_bytes == 0 and self.collective != "barrier":
             raise ValueError(f"message_bytes: a {self.collective} moves more than 0 bytes")
         return self

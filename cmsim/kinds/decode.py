@@ -5,26 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
-from cmsim.reading import Spec, Tokens
+from cmsim.reading import Spec
+from cmsim.reading.quantities import Drafts, PerAccelerator, ShareOrNone, Tokens
 
 
 class Speculative(Spec):
     """Speculative or multi-token-prediction decoding."""
 
-    draft_tokens: Tokens = Field(default=1, description="tokens proposed per step")
-    acceptance: Annotated[float, Field(ge=0, le=1)] = Field(description="probability that one is accepted")
+    draft_tokens: Drafts = Field(default=1, description="tokens proposed per step")
+    acceptance: ShareOrNone = Field(description="probability that one is accepted")
 
 
 class DecodeSpec(ModelWorkloadSpec):
     """One decoding step of a full batch."""
 
     kind: Literal["decode"]
-    batch_per_accelerator: PositiveFloat = Field(description="sequences per accelerator package")
+    batch_per_accelerator: PerAccelerator = Field(description="sequences per accelerator package")
     context_tokens: Tokens = Field(description="tokens already in the cache, per sequence")
     microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
         default=1, description="2: one computes while one communicates"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ParallelSpec, PrecisionSpec, WorkloadSpec
-from cmsim.reading import TokensOrNone
+from cmsim.reading.quantities import PerAccelerator, Tokens, TokensOrNone
 from cmsim.units import TERA
 
 
@@ -22,9 +22,9 @@ class EncoderSpec(WorkloadSpec):
         description="name of a file in workloads/models or workloads/graphs, or a path: ONNX, MindIR, or the "
         "config.json of an encoder"
     )
-    batch_per_accelerator: PositiveFloat = Field(description="samples per accelerator package")
+    batch_per_accelerator: PerAccelerator = Field(description="samples per accelerator package")
     sequence_length: TokensOrNone = Field(default=0, description="tokens of a text; required for models of text")
-    dims: dict[str, PositiveInt] = Field(
+    dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
     )
     parallel: ParallelSpec = Field(default=ParallelSpec(), description="data parallel only: every rank holds the model")

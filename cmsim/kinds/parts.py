@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from cmsim.reading import Spec
+from cmsim.reading.quantities import Coefficient, Factor, Places, Seed, Slots
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
-AutoInt = Literal["auto"] | NonNegativeInt
+AutoInt = Literal["auto"] | Slots
 
 
 class Asked:
@@ -45,11 +46,11 @@ class ExpertSlotsSpec(Spec):
 class ParallelSpec(Spec):
     """Parallel sizes; all count ranks. World size is tp x cp x pp x dp; EP groups lie inside tp x cp x dp."""
 
-    tp: PositiveInt = Field(default=1, description="tensor parallel")
-    cp: PositiveInt = Field(default=1, description="context parallel")
-    pp: PositiveInt = Field(default=1, description="pipeline parallel (1F1B)")
-    dp: Literal["auto"] | PositiveInt = Field(default="auto", description="data parallel; auto: the ranks that remain")
-    ep: Literal["max"] | PositiveInt = Field(
+    tp: Places = Field(default=1, description="tensor parallel")
+    cp: Places = Field(default=1, description="context parallel")
+    pp: Places = Field(default=1, description="pipeline parallel (1F1B)")
+    dp: Literal["auto"] | Places = Field(default="auto", description="data parallel; auto: the ranks that remain")
+    ep: Literal["max"] | Places = Field(
         default=1, description="expert parallel; max: the largest size that ranks and expert slots allow"
     )
     sequence_parallel: bool = Field(default=True, description="training: norms and residuals split over tp")
@@ -69,14 +70,14 @@ class Balance(Spec):
         description="balanced: ideal; multinomial: random uniform routing; zipf, dirichlet: skewed popularity; file: "
         "popularity as counted; measured: as given",
     )
-    imbalance: Annotated[float, Field(ge=1)] = Field(
+    imbalance: Annotated[float, Field(ge=1, le=1e6)] = Field(
         default=1.0, description="measured: busiest rank's load over the mean"
     )
-    zipf_exponent: NonNegativeFloat = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
-    dirichlet_alpha: PositiveFloat = Field(
+    zipf_exponent: Coefficient = Field(default=0.0, description="zipf: p_i ~ i^-exponent")
+    dirichlet_alpha: Factor = Field(
         default=1.0, description="dirichlet: concentration; the larger, the more equal the experts"
     )
-    draw: NonNegativeInt = Field(default=0, description="dirichlet: which draw of the popularity, as a seed")
+    draw: Seed = Field(default=0, description="dirichlet: which draw of the popularity, as a seed")
     file: str | None = Field(
         default=None, description="file: CSV with a column `load`, one row for each routed expert, in their order"
     )
@@ -92,9 +93,7 @@ class WorkloadSpec(Spec):
     """Base of what a scenario may say of a workload; a kind narrows ``kind`` to its name."""
 
     kind: str
-    ranks: PositiveInt | None = Field(
-        default=None, description="ranks to use; default: all of the system's, or the trace's"
-    )
+    ranks: Places | None = Field(default=None, description="ranks to use; default: all of the system's, or the trace's")
 
 
 class ModelWorkloadSpec(WorkloadSpec):

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
-from cmsim.reading import Tokens
+from cmsim.reading.quantities import PerAccelerator, Tokens
 
 
 class PrefillSpec(ModelWorkloadSpec):
     """Prompts in, first tokens out: one batch."""
 
     kind: Literal["prefill"]
-    batch_per_accelerator: PositiveFloat = Field(description="prompts per accelerator package")
+    batch_per_accelerator: PerAccelerator = Field(description="prompts per accelerator package")
     prompt_tokens: Tokens = Field(description="tokens of one prompt")
     microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
         default=1, description="2: one computes while one communicates"

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ASKED, WorkloadSpec
+from cmsim.reading.quantities import PerAccelerator
 
 
 class TraceSpec(WorkloadSpec):
@@ -33,7 +34,7 @@ class TraceSpec(WorkloadSpec):
         default="modelled",
         description="modelled: on the fabric of the system; recorded: as long as they took, with the wait for others",
     )
-    samples_per_rank: PositiveFloat | None = Field(
+    samples_per_rank: PerAccelerator | None = Field(
         default=None,
         description="samples (images, sequences) that the recording has one rank work on, in all its steps together, "
         "where known: throughput is then told in samples, else in recorded steps of a rank",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
-from cmsim.reading import TokensOrNone
+from cmsim.reading.quantities import Tokens, TokensOrNone
 from cmsim.units import TERA
 
 
@@ -21,8 +21,8 @@ class TrainingSpec(ModelWorkloadSpec):
     sequence_length: TokensOrNone = Field(
         default=0, description="tokens; required for models of text, of images and graph files there are none"
     )
-    global_batch: PositiveInt = Field(description="sequences (or images) per step, over all data-parallel ranks")
-    micro_batch: PositiveInt = Field(default=1, description="sequences per micro-batch and data-parallel rank")
+    global_batch: Tokens = Field(description="sequences (or images) per step, over all data-parallel ranks")
+    micro_batch: Tokens = Field(default=1, description="sequences per micro-batch and data-parallel rank")
     recompute: Literal["none", "selective", "full"] = Field(
         default="selective", description="activations computed twice"
     )
@@ -35,7 +35,7 @@ class TrainingSpec(ModelWorkloadSpec):
         description="forward and backward interleaved, so that each hides the other's dispatch and combine; "
         "holds about twice the micro-batches",
     )
-    dims: dict[str, PositiveInt] = Field(
+    dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
     )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cmsim.errors import InfeasibleError
 from cmsim.network.demand import SHARE_ONE, Demand
-from cmsim.units import PS_PER_S
+from cmsim.units import CLOCK_PS, PS_PER_S, on_clock
 
 #: crossings from which sorting them once is cheaper than a pass per level
 _MANY = 2048
@@ -129,5 +129,11 @@ def alone_Bps(demand: Demand, capacity_Bps: Sequence[float], *, one_group: bool 
 
 
 def duration_ps(size_B: float, rate_Bps: float) -> int:
-    """Whole picoseconds to move ``size_B`` at ``rate_Bps``, rounded up: a transfer never ends early. [ps]"""
-    return math.ceil(size_B / rate_Bps * PS_PER_S)
+    """Whole picoseconds to move ``size_B`` at ``rate_Bps``, rounded up: a transfer never ends early. [ps]
+
+    Raises FailedError where it ends beyond the clock.
+    """
+    took_ps = size_B / rate_Bps * PS_PER_S
+    if not took_ps < CLOCK_PS:
+        on_clock(took_ps)
+    return math.ceil(took_ps)

@@ -16,6 +16,7 @@ from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,9 +53,8 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
     """The axes given, or those of a new figure; either way with our looks."""
     if ax is None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        figure = _figure()(figsize=size, dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         ax = figure.add_subplot()
     for side in ("top", "right"):
@@ -69,14 +69,58 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
 def panels(size: tuple[float, float], heights: tuple[float, float]) -> tuple[Axes, Axes]:
     """Two axes of a new figure, one above the other over the same x, with our looks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure = _figure()(figsize=size, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = (axes(one) for one in figure.subplots(2, 1, sharex=True, height_ratios=heights))
     for one in (upper, lower):
         one.tick_params(which="minor", color=FAINT)
     return upper, lower
+
+
+@functools.cache
+def _figure() -> type[Figure]:
+    """Figures that draw every text as it is."""
+    from matplotlib.figure import Figure
+
+    class Plain(Figure):
+        def draw(self, renderer: Any) -> None:
+            as_written(self)
+            super().draw(renderer)
+
+    return Plain
+
+
+def as_written(figure: Figure) -> None:
+    """Texts of a figure as they are written: names in files are no formulas, and have no characters that nobody sees.
+
+    Powers of ten along an axis are formulas of ours.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
+    ours: set[int] = set()
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        ours.add(id(axis.offsetText))
+        for ticks, formatter in (
+            (axis.get_major_ticks(), axis.get_major_formatter()),
+            (axis.get_minor_ticks(), axis.get_minor_formatter()),
+        ):
+            if isinstance(formatter, LogFormatter):
+                ours.update(id(text) for tick in ticks for text in (tick.label1, tick.label2))
+    for text in figure.findobj(Text):
+        if id(text) not in ours:
+            text.set_parse_math(False)
+            text.set_text(seen(text.get_text()))
+
+
+def seen(text: str) -> str:
+    r"""Text without characters that no font draws.
+
+    >>> seen("a\x1b[0m") == "a\ufffd[0m"
+    True
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
 def head(ax: Axes, title: str) -> None:
@@ -195,6 +239,7 @@ def save(ax: Axes, path: str | Path) -> Path:
     from matplotlib import rc_context
 
     # without a salt, identifiers in SVG files are drawn by lot
+    as_written(figure)
     with written(path) as beside, rc_context({"svg.hashsalt": "cmsim"}):
         figure.savefig(beside, format=suffix, dpi=_DPI, facecolor="white", metadata=stamps.get(suffix))
     return path

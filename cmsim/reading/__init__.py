@@ -3,10 +3,12 @@
 Tables, JSON in blocks, bytes of archives and the finding of formats have pages of their own, for those who need them.
 """
 
-from cmsim.reading.documents import Document, Path_, dotted, parse_yaml, read_text, read_yaml
-from cmsim.reading.keys import merge, parts_of, set_dotted
+from cmsim.reading.documents import Document, Path_, dotted, parse_json, parse_yaml, read_text, read_yaml
+from cmsim.reading.keys import merge, parts_of, set_dotted, whole
 from cmsim.reading.names import DATA, aliases_of, builtin_files, builtin_tree, find, locate
-from cmsim.reading.sizes import Bytes, Size, Tokens, TokensOrNone, size_at
+from cmsim.reading.quantities import Bytes, Tokens, TokensOrNone
+from cmsim.reading.regular import exists
+from cmsim.reading.sizes import Size, size_at
 from cmsim.reading.specs import SET_OVER, FitNote, Spec, SpecT, validate
 from cmsim.reading.writing import sweep, whole_file, whole_folder, write_text, written
 
@@ -26,9 +28,11 @@ __all__ = [
     "builtin_files",
     "builtin_tree",
     "dotted",
+    "exists",
     "find",
     "locate",
     "merge",
+    "parse_json",
     "parse_yaml",
     "parts_of",
     "read_text",
@@ -37,6 +41,7 @@ __all__ = [
     "size_at",
     "sweep",
     "validate",
+    "whole",
     "whole_file",
     "whole_folder",
     "write_text",

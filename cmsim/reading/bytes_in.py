@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from cmsim.errors import InputError, Problem
+from cmsim.reading import regular
 
 #: expanded size above which a trace file is refused unless the caller allows more [B]
 LIMIT_B = 4 * 2**30
@@ -31,25 +32,13 @@ def read_bytes(path: Path, *, limit_B: int = LIMIT_B) -> bytes:
 
     Raises InputError where it cannot be read, is empty, is cut short, or expands beyond ``limit_B``.
     """
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == GZIP_MAGIC
-            # what is asked for is set aside at once: no more than there is
-            most = (os.fstat(file.fileno()).st_size or limit_B) + 1
-            file.seek(0)
-            if zipped:
-                with gzip.GzipFile(fileobj=file) as expanded:
-                    parts, size = [], 0
-                    while size <= limit_B and (part := expanded.read(min(_PART_B, limit_B + 1 - size))):
-                        parts.append(part)
-                        size += len(part)
-                    data = b"".join(parts)
-            else:
-                data = file.read(min(most, limit_B + 1))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise bad(path, f"broken gzip data ({error})") from None
-    except OSError as error:
-        raise bad(path, f"cannot be read ({error.strerror or error})") from None
+    with regular.opened(path) as (file, there):
+        if there == 0:
+            raise bad(path, "is empty")
+        zipped = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        # what is asked for is set aside at once: no more than there is
+        data = _expanded(path, file, limit_B) if zipped else file.read(min(there, limit_B) + 1)
     if len(data) > limit_B:
         raise bad(path, f"is larger than {limit_B} bytes when expanded; raise limit_B if that is meant")
     if not data:
@@ -57,15 +46,28 @@ def read_bytes(path: Path, *, limit_B: int = LIMIT_B) -> bytes:
     return data
 
 
+def _expanded(path: Path, file: BinaryIO, limit_B: int) -> bytes:
+    """What a zipped file holds, a byte more than ``limit_B`` at most."""
+    parts, size = [], 0
+    try:
+        with gzip.GzipFile(fileobj=file) as expanded:
+            while size <= limit_B and (part := expanded.read(min(_PART_B, limit_B + 1 - size))):
+                parts.append(part)
+                size += len(part)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise bad(path, f"broken gzip data ({error})") from None
+    return b"".join(parts)
+
+
 def head(path: Path, size: int = HEADS_B[0]) -> bytes:
     """The first bytes of a file, expanded, for sniffing; empty for a folder or where nothing can be read."""
     try:
-        with path.open("rb") as file:
-            start = file.read(size)
+        with regular.opened(path) as (file, there):
+            start = file.read(size) if there else b""
             if not start.startswith(GZIP_MAGIC):
                 return start
             start += file.read(_GZIP_MORE_B)
-    except OSError:
+    except (InputError, OSError):
         return b""
     try:
         return zlib.decompressobj(wbits=31).decompress(start, size)

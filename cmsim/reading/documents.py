@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from cmsim.errors import InputError, Problem
+from cmsim.reading import regular
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -22,7 +24,15 @@ class _Loader(_Base):  # type: ignore[misc]
     }
 
 
-_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = (f"{_TAG}map", f"{_TAG}seq")
+_SCALAR_TAGS = tuple(f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "value", "merge"))
+#: size of a text that is read as YAML [B]; what people write has a thousandth of it
+TEXT_LIMIT_B = 2 * 2**20
+#: values of a document, those of an alias counted wherever it stands, and how deep they lie
+_MOST, _DEEPEST = 200_000, 60
+#: whole numbers are held in 64 bits
+_WHOLE = 2**64
 
 Path_ = tuple[str | int, ...]
 
@@ -60,21 +70,34 @@ def dotted(path: Path_) -> str:
 
 def read_yaml(path: Path) -> Document:
     """Read one YAML mapping with positions. Raises InputError for a missing, unreadable or malformed file."""
-    return parse_yaml(read_text(path), str(path))
+    return parse_yaml(read_text(path, limit_B=TEXT_LIMIT_B), str(path))
 
 
-def read_text(path: Path) -> str:
-    """A whole text file. Raises InputError for one that is missing, unreadable or no text."""
+def read_text(path: Path, *, limit_B: int = 2**28) -> str:
+    """A whole text file. Raises InputError for one that is missing, unreadable, larger than ``limit_B`` or no text."""
     try:
-        return path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
+        return regular.content(path, limit_B).decode("utf-8-sig")  # editors on Windows put a byte order mark first
     except UnicodeDecodeError as error:
         raise InputError(Problem(f"is not UTF-8 text (byte {error.start})", str(path))) from None
 
 
+def parse_json(text: str, file: str) -> Any:
+    """Parse a JSON text; ``file`` only names it in errors. Raises InputError with the line where it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        what = error.msg[:1].lower() + error.msg[1:]
+        raise InputError(Problem(f"not valid JSON: {what} (column {error.colno})", file, error.lineno)) from None
+    except ValueError:  # a number of more digits than the machine turns into one
+        raise InputError(Problem("not valid JSON: holds a number of thousands of digits", file)) from None
+    except RecursionError:
+        raise InputError(Problem("not valid JSON: values lie too deep in each other", file)) from None
+
+
 def parse_yaml(text: str, file: str) -> Document:
-    """Parse YAML text; ``file`` only names it in errors. Duplicate keys are refused."""
+    """Parse YAML text; ``file`` only names it in errors. Duplicate keys are refused, and what is too large or deep."""
+    if len(text) > TEXT_LIMIT_B:
+        raise InputError(Problem(f"has {len(text)} characters of YAML; allowed: up to {TEXT_LIMIT_B}", file))
     problems: list[Problem] = []
     lines: dict[Path_, int] = {}
     loader = None
@@ -86,6 +109,10 @@ def parse_yaml(text: str, file: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
         raise InputError(Problem(f"not valid YAML: {what}", file, mark.line + 1 if mark else None)) from None
+    except UnicodeEncodeError as error:
+        raise InputError(Problem(f"is not UTF-8 text (character {error.start})", file)) from None
+    except RecursionError:
+        raise InputError(Problem(f"values lie too deep in each other; allowed: {_DEEPEST} levels", file)) from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -113,8 +140,13 @@ def _build(
         problems.append(Problem("the alias contains itself", file, lines[path], dotted(path)))
         return None
     inside = (*inside, id(node))
-    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+    if len(path) > _DEEPEST:
+        raise InputError(Problem(f"values lie too deep in each other; allowed: {_DEEPEST} levels", file, line))
+    if len(lines) > _MOST:
+        raise InputError(Problem(f"holds more than {_MOST} values, those of aliases counted wherever they stand", file))
+    if node.tag not in (_SCALAR_TAGS if isinstance(node, yaml.ScalarNode) else _PLAIN_TAGS):
         problems.append(Problem(f"the tag '{node.tag}' is not read", file, line, dotted(path)))
+        return None
     if isinstance(node, yaml.MappingNode):
         out: dict[Any, Any] = {}
         for key_node, value_node in node.value:
@@ -122,10 +154,14 @@ def _build(
             if key_node.tag == "tag:yaml.org,2002:merge":
                 problems.append(Problem("'<<' is not read; write the keys out", file, here_line, dotted(path)))
                 continue
-            key = _scalar(loader, key_node, problems, file, path)
+            known = len(problems)
+            plain = isinstance(key_node, yaml.ScalarNode)
+            key = _scalar(loader, key_node, problems, file, path) if plain else None
+            if len(problems) > known:
+                continue
             if isinstance(key, bool) or not isinstance(key, str | int):
-                got = key_node.value if isinstance(key_node, yaml.ScalarNode) else key
-                message = f"a key must be text or a whole number, got {got!r}"
+                sort = "a list" if isinstance(key_node, yaml.SequenceNode) else "a mapping"
+                message = f"a key must be text or a whole number, got {repr(key_node.value) if plain else sort}"
                 if isinstance(key, bool):
                     message += " (put it in quotes: YAML reads it as true or false)"
                 problems.append(Problem(message, file, here_line, dotted(path)))
@@ -143,11 +179,22 @@ def _build(
     return _scalar(loader, node, problems, file, path)
 
 
+#: tags of YAML in words
+_SAID = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
 def _scalar(loader: Any, node: Any, problems: list[Problem], file: str, path: Path_) -> Any:
     try:
         value = loader.construct_object(node, deep=True)
-    except ValueError as error:  # a value that looks like a number and is none
-        problems.append(Problem(f"not valid YAML: {error}", file, node.start_mark.line + 1, dotted(path)))
+    except (ValueError, LookupError, AttributeError):  # a value that looks like a number, or is said to be, and is none
+        got = str(node.value)[:40]
+        what = node.tag.removeprefix(_TAG)
+        message = f"not valid YAML: {got!r} is not {_SAID.get(what, what)}"
+        problems.append(Problem(message, file, node.start_mark.line + 1, dotted(path)))
+        return None
+    if isinstance(value, int) and abs(value) >= _WHOLE:
+        message = f"got a whole number of {value.bit_length()} bits; allowed: 64"
+        problems.append(Problem(message, file, node.start_mark.line + 1, dotted(path)))
         return None
     if node.id == "scalar" and not node.style:  # plain: the C loader says '', the Python loader None
         text: str = node.value

@@ -7,6 +7,20 @@ from typing import Any
 
 from cmsim.errors import InputError, Problem
 
+#: digits of a whole number in 64 bits
+_DIGITS = 18
+#: names that a dotted key joins
+_DEEPEST = 32
+
+
+def whole(text: str) -> bool:
+    """Whether a text is a whole number from 0 on, as people write one and as the machine holds it.
+
+    >>> whole("12"), whole("-1"), whole("²"), whole("9" * 400)
+    (True, False, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
 
 def parts_of(key: str) -> list[str]:
     """Names of a dotted key.
@@ -14,7 +28,7 @@ def parts_of(key: str) -> list[str]:
     >>> parts_of("systems[0].set.host.pue")
     ['systems', '0', 'set', 'host', 'pue']
     """
-    return re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    return re.sub(r"\[([0-9]+)\]", r".\1", key).split(".")
 
 
 def set_dotted(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
@@ -31,17 +45,19 @@ def set_dotted(data: dict[str, Any], key: str, value: Any, *, where: str) -> Non
     {'links': [{'GBps': 100}], 'host': {'pue': 1.1}}
     """
     parts = parts_of(key)
+    if len(parts) > _DEEPEST:
+        raise InputError(Problem(f"a key of {len(parts)} names; allowed: {_DEEPEST}", where, key=f"{key[:40]}..."))
     if not all(parts):
         raise InputError(Problem("a key has names joined by dots, none of them empty", where, key=key))
     here: Any = data
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(here, list):
-            if not part.isdigit() or int(part) >= len(here):
+            if not whole(part) or int(part) >= len(here):
                 raise InputError(Problem(f"no entry '{part}' in a list of {len(here)}", where, key=key))
             step: Any = int(part)
         elif isinstance(here, dict):
-            step = int(part) if part not in here and part.isdigit() and int(part) in here else part
+            step = int(part) if part not in here and whole(part) and int(part) in here else part
             if not last and here.get(step) is None:
                 here[step] = {}
         else:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cmsim.errors import InputError, did_you_mean, nearest
+from cmsim.reading.regular import exists
 
 _PACKAGE = Path(__file__).parents[1]
 #: ``topologies/``, ``workloads/`` and ``scenarios/``: beside the package in a checkout, inside it in a wheel
@@ -49,7 +50,7 @@ def locate(
     """
     roots = (*((base,) if base is not None else ()), Path.cwd(), *(DATA / folder for folder in built_in))
     paths = (root / name for root in roots if str(name))
-    return next((path for path in paths if (path.exists() if folders else path.is_file())), None)
+    return next((path for path in paths if exists(path, folders=folders)), None)
 
 
 def find(name: str, folder: str, what: str, *, pattern: str = "*.yaml", base: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from pydantic_core import core_schema
 
 from cmsim import units
@@ -42,12 +42,6 @@ class Size:
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         text = {"type": "string", "pattern": r"^[0-9][0-9.eE+-]* ?[A-Za-z]{0,3}$"}
         return {"anyOf": [handler(schema), text]}
-
-
-Bytes = Annotated[float, Field(ge=0), Size("bytes")]
-Tokens = Annotated[int, Field(gt=0), Size("tokens")]
-#: of what may have none
-TokensOrNone = Annotated[int, Field(ge=0), Size("tokens")]
 
 
 def size_at(spec: Any, path: Sequence[str]) -> Size | None:

@@ -17,6 +17,7 @@ from cmsim.arrays import Columns
 from cmsim.errors import InputError, Problem
 from cmsim.kinds import Facts, MachineFacts
 from cmsim.reading import whole_folder
+from cmsim.reading.regular import content
 from cmsim.results.outcome import Outcome, missing_of
 from cmsim.results.result import FRAMES, Result, check, frames_of, identity_of
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 SUMMARY, MANIFEST = "summary.json", "manifest.json"
 _ROW_GROUP = 1 << 20
+#: largest summary or manifest that is read [B]
+_MOST_B = 1 << 30
 #: keys of one entry in summary.json that become fields of a Result
 _FIELDS = ("run", "workload", "system", "accelerators", "ranks", "metrics", "bound", "limiter", "breakdown")
 
@@ -218,10 +221,8 @@ def array_of(column: Any) -> Any:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
-    except ValueError as error:
+        data = json.loads(content(path, _MOST_B).decode())
+    except (ValueError, RecursionError) as error:
         raise InputError(Problem(f"is not JSON: {error}", str(path))) from None
     if not isinstance(data, dict):
         raise InputError(Problem("is not a JSON object", str(path)))

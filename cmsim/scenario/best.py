@@ -26,6 +26,8 @@ from cmsim.kinds.parts import ASKED
 from cmsim.scenario import sizes
 
 WORD = "best"
+#: whole numbers that are all tried
+_FEW = 16
 #: sizes whose values follow from model and ranks
 SIZES = tuple(f"parallel.{size}" for size in ("tp", "cp", "pp", "dp", "ep"))
 _FORM = "Allowed: {best: [VALUE, ...], of: METRIC}."
@@ -173,7 +175,7 @@ def choices(field: Any, path: Path_) -> tuple[Any, ...] | None:
             values += typing.get_args(kind)
         elif kind is bool:
             values += [False, True]
-        elif kind is int and len(limits) == 2:
+        elif kind is int and len(limits) == 2 and limits["le"] - limits["ge"] < _FEW:
             values += range(limits["ge"], limits["le"] + 1)
         elif kind is not types.NoneType:
             return None

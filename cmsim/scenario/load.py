@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,11 @@ from cmsim.scenario import best, forms, sizes
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
+
+#: scenarios laid over each other, and runs of one scenario
+_MOST_EXTENDED, _MOST_RUNS = 32, 100_000
+#: problems after which no more are looked for
+_ENOUGH = 100
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
         With all problems of the file.
     """
     document = _document(source)
-    data = copy.deepcopy(forms.long_form(document, _extended(document, seen=(document.file,))))
+    data = copy.deepcopy(forms.long_form(document, _extended(document)))
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
     try:
@@ -189,17 +195,24 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _extended(document: reading.Document, seen: tuple[str, ...]) -> dict[str, Any]:
+def _extended(document: reading.Document) -> dict[str, Any]:
     """The document's data over those of the scenarios it extends."""
-    data = dict(document.data)
-    name = data.get("extends")
-    if not isinstance(name, str):
-        return reading.merge(data, {})  # type: ignore[no-any-return]
-    base_folder = Path(document.file).parent if document.file else None
-    base = reading.read_yaml(reading.find(name, "scenarios", "scenario", base=base_folder))
-    if base.file in seen:
-        raise InputError(document.problem(("extends",), f"scenarios extend each other in a circle: {base.file}"))
-    return reading.merge(*forms.alike(_extended(base, (*seen, base.file)), data))  # type: ignore[no-any-return]
+    laid, seen = [document], {document.file}
+    while isinstance(name := laid[-1].data.get("extends"), str):
+        above = laid[-1]
+        base_folder = Path(above.file).parent if above.file else None
+        below = reading.read_yaml(reading.find(name, "scenarios", "scenario", base=base_folder))
+        if below.file in seen:
+            raise InputError(above.problem(("extends",), f"scenarios extend each other in a circle: {below.file}"))
+        if len(laid) > _MOST_EXTENDED:
+            message = f"more than {_MOST_EXTENDED} scenarios extend each other"
+            raise InputError(document.problem(("extends",), message))
+        seen.add(below.file)
+        laid.append(below)
+    data: dict[str, Any] = dict(laid[-1].data)
+    for one in reversed(laid[:-1]):
+        data = reading.merge(*forms.alike(data, one.data))
+    return reading.merge(data, {})  # type: ignore[no-any-return]
 
 
 def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
@@ -219,7 +232,7 @@ class _Axis:
         section, *rest = self.key.split(".")
         if section == "workloads" and rest:
             return rest[0] == name
-        if section == "systems" and rest and rest[0].isdigit():
+        if section == "systems" and rest and reading.whole(rest[0]):
             return int(rest[0]) == number
         return True
 
@@ -256,9 +269,16 @@ def _twice(document: reading.Document, place: tuple[str, ...], values: Sequence[
 
 
 def _steps(document: reading.Document, place: tuple[str, str], values: dict[str, Any]) -> list[Any]:
-    low, high, steps, scale = values["from"], values["to"], int(values["steps"]), values.get("scale", "linear")
+    low, high, scale = values["from"], values["to"], values.get("scale", "linear")
+    if not math.isfinite(values["steps"]):
+        raise InputError(document.problem(place, f"steps must be a whole number, got {values['steps']}"))
+    steps = int(values["steps"])
     if scale not in ("linear", "log"):
         raise InputError(document.problem(place, f"scale: got {scale!r}. Allowed: linear, log."))
+    if not all(map(math.isfinite, (low, high))) or max(abs(low), abs(high)) > 1e300:
+        raise InputError(document.problem(place, f"from and to must be numbers up to 1e300, got {low:g} and {high:g}"))
+    if steps > _MOST_RUNS:
+        raise InputError(document.problem(place, f"asks for {steps} steps; allowed: up to {_MOST_RUNS}"))
     if steps < 1 or (scale == "log" and min(low, high) <= 0):
         raise InputError(document.problem(place, "steps must be at least 1, and a log scale needs numbers above 0"))
     points = np.geomspace(low, high, steps) if scale == "log" else np.linspace(low, high, steps)
@@ -270,8 +290,13 @@ def _steps(document: reading.Document, place: tuple[str, str], values: dict[str,
 def _runs(document: reading.Document, data: dict[str, Any], axes: Sequence[_Axis]) -> tuple[Run, ...]:
     problems: list[Problem] = []
     runs: list[Run] = []
+    if (count := _count(data, axes)) > _MOST_RUNS:
+        message = f"asks for {count} runs: workloads x systems x points; allowed: up to {_MOST_RUNS}"
+        raise InputError(document.problem(("sweep",) if axes else ("systems",), message))
     for name in data["workloads"]:
         for number in range(len(data["systems"])):
+            if len(problems) > _ENOUGH:
+                break
             for point in _points([axis for axis in axes if axis.concerns(name, number)]):
                 try:
                     runs += _at_point(document, data, name, number, point)
@@ -281,6 +306,17 @@ def _runs(document: reading.Document, data: dict[str, Any], axes: Sequence[_Axis
     if problems:
         raise InputError(_sorted(problems))
     return tuple(runs)
+
+
+def _count(data: Mapping[str, Any], axes: Sequence[_Axis]) -> int:
+    """How many runs there will be."""
+    count = 0
+    for name, raw in data["workloads"].items():
+        lists = [len(value) for value in raw.values() if isinstance(value, list)] if isinstance(raw, dict) else []
+        for number in range(len(data["systems"])):
+            points = math.prod(len(axis.values) for axis in axes if axis.concerns(name, number))
+            count += points * max(lists, default=1)
+    return count
 
 
 def _points(axes: Sequence[_Axis]) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from cmsim.errors import InputError, Problem
+from cmsim.reading import whole
 from cmsim.reading.tables import Record, read_records
 from cmsim.scenario.schema import PerturbSpec
 
@@ -26,7 +27,7 @@ def read_perturb(path: Path) -> dict[int, PerturbSpec]:
     found: dict[int, PerturbSpec] = {}
     for row in rows:
         text = row["rank"]
-        if not text.isdecimal():
+        if not whole(text):
             raise InputError(row.problem("rank", f"must be a whole number from 0, got '{text}'"))
         if int(text) in found:
             raise InputError(row.problem("rank", f"rank {text} stands twice"))

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from cmsim.reading import Spec
+from cmsim.reading.quantities import Factor, Places, Rank, Seconds, SecondsAtLeast, Seed, Share, ShareOrNone
 
 #: what is kept of a run, from least to most
 Record = Literal["none", "summary", "full"]
@@ -29,11 +22,9 @@ class FaultSpec(Spec):
         "l2/DOMAIN/PLANE/CHIP, switch/DOMAIN/CHIP, link/A/B, rank/R/port, rank/R/nic, nic/A, leaf/L, spine/S; "
         "numbers count from 0"
     )
-    left: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="share of its rate that is left; 0: down"
-    )
-    from_s: NonNegativeFloat = Field(default=0.0, description="when it begins, from the start of the run")
-    until_s: PositiveFloat | None = Field(default=None, description="when it ends; default: it lasts")
+    left: ShareOrNone = Field(default=0.0, description="share of its rate that is left; 0: down")
+    from_s: Seconds = Field(default=0.0, description="when it begins, from the start of the run")
+    until_s: SecondsAtLeast | None = Field(default=None, description="when it ends; default: it lasts")
 
     @model_validator(mode="after")
     def _in_order(self) -> FaultSpec:
@@ -50,10 +41,8 @@ class SystemEntry(Spec):
         default=None,
         description="what results call it; default: its own name. One of two entries of a system has it",
     )
-    accelerators: PositiveInt | None = Field(
-        default=None, description="packages in use, over all domains; default: all"
-    )
-    domains: PositiveInt | None = Field(default=None, description="domains joined by the scale-out network")
+    accelerators: Places | None = Field(default=None, description="packages in use, over all domains; default: all")
+    domains: Places | None = Field(default=None, description="domains joined by the scale-out network")
     rank: Literal["die", "package"] | None = Field(default=None, description="what a communicator counts")
     stack: str | None = Field(default=None, description="a name in topologies/stacks; default: the system's")
     faults: tuple[str | FaultSpec, ...] = Field(default=(), description="of this system, beside the scenario's own")
@@ -70,9 +59,9 @@ class SystemEntry(Spec):
 class PerturbSpec(Spec):
     """What makes one rank differ."""
 
-    compute: PositiveFloat = Field(default=1.0, description="factor on its compute times")
-    port: PositiveFloat = Field(default=1.0, description="factor on its fabric port's capacity")
-    nic: PositiveFloat = Field(default=1.0, description="factor on its NIC's capacity")
+    compute: Factor = Field(default=1.0, description="factor on its compute times")
+    port: Factor = Field(default=1.0, description="factor on its fabric port's capacity")
+    nic: Factor = Field(default=1.0, description="factor on its NIC's capacity")
 
 
 class JitterSpec(Spec):
@@ -81,7 +70,7 @@ class JitterSpec(Spec):
     distribution: Literal["lognormal", "normal", "gamma", "exponential"] = Field(
         default="lognormal", description="of the factors; exponential: 1 - cv, and an exponential of mean cv on top"
     )
-    cv: Annotated[float, Field(gt=0, le=1)] = Field(default=0.05, description="standard deviation over mean")
+    cv: Share = Field(default=0.05, description="standard deviation over mean")
     per: Literal["op", "rank"] = Field(default="op", description="drawn for every op, or once for a rank")
     of: Literal["compute", "host", "all"] = Field(default="compute", description="which ops scatter")
 
@@ -101,9 +90,11 @@ class ScenarioSpec(Spec):
     name: str = Field(default="", description="title of the result")
     schema_version: Literal[1] = Field(default=1, description="version of this form")
     extends: str | None = Field(default=None, description="another scenario this one is laid over")
-    systems: tuple[str | SystemEntry, ...] = Field(min_length=1, description="names, or entries with changes")
+    systems: tuple[str | SystemEntry, ...] = Field(
+        min_length=1, max_length=1000, description="names, or entries with changes"
+    )
     workloads: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="by name; `workload:` is the short form for one"
+        min_length=1, max_length=1000, description="by name; `workload:` is the short form for one"
     )
     network: Literal["ideal", "fluid", "flow"] = Field(
         default="fluid",
@@ -124,7 +115,7 @@ class ScenarioSpec(Spec):
         "and per accelerator; else only the packages that hold its ranks do",
     )
     fold: bool = Field(default=True, description="simulate equal ranks once")
-    perturb: str | dict[NonNegativeInt, PerturbSpec] = Field(
+    perturb: str | dict[Rank, PerturbSpec] = Field(
         default={}, description="by rank; or a CSV file with columns rank and any of compute, port, nic"
     )
     jitter: JitterSpec | None = Field(default=None, description="scatter of times")
@@ -137,7 +128,7 @@ class ScenarioSpec(Spec):
         description="what is kept of a run. full: all; summary: all but the frames ops, links and power; none: what "
         "`best` chooses by, which leaves out power, breakdown and notes",
     )
-    seed: NonNegativeInt = Field(default=0, description="of everything drawn at random")
+    seed: Seed = Field(default=0, description="of everything drawn at random")
 
     @field_validator("workloads")
     @classmethod

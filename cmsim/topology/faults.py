@@ -23,6 +23,7 @@ import numpy as np
 
 from cmsim.errors import InputError, Problem, nearest
 from cmsim.hardware import System
+from cmsim.reading import whole
 from cmsim.topology.edges import Edges
 from cmsim.topology.places import places
 
@@ -148,7 +149,7 @@ def _read(name: str, forms: Iterable[str]) -> tuple[str, list[int]]:
     for form in forms:
         pattern = form.split("/")
         if len(pattern) == len(words) and all(
-            word.isdecimal() if slot.isupper() else word == slot for word, slot in zip(words, pattern, strict=True)
+            whole(word) if slot.isupper() else word == slot for word, slot in zip(words, pattern, strict=True)
         ):
             return form, [int(word) for word, slot in zip(words, pattern, strict=True) if slot.isupper()]
     return name, []

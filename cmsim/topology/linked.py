@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean, nearest
 from cmsim.hardware import System
+from cmsim.reading import whole
 from cmsim.topology.crossings import Crossings, FabricState, Numbers
 from cmsim.topology.edges import edges
 from cmsim.topology.faults import apply, factors
@@ -271,7 +272,7 @@ class Linked(ABC):
 
     def _node(self, word: str, switches: dict[str, int]) -> int | None:
         number = word.removeprefix("rank/")
-        if number.isdecimal():
+        if whole(number):
             return int(number) if int(number) < self.links.ranks else None
         return switches.get(word)
 

@@ -20,6 +20,8 @@ from cmsim.hardware import Cable
 
 #: a hop counts as this part of a picosecond: fewer hops win only where latencies are equal
 _HOPS = 1 << 12
+#: starts of which each is followed by itself
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Ways:
     def shares(self, start: Ints, to: int) -> Floats:
         """Part of a message from each of ``start`` that crosses each link, shape (len(start), links). [1]"""
         links = self._links
+        if len(start) < _FEW:
+            return np.stack([self.load(start[[i]], to) for i in range(len(start))])
         at = np.zeros((len(start), links.nodes))
         at[np.arange(len(start)), start] = 1.0
         out = np.zeros((len(start), len(links.start)))
@@ -110,6 +114,24 @@ class Ways:
             one, other = int(links.start[number]), int(links.end[number])
             out[:, number] = at[:, one] * (self._left_Bps[number] / total[one])
             at[:, other] += out[:, number]
+        return out
+
+    def load(self, start: Ints, to: int) -> Floats:
+        """Messages of one byte from each of ``start``, together, on each link. [1]"""
+        links, on = self._links, self.next_links(to)
+        on = on[self.distance[links.start[on], to] <= self.distance[start, to].max(initial=0.0)]
+        total = np.bincount(links.start[on], self._left_Bps[on], minlength=links.nodes)
+        begins, ends = links.start[on].tolist(), links.end[on].tolist()
+        parts = (self._left_Bps[on] / total[begins]).tolist()
+        at = np.bincount(start, minlength=links.nodes).astype(float).tolist()
+        carried = [0.0] * len(begins)
+        # in Python's own numbers: a link at a time is all that may be done at once
+        for number, (one, other, part) in enumerate(zip(begins, ends, parts, strict=True)):
+            if moved := at[one] * part:
+                carried[number] = moved
+                at[other] += moved
+        out = np.zeros(len(links.start))
+        out[on] = carried
         return out
 
     def drawn(self, start: int, to: int, draw: int) -> list[int]:
@@ -135,8 +157,7 @@ def measured(cables: tuple[Cable, ...], ranks: int) -> tuple[float, float]:
     pairs, to_next = np.zeros(len(links.start)), np.zeros(len(links.start))
     everybody = np.arange(ranks, dtype=np.int64)
     for to in range(ranks):
-        load = ways.shares(everybody, to)
-        pairs += load.sum(axis=0) / ranks
+        pairs += ways.load(everybody, to) / ranks
         if ranks > 1:
-            to_next += load[(to - 1) % ranks]
+            to_next += ways.load(everybody[[to - 1]], to)
     return float((pairs / links.capacity_Bps).max()), float((to_next / links.capacity_Bps).max())

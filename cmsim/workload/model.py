@@ -7,7 +7,6 @@ one line in its ``FAMILIES``.
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -364,12 +363,7 @@ def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSp
     path = reading.find(str(name_or_path), MODELS, "model", pattern="*.json", base=base)
     if path.is_dir():
         path = path / "config.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read ({error.strerror or error})", str(path))) from None
-    except UnicodeDecodeError as error:
-        raise InputError(Problem(f"is not UTF-8 text (byte {error.start})", str(path))) from None
+    text = reading.read_text(path)
     name = path.parent.resolve().name if path.name == "config.json" else path.stem
     return parse_model(text, name=name, file=str(path))
 
@@ -378,11 +372,7 @@ def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSp
 @functools.lru_cache(maxsize=16)
 def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
     """A model from the text of a ``config.json``; ``file`` only names it in errors."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        what = error.msg[:1].lower() + error.msg[1:]
-        raise InputError(Problem(f"not valid JSON: {what} (column {error.colno})", file, error.lineno)) from None
+    data = reading.parse_json(text, file)
     if not isinstance(data, dict):
         raise InputError(Problem(f"expected an object of keys and values, got {type(data).__name__}", file, 1))
     outer, keys = Keys(data, file, text), text_tower(data, file, text)

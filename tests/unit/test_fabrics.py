@@ -353,7 +353,10 @@ def test_a_graph_and_a_grid_of_the_same_links_agree(tmp_path):
             "links.csv:2: got 3 fields, allowed: 4 (from, to, GBps",
         ),
         ("from,to,GBps,latency_us\nrank/0,rank/1,5,1\n", "rank/0 to rank/3; no link ends at rank/2, rank/3"),
-        ("from,to,GBps,latency_us,links\nrank/0,rank/1,5,1,0\n", "links: must be a whole number above 0, got '0'"),
+        (
+            "from,to,GBps,latency_us,links\nrank/0,rank/1,5,1,0\n",
+            "links: must be a whole number from 1 to 1e6, got",
+        ),
         (
             "from,to,GBps,latency_us\nrank/0,rank/1,5,1\nrank/2,s,5,1\nrank/3,s,5,1\n",
             "links.csv:3: no path joins rank/2 and 2 more nodes to rank/0",
@@ -417,7 +420,7 @@ def test_a_network_file_becomes_dimensions(tmp_path):
         ("[ Ring,", "[ Rink,", "network.yml:2: topology[0]: got 'Rink'. Did you mean 'Ring'?"),
         ("[ 2, 8, 4 ]", "[ 2, 8 ]", "network.yml:3: npus_count: has 2 entries, topology 3"),
         ("[ 2, 8, 4 ]", "[ 2, 8, 8 ]", "network.yml:3: npus_count: joins 128; the system file has 64"),
-        ("200.0", "0", "network.yml:4: bandwidth[0]: must be greater than 0"),
+        ("200.0", "0", "network.yml:4: bandwidth[0]: must be greater than or equal to 0.000001"),
         ("latency", "latencies", "unknown key 'latencies'"),
     ],
 )

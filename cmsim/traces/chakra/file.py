@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,9 @@ from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
 from cmsim.compute import Shape
+from cmsim.errors import InputError
 from cmsim.reading.bytes_in import GZIP_MAGIC, LIMIT_B, bad, read_bytes
+from cmsim.reading.regular import opened
 from cmsim.traces.chakra import chakra_pb2 as _pb2
 from cmsim.traces.chakra.json_form import is_jsonized, read_json
 from cmsim.traces.chakra.nodes import (
@@ -255,11 +256,11 @@ def read_chakra(path: Path | str, *, limit_B: int = LIMIT_B) -> ChakraFile:
 def _data(path: Path, limit_B: int) -> Data:
     """The bytes of a file, expanded; those of a large one are not read but mapped, which takes no memory of ours."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as (file, size):
             plain = file.read(2) != GZIP_MAGIC
-            if plain and _MAPPED_B <= os.fstat(file.fileno()).st_size <= limit_B:
+            if plain and _MAPPED_B <= size <= limit_B:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):
+    except (InputError, OSError, ValueError):
         pass  # the ordinary way says what is wrong
     return read_bytes(path, limit_B=limit_B)
 
