@@ -18,7 +18,7 @@ _TABLE = (
 )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _template() -> Template:
     """The library is imported when something is shown; a missing name in the template is an error."""
     from jinja2 import Environment, StrictUndefined

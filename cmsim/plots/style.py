@@ -78,7 +78,7 @@ def panels(size: tuple[float, float], heights: tuple[float, float]) -> tuple[Axe
     return upper, lower
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _figure() -> type[Figure]:
     """Figures that draw every text as it is."""
     from matplotlib.figure import Figure

@@ -125,7 +125,7 @@ def _beside(path: Path, which: str) -> Path:
     return path.with_name(f".{path.name}.cmsim-{_host()}-{os.getpid()}-{threading.get_ident()}.{which}")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _host() -> str:
     """What tells this host's process numbers from those of others: its name, and of containers their own numbering."""
     try:

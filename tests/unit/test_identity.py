@@ -60,7 +60,7 @@ def test_with_names_they_are_two_runs():
 
 
 @pytest.mark.parametrize(
-    "sizes", [[1048576, 1048577, 1048578], [0.12345671, 0.12345672, 0.12345673], [1e22, 1e22 + 2**22]]
+    "sizes", [[1048576, 1048577, 1048578], [1.2345671, 1.2345672, 1.2345673], [2.0**59, 2.0**59 + 2**8]]
 )
 def test_sizes_that_print_alike_are_a_run_each(sizes):
     runs = load_scenario(scenario(sum={**SUM, "message_bytes": [2**20 + size for size in map(float, sizes)]})).runs
