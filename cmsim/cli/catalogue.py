@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ from cmsim.cli.app import app
 from cmsim.cli.run import Json
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.numbers import count
-from cmsim.reading.formats import Importer
+
+if TYPE_CHECKING:
+    from cmsim.reading.formats import Importer
 
 #: kinds that `cmsim show` knows -> (folder, files); asked in this order
 FOLDERS = {

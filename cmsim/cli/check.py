@@ -9,7 +9,7 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
-from cmsim.cli.places import Places
+from cmsim.cli.lines import ScenarioLines
 from cmsim.errors import CmsimError, InfeasibleError, InputError, Problem
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def problems(scenario: Scenario) -> CmsimError | None:
     """
     from cmsim import api, topology
 
-    places = Places(scenario)
+    places = ScenarioLines(scenario)
     found: dict[str, list[Problem]] = {}
     kinds: list[type[CmsimError]] = []
     systems: dict[str, System | None] = {}

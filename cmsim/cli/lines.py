@@ -19,7 +19,7 @@ _BATCHES = ("batch_per_accelerator", "micro_batch")
 _KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
 
 
-class Places:
+class ScenarioLines:
     """The scenario's file by keys."""
 
     def __init__(self, scenario: Scenario):

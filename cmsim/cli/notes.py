@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cmsim import kinds
 from cmsim.cli import say
-from cmsim.cli.places import Places
+from cmsim.cli.lines import ScenarioLines
 from cmsim.cli.tables import NOTHING
 from cmsim.errors import WARNING
 from cmsim.kinds.trace import TraceFacts
@@ -59,7 +59,7 @@ def missing(results: Results, width: int, asked: Scenario | None = None) -> list
     """How many runs gave no result, and why, with the place in the scenario; nothing where all did."""
     if not results.missing:
         return []
-    places = Places(asked) if asked is not None else None
+    places = ScenarioLines(asked) if asked is not None else None
     runs = {run.key: run for run in asked.runs} if asked is not None else {}
     reasons = []
     for one in results.missing:

@@ -102,8 +102,7 @@ def run(
         runs = "1 run" if len(results.outcomes) == 1 else f"{len(results.outcomes)} runs"
         say.message(f"{runs} in {time.monotonic() - start_s:.2g} s" + (f"; wrote {out}" if out is not None else ""))
     if results.missing:
-        if json or quiet:
-            from cmsim.cli.notes import counted
+        from cmsim.cli.notes import counted
 
-            say.message(counted(results))
+        say.message(f"note: {counted(results)}")  # the last line of standard error says why the exit code is 1
         raise typer.Exit(InfeasibleError.exit_code)

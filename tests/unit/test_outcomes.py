@@ -170,6 +170,7 @@ def test_the_command_line_counts_them_and_exits_1(tmp_path, monkeypatch):
     rows = [line.split() for line in table.splitlines() if line.startswith("hgx_")]
     assert [row[2] == "infeasible" for row in rows] == [False, True, False, True]
     assert "2 of 4 runs gave no result: 2 infeasible" in done.stdout
+    assert done.stderr.splitlines()[-1] == "note: 2 of 4 runs gave no result: 2 infeasible"
     assert "80.0 GB" in done.stdout and "does not fit" in done.stdout
     quiet = said("run", file, "--quiet")
     assert quiet.exit_code == 1 and quiet.stdout == "" and "2 of 4 runs gave no result" in quiet.stderr
