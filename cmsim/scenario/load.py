@@ -23,10 +23,8 @@ from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
 
-#: scenarios laid over each other, and runs of one scenario
-_MOST_EXTENDED, _MOST_RUNS = 32, 100_000
-#: problems after which no more are looked for
-_ENOUGH = 100
+#: scenarios laid over each other, runs of one scenario, and problems after which no more are looked for
+_MOST_EXTENDED, _MOST_RUNS, _ENOUGH = 32, 100_000, 100
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ What becomes of a node:
   that call each other only the innermost counts.
 - the rest: left out; nothing says how much work it is.
 
+One page of more than 500 lines: a node means something only beside its parents and what it returns.
+
 Source: pytorch/pytorch, torch/csrc/profiler/standalone/execution_trace_observer.cpp, and the files in
 ``workloads/traces/pytorch_et``.
 """

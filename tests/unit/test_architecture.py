@@ -445,6 +445,16 @@ def test_command_line_starts_light():
     assert not heavy, f"imported at the start, should be imported where they are used: {sorted(heavy)}"
 
 
+def test_a_long_page_says_why():
+    pages = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "cmsim").rglob("*.py"))}
+    long = [path for path, text in pages.items() if len(text.splitlines()) > 500]
+    assert not [
+        path
+        for path in long
+        if "One page of more than 500 lines: " not in str(ast.get_docstring(ast.parse(pages[path])))
+    ]
+
+
 def test_no_two_classes_of_one_name():
     """A name says one thing in the whole package; names with an underscore stay inside their page."""
     found: dict[str, list[str]] = {}

@@ -22,6 +22,8 @@ Groups, in the order of Megatron-LM and AICB (tensor, expert, data, pipeline; te
 with dp = ranks / (tp pp). SimAI's network instead strides data-parallel groups by tp pp, which is the same without a
 pipeline, and with one puts ranks of several stages into an expert group.
 
+One page of more than 500 lines: the loop of each policy stands beside those that it differs from.
+
 Source: ASTRA-sim 1.0 and SimAI, workload/Workload.cc and Layer.cc, system/MockNcclGroup.cc; AICB, workload_applyer.py
 (order "tp-cp-ep-dp-pp").
 """
