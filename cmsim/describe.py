@@ -10,7 +10,7 @@ from cmsim import jobs, reading, requests, traces
 from cmsim.errors import CmsimError, InputError, Problem, did_you_mean
 from cmsim.graphs.load import find_model, is_model, load_any, model_format
 from cmsim.graphs.work import graph_info
-from cmsim.reading.bytes_in import LIMIT_B
+from cmsim.reading.bytes_in import LIMIT_B, head, read_bytes
 from cmsim.reading.formats import Importer, inside, sniffed
 from cmsim.traces.info import trace_info
 from cmsim.workload.model import ModelSpec, load_model, parse_model
@@ -95,6 +95,8 @@ def _kind(path: Path, format: str | None) -> str | None:
         return next(kind for kind, known in rooms.items() if found in known)
     if is_model(path):
         return None
+    if not path.is_dir() and not head(path):
+        read_bytes(path)  # says what is wrong with it
     formats = [name for known in rooms.values() for name in known]
     message = (
         "no known form: a model (ONNX, MindIR, or a JSON object with model_type or architectures) or one of "

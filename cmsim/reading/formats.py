@@ -131,7 +131,7 @@ def opened(
     found = format or sniffed(path, importers)
     if found is None:
         start = head(path)
-        if not start and path.is_file():
+        if not start and not path.is_dir():
             read_bytes(path, limit_B=limit_B)  # says what is wrong with it
         for mark, message in _KNOWN_OTHERS.items():
             if mark in start:

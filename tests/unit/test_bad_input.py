@@ -9,14 +9,17 @@ import pytest
 
 from cmsim import api
 from cmsim.cli import say
+from cmsim.describe import describe
 from cmsim.errors import FailedError, InputError
 from cmsim.hardware import load_system
 from cmsim.hardware.link_table import read_links
 from cmsim.network.maxmin import duration_ps
 from cmsim.reading import locate, parse_yaml, read_text, read_yaml, set_dotted, whole
 from cmsim.reading.bytes_in import head, read_bytes
+from cmsim.requests import open_requests
 from cmsim.scenario import load_scenario
 from cmsim.topology import shortest
+from cmsim.traces import open_trace
 from cmsim.units import to_ps
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -48,7 +51,7 @@ def test_yaml_that_would_hang_or_break(text, said):
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, what in ((tmp_path / "pipe", "a pipe"), ("/dev/zero", "a device")):
-        for read in (read_text, read_bytes, read_yaml):
+        for read in (read_text, read_bytes, read_yaml, describe, open_trace, open_requests):
             with pytest.raises(InputError, match=f"is {what}; allowed: regular files"):
                 read(type(tmp_path)(path))
         assert head(type(tmp_path)(path)) == b""
