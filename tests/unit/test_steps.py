@@ -113,8 +113,9 @@ def test_a_cost_that_goes_with_the_square_is_told_per_unit():
     assert table.at(3, 10_000).seconds == pytest.approx(1e-6 * 3e4 + 1e-9 * 3 * 1e8, rel=1e-9)
 
 
-def test_points_that_do_not_suffice_are_said():
-    table = made(Fake(lambda held, tokens, _: 1.0 + (tokens % 64) / 64), points=60)
+@pytest.mark.parametrize("points", [1, 5, 60])
+def test_points_that_do_not_suffice_are_said(points):
+    table = made(Fake(lambda held, tokens, _: 1.0 + (tokens % 64) / 64), points=points)
     assert table.error_max > 0.01
     assert "sought was at most 1.0%" in table.notes[0] and f"{table.played} points" in table.notes[0]
 
