@@ -190,10 +190,8 @@ def _machines(base: Path | None) -> Machines:
 def _loaded(
     scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None, record: Record | None
 ) -> Scenario:
-    if not isinstance(scenario, Scenario):
+    if set or not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, set=set)
-    elif set:
-        scenario = load_scenario(scenario.data, set=set)
     return scenario if record is None else scenario.recorded(record)
 
 

@@ -2,7 +2,8 @@
 
 from cmsim.scenario.best import Open, words
 from cmsim.scenario.forms import whole_key
-from cmsim.scenario.load import Run, Scenario, load_scenario
+from cmsim.scenario.load import Scenario, load_scenario
+from cmsim.scenario.run import Run
 from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ScenarioSpec, SystemEntry
 
 __all__ = [

@@ -15,67 +15,17 @@ import numpy as np
 
 from cmsim import kinds, markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.identity import Entry, Identity, Point, spelled
+from cmsim.identity import Entry, Identity, spelled
 from cmsim.kinds import Kind
 from cmsim.kinds.parts import WorkloadSpec
 from cmsim.scenario import best, forms, sizes
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
-from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
+from cmsim.scenario.run import Run
+from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
 
 #: scenarios laid over each other, runs of one scenario, and problems after which no more are looked for
 _MOST_EXTENDED, _MOST_RUNS, _ENOUGH = 32, 100_000, 100
-
-
-@dataclass(frozen=True)
-class Run:
-    """One workload on one system at one sweep point."""
-
-    identity: Identity
-    spec: WorkloadSpec
-    system: SystemEntry
-    network: str
-    routing: str
-    faults: tuple[FaultSpec, ...]
-    fold: bool
-    perturb: Mapping[int, PerturbSpec]
-    jitter: JitterSpec | None
-    seed: int
-    #: keys that `best` leaves open, the metric that decides (None: the kind's own), and what those before became
-    open: tuple[Open, ...] = ()
-    of: str | None = None
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    #: whether the job has the machine to itself, so that it pays for what it leaves idle
-    exclusive: bool = False
-    #: what is kept of it
-    record: Record = "full"
-
-    @property
-    def key(self) -> str:
-        """What it is called; no other run of its scenario is called so."""
-        return self.identity.label
-
-    @property
-    def workload(self) -> str:
-        return self.identity.workload
-
-    @property
-    def point(self) -> Point:
-        """Swept key -> value, as far as it concerns this run."""
-        return self.identity.point
-
-    def at(self, value: Any) -> Run:
-        """The run with its first open key decided."""
-        key, *rest = self.open
-        decided = replace(self, open=tuple(rest), chosen={**self.chosen, key.key: value})
-        if key.of_system:
-            return replace(decided, system=best.put(self.system, key.path, value))
-        return replace(decided, spec=best.put(self.spec, key.path, value))
-
-    @property
-    def system_key(self) -> str:
-        """Runs with equal keys run on the same system."""
-        return self.system.model_dump_json()
 
 
 @dataclass(frozen=True)
@@ -142,13 +92,15 @@ class Scenario:
         return markup.table(rows, head=("run", "kind", "network"), title=self.name or self.file, align="left")
 
 
-def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Scenario:
-    """A scenario from a file, a built-in name, YAML-like data, or YAML text with a line break.
+def load_scenario(
+    source: str | Path | Mapping[str, Any] | Scenario, *, set: Mapping[str, Any] | None = None
+) -> Scenario:
+    """A scenario from a file, a built-in name, YAML-like data, YAML text with a line break, or another scenario.
 
     Parameters
     ----------
     source
-        Path, name, text or data.
+        Path, name, text, data, or a scenario: as it is, its paths from where it stands.
     set
         Dotted keys to change, as on the command line (``workloads.decode.batch_per_accelerator``).
 
@@ -162,8 +114,11 @@ def load_scenario(source: str | Path | Mapping[str, Any], *, set: Mapping[str, A
     InputError
         With all problems of the file.
     """
-    document = _document(source)
-    data = copy.deepcopy(forms.long_form(document, _extended(document)))
+    if isinstance(source, Scenario):
+        document, data = reading.parse_yaml(source.text, source.file), copy.deepcopy(dict(source.data))
+    else:
+        document = _document(source)
+        data = copy.deepcopy(forms.long_form(document, _extended(document)))
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
     try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from cmsim import api
 from cmsim.errors import InputError
 from cmsim.kinds.collective import CollectiveSpec
+from cmsim.results import Result
 from cmsim.scenario import load_scenario
 
 TEXT = """
@@ -196,3 +198,11 @@ def test_a_scenario_and_what_it_extends_may_have_either_form(tmp_path):
     path.write_text(yaml.safe_dump({"systems": ["hgx_h100"], "workload": ONE, "workloads": {"a": ONE}}))
     with pytest.raises(InputError, match="not both"):
         load_scenario(path)
+
+
+def test_keys_set_over_a_scenario_leave_its_paths_where_they_were():
+    whole = load_scenario("custom_graph")  # names a system file beside it
+    changed = load_scenario(whole, set={"seed": 7})
+    assert changed.base == whole.base and {one.seed for one in changed.runs} == {7}
+    first = next(api.outcomes(whole, set={"seed": 7}))
+    assert isinstance(first, Result) and first.metric("time_s") > 0

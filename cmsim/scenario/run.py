@@ -1,0 +1,64 @@
+"""A run: one workload on one system at one sweep point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cmsim.identity import Identity, Point
+from cmsim.kinds.parts import WorkloadSpec
+from cmsim.scenario import best
+from cmsim.scenario.best import Open
+from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, SystemEntry
+
+
+@dataclass(frozen=True)
+class Run:
+    """One workload on one system at one sweep point."""
+
+    identity: Identity
+    spec: WorkloadSpec
+    system: SystemEntry
+    network: str
+    routing: str
+    faults: tuple[FaultSpec, ...]
+    fold: bool
+    perturb: Mapping[int, PerturbSpec]
+    jitter: JitterSpec | None
+    seed: int
+    #: keys that `best` leaves open, the metric that decides (None: the kind's own), and what those before became
+    open: tuple[Open, ...] = ()
+    of: str | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    #: whether the job has the machine to itself, so that it pays for what it leaves idle
+    exclusive: bool = False
+    #: what is kept of it
+    record: Record = "full"
+
+    @property
+    def key(self) -> str:
+        """What it is called; no other run of its scenario is called so."""
+        return self.identity.label
+
+    @property
+    def workload(self) -> str:
+        return self.identity.workload
+
+    @property
+    def point(self) -> Point:
+        """Swept key -> value, as far as it concerns this run."""
+        return self.identity.point
+
+    def at(self, value: Any) -> Run:
+        """The run with its first open key decided."""
+        key, *rest = self.open
+        decided = replace(self, open=tuple(rest), chosen={**self.chosen, key.key: value})
+        if key.of_system:
+            return replace(decided, system=best.put(self.system, key.path, value))
+        return replace(decided, spec=best.put(self.spec, key.path, value))
+
+    @property
+    def system_key(self) -> str:
+        """Runs with equal keys run on the same system."""
+        return self.system.model_dump_json()
