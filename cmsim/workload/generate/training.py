@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cmsim import compute
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
@@ -23,7 +22,9 @@ from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload.generate import layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
+from cmsim.workload.generate.footprint import footprint_B
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
+from cmsim.workload.generate.sharding import Sharding, Split
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import OneForwardOneBackward, Turn
@@ -76,7 +77,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=stages.footprint_B(spec, model, layout, mixture, stage_layers, schedule),
+        footprint_B=footprint_B(spec, model, layout, mixture, stage_layers, schedule),
         plan={
             **layout.sizes,
             "sequences_per_rank": spec.micro_batch * micro_batches,
@@ -166,6 +167,8 @@ class _Stage:
         self.stage, self.held, self.schedule = stage, held, schedule
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
+        self.split = Split(spec, model, layout, form, self.tokens)
+        self.sharding = Sharding(spec, model, layout, mixture, form, stage, held)
         self.first, self.last = stage == 0, stage == layout.pp - 1
         self.build_ = ProgramBuilder()
         self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
@@ -179,11 +182,11 @@ class _Stage:
         self.cores = 1.0 - communication_cores if schedule.side_by_side else 1.0
 
     def build(self) -> ProgramBuilder:
-        gathered = self._gather_weights()
+        gathered = self.sharding.gather_first(self.build_)
         for turn in self.schedule.order(self.stage):
             self.turns.append(len(self.build_))
             self._turn(turn, gathered)
-        self._update()
+        self.sharding.update(self.build_, self.reduced[-1:])
         return self.build_
 
     def loop(self) -> tuple[int, int, int]:
@@ -215,7 +218,7 @@ class _Stage:
             block = ProgramBuilder()
             weights = [awaited(len(turn) + k) for k in range(len(gathered))]
             chains = [
-                self._forward_chain(weights or self._gather_for(block, self.held))
+                self._forward_chain(weights or self.sharding.gather_for(block, self.held))
                 if kind == "F"
                 else self._gathered_backward(block)
                 for kind in kinds
@@ -231,7 +234,7 @@ class _Stage:
 
     def _gathered_backward(self, block: ProgramBuilder) -> list[Piece]:
         chain = self._backward_chain()
-        rows = self._gather_for(block, list(reversed(self.held)))
+        rows = self.sharding.gather_for(block, list(reversed(self.held)))
         if rows:
             # gathered in the order of use: the first and the last hold the pass up, if any does
             chain[0].after += (rows[0],)
@@ -258,7 +261,7 @@ class _Stage:
         for number, layer in enumerate(self.held):
             pieces += self._layer(layer, after=(gathered[number],) if gathered else ())
         if self.last:
-            pieces.append(Piece([], self._tp("gather", "all_gather")))
+            pieces.append(Piece([], self.split.tensor("gather", "all_gather")))
             pieces.append(Piece(layers.head(model, self.tokens, tp, form, sample=False)))
         return joined(pieces)
 
@@ -271,17 +274,17 @@ class _Stage:
             first, *rest = self._mixer(mixer)
             norm = [_shrunk(first, split / self.tokens)]
             pieces = [
-                Piece(norm, self._tp("gather", "all_gather")),
-                *self._context(mixer),
-                Piece(rest, self._tp("reduce", "reduce_scatter")),
+                Piece(norm, self.split.tensor("gather", "all_gather")),
+                *self.split.context(mixer),
+                Piece(rest, self.split.tensor("reduce", "reduce_scatter")),
             ]
         if ffn == "experts" and self.mixture is not None:
             pieces += self.mixture.pieces(model, form, slot="ep")
         elif ffn:
             norm = layers.ffn_norm(model, split, form)
             pieces += [
-                Piece(norm, self._tp("gather", "all_gather")),
-                Piece(layers.dense_ffn(model, self.tokens, tp, form), self._tp("reduce", "reduce_scatter")),
+                Piece(norm, self.split.tensor("gather", "all_gather")),
+                Piece(layers.dense_ffn(model, self.tokens, tp, form), self.split.tensor("reduce", "reduce_scatter")),
             ]
         pieces[0].after = after
         return pieces
@@ -300,31 +303,6 @@ class _Stage:
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
-    def _context(self, mixer: str) -> list[Piece]:
-        """Context parallel gathers keys and values of the whole sequence, or hands states on."""
-        if self.layout.cp == 1:
-            return []
-        model = self.model
-        if mixer == "recurrence" and model.recurrence:
-            state_B = self.spec.micro_batch * self.layout.cp * model.recurrence.state_B_on(self.layout.tp)
-            return [Piece([], Comm("gather states", "all_gather", state_B, "cp"))]
-        if model.attention == "mla":
-            width = float(model.kv_lora_rank + model.rope_dim)
-        else:
-            width = busiest(model.kv_heads, self.layout.tp) * (model.head_dim + model.v_head_dim)
-        size = self.spec.micro_batch * self.spec.sequence_length * width * self.form.stream_B
-        return [Piece([], Comm("gather keys, values", "all_gather", size, "cp"))]
-
-    def _tp(self, name: str, half: str) -> Comm | None:
-        """The tensor-parallel message at a half-layer's edge: half an all-reduce with sequence parallelism, a whole
-        one on the way out without."""
-        if self.layout.tp == 1:
-            return None
-        size = self.tokens * self.model.hidden * self.form.stream_B
-        if self.spec.parallel.sequence_parallel:
-            return Comm(f"tp {name}", half, size, "tp")
-        return Comm("tp sum", "all_reduce", size, "tp") if half == "reduce_scatter" else None
-
     def _backward_chain(self) -> list[Piece]:
         """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored."""
         forward = self._forward_chain(())
@@ -338,56 +316,12 @@ class _Stage:
         opening = _mirrored(forward[-1].comm)
         return ([Piece([], opening)] if opening else []) + pieces
 
-    # weights, gradients, optimizer
-
-    def _gather_weights(self) -> list[int]:
-        """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
-        if not self.spec.overlap_data_parallel or self.spec.zero_stage not in (1, 2):
-            return []
-        return self._gather(self.build_, self.held)
-
-    def _gather_for(self, block: ProgramBuilder, which: Sequence[int]) -> list[int]:
-        """With ZeRO 3 a rank holds a share of its weights: every pass gathers them again."""
-        return self._gather(block, which) if self.spec.zero_stage == 3 else []
-
-    def _gather(self, build: ProgramBuilder, which: Sequence[int]) -> list[int]:
-        """One gathering per layer, in the order given; their rows, or none where nothing is shared."""
-        rows = []
-        for layer in which:
-            row = -1
-            for size, slot in self._layer_parameters(layer):
-                weight_B = size * max(self.form.weight_B, 1.0)
-                row = build.collective(
-                    "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
-                )
-            if row >= 0:
-                rows.append(row)
-        return rows if len(rows) == len(which) else []
+    # gradients
 
     def _reduced(self, i: int, end: int) -> None:
-        """Gradients are reduced after the last backward; with ZeRO 3, which keeps a share of them, after each."""
-        if i == self.schedule.micro_batches - 1 or self.spec.zero_stage == 3:
-            self._reduce(end)
-
-    def _reduce(self, row: int) -> None:
-        """Gradients, last layer first. The first ones can start while the last backward still runs; with one
-        bucket per layer we let all but the final bucket start with the pass that precedes it."""
-        collective = "reduce_scatter" if self.spec.zero_stage else "all_reduce"
-        grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
-        for layer in reversed(self.held):
-            for size, slot in self._layer_parameters(layer):
-                early = self.spec.overlap_data_parallel and layer != self.held[0]
-                ready = self._layer_done(row, layer) if early else row
-                self.reduced.append(
-                    self.build_.collective(
-                        "reduce gradients",
-                        stream="dp",
-                        collective=collective,
-                        size_B=size * grad_B,
-                        slot=slot,
-                        after=[ready],
-                    )
-                )
+        """Gradients are reduced after the last backward, or after each."""
+        if i == self.schedule.micro_batches - 1 or self.sharding.reduces_each():
+            self.reduced += self.sharding.reduce(self.build_, end, lambda layer: self._layer_done(end, layer))
 
     def _layer_done(self, row: int, layer: int) -> int:
         """Row of the last backward pass at which a layer's gradients are whole: rows are spread evenly over layers."""
@@ -395,52 +329,6 @@ class _Stage:
             self._chain_rows = sum(len(piece.kernels) + (piece.comm is not None) for piece in self._backward_chain())
         share = (layer - self.held[0]) / len(self.held)
         return max(row - int(self._chain_rows * share), 0)
-
-    def _layer_parameters(self, layer: int) -> list[tuple[float, str]]:
-        """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
-        shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
-        # the token table and the head are reduced with the layer beside them
-        if self.first and layer == self.held[0]:
-            shared += self.model.table_parameters_on(self.layout.tp)
-        if self.last and layer == self.held[-1]:
-            shared += self.model.head_parameters_on(self.layout.tp)
-        out = []
-        if self.layout.dp * self.layout.cp > 1 and shared:
-            out.append((shared, "dp"))
-        if self.layout.expert_copies > 1 and routed:
-            out.append((routed, "expert_dp"))
-        return out
-
-    def _update(self) -> None:
-        held = stages.stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
-        routed = sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1] for layer in self.held)
-        if self.spec.zero_stage:
-            own = (held - routed) / (self.layout.dp * self.layout.cp) + routed / self.layout.expert_copies
-        else:
-            own = held
-        work = compute.optimizer(
-            own, weight_bytes=self.form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[self.spec.precision.gradients]
-        )
-        after = self.reduced[-1:]
-        row = self.build_.compute(
-            "optimizer",
-            stream="compute",
-            kernel="optimizer",
-            flops=float(work.flops),
-            bytes_B=float(work.bytes_B),
-            after=after,
-        )
-        if self.spec.zero_stage in (1, 2) and not self.spec.overlap_data_parallel:
-            for layer in self.held:
-                for size, slot in self._layer_parameters(layer):
-                    self.build_.collective(
-                        "gather weights",
-                        stream="dp",
-                        collective="all_gather",
-                        size_B=size * self.form.weight_B,
-                        slot=slot,
-                        after=[row],
-                    )
 
 
 def _shrunk(kernel: Kernel, share: float) -> Kernel:

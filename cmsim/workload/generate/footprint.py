@@ -1,0 +1,92 @@
+"""Memory of one rank of each pipeline stage of a training step."""
+
+from __future__ import annotations
+
+from cmsim.kinds.training import TrainingSpec
+from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.workload import memory
+from cmsim.workload.generate.experts import Experts
+from cmsim.workload.generate.parallel import Layout
+from cmsim.workload.generate.stages import layer_parameters, stage_parameters
+from cmsim.workload.model import ModelSpec
+from cmsim.workload.schedules import PipelineSchedule
+from cmsim.workload.whole import busiest
+
+
+def footprint_B(
+    spec: TrainingSpec,
+    model: ModelSpec,
+    layout: Layout,
+    mixture: Experts | None,
+    stage_layers: list[range],
+    schedule: PipelineSchedule,
+) -> dict[str, list[float]]:
+    states, activations = [], []
+    for stage, held in enumerate(stage_layers):
+        shared = sum(layer_parameters(model, layout, layer, mixture)[0] for layer in held)
+        routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in held)
+        shared = stage_parameters(model, layout, held, mixture, stage) - routed
+        gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
+        states.append(
+            sum(
+                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
+                * count
+                for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
+            )
+        )
+        sequence = busiest(spec.sequence_length, layout.cp)
+        kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
+        logits = (
+            memory.logits_B(sequence, spec.micro_batch, busiest(model.vocab, layout.tp))
+            if stage == layout.pp - 1
+            else 0.0
+        )
+        activations.append(schedule.in_flight(stage).activations * kept + float(logits))
+    return {"weights, gradients, optimizer": states, "activations": activations}
+
+
+def _kept_B(
+    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, sequence: float
+) -> float:
+    """Activations one layer keeps for its backward pass, as far as `_recomputed` does not make them again. [B]
+
+    The residual stream at both halves; queries, keys, values (of latent attention the latents, and what is made of
+    them unless recomputed) and the attention's result; what enters the experts and what their first product gives.
+    Without recomputation also the results of norms and activations. Attention is fused: scores are never stored.
+    """
+    everything = spec.recompute == "none"
+    stream_B, element_B = 2.0, BYTES_PER_ELEMENT[spec.precision.activations]
+    split = layout.tp if spec.parallel.sequence_parallel else 1
+    tokens = sequence * spec.micro_batch
+    if spec.recompute == "full":
+        return tokens * model.hidden * stream_B / split
+    mixer, ffn = model.kind(layer)
+    halves = bool(mixer) + bool(ffn)
+    kept = halves * model.hidden * (stream_B + (element_B if everything else 0.0)) / split
+    if mixer:
+        kept += _mixer_kept_B(model, mixer, layout.tp, stream_B, everything)
+    if not ffn:
+        return tokens * kept
+    if mixture is None or ffn == "dense":
+        width, copies = busiest(model.ffn, layout.tp), 1.0
+        first_B = stream_B
+    else:
+        shared = model.shared_width / model.expert_ffn
+        width, copies = float(model.expert_ffn), model.top_k * mixture.imbalance + shared
+        kept += copies * model.hidden * element_B
+        first_B = element_B
+    kept += copies * width * ((2 if model.gated else 1) * first_B + (element_B if everything else 0.0))
+    return tokens * kept
+
+
+def _mixer_kept_B(model: ModelSpec, mixer: str, tp: int, stream_B: float, everything: bool) -> float:
+    """What a token leaves of the half of a layer that mixes tokens. States are made again, chunk by chunk. [B]"""
+    if mixer == "recurrence" and model.recurrence:
+        return (model.recurrence.columns_on(tp) + model.recurrence.width_on(tp)) * stream_B
+    heads, kept = busiest(model.heads, tp), 0.0
+    if model.attention == "mla":
+        kept += (model.q_lora_rank + model.kv_lora_rank + model.rope_dim) * stream_B
+        kept += heads * (2 * model.head_dim + model.v_head_dim) * stream_B if everything else 0.0
+    else:
+        kept += (heads * model.query_dim + busiest(model.kv_heads, tp) * 2 * model.head_dim) * stream_B
+    return kept + heads * model.v_head_dim * stream_B
