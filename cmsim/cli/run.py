@@ -91,6 +91,7 @@ def run(
             asked.name,
             *notes.above(results.results, width),
             *shown,
+            *tables.spread(results.outcomes),
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),
             *unmet,

@@ -10,7 +10,7 @@ from cmsim.cli import say
 from cmsim.errors import InputError
 from cmsim.kinds import Kind
 from cmsim.numbers import counts, quantity, stem_of
-from cmsim.results import Outcome, Result, flat_plan, named, names, per, rate_name
+from cmsim.results import Outcome, Result, flat_plan, named, names, over_seeds, per, rate_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NOTHING = "-"
 _LIMITER = "limiter"
+#: what is shown of a distribution
+_DRAWN = ("seeds", "mean", "std", "min", "p05", "p50", "p95", "max")
+#: columns of `over_seeds` that are no swept keys
+_SPREAD = ("workload", "kind", "system", "metric", *_DRAWN)
 
 
 def by_kind(outcomes: Iterable[Outcome]) -> list[tuple[Kind, list[Outcome]]]:
@@ -118,6 +122,27 @@ def _decided_columns(runs: Sequence[Outcome]) -> list[tuple[str, list[str]]]:
         (f"best\n{say.broken(short)}", _with_missing(runs, [_value(result.chosen.get(key)) for result in results]))
         for key, short in identity.heads(result.chosen for result in results).items()
     ]
+
+
+def spread(outcomes: Iterable[Outcome]) -> list[Table]:
+    """How the main metrics of each kind are distributed over seeds, where several were run."""
+    rows = over_seeds(list(outcomes))
+    out = []
+    for kind in dict.fromkeys(str(row["kind"]) for row in rows):
+        declared = kinds.get(kind)
+        of_kind = [row for row in rows if row["kind"] == kind and row["metric"] in declared.table]
+        swept = [name for name in of_kind[0] if name not in _SPREAD] if of_kind else []
+        of_kind.sort(key=lambda row: declared.table.index(row["metric"]))
+        heads = ["workload", "system", *map(say.broken, swept), "metric", *_DRAWN]
+        cells = [
+            [row["workload"], row["system"], *(_value(row[name]) for name in swept), row["metric"]]
+            + [str(row[name]) if name == "seeds" else quantity(row["metric"], row[name]) for name in _DRAWN]
+            for row in of_kind
+        ]
+        if cells:
+            title = f"{kind}: over seeds"
+            out.append(say.table(heads, cells, title=title, left=[0, 1, len(heads) - len(_DRAWN) - 1]))
+    return out
 
 
 def decided(outcomes: Iterable[Outcome], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[str]:

@@ -7,6 +7,7 @@ from cmsim.results.parts import Store
 from cmsim.results.recorded import beside_recorded
 from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name
 from cmsim.results.results import Results
+from cmsim.results.spread import over_seeds
 from cmsim.results.store import check_folder
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "named",
     "names",
     "of_time",
+    "over_seeds",
     "pairs",
     "per",
     "placed",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cmsim import kinds, markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
 from cmsim.numbers import shown
-from cmsim.results import store, tidy
+from cmsim.results import spread, store, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, rate_name
 from cmsim.results.result import per as throughput_per
@@ -138,6 +138,17 @@ class Results:
         import pandas as pd
 
         return pd.DataFrame(tidy.rows(self.outcomes))
+
+    @cached_property
+    def spread(self) -> pd.DataFrame:
+        """How metrics are distributed over seeds (metrics of groups of runs, columns); empty where none were swept.
+
+        Columns are ``workload``, ``kind``, ``system``, other swept keys, ``metric``, ``seeds``, ``mean``, ``std``,
+        ``min``, ``p05``, ``p50``, ``p95``, ``max`` (`spread.over_seeds`).
+        """
+        import pandas as pd
+
+        return pd.DataFrame(spread.over_seeds(self.outcomes))
 
     def table(self, *, per: Sequence[str] = ()) -> list[dict[str, float | str]]:
         """One row per run: headline metrics, what limits it, and throughput per each of ``per``.
