@@ -37,7 +37,7 @@ def result(
         bound=done.bound,
         limiter=done.limiter,
         breakdown=done.breakdown,
-        warnings=done.notes,
+        warnings=(*system.notes, *done.notes),
         facts=done.facts,
         machine=machine_facts(replace(system, packages=accelerators)),
         columns=done.frames if one.record == "full" else {},

@@ -152,6 +152,7 @@ def result(played: Play) -> Result:
         warnings=(
             *beyond(bound, engine.memory_drawn(plan, timeline)),
             *_idle(played),
+            *system.notes,
             *formats.notes(one.spec, system.accelerator),
             *programs.notes,
             *missing,

@@ -441,6 +441,10 @@ class SystemSpec(Spec):
     rank: Literal["die", "package"] = Field(description="what a communicator counts")
     accelerators: Places = Field(description="packages of one domain")
     domains: Places = Field(default=1, description="domains joined by the scale-out network")
+    job_accelerators: Places | None = Field(
+        default=None,
+        description="packages of a domain that jobs over several domains take, as operators do; default: all",
+    )
     racks: Factor = Field(description="cabinets that one domain fills")
     compute_racks: Factor | None = Field(
         default=None, description="those of them that hold nodes; default all (the others hold switches)"
@@ -459,4 +463,6 @@ class SystemSpec(Spec):
             raise ValueError(f"accelerators: {self.accelerators} does not fill nodes of {per_node}")
         if refused := self.scale_up.refused(self.accelerators):
             raise ValueError(f"accelerators: {refused}")
+        if self.job_accelerators and self.job_accelerators % per_node:
+            raise ValueError(f"job_accelerators: {self.job_accelerators} does not fill nodes of {per_node}")
         return self

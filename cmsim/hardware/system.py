@@ -47,6 +47,8 @@ class System:
         Text of every file that was read, by its path.
     links
         Cables of one domain, where the wiring is a table of links.
+    notes
+        What was decided for the user, in sentences.
     """
 
     name: str
@@ -57,6 +59,7 @@ class System:
     texts: Mapping[str, str] = field(repr=False, default_factory=dict)
     #: of one domain, where the wiring is a table of links
     links: tuple[Cable, ...] = field(repr=False, default=())
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<System {self.name}: {self.packages} accelerators, {self.ranks} ranks>"
@@ -190,7 +193,8 @@ def load_system(
     accelerators
         Packages in use, over all domains; default: all.
     domains
-        Domains joined by the scale-out network; default: as the file says.
+        Domains joined by the scale-out network; default: as the file says. Of each of several, jobs take the file's
+        ``job_accelerators`` where these suffice and ``set`` does not give ``accelerators``.
     rank
         ``die`` or ``package``; default: as the file says.
     stack
@@ -229,6 +233,9 @@ def load_system(
     if rank is not None:
         data = _with(data, "rank", rank, document.file)
     spec = reading.validate(SystemSpec, document, data=data)
+    notes: tuple[str, ...] = ()
+    if spec.domains > 1 and "accelerators" not in (set or {}):
+        spec, notes = _for_jobs(spec, accelerators)
 
     chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base)
     texts[chip_document.file] = chip_document.text
@@ -268,7 +275,19 @@ def load_system(
     if links and packages % spec.accelerators:
         message = f"got {packages}; a custom fabric is used whole: multiples of {spec.accelerators}"
         raise InputError(Problem(message, key="accelerators"))
-    return System(label or spec.name, spec, chip, stack_spec, packages, texts, links)
+    return System(label or spec.name, spec, chip, stack_spec, packages, texts, links, notes)
+
+
+def _for_jobs(spec: SystemSpec, packages: int | None) -> tuple[SystemSpec, tuple[str, ...]]:
+    """Domains of as many packages as jobs over several of them take, and a note; whole ones where more are asked for."""
+    taken, whole = spec.job_accelerators, spec.accelerators
+    if not taken or taken >= whole or (packages or 0) > taken * spec.domains:
+        return spec, ()
+    note = (
+        f"a job over {spec.domains} domains takes {taken} of the {whole} accelerators of each, as operators do; "
+        f"`set: {{accelerators: {whole}}}` takes all"
+    )
+    return spec.model_copy(update={"accelerators": taken}), (note,)
 
 
 def load_stack(name: str, *, base: Path | None = None) -> StackSpec:
