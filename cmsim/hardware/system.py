@@ -279,7 +279,7 @@ def load_system(
 
 
 def _for_jobs(spec: SystemSpec, packages: int | None) -> tuple[SystemSpec, tuple[str, ...]]:
-    """Domains of as many packages as jobs over several of them take, and a note; whole ones where more are asked for."""
+    """Domains of as many packages as jobs over several of them take, and a note; whole ones where more are asked."""
     taken, whole = spec.job_accelerators, spec.accelerators
     if not taken or taken >= whole or (packages or 0) > taken * spec.domains:
         return spec, ()
