@@ -123,6 +123,11 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
     return out
 
 
+def product(name: str, form: Formats, tokens: float, columns: float, rows: float) -> Kernel:
+    """A product beside those of layers."""
+    return _gemm(name, form, tokens, columns, rows)
+
+
 def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
     """The output projection."""
     width = busiest(model.heads, tp) * model.v_head_dim

@@ -20,7 +20,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import layers, least, stages
+from cmsim.workload.generate import further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -91,10 +91,11 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
 def _laid_out(schedule: PipelineSchedule) -> PipelineSchedule:
     """The schedule with as many micro-batches as are laid out: few where most would be alike.
 
-    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them: what
-    is left out is a multiple of that, so that it need not be played twice. See ``cmsim.engine.steady``.
+    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them, and one
+    in which ranks do the same in pairs after two: what is left out is a multiple of that, so that it need not be played
+    twice. See ``cmsim.engine.steady``.
     """
-    few, alike_after = schedule.recurring(), schedule.alike_after
+    few, alike_after = schedule.recurring(), schedule.alike_after * schedule.copies
     if not few:
         return schedule
     if alike_after == 1:
@@ -145,8 +146,9 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
 
 
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
-    """FLOPs per token that are executed, recomputation included."""
+    """FLOPs per token that are executed, recomputation and the prediction of further tokens included."""
     plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+    plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
     if spec.recompute == "full":
         return plain * 4 / 3
     return plain
@@ -291,20 +293,31 @@ class _Stage:
     # chains
 
     def _forward_chain(self, part: stages.ModelPart, gathered: Sequence[int]) -> list[Piece]:
-        model, form, tp = self.model, self.form, self.layout.tp
+        model = self.model
         pieces: list[Piece] = []
         if part.first:
-            pieces.append(Piece(layers.embedding(model, self.tokens, form)))
+            pieces.append(Piece(layers.embedding(model, self.tokens, self.form)))
         if part.last and not part.layers:
             pieces.append(Piece())
         if pieces and not part.layers:
             pieces[0].after = tuple(gathered)
         for number, layer in enumerate(part.layers):
-            pieces += self._layer(layer, after=(gathered[number],) if gathered else ())
-        if part.last:
-            pieces.append(Piece([], self.split.tensor("gather", "all_gather")))
-            pieces.append(Piece(layers.head(model, self.tokens, tp, form, sample=False)))
+            if layer == model.layers:
+                pieces += self._head()
+            after = (gathered[number],) if gathered else ()
+            if layer >= model.layers:
+                opening = further_tokens.opening(self.split)
+                opening[0].after, after = after, ()
+                pieces += [*opening, *self._layer(model.drafting_layer), *self._head()]
+                continue
+            pieces += self._layer(layer, after=after)
+        if part.last and not self.spec.mtp_layers:
+            pieces += self._head()
         return joined(pieces)
+
+    def _head(self) -> list[Piece]:
+        head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
+        return [Piece([], self.split.tensor("gather", "all_gather")), Piece(head)]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
