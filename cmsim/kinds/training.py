@@ -10,7 +10,7 @@ from pydantic import Field
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec, ParallelSpec
-from cmsim.reading.quantities import Places, Slots, Tokens, TokensOrNone
+from cmsim.reading.quantities import Factor, Places, Slots, Tokens, TokensOrNone
 from cmsim.units import TERA
 
 
@@ -24,6 +24,11 @@ class TrainingParallelSpec(ParallelSpec):
         default=[],
         description="layers of each (virtual) stage, in the order of the model; default: as equal as can be, fewer on "
         "the first and the last, which also hold the token table and the head",
+    )
+    expert_tp: Places = Field(
+        default=1,
+        description="ranks that share each expert's matrices; tokens are gathered among them and sums scattered. "
+        "Expert groups are ep x expert_tp neighbours inside tp x cp x dp. Megatron-LM takes tp where nothing is said",
     )
 
 
@@ -57,6 +62,12 @@ class TrainingSpec(ModelWorkloadSpec):
         default=0,
         description="modules that predict further tokens, behind the last layer: each a layer like it, a projection "
         "of two inputs and the head; not counted in MFU",
+    )
+    capacity_factor: Factor | None = Field(
+        default=None,
+        description="each expert takes this many times its mean share of every rank's tokens: what is over is dropped, "
+        "what is missing filled up (Megatron-LM: moe-expert-capacity-factor with moe-pad-expert-input-to-capacity); "
+        "default: no token is dropped",
     )
     dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"

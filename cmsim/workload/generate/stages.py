@@ -203,7 +203,7 @@ def layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Expe
     if mixture is None or ffn != "experts":
         return shared + (model.dense_ffn_parameters_on(layout.tp) if ffn else 0.0), 0.0
     shared += model.router_parameters + model.shared_parameters
-    return shared, mixture.experts_per_rank * model.expert_parameters
+    return shared, mixture.experts_per_rank * model.expert_parameters_on(mixture.tp)
 
 
 def part_parameters(model: ModelSpec, layout: Layout, part: ModelPart, mixture: Experts | None) -> float:

@@ -64,7 +64,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     facts = TrainingFacts(
         tokens_per_step=tokens,
         model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
-        hardware_flops_per_token=_hardware_flops(spec, model),
+        hardware_flops_per_token=_hardware_flops(spec, model, mixture),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
         peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
         micro_batches=float(micro_batches),
@@ -112,11 +112,11 @@ def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
 
 
 def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
-    plain = resolve(
-        spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts, heads=model.heads
-    )
+    expert_tp = spec.parallel.expert_tp
     if not model.experts:
-        return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
+        return _dense_layout(spec, model, system), None
+    alone = spec.parallel.model_copy(update={"ep": 1})
+    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=model.heads, expert_tp=expert_tp)
     tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
     mixture = plan_experts(
         model,
@@ -128,9 +128,22 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         message_B=BYTES_PER_ELEMENT[spec.precision.activations],
         once_per_domain=True,
         base=base,
+        expert_tp=expert_tp,
+        capacity_factor=spec.capacity_factor,
     )
-    layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
-    return layout, mixture
+    sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
+    return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
+
+
+def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layout:
+    if spec.capacity_factor is not None:
+        raise InfeasibleError(
+            Problem(
+                f"got {spec.capacity_factor:g}, but the model has no experts. Allowed: none.", key="capacity_factor"
+            )
+        )
+    expert_tp = spec.parallel.expert_tp
+    return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
 
 
 def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
@@ -145,10 +158,13 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     return spec.global_batch // per_step
 
 
-def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
-    """FLOPs per token that are executed, recomputation and the prediction of further tokens included."""
+def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | None) -> float:
+    """FLOPs per token that are executed: recomputation, further tokens and what fills up places of experts included."""
     plain = model.training_flops_per_token(spec.sequence_length, causal=True)
     plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
+    if mixture is not None and spec.capacity_factor is not None:
+        filled = mixture.copies - model.top_k - (model.shared_experts if mixture.shared_in_slots else 0)
+        plain += 6.0 * model.moe_layers * filled * model.expert_parameters
     if spec.recompute == "full":
         return plain * 4 / 3
     return plain

@@ -1,0 +1,172 @@
+"""What the ranks of a training step share and send each other: bytes in the ops, against closed forms."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cmsim import api, engine
+from cmsim.errors import InfeasibleError
+from cmsim.scenario import load_scenario
+from cmsim.workload import generate
+from cmsim.workload.generate.parallel import Layout
+from cmsim.workload.model import load_model
+
+BOXES = {"system": "hgx_h100", "domains": 8}
+DENSE = {
+    "model_type": "llama",
+    "hidden_size": 8192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "intermediate_size": 28672,
+    "vocab_size": 32000,
+    "max_position_embeddings": 8192,
+}
+MOE = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "moe_intermediate_size": 512,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "vocab_size": 8192,
+    "max_position_embeddings": 8192,
+}
+TOKENS = 64 * 4096
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Paths of two small models by name; others are built in."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, config in (("dense", DENSE), ("moe", MOE)):
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    return lambda name: str(folder / f"{name}.json") if name in ("dense", "moe") else name
+
+
+@pytest.fixture(autouse=True)
+def _any_memory(monkeypatch):
+    monkeypatch.setattr(engine, "check_memory", lambda programs, system: None)
+
+
+def training(path, system=BOXES, **changes):
+    workload = {
+        "kind": "training",
+        "model": path,
+        "sequence_length": 4096,
+        "global_batch": 64,
+        "recompute": "none",
+        "balance": {"model": "balanced"},
+        **changes,
+    }
+    (one,) = load_scenario({"systems": [system], "workload": workload}).runs
+    return generate.programs(one.spec, api.system(one))
+
+
+def rows(programs, rank=0, *, kernel=None, collective=None, slot=None, name=None):
+    """The rank's ops of these kernels, collectives, groups and names."""
+    ops = programs.ops
+    program = programs.program[rank]
+    out = np.arange(programs.program_ptr[program], programs.program_ptr[program + 1])
+    for wanted, names, column in (
+        (kernel, ops.kernels, ops.kernel),
+        (collective, ops.collectives, ops.collective),
+        (slot, programs.slots, ops.slot),
+        (name, ops.names, ops.name_id),
+    ):
+        if wanted is not None:
+            out = out[np.isin(np.array([*names, ""])[column[out]], wanted)]
+    return out
+
+
+def bytes_B(programs, rank=0, **which):
+    return programs.ops.bytes_B[rows(programs, rank, **which)]
+
+
+def flops(programs, **which):
+    return sum(float(programs.ops.flops[rows(programs, rank, **which)].sum()) for rank in range(programs.ranks))
+
+
+# experts
+
+
+@pytest.mark.parametrize(("ep", "expert_tp"), [(4, 2), (1, 8), (8, 4)])
+def test_shared_experts_do_the_same_products_and_gather_their_tokens(model, ep, expert_tp):
+    """Ranks that share an expert gather what arrives at all of them: t x tokens x k x h x 2 B, and scatter as much."""
+    parallel = {"tp": 2, "pp": 2, "ep": ep, "expert_tp": expert_tp}
+    programs = training(model("moe"), parallel=parallel)
+    spec = load_model(model("moe"))
+    once = 2.0 * TOKENS * spec.top_k * spec.expert_parameters * spec.layers
+    assert flops(programs, kernel="grouped_gemm") == pytest.approx(3 * once, rel=1e-9)
+    tokens = 4096 / 2  # of one rank, micro-batch and layer
+    arriving_B = expert_tp * tokens * spec.top_k * spec.hidden * 2
+    messages = 4 * 2 * 2  # 64 sequences on 16 data-parallel ranks, layers of a stage, both passes
+    for collective in ("all_gather", "reduce_scatter"):
+        assert bytes_B(programs, collective=collective, slot="expert_tp").tolist() == [arriving_B] * messages
+    # gradients of a rank's part of its experts, among the ranks that hold the same part
+    own = spec.experts / ep * spec.expert_parameters / expert_tp * spec.layers / 2
+    copies = 32 // (ep * expert_tp)
+    reduced = bytes_B(programs, collective="reduce_scatter", slot="expert_dp").sum()
+    assert reduced == (pytest.approx(4 * own) if copies > 1 else 0)
+
+
+def test_expert_groups_are_neighbours():
+    layout = Layout(2, 1, 8, 2, 4, 2)
+    groups = layout.groups()
+    assert groups["expert_tp"][:4].tolist() == [groups["expert_tp"][0]] * 2 + [groups["expert_tp"][2]] * 2
+    ep = groups["ep"]
+    assert np.flatnonzero(ep == ep[1]).tolist() == [1, 3, 5, 7]
+    assert np.flatnonzero(groups["expert_dp"] == groups["expert_dp"][0]).tolist() == [0, 8]
+    for name, size in (("ep", 4), ("expert_tp", 2), ("expert_dp", 2)):
+        assert np.unique(groups[name], return_counts=True)[1].tolist() == [size] * (32 // size)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.25, 0.5])
+def test_a_capacity_is_sent_and_worked_on_whole(model, factor):
+    """Places of an expert for each rank: ceil(factor x tokens x k / experts), whoever fills them."""
+    changes = {"parallel": {"ep": 8}, "capacity_factor": factor, "balance": {"model": "zipf", "zipf_exponent": 1}}
+    programs = training(model("moe"), **changes)
+    spec = load_model(model("moe"))
+    places = math.ceil(factor * 4096 * spec.top_k / spec.experts)
+    sent = bytes_B(programs, collective="combine", slot="ep")
+    assert set(sent[: spec.layers].tolist()) == {places * spec.experts * spec.hidden * 2.0}
+    work = 2.0 * 64 * places * spec.experts * spec.expert_parameters * spec.layers
+    assert flops(programs, kernel="grouped_gemm") == pytest.approx(3 * work, rel=1e-9)
+    facts, plain = programs.facts, training(model("moe"), parallel={"ep": 8}).facts
+    assert facts.model_flops_per_token == plain.model_flops_per_token
+    more = 6.0 * spec.layers * (factor - 1) * spec.top_k * spec.expert_parameters
+    assert facts.hardware_flops_per_token - plain.hardware_flops_per_token == pytest.approx(more, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "dense",
+            {"parallel": {"expert_tp": 2}},
+            "parallel.expert_tp: got 2, but the model has no experts. Allowed: 1.",
+        ),
+        ("dense", {"capacity_factor": 1}, "capacity_factor: got 1, but the model has no experts. Allowed: none."),
+        (
+            "moe",
+            {"parallel": {"ep": 16, "expert_tp": 3}},
+            "parallel.expert_tp: got 3; with ep 1 it does not divide tp x cp x dp = 64 ranks. Nearest that does: 2.",
+        ),
+        (
+            "moe",
+            {"parallel": {"ep": 16, "expert_tp": 8}},
+            "parallel.ep: expert parallel size 16 is not possible with 8 ranks",
+        ),
+    ],
+)
+def test_experts_that_cannot_be_shared_so_are_told(model, name, changes, message):
+    with pytest.raises(InfeasibleError) as error:
+        training(model(name), **changes)
+    assert message in str(error.value)
