@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
-from cmsim.kinds.parts import ModelWorkloadSpec, ParallelSpec
+from cmsim.kinds.parts import ModelWorkloadSpec, ParallelSpec, PrecisionSpec
 from cmsim.reading.quantities import Factor, Places, Slots, Tokens, TokensOrNone
 from cmsim.units import TERA
+
+#: by recipe the format of elements, and that of weights as they are gathered where nothing is said (NVFP4 is gathered
+#: in 16 bits: NVIDIA/TransformerEngine keeps no primary weights in it)
+OF_RECIPES = {
+    "current": ("fp8", "fp8"),
+    "delayed": ("fp8", "fp8"),
+    "block": ("fp8", "fp8"),
+    "mxfp8": ("fp8", "fp8"),
+    "nvfp4": ("fp4", "bf16"),
+}
+
+
+class TrainingPrecisionSpec(PrecisionSpec):
+    """Number formats of a training step."""
+
+    recipe: Literal["current", "delayed", "block", "mxfp8", "nvfp4"] | None = Field(
+        default=None,
+        description="how linear layers multiply in narrow formats, forward and both gradients. current, delayed: FP8, "
+        "one scale a tensor, of this step or of earlier ones; block: FP8, scales of 1 x 128 and 128 x 128; mxfp8: "
+        "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights. Casts are counted, of "
+        "weights once per step. `weights` (as they are gathered) and `activations` are the recipe's where not given, "
+        "weights of nvfp4 bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in `weights` and "
+        "`activations`, gradients not cast",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_recipe(cls, data: Any) -> Any:
+        """Formats that follow from a recipe, where they are not given."""
+        if not isinstance(data, dict) or data.get("recipe") not in OF_RECIPES:
+            return data
+        own, gathered = OF_RECIPES[data["recipe"]]
+        return {"weights": gathered, "activations": own, **data}
+
+    @model_validator(mode="after")
+    def _as_recipe(self) -> TrainingPrecisionSpec:
+        if self.recipe is not None:
+            own, _ = OF_RECIPES[self.recipe]
+            for key, allowed in (("weights", (own, "bf16", "fp16")), ("activations", (own,))):
+                got = getattr(self, key)
+                if got not in allowed:
+                    raise ValueError(f"{key}: got {got}; recipe {self.recipe} allows {', '.join(allowed)}")
+        return self
 
 
 class TrainingParallelSpec(ParallelSpec):
@@ -63,6 +106,7 @@ class TrainingSpec(ModelWorkloadSpec):
         description="modules that predict further tokens, behind the last layer: each a layer like it, a projection "
         "of two inputs and the head; not counted in MFU",
     )
+    precision: TrainingPrecisionSpec = Field(default=TrainingPrecisionSpec(), description="number formats")
     capacity_factor: Factor | None = Field(
         default=None,
         description="each expert takes this many times its mean share of every rank's tokens: what is over is dropped, "

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from cmsim import api, engine
-from cmsim.errors import InfeasibleError
+from cmsim.errors import InfeasibleError, InputError
+from cmsim.kinds.training import OF_RECIPES
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 from cmsim.workload.generate.parallel import Layout
+from cmsim.workload.generate.recipes import RECIPES
 from cmsim.workload.model import load_model
 
 BOXES = {"system": "hgx_h100", "domains": 8}
@@ -169,4 +171,83 @@ def test_a_capacity_is_sent_and_worked_on_whole(model, factor):
 def test_experts_that_cannot_be_shared_so_are_told(model, name, changes, message):
     with pytest.raises(InfeasibleError) as error:
         training(model(name), **changes)
+    assert message in str(error.value)
+
+
+# narrow formats
+
+
+def test_scenarios_know_the_recipes():
+    assert {name: of[0] for name, of in OF_RECIPES.items()} == {name: of.width for name, of in RECIPES.items()}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "format_", "each_B"),
+    [
+        ("delayed", "fp8", 4),
+        ("current", "fp8", 6),
+        ("block", "fp8_block", 2 + 2 * (1 + 4 / 128)),
+        ("mxfp8", "mxfp8", 2 + 2 * (1 + 1 / 32)),
+        ("nvfp4", "fp4", 6 + 2 * (0.5 + 1 / 16)),
+    ],
+)
+def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, each_B):
+    """A layer casts in forward its products' inputs, h + q + h + f, in backward gradients of results, once weights."""
+    programs = training(model("dense"), {"system": "hgx_b200", "domains": 8}, precision={"recipe": recipe})
+    spec = load_model(model("dense"))
+    h, q, kv, f = 8192, 64 * 128, 8 * 128, 28672
+    layers, weights = spec.layers, spec.layers * (spec.attention_parameters + spec.dense_ffn_parameters)
+    cast = lambda name: bytes_B(programs, kernel="quantise", name=name).sum()  # noqa: E731
+    forward = ["attention quantise", "output quantise", "ffn quantise"]
+    assert cast(forward) == pytest.approx(layers * 4096 * (h + q + h + f) * each_B)
+    products = ("q, k, v", "attention out", "ffn up", "ffn down")
+    backward = [f"{name} gradient quantise" for name in products]
+    assert cast(backward) == pytest.approx(layers * 4096 * (q + 2 * kv + h + 2 * f + h) * each_B)
+    assert cast("weight quantise") == pytest.approx(weights * each_B)
+    assert bytes_B(programs, kernel="quantise").sum() == pytest.approx(cast([*forward, *backward, "weight quantise"]))
+    ops = programs.ops
+    for which, wanted in (("dgrad", format_), ("wgrad", format_), ("", format_)):
+        at = rows(programs, name=[f"{name} {which}".strip() for name in products])
+        assert {ops.precisions[number] for number in ops.precision[at]} == {wanted}
+    for name in ("head", "head wgrad", "attention"):
+        assert ops.precisions[ops.precision[rows(programs, name=name)[0]]] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("precision", "each_B", "recipe_B"),
+    [
+        ({"recipe": "mxfp8"}, 1, 2),
+        ({"recipe": "block"}, 1, 1),
+        ({"recipe": "nvfp4"}, 2, 2),
+        ({"recipe": "current", "weights": "bf16"}, 2, 2),
+    ],
+)
+def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precision, each_B, recipe_B):
+    programs = training(model("moe"), {"system": "hgx_b200", "domains": 8}, parallel={"ep": 8}, precision=precision)
+    spec = load_model(model("moe"))
+    experts = 2 * spec.expert_parameters * spec.layers
+    assert bytes_B(programs, collective="all_gather", slot="expert_dp").sum() == pytest.approx(each_B * experts)
+    out, back = (bytes_B(programs, collective=name, slot="ep")[0] for name in ("dispatch", "combine"))
+    # with one scale of four bytes for 128 elements of the largest model, as the stack has it
+    assert out / back == pytest.approx((spec.hidden * recipe_B + (224 if recipe_B < 2 else 0)) / (spec.hidden * 2))
+
+
+@pytest.mark.parametrize(
+    ("system", "precision", "message"),
+    [
+        ("hgx_h100", {"recipe": "mxfp8"}, "precision.recipe: got mxfp8, whose products the h100_sxm does not compute"),
+        ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block."),
+        ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. It has none."),
+        (
+            "hgx_b200",
+            {"recipe": "mxfp8", "activations": "int8"},
+            "precision.activations: got int8; recipe mxfp8 allows fp8",
+        ),
+        ("hgx_b200", {"recipe": "tensor"}, "precision.recipe: got 'tensor'. Allowed: block, current, delayed, mxfp8"),
+    ],
+)
+def test_recipes_that_cannot_be_are_told(model, system, precision, message):
+    workload = {"kind": "training", "model": model("dense"), "sequence_length": 512, "global_batch": 8}
+    with pytest.raises((InfeasibleError, InputError)) as error:
+        assert api.run({"systems": [system], "workload": {**workload, "precision": precision}})[0].metrics
     assert message in str(error.value)

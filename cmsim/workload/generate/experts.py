@@ -71,7 +71,11 @@ class Experts:
             if self.shared_in_slots or not model.shared_experts
             else layers.dense_ffn(model, self.tokens, 1, form, width=model.shared_width, name="shared expert")
         )
-        before = [*layers.ffn_norm(model, self.tokens, form), *layers.router(model, self.tokens)]
+        norm = layers.ffn_norm(model, self.tokens, form)
+        if form.dispatched_B > form.activation_B and not local:
+            # tokens that travel in 16 bits are cast where they arrive
+            norm = norm[:1]
+        before = [*norm, *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form, tp=self.tp)
         total = layers.combine_sum(model, self.tokens, self.copies, form)
         gathered, scattered = self._shared(arriving)

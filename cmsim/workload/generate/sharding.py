@@ -80,7 +80,7 @@ class Sharding:
         for layer in which:
             row = -1
             for size, slot in self.parameters(part, layer):
-                weight_B = size * max(self.form.weight_B, 1.0)
+                weight_B = size * max(self.form.gathered_B, 1.0)
                 row = build.collective(
                     "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
                 )
@@ -155,6 +155,7 @@ class Sharding:
             bytes_B=float(work.bytes_B),
             after=after,
         )
+        row = self._cast_weights(build, row)
         if self.spec.zero_stage in (1, 2) and not self.spec.overlap_data_parallel:
             for part, layer in [(one, layer) for one in self.parts for layer in one.buckets]:
                 for size, slot in self.parameters(part, layer):
@@ -162,7 +163,26 @@ class Sharding:
                         "gather weights",
                         stream="dp",
                         collective="all_gather",
-                        size_B=size * self.form.weight_B,
+                        size_B=size * self.form.gathered_B,
                         slot=slot,
                         after=[row],
                     )
+
+    def _cast_weights(self, build: ProgramBuilder, row: int) -> int:
+        """With a recipe the weights of layers are cast once per step, both layouts; the last row.
+
+        A rank casts all that it holds, gathered in 16 bits or not: the second layout is its own work.
+        """
+        recipe = self.form.recipe
+        if recipe is None:
+            return row
+        layers_ = [layer for part in self.parts for layer in part.layers]
+        held = sum(sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)) for layer in layers_)
+        return build.compute(
+            "weight quantise",
+            stream="compute",
+            kernel="quantise",
+            flops=3.0 * held,
+            bytes_B=recipe.cast_B * held,
+            after=[row],
+        )

@@ -19,7 +19,7 @@ import numpy as np
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
-from cmsim.units import BYTES_PER_ELEMENT, TERA
+from cmsim.units import TERA
 from cmsim.workload.generate import further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
@@ -125,7 +125,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         ranks=plain.stage_ranks,
         tokens_per_rank=tokens,
         system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        message_B=layers.formats(spec.precision).dispatched_B,
         once_per_domain=True,
         base=base,
         expert_tp=expert_tp,
@@ -387,7 +387,7 @@ class _Stage:
         for number in range(len(forward) - 1, -1, -1):
             kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
             before = forward[number - 1].comm if number else None
-            backward = layers.backward(forward[number].kernels)
+            backward = layers.backward(forward[number].kernels, self.form.recipe)
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
             pieces.append(Piece(kernels + backward, _mirrored(before)))
