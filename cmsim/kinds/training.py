@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
@@ -57,6 +57,11 @@ class TrainingPrecisionSpec(PrecisionSpec):
         return self
 
 
+def _named(value: Any) -> Any:
+    """``fsdp`` as tools switch it on and off."""
+    return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
+
+
 class TrainingParallelSpec(ParallelSpec):
     """Parallel sizes of a training step."""
 
@@ -93,7 +98,23 @@ class TrainingSpec(ModelWorkloadSpec):
         default="selective", description="activations computed twice"
     )
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
-        default=1, description="what is sharded over data-parallel ranks"
+        default=1,
+        description="what is sharded over data-parallel ranks (dp x cp): 0 nothing, 1 optimizer states, 2 gradients "
+        "too, 3 weights too, which is `fsdp: full`",
+    )
+    fsdp: Annotated[Literal["none", "full", "hybrid"], BeforeValidator(_named)] = Field(
+        default="none",
+        description="weights, gradients and states sharded (`zero_stage: 3`). full: over all data-parallel ranks; "
+        "hybrid: inside groups of `fsdp_shards`, and alike on all groups, which add up gradients after the last "
+        "micro-batch. Weights are gathered, layer by layer, for each pass of each micro-batch, gradients scattered "
+        "after each. true is full. Default: as `zero_stage` says",
+    )
+    fsdp_shards: Places | None = Field(
+        default=None,
+        description="hybrid: data-parallel ranks that share weights; default: as many as a scale-up domain holds",
+    )
+    reshard_after_forward: bool = Field(
+        default=True, description="fsdp: weights are let go after forward, and gathered again for backward"
     )
     overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
     overlap_experts: bool = Field(
@@ -116,6 +137,27 @@ class TrainingSpec(ModelWorkloadSpec):
     dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_fsdp(cls, data: Any) -> Any:
+        """`fsdp` and `zero_stage` say one thing: each follows from the other where it is not given."""
+        if not isinstance(data, dict):
+            return data
+        if _named(data.get("fsdp")) in ("full", "hybrid"):
+            return {"zero_stage": 3, **data}
+        return {"fsdp": "full", **data} if data.get("zero_stage") == 3 else data
+
+    @model_validator(mode="after")
+    def _fsdp_agrees(self) -> TrainingSpec:
+        if (self.fsdp != "none") != (self.zero_stage == 3):
+            allowed = "3, or fsdp none" if self.fsdp != "none" else "0, 1, 2, or fsdp full or hybrid"
+            raise ValueError(f"zero_stage: got {self.zero_stage} with fsdp {self.fsdp}. Allowed: {allowed}")
+        if self.fsdp_shards is not None and self.fsdp != "hybrid":
+            raise ValueError(f"fsdp_shards: goes with `fsdp: hybrid`; got fsdp {self.fsdp}")
+        if not self.reshard_after_forward and self.fsdp == "none":
+            raise ValueError("reshard_after_forward: goes with `fsdp: full` or `hybrid`; got fsdp none")
+        return self
 
 
 @dataclass(frozen=True)

@@ -251,3 +251,80 @@ def test_recipes_that_cannot_be_are_told(model, system, precision, message):
     with pytest.raises((InfeasibleError, InputError)) as error:
         assert api.run({"systems": [system], "workload": {**workload, "precision": precision}})[0].metrics
     assert message in str(error.value)
+
+
+# weights sharded over data-parallel ranks
+
+
+def test_hybrid_sharding_gathers_inside_and_adds_up_across_once(model):
+    """T27 inside a group, for each of two micro-batches; across groups, once, the shares' gradients."""
+    changes = {"parallel": {"tp": 2}, "fsdp": "hybrid", "precision": {"gradients": "bf16"}}
+    programs = training(model("dense"), **changes)
+    spec = load_model(model("dense"))
+    ends = spec.embedding_parameters + spec.head_parameters
+    parameters = (spec.layers * (spec.attention_parameters + spec.dense_ffn_parameters) + ends) / 2
+    micro_batches, shards = 2, 4  # 8 GPUs a box, two to a tensor group
+    gathered = bytes_B(programs, collective="all_gather", slot="shard").sum()
+    assert gathered == pytest.approx(2 * 2 * parameters * micro_batches)
+    scattered = bytes_B(programs, collective="reduce_scatter", slot="shard").sum()
+    assert scattered == pytest.approx(2 * parameters * micro_batches)
+    added = bytes_B(programs, collective="all_reduce", slot="replica").sum()
+    assert added == pytest.approx(2 * parameters / shards)
+    assert not len(rows(programs, slot="dp"))
+    group = programs.groups[:, programs.slots.index("shard")]
+    assert np.flatnonzero(group == group[0]).tolist() == [0, 2, 4, 6]
+    group = programs.groups[:, programs.slots.index("replica")]
+    assert np.flatnonzero(group == group[0]).tolist() == list(range(0, 64, 8))
+    # states of a share: 16 B a parameter over the group
+    held = programs.footprint_B["weights, gradients, optimizer"][0]
+    assert held == pytest.approx(16 * parameters / shards)
+
+
+def test_full_sharding_is_zero_3_and_one_group_of_all_as_well(model):
+    zero, full, on, hybrid = (
+        training(model("moe"), parallel={"ep": 8}, **of)
+        for of in ({"zero_stage": 3}, {"fsdp": "full"}, {"fsdp": True}, {"fsdp": "hybrid", "fsdp_shards": 64})
+    )
+    for other in (full, on):
+        assert (zero.ops.bytes_B == other.ops.bytes_B).all()
+    assert (zero.ops.bytes_B == hybrid.ops.bytes_B).all()
+
+
+def test_experts_are_sharded_among_the_copies_in_a_group(model):
+    layout = Layout(1, 1, 64, 1, 4, sharded=8)
+    assert (layout.shards, layout.expert_shards, layout.expert_copies) == (8, 2, 16)
+    groups = layout.groups()
+    assert np.flatnonzero(groups["expert_shard"] == groups["expert_shard"][1]).tolist() == [1, 5]
+    assert np.flatnonzero(groups["expert_replica"] == groups["expert_replica"][1]).tolist() == list(range(1, 64, 8))
+    # of more ranks than a group has, each holds its experts whole
+    programs = training(model("moe"), parallel={"ep": 16}, fsdp="hybrid")
+    spec = load_model(model("moe"))
+    assert not len(rows(programs, slot="expert_shard"))
+    added = bytes_B(programs, collective="all_reduce", slot="expert_replica").sum()
+    assert added == pytest.approx(4 * spec.layers * spec.expert_parameters)
+
+
+def test_weights_that_stay_are_gathered_once(model):
+    twice, once = (training(model("dense"), fsdp="full", reshard_after_forward=again) for again in (True, False))
+    both = [bytes_B(programs, collective="all_gather", slot="dp").sum() for programs in (twice, once)]
+    assert both[0] == 2 * both[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fsdp": "full", "zero_stage": 1}, "zero_stage: got 1 with fsdp full. Allowed: 3, or fsdp none"),
+        (
+            {"fsdp": "none", "zero_stage": 3},
+            "zero_stage: got 3 with fsdp none. Allowed: 0, 1, 2, or fsdp full",
+        ),
+        ({"fsdp": "half"}, "fsdp: got 'half'. Allowed: full, hybrid, none."),
+        ({"fsdp_shards": 8}, "fsdp_shards: goes with `fsdp: hybrid`; got fsdp none"),
+        ({"fsdp": "hybrid", "fsdp_shards": 5}, "fsdp_shards: got 5, which does not divide dp x cp = 64 ranks. Nearest"),
+        ({"reshard_after_forward": False}, "reshard_after_forward: goes with `fsdp: full` or `hybrid`; got fsdp none"),
+    ],
+)
+def test_sharding_that_cannot_be_is_told(model, changes, message):
+    with pytest.raises((InfeasibleError, InputError)) as error:
+        training(model("dense"), **changes)
+    assert message in str(error.value)

@@ -31,7 +31,7 @@ def footprint_B(
             sum(
                 float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
                 * count
-                for count, shards in ((shared, layout.copies), (routed, layout.expert_copies))
+                for count, shards in ((shared, layout.shards), (routed, layout.expert_shards))
             )
         )
         sequence = busiest(spec.sequence_length, layout.cp)

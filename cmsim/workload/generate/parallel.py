@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmsim.arrays import Ints, Shorts
 from cmsim.errors import InfeasibleError, Problem
@@ -22,6 +23,7 @@ class Layout:
     """Resolved parallel sizes; ``ranks`` = tp x cp x pp x dp.
 
     expert_tp           ranks that share each expert
+    sharded             data-parallel ranks that share weights where groups of them hold the same; 0: all do
     wraps, turns_back   ways of messages between stages, as a schedule says (``PipelineSchedule``)
     mirrored            the first stage and the last hold the same, the second and the last but one, and so on
     """
@@ -32,6 +34,7 @@ class Layout:
     pp: int
     ep: int
     expert_tp: int = 1
+    sharded: int = 0
     wraps: bool = False
     turns_back: bool = False
     mirrored: bool = False
@@ -66,6 +69,19 @@ class Layout:
         return self.ep * self.expert_tp
 
     @property
+    def shards(self) -> int:
+        """Ranks over which what they would hold alike is sharded."""
+        return self.sharded or self.copies
+
+    @property
+    def expert_shards(self) -> int:
+        """The same of experts: their copies among the ranks that share all else."""
+        if not self.sharded:
+            return self.expert_copies
+        copies, rest = divmod(self.sharded * self.tp, self.expert_group)
+        return 1 if rest else copies
+
+    @property
     def stage(self) -> Ints:
         """Pipeline stage of each rank."""
         return np.arange(self.ranks) // self.stage_ranks
@@ -91,7 +107,24 @@ class Layout:
         }
         if self.expert_tp > 1:
             out["expert_tp"] = rank // self.expert_tp
+        if self.sharded:
+            out |= self._hybrid(stage, inner, rank // self.stage_ranks != stage)
         return _apart(out)
+
+    def _hybrid(self, stage: Ints, inner: Ints, mirror: NDArray[np.bool_]) -> dict[str, Shorts]:
+        """Groups that share weights, neighbours, and those of the ranks that hold the same shares."""
+        out = {}
+        for name, block, copies, shards in (
+            ("", self.tp, self.copies, self.shards),
+            ("expert_", self.expert_group, self.expert_copies, self.expert_shards),
+        ):
+            alike, number = stage * block + inner % block, inner // block + mirror * (self.stage_ranks // block)
+            for which, size, group in (
+                ("shard", shards, alike * (copies // shards) + number // shards),
+                ("replica", copies // shards, alike * shards + number % shards),
+            ):
+                out[name + which] = group if size > 1 else np.full(self.ranks, -1, np.int32)
+        return out
 
     def channels(self) -> dict[str, Shorts]:
         """Pipeline channels of each rank, both ends: activations forward, gradients backward; those of virtual stages

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmsim import compute
+from cmsim.errors import InfeasibleError, Problem
+from cmsim.hardware import System
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate import layers, stages
@@ -53,6 +55,23 @@ class Split:
         return [Piece([], Comm("gather keys, values", "all_gather", size, "cp"))]
 
 
+def sharded(spec: TrainingSpec, layout: Layout, system: System) -> Layout:
+    """The layout with its groups of hybrid sharding. Raises InfeasibleError where ranks do not divide into them."""
+    if spec.fsdp != "hybrid":
+        return layout
+    ranks = layout.dp * layout.cp
+    sizes = [size for size in range(1, ranks + 1) if ranks % size == 0]
+    wanted = spec.fsdp_shards
+    if wanted is None:
+        within = system.spec.accelerators * system.ranks_per_package // layout.tp
+        return replace(layout, sharded=max(size for size in sizes if size <= max(within, 1)))
+    if wanted not in sizes:
+        near = ", ".join(map(str, sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:2])))
+        said = f"got {wanted}, which does not divide dp x cp = {ranks} ranks. Nearest that do: {near}."
+        raise InfeasibleError(Problem(said, key="fsdp_shards"))
+    return replace(layout, sharded=wanted)
+
+
 @dataclass(frozen=True)
 class Sharding:
     """Weights, gradients and optimizer states of one rank, over the ranks that would hold them alike."""
@@ -71,8 +90,12 @@ class Sharding:
         return self._gather(build, part, part.buckets)
 
     def gather_for(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
-        """With ZeRO 3 a rank holds a share of its weights: every pass gathers them again."""
+        """With ZeRO 3 a rank holds a share of its weights: every forward gathers them again."""
         return self._gather(build, part, which) if self.spec.zero_stage == 3 else []
+
+    def gather_again(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
+        """So does every backward, unless it finds them as forward left them."""
+        return self.gather_for(build, part, which) if self.spec.reshard_after_forward else []
 
     def _gather(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """One gathering per layer, in the order given; their rows, or none where nothing is shared."""
@@ -92,9 +115,18 @@ class Sharding:
         """With ZeRO 3, which keeps a share of them, gradients are reduced after each backward pass."""
         return self.spec.zero_stage == 3
 
-    def reduce(self, build: ProgramBuilder, part: stages.ModelPart, row: int, done: Callable[[int], int]) -> list[int]:
+    def reduce(
+        self,
+        build: ProgramBuilder,
+        part: stages.ModelPart,
+        row: int,
+        done: Callable[[int], int],
+        *,
+        last: bool = True,
+    ) -> list[int]:
         """Gradients of a part, last layer first, after the backward pass that ends at ``row``; rows of the messages.
 
+        Groups that hold the same shares add them up after the ``last`` micro-batch, where all are accumulated.
         The first ones can start while the pass still runs, once ``done(layer)``, the row that ends the layer's part of
         it, has; with one bucket per layer we let all but the final bucket start before the pass ends.
         """
@@ -115,22 +147,50 @@ class Sharding:
                         after=[ready],
                     )
                 )
+            if last:
+                out += self._add_up(build, part, layer, out[-1:] or [row])
+        return out
+
+    def _add_up(self, build: ProgramBuilder, part: stages.ModelPart, layer: int, after: Sequence[int]) -> list[int]:
+        """Gradients of the shares that several groups hold alike."""
+        if not self.layout.sharded:
+            return []
+        grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        shared, routed = self._parameters(part, layer)
+        out = []
+        for size, shards, copies, slot in (
+            (shared, self.layout.shards, self.layout.copies, "replica"),
+            (routed, self.layout.expert_shards, self.layout.expert_copies, "expert_replica"),
+        ):
+            if size and copies > shards:
+                size_B = size * grad_B / shards
+                out.append(
+                    build.collective(
+                        "add up gradients", stream="dp", collective="all_reduce", size_B=size_B, slot=slot, after=after
+                    )
+                )
         return out
 
     def parameters(self, part: stages.ModelPart, layer: int) -> list[tuple[float, str]]:
-        """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
+        """(parameters of one rank, group that shares or reduces them) of a layer; groups of one are left out."""
+        shared, routed = self._parameters(part, layer)
+        groups = ("shard", "expert_shard") if self.layout.sharded else ("dp", "expert_dp")
+        out = []
+        if self.layout.shards > 1 and shared:
+            out.append((shared, groups[0]))
+        if self.layout.expert_shards > 1 and routed:
+            out.append((routed, groups[1]))
+        return out
+
+    def _parameters(self, part: stages.ModelPart, layer: int) -> tuple[float, float]:
+        """Parameters of one rank of a layer: those all data-parallel ranks hold alike, and its routed experts'."""
         shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
         # the token table and the head are reduced with the layer beside them
         if part.first and layer == part.buckets[0]:
             shared += self.model.table_parameters_on(self.layout.tp)
         if part.last and layer == part.buckets[-1]:
             shared += self.model.head_parameters_on(self.layout.tp)
-        out = []
-        if self.layout.copies > 1 and shared:
-            out.append((shared, "dp"))
-        if self.layout.expert_copies > 1 and routed:
-            out.append((routed, "expert_dp"))
-        return out
+        return shared, routed
 
     def update(self, build: ProgramBuilder, after: Sequence[int]) -> None:
         """The optimizer, and where weights are split but not gathered ahead, their gathering."""
@@ -141,7 +201,7 @@ class Sharding:
             for layer in part.layers
         )
         if self.spec.zero_stage:
-            own = (held - routed) / self.layout.copies + routed / self.layout.expert_copies
+            own = (held - routed) / self.layout.shards + routed / self.layout.expert_shards
         else:
             own = held
         work = compute.optimizer(

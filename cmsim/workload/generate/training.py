@@ -25,7 +25,7 @@ from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joine
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import Sharding, Split
+from cmsim.workload.generate.sharding import Sharding, Split, sharded
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
@@ -39,6 +39,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
+    layout = sharded(spec, layout, system)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
@@ -262,7 +263,7 @@ class _Stage:
         chain = self._backward_chain(part, one.kind)
         if one.kind == "W":
             return chain
-        rows = self.sharding.gather_for(block, part, list(reversed(part.buckets)))
+        rows = self.sharding.gather_again(block, part, list(reversed(part.buckets)))
         if rows and chain:
             # gathered in the order of use: the first and the last hold the pass up, if any does
             chain[0].after += (rows[0],)
@@ -400,10 +401,11 @@ class _Stage:
     def _reduced(self, one: Pass, end: int) -> None:
         """Gradients of a part are reduced after its last backward, or after each."""
         self.left[one.virtual] -= 1
-        if not self.left[one.virtual] or self.sharding.reduces_each():
+        last = not self.left[one.virtual]
+        if last or self.sharding.reduces_each():
             part = self.parts[one.virtual]
             self.reduced += self.sharding.reduce(
-                self.build_, part, end, lambda layer: self._layer_done(one, end, layer)
+                self.build_, part, end, lambda layer: self._layer_done(one, end, layer), last=last
             )
 
     def _layer_done(self, one: Pass, row: int, layer: int) -> int:
