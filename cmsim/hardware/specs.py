@@ -216,6 +216,9 @@ class OverlapTuning(Spec):
 
     decode: Sharing
     bulk: Sharing
+    tp_chunks: Parts = Field(
+        default=4, description="training: parts of a product whose messages are overlapped (`tp_overlap: pipelined`)"
+    )
 
 
 class StackSpec(Spec):

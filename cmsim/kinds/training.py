@@ -62,6 +62,11 @@ def _named(value: Any) -> Any:
     return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
 
 
+def _overlapped(value: Any) -> Any:
+    """``tp_overlap`` as tools switch it on and off."""
+    return {True: "pipelined", False: "none"}[value] if isinstance(value, bool) else value
+
+
 class TrainingParallelSpec(ParallelSpec):
     """Parallel sizes of a training step."""
 
@@ -116,6 +121,14 @@ class TrainingSpec(ModelWorkloadSpec):
     reshard_after_forward: bool = Field(
         default=True, description="fsdp: weights are let go after forward, and gathered again for backward"
     )
+    tp_overlap: Annotated[Literal["none", "bulk", "pipelined"], BeforeValidator(_overlapped)] = Field(
+        default="none",
+        description="messages of tensor parallelism beside products, with `parallel.sequence_parallel`. none: each "
+        "exposed, but for the second gathering of inputs in backward; bulk: gradients of inputs are scattered beside "
+        "gradients of weights (Megatron-LM's own order); pipelined: and products are cut in as many parts as the stack "
+        "has (`overlap.tp_chunks`), so that one part of each message is left (TransformerEngine's userbuffers, MC2). "
+        "true is pipelined",
+    )
     overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
     overlap_experts: bool = Field(
         default=False,
@@ -149,7 +162,7 @@ class TrainingSpec(ModelWorkloadSpec):
         return {"fsdp": "full", **data} if data.get("zero_stage") == 3 else data
 
     @model_validator(mode="after")
-    def _fsdp_agrees(self) -> TrainingSpec:
+    def _agrees(self) -> TrainingSpec:
         if (self.fsdp != "none") != (self.zero_stage == 3):
             allowed = "3, or fsdp none" if self.fsdp != "none" else "0, 1, 2, or fsdp full or hybrid"
             raise ValueError(f"zero_stage: got {self.zero_stage} with fsdp {self.fsdp}. Allowed: {allowed}")
@@ -157,6 +170,8 @@ class TrainingSpec(ModelWorkloadSpec):
             raise ValueError(f"fsdp_shards: goes with `fsdp: hybrid`; got fsdp {self.fsdp}")
         if not self.reshard_after_forward and self.fsdp == "none":
             raise ValueError("reshard_after_forward: goes with `fsdp: full` or `hybrid`; got fsdp none")
+        if self.tp_overlap != "none" and self.parallel.tp > 1 and not self.parallel.sequence_parallel:
+            raise ValueError(f"tp_overlap: got {self.tp_overlap}; without parallel.sequence_parallel none is allowed")
         return self
 
 

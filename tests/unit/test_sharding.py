@@ -10,12 +10,16 @@ import pytest
 
 from cmsim import api, engine
 from cmsim.errors import InfeasibleError, InputError
+from cmsim.hardware import load_system
 from cmsim.kinds.training import OF_RECIPES
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
+from cmsim.workload.generate.chain import Comm, Kernel, Piece, emit
+from cmsim.workload.generate.overlap import TensorOverlap
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.generate.recipes import RECIPES
 from cmsim.workload.model import load_model
+from cmsim.workload.ops import ProgramBuilder, assemble
 
 BOXES = {"system": "hgx_h100", "domains": 8}
 DENSE = {
@@ -328,3 +332,86 @@ def test_sharding_that_cannot_be_is_told(model, changes, message):
     with pytest.raises((InfeasibleError, InputError)) as error:
         training(model("dense"), **changes)
     assert message in str(error.value)
+
+
+# messages of tensor parallelism beside products
+
+
+def product(name, flops):
+    return Kernel(name, "gemm", "bf16", flops, 1e6)
+
+
+def played(mode, pieces, size_B=1e9, chunks=4):
+    """(makespan, times of kernels and messages in the order of the rows) of a chain, in whole picoseconds."""
+    build = ProgramBuilder()
+    emit(build, TensorOverlap(mode, chunks, size_B).arranged(pieces))
+    programs = assemble([build], program=np.zeros(4, np.int64), groups={"tp": np.zeros(4, np.int64)})
+    line = engine.play(engine.plan(programs, load_system("hgx_h100"), engine.Options()), "ideal")
+    took = (line.end_ps[0] - line.start_ps[0]).tolist()
+    kinds = programs.ops.kind.tolist()
+    return (
+        line.makespan_ps,
+        [t for t, k in zip(took, kinds, strict=True) if k == 0],
+        [t for t, k in zip(took, kinds, strict=True) if k == 2],
+    )
+
+
+@pytest.mark.parametrize("flops", [1e12, 1e13], ids=["message longer", "product longer"])
+@pytest.mark.parametrize("collective", ["all_gather", "reduce_scatter"])
+def test_a_pipelined_message_leaves_one_part(collective, flops):
+    """c/n + max(c, p) (n - 1)/n + p/n, where the two parts of a message have n/4 and 3n/4 of its bytes."""
+    comm, one = Comm("tp gather", collective, 0, "tp"), product("ffn up", flops)
+    chain = [Piece([], comm), Piece([one])] if collective == "all_gather" else [Piece([one], comm)]
+    whole, _, _ = played("none", chain)
+    makespan, kernels, messages = played("pipelined", chain)
+    (small_p, large_p), (small_c, large_c) = sorted(kernels), sorted(messages)
+    assert makespan == small_c + max(large_c, large_p) + small_p
+    assert large_c / small_c == pytest.approx(3, rel=0.1)
+    assert makespan < whole
+
+
+def test_in_bulk_gradients_of_inputs_leave_beside_those_of_weights():
+    """Backward of a first product: inputs gathered beside the gradient of the input, it scattered beside the other."""
+    chain = [Piece([product("qkv dgrad", 1e13), product("qkv wgrad", 1e13)], Comm("back", "reduce_scatter", 0, "tp"))]
+    makespan, (dgrad, wgrad), (gather, scatter) = played("none", chain)
+    assert dgrad > gather and makespan == dgrad + wgrad + scatter
+    assert played("bulk", chain)[0] == dgrad + max(wgrad, scatter)
+
+
+@pytest.mark.parametrize("recipe", [None, "mxfp8"])
+def test_overlap_moves_as_many_bytes_and_does_as_many_flops(model, recipe):
+    """Forward 2 gatherings and 2 scatterings a layer, backward as many and 2 gatherings; gathered as cast."""
+    system = {"system": "hgx_b200", "domains": 8}
+    made = {
+        mode: training(
+            model("dense"), system, parallel={"tp": 8}, tp_overlap=mode, precision={"recipe": recipe, "weights": "bf16"}
+        )
+        for mode in ("none", "bulk", "pipelined")
+    }
+    sbh, layers, micro_batches = 4096 * 8192 * 2, 4, 8
+    narrow = (1 + 1 / 32) / 2 if recipe else 1
+    for programs in made.values():
+        # the head gathers twice and scatters once, in 16 bits
+        gathered = bytes_B(programs, collective="all_gather", slot="tp").sum()
+        assert gathered == pytest.approx(micro_batches * sbh * (layers * 6 * narrow + 2))
+        scattered = bytes_B(programs, collective="reduce_scatter", slot="tp").sum()
+        assert scattered == pytest.approx(micro_batches * sbh * (layers * 4 + 1))
+        assert flops(programs, kernel="gemm") == pytest.approx(flops(made["none"], kernel="gemm"))
+    # two kernels and two messages for each of four in pipelines, of a layer and pass
+    assert len(made["bulk"].ops) == len(made["none"].ops)
+
+
+def test_each_mode_is_faster_than_the_one_before(model):
+    workload = {"kind": "training", "model": model("dense"), "sequence_length": 4096, "global_batch": 8}
+    workload |= {"parallel": {"tp": 8}, "recompute": "none"}
+    modes = ["none", "bulk", "pipelined", True]
+    steps = [
+        api.run({"systems": ["hgx_h100"], "workload": {**workload, "tp_overlap": mode}})[0].metrics["step_time_s"]
+        for mode in modes
+    ]
+    assert steps[0] > steps[1] > steps[2] == steps[3]
+
+
+def test_overlap_needs_sequence_parallelism(model):
+    with pytest.raises(InputError, match=r"tp_overlap: got pipelined; without parallel.sequence_parallel none is"):
+        training(model("dense"), parallel={"tp": 8, "sequence_parallel": False}, tp_overlap="pipelined")

@@ -13,6 +13,7 @@ from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate import layers, stages
 from cmsim.workload.generate.chain import Comm, Piece
 from cmsim.workload.generate.experts import Experts
+from cmsim.workload.generate.overlap import TensorOverlap
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
@@ -38,6 +39,11 @@ class Split:
         if self.spec.parallel.sequence_parallel:
             return Comm(f"tp {name}", half, size, "tp")
         return Comm("tp sum", "all_reduce", size, "tp") if half == "reduce_scatter" else None
+
+    def overlap(self, chunks: int) -> TensorOverlap:
+        """How the messages of a chain lie beside its products; ``chunks`` in a pipeline, the stack's."""
+        size_B = self.tokens * self.model.hidden * self.form.stream_B
+        return TensorOverlap(self.spec.tp_overlap, chunks, size_B, self.form.recipe)
 
     def context(self, mixer: str) -> list[Piece]:
         """Context parallel gathers keys and values of the whole sequence, or hands states on."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cmsim.errors import InfeasibleError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import TERA
 from cmsim.workload.generate import further_tokens, layers, least, stages
@@ -57,7 +57,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             stage,
             parts[stage],
             laid,
-            system.stack.overlap.bulk.communication_cores,
+            system.stack,
         )
         for stage in range(layout.pp)
     ]
@@ -184,7 +184,7 @@ class _Stage:
         stage: int,
         parts: Sequence[stages.ModelPart],
         schedule: PipelineSchedule,
-        communication_cores: float,
+        stack: StackSpec,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.stage, self.parts, self.schedule = stage, parts, schedule
@@ -205,7 +205,8 @@ class _Stage:
         self._chain_rows: dict[tuple[str, int], int] = {}
         self._around: dict[int, dict[int, tuple[int, int] | None]] = {}
         # kernels that move tokens take cores from those that compute beside them
-        self.cores = 1.0 - communication_cores
+        self.cores = 1.0 - stack.overlap.bulk.communication_cores
+        self.overlap = self.split.overlap(stack.overlap.tp_chunks)
 
     def build(self) -> ProgramBuilder:
         # in the order of first use, which is that of the counts
@@ -259,7 +260,8 @@ class _Stage:
     def _chain(self, block: ProgramBuilder, one: Pass, weights: Sequence[int]) -> list[Piece]:
         part = self.parts[one.virtual]
         if one.kind == "F":
-            return self._forward_chain(part, weights or self.sharding.gather_for(block, part, part.buckets))
+            gathered = weights or self.sharding.gather_for(block, part, part.buckets)
+            return self.overlap.arranged(self._forward_chain(part, gathered))
         chain = self._backward_chain(part, one.kind)
         if one.kind == "W":
             return chain
@@ -394,7 +396,7 @@ class _Stage:
             pieces.append(Piece(kernels + backward, _mirrored(before)))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
-        return ([Piece([], opening)] if opening else []) + pieces
+        return self.overlap.arranged(([Piece([], opening)] if opening else []) + pieces)
 
     # gradients
 
@@ -413,7 +415,9 @@ class _Stage:
         part, key = self.parts[one.virtual], (one.kind, one.virtual)
         if key not in self._chain_rows:
             chain = self._backward_chain(part, one.kind)
-            self._chain_rows[key] = sum(len(piece.kernels) + (piece.comm is not None) for piece in chain)
+            self._chain_rows[key] = sum(
+                len(piece.kernels) + len(piece.beside) + (piece.comm is not None) for piece in chain
+            )
         share = (layer - part.buckets[0]) / len(part.buckets)
         return max(row - int(self._chain_rows[key] * share), 0)
 
