@@ -78,6 +78,11 @@ class TrainingParallelSpec(ParallelSpec):
         description="layers of each (virtual) stage, in the order of the model; default: as equal as can be, fewer on "
         "the first and the last, which also hold the token table and the head",
     )
+    cp_comm_type: Literal["all_gather", "p2p", "a2a"] = Field(
+        default="all_gather",
+        description="context parallel: keys and values of the whole sequence gathered; p2p: passed on in a ring beside "
+        "attention; a2a: heads exchanged for tokens (Ulysses)",
+    )
     expert_tp: Places = Field(
         default=1,
         description="ranks that share each expert's matrices; tokens are gathered among them and sums scattered. "

@@ -341,10 +341,10 @@ def product(name, flops):
     return Kernel(name, "gemm", "bf16", flops, 1e6)
 
 
-def played(mode, pieces, size_B=1e9, chunks=4):
+def played(mode, pieces):
     """(makespan, times of kernels and messages in the order of the rows) of a chain, in whole picoseconds."""
     build = ProgramBuilder()
-    emit(build, TensorOverlap(mode, chunks, size_B).arranged(pieces))
+    emit(build, TensorOverlap(mode, chunks=4).arranged(pieces))
     programs = assemble([build], program=np.zeros(4, np.int64), groups={"tp": np.zeros(4, np.int64)})
     line = engine.play(engine.plan(programs, load_system("hgx_h100"), engine.Options()), "ideal")
     took = (line.end_ps[0] - line.start_ps[0]).tolist()
@@ -360,7 +360,7 @@ def played(mode, pieces, size_B=1e9, chunks=4):
 @pytest.mark.parametrize("collective", ["all_gather", "reduce_scatter"])
 def test_a_pipelined_message_leaves_one_part(collective, flops):
     """c/n + max(c, p) (n - 1)/n + p/n, where the two parts of a message have n/4 and 3n/4 of its bytes."""
-    comm, one = Comm("tp gather", collective, 0, "tp"), product("ffn up", flops)
+    comm, one = Comm("tp gather", collective, 1e9, "tp"), product("ffn up", flops)
     chain = [Piece([], comm), Piece([one])] if collective == "all_gather" else [Piece([one], comm)]
     whole, _, _ = played("none", chain)
     makespan, kernels, messages = played("pipelined", chain)
@@ -371,8 +371,8 @@ def test_a_pipelined_message_leaves_one_part(collective, flops):
 
 
 def test_in_bulk_gradients_of_inputs_leave_beside_those_of_weights():
-    """Backward of a first product: inputs gathered beside the gradient of the input, it scattered beside the other."""
-    chain = [Piece([product("qkv dgrad", 1e13), product("qkv wgrad", 1e13)], Comm("back", "reduce_scatter", 0, "tp"))]
+    """Inputs are gathered beside the gradient of the input, which is scattered beside the other."""
+    chain = [Piece([product("qkv dgrad", 1e13), product("qkv wgrad", 1e13)], Comm("back", "reduce_scatter", 1e9, "tp"))]
     makespan, (dgrad, wgrad), (gather, scatter) = played("none", chain)
     assert dgrad > gather and makespan == dgrad + wgrad + scatter
     assert played("bulk", chain)[0] == dgrad + max(wgrad, scatter)
@@ -415,3 +415,66 @@ def test_each_mode_is_faster_than_the_one_before(model):
 def test_overlap_needs_sequence_parallelism(model):
     with pytest.raises(InputError, match=r"tp_overlap: got pipelined; without parallel.sequence_parallel none is"):
         training(model("dense"), parallel={"tp": 8, "sequence_parallel": False}, tp_overlap="pipelined")
+
+
+# context parallelism
+
+
+def long(model, **changes):
+    """A step of one sequence of 131,072 tokens on 8 ranks of a context group, 64 heads of 128, 8 of keys and values."""
+    parallel = {"cp": 8, "tp": 1, **changes}
+    return training(model("dense"), "hgx_h100", parallel=parallel, sequence_length=131072, global_batch=1)
+
+
+def test_t29_a_ring_sends_keys_and_values_beside_attention(model):
+    """T29: 67,108,864 B a step, 7 steps; backward sends as much again for gradients. All heads, all FLOPs."""
+    programs, plain = long(model, cp_comm_type="p2p"), long(model)
+    sent = bytes_B(programs, collective="all_gather", slot="cp") / 8  # of each of 7 steps
+    assert sorted(sent.tolist()) == [67_108_864] * 4 + [2 * 67_108_864] * 4
+    assert flops(programs, kernel="attention_prefill") == pytest.approx(flops(plain, kernel="attention_prefill"))
+    ops = programs.ops
+    (ring, *_) = rows(programs, name="ring keys, values")
+    (most, last, *_) = rows(programs, name="attention")
+    needs = [set(ops.dep_idx[ops.dep_ptr[row] : ops.dep_ptr[row + 1]].tolist()) for row in (most, last)]
+    assert ring not in needs[0] and ring in needs[1]
+    assert ops.flops[most] == pytest.approx(7 * ops.flops[last])
+
+
+def test_gathered_keys_and_values_are_gathered_again(model):
+    """(c - 1)/c of 2 s b h_kv d elements in forward; in backward as many, and as many gradients are scattered."""
+    programs = long(model)
+    assert bytes_B(programs, collective="all_gather", slot="cp").tolist() == [8 * 67_108_864] * 8
+    assert bytes_B(programs, collective="reduce_scatter", slot="cp").tolist() == [8 * 67_108_864] * 4
+
+
+def test_t30_heads_are_exchanged_for_tokens(model):
+    """T30: 939,524,096 B sent for queries, keys, values and results of as many heads each; here 8 of 64 have keys."""
+    programs, plain = long(model, cp_comm_type="a2a"), long(model)
+    sent = bytes_B(programs, collective="all_to_all", slot="cp") * 7 / 8
+    assert sent.sum() == pytest.approx(4 * 2 * 939_524_096 * (64 + 8 + 8 + 64) / (4 * 64))
+    assert len(sent) == 4 * 2 * 2
+    for kernel in ("attention_prefill", "gemm"):
+        assert flops(programs, kernel=kernel) == pytest.approx(flops(plain, kernel=kernel))
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "message"),
+    [
+        ("dense", {"cp": 64}, None),
+        ("dense", {"cp": 16, "tp": 4}, None),
+        (
+            "moe",
+            {"cp": 32},
+            "parallel.cp: got 32; with cp_comm_type a2a it must divide the 16 heads of a rank. Nearest",
+        ),
+        ("deepseek-r1", {"cp": 8, "ep": 8}, "parallel.cp_comm_type: got a2a; latent attention takes all_gather, p2p"),
+    ],
+)
+def test_heads_that_cannot_be_exchanged_are_told(model, name, parallel, message):
+    changes = {"parallel": {**parallel, "cp_comm_type": "a2a"}, "global_batch": 8}
+    if message is None:
+        assert training(model(name), **changes).ranks == 64
+        return
+    with pytest.raises(InfeasibleError) as error:
+        training(model(name), **changes)
+    assert message in str(error.value)

@@ -33,13 +33,11 @@ class TensorOverlap:
 
     mode      none, bulk or pipelined
     chunks    parts of a product in a pipeline [1]
-    size_B    of a message of activations in 16 bits, as nccl-tests counts it [B]
     recipe    that casts what is gathered for products in its format
     """
 
     mode: str
     chunks: int
-    size_B: float
     recipe: Recipe | None = None
 
     def arranged(self, chain: Sequence[Piece]) -> list[Piece]:
@@ -49,19 +47,15 @@ class TensorOverlap:
         return list(self._pipelined(pieces)) if self.mode == "pipelined" and self.chunks > 1 else pieces
 
     def _sized(self, comm: Comm | None, rest: Sequence[Piece]) -> Comm | None:
-        if comm is None or comm.slot != "tp" or comm.collective == "all_reduce":
+        if comm is None or comm.slot != "tp" or comm.collective != "all_gather":
             return comm
-        size_B = self.size_B
-        if comm.collective == "all_gather":
-            product = next((kernel for piece in rest for kernel in piece.kernels if kernel.kernel in _PRODUCTS), None)
-            size_B = self._gathered_B(product)
-        return comm._replace(size_B=size_B)
+        return self._narrow(comm, _fed(rest))
 
-    def _gathered_B(self, product: Kernel | None) -> float:
-        """Of a message that is gathered for a product."""
+    def _narrow(self, comm: Comm, product: Kernel | None) -> Comm:
+        """A message that is gathered for a product, in its format."""
         if self.recipe is None or product is None or product.precision != self.recipe.format:
-            return self.size_B
-        return self.size_B * self.recipe.element_B / 2.0
+            return comm
+        return comm._replace(size_B=comm.size_B * self.recipe.element_B / 2.0)
 
     def _with_inputs(self, piece: Piece) -> list[Piece]:
         """A backward piece that ends in a scattering, with the inputs of its last product gathered beside."""
@@ -71,8 +65,9 @@ class TensorOverlap:
         if at is None:
             return [piece]
         of_input, rest = piece.kernels[at], piece.kernels[at + 1 :]
-        inputs = Comm("tp gather inputs", "all_gather", self._gathered_B(of_input), "tp")
-        first = replace(piece, kernels=piece.kernels[:at], comm=inputs, beside=[of_input])
+        assert piece.comm is not None
+        inputs = piece.comm._replace(name="tp gather inputs", collective="all_gather")
+        first = replace(piece, kernels=piece.kernels[:at], comm=self._narrow(inputs, of_input), beside=[of_input])
         if self.mode == "none":
             return [first, replace(piece, kernels=rest, after=())]
         return [first, replace(piece, kernels=[], beside=rest, after=())]
@@ -88,16 +83,26 @@ class TensorOverlap:
                 after = waiting.pop()
                 before, one, behind = after.kernels[:product], after.kernels[product], after.kernels[product + 1 :]
                 yield replace(piece, comm=_part(piece.comm, first))
-                yield replace(after, kernels=before, comm=_part(piece.comm, rest), beside=[_cut(one, rest)])
+                yield replace(after, kernels=before, comm=_part(piece.comm, rest), beside=[cut(one, rest)])
                 # what follows may end in a scattering of its own
-                waiting.append(replace(after, kernels=[_cut(one, first), *behind], after=()))
+                waiting.append(replace(after, kernels=[cut(one, first), *behind], after=()))
             elif not piece.beside and _is(piece, "reduce_scatter") and _ends_in_product(piece):
                 *before, last = piece.kernels
-                kernels = [*before, _cut(last, first)]
-                yield replace(piece, kernels=kernels, comm=_part(piece.comm, rest), beside=[_cut(last, rest)])
+                kernels = [*before, cut(last, first)]
+                yield replace(piece, kernels=kernels, comm=_part(piece.comm, rest), beside=[cut(last, rest)])
                 yield replace(piece, kernels=[], comm=_part(piece.comm, first), after=())
             else:
                 yield piece
+
+
+def _fed(rest: Sequence[Piece]) -> Kernel | None:
+    """The product that a message is for: the first behind it, before the group meets again."""
+    for piece in rest:
+        if (at := _first_product(piece)) is not None:
+            return piece.kernels[at]
+        if piece.comm is not None and piece.comm.slot == "tp":
+            return None
+    return None
 
 
 def _is(piece: Piece, collective: str) -> bool:
@@ -116,9 +121,10 @@ def _part(comm: Comm | None, share: float) -> Comm | None:
     return None if comm is None else comm._replace(size_B=comm.size_B * share)
 
 
-def _cut(kernel: Kernel, share: float) -> Kernel:
-    """A share of a product's rows; that its other operand is read for each part is left out."""
+def cut(kernel: Kernel, share: float) -> Kernel:
+    """A share of a kernel's rows; that its other operand is read for each part is left out."""
     shape = kernel.shape
     if shape is not None:
-        shape = shape._replace(numbers=tuple((n, v * share if n == "m" else v) for n, v in shape.numbers))
+        rows = tuple((name, v * share if name == "m" else v) for name, v in shape.numbers)
+        shape = shape._replace(numbers=rows) if rows != shape.numbers else None
     return kernel._replace(flops=kernel.flops * share, bytes_B=kernel.bytes_B * share, shape=shape)

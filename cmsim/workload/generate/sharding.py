@@ -10,14 +10,13 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
-from cmsim.workload.generate import layers, stages
-from cmsim.workload.generate.chain import Comm, Piece
+from cmsim.workload.generate import context, layers, stages
+from cmsim.workload.generate.chain import Comm, Kernel, Piece
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.overlap import TensorOverlap
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
-from cmsim.workload.whole import busiest
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,11 @@ class Split:
 
     def overlap(self, chunks: int) -> TensorOverlap:
         """How the messages of a chain lie beside its products; ``chunks`` in a pipeline, the stack's."""
-        size_B = self.tokens * self.model.hidden * self.form.stream_B
-        return TensorOverlap(self.spec.tp_overlap, chunks, size_B, self.form.recipe)
+        return TensorOverlap(self.spec.tp_overlap, chunks, self.form.recipe)
 
-    def context(self, mixer: str) -> list[Piece]:
-        """Context parallel gathers keys and values of the whole sequence, or hands states on."""
-        if self.layout.cp == 1:
-            return []
-        model = self.model
-        if mixer == "recurrence" and model.recurrence:
-            state_B = self.spec.micro_batch * self.layout.cp * model.recurrence.state_B_on(self.layout.tp)
-            return [Piece([], Comm("gather states", "all_gather", state_B, "cp"))]
-        if model.attention == "mla":
-            width = float(model.kv_lora_rank + model.rope_dim)
-        else:
-            width = busiest(model.kv_heads, self.layout.tp) * (model.head_dim + model.v_head_dim)
-        size = self.spec.micro_batch * self.spec.sequence_length * width * self.form.stream_B
-        return [Piece([], Comm("gather keys, values", "all_gather", size, "cp"))]
+    def mixing(self, mixer: str, kernels: list[Kernel], out: Comm | None) -> list[Piece]:
+        """The half of a layer that mixes tokens, behind its norm, with what ranks of a context group exchange."""
+        return context.pieces(self.spec, self.model, self.layout, mixer, kernels, out, self.form.stream_B)
 
 
 def sharded(spec: TrainingSpec, layout: Layout, system: System) -> Layout:

@@ -20,7 +20,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import TERA
-from cmsim.workload.generate import further_tokens, layers, least, stages
+from cmsim.workload.generate import context, further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -40,6 +40,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     layout = sharded(spec, layout, system)
+    context.check(spec, model, layout)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
@@ -348,8 +349,7 @@ class _Stage:
             norm = [_shrunk(first, split / self.tokens)]
             pieces = [
                 Piece(norm, self.split.tensor("gather", "all_gather")),
-                *self.split.context(mixer),
-                Piece(rest, self.split.tensor("reduce", "reduce_scatter")),
+                *self.split.mixing(mixer, rest, self.split.tensor("reduce", "reduce_scatter")),
             ]
         if ffn == "experts" and self.mixture is not None:
             pieces += self.mixture.pieces(model, form, slot="ep")
@@ -367,12 +367,16 @@ class _Stage:
         model, form, tp = self.model, self.form, self.layout.tp
         if mixer == "recurrence":
             return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
-        context = _causal_context(self.spec.sequence_length, self.layout.cp)
-        pairs = self.queries * (context - self.queries / 2)
+        by_heads = self.spec.parallel.cp_comm_type == "a2a"
+        sequence, cp = self.spec.sequence_length, self.layout.cp
+        seen = _causal_context(sequence, cp)
+        # whole sequences of some heads, or some tokens of all
+        core = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
+        pairs = self.queries * (seen - self.queries / 2)
         return [
             *layers.attention_in(model, self.tokens, tp, form),
-            *layers.index_scores(model, self.spec.micro_batch, pairs, context, self.queries),
-            *layers.core_prefill(model, self.spec.micro_batch, self.queries, context, tp, form),
+            *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
+            *layers.core_prefill(model, self.spec.micro_batch, *core, form),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
@@ -388,12 +392,15 @@ class _Stage:
         again = _recomputed(self.spec.recompute)
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
-            kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
-            before = forward[number - 1].comm if number else None
-            backward = layers.backward(forward[number].kernels, self.form.recipe)
+            piece, before = forward[number], forward[number - 1] if number else Piece()
+            kernels = [kernel for kernel in [*piece.kernels, *before.beside] if again(kernel)]
+            backward = layers.backward(piece.kernels, self.form.recipe)
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
-            pieces.append(Piece(kernels + backward, _mirrored(before)))
+            if before.comm is not None and before.comm.name == context.AGAIN:
+                pieces.append(Piece([], before.comm))
+            beside = layers.backward(before.beside, self.form.recipe)
+            pieces.append(Piece(kernels + backward, _mirrored(before.comm), beside=beside))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
         return self.overlap.arranged(([Piece([], opening)] if opening else []) + pieces)
@@ -435,6 +442,8 @@ def _mirrored(comm: Comm | None) -> Comm | None:
     """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
     if comm is None:
         return None
+    if comm.name == context.RING:
+        return context.mirrored(comm)
     other = {
         "all_gather": "reduce_scatter",
         "reduce_scatter": "all_gather",
