@@ -371,12 +371,12 @@ class _Stage:
         sequence, cp = self.spec.sequence_length, self.layout.cp
         seen = _causal_context(sequence, cp)
         # whole sequences of some heads, or some tokens of all
-        core = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
+        queries, context_, heads_tp = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
         pairs = self.queries * (seen - self.queries / 2)
         return [
             *layers.attention_in(model, self.tokens, tp, form),
             *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
-            *layers.core_prefill(model, self.spec.micro_batch, *core, form),
+            *layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
