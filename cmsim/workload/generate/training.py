@@ -20,7 +20,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import TERA
-from cmsim.workload.generate import context, further_tokens, layers, least, stages
+from cmsim.workload.generate import adapters, context, further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -65,7 +65,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
         tokens_per_step=tokens,
-        model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
+        model_flops_per_token=_model_flops(spec, model),
         hardware_flops_per_token=_hardware_flops(spec, model, mixture),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
         peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
@@ -160,15 +160,22 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     return spec.global_batch // per_step
 
 
+def _model_flops(spec: TrainingSpec, model: ModelSpec) -> float:
+    """FLOPs per token that the model needs, nothing computed twice."""
+    if spec.lora is not None:
+        return adapters.flops_per_token(spec.lora, model, spec.sequence_length)
+    return model.training_flops_per_token(spec.sequence_length, causal=True)
+
+
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | None) -> float:
     """FLOPs per token that are executed: recomputation, further tokens and what fills up places of experts included."""
-    plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+    plain = _model_flops(spec, model)
     plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
     if mixture is not None and spec.capacity_factor is not None:
         filled = mixture.copies - model.top_k - (model.shared_experts if mixture.shared_in_slots else 0)
         plain += 6.0 * model.moe_layers * filled * model.expert_parameters
     if spec.recompute == "full":
-        return plain * 4 / 3
+        return plain + model.forward_flops_per_token(spec.sequence_length) if spec.lora else plain * 4 / 3
     return plain
 
 
@@ -333,7 +340,7 @@ class _Stage:
             pieces += self._layer(layer, after=after)
         if part.last and not self.spec.mtp_layers:
             pieces += self._head()
-        return joined(pieces)
+        return joined(adapters.added(self.spec.lora, pieces))
 
     def _head(self) -> list[Piece]:
         head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
@@ -388,13 +395,13 @@ class _Stage:
         forward = self._forward_chain(part, ())
         if kind == "W":
             backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
-            return [Piece([kernel for kernel in backward if layers.of_weights(kernel)])]
+            return [Piece([one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)])]
         again = _recomputed(self.spec.recompute)
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
             piece, before = forward[number], forward[number - 1] if number else Piece()
             kernels = [kernel for kernel in [*piece.kernels, *before.beside] if again(kernel)]
-            backward = layers.backward(piece.kernels, self.form.recipe)
+            backward = adapters.trained(self.spec.lora, layers.backward(piece.kernels, self.form.recipe))
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
             if before.comm is not None and before.comm.name == context.AGAIN:
