@@ -334,6 +334,17 @@ def test_sharding_that_cannot_be_is_told(model, changes, message):
     assert message in str(error.value)
 
 
+def test_what_is_gathered_is_cast_before(model):
+    """With sequence parallelism a rank casts its own tokens of what a layer's halves gather: h/t each, not h."""
+    system, precision = {"system": "hgx_b200", "domains": 8}, {"recipe": "delayed"}
+    one, eight = (
+        training(model("dense"), system, parallel={"tp": tp}, global_batch=64, precision=precision) for tp in (1, 8)
+    )
+    for name in ("attention quantise", "ffn quantise"):
+        each = [bytes_B(programs, kernel="quantise", name=name)[0] for programs in (one, eight)]
+        assert each[0] == 8 * each[1] == 4096 * 8192 * 4
+
+
 # messages of tensor parallelism beside products
 
 
@@ -391,11 +402,13 @@ def test_overlap_moves_as_many_bytes_and_does_as_many_flops(model, recipe):
     sbh, layers, micro_batches = 4096 * 8192 * 2, 4, 8
     narrow = (1 + 1 / 32) / 2 if recipe else 1
     for programs in made.values():
-        # the head gathers twice and scatters once, in 16 bits
+        # the head gathers twice and scatters once, the token table scatters once and gathers once, in 16 bits
         gathered = bytes_B(programs, collective="all_gather", slot="tp").sum()
-        assert gathered == pytest.approx(micro_batches * sbh * (layers * 6 * narrow + 2))
+        assert gathered == pytest.approx(micro_batches * sbh * (layers * 6 * narrow + 2 + 1))
         scattered = bytes_B(programs, collective="reduce_scatter", slot="tp").sum()
-        assert scattered == pytest.approx(micro_batches * sbh * (layers * 4 + 1))
+        assert scattered == pytest.approx(micro_batches * sbh * (layers * 4 + 1 + 1))
+        # the largest logit and the sum of a token
+        assert bytes_B(programs, collective="all_reduce", slot="tp").tolist() == [4096 * 4.0] * 2 * micro_batches
         assert flops(programs, kernel="gemm") == pytest.approx(flops(made["none"], kernel="gemm"))
     # two kernels and two messages for each of four in pipelines, of a layer and pass
     assert len(made["bulk"].ops) == len(made["none"].ops)

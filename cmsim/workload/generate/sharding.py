@@ -18,6 +18,9 @@ from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
 
+#: how names of messages begin that only the loss needs
+LOSS = "tp loss"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -38,6 +41,12 @@ class Split:
         if self.spec.parallel.sequence_parallel:
             return Comm(f"tp {name}", half, size, "tp")
         return Comm("tp sum", "all_reduce", size, "tp") if half == "reduce_scatter" else None
+
+    def loss(self, which: str) -> Comm | None:
+        """A number of each token that ranks with parts of the logits make together; backward needs none."""
+        if self.layout.tp == 1:
+            return None
+        return Comm(f"{LOSS} {which}", "all_reduce", 4.0 * self.tokens, "tp")
 
     def overlap(self, chunks: int) -> TensorOverlap:
         """How the messages of a chain lie beside its products; ``chunks`` in a pipeline, the stack's."""

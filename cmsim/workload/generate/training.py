@@ -25,7 +25,7 @@ from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joine
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import Sharding, Split, sharded
+from cmsim.workload.generate.sharding import LOSS, Sharding, Split, sharded
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
@@ -323,7 +323,9 @@ class _Stage:
         model = self.model
         pieces: list[Piece] = []
         if part.first:
-            pieces.append(Piece(layers.embedding(model, self.tokens, self.form)))
+            # every rank has a part of the words: what it finds is added up
+            found = self.split.tensor("reduce", "reduce_scatter")
+            pieces.append(Piece(layers.embedding(model, self.tokens, self.form), found))
         if part.last and not part.layers:
             pieces.append(Piece())
         if pieces and not part.layers:
@@ -344,7 +346,12 @@ class _Stage:
 
     def _head(self) -> list[Piece]:
         head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
-        return [Piece([], self.split.tensor("gather", "all_gather")), Piece(head)]
+        *products, loss = head
+        return [
+            Piece([], self.split.tensor("gather", "all_gather")),
+            Piece(products, self.split.loss("most")),
+            Piece([loss], self.split.loss("sum")),
+        ]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
@@ -354,6 +361,9 @@ class _Stage:
         if mixer:
             first, *rest = self._mixer(mixer)
             norm = [_shrunk(first, split / self.tokens)]
+            if form.recipe is not None and rest[0].kernel == "quantise":
+                # what is gathered is cast before
+                norm.append(_shrunk(rest.pop(0), split / self.tokens))
             pieces = [
                 Piece(norm, self.split.tensor("gather", "all_gather")),
                 *self.split.mixing(mixer, rest, self.split.tensor("reduce", "reduce_scatter")),
@@ -447,7 +457,7 @@ def _causal_context(sequence: int, cp: int) -> float:
 
 def _mirrored(comm: Comm | None) -> Comm | None:
     """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
-    if comm is None:
+    if comm is None or comm.name.startswith(LOSS):
         return None
     if comm.name == context.RING:
         return context.mirrored(comm)
