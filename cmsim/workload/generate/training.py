@@ -243,7 +243,9 @@ class _Stage:
         if key not in self._blocks:
             self._blocks[key] = self._block(turn, len(weights))
         block, ends = self._blocks[key]
-        first = self.build_.append(block, [*map(self._made_here, turn), *([row] for row in weights)])
+        first = len(self.build_)
+        if len(block):
+            self.build_.append(block, [*map(self._made_here, turn), *([row] for row in weights)])
         for one, end in zip(turn, ends, strict=True):
             # a part without layers has no products whose gradients of weights could wait
             self.ended[one] = first + end if end >= 0 else self.ended[one._replace(kind="I")]
