@@ -217,6 +217,28 @@ def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, eac
         assert ops.precisions[ops.precision[rows(programs, name=name)[0]]] == "bf16"
 
 
+def test_some_layers_stay_in_16_bits(model):
+    """One first and two last layers of four: a quarter of the casts, and the others' products in 16 bits."""
+    system, recipe = {"system": "hgx_b200", "domains": 8}, {"recipe": "nvfp4"}
+    kept = {"layers_at_start_in_bf16": 1, "layers_at_end_in_bf16": 2}
+    some, none = (
+        training(model("dense"), system, precision=precision, parallel={"pp": 2}, global_batch=64)
+        for precision in (recipe | kept, recipe)
+    )
+    for rank, share in ((0, 1 / 2), (63, 0)):
+        cast, all_cast = (bytes_B(programs, rank, kernel="quantise").sum() for programs in (some, none))
+        assert cast == pytest.approx(share * all_cast)
+    assert flops(some) == pytest.approx(flops(none), rel=1e-2)
+    names = [some.ops.precisions[at] for at in some.ops.precision[rows(some, name="q, k, v")]]
+    assert names.count("bf16") == names.count("fp4") > 0
+    with pytest.raises(
+        InfeasibleError, match="layers_at_end_in_bf16: with layers_at_start_in_bf16 5 layers; the model"
+    ):
+        training(model("dense"), system, precision=recipe | {"layers_at_end_in_bf16": 5})
+    with pytest.raises(InputError, match="layers_at_end_in_bf16: goes with `recipe`, which is not given"):
+        training(model("dense"), system, precision={"layers_at_end_in_bf16": 5})
+
+
 @pytest.mark.parametrize(
     ("precision", "each_B", "recipe_B"),
     [
