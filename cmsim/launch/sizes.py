@@ -1,0 +1,133 @@
+"""How many machines a job has: from its launcher, its wrapper, Slurm's lines, or words in comments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cmsim.launch.settings import is_flag
+from cmsim.launch.shell import is_unknown
+from cmsim.launch.vocabulary import data, plain
+
+
+@dataclass
+class JobSizes:
+    """Nodes, accelerators of each, accelerators of all; ``where`` says of each what told it."""
+
+    nodes: int | None = None
+    per_node: int | None = None
+    total: int | None = None
+    where: dict[str, str] = field(default_factory=dict)
+    line: int = 0
+    #: what a launcher was told that only a run would know
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def put(self, key: str, value: int | None, where: str) -> None:
+        """Set what nobody has said before."""
+        if value is not None and getattr(self, key) is None:
+            setattr(self, key, value)
+            self.where[key] = where
+
+    @property
+    def world(self) -> int | None:
+        if self.nodes is not None and self.per_node is not None:
+            return self.nodes * self.per_node
+        return self.total
+
+    def settle(self) -> None:
+        """Work out the third of nodes, accelerators of each and of all, where two are there."""
+        if self.total and self.per_node and self.nodes is None and self.total % self.per_node == 0:
+            self.put("nodes", self.total // self.per_node, "worked out")
+        if self.total and self.nodes and self.per_node is None and self.total % self.nodes == 0:
+            self.put("per_node", self.total // self.nodes, "worked out")
+
+
+def of_flags(words: Iterable[str], table: Mapping[str, Iterable[str]], where: str, sizes: JobSizes) -> None:
+    """Read a launcher's or wrapper's options into ``sizes``; ``table`` says which flags are which size."""
+    flags = {plain(flag): key for key, names in table.items() if key != "position" for flag in names}
+    words = list(words)
+    for at, word in enumerate(words):
+        if not is_flag(word):
+            continue
+        name, equals, value = word.partition("=")
+        key = flags.get(plain(name))
+        if key is None and not name.startswith("--") and len(name) > 2 and name[1] in flags:  # -N8
+            key, value, equals = flags[name[1]], name[2:], "="
+        if key is None:
+            continue
+        if not equals:
+            value = words[at + 1] if at + 1 < len(words) else ""
+        if is_unknown(value):
+            sizes.unknown.setdefault(key, value)
+            continue
+        sizes.put("per_node" if key == "per_node" else key, count(value), where)
+
+
+def count(text: str) -> int | None:
+    """A count as launchers write it: ``8``, ``gpu:8``, ``gpu:h100:8``, ``1:4`` (elastic: the most), ``ppr:8:node``."""
+    text = text.strip("'\" ")
+    if found := re.search(r"ppr:(\d{1,6})", text):
+        return int(found[1])
+    found = re.fullmatch(r"(?:[A-Za-z_][\w-]*:)*(\d{1,7})(?:[:-](\d{1,7}))?(?:\(.*\))?", text)
+    if not found:
+        return None
+    return int(found[2] or found[1])
+
+
+_DIRECTIVE = re.compile(r"(SBATCH|PBS|BSUB|FLUX:?)\s+(.*)")
+
+
+def of_comments(comments: Mapping[int, str], sizes: JobSizes) -> None:
+    """Slurm's lines (``#SBATCH --nodes=4``), where nothing else said it."""
+    for line, text in comments.items():
+        if found := _DIRECTIVE.match(text):
+            words = found[2].split(" #")[0].split()
+            of_flags(words, data("programs")["wrappers"]["sbatch"], f"{found[1]} line {line}", sizes)
+
+
+def is_directive(text: str) -> bool:
+    return _DIRECTIVE.match(text) is not None or text.startswith("!")
+
+
+_NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,6})"
+_DEVICE = r"(?:GPUs?|NPUs?|dies|devices|cards|ranks|accelerators|chips)"
+
+
+def of_words(text: str, sizes: JobSizes, chips: str, where: str) -> None:
+    """Counts in a sentence: ``16 nodes of 8 H100``, ``64 H100 GPUs (8 nodes)``, ``8x H200``, ``4 GPUs per tray``."""
+
+    def number(found: re.Match[str] | None, group: int = 1) -> int | None:
+        return int(found[group].replace(",", "")) if found else None
+
+    def search(pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, text, re.IGNORECASE)
+
+    chip = rf"(?:{chips})"
+    nodes = search(rf"{_NUMBER}\s*(?:x\s*)?(?:[\w.-]+ )?(?:nodes?|servers?|hosts?|boxes|trays)\b")
+    sizes.put("nodes", number(nodes), where)
+    if found := search(rf"nodes? of {_NUMBER}|(?:nodes?|servers?) with {_NUMBER}"):
+        sizes.put("per_node", number(found, 1 if found[1] else 2), where)
+    per = rf"(?:{_DEVICE}|{chip})\s*(?:/|per|a|each|in (?:each|a))\s*(?:node|tray|server|host|box)?"
+    sizes.put("per_node", number(search(rf"{_NUMBER}\s*(?:x\s*)?{per}")), where)
+    sizes.put("per_node", number(search(rf"{_NUMBER} per (?:node|tray|server)")), where)
+    total = search(rf"{_NUMBER}\s*(?:x\s*)?(?:Nvidia\s+|AMD\s+|Ascend\s+)?{chip}") or search(rf"{_NUMBER} {_DEVICE}")
+    if total and "per_node" not in sizes.where:
+        sizes.put("total", number(total), where)
+    elif total and sizes.where.get("per_node") == where and total.start(1) != _start(text, rf"nodes? of {_NUMBER}"):
+        sizes.put("total", number(total), where)
+
+
+def _start(text: str, pattern: str) -> int:
+    found = re.search(pattern, text, re.IGNORECASE)
+    return found.start(1) if found else -1
+
+
+def defaults(sizes: JobSizes, launcher: str) -> dict[str, Any]:
+    """What a launcher takes where nothing says it: one node, one process."""
+    out: dict[str, Any] = {}
+    if launcher and sizes.nodes is None and sizes.per_node is not None and not sizes.total:
+        sizes.put("nodes", 1, "the launcher's default")
+        out["nodes"] = 1
+    return out
