@@ -119,7 +119,7 @@ class Reader:
         of_comments(self.comments, sizes)
         texts = [(text, "comment") for text in self.comments.values() if not is_directive(text)]
         flag = settings.text("gpu") if settings.has("gpu") else None
-        self._machine(plan, sizes, texts, job.environment, job.words, flag)
+        self._machine(plan, settings, sizes, texts, job.environment, job.words, flag)
         if sizes.nodes is None or sizes.per_node is None:
             plan.defaults |= defaults(sizes, job.launcher)
         return self._end(plan, settings, sizes, job.tool, recipe=recipe)
@@ -198,7 +198,7 @@ class Reader:
         sizes = JobSizes()
         self.comments = dict(tree.comments)
         texts = [(text, "comment") for text in tree.comments.values()]
-        self._machine(plan, sizes, texts, {}, (), None)
+        self._machine(plan, settings, sizes, texts, {}, (), None)
         return [self._end(plan, settings, sizes, tool, recipe=tool == "bridge")]
 
     def _tree(self, tree: Tree, tool: str, file: str, settings: Settings, plan: LaunchPlan) -> None:
@@ -262,8 +262,9 @@ class Reader:
             plan.details["name"] = name
             sizes = _sizes_of_names(top)
             own = [(text, "docstring") for text in _docstrings(self.text, name)]
+            name_only = [(name, "name of the function")]
             self._thing(thing, tool, settings, plan)
-            self._machine(plan, sizes, [*own, *docs, *comments], {}, (), settings.text("gpu") if settings.has("gpu") else None)
+            self._machine(plan, settings, sizes, [*own, *docs, *comments, *name_only], {}, (), settings.text("gpu") if settings.has("gpu") else None)
             plans.append(self._end(plan, settings, sizes, tool, recipe=True))
         if not plans:
             message = "makes no configuration that can be read without running it: no function returns one, none is at its top"
@@ -297,6 +298,7 @@ class Reader:
     def _machine(
         self,
         plan: LaunchPlan,
+        settings: Settings,
         sizes: JobSizes,
         texts: list[tuple[str, str]],
         variables: Mapping[str, str],
@@ -304,6 +306,10 @@ class Reader:
         flag: str | None,
     ) -> None:
         """The machine in words, and how many there are of it where only words say so."""
+        for key in ("total", "per_node"):
+            if (count := settings.whole({"total": "world"}.get(key, key))) is not None:
+                sizes.put(key, count, "flag")
+        sizes.settle()
         others = [(self.path.name, "file name")]
         others += [(shown(value), f"variable {name}") for name, value in variables.items() if len(value) < 200]
         others += [(shown(str(word)), "argument") for word in words]
@@ -314,10 +320,15 @@ class Reader:
             plan.system_name = word["system"]
             plan.system = flag if where == "flag" else f"{text} ({where})"
             plan.details["chip"] = word["chip"]
-        if sizes.world is None:
-            for text, where in texts:
-                if found is None or text == found[1] or re.search(r"\d+ (?:GPU|NPU|device|die|node)", text):
-                    of_words(text, sizes, guesses.chips(), where)
+        words_only = JobSizes()
+        for text, where in texts:
+            if found is None or text == found[1] or re.search(r"\d+ (?:GPU|NPU|device|die|node)", text):
+                of_words(text, words_only, guesses.chips(), where)
+        words_only.settle()
+        # words fill what nothing else says, where they agree with what something says
+        if sizes.world is None or (sizes.nodes is None and words_only.world == sizes.world):
+            for key in ("nodes", "per_node", "total"):
+                sizes.put(key, getattr(words_only, key), words_only.where.get(key, ""))
             sizes.settle()
         counted = next(((text, where) for text, where in texts if re.search(r"\d+ (?:GPU|NPU|device|die)", text)), None)
         if plan.system is None and counted:
@@ -418,7 +429,7 @@ def _docstrings(text: str, name: str | None = None) -> list[str]:
     tree = ast.parse(text)
     nodes: list[Any] = [tree] if name is None else [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name]
     found = [ast.get_docstring(node) for node in nodes]
-    return [" ".join(one.split()) for one in found if one] + ([name] if name else [])
+    return [" ".join(one.split()) for one in found if one]
 
 
 def _configs(values: Values, top: Mapping[str, Any]) -> list[tuple[str, Thing]]:

@@ -112,16 +112,10 @@ def of_words(text: str, sizes: JobSizes, chips: str, where: str) -> None:
     per = rf"(?:{_DEVICE}|{chip})\s*(?:/|per|a|each|in (?:each|a))\s*(?:node|tray|server|host|box)?"
     sizes.put("per_node", number(search(rf"{_NUMBER}\s*(?:x\s*)?{per}")), where)
     sizes.put("per_node", number(search(rf"{_NUMBER} per (?:node|tray|server)")), where)
-    total = search(rf"{_NUMBER}\s*(?:x\s*)?(?:Nvidia\s+|AMD\s+|Ascend\s+)?{chip}") or search(rf"{_NUMBER} {_DEVICE}")
-    if total and "per_node" not in sizes.where:
-        sizes.put("total", number(total), where)
-    elif total and sizes.where.get("per_node") == where and total.start(1) != _start(text, rf"nodes? of {_NUMBER}"):
-        sizes.put("total", number(total), where)
-
-
-def _start(text: str, pattern: str) -> int:
-    found = re.search(pattern, text, re.IGNORECASE)
-    return found.start(1) if found else -1
+    alone = r"(?!\w*\s*(?:/|per|a|each|in (?:each|a))\b)"
+    total = search(rf"(?<!of ){_NUMBER}\s*(?:x\s*)?(?:Nvidia\s+|AMD\s+|Ascend\s+)?{chip}{alone}")
+    total = total or search(rf"(?<!of ){_NUMBER} {_DEVICE}{alone}")
+    sizes.put("total", number(total), where)
 
 
 def defaults(sizes: JobSizes, launcher: str) -> dict[str, Any]:

@@ -115,11 +115,6 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
         if value is None and not recipe:
             value = plan.default(key, 1)
         setattr(plan, key, value)
-    world = settings.whole("world")
-    if world is not None and "total" not in sizes.where:
-        sizes.put("total", world, "flag")
-    if (per_node := settings.whole("per_node")) is not None:
-        sizes.put("per_node", per_node, "flag")
     sizes.settle()
     plan.nodes, plan.accelerators_per_node, plan.accelerators_used = sizes.nodes, sizes.per_node, sizes.world
     cut = (plan.tp or 1) * (plan.pp or 1) * (plan.cp or 1)

@@ -92,6 +92,8 @@ def _batches(settings: Settings, plan: LaunchPlan) -> None:
     plan.micro_batch = settings.whole("micro_batch") or plan.default("micro_batch", 1)
     count = settings.whole("micro_batches")
     copies = settings.whole("copies") or 1
+    if copies > 1:  # counts in the batch; that copies hide each other's communication is not modelled
+        settings.unread[settings.by_key["copies"].name] = None
     steps = settings.whole("accumulation") or 1
     dp = plan.dp or 1
     if (plan.pp or 1) > 1:
