@@ -26,7 +26,10 @@ def new(
     explain: Annotated[bool, typer.Option("--explain", help="Print what was read as YAML, and write nothing.")] = False,
     system: Annotated[
         str | None,
-        typer.Option(help="The system to use; default: what the file's words mean.", autocompletion=lambda incomplete: complete.builtin("topologies", incomplete)),
+        typer.Option(
+            help="The system to use; default: what the file's words mean.",
+            autocompletion=lambda incomplete: complete.builtin("topologies", incomplete),
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -40,7 +43,8 @@ def new(
         typer.Option(metavar="NAME=VALUE", help="An environment variable that the script finds. May be repeated."),
     ] = None,
     case: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which job, by name or number from 1, where the file has several.")
+        str | None,
+        typer.Option(metavar="NAME", help="Which job, by name or number from 1, where the file has several."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
@@ -52,7 +56,9 @@ def new(
     given = dict(_pair(one) for one in env or [])
     plans = Reader(from_, args=tuple(arg or ()), given=given).plans()
     if explain:
-        say.text(yaml.safe_dump(explained(plans), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None))
+        say.text(
+            yaml.safe_dump(explained(plans), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+        )
         problems = [problem for plan in plans for problem in plan.problems]
         if problems:
             raise InputError(problems)
@@ -64,7 +70,10 @@ def new(
     _write({to: written.scenario, **({model: written.model} if written.model else {})}, force=force)
     for note in [*plan.warn, *written.notes]:
         say.message(f"note: {note}")
-    for name, what in (("unread", "touch performance and are not read as a plan"), ("unknown", "are unknown to the tool")):
+    for name, what in (
+        ("unread", "touch performance and are not read as a plan"),
+        ("unknown", "are unknown to the tool"),
+    ):
         if names := getattr(plan, name):
             say.message(f"note: {', '.join(names)} {what}")
     say.message(f"wrote {to}" + (f" and {model}" if written.model else "") + f"; next: cmsim run {to}")
@@ -80,7 +89,9 @@ def _pair(text: str) -> tuple[str, str]:
 def _chosen(names: list[str], case: str | None) -> int:
     if case is None:
         if len(names) > 1:
-            raise InputError(Problem(f"the file has {len(names)} jobs; --case says which: {', '.join(names[:20])}", "--from"))
+            raise InputError(
+                Problem(f"the file has {len(names)} jobs; --case says which: {', '.join(names[:20])}", "--from")
+            )
         return 0
     if case in names:
         return names.index(case)
@@ -94,6 +105,8 @@ def _write(texts: dict[Path, str], *, force: bool) -> None:
 
     there = [path for path in texts if path.exists()]
     if there and not force:
-        raise InputError([Problem("is there already; --force writes over it, --out elsewhere", str(path)) for path in there])
+        raise InputError(
+            [Problem("is there already; --force writes over it, --out elsewhere", str(path)) for path in there]
+        )
     for path, text in texts.items():
         write_text(path, text)

@@ -68,7 +68,9 @@ def _json(text: str, file: str) -> Tree:
     try:
         loaded = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(Problem(f"is not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", file, error.lineno)) from None
+        raise InputError(
+            Problem(f"is not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}", file, error.lineno)
+        ) from None
     except (ValueError, RecursionError):
         raise InputError(Problem("is not valid JSON: too deep, or a number too long", file)) from None
     if not isinstance(loaded, dict):
@@ -100,7 +102,9 @@ class _Builder:
         self.count += 1
         line = node.start_mark.line + 1
         if self.count > _MOST or len(path) > _DEEPEST:
-            raise InputError(Problem(f"holds more than {_MOST} values, or lies deeper than {_DEEPEST}", self.file, line))
+            raise InputError(
+                Problem(f"holds more than {_MOST} values, or lies deeper than {_DEEPEST}", self.file, line)
+            )
         self.lines.setdefault(path, line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -110,7 +114,11 @@ class _Builder:
             value = self.loader.construct_object(node, deep=True) if node.tag.startswith("tag:yaml.org") else node.value
         except (ValueError, yaml.YAMLError, OverflowError):
             return str(node.value)
-        if isinstance(value, str) and not node.style and re.fullmatch(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+", value):
+        if (
+            isinstance(value, str)
+            and not getattr(node, "style", None)
+            and re.fullmatch(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+", value)
+        ):
             return float(value.replace("_", ""))
         if isinstance(value, int) and not isinstance(value, bool) and ":" in node.value:
             return str(node.value)
@@ -137,7 +145,8 @@ def _yaml(text: str, file: str) -> Tree:
         loader = _Plain(text)
         try:
             while loader.check_node():
-                documents.append(loader.get_node())
+                node = loader.get_node()
+                documents += [node] if node is not None else []
                 if len(documents) > 200:
                     raise InputError(Problem("holds more than 200 documents", file))
             builder = _Builder(loader, file)

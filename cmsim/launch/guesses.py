@@ -36,7 +36,11 @@ def model_of_dims(dims: Mapping[str, Any]) -> Mapping[str, Any] | None:
     best: tuple[int, Mapping[str, Any]] | None = None
     for model in data("models")["models"]:
         known = dict(zip(_DIMS, model["dims"], strict=True))
-        given = {key: dims[key] for key in _DIMS if dims.get(key) and not (key == "ffn" and known["experts"] and not known["ffn"])}
+        given = {
+            key: dims[key]
+            for key in _DIMS
+            if dims.get(key) and not (key == "ffn" and known["experts"] and not known["ffn"])
+        }
         if bool(dims.get("experts")) != bool(known["experts"]):
             continue
         if known["kv_groups"] == 0 or (dims.get("attention") == "mla"):

@@ -18,7 +18,7 @@ _DEEPEST = 6
 
 
 @dataclass
-class Job:
+class StartedJob:
     """One command that starts a known tool. ``words``: what stands behind its script."""
 
     tool: str
@@ -33,18 +33,22 @@ class Job:
     exported: Mapping[str, str] = field(default_factory=dict)
 
 
-def find(shell: Shell, read: Read, depth: int = 0) -> tuple[list[Job], list[Shell]]:
+def find(shell: Shell, read: Read, depth: int = 0) -> tuple[list[StartedJob], list[Shell]]:
     """Jobs of a script that was walked through, and the shells that it starts within."""
-    jobs: list[Job] = []
+    jobs: list[StartedJob] = []
     shells = [shell]
     for started in shell.started:
+        if str(started.argv[0]).startswith("-"):
+            message = f"'{started.argv[0]}' begins a command of its own: the line before it does not go on"
+            shell.note(message, started.line)
+            continue
         found, inner = _unwrapped(started, shell, read, depth)
         jobs += found
         shells += inner
     return jobs, shells
 
 
-def _unwrapped(started: Started, shell: Shell, read: Read, depth: int) -> tuple[list[Job], list[Shell]]:
+def _unwrapped(started: Started, shell: Shell, read: Read, depth: int) -> tuple[list[StartedJob], list[Shell]]:
     programs = data("programs")
     words = list(started.argv)
     sizes = JobSizes(line=started.line)
@@ -52,7 +56,9 @@ def _unwrapped(started: Started, shell: Shell, read: Read, depth: int) -> tuple[
     while at < len(words):
         word = words[at]
         name = posixpath.basename(word)
-        after_option = at > 0 and is_flag(words[at - 1]) and "=" not in words[at - 1] and len(words[at - 1].lstrip("-")) > 1
+        after_option = (
+            at > 0 and is_flag(words[at - 1]) and "=" not in words[at - 1] and len(words[at - 1].lstrip("-")) > 1
+        )
         if name in programs["wrappers"]:
             of_flags(words[at + 1 :], programs["wrappers"][name], name, sizes)
             if at + 1 == len(words) and started.given and depth < _DEEPEST:  # sbatch with a script on its input
@@ -76,7 +82,7 @@ def _unwrapped(started: Started, shell: Shell, read: Read, depth: int) -> tuple[
 
 def _shell(
     words: list[str], started: Started, shell: Shell, read: Read, sizes: JobSizes, depth: int
-) -> tuple[list[Job], list[Shell]]:
+) -> tuple[list[StartedJob], list[Shell]]:
     """``bash -c TEXT``, ``bash FILE``, ``ssh HOST TEXT``."""
     rest = words[1:]
     if depth >= _DEEPEST:
@@ -85,12 +91,24 @@ def _shell(
     if posixpath.basename(words[0]) in data("programs")["texts"]:
         if started.given and not is_unknown(started.given):
             return _within(started.given, shell.file, (), {}, shell, read, depth, sizes)
-        texts = [word for word in rest if " " in word or "\n" in word] or ([" ".join(rest[1:])] if len(rest) > 1 else [])
+        texts = [word for word in rest if " " in word or "\n" in word] or (
+            [" ".join(rest[1:])] if len(rest) > 1 else []
+        )
         return _within(texts[-1], shell.file, (), {}, shell, read, depth, sizes) if texts else ([], [])
     while rest and re.match(r"[-+]", rest[0]):
         option = rest.pop(0)
         if re.fullmatch(r"-[a-z]*c[a-z]*", option) and rest:
-            return _within(rest[0], shell.file, tuple(rest[2:]), dict(started.exported), shell, read, depth, sizes, line=started.line)
+            return _within(
+                rest[0],
+                shell.file,
+                tuple(rest[2:]),
+                dict(started.exported),
+                shell,
+                read,
+                depth,
+                sizes,
+                line=started.line,
+            )
         if option in ("-o", "-O", "+o") and rest:
             rest.pop(0)
     if not rest or rest == ["-s"]:
@@ -117,7 +135,7 @@ def _within(
     depth: int,
     sizes: JobSizes,
     line: int = 1,
-) -> tuple[list[Job], list[Shell]]:
+) -> tuple[list[StartedJob], list[Shell]]:
     inner = Shell(file, path=file, args=args, given=given, read=read)
     inner.files = shell.files
     inner.steps = shell.steps
@@ -132,7 +150,7 @@ def _within(
     return jobs, shells
 
 
-def _program(words: list[str], started: Started, shell: Shell, sizes: JobSizes) -> list[Job]:
+def _program(words: list[str], started: Started, shell: Shell, sizes: JobSizes) -> list[StartedJob]:
     """A launcher or an interpreter, and the script behind it."""
     programs = data("programs")
     launcher = ""
@@ -162,10 +180,16 @@ def _program(words: list[str], started: Started, shell: Shell, sizes: JobSizes) 
 
 
 def _started(
-    script: str, rest: list[str], launcher: str, launcher_words: list[str], started: Started, shell: Shell, sizes: JobSizes
-) -> list[Job]:
+    script: str,
+    rest: list[str],
+    launcher: str,
+    launcher_words: list[str],
+    started: Started,
+    shell: Shell,
+    sizes: JobSizes,
+) -> list[StartedJob]:
     tool = tool_of_script(script)
-    tool = _refined(tool, script, rest, launcher, started)
+    tool = _refined(tool, rest, launcher, started)
     if tool is None:
         return []
     inner = JobSizes(line=started.line)
@@ -179,8 +203,8 @@ def _started(
     return [job]
 
 
-def _job(tool: str, script: str, rest: Iterable[str], started: Started, shell: Shell, sizes: JobSizes) -> Job:
-    return Job(
+def _job(tool: str, script: str, rest: Iterable[str], started: Started, shell: Shell, sizes: JobSizes) -> StartedJob:
+    return StartedJob(
         tool,
         script,
         tuple(rest),
@@ -200,7 +224,7 @@ def tool_of_script(script: str) -> str | None:
     return None
 
 
-def _refined(tool: str | None, script: str, rest: list[str], launcher: str, started: Started) -> str | None:
+def _refined(tool: str | None, rest: list[str], launcher: str, started: Started) -> str | None:
     """Which of the tools that share a script this is: by flags that only one of them has."""
     flags = [plain(word.partition("=")[0]) for word in rest if is_flag(word)]
     if tool == "megatron" and _only("mindspeed", flags):
@@ -209,7 +233,9 @@ def _refined(tool: str | None, script: str, rest: list[str], launcher: str, star
         return "mindspeed"
     if tool == "megatron" and any(name.startswith(("HCCL_", "ASCEND_", "TASK_QUEUE")) for name in started.exported):
         return "mindspeed"
-    if tool == "megatron" and (launcher == "deepspeed" or any(flag.startswith(("deepspeed", "zero-stage")) for flag in flags)):
+    if tool == "megatron" and (
+        launcher == "deepspeed" or any(flag.startswith(("deepspeed", "zero-stage")) for flag in flags)
+    ):
         return "megatron_deepspeed"
     if tool is not None:
         return tool

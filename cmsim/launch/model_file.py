@@ -69,7 +69,9 @@ def _sizes(plan: LaunchPlan) -> tuple[dict[str, Any], list[str]]:
         notes.append(f"the file gives no dimensions; they are those of {known['guess']}, by its name")
     if not sizes.get("vocab"):
         assumed = known["vocab"] if known else data("models")["assumed"]["vocab"]
-        notes.append(f"the file gives no vocabulary; {assumed} is taken" + (f", as {known['guess']} has" if known else ""))
+        notes.append(
+            f"the file gives no vocabulary; {assumed} is taken" + (f", as {known['guess']} has" if known else "")
+        )
         sizes["vocab"] = assumed
     multiple = sizes.get("vocab_multiple") or 1
     sizes["vocab"] = -(-sizes["vocab"] // multiple) * multiple

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,8 +12,8 @@ from cmsim.errors import Problem
 class LaunchPlan:
     """One job. None: the file does not say, and the tool has no default for it.
 
-    Sizes count accelerators as the tool does (dies, where it starts a process for each). ``defaults`` are values that come from
-    the tool and not from the file. Not shown: ``details`` for a model's file, ``problems``, ``system_name``.
+    Sizes count accelerators as the tool does (dies, where it starts a process for each). ``defaults`` are values that
+    come from the tool and not from the file. Not shown: ``details`` for a model's file, ``problems``, ``system_name``.
     """
 
     tool: str = ""
@@ -79,7 +78,7 @@ class LaunchPlan:
             value = getattr(self, one.name)
             if one.name in self._hidden or (value in (None, [], {}) and one.name not in self._always):
                 continue
-            out[one.name] = value
+            out[one.name] = _copied(value)
         return out
 
     def default(self, key: str, value: Any) -> Any:
@@ -91,6 +90,15 @@ class LaunchPlan:
         problem = Problem(message, self.file, line or None, key)
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+def _copied(value: Any) -> Any:
+    """Plain values only, none of them twice the same object."""
+    if isinstance(value, dict):
+        return {str(key): _copied(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(one) for one in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def divisors(number: int, *, near: int) -> str:
@@ -140,8 +148,8 @@ def check(plan: LaunchPlan, lines: Any) -> None:
         rule(
             plan.global_batch % each == 0,
             "global_batch",
-            f"a global batch of {plan.global_batch} is no multiple of micro-batch x dp = {plan.micro_batch} x {dp}; nearest: "
-            f"{multiples(each, near=plan.global_batch)}",
+            f"a global batch of {plan.global_batch} is no multiple of micro-batch x dp = {plan.micro_batch} x {dp}; "
+            f"nearest: {multiples(each, near=plan.global_batch)}",
         )
     dims = plan.model_dims or {}
     experts, ep = dims.get("experts"), plan.ep or 1
@@ -181,7 +189,3 @@ def check(plan: LaunchPlan, lines: Any) -> None:
             "tp",
             f"{dims['heads']} heads do not divide over tp = {tp}; nearest: {divisors(dims['heads'], near=tp)}",
         )
-
-
-def either(settings: Iterable[str]) -> str:
-    return " or ".join(settings)

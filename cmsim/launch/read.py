@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,15 +10,17 @@ from typing import Any
 from cmsim.errors import InputError, Problem
 from cmsim.launch import guesses, jobs
 from cmsim.launch.config_files import Tree, read_tree
-from cmsim.launch.jobs import Job
+from cmsim.launch.containers import command_lists, quoted
+from cmsim.launch.jobs import StartedJob
 from cmsim.launch.plan import LaunchPlan, check
-from cmsim.launch.python_values import Thing, Values
-from cmsim.launch.settings import Setting, Settings, from_tree, from_words, leaves, unknown_problems
+from cmsim.launch.python import Thing, Values
+from cmsim.launch.python.configs import configs, docstrings, sizes_of_names
+from cmsim.launch.settings import LaunchSetting, Settings, from_tree, from_words, leaves, unknown_problems
 from cmsim.launch.shell import Shell, is_unknown, shown
 from cmsim.launch.sizes import JobSizes, defaults, is_directive, of_comments, of_words
 from cmsim.launch.sources import KINDS, Sources, kind_of
 from cmsim.launch.tools import deepspeed, megatron, mindformers, torchtitan
-from cmsim.launch.vocabulary import Meaning, data, environment, plain, script_vocabulary, vocabulary
+from cmsim.launch.vocabulary import NameMeaning, data, environment, plain, script_vocabulary, vocabulary
 
 _RESOLVE = {
     "megatron": megatron.resolve,
@@ -53,23 +54,23 @@ class Reader:
 
     def plans(self) -> list[LaunchPlan]:
         """Every job of the file. InputError where there is none, or the file cannot be read."""
-        if self.kind == "shell":
-            return self._shell()
-        if self.kind == "python":
-            return self._python()
-        return self._document()
+        read = {"shell": self._shell, "python": self._python}.get(self.kind, self._document)
+        try:
+            return read()
+        except RecursionError:
+            raise InputError(Problem("lies too deep in itself to be read", str(self.path))) from None
 
     # a script
 
     def _shell(self) -> list[LaunchPlan]:
-        shell = Shell(
-            str(self.path), path=self.path.name, args=self.args, given=self.given, read=self.sources.beside
-        )
+        shell = Shell(str(self.path), path=self.path.name, args=self.args, given=self.given, read=self.sources.beside)
         self._slurm(shell)
         shell.script(self.text)
         found, shells = jobs.find(shell, self.sources.beside)
         for inner in shells:
-            self.notes += [f"line {line}: {message}" for message, line in inner.notes if message != "the script ends here"]
+            self.notes += [
+                f"line {line}: {message}" for message, line in inner.notes if message != "the script ends here"
+            ]
             self.comments |= inner.comments if inner is shell else {}
         needed = [f"{name} (line {line}{': ' + why if why else ''})" for name, (why, line) in shell.needed.items()]
         if needed:
@@ -78,7 +79,7 @@ class Reader:
             self.assume = "no environment variable of the script is set"
             if not self.args and re.search(r"\$\{?[1-9@]", self.text):
                 self.assume += ", no arguments"
-        unique: dict[tuple[Any, ...], Job] = {}
+        unique: dict[tuple[Any, ...], StartedJob] = {}
         for job in found:
             unique.setdefault((job.tool, job.script, tuple(_without_rank(job.words)), job.sizes.world), job)
         if not unique:
@@ -92,8 +93,16 @@ class Reader:
         comments = {n: line[1:].strip() for n, line in enumerate(self.text.splitlines(), 1) if line.startswith("#")}
         sizes = JobSizes()
         of_comments(comments, sizes)
-        values = {"SLURM_NNODES": sizes.nodes, "SLURM_JOB_NUM_NODES": sizes.nodes, "SLURM_NTASKS_PER_NODE": sizes.per_node}
-        values |= {"SLURM_GPUS_ON_NODE": sizes.per_node, "SLURM_GPUS_PER_NODE": sizes.per_node, "SLURM_NTASKS": sizes.world}
+        values = {
+            "SLURM_NNODES": sizes.nodes,
+            "SLURM_JOB_NUM_NODES": sizes.nodes,
+            "SLURM_NTASKS_PER_NODE": sizes.per_node,
+        }
+        values |= {
+            "SLURM_GPUS_ON_NODE": sizes.per_node,
+            "SLURM_GPUS_PER_NODE": sizes.per_node,
+            "SLURM_NTASKS": sizes.world,
+        }
         for name, value in values.items():
             if value and not re.search(rf"\$\{{{name}:?[-=]", self.text):
                 shell.variables.setdefault(name, str(value))
@@ -107,7 +116,7 @@ class Reader:
         where = f" and ends on line {ends[0]}; give its arguments with --arg, its variables with --env" if ends else ""
         return Problem(f"{what}{where}; known are training jobs of {tools}", str(self.path))
 
-    def _of_job(self, job: Job, shell: Shell) -> LaunchPlan:
+    def _of_job(self, job: StartedJob, shell: Shell) -> LaunchPlan:
         settings = Settings()
         plan = self._begin(job.tool)
         recipe = self._settings_of(job, settings, shell, plan)
@@ -115,7 +124,8 @@ class Reader:
         sizes = job.sizes
         for key, text in sizes.unknown.items():
             if getattr(sizes, key) is None:
-                self.notes.append(f"line {job.line}: {key} of {job.launcher or 'the job'} is '{shown(text)}', which only a run would tell")
+                what = f"{key} of {job.launcher or 'the job'} is '{shown(text)}'"
+                self.notes.append(f"line {job.line}: {what}, which only a run would tell")
         of_comments(self.comments, sizes)
         texts = [(text, "comment") for text in self.comments.values() if not is_directive(text)]
         flag = settings.text("gpu") if settings.has("gpu") else None
@@ -124,7 +134,7 @@ class Reader:
             plan.defaults |= defaults(sizes, job.launcher)
         return self._end(plan, settings, sizes, job.tool, recipe=recipe)
 
-    def _settings_of(self, job: Job, settings: Settings, shell: Shell, plan: LaunchPlan) -> bool:
+    def _settings_of(self, job: StartedJob, settings: Settings, shell: Shell, plan: LaunchPlan) -> bool:
         """Settings of a job's words and of the file they name; whether a recipe that is not here says the rest."""
         words = from_words(job.words, vocabulary(job.tool), job.file)
         found, strays = words
@@ -133,7 +143,9 @@ class Reader:
         if config is not None:
             text = shell.files.get(config, self.sources.beside(config)) if not is_unknown(config) else None
             if text is None or is_unknown(text):
-                self.notes.append(f"line {job.line}: the file '{shown(config)}' is not there; what it says is not known")
+                self.notes.append(
+                    f"line {job.line}: the file '{shown(config)}' is not there; what it says is not known"
+                )
                 recipe = True
             else:
                 kind = KINDS.get(Path(config).suffix.lower(), "yaml")
@@ -153,27 +165,29 @@ class Reader:
         self._strays(job, strays, settings)
         return recipe
 
-    def _config_name(self, job: Job, found: list[Setting]) -> str | None:
+    def _config_name(self, job: StartedJob, found: list[LaunchSetting]) -> str | None:
         for one in found:
             if self._config_flag(job.tool, one) and one.values:
                 return str(one.values[0])
         names = {"torchtitan": ("CONFIG_FILE",), "primus": ("EXP",)}.get(job.tool, ())
         return next((job.exported[name] for name in names if job.exported.get(name)), None)
 
-    def _config_flag(self, tool: str, one: Setting) -> bool:
+    def _config_flag(self, tool: str, one: LaunchSetting) -> bool:
         if plain(one.name) not in [plain(name) for name in data("programs")["config_flags"].get(tool, [])]:
             return False
         return not one.values or tool != "torchtitan" or "." in str(one.values[0])
 
-    def _strays(self, job: Job, strays: list[str], settings: Settings) -> None:
+    def _strays(self, job: StartedJob, strays: list[str], settings: Settings) -> None:
         """Words that belong to no flag: ``key=value`` as Hydra takes it, else a note."""
         for word in strays:
             name, equals, value = str(word).lstrip("+~").partition("=")
             if equals and re.fullmatch(r"[A-Za-z_][\w.]*", name):
-                for one, shown_as in from_tree([(name, value, getattr(word, "line", job.line))], vocabulary(job.tool), job.file, last=True):
+                for one, shown_as in from_tree(
+                    [(name, value, getattr(word, "line", job.line))], vocabulary(job.tool), job.file, last=True
+                ):
                     settings.add(one, shown_as)
 
-    def _environment(self, job: Job, settings: Settings) -> None:
+    def _environment(self, job: StartedJob, settings: Settings) -> None:
         whole, starts = environment([job.tool])
         for name in job.exported:
             if name not in self.given and (name in whole or name.startswith(starts)):
@@ -188,8 +202,12 @@ class Reader:
             if self.kind == "yaml" and (found := self._commands(tree)):
                 return found
             keys = ", ".join(list(map(str, tree.data))[:8])
-            known = "; ".join(f"{vocabulary(one['tool']).tool} ({', '.join(one['keys'])})" for one in data("programs")["documents"])
-            raise InputError(Problem(f"has the keys {keys}, which are of no tool that is known. Known: {known}", str(self.path)))
+            known = "; ".join(
+                f"{vocabulary(one['tool']).tool} ({', '.join(one['keys'])})" for one in data("programs")["documents"]
+            )
+            raise InputError(
+                Problem(f"has the keys {keys}, which are of no tool that is known. Known: {known}", str(self.path))
+            )
         settings = Settings()
         plan = self._begin(tool)
         self._tree(tree, tool, str(self.path), settings, plan)
@@ -203,40 +221,40 @@ class Reader:
 
     def _tree(self, tree: Tree, tool: str, file: str, settings: Settings, plan: LaunchPlan) -> None:
         names = tree.data
+        path: tuple[str | int, ...] = ()
         if tool == "primus":
-            names, tool = self._primus(tree, plan)
-        found = leaves(names, tree.line)
-        if tool == "deepspeed":  # true stands for a section that is on
-            found = ((path, value, line) for path, value, line in found)
+            names, tool, path = self._primus(tree, plan)
+        found = leaves(names, lambda at: tree.line((*path, *at)))
         last = tool in ("bridge", "megatron", "primus", "mindspeed")
         for one, shown_as in from_tree(found, vocabulary(tool), file, last=last):
             if one.value is None and one.meaning.sort != "ignored":
                 continue
-            if last:
-                one = _switched(one)
-                if one is None:
-                    continue
-            settings.add(one, shown_as)
+            switched = _switched(one) if last else one
+            if switched is not None:
+                settings.add(switched, shown_as)
 
-    def _primus(self, tree: Tree, plan: LaunchPlan) -> tuple[Mapping[str, Any], str]:
-        """Settings below ``modules``, with ``${NAME:default}`` put in; the model's file is only named."""
+    def _primus(self, tree: Tree, plan: LaunchPlan) -> tuple[Mapping[str, Any], str, tuple[str | int, ...]]:
+        """Settings below ``modules``, with ``${NAME:default}`` put in, and where they stand; the model's file is only
+        named."""
         modules = tree.data.get("modules")
-        module = next((one for one in (modules or {}).values() if isinstance(one, dict)), {}) if isinstance(modules, dict) else {}
+        found = modules.items() if isinstance(modules, dict) else ()
+        name, module = next(((name, one) for name, one in found if isinstance(one, dict)), ("", {}))
         filled = _filled(module, self.given)
         if "${" in self.text:
             self.assume = "no environment variable of the file is set"
         framework = str(filled.get("framework", "megatron"))
         plan.model = str(filled.get("model", "")).removesuffix(".yaml") or None
-        plan.from_recipe = [f"model: {filled.get('model')}", f"config: {filled.get('config')}"]
+        plan.from_recipe = [f"{key}: {filled[key]}" for key in ("model", "config") if filled.get(key)]
         overrides = filled.get("overrides")
-        return (overrides if isinstance(overrides, dict) else {}), "torchtitan" if "titan" in framework else "primus"
+        tool = "torchtitan" if "titan" in framework else "primus"
+        return (overrides if isinstance(overrides, dict) else {}), tool, ("modules", name, "overrides")
 
     def _commands(self, tree: Tree) -> list[LaunchPlan]:
         """Jobs of commands in a file for containers: ``command`` and ``args`` of Kubernetes, compose and their like."""
         out: list[LaunchPlan] = []
-        for words, env, line in _command_lists(tree):
+        for words, env, line in command_lists(tree):
             shell = Shell(str(self.path), path=self.path.name, given={**env, **self.given}, read=self.sources.beside)
-            text = words[0] if len(words) == 1 else " ".join(_quoted(word) for word in words)
+            text = words[0] if len(words) == 1 else " ".join(quoted(word) for word in words)
             shell.script(text, line=line)
             found, _ = jobs.find(shell, self.sources.beside)
             self.comments = dict(tree.comments)
@@ -252,22 +270,38 @@ class Reader:
         if tool is None:
             known = ", ".join(one["pattern"].partition("|")[0].replace("\\", "") for one in data("programs")["modules"])
             raise InputError(Problem(f"imports no training tool that is known; known: {known}", str(self.path)))
-        docs = [(text, "docstring") for text in _docstrings(self.text)]
-        self.comments = {n: found[1].strip() for n, line in enumerate(self.text.splitlines(), 1) if (found := re.search(r"(?:^|\s)#(.*)", line[:2_000]))}
+        docs = [(text, "docstring") for text in docstrings(self.text)]
+        self.comments = {
+            n: found[1].strip()
+            for n, line in enumerate(self.text.splitlines(), 1)
+            if (found := re.search(r"(?:^|\s)#(.*)", line[:2_000]))
+        }
         comments = [(text, "comment") for text in self.comments.values()]
         plans = []
-        for name, thing in _configs(values, top)[:_MOST_JOBS]:
+        for name, thing in configs(values, top)[:_MOST_JOBS]:
             settings = Settings()
             plan = self._begin(tool)
             plan.details["name"] = name
-            sizes = _sizes_of_names(top)
-            own = [(text, "docstring") for text in _docstrings(self.text, name)]
+            sizes = sizes_of_names(top)
+            own = [(text, "docstring") for text in docstrings(self.text, name)]
             name_only = [(name, "name of the function")]
             self._thing(thing, tool, settings, plan)
-            self._machine(plan, settings, sizes, [*own, *docs, *comments, *name_only], {}, (), settings.text("gpu") if settings.has("gpu") else None)
+            if tool == "torchtitan" and not settings.has("model_name") and not settings.has("flavor"):
+                settings.add(LaunchSetting("function", (name,), 0, str(self.path), NameMeaning("model", "model_name")))
+            self._machine(
+                plan,
+                settings,
+                sizes,
+                [*own, *docs, *comments, *name_only],
+                {},
+                (),
+                settings.text("gpu") if settings.has("gpu") else None,
+            )
             plans.append(self._end(plan, settings, sizes, tool, recipe=True))
         if not plans:
-            message = "makes no configuration that can be read without running it: no function returns one, none is at its top"
+            message = (
+                "makes no configuration that can be read without running it: no function returns one, nor does its top"
+            )
             raise InputError(Problem(message, str(self.path)))
         return plans
 
@@ -338,6 +372,8 @@ class Reader:
         words = vocabulary(tool)
         if settings.has("model_word") and plan.model is None:
             plan.model = settings.text("model_word")
+            for end in words.data.get("recipe_names") or ():
+                plan.model = (plan.model or "").removesuffix(end)
         _RESOLVE[_resolver(tool, settings)](settings, sizes, words, plan, recipe=recipe)
         if settings.deprecated and words.table("old") and words.data.get("old_basis") is None and words.parent:
             words = words.parent
@@ -356,7 +392,10 @@ class Reader:
         return plan
 
     def _guess(self, plan: LaunchPlan) -> None:
-        model = guesses.model_of_dims(plan.model_dims or {})
+        dims = dict(plan.model_dims or {})
+        if "model_dims.ffn" in plan.defaults and dims.get("hidden"):
+            dims["ffn"] = 4 * dims["hidden"]
+        model = guesses.model_of_dims(dims)
         words = [*plan.details.get("model_words", []), plan.model]
         by_words = guesses.model_of_words(*words)
         plan.details["known"] = model or (by_words if not (plan.model_dims or {}).get("layers") else None)
@@ -383,18 +422,18 @@ def _tool_of(tree: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _negated(one: Setting, tool: str) -> Setting:
+def _negated(one: LaunchSetting, tool: str) -> LaunchSetting:
     """``--x.no-y`` of dotted command lines is y, off."""
     if tool != "torchtitan" or ".no-" not in plain(one.name):
         return one
     name = plain(one.name).replace(".no-", ".", 1)
-    return Setting(one.name, (False,), one.line, one.file, vocabulary(tool).meaning(name))
+    return LaunchSetting(one.name, (False,), one.line, one.file, vocabulary(tool).meaning(name))
 
 
-def _switched(one: Setting) -> Setting | None:
+def _switched(one: LaunchSetting) -> LaunchSetting | None:
     """A key that is off says nothing where the tool's switch is off anyway."""
     if one.value in (None, "null", "None") and one.meaning.sort in ("plan", "model", "unread", "unknown", "old"):
-        return None if not (one.meaning.key == "virtual_stages") else one
+        return one if one.meaning.key == "virtual_stages" else None
     if one.value is False and one.meaning.sort in ("unread", "unknown"):
         return one if one.meaning.sort == "unread" and "fusion" in one.name else None
     return one
@@ -424,56 +463,6 @@ def _plainly(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | set) else value
 
 
-def _docstrings(text: str, name: str | None = None) -> list[str]:
-    """Of the module, or of one function."""
-    tree = ast.parse(text)
-    nodes: list[Any] = [tree] if name is None else [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name]
-    found = [ast.get_docstring(node) for node in nodes]
-    return [" ".join(one.split()) for one in found if one]
-
-
-def _configs(values: Values, top: Mapping[str, Any]) -> list[tuple[str, Thing]]:
-    """(name, configuration) of what functions return, else of what is made at the top."""
-    functions = {name: one for name, one in top.items() if isinstance(one, ast.FunctionDef)}
-    called = {
-        node.func.id
-        for function in functions.values()
-        for node in ast.walk(function)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id != function.name
-    }
-    out = []
-    for name, function in functions.items():
-        before = len(values.made)
-        result = values.call(function, [], {})
-        if name in called:
-            continue
-        made = [result] if isinstance(result, Thing) else values.made[before:] if result is None else []
-        out += [(name, one) for one in made if _is_config(one)][:1]
-    if out:
-        return out
-    found = [(name, one) for name, one in top.items() if isinstance(one, Thing) and _is_config(one)]
-    return sorted(found, key=lambda one: -sum(1 for _ in one[1].leaves()))[:1]
-
-
-def _is_config(thing: Thing) -> bool:
-    return thing.called and sum(1 for _ in thing.leaves()) >= 2
-
-
-def _sizes_of_names(top: Mapping[str, Any]) -> JobSizes:
-    """Numbers at the top of a file that are called so."""
-    sizes = JobSizes()
-    names = {
-        "nodes": ("nodes", "num_nodes", "nnodes", "n_nodes"),
-        "per_node": ("gpus_per_node", "devices_per_node", "nproc_per_node", "num_gpus_per_node"),
-        "total": ("gpus", "num_gpus", "world_size", "n_gpus", "total_gpus", "num_devices"),
-    }
-    for key, words in names.items():
-        for name, value in top.items():
-            if name.lower() in words and isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                sizes.put(key, value, f"{name} of the file")
-    return sizes
-
-
 def _left_to_recipe(plan: LaunchPlan) -> list[str]:
     left = {
         "model dimensions": plan.model_dims is None,
@@ -487,51 +476,3 @@ def _left_to_recipe(plan: LaunchPlan) -> list[str]:
         "overlap settings": True,
     }
     return [name for name, is_left in left.items() if is_left]
-
-
-def _command_lists(tree: Tree) -> list[tuple[list[str], dict[str, str], int]]:
-    """(words, environment, line) of every command of a file for containers."""
-    out: list[tuple[list[str], dict[str, str], int]] = []
-
-    def words(value: Any) -> list[str]:
-        if isinstance(value, str):
-            return [value]
-        return [str(one) for one in value] if isinstance(value, list) else []
-
-    def walk(value: Any, path: tuple[str | int, ...]) -> None:
-        if isinstance(value, dict):
-            command, args = words(value.get("command") or value.get("entrypoint")), words(value.get("args"))
-            if isinstance(value.get("entrypoint"), list | str) and value.get("command"):
-                args = words(value.get("command"))
-            if command or args:
-                line = next((tree.line((*path, key)) for key in ("command", "entrypoint", "args") if key in value), None)
-                out.append(([*command, *args], _env(value.get("env") or value.get("environment")), line or 1))
-            for key, one in value.items():
-                walk(one, (*path, key))
-        elif isinstance(value, list):
-            for n, one in enumerate(value):
-                walk(one, (*path, n))
-
-    walk(tree.data, ())
-    return out[:_MOST_JOBS]
-
-
-def _env(value: Any) -> dict[str, str]:
-    if isinstance(value, dict):
-        return {str(key): str(one) for key, one in value.items() if one is not None}
-    out = {}
-    for one in value if isinstance(value, list) else []:
-        if isinstance(one, dict) and "name" in one and one.get("value") is not None:
-            out[str(one["name"])] = str(one["value"])
-        elif isinstance(one, str) and "=" in one:
-            out[one.partition("=")[0]] = one.partition("=")[2]
-    return out
-
-
-def _quoted(word: str) -> str:
-    import shlex
-
-    return re.sub(r"\$\((\w+)\)", r"'\"${\1}\"'", shlex.quote(word)) if "$(" in word else shlex.quote(word)
-
-
-__all__ = ["Meaning", "Reader"]

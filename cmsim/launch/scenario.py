@@ -71,7 +71,17 @@ def scenario_of(plan: LaunchPlan, *, system: str | None, model_name: str) -> Wri
     return Written(head + _text(body), text, notes, workload)
 
 
-_ORDER = ("kind", "model", "ranks", "sequence_length", "global_batch", "micro_batch", "parallel", "schedule", "precision")
+_ORDER = (
+    "kind",
+    "model",
+    "ranks",
+    "sequence_length",
+    "global_batch",
+    "micro_batch",
+    "parallel",
+    "schedule",
+    "precision",
+)
 
 
 def _title(plan: LaunchPlan) -> str:
@@ -92,7 +102,7 @@ def _places(plan: LaunchPlan, name: str, workload: dict[str, Any], notes: list[s
     return {"domains": domains} if domains > 1 else {}
 
 
-class Keys:
+class SpecKeys:
     """Which keys this version's training workloads have."""
 
     def __init__(self) -> None:
@@ -124,7 +134,7 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def _workload(plan: LaunchPlan, notes: list[str]) -> dict[str, Any]:
-    keys = Keys()
+    keys = SpecKeys()
     out: dict[str, Any] = {"kind": "training", "sequence_length": plan.seq_len, "global_batch": plan.global_batch}
     for key, value in (("sequence_length", plan.seq_len), ("global_batch", plan.global_batch)):
         if value is None:
@@ -150,14 +160,14 @@ def _workload(plan: LaunchPlan, notes: list[str]) -> dict[str, Any]:
     return out
 
 
-def _put(keys: Keys, out: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
+def _put(keys: SpecKeys, out: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
     if keys.has(key):
         out[key] = value
     else:
         notes.append(f"not expressed, for there is no such key yet: {key} {value}")
 
 
-def _parallel(plan: LaunchPlan, keys: Keys, notes: list[str]) -> dict[str, Any]:
+def _parallel(plan: LaunchPlan, keys: SpecKeys, notes: list[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key in ("tp", "cp", "pp", "dp", "ep"):
         value = getattr(plan, key)
@@ -177,7 +187,7 @@ def _parallel(plan: LaunchPlan, keys: Keys, notes: list[str]) -> dict[str, Any]:
     return out
 
 
-def _schedule(plan: LaunchPlan, keys: Keys, out: dict[str, Any], notes: list[str]) -> None:
+def _schedule(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: list[str]) -> None:
     if plan.schedule in (None, "none") or (plan.pp or 1) == 1:
         return
     named = data("scenario")["schedules"].get(plan.schedule)
@@ -187,7 +197,7 @@ def _schedule(plan: LaunchPlan, keys: Keys, out: dict[str, Any], notes: list[str
         notes.append(f"not expressed: the schedule {plan.schedule}; it is played as 1F1B")
 
 
-def _precision(plan: LaunchPlan, keys: Keys, notes: list[str]) -> dict[str, Any]:
+def _precision(plan: LaunchPlan, keys: SpecKeys, notes: list[str]) -> dict[str, Any]:
     table = data("scenario")
     named = table["formats"].get(plan.precision or "", None)
     if named is None:
@@ -204,7 +214,7 @@ def _precision(plan: LaunchPlan, keys: Keys, notes: list[str]) -> dict[str, Any]
     return out
 
 
-def _recompute(plan: LaunchPlan, keys: Keys, out: dict[str, Any], notes: list[str]) -> None:
+def _recompute(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: list[str]) -> None:
     if plan.recompute is None:
         notes.append("the file does not say what is recomputed; nothing is taken to be")
         out["recompute"] = "none"
@@ -219,11 +229,14 @@ def _recompute(plan: LaunchPlan, keys: Keys, out: dict[str, Any], notes: list[st
             return
         notes.append(f"not expressed: which modules are recomputed ({', '.join(modules)}); selective is taken")
     if granularity == "full" and plan.recompute.get("method") == "block":
-        notes.append(f"not expressed: only {plan.recompute.get('num_layers')} layers of each (virtual) stage are recomputed; all are taken")
+        notes.append(
+            f"not expressed: only {plan.recompute.get('num_layers')} layers of each (virtual) stage are recomputed; "
+            "all are taken"
+        )
     out["recompute"] = granularity if granularity in ("selective", "full") else "selective"
 
 
-def _switches(plan: LaunchPlan, keys: Keys, out: dict[str, Any], notes: list[str]) -> None:
+def _switches(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: list[str]) -> None:
     if plan.from_recipe is None and plan.tool not in ("torchtitan", "mindformers") and (plan.dp or 1) > 1:
         out["overlap_data_parallel"] = _flag(plan, "overlap_data_parallel")
     if plan.ep and _flag(plan, "overlap_experts"):

@@ -7,20 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cmsim.errors import Problem, did_you_mean
+from cmsim.errors import Problem, nearest
 from cmsim.launch.shell import is_unknown, shown
-from cmsim.launch.vocabulary import Meaning, Vocabulary, plain
+from cmsim.launch.vocabulary import NameMeaning, Vocabulary, plain
 
 
 @dataclass(frozen=True)
-class Setting:
+class LaunchSetting:
     """``name`` as it is written; ``values`` what stands behind it, none for a switch."""
 
     name: str
     values: tuple[Any, ...]
     line: int
     file: str
-    meaning: Meaning
+    meaning: NameMeaning
 
     @property
     def value(self) -> Any:
@@ -31,15 +31,15 @@ class Setting:
 class Settings:
     """All settings of one job, the last one of a key counts; what was wrong with them."""
 
-    by_key: dict[str, Setting] = field(default_factory=dict)
+    by_key: dict[str, LaunchSetting] = field(default_factory=dict)
     unread: dict[str, None] = field(default_factory=dict)
     ignored: dict[str, None] = field(default_factory=dict)
     deprecated: dict[str, None] = field(default_factory=dict)
-    unknown: dict[str, Setting] = field(default_factory=dict)
+    unknown: dict[str, LaunchSetting] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, setting: Setting, shown_as: str = "") -> None:
+    def add(self, setting: LaunchSetting, shown_as: str = "") -> None:
         name = shown_as or setting.name
         sort, key = setting.meaning
         if sort == "old":
@@ -54,7 +54,9 @@ class Settings:
             before = self.by_key.get(key)
             if before is not None and before.values != setting.values and before.file == setting.file:
                 said = [" ".join(map(str, one.values)) or "on" for one in (before, setting)]
-                self.notes.append(f"{name} stands twice ({said[0]}, then {said[1]}, line {setting.line}); the last one counts")
+                self.notes.append(
+                    f"{name} stands twice ({said[0]}, then {said[1]}, line {setting.line}); the last one counts"
+                )
             self.by_key[key] = setting
 
     def has(self, key: str) -> bool:
@@ -112,22 +114,26 @@ class Settings:
                 out += [one for one in re.split(r"[,\s]+", str(value).strip("[]")) if one]
         return [one.strip("'\"") for one in out]
 
-    def wrong(self, setting: Setting, message: str) -> None:
+    def wrong(self, setting: LaunchSetting, message: str) -> None:
         problem = Problem(message, setting.file, setting.line or None, setting.name)
         if problem not in self.problems:
             self.problems.append(problem)
 
 
+#: ``model.key=value``, as Hydra takes it
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_]\w*(\.\w+)+=")
 _WORDS = frozenset({"recompute", "recompute_granularity"})
 
 
-def from_words(words: Iterable[str], vocabulary: Vocabulary, file: str, *, short: bool = True) -> tuple[list[Setting], list[str]]:
+def from_words(
+    words: Iterable[str], vocabulary: Vocabulary, file: str, *, short: bool = True
+) -> tuple[list[LaunchSetting], list[str]]:
     """Settings of a command line, and words that belong to none.
 
-    What follows a flag up to the next one are its values: `-5` and `-1e-3` are numbers. ``--name=value``, and names that
-    are cut short as argparse takes them.
+    What follows a flag up to the next one are its values: `-5` and `-1e-3` are numbers. ``--name=value``, and names
+    that are cut short as argparse takes them.
     """
-    out: list[Setting] = []
+    out: list[LaunchSetting] = []
     strays: list[str] = []
     name = ""
     values: list[str] = []
@@ -135,10 +141,13 @@ def from_words(words: Iterable[str], vocabulary: Vocabulary, file: str, *, short
 
     def done() -> None:
         if name:
-            out.append(Setting(name, tuple(values), line, file, _meaning(name, vocabulary)))
+            out.append(LaunchSetting(str(name), tuple(map(str, values)), line, file, _meaning(name, vocabulary)))
 
+    overrides = vocabulary.data.get("overrides")
     for word in words:
-        if is_flag(word, short=short):
+        if overrides and _OVERRIDE.match(word):  # stands alone, even behind a flag
+            strays.append(word)
+        elif is_flag(word, short=short):
             done()
             name, equals, value = word.partition("=")
             values = [value] if equals else []
@@ -157,7 +166,7 @@ def is_flag(word: str, *, short: bool = True) -> bool:
     return short and re.match(r"-[A-Za-z_]", word) is not None
 
 
-def _meaning(name: str, vocabulary: Vocabulary) -> Meaning:
+def _meaning(name: str, vocabulary: Vocabulary) -> NameMeaning:
     meaning = vocabulary.meaning(name)
     if meaning.sort == "unknown" and name.startswith("--") and (long := vocabulary.abbreviated(name)):
         return vocabulary.meaning(long)
@@ -166,7 +175,7 @@ def _meaning(name: str, vocabulary: Vocabulary) -> Meaning:
 
 def from_tree(
     leaves: Iterable[tuple[str, Any, int]], vocabulary: Vocabulary, file: str, *, last: bool = False
-) -> Iterator[tuple[Setting, str]]:
+) -> Iterator[tuple[LaunchSetting, str]]:
     """Settings of a file of keys, each with the name it is shown by.
 
     leaves: (dotted path, value, line)    last: names are known by their last part too, wherever they stand
@@ -190,10 +199,13 @@ def from_tree(
                     break
         if section and meaning.sort in ("ignored", "unread", "described") and not _is_own(meaning, dashed, vocabulary):
             shown_as = names.get(section, _as_written(path, section))
-        yield Setting(path, tuple(value) if isinstance(value, list) and value else (value,), line, file, meaning), shown_as
+        yield (
+            LaunchSetting(path, tuple(value) if isinstance(value, list) and value else (value,), line, file, meaning),
+            shown_as,
+        )
 
 
-def _is_own(meaning: Meaning, name: str, vocabulary: Vocabulary) -> bool:
+def _is_own(meaning: NameMeaning, name: str, vocabulary: Vocabulary) -> bool:
     """Whether a name has a line of its own, not one with its whole section."""
     return name in vocabulary.exact and name not in vocabulary.sections and meaning == vocabulary.exact[name]
 
@@ -219,7 +231,9 @@ def leaves(tree: Mapping[str, Any], line: Any, prefix: tuple[str | int, ...] = (
 
 def unknown_problems(settings: Settings, vocabulary: Vocabulary) -> list[str]:
     """What to say of names that no version has."""
-    return [
-        f"{one.file}:{one.line}: {name}: no flag of {vocabulary.tool}. {did_you_mean(plain(name), vocabulary.names(), limit=0)}"
-        for name, one in settings.unknown.items()
-    ]
+    out = []
+    for name, one in settings.unknown.items():
+        near = nearest(plain(name), vocabulary.names())
+        place = f"{one.file}:{one.line}" if one.line else one.file
+        out.append(f"{place}: {name} is unknown to {vocabulary.tool}" + (f"; did you mean {near}?" if near else ""))
+    return out

@@ -66,7 +66,7 @@ def of_flags(words: Iterable[str], table: Mapping[str, Iterable[str]], where: st
 
 
 def count(text: str) -> int | None:
-    """A count as launchers write it: ``8``, ``gpu:8``, ``gpu:h100:8``, ``1:4`` (elastic: the most), ``ppr:8:node``."""
+    """A count as launchers write it: ``8``, ``gpu:8``, ``gpu:NAME:8``, ``1:4`` (elastic: the most), ``ppr:8:node``."""
     text = text.strip("'\" ")
     if found := re.search(r"ppr:(\d{1,6})", text):
         return int(found[1])
@@ -96,7 +96,7 @@ _DEVICE = r"(?:GPUs?|NPUs?|dies|devices|cards|ranks|accelerators|chips)"
 
 
 def of_words(text: str, sizes: JobSizes, chips: str, where: str) -> None:
-    """Counts in a sentence: ``16 nodes of 8 H100``, ``64 H100 GPUs (8 nodes)``, ``8x H200``, ``4 GPUs per tray``."""
+    """Counts in a sentence: ``16 nodes of 8 GPUs``, ``64 GPUs (8 nodes)``, ``4 GPUs per tray``, a name of a chip for GPU."""
 
     def number(found: re.Match[str] | None, group: int = 1) -> int | None:
         return int(found[group].replace(",", "")) if found else None

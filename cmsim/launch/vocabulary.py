@@ -15,14 +15,14 @@ _TABLES = ("plan", "model", "old")
 _LISTS = ("unread", "ignored", "described")
 
 
-class Meaning(NamedTuple):
-    """``sort``: plan, model, old, unread, ignored, described or unknown; ``key`` of what was read, for the first three."""
+class NameMeaning(NamedTuple):
+    """``sort``: plan, model, old, unread, ignored, described or unknown; ``key`` of what was read, of the first 3."""
 
     sort: str
     key: str = ""
 
 
-UNKNOWN = Meaning("unknown")
+UNKNOWN = NameMeaning("unknown")
 
 
 def plain(name: str) -> str:
@@ -40,8 +40,8 @@ class Vocabulary:
 
     name: str
     data: Mapping[str, Any]
-    exact: Mapping[str, Meaning]
-    starts: tuple[tuple[str, Meaning], ...]
+    exact: Mapping[str, NameMeaning]
+    starts: tuple[tuple[str, NameMeaning], ...]
     parent: Vocabulary | None = None
     sections: frozenset[str] = field(default=frozenset())
 
@@ -49,7 +49,7 @@ class Vocabulary:
     def tool(self) -> str:
         return str(self.data["tool"])
 
-    def meaning(self, name: str) -> Meaning:
+    def meaning(self, name: str) -> NameMeaning:
         """What a name means, an unknown one included."""
         name = plain(name)
         if name in self.exact:
@@ -74,7 +74,7 @@ class Vocabulary:
         above = self.parent.table(key) if self.parent is not None else {}
         return {**above, **(self.data.get(key) or {})}
 
-    def _all(self) -> dict[str, Meaning]:
+    def _all(self) -> dict[str, NameMeaning]:
         above = self.parent._all() if self.parent is not None else {}
         return {**above, **self.exact}
 
@@ -101,17 +101,17 @@ def script_vocabulary(name: str) -> Vocabulary:
 
 
 def _made(name: str, loaded: Mapping[str, Any], parent: Vocabulary | None) -> Vocabulary:
-    exact: dict[str, Meaning] = {}
-    starts: list[tuple[str, Meaning]] = []
+    exact: dict[str, NameMeaning] = {}
+    starts: list[tuple[str, NameMeaning]] = []
     for table in _TABLES:
         for flag, key in (loaded.get(table) or {}).items():
-            exact.setdefault(str(flag), Meaning(table, str(key)))
+            exact.setdefault(str(flag), NameMeaning(table, str(key)))
     for sort in _LISTS:
         for flag in loaded.get(sort) or ():
             if str(flag).endswith("*"):
-                starts.append((str(flag)[:-1], Meaning(sort)))
+                starts.append((str(flag)[:-1], NameMeaning(sort)))
             else:
-                exact.setdefault(str(flag), Meaning(sort))
+                exact.setdefault(str(flag), NameMeaning(sort))
     starts.sort(key=lambda one: -len(one[0]))  # the longest says most
     return Vocabulary(name, loaded, exact, tuple(starts), parent, frozenset(loaded.get("sections") or ()))
 

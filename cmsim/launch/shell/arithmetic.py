@@ -34,19 +34,19 @@ _LONGEST = 4_000
 _DEEPEST = 40
 
 
-class Sums(ValueError):
+class SumError(ValueError):
     """An expression that cannot be worked out; the message says why."""
 
 
 def divided(a: int, b: int) -> int:
     if not b:
-        raise Sums("divides by zero")
+        raise SumError("divides by zero")
     out = abs(a) // abs(b)
     return out if (a < 0) == (b < 0) else -out
 
 
 class Evaluator:
-    """``get`` gives a variable's text, ``put`` sets one. Sums where an expression is wrong or unknown."""
+    """``get`` gives a variable's text, ``put`` sets one. SumError where an expression is wrong or unknown."""
 
     def __init__(self, get: Callable[[str], str], put: Callable[[str, str], None], depth: int = 0):
         self.get = get
@@ -56,16 +56,16 @@ class Evaluator:
     def value(self, text: str) -> int:
         """An expression's value, as 64 bits with a sign."""
         if is_unknown(text):
-            raise Sums("holds what is not known")
+            raise SumError("holds what is not known")
         if len(text) > _LONGEST or self.depth > _DEEPEST:
-            raise Sums("is too long, or names lead to names without an end")
+            raise SumError("is too long, or names lead to names without an end")
         self.tokens: list[str] = []
         at = 0
         text = text.strip()
         while at < len(text):
             found = _TOKEN.match(text, at)
             if not found:
-                raise Sums(f"'{text[at : at + 12]}' is no part of a sum")
+                raise SumError(f"'{text[at : at + 12]}' is no part of a sum")
             self.tokens.append(found[0].strip())
             at = found.end()
         if not self.tokens:
@@ -74,7 +74,7 @@ class Evaluator:
         self.inside = 0
         out = self.comma()
         if self.at < len(self.tokens):
-            raise Sums(f"'{self.tokens[self.at]}' is not expected in '{text}'")
+            raise SumError(f"'{self.tokens[self.at]}' is not expected in '{text}'")
         return out
 
     def peek(self) -> str:
@@ -95,7 +95,7 @@ class Evaluator:
     def assigned(self) -> int:
         self.inside += 1
         if self.inside > _DEEPEST:
-            raise Sums("has brackets too deep in each other")
+            raise SumError("has brackets too deep in each other")
         name = self.peek()
         after = self.tokens[self.at + 1] if self.at + 1 < len(self.tokens) else ""
         if re.match(r"[A-Za-z_]", name) and after.endswith("=") and after not in ("==", "<=", ">=", "!="):
@@ -117,7 +117,7 @@ class Evaluator:
         self.take()
         yes = self.assigned()
         if self.take() != ":":
-            raise Sums("'?' has no ':'")
+            raise SumError("'?' has no ':'")
         no = self.assigned()
         return yes if out else no
 
@@ -137,7 +137,7 @@ class Evaluator:
         self.take()
         exponent = self.power()
         if exponent < 0:
-            raise Sums("a power below zero")
+            raise SumError("a power below zero")
         return self._bound(pow(base, exponent, 2 * _WIDE) if abs(base) > 1 else base**exponent)
 
     def unary(self) -> int:
@@ -152,7 +152,7 @@ class Evaluator:
             self.take()
             self.inside += 1
             if self.inside > _DEEPEST:
-                raise Sums("has too many signs in a row")
+                raise SumError("has too many signs in a row")
             value = self.unary()
             self.inside -= 1
             return {"+": value, "-": -value, "!": int(not value), "~": ~value}[sign]
@@ -163,7 +163,7 @@ class Evaluator:
         if token == "(":
             out = self.comma()
             if self.take() != ")":
-                raise Sums("a bracket is not closed")
+                raise SumError("a bracket is not closed")
             return out
         if re.match(r"[A-Za-z_]", token):
             value = self._of(token)
@@ -171,9 +171,9 @@ class Evaluator:
                 self.put(token, str(value + (1 if self.take() == "++" else -1)))
             return value
         if not re.match(r"\d", token):
-            raise Sums(f"expected a number, got '{token or 'the end'}'")
+            raise SumError(f"expected a number, got '{token or 'the end'}'")
         if "." in token:
-            raise Sums(f"'{token}' is no whole number")
+            raise SumError(f"'{token}' is no whole number")
         try:
             if "#" in token:
                 base, _, digits = token.partition("#")
@@ -182,7 +182,7 @@ class Evaluator:
                 return int(token, 16)
             return self._bound(int(token, 8) if len(token) > 1 and token[0] == "0" else int(token[:40]))
         except ValueError:
-            raise Sums(f"'{token}' is no number") from None
+            raise SumError(f"'{token}' is no number") from None
 
     def _of(self, name: str) -> int:
         text = self.get(name).strip()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cmsim.launch.shell.checks import Checker
 from cmsim.launch.shell.syntax import Assign
-from cmsim.launch.shell.values import is_unknown, shown, unknown
+from cmsim.launch.shell.values import HOLE, is_unknown, shown, unknown
 
 if TYPE_CHECKING:
     from cmsim.launch.shell.run import Shell
@@ -57,6 +57,8 @@ def _declare(shell: Shell, argv: list[str], line: int, declared: Mapping[int, As
             shell.assign(assign)
         elif equals:
             shell.put(name, value)
+        if "i" in flags:
+            shell.integers.add(name)
         if "i" in flags and shell.is_set(name):
             shell.put(name, shell.expand.sum(shell.get(name), line))
     return 0
@@ -69,7 +71,9 @@ def _unset(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assi
             if isinstance(value, dict):
                 value.pop(found[2].strip("'\""), None)
             elif isinstance(value, list) and found[2].isdigit() and int(found[2]) < len(value):
-                del value[int(found[2])]
+                value[int(found[2])] = HOLE
+                while value and value[-1] is HOLE:
+                    value.pop()
         else:
             shell.variables.pop(arg, None)
             shell.functions.pop(arg, None)
@@ -93,7 +97,7 @@ def _shift(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assi
 
 
 def _leave(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign]) -> int:  # noqa: ARG001
-    from cmsim.launch.shell.run import Leave
+    from cmsim.launch.shell.variables import Leave
 
     count = int(argv[1]) if argv[1:] and argv[1].isdigit() and len(argv[1]) < 6 else None
     if argv[0] in ("break", "continue"):
@@ -124,7 +128,7 @@ def _again(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assi
 
 
 def _source(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign]) -> int:  # noqa: ARG001
-    from cmsim.launch.shell.run import Leave
+    from cmsim.launch.shell.variables import Leave
 
     if not argv[1:]:
         return 1
@@ -168,7 +172,7 @@ def _read(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assig
         return 1
     text = given if delimiter == "" else given.partition("\n")[0]
     separators = shell.get("IFS") if shell.is_set("IFS") else " \t\n"
-    fields = [one for one in re.split(f"[{re.escape(separators)}]+", text.strip())] if separators else [text]
+    fields = re.split(f"[{re.escape(separators)}]+", text.strip()) if separators else [text]
     if array is not None:
         shell.put_list(array, [one for one in fields if one])
         return 0
@@ -254,12 +258,12 @@ def _pwd(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign
 
 def _python(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign]) -> int:  # noqa: ARG001
     """``python -c "print(6 * 7)"``; everything else is a program."""
-    from cmsim.launch.shell.filters import Cannot, number_of
+    from cmsim.launch.shell.filters import NotWorkedOutError, number_of
 
     if len(argv) == 3 and argv[1] == "-c" and (found := re.fullmatch(r"\s*print\((.*)\)\s*;?\s*", argv[2], re.DOTALL)):
         try:
             value = number_of(found[1])
-        except Cannot:
+        except NotWorkedOutError:
             value = None
         if value is not None:
             shell.write(f"{value}\n")
@@ -286,8 +290,12 @@ def _getopts(shell: Shell, argv: list[str], line: int, declared: Mapping[int, As
 
 
 BUILTINS: dict[str, Builtin] = {
-    **dict.fromkeys((":", "true", "trap", "ulimit", "umask", "wait", "shopt", "alias", "hash", "pushd", "popd"), _nothing),
-    **dict.fromkeys(("mkdir", "rm", "sleep", "touch", "chmod", "chown", "kill", "pkill", "ln", "clear", "sync"), _nothing),
+    **dict.fromkeys(
+        (":", "true", "trap", "ulimit", "umask", "wait", "shopt", "alias", "hash", "pushd", "popd"), _nothing
+    ),
+    **dict.fromkeys(
+        ("mkdir", "rm", "sleep", "touch", "chmod", "chown", "kill", "pkill", "ln", "clear", "sync"), _nothing
+    ),
     "false": _false,
     "[": _test,
     "test": _test,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cmsim.launch.shell.arithmetic import Sums
+from cmsim.launch.shell.arithmetic import SumError
 from cmsim.launch.shell.filters import _is_costly
 from cmsim.launch.shell.patterns import matches
 from cmsim.launch.shell.syntax import Word
@@ -22,7 +22,7 @@ _NUMBERS = {
     "-gt": lambda a, b: a > b,
     "-ge": lambda a, b: a >= b,
 }
-_FILES = frozenset("-e -f -d -r -w -x -s -L -h -p -S -b -c".split())
+_FILES = frozenset(["-e", "-f", "-d", "-r", "-w", "-x", "-s", "-L", "-h", "-p", "-S", "-b", "-c"])
 _BINARY = frozenset({"=", "==", "!=", "=~", "<", ">", *_NUMBERS, "-nt", "-ot", "-ef"})
 
 
@@ -42,7 +42,9 @@ class Checker:
             return False
         out = self._or()
         if self.at < len(self.words):
-            raise self.shell.fail(f"'{shown(self._text(self.words[self.at]))}' is not expected in a condition", self.line)
+            raise self.shell.fail(
+                f"'{shown(self._text(self.words[self.at]))}' is not expected in a condition", self.line
+            )
         return out
 
     def _or(self) -> bool:
@@ -132,8 +134,8 @@ class Checker:
         evaluator = self.shell.expand.evaluator(self.line)
         try:
             a, b = (evaluator.value(one) if self.double else _whole(one) for one in (text, other))
-            return _NUMBERS[operator](a, b)
-        except Sums as error:
+            return bool(_NUMBERS[operator](a, b))
+        except SumError as error:
             self.shell.note(f"[ {text} {operator} {other} ] {error}; taken as false", self.line)
             return False
 
@@ -151,7 +153,9 @@ class Checker:
 
     def _known(self, text: str) -> bool:
         if is_unknown(text):
-            self.shell.note(f"a condition on '{shown(text)}', which only a run would tell, is taken as false", self.line)
+            self.shell.note(
+                f"a condition on '{shown(text)}', which only a run would tell, is taken as false", self.line
+            )
             return False
         return True
 
@@ -168,5 +172,5 @@ class Checker:
 
 def _whole(text: str) -> int:
     if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text):
-        raise Sums(f"compares '{text}' as a number")
+        raise SumError(f"compares '{text}' as a number")
     return int(text)

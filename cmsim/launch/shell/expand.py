@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cmsim.launch.shell.arithmetic import Evaluator, Sums
+from cmsim.launch.shell.arithmetic import Evaluator, SumError
 from cmsim.launch.shell.patterns import removed, replaced
 from cmsim.launch.shell.scan import Scanner
-from cmsim.launch.shell.syntax import Piece, Word
-from cmsim.launch.shell.values import Said, is_unknown, unknown
+from cmsim.launch.shell.syntax import Word, WordPiece
+from cmsim.launch.shell.values import HOLE, Said, is_unknown, unknown
 
 if TYPE_CHECKING:
     from cmsim.launch.shell.run import Shell
 
-_BRACES = re.compile(r"\{(-?\d{1,9})\.\.(-?\d{1,9})(?:\.\.(-?\d{1,9}))?\}|\{([^{}\s]*,[^{}\s]*)\}")
+_BRACES = re.compile(
+    r"\{(-?\d{1,9})\.\.(-?\d{1,9})(?:\.\.(-?\d{1,9}))?\}|\{([^{}\s]*,[^{}\s]*)\}|\{([A-Za-z])\.\.([A-Za-z])\}"
+)
 _HEAD = re.compile(r"([#!]?)([A-Za-z_]\w*|\d+|[@*#?$!-])(\[((?:[^\]\[]|\[[^\]]*\])*)\])?(.*)\Z", re.DOTALL)
 #: texts of one word, and characters of one text
 MOST, LONGEST = 5_000, 200_000
@@ -49,12 +51,14 @@ class Expander:
 
     def pattern(self, word: Word) -> str:
         """A word as a pattern: what is quoted means itself."""
-        return "".join(re.sub(r"([\\*?\[\](){}|+@!])", r"\\\1", text) if quoted else text for text, quoted, _ in self._parts(word))
+        return "".join(
+            re.sub(r"([\\*?\[\](){}|+@!])", r"\\\1", text) if quoted else text for text, quoted, _ in self._parts(word)
+        )
 
     def quoted_text(self, text: str, line: int) -> str:
         """A text as if it stood in double quotes: in here-documents, sums and defaults."""
         scan = Scanner(text, self.shell.file, line)
-        pieces: list[Piece] = []
+        pieces: list[WordPiece] = []
         plain: list[str] = []
         while scan.peek():
             if scan.peek() == "\\" and scan.peek(1) and scan.peek(1) in "$`\\\n":
@@ -65,10 +69,10 @@ class Expander:
             if piece is None:
                 plain.append(scan.take())
                 continue
-            pieces.append(Piece("text", "".join(plain), True))
+            pieces.append(WordPiece("text", "".join(plain), True))
             plain.clear()
             pieces.append(piece)
-        pieces.append(Piece("text", "".join(plain), True))
+        pieces.append(WordPiece("text", "".join(plain), True))
         return self.text(Word(tuple(pieces), line))
 
     def braced(self, word: Word) -> list[Word]:
@@ -81,16 +85,25 @@ class Expander:
                 continue
             if found[4] is not None:
                 choices = found[4].split(",")
+            elif found[5] is not None:
+                low, high = ord(found[5]), ord(found[6])
+                choices = [chr(i) for i in range(low, high + (1 if high >= low else -1), 1 if high >= low else -1)]
             else:
                 low, high = int(found[1]), int(found[2])
                 step = abs(int(found[3] or 1)) or 1
                 if abs(high - low) // step > MOST:
                     raise self.shell.fail(f"braces hold more than {MOST} numbers", word.line)
-                choices = [str(i) for i in range(low, high + (1 if high >= low else -1), step if high >= low else -step)]
+                wide = (
+                    max(map(len, found.groups()[:2]))
+                    if re.match(r"-?0\d", found[1]) or re.match(r"-?0\d", found[2])
+                    else 0
+                )
+                numbers = range(low, high + (1 if high >= low else -1), step if high >= low else -step)
+                choices = [str(i).zfill(wide) for i in numbers]
             out: list[Word] = []
             for choice in choices:
                 body = piece.body[: found.start()] + choice + piece.body[found.end() :]
-                made = (*word.pieces[:n], Piece("text", body), *word.pieces[n + 1 :])
+                made = (*word.pieces[:n], WordPiece("text", body), *word.pieces[n + 1 :])
                 out += self.braced(Word(made, word.line))
                 if len(out) > MOST:
                     raise self.shell.fail(f"braces make more than {MOST} words", word.line)
@@ -147,7 +160,7 @@ class Expander:
         text = self.quoted_text(text, line)
         try:
             return str(self.evaluator(line).value(text))
-        except Sums as error:
+        except SumError as error:
             if not is_unknown(text):
                 self.shell.note(f"$(({text.strip()})) {error}", line)
             return unknown(f"$(({text.strip()}))")
@@ -157,7 +170,7 @@ class Expander:
             base, _, index = name.partition("[")
             text = self._element(base, index[:-1], line) if index else self.shell.get(base)
             if is_unknown(text):
-                raise Sums("holds what is not known")
+                raise SumError("holds what is not known")
             return text
 
         def put(name: str, value: str) -> None:
@@ -173,7 +186,7 @@ class Expander:
             return text
         try:
             return str(self.evaluator(line).value(text or "0"))
-        except Sums:
+        except SumError:
             return text
 
     def _element(self, name: str, index: str, line: int) -> str:
@@ -187,7 +200,7 @@ class Expander:
             return value[int(key)]
         return (value or "") if key == "0" else ""
 
-    def _variable(self, piece: Piece, line: int) -> list[Part]:
+    def _variable(self, piece: WordPiece, line: int) -> list[Part]:
         found = _HEAD.match(piece.body)
         if not found or (found[1] and not found[2]):
             if piece.body == "#":
@@ -199,11 +212,19 @@ class Expander:
             return self._many(names, piece.quoted, star=rest == "*")
         if sign == "!" and index in ("@", "*"):
             value = self.shell.raw(name)
-            keys = list(value) if isinstance(value, dict) else [str(n) for n in range(len(value or []))]
+            keys = (
+                list(value)
+                if isinstance(value, dict)
+                else [str(n) for n, one in enumerate(value or []) if one is not HOLE]
+            )
             return self._many(keys, piece.quoted, star=index == "*")
         if sign == "!":
             target = self._one(name, index, line)
-            return self._variable(Piece("var", target + rest, piece.quoted), line) if re.match(r"[A-Za-z_]\w*(\[[^\]]*\])?\Z", target) else [("", piece.quoted, False)]
+            return (
+                self._variable(WordPiece("var", target + rest, piece.quoted), line)
+                if re.match(r"[A-Za-z_]\w*(\[[^\]]*\])?\Z", target)
+                else [("", piece.quoted, False)]
+            )
         many = index in ("@", "*") or (name in "@*" and index is None)
         if sign == "#":
             if many:
@@ -239,7 +260,9 @@ class Expander:
         value = self.shell.raw(name)
         if isinstance(value, dict):
             return list(value.values())
-        return list(value) if isinstance(value, list) else [] if value is None else [value]
+        return (
+            [one for one in value if one is not HOLE] if isinstance(value, list) else [] if value is None else [value]
+        )
 
     def _one(self, name: str, index: str | None, line: int) -> str:
         if index is not None:
@@ -273,7 +296,7 @@ class Expander:
         return name in "#?$!-" or self.shell.is_set(name)
 
     def _default(
-        self, name: str, index: str | None, rest: str, piece: Piece, line: int, many: list[str] | None
+        self, name: str, index: str | None, rest: str, piece: WordPiece, line: int, many: list[str] | None
     ) -> list[Part]:
         colon = rest[0] == ":"
         sign, other = (rest[1], rest[2:]) if colon else (rest[0], rest[1:])
@@ -293,7 +316,9 @@ class Expander:
             return [(unknown(f"${name}"), piece.quoted, False)]
         parts = self._inner(other, piece.quoted, line)
         if sign == "=":
-            self.shell.put(name, "".join(text for text, _, _ in parts), index=self._key(name, index, line) if index else None)
+            self.shell.put(
+                name, "".join(text for text, _, _ in parts), index=self._key(name, index, line) if index else None
+            )
         return parts
 
     def _inner(self, text: str, quoted: bool, line: int) -> list[Part]:
@@ -310,7 +335,7 @@ class Expander:
         try:
             first = self.evaluator(line).value(self.quoted_text(start, line))
             length = self.evaluator(line).value(self.quoted_text(count, line)) if count else None
-        except Sums:
+        except SumError:
             return values
         if positional:
             values = [self.shell.path, *values]
@@ -330,13 +355,20 @@ class Expander:
         if rest[0] == "/":
             every = rest[:2] == "//"
             pattern, by = _halves(rest[2:] if every else rest[1:])
-            return replaced(self._pattern_text(pattern, line), self.text(Scanner(by, self.shell.file, line).word("\0") or Word((), line)), value, every=every)
+            return replaced(
+                self._pattern_text(pattern, line),
+                self.text(Scanner(by, self.shell.file, line).word("\0") or Word((), line)),
+                value,
+                every=every,
+            )
         if rest in (",,", ","):
             return value.lower() if rest == ",," else value[:1].lower() + value[1:]
         if rest in ("^^", "^"):
             return value.upper() if rest == "^^" else value[:1].upper() + value[1:]
         if rest[0] == "@":
-            return {"U": value.upper(), "L": value.lower()}.get(rest[1:], value)
+            return {"U": value.upper(), "L": value.lower(), "Q": "'" + value.replace("'", "'\\''") + "'"}.get(
+                rest[1:], value
+            )
         raise self.shell.fail(f"'{rest}' behind a variable is not read", line)
 
     def _pattern_text(self, text: str, line: int) -> str:

@@ -10,7 +10,7 @@ _MOST = 10_000
 _TEXT = 200_000
 
 
-class Cannot(ValueError):
+class NotWorkedOutError(ValueError):
     """This program is not worked out here, or not with these arguments."""
 
 
@@ -28,7 +28,7 @@ def printf(args: list[str], given: str) -> str:  # noqa: ARG001
     if args[:1] == ["--"]:
         args = args[1:]
     if not args or args[0] == "-v":
-        raise Cannot("printf")
+        raise NotWorkedOutError("printf")
     pattern, values = _unescaped(args[0]), list(args[1:])
     made = re.compile(r"%(-?0?\d*(?:\.\d+)?)([sdiuxXqbf%])")
     slots = sum(found[2] != "%" for found in made.finditer(pattern))
@@ -40,7 +40,7 @@ def printf(args: list[str], given: str) -> str:  # noqa: ARG001
         value = values.pop(0) if values else ""
         width = found[1][:6]
         if int(re.sub(r"\D.*", "", width.lstrip("-0")) or 0) > _MOST:
-            raise Cannot("printf with so wide a field")
+            raise NotWorkedOutError("printf with so wide a field")
         if found[2] in "diuxX":
             return f"%{width}{'d' if found[2] in 'iu' else found[2]}" % _whole(value or "0")
         if found[2] == "f":
@@ -63,28 +63,28 @@ def seq(args: list[str], given: str) -> str:  # noqa: ARG001
         elif args[0].startswith("-s"):
             between = args[0][2:].lstrip("=")
         else:
-            raise Cannot(f"seq {args[0]}")
+            raise NotWorkedOutError(f"seq {args[0]}")
         args = args[1:]
     numbers = [_whole(arg) for arg in args]
     if not 1 <= len(numbers) <= 3:
-        raise Cannot("seq")
+        raise NotWorkedOutError("seq")
     first, step, last = (1, 1, numbers[0]) if len(numbers) == 1 else (numbers[0], 1, numbers[1])
     if len(numbers) == 3:
         first, step, last = numbers
     if not step or abs((last - first) // step) > _MOST:
-        raise Cannot("seq with so many numbers")
+        raise NotWorkedOutError("seq with so many numbers")
     out = [str(n) for n in range(first, last + (1 if step > 0 else -1), step)]
     longest = max(map(len, out), default=0)
     return between.join(one.zfill(longest) if width else one for one in out) + ("\n" if out else "")
 
 
 def expr(args: list[str], given: str) -> str:  # noqa: ARG001
-    from cmsim.launch.shell.arithmetic import Evaluator, Sums
+    from cmsim.launch.shell.arithmetic import Evaluator, SumError
 
     try:
         return f"{Evaluator(lambda _: '', lambda *_: None).value(' '.join(args))}\n"
-    except Sums as error:
-        raise Cannot(f"expr: {error}") from None
+    except SumError as error:
+        raise NotWorkedOutError(f"expr: {error}") from None
 
 
 def bc(args: list[str], given: str) -> str:  # noqa: ARG001
@@ -92,8 +92,10 @@ def bc(args: list[str], given: str) -> str:  # noqa: ARG001
     text = re.sub(r"scale\s*=\s*\d+\s*;?", "", given).strip().rstrip(";")
     value = number_of(text.replace("^", "**"))
     if scale is None:
-        return f"{int(value)}\n"
-    return f"{value:.{min(int(scale[1]), 12)}f}\n"
+        return f"{value}\n" if "." in given and "/" not in given else f"{int(value)}\n"
+    digits = min(int(scale[1]), 12)
+    cut = int(value * 10**digits) / 10**digits  # bc cuts, and writes no zero in front
+    return f"{cut:.{digits}f}\n".replace("-0.", "-.").removeprefix("0" if abs(cut) < 1 and digits and cut >= 0 else "")
 
 
 def dirname(args: list[str], given: str) -> str:  # noqa: ARG001
@@ -103,7 +105,7 @@ def dirname(args: list[str], given: str) -> str:  # noqa: ARG001
 def basename(args: list[str], given: str) -> str:  # noqa: ARG001
     args = [arg for arg in args if arg not in ("-a", "--")]
     if not args:
-        raise Cannot("basename")
+        raise NotWorkedOutError("basename")
     name = posixpath.basename(args[0].rstrip("/"))
     suffix = args[1] if len(args) > 1 else ""
     return f"{name.removesuffix(suffix) if suffix != name else name}\n"
@@ -123,7 +125,7 @@ def tr(args: list[str], given: str) -> str:
     if not flags and len(sets) == 2 and sets[1]:
         to = sets[1] + sets[1][-1] * max(len(sets[0]) - len(sets[1]), 0)
         return given.translate({ord(a): b for a, b in zip(sets[0], to, strict=False)})
-    raise Cannot("tr")
+    raise NotWorkedOutError("tr")
 
 
 def cut(args: list[str], given: str) -> str:
@@ -142,7 +144,7 @@ def cut(args: list[str], given: str) -> str:
         elif flag == "-c":
             chars = value
         else:
-            raise Cannot(f"cut {arg}")
+            raise NotWorkedOutError(f"cut {arg}")
         at += 1
     out = []
     for line in given.splitlines():
@@ -171,7 +173,7 @@ def wc(args: list[str], given: str) -> str:
         return f"{len(given.split())}\n"
     if args == ["-c"] or args == ["-m"]:
         return f"{len(given)}\n"
-    raise Cannot("wc")
+    raise NotWorkedOutError("wc")
 
 
 def sed(args: list[str], given: str) -> str:
@@ -184,11 +186,11 @@ def sed(args: list[str], given: str) -> str:
         elif args[at] in ("-E", "-r"):
             extended = True
         elif args[at].startswith("-"):
-            raise Cannot(f"sed {args[at]}")
+            raise NotWorkedOutError(f"sed {args[at]}")
         elif not scripts:
             scripts.append(args[at])
         else:
-            raise Cannot("sed with a file")
+            raise NotWorkedOutError("sed with a file")
         at += 1
     for script in scripts:
         for one in _commands(script):
@@ -205,7 +207,7 @@ def _commands(script: str) -> list[str]:
         if at >= len(script):
             break
         if script[at] != "s" or at + 1 >= len(script):
-            raise Cannot("sed with more than s///")
+            raise NotWorkedOutError("sed with more than s///")
         sign, start, seen = script[at + 1], at, 0
         at += 1
         while at < len(script) and seen < 3:
@@ -224,12 +226,12 @@ def _substituted(command: str, given: str, extended: bool) -> str:
     sign = command[1]
     parts = re.split(rf"(?<!\\){re.escape(sign)}", command)
     if len(parts) != 4 or set(parts[3].strip()) - set("gI"):
-        raise Cannot("sed with more than s///")
+        raise NotWorkedOutError("sed with more than s///")
     pattern, by, flags = parts[1].replace("\\" + sign, sign), parts[2].replace("\\" + sign, sign), parts[3]
     if not extended:
         pattern = re.sub(r"(\\?)([(){}+?|])", lambda m: m[2] if m[1] else "\\" + m[2], pattern)
     if _is_costly(pattern):
-        raise Cannot("sed with repetitions in repetitions")
+        raise NotWorkedOutError("sed with repetitions in repetitions")
     by = re.sub(r"(?<!\\)&", lambda _: r"\g<0>", by)
     try:
         made = re.compile(pattern, re.IGNORECASE if "I" in flags else 0)
@@ -237,7 +239,7 @@ def _substituted(command: str, given: str, extended: bool) -> str:
             made.sub(by, line, count=0 if "g" in flags else 1) for line in given[:_TEXT].splitlines(keepends=True)
         )
     except (re.error, IndexError):
-        raise Cannot(f"sed '{command}'") from None
+        raise NotWorkedOutError(f"sed '{command}'") from None
 
 
 def awk(args: list[str], given: str) -> str:
@@ -246,7 +248,7 @@ def awk(args: list[str], given: str) -> str:
         split = args[0][2:] or (args[1] if len(args) > 1 else "")
         args = args[1 if args[0][2:] else 2 :]
     if len(args) != 1:
-        raise Cannot("awk")
+        raise NotWorkedOutError("awk")
     if found := re.fullmatch(r"\s*BEGIN\s*\{\s*printf?\s*(.*?)\s*;?\s*\}\s*", args[0], re.DOTALL):
         inside = found[1].strip()
         if text := re.fullmatch(r'\(?\s*"%d"\s*,\s*(.*?)\)?', inside, re.DOTALL):
@@ -262,7 +264,7 @@ def awk(args: list[str], given: str) -> str:
             which = len(fields) if found[2] == "NF" else int(found[2])
             out.append(line if which == 0 else fields[which - 1] if which <= len(fields) else "")
         return "".join(f"{line}\n" for line in out)
-    raise Cannot("awk")
+    raise NotWorkedOutError("awk")
 
 
 def rev(args: list[str], given: str) -> str:  # noqa: ARG001
@@ -273,15 +275,15 @@ def grep(args: list[str], given: str) -> str:
     flags = "".join(arg[1:] for arg in args if re.fullmatch(r"-[a-zA-Z]+", arg))
     rest = [arg for arg in args if not re.fullmatch(r"-[a-zA-Z]+", arg)]
     if len(rest) != 1 or set(flags) - set("oEqivPcFxw"):
-        raise Cannot("grep")
+        raise NotWorkedOutError("grep")
     pattern = re.escape(rest[0]) if "F" in flags else rest[0].replace(r"\K", "")
     if _is_costly(pattern):
-        raise Cannot("grep with repetitions in repetitions")
+        raise NotWorkedOutError("grep with repetitions in repetitions")
     pattern = rf"\b(?:{pattern})\b" if "w" in flags else pattern
     try:
         made = re.compile(pattern, re.IGNORECASE if "i" in flags else 0)
     except re.error:
-        raise Cannot(f"grep '{rest[0]}'") from None
+        raise NotWorkedOutError(f"grep '{rest[0]}'") from None
     lines = given[:_TEXT].splitlines()
     if "o" in flags:
         found = [match[0] for line in lines for match in made.finditer(line)]
@@ -316,26 +318,26 @@ FILTERS: dict[str, Callable[[list[str], str], str]] = {
     "xargs": lambda args, given: " ".join(given.split()) + "\n" if not args or args == ["echo"] else _no("xargs"),
     "sort": lambda args, given: "".join(sorted(given.splitlines(keepends=True))) if not args else _no("sort"),
     "uniq": lambda args, given: "".join(dict.fromkeys(given.splitlines(keepends=True))) if not args else _no("uniq"),
-    "paste": lambda args, given: args[-1].removeprefix("-d").join(given.splitlines()) + "\n"
-    if args[:1] == ["-s"]
-    else _no("paste"),
+    "paste": lambda args, given: (
+        args[-1].removeprefix("-d").join(given.splitlines()) + "\n" if args[:1] == ["-s"] else _no("paste")
+    ),
 }
 
 
 def _no(name: str) -> str:
-    raise Cannot(name)
+    raise NotWorkedOutError(name)
 
 
 def number_of(text: str) -> float:
     """A sum of numbers, worked out without running anything."""
     import ast
 
-    from cmsim.launch.python_values import Values
+    from cmsim.launch.python import Values
 
     try:
         value = Values("").number(ast.parse(text.strip()[:500], mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise Cannot(f"'{text.strip()[:40]}'") from None
+        raise NotWorkedOutError(f"'{text.strip()[:40]}'") from None
     return value
 
 
@@ -351,7 +353,7 @@ def _unescaped(text: str) -> str:
 
 def _whole(text: str) -> int:
     if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text):
-        raise Cannot(f"'{text[:20]}' as a number")
+        raise NotWorkedOutError(f"'{text[:20]}' as a number")
     return int(text)
 
 
@@ -359,7 +361,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise Cannot(f"'{text[:20]}' as a number") from None
+        raise NotWorkedOutError(f"'{text[:20]}' as a number") from None
 
 
 def _set(text: str) -> str:
@@ -379,7 +381,7 @@ def _in_ranges(n: int, text: str) -> bool:
     for part in text.split(","):
         low, dash, high = part.partition("-")
         if not (low or high) or not (low + high).isdigit():
-            raise Cannot(f"cut {text}")
+            raise NotWorkedOutError(f"cut {text}")
         if int(low or 1) <= n <= (int(high) if high else n if dash else int(low)):
             return True
     return False

@@ -8,7 +8,7 @@ from cmsim.launch.shell.scan import DEEPEST, Scanner
 from cmsim.launch.shell.syntax import (
     AndOr,
     Assign,
-    Block,
+    Braces,
     Case,
     Check,
     Count,
@@ -17,12 +17,12 @@ from cmsim.launch.shell.syntax import (
     If,
     Math,
     Node,
-    Piece,
     Pipeline,
     Redirect,
     Simple,
     While,
     Word,
+    WordPiece,
 )
 
 _ASSIGN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]=]*\])?(\+?)=")
@@ -32,7 +32,7 @@ DECLARES = frozenset({"declare", "local", "export", "readonly", "typeset"})
 _ENDS = frozenset({"then", "do", "done", "fi", "else", "elif", "esac", "}", ";;", ";&", ";;&"})
 
 
-class Parser:
+class ShellParser:
     """Raises InputError with file and line for what is no shell script."""
 
     def __init__(self, text: str, file: str, line: int = 1):
@@ -41,14 +41,14 @@ class Parser:
         self.depth = 0
 
     def script(self) -> list[AndOr]:
-        out = self.list()
+        out = self.commands()
         if self.scan.peek():
             raise self.scan.fail(f"'{self._next()}' ends nothing here")
         return out
 
     # lists
 
-    def list(self) -> list[AndOr]:
+    def commands(self) -> list[AndOr]:
         """Commands up to a word that ends something, a closing bracket or the end."""
         self.depth += 1
         if self.depth > DEEPEST:
@@ -60,7 +60,12 @@ class Parser:
                 break
             out.append(self.and_or())
             self.scan.blanks()
-            if self.scan.peek() and self.scan.peek() in ";&" and not self.scan.starts(";;") and not self.scan.starts(";&"):
+            if (
+                self.scan.peek()
+                and self.scan.peek() in ";&"
+                and not self.scan.starts(";;")
+                and not self.scan.starts(";&")
+            ):
                 self.scan.take()
         self.depth -= 1
         return out
@@ -136,7 +141,7 @@ class Parser:
             self.scan.at, self.scan.line = start
         if self.scan.peek() == "(":
             self.scan.take()
-            block = Block(self.list(), True, line)
+            block = Braces(self.commands(), True, line)
             self.expect(")")
             return self.redirected(block)
         made = {
@@ -161,11 +166,11 @@ class Parser:
                 self.scan.take(2)
             self.newlines()
             return Define(name, self.command(), line)
-        name = _NAME.match(self.scan.text, self.scan.at)
-        if name and (rest := re.compile(r"[ \t]*\([ \t]*\)").match(self.scan.text, name.end())):
+        called = _NAME.match(self.scan.text, self.scan.at)
+        if called and (rest := re.compile(r"[ \t]*\([ \t]*\)").match(self.scan.text, called.end())):
             self.scan.take(rest.end() - self.scan.at)
             self.newlines()
-            return Define(name[0], self.command(), line)
+            return Define(called[0], self.command(), line)
         return self.simple()
 
     def redirected(self, node: Node) -> Node:
@@ -176,27 +181,27 @@ class Parser:
     def _group(self) -> Node:
         line = self.scan.line
         self.keyword("{")
-        body = self.list()
+        body = self.commands()
         self.keyword("}")
-        return Block(body, False, line)
+        return Braces(body, False, line)
 
     def _if(self) -> Node:
         line = self.scan.line
         self.keyword("if")
-        branches = [(self.list(), self._then())]
+        branches = [(self.commands(), self._then())]
         otherwise: list[AndOr] = []
         while self._next() == "elif":
             self.keyword("elif")
-            branches.append((self.list(), self._then()))
+            branches.append((self.commands(), self._then()))
         if self._next() == "else":
             self.keyword("else")
-            otherwise = self.list()
+            otherwise = self.commands()
         self.keyword("fi")
         return If(branches, otherwise, line)
 
     def _then(self) -> list[AndOr]:
         self.keyword("then")
-        return self.list()
+        return self.commands()
 
     def _for(self) -> Node:
         line = self.scan.line
@@ -234,18 +239,18 @@ class Parser:
         self.newlines()
         if self._next() == "{":
             self.keyword("{")
-            body = self.list()
+            body = self.commands()
             self.keyword("}")
             return body
         self.keyword("do")
-        body = self.list()
+        body = self.commands()
         self.keyword("done")
         return body
 
     def _while(self) -> Node:
         line, word = self.scan.line, self._next()
         self.scan.take(len(word))
-        check = self.list()
+        check = self.commands()
         return While(check, self._do(), word == "until", line)
 
     def _case(self) -> Node:
@@ -277,7 +282,7 @@ class Parser:
                     break
                 self.scan.take()
             self.expect(")")
-            body = self.list()
+            body = self.commands()
             end = next((sign for sign in (";;&", ";;", ";&") if self.scan.starts(sign)), "")
             self.scan.take(len(end))
             arms.append((patterns, body, end))
@@ -298,7 +303,7 @@ class Parser:
             sign = next((s for s in ("&&", "||", "(", ")", "<", ">") if self.scan.starts(s)), "")
             if sign and not regex:
                 self.scan.take(len(sign))
-                out.append(Word((Piece("text", sign),), self.scan.line))
+                out.append(Word((WordPiece("text", sign),), self.scan.line))
                 continue
             word = self.scan.word(" \t\n" if regex else " \t\n;&|<>()")
             if word is None:
@@ -325,7 +330,9 @@ class Parser:
                 break
             words.append(word)
         if not (assigns or words or redirects):
-            raise self.scan.fail(f"a command should stand before '{self._next() or self.scan.peek() or 'the end'}'", line)
+            raise self.scan.fail(
+                f"a command should stand before '{self._next() or self.scan.peek() or 'the end'}'", line
+            )
         return Simple(assigns, words, redirects, line)
 
     def assign(self) -> Assign | None:

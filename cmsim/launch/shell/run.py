@@ -1,27 +1,28 @@
 """A shell script walked through without running it: which commands it would start, with which arguments.
 
-Nothing is executed. Variables, sums, arrays, branches, loops, functions, here-documents and the usual programs that turn text
-into text are worked out; files are read only where the caller's ``read`` finds one, and written only into a dictionary. What a
-program of the machine would say is not known, and stays visible (`values.unknown`). Steps, texts and depth are bounded.
+Nothing is executed. Variables, sums, arrays, branches, loops, functions, here-documents and the usual programs that
+turn text into text are worked out; files are read only where the caller's ``read`` finds one, and written only into a
+dictionary. What a program of the machine would say is not known, and stays visible (`values.unknown`). Steps, texts and
+depth are bounded.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from cmsim.errors import InputError, Problem
-from cmsim.launch.shell.arithmetic import Sums
+from cmsim.launch.shell.arithmetic import SumError
 from cmsim.launch.shell.builtins import BUILTINS
 from cmsim.launch.shell.checks import Checker
 from cmsim.launch.shell.expand import Expander
-from cmsim.launch.shell.filters import FILTERS, Cannot
-from cmsim.launch.shell.parse import Parser
+from cmsim.launch.shell.filters import FILTERS, NotWorkedOutError
+from cmsim.launch.shell.parse import ShellParser
 from cmsim.launch.shell.patterns import matches
 from cmsim.launch.shell.syntax import (
     AndOr,
     Assign,
-    Block,
+    Braces,
     Case,
     Check,
     Count,
@@ -36,35 +37,14 @@ from cmsim.launch.shell.syntax import (
     While,
     Word,
 )
-from cmsim.launch.shell.values import Said, is_unknown, shown, unknown
+from cmsim.launch.shell.values import HOLE, Said, is_unknown, shown, unknown
+from cmsim.launch.shell.variables import Leave, Started, Value, Variables
 
-STEPS, DEEPEST, MOST_COMMANDS = 50_000, 40, 2_000
-
-Value = str | list[str] | dict[str, str]
-
-
-@dataclass(frozen=True)
-class Started:
-    """A command as its program would get it, and what it finds in its environment."""
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    line: int
-    #: exported variables and those in front of the command
-    exported: Mapping[str, str] = field(default_factory=dict)
-    #: text that a pipe or a here-document gives it
-    given: str | None = None
+#: commands within commands, and programs that are noted
+DEEPEST, MOST_COMMANDS = 40, 2_000
 
 
-class Leave(Exception):  # noqa: N818
-    """break, continue, return and exit on their way out."""
-
-    def __init__(self, what: str, count: int = 1):
-        self.what = what
-        self.count = count
-
-
-class Shell:
+class Shell(Variables):
     """Walks through one script. ``read`` gives the text of a file that the script names, or None."""
 
     def __init__(
@@ -77,24 +57,17 @@ class Shell:
         read: Callable[[str], str | None] = lambda _: None,
         depth: int = 0,
     ):
-        self.file = file
+        super().__init__(file, given or {})
         self.path = path
         self.positional = list(args)
-        self.variables: dict[str, Value] = dict(given or {})
-        self.exports: set[str] = set(given or {})
         self.read = read
         self.depth = depth
         self.functions: dict[str, Define] = {}
         self.files: dict[str, str] = {}
         self.started: list[Started] = []
-        self.notes: dict[tuple[str, int], None] = {}
-        self.asks: dict[str, None] = {}
-        self.needed: dict[str, tuple[str, int]] = {}
-        self.missing: dict[str, int] = {}
         self.comments: dict[int, str] = {}
         self.status = 0
         self.left: tuple[int, int] | None = None
-        self.steps = 0
         self.folder = "."
         self.temporary = 0
         self.saved: list[dict[str, Value | None]] = []
@@ -107,7 +80,7 @@ class Shell:
     def script(self, text: str, *, line: int = 1) -> None:
         """Walk through a script to its end. InputError where it is none, or takes too long."""
         try:
-            parser = Parser(text, self.file, line)
+            parser = ShellParser(text, self.file, line)
             body = parser.script()
             self.comments |= parser.scan.comments
             self.run(body)
@@ -123,70 +96,11 @@ class Shell:
         if self.depth > DEEPEST:
             raise self.fail(f"commands lie deeper than {DEEPEST} in each other", line)
         try:
-            self.run(Parser(text, self.file, line).script())
+            self.run(ShellParser(text, self.file, line).script())
         finally:
             self.depth -= 1
 
     # what pages of this room ask of it
-
-    def fail(self, message: str, line: int) -> InputError:
-        return InputError(Problem(message, self.file, line))
-
-    def note(self, message: str, line: int) -> None:
-        if len(self.notes) < 200:
-            self.notes[(message, line)] = None
-
-    def spend(self, steps: int, line: int) -> None:
-        self.steps += steps
-        if self.steps > STEPS:
-            raise self.fail(f"takes more than {STEPS} steps to work out; nothing of a script is run", line)
-
-    def asked(self, name: str) -> None:
-        if name.isidentifier() and name not in self.variables:
-            self.asks[name] = None
-
-    def needs(self, name: str, why: str, line: int) -> None:
-        self.needed.setdefault(name, (shown(why), line))
-
-    def raw(self, name: str) -> Value | None:
-        return self.variables.get(name)
-
-    def is_set(self, name: str) -> bool:
-        value = self.variables.get(name)
-        return value is not None and value != [] and not (isinstance(value, list) and not value)
-
-    def names(self) -> list[str]:
-        return list(self.variables)
-
-    def get(self, name: str, line: int = 0) -> str:
-        value = self.variables.get(name)
-        if value is None:
-            if line:
-                self.missing.setdefault(name, line)
-            return ""
-        if isinstance(value, list):
-            return value[0] if value else ""
-        return value.get("0", "") if isinstance(value, dict) else value
-
-    def put(self, name: str, value: str, index: str | None = None, *, append: bool = False) -> None:
-        old = self.variables.get(name)
-        if index is None and not isinstance(old, list | dict):
-            self.variables[name] = str(old or "") + value if append else value
-            return
-        index = "0" if index is None else index
-        if isinstance(old, dict):
-            old[index] = old.get(index, "") + value if append else value
-            return
-        array = old if isinstance(old, list) else [] if old is None else [old]
-        if not index.lstrip("-").isdigit() or not -len(array) <= int(index) < 10_000:
-            raise InputError(Problem(f"'{index}' is no place in the array {name}", self.file))
-        at = int(index)
-        array += [""] * (at + 1 - len(array))
-        array[at] = array[at] + value if append else value
-        self.variables[name] = array
-
-    def put_list(self, name: str, values: list[str]) -> None:
-        self.variables[name] = values
 
     def is_there(self, name: str, *, folder: bool, line: int) -> bool:
         if not folder and (name in self.files or self.read(name) is not None):
@@ -220,10 +134,8 @@ class Shell:
         folder, positional = self.folder, list(self.positional)
 
         def run() -> None:
-            try:
+            with contextlib.suppress(Leave):
                 self.within(text, line)
-            except Leave:
-                pass
 
         out = self.captured(run).rstrip("\n")
         self.variables, self.folder, self.positional = before, folder, positional
@@ -275,12 +187,12 @@ class Shell:
             return 1
         try:
             return int(not self.expand.evaluator(line).value(self.expand.quoted_text(text, line)))
-        except Sums as error:
+        except SumError as error:
             self.note(f"(({text.strip()})) {error}; taken as false", line)
             return 1
 
     def compound(self, node: Node) -> None:
-        if isinstance(node, Block):
+        if isinstance(node, Braces):
             self.block(node)
         elif isinstance(node, If):
             for check, body in node.branches:
@@ -291,7 +203,9 @@ class Shell:
             self.status = 0
             self.run(node.otherwise)
         elif isinstance(node, For):
-            values = list(self.positional) if node.words is None else [t for w in node.words for t in self.expand.texts(w)]
+            values = (
+                list(self.positional) if node.words is None else [t for w in node.words for t in self.expand.texts(w)]
+            )
             self.loop(iter(values), lambda value: self.put(node.name, value), node.body, node.line)
         elif isinstance(node, Count):
             self.math(node.start, node.line)
@@ -301,11 +215,14 @@ class Shell:
         elif isinstance(node, Case):
             self.case(node)
 
-    def block(self, node: Block) -> None:
+    def block(self, node: Braces) -> None:
         if not node.apart:
             self.run(node.body)
             return
-        before = {name: list(v) if isinstance(v, list) else dict(v) if isinstance(v, dict) else v for name, v in self.variables.items()}
+        before = {
+            name: list(v) if isinstance(v, list) else dict(v) if isinstance(v, dict) else v
+            for name, v in self.variables.items()
+        }
         folder = self.folder
         try:
             self.run(node.body)
@@ -411,7 +328,9 @@ class Shell:
                 else:
                     self.variables[name] = value
 
-    def call(self, argv: list[str], line: int, declared: Mapping[int, Assign] | None = None, front: tuple[str, ...] = ()) -> None:
+    def call(
+        self, argv: list[str], line: int, declared: Mapping[int, Assign] | None = None, front: tuple[str, ...] = ()
+    ) -> None:
         """A command by its words: a function, a builtin, a filter, or a program that is noted."""
         self.spend(1, line)
         name = argv[0]
@@ -449,7 +368,14 @@ class Shell:
     def filter(self, name: str, argv: list[str], line: int) -> None:
         given = self.given or ""
         self.status = 0
-        if any(is_unknown(arg) for arg in argv[1:]) and name not in ("echo", "printf", "dirname", "basename", "realpath", "readlink"):
+        if any(is_unknown(arg) for arg in argv[1:]) and name not in (
+            "echo",
+            "printf",
+            "dirname",
+            "basename",
+            "realpath",
+            "readlink",
+        ):
             self.write(unknown(" ".join(argv)))
             return
         if is_unknown(given) and name not in ("echo", "printf", "seq"):
@@ -462,7 +388,7 @@ class Shell:
                 given, args = content, args[:-1]
         try:
             out = FILTERS[name](args, given)
-        except Cannot as error:
+        except NotWorkedOutError as error:
             self.note(f"'{shown(' '.join(argv))[:60]}' is not worked out ({error})", line)
             out = unknown(" ".join(argv))
         if name == "grep" or name == "egrep":
@@ -486,6 +412,10 @@ class Shell:
             return
         assert assign.value is not None
         value = self.expand.text(assign.value)
+        if assign.name in self.integers:
+            value = self.expand.sum(f"{self.get(assign.name) or 0}+({value})" if assign.append else value, assign.line)
+            self.put(assign.name, value)
+            return
         value = value if isinstance(value, Said) else Said(value, assign.line)
         index = self.expand._key(assign.name, assign.index, assign.line) if assign.index is not None else None
         self.put(assign.name, value, index, append=assign.append)
@@ -505,7 +435,7 @@ class Shell:
             values = list(old) if isinstance(old, list) else [str(old)] if old else []
         for key, word in assign.elements:
             if key is not None and key.isdigit() and int(key) < 10_000:
-                values += [""] * (int(key) + 1 - len(values))
+                values += [HOLE] * (int(key) + 1 - len(values))
                 values[int(key)] = self.expand.text(word)
             else:
                 values += self.expand.texts(word)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cmsim.errors import InputError, Problem
-from cmsim.launch.shell.syntax import Piece, Word
+from cmsim.launch.shell.syntax import Word, WordPiece
 
 #: how deep quotes and brackets may lie in each other
 DEEPEST = 60
@@ -59,12 +59,12 @@ class Scanner:
     def word(self, stops: str = _BREAKS) -> Word | None:
         """The next word, or None where none starts here."""
         line = self.line
-        pieces: list[Piece] = []
+        pieces: list[WordPiece] = []
         text: list[str] = []
 
         def flush() -> None:
             if text:
-                pieces.append(Piece("text", "".join(text)))
+                pieces.append(WordPiece("text", "".join(text)))
                 text.clear()
 
         while self.at < len(self.text):
@@ -72,7 +72,9 @@ class Scanner:
             if char in "<>" and self.peek(1) == "(" and stops == _BREAKS:
                 flush()
                 self.take(2)
-                pieces.append(Piece("text", f"<({self.upto_paren()})", True))
+                pieces.append(WordPiece("text", f"<({self.upto_paren()})", True))
+            elif text and text[-1] in "@?!*+" and char == "(":
+                text.append(f"{self.take()}{self.upto_paren()})")
             elif char in stops:
                 break
             elif char == "\\":
@@ -81,17 +83,17 @@ class Scanner:
                     continue
                 self.take()
                 flush()
-                pieces.append(Piece("text", self.take(), True))
+                pieces.append(WordPiece("text", self.take(), True))
             elif char == "'":
                 flush()
-                pieces.append(Piece("text", self.single(), True))
+                pieces.append(WordPiece("text", self.single(), True))
             elif char == '"':
                 flush()
                 pieces += self.double()
             elif self.starts("$'"):
                 flush()
                 self.take()
-                pieces.append(Piece("text", self.ansi(), True))
+                pieces.append(WordPiece("text", self.ansi(), True))
             elif self.starts('$"'):
                 flush()
                 self.take()
@@ -103,8 +105,6 @@ class Scanner:
                 else:
                     flush()
                     pieces.append(piece)
-            elif text and text[-1] in "@?!*+" and char == "(":
-                text.append(f"{self.take()}{self.upto_paren()})")
             else:
                 text.append(self.take())
         flush()
@@ -136,10 +136,10 @@ class Scanner:
         self.take()
         return "".join(out)
 
-    def double(self) -> list[Piece]:
+    def double(self) -> list[WordPiece]:
         line = self.line
         self.take()
-        pieces: list[Piece] = []
+        pieces: list[WordPiece] = []
         text: list[str] = []
         while self.peek() != '"':
             if not self.peek():
@@ -159,18 +159,18 @@ class Scanner:
                 text.append(self.take())
             else:
                 if text:
-                    pieces.append(Piece("text", "".join(text), True))
+                    pieces.append(WordPiece("text", "".join(text), True))
                     text.clear()
                 pieces.append(piece)
         self.take()
         if text or not pieces:
-            pieces.append(Piece("text", "".join(text), True))
+            pieces.append(WordPiece("text", "".join(text), True))
         return pieces
 
-    def dollar(self, *, quoted: bool) -> Piece | None:
+    def dollar(self, *, quoted: bool) -> WordPiece | None:
         """What starts with $ or `, or None where the sign is only a character."""
         if self.peek() == "`":
-            return Piece("run", self.backticks(), quoted)
+            return WordPiece("run", self.backticks(), quoted)
         after = self.peek(1)
         if self.starts("$(("):
             start, line = self.at, self.line
@@ -178,14 +178,14 @@ class Scanner:
             body = self.upto_paren(quiet=True)
             if body is not None and self.peek() == ")":
                 self.take()
-                return Piece("sum", body, quoted)
+                return WordPiece("sum", body, quoted)
             self.at, self.line = start, line  # a command substitution whose command is in brackets
         if after == "(":
             self.take(2)
-            return Piece("run", self.upto_paren() or "", quoted)
+            return WordPiece("run", self.upto_paren() or "", quoted)
         if after == "{":
             self.take(2)
-            return Piece("var", self.upto_brace(), quoted)
+            return WordPiece("var", self.upto_brace(), quoted)
         if after == "[":
             line = self.line
             self.take(2)
@@ -194,16 +194,16 @@ class Scanner:
                 raise self.fail("$[ is not closed", line)
             body = self.take(end - self.at)
             self.take()
-            return Piece("sum", body, quoted)
-        if after and (after.isalpha() and after.isascii() or after == "_"):
+            return WordPiece("sum", body, quoted)
+        if after and ((after.isalpha() and after.isascii()) or after == "_"):
             self.take()
             start = self.at
-            while self.peek() and (self.peek().isascii() and self.peek().isalnum() or self.peek() == "_"):
+            while self.peek() and ((self.peek().isascii() and self.peek().isalnum()) or self.peek() == "_"):
                 self.at += 1
-            return Piece("var", self.text[start : self.at], quoted)
+            return WordPiece("var", self.text[start : self.at], quoted)
         if after and after in "0123456789@*#?$!-":
             self.take()
-            return Piece("var", self.take(), quoted)
+            return WordPiece("var", self.take(), quoted)
         return None
 
     def backticks(self) -> str:

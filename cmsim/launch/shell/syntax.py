@@ -1,7 +1,7 @@
 """What a shell script is made of: words with their parts, and commands.
 
-Bodies of ``${...}``, ``$((...))`` and ``$(...)`` are kept as text and are read when they are expanded: what they mean depends on
-values that only then are there.
+Bodies of ``${...}``, ``$((...))`` and ``$(...)`` are kept as text and are read when they are expanded: what they mean
+depends on values that only then are there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Piece:
+class WordPiece:
     """Part of a word: ``kind`` text, var (``${body}``), sum (``$((body))``) or run (``$(body)``)."""
 
     kind: str
@@ -20,7 +20,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Word:
-    pieces: tuple[Piece, ...]
+    pieces: tuple[WordPiece, ...]
     line: int
 
     @property
@@ -78,7 +78,7 @@ class AndOr:
 
 
 @dataclass
-class Block:
+class Braces:
     """``{ }`` and ``( )``."""
 
     body: list[AndOr]
@@ -158,4 +158,4 @@ class Check:
     line: int
 
 
-Node = Simple | Block | If | For | Count | While | Case | Define | Math | Check
+Node = Simple | Braces | If | For | Count | While | Case | Define | Math | Check

@@ -1,7 +1,7 @@
 """Values of a shell: text that may have unknown parts, with the line it was written on.
 
-What only a machine could tell (a program's output, the date) stays in a text between two marks, so that it is seen wherever
-it goes. Nothing is run to find out.
+What only a machine could tell (a program's output, the date) stays in a text between two marks, so that it is seen
+wherever it goes. Nothing is run to find out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class Said(str):
         out = super().__new__(cls, text)
         out.line = line
         return out
+
+
+#: a place of an array that nothing was put in
+HOLE = Said("", -1)
 
 
 def unknown(what: str) -> str:

@@ -10,7 +10,14 @@ from cmsim.launch.sizes import JobSizes
 from cmsim.launch.vocabulary import Vocabulary
 
 
-def resolve(settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool = False) -> None:  # noqa: ARG001
+def resolve(
+    settings: Settings,
+    sizes: JobSizes,
+    vocabulary: Vocabulary,  # noqa: ARG001
+    plan: LaunchPlan,
+    *,
+    recipe: bool = False,  # noqa: ARG001
+) -> None:
     """Fill a plan; ``auto`` in the JSON is what the script's own argument says."""
     for key in ("micro_batch", "global_batch", "accumulation", "zero"):
         if settings.text(key) == "auto":

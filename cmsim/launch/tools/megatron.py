@@ -7,18 +7,31 @@ import re
 from typing import Any
 
 from cmsim.launch.plan import LaunchPlan
-from cmsim.launch.python_values import Values
+from cmsim.launch.python import Values
 from cmsim.launch.settings import Settings
 from cmsim.launch.sizes import JobSizes
 from cmsim.launch.vocabulary import Vocabulary
 
 #: what sharding strategies leave on every rank, as a stage of ZeRO
 _STAGES = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
-_DIMS = ("hidden", "ffn", "heads", "kv_groups", "head_dim", "vocab", "experts", "topk", "expert_ffn", "shared_expert_ffn")
+_DIMS = (
+    "hidden",
+    "ffn",
+    "heads",
+    "kv_groups",
+    "head_dim",
+    "vocab",
+    "experts",
+    "topk",
+    "expert_ffn",
+    "shared_expert_ffn",
+)
 _LATENT = ("q_lora_rank", "kv_lora_rank", "nope_dim", "rope_dim", "v_head_dim")
 
 
-def resolve(settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool = False) -> None:
+def resolve(
+    settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool = False
+) -> None:
     """Fill a plan. ``recipe``: what the file does not say is a named recipe's, and no default of the tool."""
     dims(settings, plan, recipe=recipe)
     parallel(settings, sizes, plan, recipe=recipe)
@@ -94,7 +107,9 @@ def _dense_layers(settings: Settings, out: dict[str, Any], plan: LaunchPlan) -> 
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             pattern = None
         if not isinstance(pattern, list | tuple):
-            settings.wrong(settings.by_key["moe_layer_freq"], f"got '{freq}'; allowed: a number, or a list such as ([0]*3+[1]*58)")
+            settings.wrong(
+                settings.by_key["moe_layer_freq"], f"got '{freq}'; allowed: a number, or a list such as ([0]*3+[1]*58)"
+            )
             return
     if pattern is None:
         every = settings.whole("moe_layer_freq") or 1
@@ -118,7 +133,11 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
     sizes.settle()
     plan.nodes, plan.accelerators_per_node, plan.accelerators_used = sizes.nodes, sizes.per_node, sizes.world
     cut = (plan.tp or 1) * (plan.pp or 1) * (plan.cp or 1)
-    if plan.accelerators_used and plan.accelerators_used >= cut and not (recipe and None in (plan.tp, plan.pp, plan.cp)):
+    if (
+        plan.accelerators_used
+        and plan.accelerators_used >= cut
+        and not (recipe and None in (plan.tp, plan.pp, plan.cp))
+    ):
         plan.dp = plan.accelerators_used // cut
     _experts(settings, plan, recipe=recipe)
     if settings.true("sequence_parallel"):
@@ -153,12 +172,17 @@ def stages(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, reci
     given = settings.whole("virtual_stages")
     chunk = settings.whole("layers_per_chunk")
     if given is not None and chunk is not None:
-        settings.wrong(settings.by_key["virtual_stages"], "contradicts --num-layers-per-virtual-pipeline-stage; allowed: one of them")
+        settings.wrong(
+            settings.by_key["virtual_stages"],
+            "contradicts --num-layers-per-virtual-pipeline-stage; allowed: one of them",
+        )
     virtual: int | None = given
     if layout := settings.text("layout"):
         pieces = layout_pieces(layout)
         if pieces is None or not pp or len(pieces) % pp:
-            settings.wrong(settings.by_key["layout"], f"has {len(pieces or [])} pieces between |; allowed: a multiple of pp = {pp}")
+            settings.wrong(
+                settings.by_key["layout"], f"has {len(pieces or [])} pieces between |; allowed: a multiple of pp = {pp}"
+            )
         else:
             virtual = len(pieces) // pp
             plan.stage_layers = [sum(pieces[stage::pp]) for stage in range(pp)]
@@ -171,6 +195,12 @@ def stages(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, reci
                 f"{each:g} layers of a stage ({layers} layers / pp {pp}) do not divide by {chunk} a virtual stage",
             )
         virtual = max(int(each // chunk), 1)
+    if listed := settings.words("layer_list"):
+        counts = [int(one) for one in listed if one.isdigit()]
+        if len(counts) != pp or (layers and sum(counts) != layers):
+            allowed = f"{pp} numbers, one a stage, of {layers} layers together"
+            settings.wrong(settings.by_key["layer_list"], f"got {','.join(listed)}; allowed: {allowed}")
+        plan.stage_layers = counts
     ends = {key: settings.whole(f"{key}_stage_layers") for key in ("first", "last")}
     if any(value is not None for value in ends.values()) and not plan.stage_layers:
         plan.stage_layers = {key: value for key, value in ends.items() if value is not None}
@@ -188,7 +218,7 @@ def stages(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, reci
     if pp == 1 and virtual and virtual > 1:
         plan.warn.append("virtual stages without a pipeline have no effect")
         virtual = 1
-    plan.virtual_stages = virtual if virtual is not None or recipe and settings.has("virtual_stages") is False else 1
+    plan.virtual_stages = virtual if virtual is not None or (recipe and settings.has("virtual_stages") is False) else 1
     if plan.virtual_stages is None and recipe:
         plan.virtual_stages = 1 if pp == 1 else None
     plan.schedule = "none" if pp == 1 else "interleaved_1f1b" if (plan.virtual_stages or 1) > 1 else "1f1b"
@@ -285,7 +315,9 @@ def recompute(settings: Settings, plan: LaunchPlan, *, recipe: bool) -> None:
         granularity = "full"
     elif settings.true("recompute_selective"):
         if granularity == "full":
-            settings.wrong(settings.by_key["recompute_selective"], "contradicts --recompute-granularity full; allowed: one of them")
+            settings.wrong(
+                settings.by_key["recompute_selective"], "contradicts --recompute-granularity full; allowed: one of them"
+            )
         granularity = "selective"
     elif settings.true("recompute_moe"):
         granularity, modules = granularity or "selective", [*modules, "moe"]

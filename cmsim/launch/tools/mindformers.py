@@ -9,11 +9,30 @@ from cmsim.launch.settings import Settings
 from cmsim.launch.sizes import JobSizes
 from cmsim.launch.vocabulary import Vocabulary
 
-_DIMS = ("layers", "hidden", "ffn", "heads", "kv_groups", "head_dim", "vocab", "experts", "topk", "expert_ffn", "shared_expert_ffn")
+_DIMS = (
+    "layers",
+    "hidden",
+    "ffn",
+    "heads",
+    "kv_groups",
+    "head_dim",
+    "vocab",
+    "experts",
+    "topk",
+    "expert_ffn",
+    "shared_expert_ffn",
+)
 _LATENT = ("q_lora_rank", "kv_lora_rank", "nope_dim", "rope_dim", "v_head_dim")
 
 
-def resolve(settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool = False) -> None:  # noqa: ARG001
+def resolve(
+    settings: Settings,
+    sizes: JobSizes,
+    vocabulary: Vocabulary,
+    plan: LaunchPlan,
+    *,
+    recipe: bool = False,  # noqa: ARG001
+) -> None:
     plan.model = settings.text("model_word")
     dims(settings, plan)
     for key in ("tp", "pp", "cp", "dp"):
@@ -23,7 +42,10 @@ def resolve(settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: L
     world = cut * (plan.dp or 1)
     sizes.settle()
     if sizes.world is not None and sizes.world != world and "comment" not in sizes.where.values():
-        plan.wrong(f"dp x tp x pp x cp = {world}, but {sizes.world} devices are started; nearest: dp = {sizes.world // cut or 1}")
+        plan.wrong(
+            f"dp x tp x pp x cp = {world}, but {sizes.world} devices are started; "
+            f"nearest: dp = {sizes.world // cut or 1}"
+        )
     plan.accelerators_used = world
     if sizes.world == world:
         plan.nodes, plan.accelerators_per_node = sizes.nodes, sizes.per_node
@@ -102,7 +124,7 @@ def _batches(settings: Settings, plan: LaunchPlan) -> None:
         if steps > 1:
             plan.warn.append("gradient_accumulation_steps has no effect with a pipeline")
         if plan.micro_batches and plan.micro_batches < (plan.pp or 1):
-            plan.wrong(f"micro_batch_num = {plan.micro_batches} is below pipeline_stage = {plan.pp}; allowed: {plan.pp} or more")
+            plan.wrong(f"micro_batch_num = {plan.micro_batches} is below pipeline_stage; allowed: {plan.pp} or more")
         return
     plan.global_batch = (plan.micro_batch or 1) * dp * copies * steps
     if steps > 1:

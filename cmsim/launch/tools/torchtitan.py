@@ -10,12 +10,17 @@ from cmsim.launch.vocabulary import Vocabulary
 _TYPES = {"bfloat16": "bf16", "float32": "fp32", "float16": "fp16"}
 
 
-def resolve(settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool = False) -> None:
+def resolve(
+    settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool = False
+) -> None:
     """Fill a plan. ``recipe``: what is not said is a named config's, and no default of the tool."""
     _model(settings, plan)
+    if recipe:
+        left = ("tp", "pp", "cp", "local_batch", "seq_len", "recompute")
+        plan.from_recipe = [key for key in left if not settings.has(key)] + ["model dimensions", "optimizer"]
     for key in ("tp", "pp", "cp"):
         value = settings.whole(key)
-        setattr(plan, key, plan.default(key, 1) if value is None and not recipe else value)
+        setattr(plan, key, plan.default(key, 1) if value is None else value)
     _data_parallel(settings, sizes, plan, recipe=recipe)
     _experts(settings, plan)
     _stages(settings, vocabulary, plan, recipe=recipe)
@@ -26,6 +31,8 @@ def resolve(settings: Settings, sizes: JobSizes, vocabulary: Vocabulary, plan: L
 
 def _model(settings: Settings, plan: LaunchPlan) -> None:
     words = [settings.text("model_name"), settings.text("flavor") or settings.text("config_name")]
+    if words[0] and words[1] and words[1].lower().startswith(words[0].lower()):
+        words = words[1:]  # llama3 of llama3_70b
     plan.model = " ".join(word for word in words if word) or None
     plan.details["model_words"] = [settings.text("hf_path"), plan.model]
 
@@ -47,7 +54,7 @@ def _data_parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, rec
     elif shard and world and shard * cut != world:
         settings.wrong(
             settings.by_key["dp_shard"],
-            f"shard x replicate x tp x pp x cp = {shard * cut}, but the job has {world} accelerators; nearest: -1, the rest",
+            f"shard x replicate x tp x pp x cp = {shard * cut}, but there are {world} accelerators; nearest: -1",
         )
     if shard is not None:
         plan.dp = shard * replicate

@@ -1,130 +1,34 @@
-"""Python files as data: values are worked out on the syntax tree, nothing is imported or run.
+"""A Python file's values, worked out on its syntax tree; nothing is imported or run.
 
-Known are numbers, text, lists and dicts, their operators and a few functions without side effects. Whatever else is called is a
-`Thing`: it remembers its name, its arguments and the attributes that were set on it.
+Known are numbers, text, lists and dicts, their operators and a few functions without side effects. Whatever else is
+called is a `Thing`: it remembers its name, its arguments and the attributes that were set on it.
 """
 
 from __future__ import annotations
 
 import ast
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from cmsim.errors import InputError, Problem
-
-#: steps of a file, and elements of one value
-STEPS, SIZE = 100_000, 20_000
-_DEEPEST = 40
-
-
-@dataclass(eq=False)
-class Thing:
-    """Something that only running the file would make: what was called, with what, and what was set on it."""
-
-    name: str
-    line: int = 0
-    values: dict[str, Any] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    #: whether it was called, or is only a part of another thing
-    called: bool = False
-
-    def leaves(self, prefix: str = "", inside: int = 0, seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Any, int]]:
-        """(dotted path, value, line) of everything that was set."""
-        if inside > _DEEPEST or id(self) in seen:
-            return
-        for key, value in self.values.items():
-            path = f"{prefix}{key}"
-            if isinstance(value, Thing) and value.values:
-                yield from value.leaves(f"{path}.", inside + 1, (*seen, id(self)))
-            elif not isinstance(value, Thing) or value.called:
-                yield path, value, self.lines.get(key, self.line)
-
-
-@dataclass(frozen=True)
-class Unsure:
-    """A value that is not worked out; ``text`` is how the file writes it."""
-
-    text: str
-
-
-class _Return(Exception):  # noqa: N818
-    def __init__(self, value: Any):
-        self.value = value
-
-
-class _Leave(Exception):  # noqa: N818
-    """break and continue"""
-
-
-class _Next(_Leave):
-    pass
-
-
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.BitOr: operator.or_,
-    ast.BitAnd: operator.and_,
-    ast.LShift: lambda a, b: a << b if b < 64 else _refuse(),
-    ast.RShift: operator.rshift,
-    ast.Pow: lambda a, b: a**b if abs(b) < 64 and abs(a) < 1e9 else _refuse(),
-}
-_COMPARED: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-    ast.Is: lambda a, b: a is b if b is None or isinstance(b, bool) else a == b,
-    ast.IsNot: lambda a, b: a is not b if b is None or isinstance(b, bool) else a != b,
-}
-_CALLED: dict[str, Callable[..., Any]] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "len": len,
-    "min": min,
-    "max": max,
-    "sum": sum,
-    "abs": abs,
-    "round": round,
-    "list": list,
-    "tuple": tuple,
-    "sorted": sorted,
-    "dict": dict,
-    "set": set,
-    "any": any,
-    "all": all,
-    "divmod": divmod,
-    "range": lambda *a: list(range(*a)) if len(range(*a)) <= SIZE else _refuse(),
-    "enumerate": lambda a, start=0: list(enumerate(a, start)),
-    "zip": lambda *a, strict=False: list(zip(*a, strict=strict)),
-}
-_METHODS = frozenset(
-    "lower upper strip lstrip rstrip split replace startswith endswith format join get items keys values "
-    "append extend update copy setdefault pop removeprefix removesuffix title count index".split()
+from cmsim.launch.python.things import (
+    BINARY,
+    CALLED,
+    COMPARED,
+    DEEPEST,
+    METHODS,
+    SIZE,
+    LeftLoop,
+    NextTurn,
+    Returned,
+    Thing,
+    Unsure,
+    is_large,
 )
 
-
-def _refuse() -> Any:
-    raise ValueError("too large")
-
-
-def _large(value: Any) -> bool:
-    if isinstance(value, str | list | tuple | dict | set):
-        return len(value) > SIZE
-    return isinstance(value, int) and value.bit_length() > 128
+#: steps of a file
+STEPS = 100_000
 
 
 class Values:
@@ -146,10 +50,12 @@ class Values:
         except SyntaxError as error:
             raise InputError(Problem(f"is not Python: {error.msg}", self.file, error.lineno)) from None
         except (ValueError, RecursionError, MemoryError):
-            raise InputError(Problem("is not Python that can be read: too deep, or holds a null byte", self.file)) from None
+            raise InputError(
+                Problem("is not Python that can be read: too deep, or holds a null byte", self.file)
+            ) from None
         try:
             self.body(tree.body, self.top)
-        except (_Return, _Leave):
+        except (Returned, LeftLoop):
             pass
         except RecursionError:
             raise InputError(Problem("lies too deep in itself to be worked out", self.file)) from None
@@ -184,7 +90,7 @@ class Values:
         elif isinstance(node, ast.Expr):
             self.of(node.value, names)
         elif isinstance(node, ast.Return):
-            raise _Return(None if node.value is None else self.of(node.value, names))
+            raise Returned(None if node.value is None else self.of(node.value, names))
         elif isinstance(node, ast.If):
             check = self.of(node.test, names)
             if _is_main(node.test):
@@ -197,9 +103,9 @@ class Values:
                 self._step(node)
                 try:
                     self.body(node.body, names)
-                except _Next:
+                except NextTurn:
                     continue
-                except _Leave:
+                except LeftLoop:
                     break
         elif isinstance(node, ast.With):
             for item in node.items:
@@ -209,9 +115,9 @@ class Values:
         elif isinstance(node, ast.Try):
             self.body(node.body, names)
         elif isinstance(node, ast.Break):
-            raise _Leave
+            raise LeftLoop
         elif isinstance(node, ast.Continue):
-            raise _Next
+            raise NextTurn
 
     def _for(self, node: ast.For, names: dict[str, Any]) -> None:
         over = self.of(node.iter, names)
@@ -222,9 +128,9 @@ class Values:
             self.put(node.target, value, names)
             try:
                 self.body(node.body, names)
-            except _Next:
+            except NextTurn:
                 continue
-            except _Leave:
+            except LeftLoop:
                 break
 
     def put(self, target: ast.expr, value: Any, names: dict[str, Any]) -> None:
@@ -241,9 +147,8 @@ class Values:
                 thing.lines[target.attr] = target.lineno
         elif isinstance(target, ast.Subscript):
             of, key = self.of(target.value, names), self.of(target.slice, names)
-            if isinstance(of, dict) and isinstance(key, str | int):
-                of[key] = value
-            elif isinstance(of, list) and isinstance(key, int) and -len(of) <= key < len(of):
+            fits = isinstance(of, list) and isinstance(key, int) and -len(of) <= key < len(of)
+            if fits or (isinstance(of, dict) and isinstance(key, str | int)):
                 of[key] = value
             elif isinstance(of, Thing) and isinstance(key, str):
                 of.values[key] = value
@@ -258,7 +163,7 @@ class Values:
             if self.depth > 300:
                 return Unsure("too deep")
             value = self._of(node, names)
-            return Unsure("too large") if _large(value) else value
+            return Unsure("too large") if is_large(value) else value
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
             return Unsure(ast.unparse(node)[:80])
         finally:
@@ -326,7 +231,7 @@ class Values:
                 return Unsure("too large")
         if isinstance(op, ast.Mod) and isinstance(left, str) and re.search(r"%[-#0 +]*\*|%\D*\d{4,}", left):
             return Unsure("too large")
-        return _BINARY[type(op)](left, right)
+        return BINARY[type(op)](left, right)
 
     def _either(self, node: ast.BoolOp, names: dict[str, Any]) -> Any:
         value: Any = None
@@ -342,7 +247,7 @@ class Values:
             right = self.of(right_node, names)
             if isinstance(left, Thing | Unsure) or isinstance(right, Thing | Unsure):
                 return Unsure(ast.unparse(node)[:80])
-            if not _COMPARED[type(op)](left, right):
+            if not COMPARED[type(op)](left, right):
                 return False
             left = right
         return True
@@ -414,9 +319,11 @@ class Values:
                 given |= {str(key): one for key, one in value.items()}
         if isinstance(node.func, ast.Attribute):
             of = self.of(node.func.value, names)
-            if not isinstance(of, Thing | Unsure | ast.AST) and node.func.attr in _METHODS:
+            if not isinstance(of, Thing | Unsure | ast.AST) and node.func.attr in METHODS:
                 if any(isinstance(arg, Thing | Unsure) for arg in args) and isinstance(of, str):
                     return Unsure(ast.unparse(node)[:80])
+                if _wide(of) * max((_wide(arg) for arg in args), default=1) > 100 * SIZE:
+                    return Unsure("too large")
                 return getattr(of, node.func.attr)(*args, **given)
         called = self.of(node.func, names)
         name = ast.unparse(node.func)
@@ -426,10 +333,10 @@ class Values:
             return self.call(called, args, given)
         if isinstance(called, ast.ClassDef):
             return self._made(called, args, given, node.lineno)
-        if name in _CALLED and isinstance(node.func, ast.Name):
+        if name in CALLED and isinstance(node.func, ast.Name):
             if any(isinstance(arg, Thing | Unsure) for arg in args):
                 return Unsure(ast.unparse(node)[:80])
-            return _CALLED[name](*args, **given)
+            return CALLED[name](*args, **given)
         if name in ("field", "dataclasses.field") and ("default" in given or "default_factory" in given):
             factory = given.get("default_factory")
             return given["default"] if "default" in given else Thing(str(getattr(factory, "name", "")), node.lineno)
@@ -451,7 +358,7 @@ class Values:
 
     def call(self, function: ast.FunctionDef, args: list[Any], given: Mapping[str, Any]) -> Any:
         """What a function of the file returns. An argument without value and default is a `Thing` of its name."""
-        if self.depth > _DEEPEST:
+        if self.depth > DEEPEST:
             return Unsure(f"{function.name}()")
         inner: dict[str, Any] = {}
         all_args = [*function.args.posonlyargs, *function.args.args]
@@ -467,9 +374,9 @@ class Values:
             inner[function.args.vararg.arg] = args[len(all_args) :]
         try:
             self.body(function.body, inner)
-        except _Return as done:
+        except Returned as done:
             return done.value
-        except _Leave:
+        except LeftLoop:
             pass
         return None
 
@@ -487,7 +394,7 @@ class Values:
         thing = Thing(made.name, line, called=True)
         for base in made.bases:
             parent = self.top.get(base.id) if isinstance(base, ast.Name) else None
-            if isinstance(parent, ast.ClassDef) and parent is not made and self.depth < _DEEPEST:
+            if isinstance(parent, ast.ClassDef) and parent is not made and self.depth < DEEPEST:
                 above = self._made(parent, [], {}, line)
                 thing.values |= above.values
                 thing.lines |= above.lines
@@ -527,3 +434,12 @@ def _loaded(node: ast.expr) -> ast.expr:
 
 def _is_main(node: ast.expr) -> bool:
     return "__name__" in ast.unparse(node)
+
+
+def _wide(value: Any) -> int:
+    """Characters of a text, or of all texts of a list."""
+    if isinstance(value, str):
+        return max(len(value), 1)
+    if isinstance(value, list | tuple):
+        return sum(len(one) if isinstance(one, str) else 1 for one in value) or 1
+    return 1
