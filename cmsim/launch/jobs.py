@@ -204,10 +204,17 @@ def _started(
 
 
 def _job(tool: str, script: str, rest: Iterable[str], started: Started, shell: Shell, sizes: JobSizes) -> StartedJob:
+    words = list(rest)
+    if (
+        words and " " in words[0] and tool == data("programs")["tools"][0]
+    ):  # a launcher that takes its command as a text
+        for key, count in zip(("total", "per_node"), words[1:3], strict=False):
+            sizes.put(key, int(count) if count.isdigit() and len(count) < 7 else None, script)
+        words = words[0].split()[1:]
     return StartedJob(
         tool,
         script,
-        tuple(rest),
+        tuple(words),
         started.line,
         shell.file,
         sizes=sizes,

@@ -121,7 +121,7 @@ class Settings:
 
 
 #: ``model.key=value``, as Hydra takes it
-_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_]\w*(\.\w+)+=")
+_OVERRIDE = re.compile(r"[+~]{0,2}([A-Za-z_]\w*)((?:\.\w+)*)=")
 _WORDS = frozenset({"recompute", "recompute_granularity"})
 
 
@@ -145,7 +145,7 @@ def from_words(
 
     overrides = vocabulary.data.get("overrides")
     for word in words:
-        if overrides and _OVERRIDE.match(word):  # stands alone, even behind a flag
+        if overrides and _is_override(word, vocabulary):  # stands alone, even behind a flag
             strays.append(word)
         elif is_flag(word, short=short):
             done()
@@ -158,6 +158,11 @@ def from_words(
             strays.append(word)
     done()
     return out, strays
+
+
+def _is_override(word: str, vocabulary: Vocabulary) -> bool:
+    found = _OVERRIDE.match(word)
+    return found is not None and (bool(found[2]) or vocabulary.meaning(found[1]).sort != "unknown")
 
 
 def is_flag(word: str, *, short: bool = True) -> bool:

@@ -96,7 +96,7 @@ _DEVICE = r"(?:GPUs?|NPUs?|dies|devices|cards|ranks|accelerators|chips)"
 
 
 def of_words(text: str, sizes: JobSizes, chips: str, where: str) -> None:
-    """Counts in a sentence: ``16 nodes of 8 GPUs``, ``64 GPUs (8 nodes)``, ``4 GPUs per tray``, a name of a chip for GPU."""
+    """Counts in a sentence: ``16 nodes of 8 GPUs``, ``64 GPUs (8 nodes)``, ``4 GPUs per tray``; or a chip's name."""
 
     def number(found: re.Match[str] | None, group: int = 1) -> int | None:
         return int(found[group].replace(",", "")) if found else None

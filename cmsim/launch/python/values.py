@@ -324,9 +324,17 @@ class Values:
                     return Unsure(ast.unparse(node)[:80])
                 if _wide(of) * max((_wide(arg) for arg in args), default=1) > 100 * SIZE:
                     return Unsure("too large")
-                return getattr(of, node.func.attr)(*args, **given)
+                out = getattr(of, node.func.attr)(*args, **given)
+                return list(out) if node.func.attr in ("items", "keys", "values") else out
         called = self.of(node.func, names)
         name = ast.unparse(node.func)
+        if (
+            name in ("setattr", "getattr", "hasattr")
+            and args
+            and isinstance(args[0], Thing)
+            and isinstance(args[1], str)
+        ):
+            return self._by_name(name, args, node)
         if name in ("os.environ.get", "os.getenv"):
             return self.given.get(str(args[0]), args[1] if len(args) > 1 else None)
         if isinstance(called, ast.FunctionDef):
@@ -345,6 +353,17 @@ class Values:
         thing.values |= {f"[{n}]": arg for n, arg in enumerate(args)} | given
         thing.lines |= {keyword.arg: keyword.value.lineno for keyword in node.keywords if keyword.arg}
         return thing
+
+    def _by_name(self, name: str, args: list[Any], node: ast.Call) -> Any:
+        """``setattr``, ``getattr`` and ``hasattr`` of a thing."""
+        thing, key = args[0], args[1]
+        if name == "setattr" and len(args) == 3:
+            thing.values[key] = args[2]
+            thing.lines[key] = node.lineno
+            return None
+        if name == "hasattr":
+            return key in thing.values
+        return thing.values.setdefault(key, Thing(f"{thing.name}.{key}", node.lineno))
 
     def _args(self, node: ast.Call, names: dict[str, Any]) -> list[Any]:
         args: list[Any] = []

@@ -312,7 +312,7 @@ class Expander:
                 return self._many(many, piece.quoted, star="*" in (index, name))
             return [(self._one(name, index, line), piece.quoted, False)]
         if sign == "?":
-            self.shell.needs(name, self.quoted_text(other, line), line)
+            self.shell.needs(name, self.quoted_text(other, line).strip("\"'"), line)
             return [(unknown(f"${name}"), piece.quoted, False)]
         parts = self._inner(other, piece.quoted, line)
         if sign == "=":

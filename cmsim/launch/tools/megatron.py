@@ -133,12 +133,11 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
     sizes.settle()
     plan.nodes, plan.accelerators_per_node, plan.accelerators_used = sizes.nodes, sizes.per_node, sizes.world
     cut = (plan.tp or 1) * (plan.pp or 1) * (plan.cp or 1)
-    if (
-        plan.accelerators_used
-        and plan.accelerators_used >= cut
-        and not (recipe and None in (plan.tp, plan.pp, plan.cp))
-    ):
+    left = [key for key in ("tp", "pp", "cp") if getattr(plan, key) is None]
+    if plan.accelerators_used and plan.accelerators_used >= cut:
         plan.dp = plan.accelerators_used // cut
+        if left:
+            plan.warn.append(f"{', '.join(left)} is left to the recipe; dp is worked out as if it were 1")
     _experts(settings, plan, recipe=recipe)
     if settings.true("sequence_parallel"):
         if (plan.tp or 1) > 1:

@@ -21,7 +21,7 @@ def resolve(
     for key in ("tp", "pp", "cp"):
         value = settings.whole(key)
         setattr(plan, key, plan.default(key, 1) if value is None else value)
-    _data_parallel(settings, sizes, plan, recipe=recipe)
+    _data_parallel(settings, sizes, plan)
     _experts(settings, plan)
     _stages(settings, vocabulary, plan, recipe=recipe)
     _batches(settings, plan, recipe=recipe)
@@ -37,11 +37,11 @@ def _model(settings: Settings, plan: LaunchPlan) -> None:
     plan.details["model_words"] = [settings.text("hf_path"), plan.model]
 
 
-def _data_parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: bool) -> None:
+def _data_parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan) -> None:
     sizes.settle()
     replicate = settings.whole("dp_replicate") or 1
     shard = settings.whole("dp_shard")
-    shard = -1 if shard is None and not recipe else shard
+    shard = -1 if shard is None else shard
     cut = (plan.tp or 1) * (plan.pp or 1) * (plan.cp or 1) * replicate
     world = sizes.world
     if world is None and shard is not None and shard > 0:
