@@ -51,6 +51,7 @@ class Reader:
         #: (text, where it stands): what may name the machine, the surest first
         self.said: list[tuple[str, str]] = []
         self.comments: dict[int, str] = {}
+        self.tool = ""
 
     def plans(self) -> list[LaunchPlan]:
         """Every job of the file. InputError where there is none, or the file cannot be read."""
@@ -106,6 +107,7 @@ class Reader:
         for name, value in values.items():
             if value and not re.search(rf"\$\{{{name}:?[-=]", self.text):
                 shell.variables.setdefault(name, str(value))
+                shell.exports.add(name)
 
     def _nothing(self, shell: Shell) -> Problem:
         """Why a script has no job: what it starts instead, and where it ends."""
@@ -281,12 +283,12 @@ class Reader:
         for name, thing in configs(values, top)[:_MOST_JOBS]:
             settings = Settings()
             plan = self._begin(tool)
-            plan.details["name"] = name
+            plan.details |= {"name": name, "model_words": [name]}
             sizes = sizes_of_names(top)
             own = [(text, "docstring") for text in docstrings(self.text, name)]
-            name_only = [(name, "name of the function")]
+            name_only = [(name, "name of the configuration")]
             self._thing(thing, tool, settings, plan)
-            if tool == "torchtitan" and not settings.has("model_name") and not settings.has("flavor"):
+            if tool == "torchtitan" and not settings.has("model_name"):
                 settings.add(LaunchSetting("function", (name,), 0, str(self.path), NameMeaning("model", "model_name")))
             self._machine(
                 plan,
@@ -297,7 +299,8 @@ class Reader:
                 (),
                 settings.text("gpu") if settings.has("gpu") else None,
             )
-            plans.append(self._end(plan, settings, sizes, tool, recipe=True))
+            own = thing.name.rpartition(".")[2] in ("Config", "JobConfig")  # made here, and not by a recipe elsewhere
+            plans.append(self._end(plan, settings, sizes, tool, recipe=not (own and tool == "torchtitan")))
         if not plans:
             message = (
                 "makes no configuration that can be read without running it: no function returns one, nor does its top"
@@ -314,8 +317,6 @@ class Reader:
                 plan.model = name
         found = [(path, _plainly(value), line) for path, value, line in thing.leaves()]
         for one, shown_as in from_tree(found, vocabulary(tool), str(self.path), last=True):
-            if isinstance(one.value, Thing) and one.meaning.sort not in ("unread", "ignored"):
-                continue
             switched = _switched(one)
             if switched is not None:
                 settings.add(switched, shown_as)
@@ -323,6 +324,7 @@ class Reader:
     # all of them
 
     def _begin(self, tool: str) -> LaunchPlan:
+        self.tool = tool
         words = vocabulary(tool)
         basis = str(words.data["basis"])
         if tool == "bridge" and self.kind == "shell":
@@ -340,6 +342,9 @@ class Reader:
         flag: str | None,
     ) -> None:
         """The machine in words, and how many there are of it where only words say so."""
+        if flag and "nodes_of" in vocabulary(self.tool).data and not settings.has("per_node"):
+            # the tool's own: a node of this machine has so many
+            sizes.put("per_node", data(self.tool)["nodes_of"].get(flag.lower()), "the tool's default")
         for key in ("total", "per_node"):
             if (count := settings.whole({"total": "world"}.get(key, key))) is not None:
                 sizes.put(key, count, "flag")
@@ -370,8 +375,9 @@ class Reader:
 
     def _end(self, plan: LaunchPlan, settings: Settings, sizes: JobSizes, tool: str, *, recipe: bool) -> LaunchPlan:
         words = vocabulary(tool)
-        if settings.has("model_word") and plan.model is None:
-            plan.model = settings.text("model_word")
+        said = next((key for key in ("model_word", "model_family") if settings.has(key)), None)
+        if said and plan.model is None:
+            plan.model = settings.text(said)
             for end in words.data.get("recipe_names") or ():
                 plan.model = (plan.model or "").removesuffix(end)
         _RESOLVE[_resolver(tool, settings)](settings, sizes, words, plan, recipe=recipe)
@@ -403,8 +409,8 @@ class Reader:
             best = model or by_words
             if best is not None and "/" not in plan.model:
                 plan.model_guess = best["hf"] or best["guess"]
-        elif model is not None:
-            plan.model_guess = model["guess"]
+        elif model is not None or by_words is not None:
+            plan.model_guess = (model or by_words or {})["guess"]
 
 
 def _resolver(tool: str, settings: Settings) -> str:
@@ -460,7 +466,10 @@ def _filled(value: Any, given: Mapping[str, str]) -> Any:
 
 
 def _plainly(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | set) else value
+    """A value as settings have it: things of a list by their names, with the recipe that was given to them."""
+    if not isinstance(value, list | tuple | set):
+        return value
+    return [one.name if isinstance(one, Thing) else one for one in value]
 
 
 def _left_to_recipe(plan: LaunchPlan) -> list[str]:

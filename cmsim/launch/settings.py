@@ -188,6 +188,8 @@ def from_tree(
     names = vocabulary.data.get("names") or {}
     for path, value, line in leaves:
         dashed = plain(path)
+        if dashed.endswith(".()") and vocabulary.meaning(dashed).sort == "unknown":
+            continue  # what something is called says nothing that its parts do not
         section = next((one for one in _above(dashed) if one in vocabulary.sections), "")
         meaning = vocabulary.meaning(dashed)
         shown_as = path.rpartition(".")[2]

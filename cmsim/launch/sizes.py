@@ -59,10 +59,22 @@ def of_flags(words: Iterable[str], table: Mapping[str, Iterable[str]], where: st
             continue
         if not equals:
             value = words[at + 1] if at + 1 < len(words) else ""
+        if key == "include":
+            _included(value, where, sizes)
+            continue
         if is_unknown(value):
             sizes.unknown.setdefault(key, value)
             continue
         sizes.put("per_node" if key == "per_node" else key, count(value), where)
+
+
+def _included(text: str, where: str, sizes: JobSizes) -> None:
+    """``node1:0,1@node2:0,1``: accelerators by node."""
+    nodes = [one.partition(":")[2] for one in text.split("@") if one]
+    each = {one.count(",") + 1 for one in nodes if one}
+    if nodes and len(each) == 1 and all(nodes):
+        sizes.put("nodes", len(nodes), where)
+        sizes.put("per_node", each.pop(), where)
 
 
 def count(text: str) -> int | None:

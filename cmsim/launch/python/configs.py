@@ -45,7 +45,9 @@ def configs(values: Values, top: Mapping[str, Any]) -> list[tuple[str, Thing]]:
         alike = [(name, one) for name, one in parts if one.name in kinds and not name.startswith("_")]
         return sorted([*whole, *alike], key=lambda one: order.index(one[0]))
     at_top = [(name, one) for name, one in top.items() if isinstance(one, Thing) and _is_config(one)]
-    return sorted(at_top, key=lambda one: -sum(1 for _ in one[1].leaves()))[:1]
+    largest = sorted(at_top, key=lambda one: -sum(1 for _ in one[1].leaves()))[:1]
+    kind = largest[0][1].name if largest else ""
+    return [one for one in at_top if one[1].name == kind and not one[0].startswith(("_", "BASE"))] or largest
 
 
 def _is_config(thing: Thing) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 #: elements of one value, and how deep things lie in each other
 SIZE, DEEPEST = 20_000, 40
+#: last part of a path whose value is the name of what was called
+CLASS = "()"
 
 
 @dataclass(eq=False)
@@ -23,15 +25,26 @@ class Thing:
     #: whether it was called, or is only a part of another thing
     called: bool = False
 
+    def copied(self, given: Mapping[str, Any], line: int, inside: int = 0) -> Thing:
+        """The same again, some of it set anew."""
+        values = {
+            key: one.copied({}, line, inside + 1) if isinstance(one, Thing) and inside < 10 else one
+            for key, one in self.values.items()
+        }
+        lines = self.lines | dict.fromkeys(given, line)
+        return Thing(self.name, self.line, {**values, **given}, lines, self.called)
+
     def leaves(self, prefix: str = "", inside: int = 0, seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Any, int]]:
         """(dotted path, value, line) of everything that was set."""
         if inside > DEEPEST or id(self) in seen:
             return
         for key, value in self.values.items():
             path = f"{prefix}{key}"
+            if isinstance(value, Thing) and value.called:
+                yield f"{path}.{CLASS}", value.name, self.lines.get(key, value.line)
             if isinstance(value, Thing) and value.values:
                 yield from value.leaves(f"{path}.", inside + 1, (*seen, id(self)))
-            elif not isinstance(value, Thing) or value.called:
+            elif not isinstance(value, Thing):
                 yield path, value, self.lines.get(key, self.line)
 
 

@@ -335,6 +335,12 @@ class Values:
             and isinstance(args[1], str)
         ):
             return self._by_name(name, args, node)
+        if (
+            name in ("replace", "dataclasses.replace", "copy.deepcopy", "deepcopy")
+            and args
+            and isinstance(args[0], Thing)
+        ):
+            return args[0].copied(given, node.lineno)
         if name in ("os.environ.get", "os.getenv"):
             return self.given.get(str(args[0]), args[1] if len(args) > 1 else None)
         if isinstance(called, ast.FunctionDef):

@@ -217,6 +217,12 @@ def _tee(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign
     return 0
 
 
+def _envsubst(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign]) -> int:  # noqa: ARG001
+    given = shell.given or ""
+    shell.write(re.sub(r"\$\{?(\w+)\}?", lambda m: shell.get(m[1]) if m[1] in shell.exports else "", given))
+    return 0
+
+
 def _mktemp(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign]) -> int:  # noqa: ARG001
     shell.temporary += 1
     name = next((arg for arg in argv[1:] if "XX" in arg), "/tmp/tmp.XXXX")
@@ -315,6 +321,7 @@ BUILTINS: dict[str, Builtin] = {
     "cat": _cat,
     "tee": _tee,
     "mktemp": _mktemp,
+    "envsubst": _envsubst,
     "cp": _copy,
     "mv": _copy,
     "sed": _sed,

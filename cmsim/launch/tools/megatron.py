@@ -134,7 +134,7 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
     plan.nodes, plan.accelerators_per_node, plan.accelerators_used = sizes.nodes, sizes.per_node, sizes.world
     cut = (plan.tp or 1) * (plan.pp or 1) * (plan.cp or 1)
     left = [key for key in ("tp", "pp", "cp") if getattr(plan, key) is None]
-    if plan.accelerators_used and plan.accelerators_used >= cut:
+    if plan.accelerators_used and plan.accelerators_used >= cut and not {"tp", "pp"} & set(left):
         plan.dp = plan.accelerators_used // cut
         if left:
             plan.warn.append(f"{', '.join(left)} is left to the recipe; dp is worked out as if it were 1")
@@ -220,6 +220,8 @@ def stages(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, reci
     plan.virtual_stages = virtual if virtual is not None or (recipe and settings.has("virtual_stages") is False) else 1
     if plan.virtual_stages is None and recipe:
         plan.virtual_stages = 1 if pp == 1 else None
+    if plan.virtual_stages is None:
+        return  # the recipe's, and with it the schedule
     plan.schedule = "none" if pp == 1 else "interleaved_1f1b" if (plan.virtual_stages or 1) > 1 else "1f1b"
 
 

@@ -31,8 +31,11 @@ def resolve(
 
 def _model(settings: Settings, plan: LaunchPlan) -> None:
     words = [settings.text("model_name"), settings.text("flavor") or settings.text("config_name")]
-    if words[0] and words[1] and words[1].lower().startswith(words[0].lower()):
+    first, second = ((word or "").lower() for word in words)
+    if first and second and second.startswith(first):
         words = words[1:]  # llama3 of llama3_70b
+    elif second and second in first:
+        words = words[:1]
     plan.model = " ".join(word for word in words if word) or None
     plan.details["model_words"] = [settings.text("hf_path"), plan.model]
 
@@ -149,9 +152,11 @@ def _batches(settings: Settings, plan: LaunchPlan, *, recipe: bool) -> None:
 def _formats(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan) -> None:
     plan.precision = _TYPES.get(settings.text("compute_dtype") or "bfloat16", "bf16")
     converters = vocabulary.table("converters")
-    made = [converters.get(word) for word in settings.words("converters")]
+    made = [converters.get(word) or converters.get(word.rpartition(".")[0]) for word in settings.words("converters")]
     made += ["fp8"] if settings.true("fp8_old") else []
-    if "mxfp8" in made:
+    if "nvfp4" in made:
+        plan.precision = "nvfp4"
+    elif "mxfp8" in made:
         plan.precision, plan.fp8 = "fp8", {"recipe": "mxfp8"}
     elif "fp8" in made:
         recipe = settings.text("fp8_recipe")
@@ -160,6 +165,8 @@ def _formats(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan) -> No
 
 def _recompute(settings: Settings, plan: LaunchPlan, *, recipe: bool) -> None:
     mode = settings.text("recompute")
+    if mode is None and (named := settings.text("recompute_class")):
+        mode = next((word for word in ("selective", "full") if word in named.lower()), None)
     if mode is None:
         if not recipe:
             # the option's default is selective, by operator, in the TOML's time and since
