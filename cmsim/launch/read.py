@@ -17,7 +17,7 @@ from cmsim.launch.python import Thing, Values
 from cmsim.launch.python.configs import configs, docstrings, sizes_of_names
 from cmsim.launch.settings import LaunchSetting, Settings, from_tree, from_words, leaves, unknown_problems
 from cmsim.launch.shell import Shell, is_unknown, shown
-from cmsim.launch.sizes import JobSizes, defaults, is_directive, of_comments, of_words
+from cmsim.launch.sizes import JobSizes, count, defaults, is_directive, of_comments, of_words
 from cmsim.launch.sources import KINDS, Sources, kind_of
 from cmsim.launch.tools import deepspeed, megatron, mindformers, torchtitan
 from cmsim.launch.vocabulary import NameMeaning, data, environment, plain, script_vocabulary, vocabulary
@@ -126,9 +126,13 @@ class Reader:
         sizes = job.sizes
         for key, text in sizes.unknown.items():
             if getattr(sizes, key) is None:
-                what = f"{key} of {job.launcher or 'the job'} is '{shown(text)}'"
-                self.notes.append(f"line {job.line}: {what}, which only a run would tell")
+                what = f"is '{shown(text)}', which only a run would tell" if text else "is not set"
+                self.notes.append(f"line {job.line}: {key} of {job.launcher or 'the job'} {what}")
         of_comments(self.comments, sizes)
+        if not job.launcher:  # a script of the tool, which asks its environment
+            for key, names in data("programs")["variables"].items():
+                found = next((job.exported[name] for name in names if job.exported.get(name)), "")
+                sizes.put(key, count(found) if found else None, "environment")
         texts = [(text, "comment") for text in self.comments.values() if not is_directive(text)]
         flag = settings.text("gpu") if settings.has("gpu") else None
         self._machine(plan, settings, sizes, texts, job.environment, job.words, flag)
@@ -152,6 +156,8 @@ class Reader:
             else:
                 kind = KINDS.get(Path(config).suffix.lower(), "yaml")
                 tool = "deepspeed" if job.tool == "megatron_deepspeed" else job.tool
+                if kind == "toml" and job.tool == "torchtitan":
+                    plan.tool_version_basis = vocabulary(job.tool).data["old_basis"]
                 self._tree(read_tree(text, Path(config).name, kind=kind), tool, Path(config).name, settings, plan)
         elif job.tool == "torchtitan":
             recipe = True

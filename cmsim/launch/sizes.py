@@ -58,14 +58,16 @@ def of_flags(words: Iterable[str], table: Mapping[str, Iterable[str]], where: st
         if key is None:
             continue
         if not equals:
-            value = words[at + 1] if at + 1 < len(words) else ""
+            value = words[at + 1] if at + 1 < len(words) and not words[at + 1].startswith("--") else ""
         if key == "include":
             _included(value, where, sizes)
             continue
         if is_unknown(value):
             sizes.unknown.setdefault(key, value)
             continue
-        sizes.put("per_node" if key == "per_node" else key, count(value), where)
+        if (number := count(value)) is None:
+            sizes.unknown.setdefault(key, value)
+        sizes.put(key, number, where)
 
 
 def _included(text: str, where: str, sizes: JobSizes) -> None:
@@ -133,7 +135,13 @@ def of_words(text: str, sizes: JobSizes, chips: str, where: str) -> None:
 def defaults(sizes: JobSizes, launcher: str) -> dict[str, Any]:
     """What a launcher takes where nothing says it: one node, one process."""
     out: dict[str, Any] = {}
-    if launcher and sizes.nodes is None and sizes.per_node is not None and not sizes.total:
+    if (
+        launcher
+        and "nodes" not in sizes.unknown
+        and sizes.nodes is None
+        and sizes.per_node is not None
+        and not sizes.total
+    ):
         sizes.put("nodes", 1, "the launcher's default")
         out["nodes"] = 1
     return out

@@ -43,12 +43,16 @@ def _declare(shell: Shell, argv: list[str], line: int, declared: Mapping[int, As
         name, equals, value = arg.partition("=") if assign is None else (assign.name, "", "")
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             continue
+        if "n" in flags and argv[0] != "export":
+            if assign is not None and assign.value is not None:
+                shell.refs[name] = shell.expand.text(assign.value)
+            continue
         if (argv[0] == "local" or (argv[0] in ("declare", "typeset") and "g" not in flags)) and shell.saved:
             shell.saved[-1].setdefault(name, shell.variables.get(name))
             if assign is None and not equals:
                 shell.variables.pop(name, None)
         if "A" in flags:
-            shell.variables[name] = {}
+            shell.variables[shell.real(name)] = {}
         elif "a" in flags and assign is None and not equals:
             shell.variables[name] = []
         if "x" in flags or argv[0] == "export":
@@ -81,6 +85,9 @@ def _unset(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assi
 
 
 def _set(shell: Shell, argv: list[str], line: int, declared: Mapping[int, Assign]) -> int:  # noqa: ARG001
+    flags = [arg for arg in argv[1:] if re.fullmatch(r"[-+][a-z]+", arg)]
+    if any("a" in flag for flag in flags):
+        shell.exports_all = any(flag[0] == "-" and "a" in flag for flag in flags)
     if "--" in argv:
         shell.positional = argv[argv.index("--") + 1 :]
     elif argv[1:] and not argv[1].startswith(("-", "+")):

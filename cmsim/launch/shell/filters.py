@@ -206,6 +206,10 @@ def _commands(script: str) -> list[str]:
             at += 1
         if at >= len(script):
             break
+        if found := re.compile(r"/((?:[^/\\]|\\.)*)/d\s*(?=;|\n|\Z)").match(script, at):
+            out.append(found[0])
+            at = found.end()
+            continue
         if script[at] != "s" or at + 1 >= len(script):
             raise NotWorkedOutError("sed with more than s///")
         sign, start, seen = script[at + 1], at, 0
@@ -223,6 +227,15 @@ def _commands(script: str) -> list[str]:
 
 
 def _substituted(command: str, given: str, extended: bool) -> str:
+    if command.startswith("/"):  # lines that are left out
+        pattern = command.strip()[1:-2]
+        if _is_costly(pattern):
+            raise NotWorkedOutError("sed with repetitions in repetitions")
+        try:
+            made = re.compile(pattern)
+        except re.error:
+            raise NotWorkedOutError(f"sed '{command}'") from None
+        return "".join(line for line in given[:_TEXT].splitlines(keepends=True) if not made.search(line))
     sign = command[1]
     parts = re.split(rf"(?<!\\){re.escape(sign)}", command)
     if len(parts) != 4 or set(parts[3].strip()) - set("gI"):

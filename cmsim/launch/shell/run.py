@@ -9,6 +9,7 @@ depth are bounded.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Mapping
 
 from cmsim.errors import InputError, Problem
@@ -348,6 +349,7 @@ class Shell(Variables):
         if self.depth > DEEPEST:
             raise self.fail(f"functions call each other deeper than {DEEPEST}", line)
         before, self.positional = self.positional, args
+        refs = dict(self.refs)
         self.saved.append({})
         try:
             self.status = 0
@@ -362,7 +364,7 @@ class Shell(Variables):
                     self.variables.pop(variable, None)
                 else:
                     self.variables[variable] = value
-            self.positional = before
+            self.positional, self.refs = before, refs
             self.depth -= 1
 
     def filter(self, name: str, argv: list[str], line: int) -> None:
@@ -386,6 +388,9 @@ class Shell(Variables):
             content = self.content(args[-1])
             if content is not None and len(args) > 1:
                 given, args = content, args[:-1]
+        if name == "xargs" and args and args != ["echo"]:
+            self.call(_with_args(args, given, self.content), line)
+            return
         try:
             out = FILTERS[name](args, given)
         except NotWorkedOutError as error:
@@ -422,13 +427,14 @@ class Shell(Variables):
 
     def _assign_elements(self, assign: Assign) -> None:
         assert assign.elements is not None
-        old = self.variables.get(assign.name)
+        name = self.real(assign.name)
+        old = self.variables.get(name)
         if isinstance(old, dict) or (any(key is not None for key, _ in assign.elements) and self._named(assign)):
             made: dict[str, str] = dict(old) if assign.append and isinstance(old, dict) else {}
             for key, word in assign.elements:
                 if key is not None:
                     made[self.expand.quoted_text(key, assign.line).strip("'\"")] = self.expand.text(word)
-            self.variables[assign.name] = made
+            self.variables[name] = made
             return
         values: list[str] = []
         if assign.append:
@@ -441,7 +447,7 @@ class Shell(Variables):
                 values += self.expand.texts(word)
             if len(values) > 20_000:
                 raise self.fail(f"the array {assign.name} has more than 20000 elements", assign.line)
-        self.variables[assign.name] = values
+        self.variables[name] = values
 
     def _named(self, assign: Assign) -> bool:
         return any(key is not None and not key.isdigit() for key, _ in assign.elements or ())
@@ -471,3 +477,16 @@ class Shell(Variables):
         text = (self.content(into) or "") + text if more else text
         if len(self.files) < 200 and len(text) < 1_000_000:
             self.files[into] = text
+
+
+def _with_args(args: list[str], given: str, content: Callable[[str], str | None]) -> list[str]:
+    """The command of xargs, with the words that it is given behind it."""
+    while args and args[0].startswith("-"):
+        if args[0] == "-a" and len(args) > 1:
+            given = content(args[1]) or ""
+        args = args[2:] if args[0] in ("-a", "-n", "-I", "-P", "-L", "-d") else args[1:]
+    try:
+        words = shlex.split(given)
+    except ValueError:
+        words = given.split()
+    return [*(args or ["echo"]), *words[:5_000]]

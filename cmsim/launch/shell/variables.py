@@ -47,7 +47,17 @@ class Variables:
         self.asks: dict[str, None] = {}
         self.needed: dict[str, tuple[str, int]] = {}
         self.missing: dict[str, int] = {}
+        self.refs: dict[str, str] = {}  # names that stand for others (declare -n)
+        self.exports_all = False  # set -a
         self.steps = 0
+
+    def real(self, name: str) -> str:
+        """The variable that a name stands for."""
+        for _ in range(10):
+            if name not in self.refs or self.refs[name] == name:
+                break
+            name = self.refs[name]
+        return name
 
     def fail(self, message: str, line: int) -> InputError:
         return InputError(Problem(message, self.file, line))
@@ -69,17 +79,17 @@ class Variables:
         self.needed.setdefault(name, (shown(why), line))
 
     def raw(self, name: str) -> Value | None:
-        return self.variables.get(name)
+        return self.variables.get(self.real(name))
 
     def is_set(self, name: str) -> bool:
-        value = self.variables.get(name)
+        value = self.variables.get(self.real(name))
         return value is not None and value != [] and not (isinstance(value, list) and not value)
 
     def names(self) -> list[str]:
         return list(self.variables)
 
     def get(self, name: str, line: int = 0) -> str:
-        value = self.variables.get(name)
+        value = self.variables.get(self.real(name))
         if value is None:
             if line:
                 self.missing.setdefault(name, line)
@@ -89,15 +99,20 @@ class Variables:
         return value.get("0", "") if isinstance(value, dict) else value
 
     def put(self, name: str, value: str, index: str | None = None, *, append: bool = False) -> None:
+        name = self.real(name)
+        if self.exports_all:
+            self.exports.add(name)
         old = self.variables.get(name)
         if index is None and not isinstance(old, list | dict):
             self.variables[name] = str(old or "") + value if append else value
             return
         index = "0" if index is None else index
+        self.spend(len(old or "") // 100, 0)
         if isinstance(old, dict):
-            old[index] = old.get(index, "") + value if append else value
+            # a copy: what is in a subshell or a substitution stays there
+            self.variables[name] = {**old, index: old.get(index, "") + value if append else value}
             return
-        array = old if isinstance(old, list) else [] if old is None else [old]
+        array = list(old) if isinstance(old, list) else [] if old is None else [old]
         if not index.lstrip("-").isdigit() or not -len(array) <= int(index) < 10_000:
             raise InputError(Problem(f"'{index}' is no place in the array {name}", self.file))
         at = int(index)
@@ -106,4 +121,4 @@ class Variables:
         self.variables[name] = array
 
     def put_list(self, name: str, values: list[str]) -> None:
-        self.variables[name] = values
+        self.variables[self.real(name)] = values

@@ -37,6 +37,8 @@ def resolve(
     plan.model = settings.text("model_word")
     plan.seq_len = settings.whole("seq_len")
     batches(settings, plan)
+    if _on(settings, "bf16") and _on(settings, "fp16"):
+        settings.wrong(settings.by_key["fp16"], "contradicts bf16; allowed: one of them")
     plan.precision = "bf16" if _on(settings, "bf16") else "fp16" if _on(settings, "fp16") else settings.text("dtype")
     if plan.precision is None:
         plan.precision = plan.default("precision", "fp32")

@@ -139,6 +139,10 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
         if left:
             plan.warn.append(f"{', '.join(left)} is left to the recipe; dp is worked out as if it were 1")
     _experts(settings, plan, recipe=recipe)
+    if (
+        settings.has("cp_algorithm") and (plan.cp or 1) > 1
+    ):  # says how, which is not modelled; without cp it says nothing
+        settings.unread[settings.by_key["cp_algorithm"].name] = None
     if settings.true("sequence_parallel"):
         if (plan.tp or 1) > 1:
             plan.sequence_parallel = True
