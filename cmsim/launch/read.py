@@ -305,8 +305,11 @@ class Reader:
                 (),
                 settings.text("gpu") if settings.has("gpu") else None,
             )
-            own = thing.name.rpartition(".")[2] in ("Config", "JobConfig")  # made here, and not by a recipe elsewhere
-            plans.append(self._end(plan, settings, sizes, tool, recipe=not (own and tool == "torchtitan")))
+            made_here = thing.name.rpartition(".")[2] in (
+                "Config",
+                "JobConfig",
+            )  # made here, and not by a recipe elsewhere
+            plans.append(self._end(plan, settings, sizes, tool, recipe=not (made_here and tool == "torchtitan")))
         if not plans:
             message = (
                 "makes no configuration that can be read without running it: no function returns one, nor does its top"
@@ -395,6 +398,7 @@ class Reader:
         plan.assume = self.assume
         if recipe and tool == "bridge":
             plan.from_recipe = _left_to_recipe(plan)
+        plan.details["said"] = settings.said
         self._guess(plan)
         check(plan, lambda key: settings.by_key[key].line if key in settings.by_key else None)
         plan.unread, plan.ignored = list(settings.unread), list(settings.ignored)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import typing
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from cmsim import kinds
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import load_system
 from cmsim.launch.model_file import config, known_name
 from cmsim.launch.plan import LaunchPlan
+from cmsim.launch.spec_keys import SpecKeys
 from cmsim.launch.vocabulary import data, plain
 
 #: what stands for a system that nobody named
@@ -102,37 +101,6 @@ def _places(plan: LaunchPlan, name: str, workload: dict[str, Any], notes: list[s
     return {"domains": domains} if domains > 1 else {}
 
 
-class SpecKeys:
-    """Which keys this version's training workloads have."""
-
-    def __init__(self) -> None:
-        self.spec = kinds.get("training").spec
-
-    def has(self, *path: str) -> bool:
-        spec: Any = self.spec
-        for key in path:
-            found = getattr(spec, "model_fields", {}).get(key)
-            if found is None:
-                return False
-            spec = found.annotation
-        return True
-
-    def words(self, key: str) -> set[str]:
-        """Values of a key of few words."""
-        found = self.spec.model_fields.get(key)
-        return set(_literals(found.annotation)) if found is not None else set()
-
-    def takes_list(self, key: str) -> bool:
-        found = self.spec.model_fields.get(key)
-        return found is not None and any(word in str(found.annotation) for word in ("list[", "tuple["))
-
-
-def _literals(annotation: Any) -> list[str]:
-    if typing.get_origin(annotation) is typing.Literal:
-        return [str(one) for one in typing.get_args(annotation)]
-    return [word for one in typing.get_args(annotation) for word in _literals(one)]
-
-
 def _workload(plan: LaunchPlan, notes: list[str]) -> dict[str, Any]:
     keys = SpecKeys()
     out: dict[str, Any] = {"kind": "training", "sequence_length": plan.seq_len, "global_batch": plan.global_batch}
@@ -145,19 +113,34 @@ def _workload(plan: LaunchPlan, notes: list[str]) -> dict[str, Any]:
     _schedule(plan, keys, out, notes)
     out["precision"] = _precision(plan, keys, notes)
     _recompute(plan, keys, out, notes)
-    if plan.zero is not None:
-        out["zero_stage"] = plan.zero
-    if plan.fsdp and keys.has("fsdp") and plan.zero == 3:
-        out["fsdp"] = "hybrid" if int(plan.fsdp.get("replicate", 1)) > 1 else "full"
+    _sharding(plan, keys, out)
     _switches(plan, keys, out, notes)
-    for key in ("capacity_factor", "lora"):
-        value = getattr(plan, key)
-        if value is not None:
-            _put(keys, out, key, value, notes)
+    if plan.capacity_factor is not None:
+        _put(keys, out, "capacity_factor", plan.capacity_factor, notes)
+    if plan.lora:
+        targets = [one for one in plan.lora["targets"] if one in keys.of_list("lora", "targets")]
+        _put(keys, out, "lora", {"rank": plan.lora["rank"], **({"targets": targets} if targets else {})}, notes)
     mtp = (plan.model_dims or {}).get("mtp_layers")
     if mtp and keys.has("mtp_layers"):
         out["mtp_layers"] = mtp
     return out
+
+
+def _sharding(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any]) -> None:
+    if plan.zero is None:
+        return
+    out["zero_stage"] = plan.zero
+    if not keys.has("fsdp"):
+        return
+    fsdp = plan.fsdp or {}
+    replicate = int(fsdp.get("replicate", 1))
+    if "reshard_after_forward" in fsdp and plan.zero == 2 and keys.has("reshard_after_forward"):
+        # gathered once a step and kept: sharded weights that are not let go after forward
+        out |= {"zero_stage": 3, "reshard_after_forward": False}
+    if out["zero_stage"] == 3:
+        out["fsdp"] = "hybrid" if replicate > 1 else "full"
+        if replicate > 1 and keys.has("fsdp_shards"):
+            out["fsdp_shards"] = int(fsdp["shard"]) * (plan.cp or 1)
 
 
 def _put(keys: SpecKeys, out: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
@@ -176,15 +159,57 @@ def _parallel(plan: LaunchPlan, keys: SpecKeys, notes: list[str]) -> dict[str, A
     for key, value in (("virtual_stages", plan.virtual_stages), ("expert_tp", plan.expert_tp)):
         if value is None or (key == "virtual_stages" and value == 1) or (key == "expert_tp" and not (plan.ep or 0)):
             continue
+        if key == "virtual_stages" and data("scenario")["schedules"].get(plan.schedule) in ("zb_v", "dualpipe"):
+            continue  # two by nature
         if keys.has("parallel", key):
             out[key] = value
         elif value > 1:
             notes.append(f"not expressed, for there is no such key yet: parallel.{key} {value}")
     if plan.sequence_parallel is not None:
         out["sequence_parallel"] = plan.sequence_parallel
-    if plan.stage_layers:
-        notes.append(f"not expressed: layers of stages {plan.stage_layers}")
+    pieces = _pieces(plan)
+    if pieces and keys.has("parallel", "stage_layers"):
+        out["stage_layers"] = pieces
+    elif pieces:
+        notes.append(f"not expressed, for there is no such key yet: parallel.stage_layers {pieces}")
+    if (plan.cp or 1) > 1 and keys.has("parallel", "cp_comm_type"):
+        table = data("scenario")["cp_comm"]
+        own = next(iter(table)) if plan.tool in data("scenario")["own_order"] else None
+        if (named := table.get(plan.details.get("cp_comm") or own)) is not None:
+            out["cp_comm_type"] = named
     return out
+
+
+def _pieces(plan: LaunchPlan) -> list[int] | None:
+    """Layers of every (virtual) stage in the order of the model, where they are not as equal as can be."""
+    pp, virtual = plan.pp or 1, plan.virtual_stages or 1
+    if plan.details.get("pieces"):
+        return list(plan.details["pieces"])
+    dims = plan.model_dims or {}
+    layers, padded = dims.get("layers"), dims.get("layers_padded")
+    if isinstance(plan.stage_layers, list):
+        return list(plan.stage_layers) if virtual == 1 else None
+    if isinstance(plan.stage_layers, dict) and layers and virtual == 1:
+        first, last = plan.stage_layers.get("first"), plan.stage_layers.get("last")
+        inner = pp - (first is not None) - (last is not None)
+        left = layers - (first or 0) - (last or 0)
+        if inner > 0 and left % inner == 0:
+            return [
+                *([first] if first is not None else []),
+                *[left // inner] * inner,
+                *([last] if last is not None else []),
+            ]
+    count = pp * virtual
+    if padded and padded % count == 0 and count > 1:
+        each, absent = padded // count, set(plan.details.get("absent", ()))
+        return [sum(n not in absent for n in range(piece * each, (piece + 1) * each)) for piece in range(count)]
+    counted = plan.details.get("counted") or [False, False]
+    if layers and any(counted) and count > 1 and (layers + sum(counted)) % count == 0:
+        out = [(layers + sum(counted)) // count] * count
+        out[0] -= counted[0]
+        out[-1] -= counted[1]
+        return out
+    return None
 
 
 def _schedule(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: list[str]) -> None:
@@ -193,6 +218,8 @@ def _schedule(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: list
     named = data("scenario")["schedules"].get(plan.schedule)
     if named in keys.words("schedule"):
         out["schedule"] = named
+        if plan.schedule in data("scenario")["nearest"]:
+            notes.append(f"the schedule {plan.schedule} is played as {data('scenario')['nearest'][plan.schedule]}")
     elif named != "1f1b":
         notes.append(f"not expressed: the schedule {plan.schedule}; it is played as 1F1B")
 
@@ -206,7 +233,9 @@ def _precision(plan: LaunchPlan, keys: SpecKeys, notes: list[str]) -> dict[str, 
     out = {"weights": named, "activations": named}
     recipe = "nvfp4" if plan.precision == "nvfp4" else table["recipes"].get((plan.fp8 or {}).get("recipe", ""))
     if recipe and keys.has("precision", "recipe"):
-        out["recipe"] = recipe
+        # weights as they are gathered: in 16 bits, unless a flag says else
+        narrow = any(plain(name) in table["narrow_gathering"] for name in plan.unread)
+        out = {"recipe": recipe, "weights": named if narrow else "bf16", "activations": named}
     elif plan.fp8:
         notes.append(f"not expressed: scaling {plan.fp8.get('recipe')} of fp8")
     if _flag(plan, "gradients_bf16"):
@@ -223,9 +252,12 @@ def _recompute(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: lis
         out["recompute"] = plan.recompute
         return
     granularity, modules = plan.recompute["granularity"], plan.recompute.get("modules")
-    if granularity == "selective" and modules and modules != ["core_attn"]:
-        if keys.takes_list("recompute"):
-            out["recompute"] = list(modules)
+    known = keys.of_list("recompute")
+    if granularity == "selective" and modules and (known or modules != ["core_attn"]):
+        if kept := [module for module in modules if module in known]:
+            out["recompute"] = kept
+            if others := [module for module in modules if module not in known]:
+                notes.append(f"not expressed: that {', '.join(others)} is recomputed")
             return
         notes.append(f"not expressed: which modules are recomputed ({', '.join(modules)}); selective is taken")
     if granularity == "full" and plan.recompute.get("method") == "block":
@@ -240,16 +272,26 @@ def _switches(plan: LaunchPlan, keys: SpecKeys, out: dict[str, Any], notes: list
     if plan.from_recipe is None and plan.tool not in ("torchtitan", "mindformers") and (plan.dp or 1) > 1:
         out["overlap_data_parallel"] = _flag(plan, "overlap_data_parallel")
     if plan.ep and _flag(plan, "overlap_experts"):
-        out["overlap_experts"] = True
-    if _flag(plan, "tp_overlap") and (plan.tp or 1) > 1:
-        _put(keys, out, "tp_overlap", True, notes)
+        if out.get("schedule", "1f1b") in data("scenario")["beside"]:
+            out["overlap_experts"] = True
+        else:
+            notes.append(f"not expressed: a forward beside a backward in the schedule {out['schedule']}")
+    if (plan.tp or 1) > 1 and plan.sequence_parallel:
+        if _flag(plan, "tp_overlap"):
+            _put(keys, out, "tp_overlap", "pipelined", notes)
+        elif "bulk" in keys.words("tp_overlap") and plan.tool in data("scenario")["own_order"]:
+            out["tp_overlap"] = "bulk"  # gradients of inputs are scattered beside gradients of weights
     if plan.ep and _flag(plan, "balanced"):
         out["balance"] = {"model": "balanced"}
     offload: dict[str, Any] = {}
     options = plan.zero_options or {}
     if (plan.offload or {}).get("optimizer") or options.get("offload_optimizer") or _flag(plan, "offload_optimizer"):
         offload["optimizer"] = True
-    if (plan.offload or {}).get("activations") or _flag(plan, "offload_activations"):
+    moved = (plan.offload or {}).get("activations")
+    layers = (plan.model_dims or {}).get("layers")
+    if isinstance(moved, int) and not isinstance(moved, bool) and layers:  # so many layers of a stage
+        offload["activations"] = round(min(moved * (plan.pp or 1) / layers, 1.0), 4)
+    elif moved or _flag(plan, "offload_activations"):
         offload["activations"] = True
     if offload:
         _put(keys, out, "offload", offload, notes)

@@ -38,6 +38,8 @@ class Settings:
     unknown: dict[str, LaunchSetting] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: value of every name that is unread: a scenario may have a key for it
+    said: dict[str, Any] = field(default_factory=dict)
 
     def add(self, setting: LaunchSetting, shown_as: str = "") -> None:
         name = shown_as or setting.name
@@ -46,6 +48,7 @@ class Settings:
             self.deprecated[name] = None
         if sort == "unread":
             self.unread[name] = None
+            self.said[plain(setting.name).rpartition(".")[2]] = setting.value
         elif sort == "ignored":
             self.ignored[name] = None
         elif sort == "unknown":

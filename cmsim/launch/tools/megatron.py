@@ -139,6 +139,7 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
         if left:
             plan.warn.append(f"{', '.join(left)} is left to the recipe; dp is worked out as if it were 1")
     _experts(settings, plan, recipe=recipe)
+    plan.details["cp_comm"] = settings.text("cp_algorithm") or settings.said.get("cp-comm-type")
     if (
         settings.has("cp_algorithm") and (plan.cp or 1) > 1
     ):  # says how, which is not modelled; without cp it says nothing
@@ -188,6 +189,7 @@ def stages(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, reci
             )
         else:
             virtual = len(pieces) // pp
+            plan.details["pieces"] = pieces
             plan.stage_layers = [sum(pieces[stage::pp]) for stage in range(pp)]
     elif chunk and layers and pp:
         first, last = settings.whole("first_stage_layers"), settings.whole("last_stage_layers")
@@ -208,6 +210,8 @@ def stages(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, reci
     if any(value is not None for value in ends.values()) and not plan.stage_layers:
         plan.stage_layers = {key: value for key, value in ends.items() if value is not None}
     plan.details["counted_layers"] = sum(settings.true(key) for key in ("embedding_counts", "loss_counts"))
+    plan.details["absent"] = [int(word) for word in settings.words("noop_layers") if word.isdigit()]
+    plan.details["counted"] = [settings.true(key) for key in ("embedding_counts", "loss_counts")]
     named = settings.text("schedule")
     if named:
         plan.virtual_stages = int(vocabulary.table("schedules").get(named, virtual or 1))
