@@ -58,14 +58,15 @@ def model_of_dims(dims: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return best[1] if best else None
 
 
-def system_of(texts: Iterable[tuple[str, str]]) -> tuple[Mapping[str, Any], str, str] | None:
+def system_of(texts: Iterable[tuple[str, str]], tool: str) -> tuple[Mapping[str, Any], str, str] | None:
     """The machine that one of the texts names: its entry, the text, and where that stands.
 
     texts: (text, where), the surest first
     """
     for text, where in texts:
         for word in data("systems")["words"]:
-            if re.search(rf"(?<![A-Za-z0-9])(?:{word['pattern']})(?![A-Za-z0-9]|\.\d)", text, re.IGNORECASE):
+            pattern = rf"(?<![A-Za-z0-9])(?:{word['pattern']})(?![A-Za-z0-9]|\.\d)"
+            if tool in word.get("only", (tool,)) and re.search(pattern, text, re.IGNORECASE):
                 return word, text, where
     return None
 

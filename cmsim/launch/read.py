@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +233,14 @@ class Reader:
         path: tuple[str | int, ...] = ()
         if tool == "primus":
             names, tool, path = self._primus(tree, plan)
+            plan.details["framework"] = tool
         found = leaves(names, lambda at: tree.line((*path, *at)))
         last = tool in ("bridge", "megatron", "primus", "mindspeed")
         for one, shown_as in from_tree(found, vocabulary(tool), file, last=last):
             if one.value is None and one.meaning.sort != "ignored":
                 continue
+            if one.meaning.sort == "unknown" and plan.tool == vocabulary("primus").tool:  # the wrapper's own
+                one = replace(one, meaning=vocabulary("primus").meaning(one.name.rpartition(".")[2]))
             switched = _switched(one) if last else one
             if switched is not None:
                 settings.add(switched, shown_as)
@@ -362,7 +366,7 @@ class Reader:
         others += [(shown(value), f"variable {name}") for name, value in variables.items() if len(value) < 200]
         others += [(shown(str(word)), "argument") for word in words]
         flags = [(flag, "flag")] if flag else []
-        found = guesses.system_of([*flags, *texts, *others])
+        found = guesses.system_of([*flags, *texts, *others], plan.tool)
         if found:
             word, text, where = found
             plan.system_name = word["system"]
@@ -371,7 +375,7 @@ class Reader:
         words_only = JobSizes()
         for text, where in texts:
             if found is None or text == found[1] or re.search(r"\d+ (?:GPU|NPU|device|die|node)", text):
-                of_words(text, words_only, guesses.chips(), where)
+                of_words(text, words_only, guesses.chips(), where, found[0]["per_node"] if found else 0)
         words_only.settle()
         # words fill what nothing else says, where they agree with what something says
         if sizes.world is None or (sizes.nodes is None and words_only.world == sizes.world):
@@ -389,7 +393,7 @@ class Reader:
             plan.model = settings.text(said)
             for end in words.data.get("recipe_names") or ():
                 plan.model = (plan.model or "").removesuffix(end)
-        _RESOLVE[_resolver(tool, settings)](settings, sizes, words, plan, recipe=recipe)
+        _RESOLVE[plan.details.get("framework", tool)](settings, sizes, words, plan, recipe=recipe)
         if settings.deprecated and words.table("old") and words.data.get("old_basis") is None and words.parent:
             words = words.parent
         if settings.deprecated and "{flags}" in str(words.data.get("old_basis", "")):
@@ -421,10 +425,6 @@ class Reader:
                 plan.model_guess = best["hf"] or best["guess"]
         elif model is not None or by_words is not None:
             plan.model_guess = (model or by_words or {})["guess"]
-
-
-def _resolver(tool: str, settings: Settings) -> str:
-    return "torchtitan" if tool == "primus" and settings.has("local_batch") else tool
 
 
 def _without_rank(words: tuple[str, ...]) -> list[str]:

@@ -105,31 +105,45 @@ def is_directive(text: str) -> bool:
     return _DIRECTIVE.match(text) is not None or text.startswith("!")
 
 
-_NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,6})"
+_COUNTS = {
+    word: n for n, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"])
+} | {"sixteen": 16}
+_NUMBER = rf"(?<![\w.,-])(\d{{1,3}}(?:,\d{{3}})+|\d{{1,6}}|{'|'.join(list(_COUNTS)[1:])})(?!\.\d)"
 _DEVICE = r"(?:GPUs?|NPUs?|dies|devices|cards|ranks|accelerators|chips)"
+_NODE = r"(?:nodes?|servers?|hosts?|boxes|trays)"
 
 
-def of_words(text: str, sizes: JobSizes, chips: str, where: str) -> None:
-    """Counts in a sentence: ``16 nodes of 8 GPUs``, ``64 GPUs (8 nodes)``, ``4 GPUs per tray``; or a chip's name."""
+def of_words(text: str, sizes: JobSizes, chips: str, where: str, usual: int = 0) -> None:
+    """Counts in a sentence: ``16 nodes of 8 GPUs``, ``64 GPUs (8 nodes)``, ``4 GPUs per tray``; or a chip's name.
+
+    chips: a pattern of their names    usual: how many of the chip that is named a node has
+    """
+    text = text[:500]
 
     def number(found: re.Match[str] | None, group: int = 1) -> int | None:
-        return int(found[group].replace(",", "")) if found else None
+        said = found[group].lower().replace(",", "") if found else ""
+        return _COUNTS.get(said) or (int(said) if said.isdigit() else None)
 
     def search(pattern: str) -> re.Match[str] | None:
         return re.search(pattern, text, re.IGNORECASE)
 
-    chip = rf"(?:{chips})"
-    nodes = search(rf"{_NUMBER}\s*(?:x\s*)?(?:[\w.-]+ )?(?:nodes?|servers?|hosts?|boxes|trays)\b")
+    chip = rf"(?:{chips})(?![A-Za-z0-9])"
+    if found := search(rf"{_NUMBER}\s*[x×*]\s*(\d{{1,3}})\s*{chip}"):  # 16x8 of a chip
+        sizes.put("nodes", number(found), where)
+        sizes.put("per_node", int(found[2]), where)
+    nodes = search(rf"{_NUMBER}\s*(?:x\s*)?(?:[\w.-]+ )?{_NODE}\b")
     sizes.put("nodes", number(nodes), where)
-    if found := search(rf"nodes? of {_NUMBER}|(?:nodes?|servers?) with {_NUMBER}"):
-        sizes.put("per_node", number(found, 1 if found[1] else 2), where)
-    per = rf"(?:{_DEVICE}|{chip})\s*(?:/|per|a|each|in (?:each|a))\s*(?:node|tray|server|host|box)?"
+    sizes.put("per_node", number(search(rf"{_NODE} (?:of|with) {_NUMBER}")), where)
+    per = rf"(?:{_DEVICE}|{chip})[\w-]*\s*(?:/|per|a|each|in (?:each|a))\s*(?:node|tray|server|host|box)?\b"
     sizes.put("per_node", number(search(rf"{_NUMBER}\s*(?:x\s*)?{per}")), where)
     sizes.put("per_node", number(search(rf"{_NUMBER} per (?:node|tray|server)")), where)
-    alone = r"(?!\w*\s*(?:/|per|a|each|in (?:each|a))\b)"
+    alone = rf"(?![\w-]*\s*(?:/|per|a|each|in (?:each|a)|{_NODE})\b)"
     total = search(rf"(?<!of ){_NUMBER}\s*(?:x\s*)?(?:Nvidia\s+|AMD\s+|Ascend\s+)?{chip}{alone}")
-    total = total or search(rf"(?<!of ){_NUMBER} {_DEVICE}{alone}")
-    sizes.put("total", number(total), where)
+    total = total or search(rf"(?<!of ){_NUMBER} {_DEVICE}{alone}") or search(rf"{chip}\s*[x×*]\s*{_NUMBER}")
+    if nodes and usual and 1 < (number(nodes) or 0) and number(total) == usual and sizes.where.get("nodes") == where:
+        sizes.put("per_node", usual, where)  # 8 of a chip and several nodes: as many as a node has
+    elif "per_node" not in sizes.where or number(total) != sizes.per_node:
+        sizes.put("total", number(total), where)
 
 
 def defaults(sizes: JobSizes, launcher: str) -> dict[str, Any]:

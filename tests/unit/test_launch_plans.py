@@ -263,6 +263,39 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         Reader(tmp_path / "c.sh")
 
 
+@pytest.mark.parametrize(
+    ("text", "nodes", "each", "world"),
+    [
+        ("16 nodes of 8 H100", 16, 8, 128),
+        ("64 H100 GPUs (8 nodes)", 8, 8, 64),
+        ("8x H200", None, None, 8),
+        ("GB200 (4 GPUs per tray), 64 GPUs", 16, 4, 64),
+        ("2 nodes, 8x MI300X each", 2, 8, 16),
+        ("8x MI300X, 2 nodes", 2, 8, 16),
+        ("1,024 A100", None, None, 1024),
+        ("4 nodes x 8 A100-80G", 4, 8, 32),
+        ("512 B200 (64 nodes of 8)", 64, 8, 512),
+        ("H100 x 64", None, None, 64),
+        ("32 H800 nodes", 32, None, None),
+        ("256 dies, 16 per node", 16, 16, 256),
+        ("two H100 nodes", 2, None, None),
+        ("8 GPUs/node, 4 nodes H100", 4, 8, 32),
+        ("8 x H100 per node; 16 nodes", 16, 8, 128),
+        ("a 70B on 16x8 H100", 16, 8, 128),
+        ("version 2.5 of the script, 80 GB", None, None, None),
+    ],
+)
+def test_counts_in_words(text, nodes, each, world):
+    from cmsim.launch import guesses
+    from cmsim.launch.sizes import JobSizes, of_words
+
+    sizes = JobSizes()
+    found = guesses.system_of([(text, "comment")], "megatron-lm")
+    of_words(text, sizes, guesses.chips(), "comment", found[0]["per_node"] if found else 0)
+    sizes.settle()
+    assert (sizes.nodes, sizes.per_node, sizes.world) == (nodes, each, world)
+
+
 # the others
 
 
@@ -467,6 +500,23 @@ modules:
     assert any("p.yaml:17: made_up is unknown" in one for one in plan.warn)
     [plan] = read(text, "p.yaml", given={"PRIMUS_GBS": "512"})
     assert plan.global_batch == 512
+
+
+def test_primus_around_torchtitan(read):
+    text = """
+# 8x MI300X, 2 nodes
+modules:
+  pre_trainer:
+    framework: torchtitan
+    model: llama3.1_70B.yaml
+    overrides:
+      training: {local_batch_size: 4, seq_len: 8192}
+      activation_checkpoint: {mode: full}
+      primus_turbo: {enable_primus_turbo: true}
+"""
+    [plan] = read(text, "p.yaml")
+    assert (plan.tool, plan.model, plan.dp, plan.global_batch) == ("primus", "llama3.1_70B", 16, 64)
+    assert (plan.recompute, plan.unread) == ({"granularity": "full"}, ["enable_primus_turbo"])
 
 
 def test_mindformers(read):

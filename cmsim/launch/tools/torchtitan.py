@@ -36,7 +36,7 @@ def _model(settings: Settings, plan: LaunchPlan) -> None:
         words = words[1:]  # llama3 of llama3_70b
     elif second and second in first:
         words = words[:1]
-    plan.model = " ".join(word for word in words if word) or None
+    plan.model = " ".join(word for word in words if word) or plan.model
     plan.details["model_words"] = [settings.text("hf_path"), plan.model]
 
 
