@@ -395,6 +395,7 @@ def test_torchtitan(read, keys, want):
     text = '# 64 H100 GPUs (8 nodes)\n[model]\nname = "llama3"\nflavor = "8B"\n[training]\nlocal_batch_size = 8\n'
     text += f"[parallelism]\n{keys}\n"
     [plan] = read(text, "t.toml")
+    assert plan.recompute == {"granularity": "selective", "method": "2"}
     assert {key: getattr(plan, key) for key in want} == want
     assert not plan.problems
 

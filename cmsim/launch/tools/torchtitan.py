@@ -26,7 +26,7 @@ def resolve(
     _stages(settings, vocabulary, plan, recipe=recipe)
     _batches(settings, plan, recipe=recipe)
     _formats(settings, vocabulary, plan)
-    _recompute(settings, plan, recipe=recipe)
+    _recompute(settings, vocabulary, plan, recipe=recipe)
 
 
 def _model(settings: Settings, plan: LaunchPlan) -> None:
@@ -163,14 +163,16 @@ def _formats(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan) -> No
         plan.precision, plan.fp8 = "fp8", {"recipe": f"dynamic {recipe or 'tensorwise'}"}
 
 
-def _recompute(settings: Settings, plan: LaunchPlan, *, recipe: bool) -> None:
+def _recompute(settings: Settings, vocabulary: Vocabulary, plan: LaunchPlan, *, recipe: bool) -> None:
     mode = settings.text("recompute")
     if mode is None and (named := settings.text("recompute_class")):
         mode = next((word for word in ("selective", "full") if word in named.lower()), None)
     if mode is None:
         if not recipe:
-            # the option's default is selective, by operator, in the TOML's time and since
-            plan.recompute = {"granularity": plan.default("recompute", "selective"), "method": "op"}
+            plan.recompute = {
+                "granularity": plan.default("recompute", "selective"),
+                "method": _option(plan, vocabulary),
+            }
         return
     if mode not in ("none", "selective", "full", "memory_budget"):
         settings.wrong(settings.by_key["recompute"], f"got '{mode}'; allowed: none, selective, full, memory_budget")
@@ -179,6 +181,14 @@ def _recompute(settings: Settings, plan: LaunchPlan, *, recipe: bool) -> None:
         plan.recompute = "none"
     elif mode == "selective":
         option = settings.text("recompute_option")
-        plan.recompute = {"granularity": "selective", "method": option or plan.default("recompute.method", "op")}
+        plan.recompute = {
+            "granularity": "selective",
+            "method": option or plan.default("recompute.method", _option(plan, vocabulary)),
+        }
     else:
         plan.recompute = {"granularity": mode}
+
+
+def _option(plan: LaunchPlan, vocabulary: Vocabulary) -> str:
+    """What selective recomputation chooses by default: every second layer in the TOML's time, operators since."""
+    return "2" if plan.tool_version_basis == vocabulary.data["old_basis"] else "op"
