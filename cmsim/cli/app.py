@@ -86,7 +86,7 @@ def cmsim(
 
 
 # Pages register their commands when they are imported; the order here is the order of the help.
-from cmsim.cli import run, compare, plot, catalogue, show, check, schema, validate, calibrate, trace, export  # noqa: E402, F401, I001
+from cmsim.cli import run, compare, plot, catalogue, show, check, schema, validate, calibrate, trace, export, new  # noqa: E402, F401, I001
 
 
 def main() -> None:

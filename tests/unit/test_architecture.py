@@ -65,6 +65,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "traces": frozenset({"compute", "kinds", "workload"}),
     # model files as graphs of operators with their work
     "graphs": frozenset({"compute", "workload"}),
+    # how other tools start jobs, as plans; scenarios of them need keys of kinds and ranks of systems
+    "launch": frozenset({"hardware", "kinds"}),
     # what users ask of a service, and what clusters ran: columns of a file, no ops
     "requests": frozenset(),
     "jobs": frozenset(),
@@ -119,7 +121,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # the command line may call anything
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
-        | {"traces", "graphs", "requests", "jobs", "describe"}
+        | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
         | {"api", "__init__"}
     ),

@@ -1,0 +1,112 @@
+"""``cmsim new``: a scenario from a launch script or config of another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmsim.cli import complete, say
+from cmsim.cli.app import app
+from cmsim.errors import InputError, Problem, did_you_mean
+
+
+@app.command()
+def new(
+    from_: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="A launch script or config: shell, YAML, TOML, JSON or Python of Megatron-LM, Megatron-Bridge, "
+            "MindSpeed-LLM, MindFormers, torchtitan, DeepSpeed or Primus. It is read, never run.",
+        ),
+    ],
+    explain: Annotated[bool, typer.Option("--explain", help="Print what was read as YAML, and write nothing.")] = False,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="The system to use; default: what the file's words mean.",
+            autocompletion=lambda incomplete: complete.builtin("topologies", incomplete),
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write; default: the file's name with .scenario.yaml, in the working folder."),
+    ] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="An argument of the script, in order. May be repeated.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An environment variable that the script finds. May be repeated."),
+    ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which job, by name or number from 1, where the file has several."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+) -> None:
+    """Write a scenario from a launch script or config, or say with --explain what such a file means."""
+    import yaml
+
+    from cmsim.launch import Reader, explained, scenario_of
+
+    given = dict(_pair(one) for one in env or [])
+    plans = Reader(from_, args=tuple(arg or ()), given=given).plans()
+    if explain:
+        say.text(
+            yaml.safe_dump(explained(plans), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+        )
+        problems = [problem for plan in plans for problem in plan.problems]
+        if problems:
+            raise InputError(problems)
+        return
+    plan = plans[_chosen([str(plan.details.get("name") or n) for n, plan in enumerate(plans, 1)], case)]
+    to = out or Path(f"{from_.stem}.scenario.yaml")
+    model = to.with_name(f"{to.name.removesuffix('.yaml').removesuffix('.scenario')}.model.json")
+    written = scenario_of(plan, system=system, model_name=f"./{model.name}")
+    _write({to: written.scenario, **({model: written.model} if written.model else {})}, force=force)
+    for note in [*plan.warn, *written.notes]:
+        say.message(f"note: {note}")
+    for name, what in (
+        ("unread", "touch performance and are not read as a plan"),
+        ("unknown", "are unknown to the tool"),
+    ):
+        if names := getattr(plan, name):
+            say.message(f"note: {', '.join(names)} {what}")
+    say.message(f"wrote {to}" + (f" and {model}" if written.model else "") + f"; next: cmsim run {to}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise InputError(Problem(f"got {text!r}; write NAME=VALUE", "--env"))
+    return name, value
+
+
+def _chosen(names: list[str], case: str | None) -> int:
+    if case is None:
+        if len(names) > 1:
+            raise InputError(
+                Problem(f"the file has {len(names)} jobs; --case says which: {', '.join(names[:20])}", "--from")
+            )
+        return 0
+    if case in names:
+        return names.index(case)
+    if case.isdigit() and 1 <= int(case) <= len(names):
+        return int(case) - 1
+    raise InputError(Problem(f"no job '{case}'. {did_you_mean(case, names)}", "--case"))
+
+
+def _write(texts: dict[Path, str], *, force: bool) -> None:
+    from cmsim.reading import write_text
+
+    there = [path for path in texts if path.exists()]
+    if there and not force:
+        raise InputError(
+            [Problem("is there already; --force writes over it, --out elsewhere", str(path)) for path in there]
+        )
+    for path, text in texts.items():
+        write_text(path, text)
