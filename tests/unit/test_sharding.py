@@ -334,6 +334,10 @@ def test_weights_that_stay_are_gathered_once(model):
     twice, once = (training(model("dense"), fsdp="full", reshard_after_forward=again) for again in (True, False))
     both = [bytes_B(programs, collective="all_gather", slot="dp").sum() for programs in (twice, once)]
     assert both[0] == 2 * both[1]
+    held = [programs.footprint_B["weights, gradients, optimizer"][0] for programs in (twice, once)]
+    spec = load_model(model("dense"))
+    parameters = spec.total_parameters - spec.small_parameters
+    assert held == pytest.approx([18 * parameters / 64, 2 * parameters + 16 * parameters / 64])
 
 
 @pytest.mark.parametrize(
