@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
+from cmsim.reading import Spec
 from cmsim.reading.quantities import Tokens, TokensOrNone
 from cmsim.units import TERA
+
+#: parts of a layer that are computed twice by name, as Megatron-LM calls them (--recompute-modules)
+RecomputeModule = Literal["core_attn", "moe_act", "layernorm", "mla_up_proj", "mlp", "moe", "shared_experts"]
+
+
+def _switched(value: Any) -> Any:
+    return float(value) if isinstance(value, bool) else value
+
+
+#: a share, or true for all and false for nothing
+Moved = Annotated[float, BeforeValidator(_switched), Field(ge=0, le=1)]
+
+
+class OffloadSpec(Spec):
+    """What lies in the host's memory: shares, or true for all and false for nothing."""
+
+    activations: Moved = Field(
+        default=0.0, description="of what forward keeps: leaves while the pass runs, and comes back for backward"
+    )
+    optimizer: Moved = Field(
+        default=0.0, description="of the optimizer's states: come in for the update, and leave again"
+    )
 
 
 class TrainingSpec(ModelWorkloadSpec):
@@ -23,9 +46,12 @@ class TrainingSpec(ModelWorkloadSpec):
     )
     global_batch: Tokens = Field(description="sequences (or images) per step, over all data-parallel ranks")
     micro_batch: Tokens = Field(default=1, description="sequences per micro-batch and data-parallel rank")
-    recompute: Literal["none", "selective", "full"] = Field(
-        default="selective", description="activations computed twice"
+    recompute: Literal["none", "selective", "full"] | list[RecomputeModule] = Field(
+        default="selective",
+        description="activations computed twice. full: whole layers, of which only inputs are kept; selective: norms, "
+        "activation functions, rotation, quantising and the up-projections of latents; or parts by name",
     )
+    offload: OffloadSpec = Field(default=OffloadSpec(), description="what lies in the host's memory")
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
         default=1, description="what is sharded over data-parallel ranks"
     )

@@ -9,7 +9,7 @@ just before the first forward that needs them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import layers, least, stages
+from cmsim.workload.generate import layers, least, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -77,7 +77,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=footprint_B(spec, model, layout, mixture, stage_layers, schedule),
+        footprint_B=_footprint_B(spec, system, model, layout, mixture, schedule),
         plan={
             **layout.sizes,
             "sequences_per_rank": spec.micro_batch * micro_batches,
@@ -86,6 +86,27 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
         loop=_loop(stages_, micro_batches - laid.micro_batches),
     )
+
+
+def memory_B(spec: TrainingSpec, system: System, base: Path | None = None) -> dict[str, list[float]]:
+    """The footprint of `programs`, of a rank of each stage by line, without laying anything out. [B]"""
+    model = load_model(spec.model, base=base)
+    layout, mixture = _layout(spec, model, system, base)
+    schedule = stages.pipeline(spec, layout, mixture, _micro_batches(spec, layout))
+    return _footprint_B(spec, system, model, layout, mixture, schedule)
+
+
+def _footprint_B(
+    spec: TrainingSpec,
+    system: System,
+    model: ModelSpec,
+    layout: Layout,
+    mixture: Experts | None,
+    schedule: OneForwardOneBackward,
+) -> dict[str, list[float]]:
+    # what launches whole graphs has its loss in one kernel
+    fused = system.stack.host.launch == "graph"
+    return footprint_B(spec, model, layout, mixture, stages.layers_of(model, layout), schedule, fused=fused)
 
 
 def _laid_out(schedule: OneForwardOneBackward) -> OneForwardOneBackward:
@@ -143,9 +164,7 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
     """FLOPs per token that are executed, recomputation included."""
     plain = model.training_flops_per_token(spec.sequence_length, causal=True)
-    if spec.recompute == "full":
-        return plain * 4 / 3
-    return plain
+    return plain + recompute.flops_again(spec, model)
 
 
 class _Stage:
@@ -306,11 +325,14 @@ class _Stage:
     def _backward_chain(self) -> list[Piece]:
         """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored."""
         forward = self._forward_chain(())
-        again = _recomputed(self.spec.recompute)
+        again = recompute.runs_again(self.spec, self.model)
+        sent_again = recompute.sends_again(self.spec, self.model)
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
             kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
             before = forward[number - 1].comm if number else None
+            if before is not None and sent_again(forward[number]):
+                pieces.append(Piece([], before))
             pieces.append(Piece(kernels + layers.backward(forward[number].kernels), _mirrored(before)))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
@@ -351,15 +373,3 @@ def _mirrored(comm: Comm | None) -> Comm | None:
         "combine": "dispatch",
     }
     return comm._replace(name=f"{comm.name} backward", collective=other.get(comm.collective, comm.collective))
-
-
-def _recomputed(recompute: str) -> Callable[[Kernel], bool]:
-    """Which forward kernels run again in the backward pass."""
-    if recompute == "full":
-        return lambda kernel: kernel.kernel != "embedding"
-    if recompute == "selective":
-        # cheap to compute, large to keep: norms, activations, and the up-projections of latents
-        return lambda kernel: (
-            kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
-        )
-    return lambda _: False
