@@ -72,6 +72,22 @@ def moved_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Exper
     return spec.offload.activations * sum(sum(kept.kept_B(one.tensors, modules).values()) for one in needs)
 
 
+def states_B(
+    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, stage: int, held: range
+) -> dict[str, float]:
+    """Weights, gradients and optimizer states of a rank of a stage, wherever they lie. [B]"""
+    routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in held)
+    shared = stage_parameters(model, layout, held, mixture, stage) - routed
+    out = dict.fromkeys(("weights", "gradients", "optimizer"), 0.0)
+    for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies)):
+        parts = memory.state_parts_B(
+            stage=spec.zero_stage, shards=shards, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
+        )
+        for part, per_parameter in parts.items():
+            out[part] += float(per_parameter) * count
+    return out
+
+
 @dataclass(frozen=True)
 class _Stage:
     spec: TrainingSpec
@@ -96,18 +112,9 @@ class _Stage:
         return {**self._states_B(), **self._activations_B(layers), **self._peak_B(layers)}
 
     def _states_B(self) -> dict[str, float]:
-        """What one step leaves to the next."""
-        spec, layout = self.spec, self.layout
-        routed = sum(layer_parameters(self.model, layout, layer, self.mixture)[1] for layer in self.held)
-        shared = stage_parameters(self.model, layout, self.held, self.mixture, self.stage) - routed
-        out = dict.fromkeys(("weights", "gradients", "optimizer"), 0.0)
-        for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies)):
-            parts = memory.state_parts_B(
-                stage=spec.zero_stage, shards=shards, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
-            )
-            for part, per_parameter in parts.items():
-                out[part] += float(per_parameter) * count
-        out["optimizer"] *= 1.0 - spec.offload.optimizer
+        """What one step leaves to the next, as far as it stays here."""
+        out = states_B(self.spec, self.model, self.layout, self.mixture, self.stage, self.held)
+        out["optimizer"] *= 1.0 - self.spec.offload.optimizer
         return out | self._unshared_B()
 
     def _unshared_B(self) -> dict[str, float]:

@@ -19,10 +19,11 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import layers, least, recompute, stages
+from cmsim.workload.generate import layers, least, offload, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
+from cmsim.workload.generate.offload import Offload
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.generate.sharding import Sharding, Split
 from cmsim.workload.model import ModelSpec, load_model
@@ -58,6 +59,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             stage_layers[stage],
             laid,
             system.stack.overlap.bulk.communication_cores,
+            offload.of_stage(spec, model, layout, mixture, stage, stage_layers[stage], system),
         )
         for stage in range(layout.pp)
     ]
@@ -181,9 +183,10 @@ class _Stage:
         held: range,
         schedule: OneForwardOneBackward,
         communication_cores: float,
+        moved: Offload,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.stage, self.held, self.schedule = stage, held, schedule
+        self.stage, self.held, self.schedule, self.moved = stage, held, schedule, moved
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
@@ -194,6 +197,8 @@ class _Stage:
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
+        # the last row of the pass that was laid last
+        self.ended = 0
         # the first row of each turn
         self.turns: list[int] = []
         self._chain_rows = 0
@@ -205,7 +210,7 @@ class _Stage:
         for turn in self.schedule.order(self.stage):
             self.turns.append(len(self.build_))
             self._turn(turn, gathered)
-        self.sharding.update(self.build_, self.reduced[-1:])
+        self.sharding.update(self.build_, self.moved.update(self.build_, self.reduced[-1:], self.ended))
         return self.build_
 
     def loop(self) -> tuple[int, int, int]:
@@ -220,6 +225,7 @@ class _Stage:
         """One pass, or two side by side, and what each sends on."""
         first = any(one.kind == "F" and one.micro_batch == 0 for one in turn)
         for one, end in zip(turn, self._pass(turn, gathered if first else ()), strict=True):
+            self.ended = end
             if one.kind == "F":
                 self._send("next.out", end, self.last)
             else:
@@ -241,6 +247,10 @@ class _Stage:
                 if kind == "F"
                 else self._gathered_backward(block)
                 for kind in kinds
+            ]
+            chains = [
+                self.moved.beside(block, kind, chain, [awaited(number)])
+                for number, (kind, chain) in enumerate(zip(kinds, chains, strict=True))
             ]
             for piece in itertools.chain(*chains) if len(chains) > 1 else ():
                 piece.cores = self.cores
