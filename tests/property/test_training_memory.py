@@ -103,3 +103,19 @@ def test_names_of_parts():
     assert recompute.modules("none") == frozenset()
     assert recompute.modules(["mlp", "moe"]) == {"mlp", "moe"}
     assert recompute.modules("full") == {"full"}
+
+
+def test_a_plan_that_fits_by_a_hair_says_so():
+    work = {
+        "kind": "training",
+        "model": "llama-3.1-8b",
+        "sequence_length": 4096,
+        "global_batch": 72,
+        "recompute": "full",
+    }
+    (plain,) = cmsim.run({"systems": ["gb200_nvl72"], "workload": work})
+    needed_GB = plain.metric("memory_peak_B") / 1e9
+    for room, said in ((1.02, True), (1.2, False)):
+        system = {"system": "gb200_nvl72", "set": {"accelerator.memory_GB": room * needed_GB}}
+        (result,) = cmsim.run({"systems": [system], "workload": work})
+        assert any("it may not fit" in text for text in result.warnings) == said

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cmsim.hardware import System
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory
@@ -24,6 +25,9 @@ from cmsim.workload.whole import busiest
 #: what libraries of products take for themselves: two of them, and one of four streams for the products of experts.
 #: Source: PyTorch (CUBLAS_WORKSPACE_CONFIG) and Transformer Engine (get_cublas_workspace_size_bytes) on recent parts
 _PRODUCTS_B, _EXPERTS_B = 2 * 32 * 2**20, 4 * 32 * 2**20
+
+#: share of a rank's memory beyond which what is not counted may decide
+_CROWDED = 0.95
 
 
 def footprint_B(
@@ -45,6 +49,17 @@ def footprint_B(
         for stage, held in enumerate(stage_layers)
     ]
     return {line: [one.get(line, 0.0) for one in made] for line in dict.fromkeys(line for one in made for line in one)}
+
+
+def crowded(lines_B: dict[str, list[float]], system: System) -> list[str]:
+    """What to say of a plan that fits by less than what an allocator does not hand out."""
+    share = max(sum(stage) for stage in zip(*lines_B.values(), strict=True)) / system.rank_memory_B
+    if not _CROWDED < share <= 1:
+        return []
+    return [
+        f"the fullest rank holds {100 * share:.0f} % of its memory, without what the driver, communication libraries "
+        "and holes of the allocator take: it may not fit"
+    ]
 
 
 def of_layer(

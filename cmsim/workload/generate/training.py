@@ -22,7 +22,7 @@ from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload.generate import layers, least, offload, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
-from cmsim.workload.generate.footprint import footprint_B
+from cmsim.workload.generate.footprint import crowded, footprint_B
 from cmsim.workload.generate.offload import Offload
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.generate.sharding import Sharding, Split
@@ -63,6 +63,8 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         )
         for stage in range(layout.pp)
     ]
+    held_B = _footprint_B(spec, system, model, layout, mixture, schedule)
+    notes += crowded(held_B, system)
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
         tokens_per_step=tokens,
@@ -79,7 +81,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=_footprint_B(spec, system, model, layout, mixture, schedule),
+        footprint_B=held_B,
         plan={
             **layout.sizes,
             "sequences_per_rank": spec.micro_batch * micro_batches,
