@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
-from cmsim.kinds.parts import ModelWorkloadSpec
+from cmsim.kinds.parts import ModelWorkloadSpec, ParallelSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Tokens, TokensOrNone
+from cmsim.reading.quantities import Places, Slots, Tokens, TokensOrNone
 from cmsim.units import TERA
 
 #: parts of a layer that are computed twice by name, as Megatron-LM calls them (--recompute-modules)
@@ -37,6 +37,19 @@ class OffloadSpec(Spec):
     )
 
 
+class TrainingParallelSpec(ParallelSpec):
+    """Parallel sizes of a training step."""
+
+    virtual_stages: Places = Field(
+        default=1, description="parts of the model that each pipeline rank holds; zb_v and dualpipe have 2 by nature"
+    )
+    stage_layers: list[Slots] = Field(
+        default=[],
+        description="layers of each (virtual) stage, in the order of the model; default: as equal as can be, fewer on "
+        "the first and the last, which also hold the token table and the head",
+    )
+
+
 class TrainingSpec(ModelWorkloadSpec):
     """One optimizer step."""
 
@@ -46,6 +59,11 @@ class TrainingSpec(ModelWorkloadSpec):
     )
     global_batch: Tokens = Field(description="sequences (or images) per step, over all data-parallel ranks")
     micro_batch: Tokens = Field(default=1, description="sequences per micro-batch and data-parallel rank")
+    parallel: TrainingParallelSpec = Field(default=TrainingParallelSpec(), description="how work is split over ranks")
+    schedule: Literal["auto", "gpipe", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipe"] = Field(
+        default="auto",
+        description="order of passes in the pipeline; auto: 1f1b, or interleaved where `parallel.virtual_stages` > 1",
+    )
     recompute: Literal["none", "selective", "full"] | list[RecomputeModule] = Field(
         default="selective",
         description="activations computed twice. full: whole layers, of which only inputs are kept; selective: norms, "
@@ -60,6 +78,11 @@ class TrainingSpec(ModelWorkloadSpec):
         default=False,
         description="forward and backward interleaved, so that each hides the other's dispatch and combine; "
         "holds about twice the micro-batches",
+    )
+    mtp_layers: Annotated[int, Field(ge=0, le=2**10)] = Field(
+        default=0,
+        description="modules that predict further tokens, behind the last layer: each a layer like it, a projection "
+        "of two inputs and the head; not counted in MFU",
     )
     dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"

@@ -7,6 +7,7 @@ layer. Counted are bytes asked for: an allocator's holes, the driver and what co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cmsim.hardware import System
@@ -17,9 +18,9 @@ from cmsim.workload.generate import kept, recompute
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.kept import STREAM_B, Half, Needs
 from cmsim.workload.generate.parallel import Layout
-from cmsim.workload.generate.stages import layer_parameters, stage_parameters
+from cmsim.workload.generate.stages import ModelPart, layer_parameters, like, part_parameters
 from cmsim.workload.model import ModelSpec
-from cmsim.workload.schedules import PipelineSchedule
+from cmsim.workload.schedules import AtPeak, PipelineSchedule
 from cmsim.workload.whole import busiest
 
 #: what libraries of products take for themselves: two of them, and one of four streams for the products of experts.
@@ -35,18 +36,18 @@ def footprint_B(
     model: ModelSpec,
     layout: Layout,
     mixture: Experts | None,
-    stage_layers: list[range],
+    parts: list[list[ModelPart]],
     schedule: PipelineSchedule,
     *,
     fused: bool = True,
 ) -> dict[str, list[float]]:
-    """Bytes by line, of a rank of each stage. [B]
+    """Bytes by line, of a rank of each stage, which holds some parts of the model. [B]
 
     fused: whether the loss is one kernel; else an fp32 copy of the logits lies beside them
     """
     made = [
-        _Stage(spec, model, layout, mixture, stage, held, schedule, fused).lines_B()
-        for stage, held in enumerate(stage_layers)
+        _Stage(spec, model, layout, mixture, stage, of_stage, schedule, fused).lines_B()
+        for stage, of_stage in enumerate(parts)
     ]
     return {line: [one.get(line, 0.0) for one in made] for line in dict.fromkeys(line for one in made for line in one)}
 
@@ -67,6 +68,7 @@ def of_layer(
 ) -> Needs:
     """What one micro-batch needs of one layer."""
     tokens = busiest(spec.sequence_length, layout.cp) * spec.micro_batch
+    layer = like(model, layer)
     half = Half(
         model,
         mixture,
@@ -80,26 +82,26 @@ def of_layer(
     return kept.of_layer(half, layer)
 
 
-def moved_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, held: range) -> float:
+def moved_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, part: ModelPart) -> float:
     """Activations of one micro-batch that leave for the host's memory, and come back. [B]"""
     modules = recompute.modules(spec.recompute)
-    needs = (of_layer(spec, model, layout, mixture, layer) for layer in held)
+    needs = (of_layer(spec, model, layout, mixture, layer) for layer in part.layers)
     return spec.offload.activations * sum(sum(kept.kept_B(one.tensors, modules).values()) for one in needs)
 
 
 def states_B(
-    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, stage: int, held: range
+    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, parts: Sequence[ModelPart]
 ) -> dict[str, float]:
-    """Weights, gradients and optimizer states of a rank of a stage, wherever they lie. [B]"""
-    routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in held)
-    shared = stage_parameters(model, layout, held, mixture, stage) - routed
+    """Weights, gradients and optimizer states of a rank that holds some parts, wherever they lie. [B]"""
+    routed = sum(layer_parameters(model, layout, layer, mixture)[1] for part in parts for layer in part.layers)
+    shared = sum(part_parameters(model, layout, part, mixture) for part in parts) - routed
     out = dict.fromkeys(("weights", "gradients", "optimizer"), 0.0)
-    for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies)):
-        parts = memory.state_parts_B(
+    for count, shards in ((shared, layout.copies), (routed, layout.expert_copies)):
+        per = memory.state_parts_B(
             stage=spec.zero_stage, shards=shards, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
         )
-        for part, per_parameter in parts.items():
-            out[part] += float(per_parameter) * count
+        for line, per_parameter in per.items():
+            out[line] += float(per_parameter) * count
     return out
 
 
@@ -110,13 +112,17 @@ class _Stage:
     layout: Layout
     mixture: Experts | None
     stage: int
-    held: range
+    parts: Sequence[ModelPart]
     schedule: PipelineSchedule
     fused: bool
 
     @property
     def last(self) -> bool:
-        return self.stage == self.layout.pp - 1
+        return any(part.last for part in self.parts)
+
+    @property
+    def held(self) -> list[int]:
+        return [layer for part in self.parts for layer in part.layers]
 
     @property
     def tokens(self) -> float:
@@ -128,7 +134,7 @@ class _Stage:
 
     def _states_B(self) -> dict[str, float]:
         """What one step leaves to the next, as far as it stays here."""
-        out = states_B(self.spec, self.model, self.layout, self.mixture, self.stage, self.held)
+        out = states_B(self.spec, self.model, self.layout, self.mixture, self.parts)
         out["optimizer"] *= 1.0 - self.spec.offload.optimizer
         return out | self._unshared_B()
 
@@ -138,7 +144,7 @@ class _Stage:
         if self.spec.zero_stage == 3:
             # of the layer at work and the next one, and the gradients of the first before they are shared
             sizes = [sum(layer_parameters(self.model, self.layout, one, self.mixture)) for one in self.held]
-            if self.layout.dp * self.layout.cp == 1:
+            if self.layout.copies == 1 or not sizes:
                 return {}
             gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
             return {"gathered weights": sum(sorted(sizes)[-2:]) * STREAM_B + max(sizes) * gradient_B}
@@ -150,7 +156,7 @@ class _Stage:
         heads, kv_heads = busiest(model.heads, tp), busiest(model.kv_heads, tp)
         fold, out = (2 if model.gated else 1), set[tuple[float, float]]()
         for layer in self.held:
-            mixer, ffn = model.kind(layer)
+            mixer, ffn = model.kind(like(model, layer))
             if mixer == "recurrence" and model.recurrence:
                 of = model.recurrence
                 out |= {(of.columns_on(tp), model.hidden), (model.hidden, of.width_on(tp))}
@@ -177,14 +183,15 @@ class _Stage:
     def _activations_B(self, layers: list[Needs]) -> dict[str, float]:
         """Of every micro-batch in flight; of those whose weights' gradients wait, what these are made of."""
         modules = recompute.modules(self.spec.recompute)
-        at_peak = self.schedule.in_flight(self.stage)
+        # where two ranks hold the same parts, a micro-batch passes half of what a rank holds
+        at_peak = AtPeak(*(count / self.schedule.copies for count in self.schedule.in_flight(self.stage)))
         sums = dict.fromkeys(kept.PARTS, 0.0)
         for one in layers:
             for part, size_B in kept.kept_B(one.tensors, modules).items():
                 sums[part] += size_B
         here = 1.0 - self.spec.offload.activations
         # what moves needs room on its way: of the layer at work and of the one that is awaited
-        each = [sum(kept.kept_B(one.tensors, modules).values()) for one in layers]
+        each = [sum(kept.kept_B(one.tensors, modules).values()) for one in layers] or [0.0]
         rooms = (1.0 - here) * min(2 * max(each), at_peak.activations * sum(each))
         out = {part: at_peak.activations * here * size_B for part, size_B in sums.items()}
         out["offload buffers"] = rooms
@@ -210,6 +217,7 @@ class _Stage:
                 for one in layers
             ),
             key=lambda one: sum(one.values()),
+            default={},
         )
         at_loss: dict[str, float] = {}
         if self.last:
@@ -221,10 +229,14 @@ class _Stage:
                 "communication buffers": stream_B if split > 1 else 0.0,
             }
         peak = max(in_layers, at_loss, key=lambda one: sum(one.values()))
-        experts = self.mixture is not None and any(self.model.kind(layer).ffn == "experts" for layer in self.held)
+        experts = self.mixture is not None and any(
+            self.model.kind(like(self.model, layer)).ffn == "experts" for layer in self.held
+        )
         return {**peak, "workspaces": _PRODUCTS_B + (_EXPERTS_B if experts else 0)}
 
     @property
     def _losses(self) -> float:
-        """Micro-batches between loss and backward: one, but where all forwards come first."""
-        return float(self.schedule.micro_batches) if self.schedule.name == "gpipe" else 1.0
+        """Losses between forward and backward: of one micro-batch, but where all forwards come first; of each further
+        token that is predicted another."""
+        waiting = self.schedule.micro_batches if self.schedule.name == "gpipe" else 1
+        return float(waiting * (1 + self.spec.mtp_layers))

@@ -20,6 +20,9 @@ from cmsim.workload.whole import busiest
 #: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
 _WIDTH = BYTES_PER_ELEMENT
 
+#: how names of kernels end that make gradients of weights
+_OF_WEIGHTS = " wgrad"
+
 
 @dataclass(frozen=True)
 class Formats:
@@ -118,6 +121,11 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
         work = compute.rope(tokens, rotated, width, element_bytes=form.stream_B)
         out.append(_kernel("rope", "rope", "", work))
     return out
+
+
+def product(name: str, form: Formats, tokens: float, columns: float, rows: float) -> Kernel:
+    """A product beside those of layers."""
+    return _gemm(name, form, tokens, columns, rows)
 
 
 def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
@@ -441,6 +449,11 @@ def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: boo
     return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
 
 
+def of_weights(kernel: Kernel) -> bool:
+    """Whether a kernel of the backward pass makes a gradient of weights, which nobody but the optimizer waits for."""
+    return kernel.name.endswith(_OF_WEIGHTS)
+
+
 def backward(kernels: list[Kernel]) -> list[Kernel]:
     """The backward pass of forward kernels, last first.
 
@@ -453,7 +466,7 @@ def backward(kernels: list[Kernel]) -> list[Kernel]:
         if kernel.kernel in ("gemm", "grouped_gemm"):
             of_input, of_weight = compute.gradient_shapes(kernel.shape)
             out.append(kernel._replace(name=f"{kernel.name} dgrad", shape=of_input))
-            out.append(kernel._replace(name=f"{kernel.name} wgrad", shape=of_weight))
+            out.append(kernel._replace(name=kernel.name + _OF_WEIGHTS, shape=of_weight))
             continue
         fused = kernel.kernel in ("attention_prefill", "mla_prefill")
         arithmetic, traffic = (2.5, 2.0) if fused else (2.0, 1.5)

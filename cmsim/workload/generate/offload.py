@@ -8,6 +8,7 @@ what the link of an accelerator to its host gives; the host's memory is taken to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cmsim.errors import InfeasibleError, Problem
@@ -18,8 +19,10 @@ from cmsim.workload.generate.chain import Piece
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.footprint import moved_B, states_B
 from cmsim.workload.generate.parallel import Layout
+from cmsim.workload.generate.stages import ModelPart
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
+from cmsim.workload.schedules import Pass
 
 _OUT, _IN = "to host", "from host"
 
@@ -28,27 +31,27 @@ _OUT, _IN = "to host", "from host"
 class Offload:
     """Copies of one stage.
 
-    pass_s     all that leaves in a forward pass, or comes back in a backward pass [s]
+    passes     of each virtual stage what leaves in a forward pass, or comes back in a backward pass [s], and its
+               layers [1]; empty where nothing does
     update_s   optimizer states, one way [s]
-    layers     of the stage [1]
     """
 
-    pass_s: float = 0.0
+    passes: tuple[tuple[float, int], ...] = ()
     update_s: float = 0.0
-    layers: int = 1
 
-    def beside(self, build: ProgramBuilder, kind: str, chain: list[Piece], after: list[int]) -> list[Piece]:
+    def beside(self, build: ProgramBuilder, one: Pass, chain: list[Piece], after: list[int]) -> list[Piece]:
         """The chain of a pass that waits for its copies, which start with it."""
-        if not self.pass_s:
+        pass_s, layers = self.passes[one.virtual] if self.passes else (0.0, 0)
+        if not pass_s or one.kind == "W":
             return chain
-        if kind == "F":
-            row = build.host("activations out", stream=_OUT, recorded_s=self.pass_s, after=after)
+        if one.kind == "F":
+            row = build.host("activations out", stream=_OUT, recorded_s=pass_s, after=after)
             return _ends_after(chain, row)
-        first_s = self.pass_s / self.layers
+        first_s = pass_s / layers
         row = build.host("activations in", stream=_IN, recorded_s=first_s, after=after)
         chain[0] = replace(chain[0], after=(*chain[0].after, row))
-        if self.layers > 1:
-            row = build.host("activations in", stream=_IN, recorded_s=self.pass_s - first_s, after=[row])
+        if layers > 1:
+            row = build.host("activations in", stream=_IN, recorded_s=pass_s - first_s, after=[row])
         return _ends_after(chain, row)
 
     def update(self, build: ProgramBuilder, reduced: list[int], ended: int) -> list[int]:
@@ -63,8 +66,7 @@ def of_stage(
     model: ModelSpec,
     layout: Layout,
     mixture: Experts | None,
-    stage: int,
-    held: range,
+    parts: Sequence[ModelPart],
     system: System,
 ) -> Offload:
     """Raises InfeasibleError where something is to be moved and the accelerator's link to its host is not known."""
@@ -79,11 +81,12 @@ def of_stage(
             )
         )
     rank_Bps = host_GBps * GIGA / system.ranks_per_package
-    states = states_B(spec, model, layout, mixture, stage, held)
+    moved = spec.offload.activations > 0
     return Offload(
-        pass_s=moved_B(spec, model, layout, mixture, held) / rank_Bps,
-        update_s=spec.offload.optimizer * states["optimizer"] / rank_Bps,
-        layers=len(held),
+        passes=tuple(
+            (moved_B(spec, model, layout, mixture, part) / rank_Bps, len(part.layers)) for part in parts if moved
+        ),
+        update_s=spec.offload.optimizer * states_B(spec, model, layout, mixture, parts)["optimizer"] / rank_Bps,
     )
 
 

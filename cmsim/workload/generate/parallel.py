@@ -18,13 +18,20 @@ from cmsim.kinds.parts import ParallelSpec
 
 @dataclass(frozen=True)
 class Layout:
-    """Resolved parallel sizes; ``ranks`` = tp x cp x pp x dp."""
+    """Resolved parallel sizes; ``ranks`` = tp x cp x pp x dp.
+
+    wraps, turns_back   ways of messages between stages, as a schedule says (``PipelineSchedule``)
+    mirrored            the first stage and the last hold the same, the second and the last but one, and so on
+    """
 
     tp: int
     cp: int
     dp: int
     pp: int
     ep: int
+    wraps: bool = False
+    turns_back: bool = False
+    mirrored: bool = False
 
     @property
     def ranks(self) -> int:
@@ -40,9 +47,14 @@ class Layout:
         return self.tp * self.cp * self.dp
 
     @property
+    def copies(self) -> int:
+        """Ranks that hold the same share of a layer."""
+        return self.cp * self.dp * (1 + self.mirrored)
+
+    @property
     def expert_copies(self) -> int:
-        """Ranks of a stage that hold the same experts."""
-        return self.stage_ranks // self.ep
+        """Ranks that hold the same experts."""
+        return self.stage_ranks // self.ep * (1 + self.mirrored)
 
     @property
     def stage(self) -> Ints:
@@ -58,27 +70,35 @@ class Layout:
         block = self.tp * self.cp
         none = np.full(self.ranks, -1, np.int32)
         expert_group = rank // self.ep
+        if self.mirrored:
+            stage = np.minimum(stage, self.pp - 1 - stage)
         out = {
             "tp": rank // self.tp if self.tp > 1 else none,
             "cp": (rank // block * self.tp + t) if self.cp > 1 else none,
             # gradients of what all of cp x dp hold alike
-            "dp": (stage * self.tp + t) if self.cp * self.dp > 1 else none,
+            "dp": (stage * self.tp + t) if self.copies > 1 else none,
             "ep": expert_group if self.ep > 1 else none,
             "expert_dp": (stage * self.ep + inner % self.ep) if self.expert_copies > 1 else none,
         }
         return _apart(out)
 
     def channels(self) -> dict[str, Shorts]:
-        """Pipeline channels of each rank, both ends: activations forward, gradients backward."""
+        """Pipeline channels of each rank, both ends: activations forward, gradients backward; those of virtual stages
+        that are passed from the last rank to the first begin with ``back``."""
         rank = np.arange(self.ranks, dtype=np.int32)
-        up = self.stage_ranks
-        first, last = rank < up, rank >= self.ranks - up
-        return {
+        up, ranks = self.stage_ranks, self.ranks
+        first, last = rank < up, rank >= ranks - up
+        if self.wraps:
+            first = last = np.zeros(ranks, bool)
+        out = {
             "next.out": np.where(last, -1, rank),
-            "previous.in": np.where(first, -1, rank - up),
-            "previous.out": np.where(first, -1, self.ranks + rank),
-            "next.in": np.where(last, -1, self.ranks + rank + up),
+            "previous.in": np.where(first, -1, (rank - up) % ranks),
+            "previous.out": np.where(first, -1, ranks + rank),
+            "next.in": np.where(last, -1, ranks + (rank + up) % ranks),
         }
+        if not self.turns_back:
+            return out
+        return out | {f"back.{name}": np.where(number < 0, -1, 2 * ranks + number) for name, number in out.items()}
 
 
 def _apart(groups: dict[str, Shorts]) -> dict[str, Shorts]:

@@ -55,32 +55,31 @@ class Split:
 
 @dataclass(frozen=True)
 class Sharding:
-    """Weights, gradients and optimizer states of one stage, over the ranks that would hold them alike."""
+    """Weights, gradients and optimizer states of one rank, over the ranks that would hold them alike."""
 
     spec: TrainingSpec
     model: ModelSpec
     layout: Layout
     mixture: Experts | None
     form: layers.Formats
-    stage: int
-    held: range
+    parts: Sequence[stages.ModelPart]
 
-    def gather_first(self, build: ProgramBuilder) -> list[int]:
+    def gather_first(self, build: ProgramBuilder, part: stages.ModelPart) -> list[int]:
         """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
         if not self.spec.overlap_data_parallel or self.spec.zero_stage not in (1, 2):
             return []
-        return self._gather(build, self.held)
+        return self._gather(build, part, part.buckets)
 
-    def gather_for(self, build: ProgramBuilder, which: Sequence[int]) -> list[int]:
+    def gather_for(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """With ZeRO 3 a rank holds a share of its weights: every pass gathers them again."""
-        return self._gather(build, which) if self.spec.zero_stage == 3 else []
+        return self._gather(build, part, which) if self.spec.zero_stage == 3 else []
 
-    def _gather(self, build: ProgramBuilder, which: Sequence[int]) -> list[int]:
+    def _gather(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """One gathering per layer, in the order given; their rows, or none where nothing is shared."""
         rows = []
         for layer in which:
             row = -1
-            for size, slot in self.parameters(layer):
+            for size, slot in self.parameters(part, layer):
                 weight_B = size * max(self.form.weight_B, 1.0)
                 row = build.collective(
                     "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
@@ -93,8 +92,8 @@ class Sharding:
         """With ZeRO 3, which keeps a share of them, gradients are reduced after each backward pass."""
         return self.spec.zero_stage == 3
 
-    def reduce(self, build: ProgramBuilder, row: int, done: Callable[[int], int]) -> list[int]:
-        """Gradients, last layer first, after the backward pass that ends at ``row``; rows of the messages.
+    def reduce(self, build: ProgramBuilder, part: stages.ModelPart, row: int, done: Callable[[int], int]) -> list[int]:
+        """Gradients of a part, last layer first, after the backward pass that ends at ``row``; rows of the messages.
 
         The first ones can start while the pass still runs, once ``done(layer)``, the row that ends the layer's part of
         it, has; with one bucket per layer we let all but the final bucket start before the pass ends.
@@ -102,9 +101,9 @@ class Sharding:
         collective = "reduce_scatter" if self.spec.zero_stage else "all_reduce"
         grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
         out = []
-        for layer in reversed(self.held):
-            for size, slot in self.parameters(layer):
-                early = self.spec.overlap_data_parallel and layer != self.held[0]
+        for layer in reversed(part.buckets):
+            for size, slot in self.parameters(part, layer):
+                early = self.spec.overlap_data_parallel and layer != part.buckets[0]
                 ready = done(layer) if early else row
                 out.append(
                     build.collective(
@@ -118,16 +117,16 @@ class Sharding:
                 )
         return out
 
-    def parameters(self, layer: int) -> list[tuple[float, str]]:
+    def parameters(self, part: stages.ModelPart, layer: int) -> list[tuple[float, str]]:
         """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
         shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
         # the token table and the head are reduced with the layer beside them
-        if self.stage == 0 and layer == self.held[0]:
+        if part.first and layer == part.buckets[0]:
             shared += self.model.table_parameters_on(self.layout.tp)
-        if self.stage == self.layout.pp - 1 and layer == self.held[-1]:
+        if part.last and layer == part.buckets[-1]:
             shared += self.model.head_parameters_on(self.layout.tp)
         out = []
-        if self.layout.dp * self.layout.cp > 1 and shared:
+        if self.layout.copies > 1 and shared:
             out.append((shared, "dp"))
         if self.layout.expert_copies > 1 and routed:
             out.append((routed, "expert_dp"))
@@ -135,10 +134,14 @@ class Sharding:
 
     def update(self, build: ProgramBuilder, after: Sequence[int]) -> None:
         """The optimizer, and where weights are split but not gathered ahead, their gathering."""
-        held = stages.stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
-        routed = sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1] for layer in self.held)
+        held = sum(stages.part_parameters(self.model, self.layout, part, self.mixture) for part in self.parts)
+        routed = sum(
+            stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1]
+            for part in self.parts
+            for layer in part.layers
+        )
         if self.spec.zero_stage:
-            own = (held - routed) / (self.layout.dp * self.layout.cp) + routed / self.layout.expert_copies
+            own = (held - routed) / self.layout.copies + routed / self.layout.expert_copies
         else:
             own = held
         work = compute.optimizer(
@@ -153,8 +156,8 @@ class Sharding:
             after=after,
         )
         if self.spec.zero_stage in (1, 2) and not self.spec.overlap_data_parallel:
-            for layer in self.held:
-                for size, slot in self.parameters(layer):
+            for part, layer in [(one, layer) for one in self.parts for layer in one.buckets]:
+                for size, slot in self.parameters(part, layer):
                     build.collective(
                         "gather weights",
                         stream="dp",

@@ -1,14 +1,15 @@
 """One optimizer step: pipeline, tensor, context, data and expert parallel.
 
-Each stage does the passes of its schedule in order (``workload.schedules``; 1F1B today). With ``overlap_experts`` the
-forward and backward of the steady state run side by side, so that each hides the other's dispatch and combine.
-Gradients of a layer are reduced as soon as its last backward ends; with ``overlap_data_parallel`` weights are gathered
-just before the first forward that needs them.
+Each stage does the passes of its schedule in order (``workload.schedules``), through the parts of the model that it
+holds. Where a forward and a backward are one turn they run side by side, so that each hides the other's dispatch and
+combine. Gradients of a layer are reduced as soon as its last backward (or what that leaves for later, the gradients of
+weights) ends; with ``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import layers, least, offload, recompute, stages
+from cmsim.workload.generate import further_tokens, layers, least, offload, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import crowded, footprint_B
@@ -28,7 +29,7 @@ from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.generate.sharding import Sharding, Split
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
-from cmsim.workload.schedules import OneForwardOneBackward, Turn
+from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
 from cmsim.workload.whole import busiest
 
 #: a step is laid out in full unless it has at least so many times the micro-batches that show how it goes on
@@ -40,13 +41,11 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     micro_batches = _micro_batches(spec, layout)
-    stage_layers = stages.layers_of(model, layout)
-    notes = list(mixture.notes) if mixture else []
-    if len({len(part) for part in stage_layers}) > 1:
-        counts = ", ".join(str(len(part)) for part in stage_layers)
-        notes.append(f"{model.layers} layers do not divide by {layout.pp} stages: they hold {counts}")
-    form = layers.formats(spec.precision)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
+    layout = _along(layout, schedule)
+    parts = stages.parts_of(spec, model, schedule)
+    notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
+    form = layers.formats(spec.precision)
     laid = _laid_out(schedule)
     stages_ = [
         _Stage(
@@ -56,14 +55,14 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             mixture,
             form,
             stage,
-            stage_layers[stage],
+            parts[stage],
             laid,
             system.stack.overlap.bulk.communication_cores,
-            offload.of_stage(spec, model, layout, mixture, stage, stage_layers[stage], system),
+            offload.of_stage(spec, model, layout, mixture, parts[stage], system),
         )
         for stage in range(layout.pp)
     ]
-    held_B = _footprint_B(spec, system, model, layout, mixture, schedule)
+    held_B = _footprint_B(spec, system, model, layout, mixture, parts, schedule)
     notes += crowded(held_B, system)
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
@@ -75,6 +74,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         micro_batches=float(micro_batches),
         stages=float(layout.pp),
     )
+    left_out = (micro_batches - laid.micro_batches) // laid.alike_after
     return assemble(
         [stage.build() for stage in stages_],
         program=layout.stage,
@@ -88,7 +88,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             "micro_batches": micro_batches,
         },
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
-        loop=_loop(stages_, micro_batches - laid.micro_batches),
+        loop=_loop(stages_, left_out),
     )
 
 
@@ -97,7 +97,13 @@ def memory_B(spec: TrainingSpec, system: System, base: Path | None = None) -> di
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     schedule = stages.pipeline(spec, layout, mixture, _micro_batches(spec, layout))
-    return _footprint_B(spec, system, model, layout, mixture, schedule)
+    parts = stages.parts_of(spec, model, schedule)
+    return _footprint_B(spec, system, model, _along(layout, schedule), mixture, parts, schedule)
+
+
+def _along(layout: Layout, schedule: PipelineSchedule) -> Layout:
+    """The layout with the ways of a schedule."""
+    return replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
 
 
 def _footprint_B(
@@ -106,21 +112,27 @@ def _footprint_B(
     model: ModelSpec,
     layout: Layout,
     mixture: Experts | None,
-    schedule: OneForwardOneBackward,
+    parts: list[list[stages.ModelPart]],
+    schedule: PipelineSchedule,
 ) -> dict[str, list[float]]:
     # what launches whole graphs has its loss in one kernel
     fused = system.stack.host.launch == "graph"
-    return footprint_B(spec, model, layout, mixture, stages.layers_of(model, layout), schedule, fused=fused)
+    return footprint_B(spec, model, layout, mixture, parts, schedule, fused=fused)
 
 
-def _laid_out(schedule: OneForwardOneBackward) -> OneForwardOneBackward:
+def _laid_out(schedule: PipelineSchedule) -> PipelineSchedule:
     """The schedule with as many micro-batches as are laid out: few where most would be alike.
 
-    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them: what
-    is left out is a multiple of that, so that it need not be played twice. See ``cmsim.engine.steady``.
+    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them, and one
+    in which ranks do the same in pairs after two: what is left out is a multiple of that, so that it need not be played
+    twice. See ``cmsim.engine.steady``.
     """
-    few, inner = schedule.recurring(), max(schedule.stages - 2, 1)
-    few += (schedule.micro_batches - few) % inner
+    few, alike_after = schedule.recurring(), schedule.alike_after * schedule.copies
+    if not few:
+        return schedule
+    if alike_after == 1:
+        alike_after = max(schedule.stages - 2, 1)
+    few += (schedule.micro_batches - few) % alike_after
     return replace(schedule, micro_batches=few) if _SHORTER * few <= schedule.micro_batches else schedule
 
 
@@ -166,8 +178,9 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
 
 
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
-    """FLOPs per token that are executed, recomputation included."""
+    """FLOPs per token that are executed, recomputation and the prediction of further tokens included."""
     plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+    plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
     return plain + recompute.flops_again(spec, model)
 
 
@@ -182,37 +195,39 @@ class _Stage:
         mixture: Experts | None,
         form: layers.Formats,
         stage: int,
-        held: range,
-        schedule: OneForwardOneBackward,
+        parts: Sequence[stages.ModelPart],
+        schedule: PipelineSchedule,
         communication_cores: float,
         moved: Offload,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.stage, self.held, self.schedule, self.moved = stage, held, schedule, moved
+        self.stage, self.parts, self.schedule, self.moved = stage, parts, schedule, moved
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
-        self.sharding = Sharding(spec, model, layout, mixture, form, stage, held)
-        self.first, self.last = stage == 0, stage == layout.pp - 1
+        self.sharding = Sharding(spec, model, layout, mixture, form, parts)
         self.build_ = ProgramBuilder()
         self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
-        # the last row of the pass that was laid last
-        self.ended = 0
         # the first row of each turn
         self.turns: list[int] = []
-        self._chain_rows = 0
+        # the last row of each pass, and backward passes that each virtual stage has before it
+        self.ended: dict[Pass, int] = {}
+        self.left = Counter(one.virtual for turn in schedule.order(stage) for one in turn if one.kind == "F")
+        self._chain_rows: dict[tuple[str, int], int] = {}
+        self._around: dict[int, dict[int, tuple[int, int] | None]] = {}
         # kernels that move tokens take cores from those that compute beside them
-        self.cores = 1.0 - communication_cores if schedule.side_by_side else 1.0
+        self.cores = 1.0 - communication_cores
 
     def build(self) -> ProgramBuilder:
-        gathered = self.sharding.gather_first(self.build_)
+        # in the order of first use, which is that of the counts
+        gathered = {virtual: self.sharding.gather_first(self.build_, self.parts[virtual]) for virtual in self.left}
         for turn in self.schedule.order(self.stage):
             self.turns.append(len(self.build_))
             self._turn(turn, gathered)
-        self.sharding.update(self.build_, self.moved.update(self.build_, self.reduced[-1:], self.ended))
+        self.sharding.update(self.build_, self.moved.update(self.build_, self.reduced[-1:], max(self.ended.values())))
         return self.build_
 
     def loop(self) -> tuple[int, int, int]:
@@ -223,78 +238,122 @@ class _Stage:
 
     # one micro-batch through the stage
 
-    def _turn(self, turn: Turn, gathered: Sequence[int]) -> None:
-        """One pass, or two side by side, and what each sends on."""
-        first = any(one.kind == "F" and one.micro_batch == 0 for one in turn)
-        for one, end in zip(turn, self._pass(turn, gathered if first else ()), strict=True):
-            self.ended = end
-            if one.kind == "F":
-                self._send("next.out", end, self.last)
-            else:
-                self._send("previous.out", end, self.first)
-                self._reduced(one.micro_batch, end)
+    def _turn(self, turn: Turn, gathered: dict[int, list[int]]) -> None:
+        """One pass, or two side by side, and what each sends on. The first forward of a part waits for its weights.
 
-    def _pass(self, turn: Turn, gathered: Sequence[int]) -> list[int]:
-        """The last row of each pass of a turn.
-
-        Turns recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
+        Turns recur, so each kind is built once as a block.
         """
-        kinds = "".join(one.kind for one in turn)
-        key = f"{kinds} {bool(gathered)}"
+        weights = [row for one in turn if one.kind == "F" for row in gathered.pop(one.virtual, ())]
+        key = " ".join([*(f"{one.kind}{one.virtual}" for one in turn), str(bool(weights))])
         if key not in self._blocks:
-            block = ProgramBuilder()
-            weights = [awaited(len(turn) + k) for k in range(len(gathered))]
-            chains = [
-                self._forward_chain(weights or self.sharding.gather_for(block, self.held))
-                if kind == "F"
-                else self._gathered_backward(block)
-                for kind in kinds
-            ]
-            chains = [
-                self.moved.beside(block, kind, chain, [awaited(number)])
-                for number, (kind, chain) in enumerate(zip(kinds, chains, strict=True))
-            ]
-            for piece in itertools.chain(*chains) if len(chains) > 1 else ():
-                piece.cores = self.cores
-            ends = interleave(block, chains, after=[[awaited(i)] for i in range(len(chains))])
-            self._blocks[key] = block, ends
+            self._blocks[key] = self._block(turn, len(weights))
         block, ends = self._blocks[key]
-        arrived = [self._received("previous.in" if kind == "F" else "next.in") for kind in kinds]
-        first = self.build_.append(block, [*arrived, *([row] for row in gathered)])
-        return [first + end for end in ends]
+        first = len(self.build_)
+        if len(block):
+            self.build_.append(block, [*map(self._made_here, turn), *([row] for row in weights)])
+        for one, end in zip(turn, ends, strict=True):
+            # a part without layers has no products whose gradients of weights could wait
+            self.ended[one] = first + end if end >= 0 else self.ended[one._replace(kind="I")]
+        for one in turn:
+            if one.kind in "BW":
+                self._reduced(one, self.ended[one])
 
-    def _gathered_backward(self, block: ProgramBuilder) -> list[Piece]:
-        chain = self._backward_chain()
-        rows = self.sharding.gather_for(block, list(reversed(self.held)))
-        if rows:
+    def _block(self, turn: Turn, gathered: int) -> tuple[ProgramBuilder, list[int]]:
+        """The rows of a turn, and the last of each pass before it sends. Layer k of a first forward waits for weights
+        that the turn is told, and a pass for the one before it where the rank has both."""
+        block = ProgramBuilder()
+        arrived = [[awaited(i), *self._received(block, one)] for i, one in enumerate(turn)]
+        weights = [awaited(len(turn) + k) for k in range(gathered)]
+        chains = [
+            self.moved.beside(block, one, self._chain(block, one, weights), arrived[number])
+            for number, one in enumerate(turn)
+        ]
+        for piece in itertools.chain(*chains) if len(chains) > 1 else ():
+            piece.cores = self.cores
+        ends = interleave(block, chains, after=arrived)
+        for one, end in zip(turn, ends, strict=True):
+            self._send(block, one, end)
+        return block, ends
+
+    def _chain(self, block: ProgramBuilder, one: Pass, weights: Sequence[int]) -> list[Piece]:
+        part = self.parts[one.virtual]
+        if one.kind == "F":
+            return self._forward_chain(part, weights or self.sharding.gather_for(block, part, part.buckets))
+        chain = self._backward_chain(part, one.kind)
+        if one.kind == "W":
+            return chain
+        rows = self.sharding.gather_for(block, part, list(reversed(part.buckets)))
+        if rows and chain:
             # gathered in the order of use: the first and the last hold the pass up, if any does
             chain[0].after += (rows[0],)
             chain[-1].after += (rows[-1],)
         return chain
 
-    def _received(self, slot: str) -> list[int]:
-        end = self.first if slot == "previous.in" else self.last
-        if end:
-            return []
-        return [self.build_.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+    def _made_here(self, one: Pass) -> list[int]:
+        """The row of the pass before, where the rank has both."""
+        before = self._neighbour(one, -1)
+        return [] if before is None or before[0] != self.stage else [self.ended[one._replace(virtual=before[1])]]
 
-    def _send(self, slot: str, row: int, end: bool) -> None:
-        if not end:
-            self.build_.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+    def _received(self, block: ProgramBuilder, one: Pass) -> list[int]:
+        before = self._neighbour(one, -1)
+        if before is None or before[0] == self.stage:
+            return []
+        slot = self._slot(one, "previous.in" if one.kind == "F" else "next.in")
+        return [block.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+
+    def _send(self, block: ProgramBuilder, one: Pass, row: int) -> None:
+        after = self._neighbour(one, 1)
+        if after is not None and after[0] != self.stage:
+            slot = self._slot(one, "next.out" if one.kind == "F" else "previous.out")
+            block.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+
+    def _neighbour(self, one: Pass, step: int) -> tuple[int, int] | None:
+        """Rank and virtual stage that a pass takes over from (-1) or hands on to (1)."""
+        if one.kind == "W":
+            # gradients of inputs are of the rank itself, and those of weights go nowhere
+            return None
+        if one.virtual not in self._around:
+            route, place = self.schedule.route(one.micro_batch), self.schedule.part(self.stage, one.virtual)
+            self._around[one.virtual] = {
+                by: route[place + by] if 0 <= place + by < len(route) else None for by in (-1, 1)
+            }
+        return self._around[one.virtual][step if one.kind == "F" else -step]
+
+    def _slot(self, one: Pass, slot: str) -> str:
+        """The channel as the rank has it: on the way back the next rank is the one before."""
+        if not self.schedule.turns_back or not one.virtual:
+            return slot
+        way, end = slot.split(".")
+        return f"back.{'previous' if way == 'next' else 'next'}.{end}"
 
     # chains
 
-    def _forward_chain(self, gathered: Sequence[int]) -> list[Piece]:
-        model, form, tp = self.model, self.form, self.layout.tp
+    def _forward_chain(self, part: stages.ModelPart, gathered: Sequence[int]) -> list[Piece]:
+        model = self.model
         pieces: list[Piece] = []
-        if self.first:
-            pieces.append(Piece(layers.embedding(model, self.tokens, form)))
-        for number, layer in enumerate(self.held):
-            pieces += self._layer(layer, after=(gathered[number],) if gathered else ())
-        if self.last:
-            pieces.append(Piece([], self.split.tensor("gather", "all_gather")))
-            pieces.append(Piece(layers.head(model, self.tokens, tp, form, sample=False)))
+        if part.first:
+            pieces.append(Piece(layers.embedding(model, self.tokens, self.form)))
+        if part.last and not part.layers:
+            pieces.append(Piece())
+        if pieces and not part.layers:
+            pieces[0].after = tuple(gathered)
+        for number, layer in enumerate(part.layers):
+            if layer == model.layers:
+                pieces += self._head()
+            after = (gathered[number],) if gathered else ()
+            if layer >= model.layers:
+                opening = further_tokens.opening(self.split)
+                opening[0].after, after = after, ()
+                pieces += [*opening, *self._layer(model.drafting_layer), *self._head()]
+                continue
+            pieces += self._layer(layer, after=after)
+        if part.last and not self.spec.mtp_layers:
+            pieces += self._head()
         return joined(pieces)
+
+    def _head(self) -> list[Piece]:
+        head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
+        return [Piece([], self.split.tensor("gather", "all_gather")), Piece(head)]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
@@ -334,9 +393,15 @@ class _Stage:
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
-    def _backward_chain(self) -> list[Piece]:
-        """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored."""
-        forward = self._forward_chain(())
+    def _backward_chain(self, part: stages.ModelPart, kind: str) -> list[Piece]:
+        """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored.
+
+        Of a backward in two parts the gradients of weights are one piece, products alone.
+        """
+        forward = self._forward_chain(part, ())
+        if kind == "W":
+            backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
+            return [Piece([kernel for kernel in backward if layers.of_weights(kernel)])]
         again = recompute.runs_again(self.spec, self.model)
         sent_again = recompute.sends_again(self.spec, self.model)
         pieces: list[Piece] = []
@@ -345,24 +410,33 @@ class _Stage:
             before = forward[number - 1].comm if number else None
             if before is not None and sent_again(forward[number]):
                 pieces.append(Piece([], before))
-            pieces.append(Piece(kernels + layers.backward(forward[number].kernels), _mirrored(before)))
+            backward = layers.backward(forward[number].kernels)
+            if kind == "I":
+                backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
+            pieces.append(Piece(kernels + backward, _mirrored(before)))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
         return ([Piece([], opening)] if opening else []) + pieces
 
     # gradients
 
-    def _reduced(self, i: int, end: int) -> None:
-        """Gradients are reduced after the last backward, or after each."""
-        if i == self.schedule.micro_batches - 1 or self.sharding.reduces_each():
-            self.reduced += self.sharding.reduce(self.build_, end, lambda layer: self._layer_done(end, layer))
+    def _reduced(self, one: Pass, end: int) -> None:
+        """Gradients of a part are reduced after its last backward, or after each."""
+        self.left[one.virtual] -= 1
+        if not self.left[one.virtual] or self.sharding.reduces_each():
+            part = self.parts[one.virtual]
+            self.reduced += self.sharding.reduce(
+                self.build_, part, end, lambda layer: self._layer_done(one, end, layer)
+            )
 
-    def _layer_done(self, row: int, layer: int) -> int:
+    def _layer_done(self, one: Pass, row: int, layer: int) -> int:
         """Row of the last backward pass at which a layer's gradients are whole: rows are spread evenly over layers."""
-        if self._chain_rows == 0:
-            self._chain_rows = sum(len(piece.kernels) + (piece.comm is not None) for piece in self._backward_chain())
-        share = (layer - self.held[0]) / len(self.held)
-        return max(row - int(self._chain_rows * share), 0)
+        part, key = self.parts[one.virtual], (one.kind, one.virtual)
+        if key not in self._chain_rows:
+            chain = self._backward_chain(part, one.kind)
+            self._chain_rows[key] = sum(len(piece.kernels) + (piece.comm is not None) for piece in chain)
+        share = (layer - part.buckets[0]) / len(part.buckets)
+        return max(row - int(self._chain_rows[key] * share), 0)
 
 
 def _shrunk(kernel: Kernel, share: float) -> Kernel:
