@@ -18,7 +18,7 @@ from cmsim.workload.generate import kept, recompute
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.kept import STREAM_B, Half, Needs
 from cmsim.workload.generate.parallel import Layout
-from cmsim.workload.generate.stages import ModelPart, layer_parameters, like, part_parameters
+from cmsim.workload.generate.stages import ModelPart, layer_parameters, like, part_parameters, trained_parameters
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.schedules import AtPeak, PipelineSchedule
 from cmsim.workload.whole import busiest
@@ -63,21 +63,20 @@ def crowded(lines_B: dict[str, list[float]], system: System) -> list[str]:
     ]
 
 
-def of_layer(
-    spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int, exchanged: bool = False
-) -> Needs:
+def of_layer(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, layer: int) -> Needs:
     """What one micro-batch needs of one layer."""
     tokens = busiest(spec.sequence_length, layout.cp) * spec.micro_batch
-    layer = like(model, layer)
+    layer, way = like(model, layer), spec.parallel.cp_comm_type if layout.cp > 1 else ""
     half = Half(
         model,
         mixture,
         tokens,
-        tokens if layout.cp == 1 else float(spec.sequence_length * spec.micro_batch),
         layout.tp,
         layout.tp if spec.parallel.sequence_parallel else 1,
         BYTES_PER_ELEMENT[spec.precision.activations],
-        exchanged,
+        # gathered all, or in a ring those that are worked on and those that come
+        {"all_gather": spec.sequence_length * spec.micro_batch, "p2p": 2 * tokens}.get(way, 0.0),
+        way == "a2a",
     )
     return kept.of_layer(half, layer)
 
@@ -93,16 +92,31 @@ def states_B(
     spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, parts: Sequence[ModelPart]
 ) -> dict[str, float]:
     """Weights, gradients and optimizer states of a rank that holds some parts, wherever they lie. [B]"""
-    routed = sum(layer_parameters(model, layout, layer, mixture)[1] for part in parts for layer in part.layers)
-    shared = sum(part_parameters(model, layout, part, mixture) for part in parts) - routed
+    trained = [
+        trained_parameters(spec, model, layout, part, layer, mixture) for part in parts for layer in part.buckets
+    ]
     out = dict.fromkeys(("weights", "gradients", "optimizer"), 0.0)
-    for count, shards in ((shared, layout.copies), (routed, layout.expert_copies)):
+    for count, shards in (
+        (sum(one for one, _ in trained), layout.shards),
+        (sum(one for _, one in trained), layout.expert_shards),
+    ):
         per = memory.state_parts_B(
             stage=spec.zero_stage, shards=shards, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
         )
         for line, per_parameter in per.items():
             out[line] += float(per_parameter) * count
+    if spec.lora is not None:
+        out["weights"] += sum(_frozen_B(spec, model, layout, mixture, part) for part in parts)
     return out
+
+
+def _frozen_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, part: ModelPart) -> float:
+    """Weights that no step changes. [B]"""
+    routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in part.layers)
+    shared = part_parameters(model, layout, part, mixture) - routed
+    if spec.zero_stage == 3:
+        shared, routed = shared / layout.shards, routed / layout.expert_shards
+    return (shared + routed) * BYTES_PER_ELEMENT[spec.precision.weights]
 
 
 @dataclass(frozen=True)
@@ -144,10 +158,15 @@ class _Stage:
         if self.spec.zero_stage == 3:
             # of the layer at work and the next one, and the gradients of the first before they are shared
             sizes = [sum(layer_parameters(self.model, self.layout, one, self.mixture)) for one in self.held]
-            if self.layout.copies == 1 or not sizes:
+            if self.layout.shards == 1 or not sizes:
                 return {}
             gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
-            return {"gathered weights": sum(sorted(sizes)[-2:]) * STREAM_B + max(sizes) * gradient_B}
+            # forward leaves all of them where backward finds them
+            left = sorted(sizes)[-2:] if self.spec.reshard_after_forward else sizes
+            gradients = max(sizes) if self.spec.lora is None else 0.0
+            return {"gathered weights": sum(left) * STREAM_B + gradients * gradient_B}
+        if self.spec.lora is not None:
+            return {}
         return {"dummy gradients": STREAM_B * sum(rows * columns for rows, columns in self._shapes())}
 
     def _shapes(self) -> set[tuple[float, float]]:
@@ -171,7 +190,7 @@ class _Stage:
                 out.add((model.hidden, heads * model.v_head_dim))
             widths = []
             if self.mixture is not None and ffn == "experts":
-                widths = [float(model.expert_ffn), model.shared_width / tp]
+                widths = [busiest(model.expert_ffn, self.mixture.tp), model.shared_width / tp]
             elif ffn:
                 widths = [busiest(model.ffn, tp)]
             for width in filter(None, widths):

@@ -60,19 +60,20 @@ class Needs:
 class Half:
     """Sizes that both halves of a layer are counted by.
 
-    tokens     of a micro-batch and rank [1]    sequence: all tokens of the micro-batch, over all context ranks [1]
+    tokens     of a micro-batch and rank [1]
     tp, split  ranks that share matrices; ranks that share what lies between those
     element_B  of what enters products [B]
-    exchanged  context parallel exchanges heads for tokens, and does not gather keys and values
+    arriving   tokens of other context ranks whose keys and values, and gradients of them, are there at once [1]
+    exchanged  context parallel exchanges heads for tokens
     """
 
     model: ModelSpec
     mixture: Experts | None
     tokens: float
-    sequence: float
     tp: int
     split: int
     element_B: float
+    arriving: float = 0.0
     exchanged: bool = False
 
     @property
@@ -149,7 +150,7 @@ def _mixer(half: Half, mixer: str) -> Needs:
         kept.append(Tensor(ATTENTION, tokens * result * half.element_B, frozenset({"activation"})))
     keys = _key_width(half, heads)
     gradients_B = tokens * STREAM_B * (heads * model.query_dim + keys + 2 * result)
-    gathered = 0.0 if half.exchanged or half.sequence == tokens else 2 * half.sequence * keys * STREAM_B
+    gathered = 2 * half.arriving * keys * STREAM_B
     return Needs(tuple(kept), gradients_B, half.gathered_B + gathered)
 
 
@@ -208,13 +209,14 @@ def _dense(half: Half) -> Needs:
 def _experts(half: Half, mixture: Experts) -> Needs:
     """The router reads 16 bits; routed tokens are kept as their experts got them."""
     model, tokens = half.model, mixture.tokens
-    arriving = tokens * mixture.copies * mixture.imbalance
+    # ranks that share experts work on what arrives at all of them
+    arriving, width = tokens * mixture.copies * mixture.imbalance * mixture.tp, busiest(model.expert_ffn, mixture.tp)
     moe, act = frozenset({"moe"}), frozenset({"activation"})
     tensors = [
         *_norm(half, STREAM_B),
         Tensor(EXPERTS, tokens * model.experts * _ROUTER_B, moe),
         Tensor(EXPERTS, arriving * model.hidden * half.element_B, moe),
-        *_inner(half, EXPERTS, arriving, model.expert_ffn, moe, act | {"moe_act"}),
+        *_inner(half, EXPERTS, arriving, width, moe, act | {"moe_act"}),
     ]
     if model.shared_width and not mixture.shared_in_slots:
         shared = moe | {"shared_experts"}
@@ -222,7 +224,7 @@ def _experts(half: Half, mixture: Experts) -> Needs:
         if half.narrow:
             tensors.append(Tensor(EXPERTS, tokens * model.hidden * half.element_B, shared | act))
     routed_B = arriving * model.hidden * STREAM_B
-    between_B = _between_B(half, arriving, model.expert_ffn)
+    between_B = _between_B(half, arriving, width)
     exchanged_B = _EXCHANGED * routed_B
     if exchanged_B > between_B:
         return Needs(tuple(tensors), routed_B, exchanged_B - routed_B)

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from cmsim.errors import InfeasibleError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
-from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import further_tokens, layers, least, offload, recompute, stages
+from cmsim.units import TERA
+from cmsim.workload.generate import adapters, context, further_tokens, layers, least, offload, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import crowded, footprint_B
 from cmsim.workload.generate.offload import Offload
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import Sharding, Split
+from cmsim.workload.generate.sharding import LOSS, Sharding, Split, sharded
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
@@ -40,6 +40,8 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
+    layout = sharded(spec, layout, system)
+    context.check(spec, model, layout)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     layout = _along(layout, schedule)
@@ -57,7 +59,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             stage,
             parts[stage],
             laid,
-            system.stack.overlap.bulk.communication_cores,
+            system.stack,
             offload.of_stage(spec, model, layout, mixture, parts[stage], system),
         )
         for stage in range(layout.pp)
@@ -67,8 +69,8 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
         tokens_per_step=tokens,
-        model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
-        hardware_flops_per_token=_hardware_flops(spec, model),
+        model_flops_per_token=_model_flops(spec, model),
+        hardware_flops_per_token=_hardware_flops(spec, model, mixture),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
         peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
         micro_batches=float(micro_batches),
@@ -96,6 +98,8 @@ def memory_B(spec: TrainingSpec, system: System, base: Path | None = None) -> di
     """The footprint of `programs`, of a rank of each stage by line, without laying anything out. [B]"""
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
+    layout = sharded(spec, layout, system)
+    context.check(spec, model, layout)
     schedule = stages.pipeline(spec, layout, mixture, _micro_batches(spec, layout))
     parts = stages.parts_of(spec, model, schedule)
     return _footprint_B(spec, system, model, _along(layout, schedule), mixture, parts, schedule)
@@ -144,11 +148,11 @@ def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
 
 
 def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
-    plain = resolve(
-        spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts, heads=model.heads
-    )
+    expert_tp = spec.parallel.expert_tp
     if not model.experts:
-        return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
+        return _dense_layout(spec, model, system), None
+    alone = spec.parallel.model_copy(update={"ep": 1})
+    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=model.heads, expert_tp=expert_tp)
     tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
     mixture = plan_experts(
         model,
@@ -157,12 +161,25 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         ranks=plain.stage_ranks,
         tokens_per_rank=tokens,
         system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        message_B=layers.formats(spec.precision).dispatched_B,
         once_per_domain=True,
         base=base,
+        expert_tp=expert_tp,
+        capacity_factor=spec.capacity_factor,
     )
-    layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
-    return layout, mixture
+    sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
+    return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
+
+
+def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layout:
+    if spec.capacity_factor is not None:
+        raise InfeasibleError(
+            Problem(
+                f"got {spec.capacity_factor:g}, but the model has no experts. Allowed: none.", key="capacity_factor"
+            )
+        )
+    expert_tp = spec.parallel.expert_tp
+    return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
 
 
 def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
@@ -177,10 +194,20 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     return spec.global_batch // per_step
 
 
-def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
-    """FLOPs per token that are executed, recomputation and the prediction of further tokens included."""
-    plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+def _model_flops(spec: TrainingSpec, model: ModelSpec) -> float:
+    """FLOPs per token that the model needs, nothing computed twice."""
+    if spec.lora is not None:
+        return adapters.flops_per_token(spec.lora, model, spec.sequence_length)
+    return model.training_flops_per_token(spec.sequence_length, causal=True)
+
+
+def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | None) -> float:
+    """FLOPs per token that are executed: recomputation, further tokens and what fills up places of experts included."""
+    plain = _model_flops(spec, model)
     plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
+    if mixture is not None and spec.capacity_factor is not None:
+        filled = mixture.copies - model.top_k - (model.shared_experts if mixture.shared_in_slots else 0)
+        plain += 6.0 * model.moe_layers * filled * model.expert_parameters
     return plain + recompute.flops_again(spec, model)
 
 
@@ -197,7 +224,7 @@ class _Stage:
         stage: int,
         parts: Sequence[stages.ModelPart],
         schedule: PipelineSchedule,
-        communication_cores: float,
+        stack: StackSpec,
         moved: Offload,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
@@ -219,7 +246,8 @@ class _Stage:
         self._chain_rows: dict[tuple[str, int], int] = {}
         self._around: dict[int, dict[int, tuple[int, int] | None]] = {}
         # kernels that move tokens take cores from those that compute beside them
-        self.cores = 1.0 - communication_cores
+        self.cores = 1.0 - stack.overlap.bulk.communication_cores
+        self.overlap = self.split.overlap(stack.overlap.tp_chunks)
 
     def build(self) -> ProgramBuilder:
         # in the order of first use, which is that of the counts
@@ -278,11 +306,12 @@ class _Stage:
     def _chain(self, block: ProgramBuilder, one: Pass, weights: Sequence[int]) -> list[Piece]:
         part = self.parts[one.virtual]
         if one.kind == "F":
-            return self._forward_chain(part, weights or self.sharding.gather_for(block, part, part.buckets))
+            gathered = weights or self.sharding.gather_for(block, part, part.buckets)
+            return self.overlap.arranged(self._forward_chain(part, gathered))
         chain = self._backward_chain(part, one.kind)
         if one.kind == "W":
             return chain
-        rows = self.sharding.gather_for(block, part, list(reversed(part.buckets)))
+        rows = self.sharding.gather_again(block, part, list(reversed(part.buckets)))
         if rows and chain:
             # gathered in the order of use: the first and the last hold the pass up, if any does
             chain[0].after += (rows[0],)
@@ -332,7 +361,9 @@ class _Stage:
         model = self.model
         pieces: list[Piece] = []
         if part.first:
-            pieces.append(Piece(layers.embedding(model, self.tokens, self.form)))
+            # every rank has a part of the words: what it finds is added up
+            found = self.split.tensor("reduce", "reduce_scatter")
+            pieces.append(Piece(layers.embedding(model, self.tokens, self.form), found))
         if part.last and not part.layers:
             pieces.append(Piece())
         if pieces and not part.layers:
@@ -349,11 +380,16 @@ class _Stage:
             pieces += self._layer(layer, after=after)
         if part.last and not self.spec.mtp_layers:
             pieces += self._head()
-        return joined(pieces)
+        return joined(adapters.added(self.spec.lora, pieces))
 
     def _head(self) -> list[Piece]:
         head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
-        return [Piece([], self.split.tensor("gather", "all_gather")), Piece(head)]
+        *products, loss = head
+        return [
+            Piece([], self.split.tensor("gather", "all_gather")),
+            Piece(products, self.split.loss("most")),
+            Piece([loss], self.split.loss("sum")),
+        ]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
@@ -363,10 +399,12 @@ class _Stage:
         if mixer:
             first, *rest = self._mixer(mixer)
             norm = [_shrunk(first, split / self.tokens)]
+            if form.recipe is not None and rest[0].kernel == "quantise":
+                # what is gathered is cast before
+                norm.append(_shrunk(rest.pop(0), split / self.tokens))
             pieces = [
                 Piece(norm, self.split.tensor("gather", "all_gather")),
-                *self.split.context(mixer),
-                Piece(rest, self.split.tensor("reduce", "reduce_scatter")),
+                *self.split.mixing(mixer, rest, self.split.tensor("reduce", "reduce_scatter")),
             ]
         if ffn == "experts" and self.mixture is not None:
             pieces += self.mixture.pieces(model, form, slot="ep")
@@ -384,12 +422,16 @@ class _Stage:
         model, form, tp = self.model, self.form, self.layout.tp
         if mixer == "recurrence":
             return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
-        context = _causal_context(self.spec.sequence_length, self.layout.cp)
-        pairs = self.queries * (context - self.queries / 2)
+        by_heads = self.spec.parallel.cp_comm_type == "a2a"
+        sequence, cp = self.spec.sequence_length, self.layout.cp
+        seen = _causal_context(sequence, cp)
+        # whole sequences of some heads, or some tokens of all
+        queries, context_, heads_tp = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
+        pairs = self.queries * (seen - self.queries / 2)
         return [
             *layers.attention_in(model, self.tokens, tp, form),
-            *layers.index_scores(model, self.spec.micro_batch, pairs, context, self.queries),
-            *layers.core_prefill(model, self.spec.micro_batch, self.queries, context, tp, form),
+            *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
+            *layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
@@ -401,32 +443,34 @@ class _Stage:
         forward = self._forward_chain(part, ())
         if kind == "W":
             backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
-            return [Piece([kernel for kernel in backward if layers.of_weights(kernel)])]
+            return [Piece([one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)])]
         again = recompute.runs_again(self.spec, self.model)
         sent_again = recompute.sends_again(self.spec, self.model)
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
-            kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
-            before = forward[number - 1].comm if number else None
-            if before is not None and sent_again(forward[number]):
-                pieces.append(Piece([], before))
-            backward = layers.backward(forward[number].kernels)
+            piece, before = forward[number], forward[number - 1] if number else Piece()
+            kernels = [kernel for kernel in [*piece.kernels, *before.beside] if again(kernel)]
+            backward = adapters.trained(self.spec.lora, layers.backward(piece.kernels, self.form.recipe))
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
-            pieces.append(Piece(kernels + backward, _mirrored(before)))
+            if before.comm is not None and (before.comm.name == context.AGAIN or sent_again(piece)):
+                pieces.append(Piece([], before.comm))
+            beside = layers.backward(before.beside, self.form.recipe)
+            pieces.append(Piece(kernels + backward, _mirrored(before.comm), beside=beside))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
-        return ([Piece([], opening)] if opening else []) + pieces
+        return self.overlap.arranged(([Piece([], opening)] if opening else []) + pieces)
 
     # gradients
 
     def _reduced(self, one: Pass, end: int) -> None:
         """Gradients of a part are reduced after its last backward, or after each."""
         self.left[one.virtual] -= 1
-        if not self.left[one.virtual] or self.sharding.reduces_each():
+        last = not self.left[one.virtual]
+        if last or self.sharding.reduces_each():
             part = self.parts[one.virtual]
             self.reduced += self.sharding.reduce(
-                self.build_, part, end, lambda layer: self._layer_done(one, end, layer)
+                self.build_, part, end, lambda layer: self._layer_done(one, end, layer), last=last
             )
 
     def _layer_done(self, one: Pass, row: int, layer: int) -> int:
@@ -434,7 +478,9 @@ class _Stage:
         part, key = self.parts[one.virtual], (one.kind, one.virtual)
         if key not in self._chain_rows:
             chain = self._backward_chain(part, one.kind)
-            self._chain_rows[key] = sum(len(piece.kernels) + (piece.comm is not None) for piece in chain)
+            self._chain_rows[key] = sum(
+                len(piece.kernels) + len(piece.beside) + (piece.comm is not None) for piece in chain
+            )
         share = (layer - part.buckets[0]) / len(part.buckets)
         return max(row - int(self._chain_rows[key] * share), 0)
 
@@ -450,8 +496,10 @@ def _causal_context(sequence: int, cp: int) -> float:
 
 def _mirrored(comm: Comm | None) -> Comm | None:
     """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
-    if comm is None:
+    if comm is None or comm.name.startswith(LOSS):
         return None
+    if comm.name == context.RING:
+        return context.mirrored(comm)
     other = {
         "all_gather": "reduce_scatter",
         "reduce_scatter": "all_gather",
