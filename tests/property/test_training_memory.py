@@ -12,7 +12,8 @@ from cmsim import api
 from cmsim.kinds.training import RecomputeModule
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
-from cmsim.workload.generate import kept, recompute, training
+from cmsim.workload.generate import kept, recompute
+from cmsim.workload.generate.plan import memory_B
 
 MODELS = ["llama-3.1-8b", "gpt3-175b", "deepseek-r1", "qwen3-30b-a3b"]
 MODULES = get_args(RecomputeModule)
@@ -29,7 +30,7 @@ def lines_B(model: str, system: str = "gb200_nvl72", **plan) -> dict[str, list[f
         **plan,
     }
     run = load_scenario({"systems": [system], "workload": work}).runs[0]
-    return training.memory_B(run.spec, api.system(run))
+    return memory_B(run.spec, api.system(run))
 
 
 def peak_B(model: str, **plan) -> list[float]:

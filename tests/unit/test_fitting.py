@@ -11,7 +11,8 @@ import cmsim
 from cmsim import api
 from cmsim.cli.app import app
 from cmsim.scenario import load_scenario
-from cmsim.workload.generate import fitting, training
+from cmsim.workload.generate import fitting
+from cmsim.workload.generate.plan import memory_B
 
 DENSE = {
     "kind": "training",
@@ -64,7 +65,7 @@ def test_the_nearest_plan(work, changes):
     assert found.needed_B <= room_B
     for key in found.changes:
         fewer = {name: value for name, value in found.changes.items() if name != key}
-        lines = training.memory_B(fitting.changed(run.spec, fewer), api.system(run))
+        lines = memory_B(fitting.changed(run.spec, fewer), api.system(run))
         assert max(map(sum, zip(*lines.values(), strict=True))) > room_B
 
 

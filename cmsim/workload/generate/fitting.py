@@ -15,7 +15,7 @@ from typing import Any
 from cmsim.errors import CmsimError
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingSpec
-from cmsim.workload.generate import training
+from cmsim.workload.generate import plan
 from cmsim.workload.generate.choices import sizes
 
 Changes = Mapping[str, Any]
@@ -95,7 +95,7 @@ class _Search:
 def _need_B(spec: TrainingSpec, system: System, changes: Changes, base: Path | None) -> float:
     """What the fullest rank needs; infinite for what is no plan. [B]"""
     try:
-        lines = training.memory_B(changed(spec, changes), system, base)
+        lines = plan.memory_B(changed(spec, changes), system, base)
     except CmsimError:
         return float("inf")
     return float(max(sum(stage) for stage in zip(*lines.values(), strict=True)))

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import TERA
 from cmsim.workload.generate import adapters, context, further_tokens, layers, least, offload, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
-from cmsim.workload.generate.experts import Experts, plan_experts
-from cmsim.workload.generate.footprint import crowded, footprint_B
+from cmsim.workload.generate.experts import Experts
+from cmsim.workload.generate.footprint import crowded
 from cmsim.workload.generate.offload import Offload
-from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import LOSS, Sharding, Split, sharded
-from cmsim.workload.model import ModelSpec, load_model
+from cmsim.workload.generate.parallel import Layout, with_channels
+from cmsim.workload.generate.plan import memory_of, plan_of
+from cmsim.workload.generate.sharding import LOSS, Sharding, Split
+from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
 from cmsim.workload.whole import busiest
@@ -38,14 +38,9 @@ _SHORTER = 2
 
 def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
     """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
-    model = load_model(spec.model, base=base)
-    layout, mixture = _layout(spec, model, system, base)
-    layout = sharded(spec, layout, system)
-    context.check(spec, model, layout)
-    micro_batches = _micro_batches(spec, layout)
-    schedule = stages.pipeline(spec, layout, mixture, micro_batches)
-    layout = _along(layout, schedule)
-    parts = stages.parts_of(spec, model, schedule)
+    plan = plan_of(spec, system, base)
+    model, layout, mixture, micro_batches = plan.model, plan.layout, plan.mixture, plan.micro_batches
+    schedule, parts = plan.schedule, plan.parts
     notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
     form = layers.formats(spec.precision)
     laid = _laid_out(schedule)
@@ -64,7 +59,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         )
         for stage in range(layout.pp)
     ]
-    held_B = _footprint_B(spec, system, model, layout, mixture, parts, schedule)
+    held_B = memory_of(spec, system, plan)
     notes += crowded(held_B, system)
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
@@ -94,36 +89,6 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     )
 
 
-def memory_B(spec: TrainingSpec, system: System, base: Path | None = None) -> dict[str, list[float]]:
-    """The footprint of `programs`, of a rank of each stage by line, without laying anything out. [B]"""
-    model = load_model(spec.model, base=base)
-    layout, mixture = _layout(spec, model, system, base)
-    layout = sharded(spec, layout, system)
-    context.check(spec, model, layout)
-    schedule = stages.pipeline(spec, layout, mixture, _micro_batches(spec, layout))
-    parts = stages.parts_of(spec, model, schedule)
-    return _footprint_B(spec, system, model, _along(layout, schedule), mixture, parts, schedule)
-
-
-def _along(layout: Layout, schedule: PipelineSchedule) -> Layout:
-    """The layout with the ways of a schedule."""
-    return replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
-
-
-def _footprint_B(
-    spec: TrainingSpec,
-    system: System,
-    model: ModelSpec,
-    layout: Layout,
-    mixture: Experts | None,
-    parts: list[list[stages.ModelPart]],
-    schedule: PipelineSchedule,
-) -> dict[str, list[float]]:
-    # what launches whole graphs has its loss in one kernel
-    fused = system.stack.host.launch == "graph"
-    return footprint_B(spec, model, layout, mixture, parts, schedule, fused=fused)
-
-
 def _laid_out(schedule: PipelineSchedule) -> PipelineSchedule:
     """The schedule with as many micro-batches as are laid out: few where most would be alike.
 
@@ -145,53 +110,6 @@ def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
         return None
     first, rows, times = zip(*(stage.loop() for stage in laid), strict=True)
     return Loop(np.array(first), np.array(rows), np.array(times), left_out)
-
-
-def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
-    expert_tp = spec.parallel.expert_tp
-    if not model.experts:
-        return _dense_layout(spec, model, system), None
-    alone = spec.parallel.model_copy(update={"ep": 1})
-    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=model.heads, expert_tp=expert_tp)
-    tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
-    mixture = plan_experts(
-        model,
-        spec.parallel,
-        spec.balance,
-        ranks=plain.stage_ranks,
-        tokens_per_rank=tokens,
-        system=system,
-        message_B=layers.formats(spec.precision).dispatched_B,
-        once_per_domain=True,
-        base=base,
-        expert_tp=expert_tp,
-        capacity_factor=spec.capacity_factor,
-    )
-    sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
-    return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
-
-
-def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layout:
-    if spec.capacity_factor is not None:
-        raise InfeasibleError(
-            Problem(
-                f"got {spec.capacity_factor:g}, but the model has no experts. Allowed: none.", key="capacity_factor"
-            )
-        )
-    expert_tp = spec.parallel.expert_tp
-    return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
-
-
-def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
-    per_step = spec.micro_batch * layout.dp
-    if spec.global_batch % per_step:
-        raise InfeasibleError(
-            Problem(
-                f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
-                key="global_batch",
-            )
-        )
-    return spec.global_batch // per_step
 
 
 def _model_flops(spec: TrainingSpec, model: ModelSpec) -> float:
