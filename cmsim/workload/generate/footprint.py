@@ -145,7 +145,13 @@ class _Stage:
         return busiest(self.spec.sequence_length, self.layout.cp) * self.spec.micro_batch
 
     def lines_B(self) -> dict[str, float]:
-        layers = [of_layer(self.spec, self.model, self.layout, self.mixture, layer) for layer in self.held]
+        # layers of one kind need the same
+        kinds = {layer: self.model.kind(like(self.model, layer)) for layer in self.held}
+        needs = {
+            kind: of_layer(self.spec, self.model, self.layout, self.mixture, layer)
+            for kind, layer in {kind: layer for layer, kind in kinds.items()}.items()
+        }
+        layers = [needs[kind] for kind in kinds.values()]
         return {**self._states_B(), **self._activations_B(layers), **self._peak_B(layers)}
 
     def _states_B(self) -> dict[str, float]:
