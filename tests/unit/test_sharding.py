@@ -48,6 +48,11 @@ MOE = {
 TOKENS = 64 * 4096
 
 
+def states_B(programs) -> float:
+    """What a step leaves to the next, on the first stage."""
+    return sum(programs.footprint_B[line][0] for line in ("weights", "gradients", "optimizer"))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Paths of two small models by name; others are built in."""
@@ -303,7 +308,7 @@ def test_hybrid_sharding_gathers_inside_and_adds_up_across_once(model):
     group = programs.groups[:, programs.slots.index("replica")]
     assert np.flatnonzero(group == group[0]).tolist() == list(range(0, 64, 8))
     # states of a share: 16 B a parameter over the group
-    held = programs.footprint_B["weights, gradients, optimizer"][0]
+    held = states_B(programs)
     assert held == pytest.approx(16 * parameters / shards)
 
 
@@ -335,7 +340,7 @@ def test_weights_that_stay_are_gathered_once(model):
     twice, once = (training(model("dense"), fsdp="full", reshard_after_forward=again) for again in (True, False))
     both = [bytes_B(programs, collective="all_gather", slot="dp").sum() for programs in (twice, once)]
     assert both[0] == 2 * both[1]
-    held = [programs.footprint_B["weights, gradients, optimizer"][0] for programs in (twice, once)]
+    held = [states_B(programs) for programs in (twice, once)]
     spec = load_model(model("dense"))
     parameters = spec.total_parameters - spec.small_parameters
     assert held == pytest.approx([18 * parameters / 64, 2 * parameters + 16 * parameters / 64])
@@ -555,7 +560,7 @@ def test_adapters_alone_are_trained(model, name, parallel, targets):
     if tp == 1:
         assert programs.facts.model_flops_per_token * TOKENS == pytest.approx(wanted + 3 * core)
     # weights of 2 B stay, states are of adapters
-    states = programs.footprint_B["weights, gradients, optimizer"][0]
+    states = states_B(programs)
     copies = 64 // tp
     trained = 6 * (shared + held) + 12 * (shared / copies + held / (64 / ep if name == "moe" else copies))
     frozen = 2 * (spec.total_parameters - spec.small_parameters) / (tp if name == "dense" else 1)
