@@ -1,0 +1,12 @@
+"""Published training runs as scenarios: a row of a table becomes the run that it describes, or a reason why not.
+
+What tables call models, machines and formats, and what their sources document where a row is silent, is data
+(``workloads/published``). A form of table is a page in ``forms``.
+"""
+
+from cmsim.published.case import Case, NoPlan, Plan
+from cmsim.published.forms import FORMS, Form, form_of
+from cmsim.published.play import Played, play, play_all
+from cmsim.published.predict import predict_training
+
+__all__ = ["FORMS", "Case", "Form", "NoPlan", "Plan", "Played", "form_of", "play", "play_all", "predict_training"]

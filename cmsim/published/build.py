@@ -1,0 +1,171 @@
+"""From what a row says to a scenario: names, then what the source documents, then the keys that this program has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cmsim.kinds.training import TrainingSpec
+from cmsim.published.case import Case, NoPlan, Plan
+from cmsim.published.names import Rule, config_of, found, names
+
+#: keys of a config that say how many experts there are
+_EXPERTS = ("n_routed_experts", "num_routed_experts", "num_experts", "num_local_experts")
+
+
+def build(plan: Plan, cells: Mapping[str, str], rules: Sequence[Rule]) -> Case:
+    """The scenario of a row.
+
+    cells: the row, for patterns of rules    rules: of its form of table
+
+    Raises NoPlan, with the reason.
+    """
+    known = names()
+    config, model = _model(plan)
+    said = {key: value for key, value in plan.keys.items() if value is not None}
+    form = found(known.formats, plan.precision, "number format")
+    said.setdefault("precision.weights", form.weights)
+    said.setdefault("precision.activations", form.activations)
+    if form.recipe:
+        said.setdefault("precision.recipe", form.recipe)
+    completed: dict[str, Rule] = {}
+    for rule in rules:
+        if not rule.left_out and rule.holds(cells):
+            new = {key: value for key, value in rule.set.items() if key not in said}
+            said.update(new)
+            completed.update(dict.fromkeys(new, rule))
+    keys = {key: value for key, value in said.items() if _bears(key, said, config)}
+    unsaid = [f"{key} {_shown(value)}" for key, value in keys.items() if not has_key(key) and _SILENT.get(key) != value]
+    keys = {key: value for key, value in keys.items() if has_key(key)}
+    entry, of_system = _entry(plan, cells)
+    workload = _nested({"kind": "training", "model": model, **keys})
+    return Case(
+        scenario={"systems": [entry], "workload": workload},
+        documented=(*_said(keys, completed, taken=False), *of_system),
+        taken=_said(keys, completed, taken=True),
+        unsaid=(*plan.unsaid, *unsaid),
+        extras=tuple(key for key in keys if key in _NEWER),
+    )
+
+
+def _said(keys: Mapping[str, Any], completed: Mapping[str, Rule], *, taken: bool) -> tuple[str, ...]:
+    """What rules completed, a text for each rule."""
+    texts: dict[str, list[str]] = {}
+    for key, rule in completed.items():
+        if key in keys and rule.taken == taken:
+            texts.setdefault(rule.why, []).append(f"{key} {_shown(keys[key])}")
+    return tuple(f"{', '.join(each)} ({why})" for why, each in texts.items())
+
+
+#: what runs without a key do anyway
+_SILENT: Mapping[str, Any] = {"schedule": "1f1b", "tp_overlap": False, "mtp_layers": 0, "fsdp": "none"}
+#: keys whose range this program may not cover: a run that is refused for them is tried without, and says so
+_NEWER = ("parallel.virtual_stages", "schedule", "parallel.expert_tp", "fsdp", "tp_overlap", "precision.recipe")
+
+
+def left_out(cells: Mapping[str, str], rules: Sequence[Rule]) -> str:
+    """Why a row is no evidence of a step, or ""."""
+    return next((rule.left_out for rule in rules if rule.left_out and rule.holds(cells)), "")
+
+
+def _model(plan: Plan) -> tuple[Mapping[str, Any], Any]:
+    """The keys of the model's file, and the model as the scenario says it: a name, or the keys themselves."""
+    if plan.config:
+        return plan.config, dict(plan.config)
+    line = found(names().models, plan.model, "model")
+    if line.why:
+        raise NoPlan(f"{plan.model}: {line.why}")
+    if line.config:
+        config = {**line.config, **plan.change}
+        return config, config
+    change = {**line.change, **plan.change}
+    own = config_of(line.model)
+    return ({**own, **change}, {**own, **change}) if change else (own, line.model)
+
+
+def _entry(plan: Plan, cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The systems entry of so many accelerators, and what it follows from."""
+    from cmsim.hardware import load_system
+
+    line = found(names().machines, plan.system, "system")
+    if line.why:
+        raise NoPlan(line.why)
+    count, size = plan.accelerators, load_system(line.system).spec.accelerators
+    entry: dict[str, Any] = {"system": line.system}
+    change, said = dict(line.set), list[str]()
+    stack = _stack(line.system, cells)
+    if stack:
+        entry["stack"] = stack
+    if count <= size:
+        entry["accelerators"] = count
+    else:
+        if line.per_domain and count % line.per_domain == 0 and count % size:
+            change["accelerators"] = line.per_domain
+            said.append(f"{line.per_domain} of {size} accelerators a domain (as jobs over several domains run)")
+            size = line.per_domain
+        if count % size:
+            raise NoPlan(f"{count} accelerators do not fill domains of {size}")
+        entry["domains"] = count // size
+    if change:
+        entry["set"] = change
+    return entry, said
+
+
+def _stack(system: str, cells: Mapping[str, str]) -> str:
+    """The generation of software that the place of a row names, where one is known."""
+    import re
+
+    for line in names().stacks:
+        if re.search(line.match, cells.get("where", ""), re.IGNORECASE) and re.search(line.system, system):
+            return line.stack
+    return ""
+
+
+def _bears(key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a key says anything of this run: experts of a mixture, stages of a pipeline, formats of 8 bits."""
+    if key in ("parallel.ep", "parallel.expert_tp", "capacity_factor", "overlap_experts", "balance.model"):
+        return any(name in config for name in _EXPERTS)
+    if key in ("parallel.virtual_stages", "schedule"):
+        interleaved = (said.get("parallel.virtual_stages") or 1) > 1
+        # whoever has one stage a rank does not interleave
+        return said.get("parallel.pp", 1) > 1 and (interleaved or said[key] not in (1, "interleaved"))
+    if key == "precision.recipe":
+        return said.get("precision.weights") in ("fp8", "fp4")
+    if key == "tp_overlap":
+        return bool(said.get("parallel.tp", 1) > 1)
+    return True
+
+
+@functools.cache
+def has_key(key: str) -> bool:
+    """Whether workloads of training have a (dotted) key."""
+    at: Any = TrainingSpec
+    for name in key.split("."):
+        fields = getattr(at, "model_fields", {})
+        if name not in fields:
+            return False
+        at = _spec_in(fields[name].annotation)
+    return True
+
+
+def _spec_in(annotation: Any) -> Any:
+    """The spec that an annotation is, or has among its alternatives."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((one for one in getattr(annotation, "__args__", ()) if hasattr(one, "model_fields")), None)
+
+
+def _nested(keys: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in keys.items():
+        *path, last = key.split(".")
+        at = out
+        for name in path:
+            at = at.setdefault(name, {})
+        at[last] = value
+    return out
+
+
+def _shown(value: Any) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
