@@ -4,9 +4,20 @@ What tables call models, machines and formats, and what their sources document w
 (``workloads/published``). A form of table is a page in ``forms``.
 """
 
-from cmsim.published.case import Case, NoPlan, Plan
-from cmsim.published.forms import FORMS, Form, form_of
-from cmsim.published.play import Played, play, play_all
+from cmsim.published.case import Case, NoPlan, RowPlan
+from cmsim.published.forms import FORMS, TableForm, form_of
+from cmsim.published.play import PlayedCase, play, play_all
 from cmsim.published.predict import predict_training
 
-__all__ = ["FORMS", "Case", "Form", "NoPlan", "Plan", "Played", "form_of", "play", "play_all", "predict_training"]
+__all__ = [
+    "FORMS",
+    "Case",
+    "NoPlan",
+    "PlayedCase",
+    "RowPlan",
+    "TableForm",
+    "form_of",
+    "play",
+    "play_all",
+    "predict_training",
+]

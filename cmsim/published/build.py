@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cmsim.hardware import load_system
 from cmsim.kinds.training import TrainingSpec
-from cmsim.published.case import Case, NoPlan, Plan
-from cmsim.published.names import Rule, config_of, found, names
+from cmsim.published.case import Case, NoPlan, RowPlan
+from cmsim.published.names import RecipeRule, config_of, found, names
 
 #: keys of a config that say how many experts there are
 _EXPERTS = ("n_routed_experts", "num_routed_experts", "num_experts", "num_local_experts")
 
 
-def build(plan: Plan, cells: Mapping[str, str], rules: Sequence[Rule]) -> Case:
+def build(plan: RowPlan, cells: Mapping[str, str], rules: Sequence[RecipeRule]) -> Case:
     """The scenario of a row.
 
     cells: the row, for patterns of rules    rules: of its form of table
@@ -29,7 +31,7 @@ def build(plan: Plan, cells: Mapping[str, str], rules: Sequence[Rule]) -> Case:
     said.setdefault("precision.activations", form.activations)
     if form.recipe:
         said.setdefault("precision.recipe", form.recipe)
-    completed: dict[str, Rule] = {}
+    completed: dict[str, RecipeRule] = {}
     for rule in rules:
         if not rule.left_out and rule.holds(cells):
             new = {key: value for key, value in rule.set.items() if key not in said}
@@ -49,7 +51,7 @@ def build(plan: Plan, cells: Mapping[str, str], rules: Sequence[Rule]) -> Case:
     )
 
 
-def _said(keys: Mapping[str, Any], completed: Mapping[str, Rule], *, taken: bool) -> tuple[str, ...]:
+def _said(keys: Mapping[str, Any], completed: Mapping[str, RecipeRule], *, taken: bool) -> tuple[str, ...]:
     """What rules completed, a text for each rule."""
     texts: dict[str, list[str]] = {}
     for key, rule in completed.items():
@@ -64,12 +66,12 @@ _SILENT: Mapping[str, Any] = {"schedule": "1f1b", "tp_overlap": False, "mtp_laye
 _NEWER = ("parallel.virtual_stages", "schedule", "parallel.expert_tp", "fsdp", "tp_overlap", "precision.recipe")
 
 
-def left_out(cells: Mapping[str, str], rules: Sequence[Rule]) -> str:
+def left_out(cells: Mapping[str, str], rules: Sequence[RecipeRule]) -> str:
     """Why a row is no evidence of a step, or ""."""
     return next((rule.left_out for rule in rules if rule.left_out and rule.holds(cells)), "")
 
 
-def _model(plan: Plan) -> tuple[Mapping[str, Any], Any]:
+def _model(plan: RowPlan) -> tuple[Mapping[str, Any], Any]:
     """The keys of the model's file, and the model as the scenario says it: a name, or the keys themselves."""
     if plan.config:
         return plan.config, dict(plan.config)
@@ -84,10 +86,8 @@ def _model(plan: Plan) -> tuple[Mapping[str, Any], Any]:
     return ({**own, **change}, {**own, **change}) if change else (own, line.model)
 
 
-def _entry(plan: Plan, cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _entry(plan: RowPlan, cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The systems entry of so many accelerators, and what it follows from."""
-    from cmsim.hardware import load_system
-
     line = found(names().machines, plan.system, "system")
     if line.why:
         raise NoPlan(line.why)
@@ -114,8 +114,6 @@ def _entry(plan: Plan, cells: Mapping[str, str]) -> tuple[dict[str, Any], list[s
 
 def _stack(system: str, cells: Mapping[str, str]) -> str:
     """The generation of software that the place of a row names, where one is known."""
-    import re
-
     for line in names().stacks:
         if re.search(line.match, cells.get("where", ""), re.IGNORECASE) and re.search(line.system, system):
             return line.stack

@@ -12,7 +12,7 @@ class NoPlan(Exception):  # noqa: N818  # no error of the user's: the row goes o
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """What a row says of a run, in our words.
 
     system, model, precision   as the table spells them; ``names`` says what they are here

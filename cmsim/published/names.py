@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -49,21 +49,22 @@ class StackName(Named):
     system: str = Field(default="", description="only of systems whose name has this pattern")
 
 
-class Vocabulary(Named):
-    vocab: int
+class SizesName(Named):
+    set: dict[str, Any] = Field(default={}, description="keys of a config.json that rows with sizes leave out")
+    model: str = Field(default="", description="the built-in model whose other keys these are")
 
 
 class NamesFile(Spec):
     """``names.yaml``."""
 
     models: tuple[ModelName, ...]
-    vocabularies: tuple[Vocabulary, ...]
+    sizes: tuple[SizesName, ...]
     machines: tuple[MachineName, ...]
     formats: tuple[FormatName, ...]
     stacks: tuple[StackName, ...]
 
 
-class Rule(Spec):
+class RecipeRule(Spec):
     """What a source documents of rows that a pattern finds, or why they are left out."""
 
     of: dict[str, str] = Field(default={}, description="pattern by column; all must be found")
@@ -71,6 +72,7 @@ class Rule(Spec):
     why: str = ""
     taken: bool = Field(default=False, description="nobody states it of this run")
     left_out: str = ""
+    flops: Literal["", "causal"] = Field(default="", description="how the source counts model FLOPs")
 
     def holds(self, cells: Mapping[str, str]) -> bool:
         return all(re.search(pattern, cells.get(column, ""), re.IGNORECASE) for column, pattern in self.of.items())
@@ -79,12 +81,12 @@ class Rule(Spec):
 class RecipesFile(Spec):
     """``recipes.yaml``: rules by form of table."""
 
-    steps: tuple[Rule, ...]
-    vtrain: tuple[Rule, ...]
-    mosaic: tuple[Rule, ...]
-    mindspeed: tuple[Rule, ...]
-    mlperf: tuple[Rule, ...]
-    simumax: tuple[Rule, ...]
+    steps: tuple[RecipeRule, ...]
+    vtrain: tuple[RecipeRule, ...]
+    mosaic: tuple[RecipeRule, ...]
+    mindspeed: tuple[RecipeRule, ...]
+    mlperf: tuple[RecipeRule, ...]
+    simumax: tuple[RecipeRule, ...]
 
 
 NamedT = TypeVar("NamedT", bound=Named)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _ROOMY_GB = 1e6
 
 
 @dataclass(frozen=True)
-class Played:
+class PlayedCase:
     """What became of a case. Without a time there is a reason.
 
     step_time_s           of one optimizer step [s]
@@ -40,7 +40,9 @@ class Played:
     notes: tuple[str, ...] = ()
 
 
-def play_all(cases: Sequence[Case], *, jobs: int | None = 1, progress: Any = None) -> list[Played]:
+def play_all(
+    cases: Sequence[Case], *, jobs: int | None = 1, progress: Callable[[float], None] | None = None
+) -> list[PlayedCase]:
     """What becomes of each case, in their order; equal scenarios are played once.
 
     jobs: processes    progress: called with the share that is done, 0 to 1
@@ -48,16 +50,16 @@ def play_all(cases: Sequence[Case], *, jobs: int | None = 1, progress: Any = Non
     with tempfile.TemporaryDirectory(prefix="cmsim-") as folder:
         texts = [json.dumps(_with_files(one, Path(folder)), sort_keys=True) for one in cases if one.scenario]
         items = list(dict.fromkeys(zip(texts, [one.extras for one in cases if one.scenario], strict=True)))
-        done: dict[tuple[str, tuple[str, ...]], Played] = {}
+        done: dict[tuple[str, tuple[str, ...]], PlayedCase] = {}
         for number, played in enumerate(side_by_side.in_order(_play_text, _play_text, items, jobs), 1):
             done[items[number - 1]] = played
             if progress is not None:
                 progress(number / len(items))
     waiting = iter(zip(texts, [one.extras for one in cases if one.scenario], strict=True))
-    return [done[next(waiting)] if one.scenario else Played(reason=one.reason) for one in cases]
+    return [done[next(waiting)] if one.scenario else PlayedCase(reason=one.reason) for one in cases]
 
 
-def play(case: Case) -> Played:
+def play(case: Case) -> PlayedCase:
     """One case by itself."""
     return play_all([case])[0]
 
@@ -74,19 +76,19 @@ def _with_files(case: Case, folder: Path) -> dict[str, Any]:
     return scenario
 
 
-def _play_text(item: tuple[str, tuple[str, ...]]) -> Played:
+def _play_text(item: tuple[str, tuple[str, ...]]) -> PlayedCase:
     text, extras = item
     return _play(json.loads(text), list(extras), ())
 
 
-def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -> Played:
+def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -> PlayedCase:
     """A run; where it is refused for a key that may be dropped, without it; where it does not fit, with room."""
     try:
         (outcome,) = api.run(scenario, record="summary").outcomes
     except InputError as error:
         said = error.problems[0].message
         if not extras:
-            return Played(reason=f"refused: {said}", notes=notes)
+            return PlayedCase(reason=f"refused: {said}", notes=notes)
         *left, last = extras
         value = _drop(scenario, last)
         return _play(scenario, left, (*notes, f"{last} {value} refused ({said})"))
@@ -95,9 +97,9 @@ def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -
         note = f"does not fit: {needed:.1f} GB of {there:.1f} GB; played as if it did"
         return _play(_roomy(scenario), extras, (*notes, note))
     if not isinstance(outcome, Result):
-        return Played(reason=f"{outcome.outcome}: {outcome.message}", notes=notes)
+        return PlayedCase(reason=f"{outcome.outcome}: {outcome.message}", notes=notes)
     value_of = functools.partial(_metric, outcome)
-    return Played(
+    return PlayedCase(
         step_time_s=value_of("step_time_s"),
         rate=value_of("tokens_per_s_per_accelerator"),
         memory_B=value_of("memory_peak_B"),

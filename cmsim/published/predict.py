@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmsim import api
 from cmsim.calibration import tables
 from cmsim.published.forms import form_of
 from cmsim.published.play import play_all
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 COLUMNS = ("predicted_step_time_s", "predicted_tokens_per_s_per_accelerator", "predicted_memory_GiB", "note")
 
 
-def predict_training(table: str | Path, *, out: str | Path | None = None, jobs: int | None = 1) -> pd.DataFrame:
+def predict_training(
+    table: str | Path, *, out: str | Path | None = None, jobs: int | None = 1, progress: api.Progress | None = None
+) -> pd.DataFrame:
     """Predicted steps for a table of training runs.
 
     Parameters
@@ -27,6 +31,8 @@ def predict_training(table: str | Path, *, out: str | Path | None = None, jobs: 
         A file to write, .parquet or .csv.
     jobs
         Processes to run in, with the same rows; None: as many as cores, where that is sooner.
+    progress
+        Called with the table and the share of its runs that is done, 0 to 1.
 
     Returns
     -------
@@ -43,15 +49,15 @@ def predict_training(table: str | Path, *, out: str | Path | None = None, jobs: 
     frame = tables.read(table)
     form = form_of([str(name) for name in frame.columns], str(table))
     cases = [form.case(cells) for cells in cells_of(frame)]
-    played = play_all(cases, jobs=jobs)
+    told = None if progress is None else functools.partial(progress, Path(table).name)
+    played = play_all(cases, jobs=jobs, progress=told)
     frame[COLUMNS[0]] = [one.step_time_s for one in played]
     frame[COLUMNS[1]] = [one.rate for one in played]
     frame[COLUMNS[2]] = [None if one.memory_B is None else one.memory_B / GIB for one in played]
     for name in COLUMNS[:3]:
         frame[name] = frame[name].astype(float)
     frame[COLUMNS[3]] = [
-        one.reason or "; ".join(filter(None, (*one.notes, case.note)))
-        for case, one in zip(cases, played, strict=True)
+        one.reason or "; ".join(filter(None, (*one.notes, case.note))) for case, one in zip(cases, played, strict=True)
     ]
     if out is not None:
         tables.write(frame, out)
@@ -61,7 +67,9 @@ def predict_training(table: str | Path, *, out: str | Path | None = None, jobs: 
 def cells_of(frame: pd.DataFrame) -> list[dict[str, str]]:
     """Rows as text by column; nothing where a cell is empty."""
     names = [str(name) for name in frame.columns]
-    return [
-        {name: "" if value is None or value != value else str(value).strip() for name, value in zip(names, row, strict=True)}
-        for row in frame.itertuples(index=False, name=None)
-    ]
+    return [dict(zip(names, map(_text, row), strict=True)) for row in frame.itertuples(index=False, name=None)]
+
+
+def _text(value: object) -> str:
+    # what is missing is None, or unlike itself
+    return "" if value is None or value != value else str(value).strip()

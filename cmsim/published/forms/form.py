@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmsim.published.build import build, left_out
-from cmsim.published.case import Case, NoPlan, Plan
-from cmsim.published.names import recipes
+from cmsim.published.case import Case, NoPlan, RowPlan
+from cmsim.published.names import found, names, recipes
 
 Cells = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Form:
+class TableForm:
     """A form of table.
 
     name      of the form, and of its rules in ``recipes.yaml``
     columns   that tell it from others
     plan      what a row says of a run; raises NoPlan
-    step_s    the measured time of a step where the row has one [s], given the model FLOPs of a step [FLOP]: some
-              tables print a rate of FLOPs
+    step_s    the measured time of a step where the row has one [s]; told the model FLOPs of the predicted step where
+              the source counts them as we do, else 0 [FLOP]
     memory_GiB   the measured peak, where the row has one
     id        what to call a row, by its number
     """
 
     name: str
     columns: tuple[str, ...]
-    plan: Callable[[Cells], Plan]
+    plan: Callable[[Cells], RowPlan]
     step_s: Callable[[Cells, float], float | None]
     id: Callable[[Cells, int], str]
     memory_GiB: Callable[[Cells], float | None] = lambda _: None
@@ -43,6 +43,12 @@ class Form:
             return build(self.plan(cells), cells, rules)
         except NoPlan as reason:
             return Case(reason=str(reason))
+
+    def measured_step_s(self, cells: Cells, model_FLOP: float) -> float | None:
+        """The measured time of a step [s]. model_FLOP: of the predicted one, counted causal [FLOP]"""
+        rules = getattr(recipes(), self.name)
+        causal = any(rule.flops == "causal" and rule.holds(cells) for rule in rules)
+        return self.step_s(cells, model_FLOP if causal else 0.0)
 
 
 def whole(cells: Cells, name: str) -> int | None:
@@ -77,14 +83,16 @@ def real(cells: Cells, name: str) -> float | None:
     return value
 
 
-def gpt(hidden: int, heads: int, layers: int, vocab: int, positions: int) -> dict[str, Any]:
-    """A decoder of the GPT-2 kind as the keys of a ``config.json``."""
+def gpt(table: str, hidden: int, heads: int, layers: int, positions: int, vocab: int | None = None) -> dict[str, Any]:
+    """A decoder of the GPT-2 kind as the keys of a ``config.json``; what the row does not say is that of its table."""
+    known = found(names().sizes, table, "sizes of a model").set
     return {
         "model_type": "gpt2",
         "n_embd": hidden,
         "n_head": heads,
         "n_layer": layers,
         "n_positions": positions,
-        "vocab_size": vocab,
         "tie_word_embeddings": True,
+        **known,
+        **({"vocab_size": vocab} if vocab else {}),
     }

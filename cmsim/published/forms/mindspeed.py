@@ -1,18 +1,18 @@
-"""Models on Ascend 910B, as the table of MindSpeed-LLM has them, with the flags of the scripts it names."""
+"""Models on Ascend, as the table of MindSpeed-LLM has them, with the flags of the scripts it names."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from cmsim.published.case import NoPlan, Plan
-from cmsim.published.forms.form import Cells, Form, needed, real, whole
-from cmsim.published.names import found, names
+from cmsim.published.case import NoPlan, RowPlan
+from cmsim.published.forms.form import Cells, TableForm, needed, real, whole
+from cmsim.published.names import config_of, found, names
 
 _COLUMNS = ("model", "params", "cluster", "tokens_per_s_per_npu", "tp", "pp", "mbs", "gbs", "seq", "flags")
 
 
-def _plan(cells: Cells) -> Plan:
+def _plan(cells: Cells) -> RowPlan:
     if not cells["tp"]:
         raise NoPlan("no script of this row: its plan is not known")
     cluster = re.fullmatch(r"(\d+)x(\d+)", cells["cluster"])
@@ -39,16 +39,20 @@ def _plan(cells: Cells) -> Plan:
     unsaid = () if "use-flash-attn" in cells["flags"] else ("attention without a fused kernel",)
     precision = "FP16" if "fp16" in cells["flags"].split() else "BF16"
     text = f"{cells['model']} {cells['params']}"
-    if "deepseek-v2" in text.lower():
-        return Plan("910B", text, precision, count, keys, change={"num_hidden_layers": layers}, unsaid=unsaid)
-    return Plan("910B", text, precision, count, keys, config=_config(cells, text), unsaid=unsaid)
+    return RowPlan("mindspeed", text, precision, count, keys, config=_config(cells, text), unsaid=unsaid)
 
 
 def _config(cells: Cells, text: str) -> dict[str, Any]:
+    """The model as the row and what is known of its family say it."""
     hidden, heads, layers = needed(cells, "hidden"), needed(cells, "heads"), needed(cells, "layers")
-    vocab = whole(cells, "vocab") or found(names().vocabularies, text, "vocabulary").vocab
+    line = found(names().sizes, f"mindspeed {text}", "sizes of a model")
+    if line.model:
+        return {**config_of(line.model), **line.set, "num_hidden_layers": layers}
     ffn, experts = whole(cells, "ffn"), whole(cells, "experts")
-    length, flags = needed(cells, "seq"), cells["flags"].split()
+    length, tied = needed(cells, "seq"), "untie-embeddings-and-output-weights" not in cells["flags"].split()
+    known = {"vocab_size": whole(cells, "vocab"), **line.set}
+    if not known["vocab_size"]:
+        raise NoPlan(f"no vocabulary known for '{text}'")
     if not ffn:
         if experts:
             raise NoPlan("experts without a gate: no family here has them")
@@ -58,8 +62,8 @@ def _config(cells: Cells, text: str) -> dict[str, Any]:
             "n_head": heads,
             "n_layer": layers,
             "n_positions": length,
-            "vocab_size": vocab,
-            "tie_word_embeddings": "untie-embeddings-and-output-weights" not in flags,
+            "tie_word_embeddings": tied,
+            **known,
         }
     config: dict[str, Any] = {
         "model_type": "llama",
@@ -68,12 +72,10 @@ def _config(cells: Cells, text: str) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": whole(cells, "kv_groups") or heads,
-        "vocab_size": vocab,
         "max_position_embeddings": length,
-        "tie_word_embeddings": "untie-embeddings-and-output-weights" not in flags,
+        "tie_word_embeddings": tied,
+        **known,
     }
-    if "gemma" in text.lower():
-        config |= {"head_dim": 256}
     if experts:
         config |= {"model_type": "mixtral", "num_local_experts": experts, "num_experts_per_tok": needed(cells, "topk")}
     return config
@@ -88,7 +90,7 @@ def _step_s(cells: Cells, _: float) -> float | None:
 
 
 def _id(cells: Cells, number: int) -> str:
-    return f"910b-{number:02d}-{cells['model']}-{cells['params']}"
+    return f"mindspeed-{number:02d}-{cells['model']}-{cells['params']}"
 
 
-FORM = Form("mindspeed", _COLUMNS, _plan, _step_s, _id)
+FORM = TableForm("mindspeed", _COLUMNS, _plan, _step_s, _id)

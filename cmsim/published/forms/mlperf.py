@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cmsim.published.build import has_key
-from cmsim.published.case import NoPlan, Plan
-from cmsim.published.forms.form import Cells, Form, needed, real, whole
+from cmsim.published.case import NoPlan, RowPlan
+from cmsim.published.forms.form import Cells, TableForm, needed, real, whole
 
 #: what the logs call throughput is the time of a step [s]
 _TIME = "median_throughput_samples_s"
@@ -16,7 +16,7 @@ _COLUMNS = ("dir", "gbs", "seq", "chip", "n_gpus", _PLAN)
 _LORA_LENGTH, _LORA = 8192, {"rank": 16, "targets": ["qkv", "proj"]}
 
 
-def _plan(cells: Cells) -> Plan:
+def _plan(cells: Cells) -> RowPlan:
     plans = [one for one in cells[_PLAN].split(";") if one]
     if len(plans) != 1:
         raise NoPlan(f"{len(plans) or 'no'} plans fit this row")
@@ -35,7 +35,7 @@ def _plan(cells: Cells) -> Plan:
         if not has_key("lora"):
             raise NoPlan("LoRA: there is no key for it")
         keys["lora"] = _LORA
-    return Plan(cells["chip"], name, "FP8", needed(cells, "n_gpus"), keys)
+    return RowPlan(cells["chip"], name, "FP8", needed(cells, "n_gpus"), keys)
 
 
 def _step_s(cells: Cells, _: float) -> float | None:
@@ -46,4 +46,4 @@ def _id(cells: Cells, number: int) -> str:
     return f"mlperf51-{number:02d}-{cells['chip']}"
 
 
-FORM = Form("mlperf", _COLUMNS, _plan, _step_s, _id)
+FORM = TableForm("mlperf", _COLUMNS, _plan, _step_s, _id)

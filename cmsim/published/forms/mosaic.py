@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cmsim.published.case import NoPlan, Plan
-from cmsim.published.forms.form import Cells, Form, needed, real
+from cmsim.published.case import NoPlan, RowPlan
+from cmsim.published.forms.form import Cells, TableForm, needed, real
 
 _COLUMNS = (
     *("Model", "SeqLen (T)", "# GPUs", "GPU", "MicroBatchSize", "GradAccum", "GlobalBatchSize", "Precision"),
@@ -13,7 +13,7 @@ _COLUMNS = (
 )
 
 
-def _plan(cells: Cells) -> Plan:
+def _plan(cells: Cells) -> RowPlan:
     count, micro, batch = needed(cells, "# GPUs"), needed(cells, "MicroBatchSize"), needed(cells, "GlobalBatchSize")
     length = needed(cells, "SeqLen (T)")
     if batch % (count * micro):
@@ -27,9 +27,7 @@ def _plan(cells: Cells) -> Plan:
         "parallel.dp": count,
     }
     machine = f"{cells['GPU']} {cells['section']}".replace("_", " ")
-    return Plan(
-        machine, f"mpt-{cells['Model']}", cells["Precision"], count, keys, change={"n_positions": length}
-    )
+    return RowPlan(machine, f"mpt-{cells['Model']}", cells["Precision"], count, keys, change={"n_positions": length})
 
 
 def _step_s(cells: Cells, _: float) -> float | None:
@@ -41,4 +39,4 @@ def _id(cells: Cells, number: int) -> str:
     return f"mosaic-{number:03d}-{cells['GPU']}-{cells['Model']}"
 
 
-FORM = Form("mosaic", _COLUMNS, _plan, _step_s, _id)
+FORM = TableForm("mosaic", _COLUMNS, _plan, _step_s, _id)

@@ -1,19 +1,19 @@
-"""Steps and peaks of memory on eight B200, as SimuMax was checked with; the plan stands in the name of a case."""
+"""Steps and peaks of memory on one node, as SimuMax was checked with; the plan stands in the name of a case."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from cmsim.published.case import NoPlan, Plan
-from cmsim.published.forms.form import Cells, Form, real
+from cmsim.published.case import NoPlan, RowPlan
+from cmsim.published.forms.form import Cells, TableForm, real
 
 _COLUMNS = ("case", "real_ms")
 _PART = re.compile(r"_(tp|pp|dp|ep|cp|mbc|seq|l)(\d+)")
 _GPUS, _LENGTH = 8, 4096
 
 
-def _plan(cells: Cells) -> Plan:
+def _plan(cells: Cells) -> RowPlan:
     name = cells["case"]
     said = {part: int(value) for part, value in _PART.findall(name)}
     missing = [part for part in ("tp", "pp", "dp", "mbc", "l") if part not in said]
@@ -30,11 +30,7 @@ def _plan(cells: Cells) -> Plan:
         "parallel.ep": said.get("ep"),
     }
     change: dict[str, Any] = {"num_hidden_layers": said["l"]}
-    if "deepseek" in name:
-        change |= {"first_k_dense_replace": 1, "num_nextn_predict_layers": 0, "quantization_config": None}
-    if "405b" in name:
-        change |= {"num_key_value_heads": 16}
-    return Plan("B200", name, "BF16", _GPUS, keys, change=change)
+    return RowPlan("simumax", f"simumax {name}", "BF16", _GPUS, keys, change=change)
 
 
 def _step_s(cells: Cells, _: float) -> float | None:
@@ -46,4 +42,4 @@ def _memory_GiB(cells: Cells) -> float | None:
     return real(cells, "real_alloc_gib")
 
 
-FORM = Form("simumax", _COLUMNS, _plan, _step_s, lambda cells, _: cells["case"], _memory_GiB)
+FORM = TableForm("simumax", _COLUMNS, _plan, _step_s, lambda cells, _: cells["case"], _memory_GiB)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cmsim.published.case import NoPlan, Plan
-from cmsim.published.forms.form import Cells, Form, gpt, needed, real, whole
+from cmsim.published.case import NoPlan, RowPlan
+from cmsim.published.forms.form import Cells, TableForm, gpt, needed, real, whole
 
 _SIZES = re.compile(r"heads (\d+), hidden (\d+), layers (\d+)(?:, vocab (\d+))?")
 _LAYERS = re.compile(r"layers (\d+)")
-#: of the tables that name no vocabulary with the sizes: GPT-2's, as Megatron pads it
-_VOCAB = 51200
 _COLUMNS = (
     *("id", "system", "model", "n_accelerators", "precision", "tp", "pp", "cp", "ep", "dp", "vpp"),
     *("micro_batch", "global_batch", "seq_len", "conditions", "source", "where"),
 )
 
 
-def _plan(cells: Cells) -> Plan:
+def _plan(cells: Cells) -> RowPlan:
     length, batch = needed(cells, "seq_len"), needed(cells, "global_batch")
     stages, virtual, experts = whole(cells, "pp") or 1, whole(cells, "vpp"), whole(cells, "ep")
     sharded = re.search(r"FSDP=(\d+)", cells["conditions"])
@@ -41,17 +39,23 @@ def _plan(cells: Cells) -> Plan:
     config: dict[str, Any] = {}
     change: dict[str, Any] = {}
     if sizes:
-        heads, hidden, depth, vocab = sizes.groups()
-        config = gpt(int(hidden), int(heads), int(depth), int(vocab or _VOCAB), length)
+        config = _gpt(sizes, length)
     elif layers:
         change = {"num_hidden_layers": int(layers[1])}
-    return Plan(
+    return RowPlan(
         cells["system"], cells["model"], cells["precision"], needed(cells, "n_accelerators"), keys, config, change
     )
 
 
+def _gpt(sizes: re.Match[str], length: int) -> dict[str, Any]:
+    heads, hidden, layers, vocab = (int(one) if one else None for one in sizes.groups())
+    assert hidden and heads and layers
+    return gpt("steps gpt", hidden, heads, layers, length, vocab)
+
+
 def _step_s(cells: Cells, model_FLOP: float) -> float | None:
-    """A step's time from whichever metric the row has. model_FLOP: of the predicted run, counted causal [FLOP]"""
+    """A step's time from whichever metric the row has. model_FLOP: of the predicted step, counted
+    causal, where the source counts so; else 0 [FLOP]"""
     try:
         value, count = real(cells, "value"), needed(cells, "n_accelerators")
         batch, length = needed(cells, "global_batch"), needed(cells, "seq_len")
@@ -69,7 +73,7 @@ def _step_s(cells: Cells, model_FLOP: float) -> float | None:
     sizes = _SIZES.search(cells["model"])
     if sizes and metric in ("hw_tflops_per_gpu", "model_tflops_per_gpu"):
         return _gpt_FLOP(sizes, length, batch, recomputed=metric.startswith("hw")) / count / value / 1e12
-    if metric == "model_tflops_per_gpu" and cells["id"].startswith("llama3-405b"):
+    if metric == "model_tflops_per_gpu" and model_FLOP:
         return model_FLOP / count / value / 1e12
     return None
 
@@ -77,7 +81,8 @@ def _step_s(cells: Cells, model_FLOP: float) -> float | None:
 def _gpt_FLOP(sizes: re.Match[str], length: int, batch: int, *, recomputed: bool) -> float:
     """FLOPs of a step as the source counts them. Source: Narayanan et al., arXiv:2104.04473, equation 3; without
     recomputation three quarters of the layers' part."""
-    _, hidden, layers, vocab = (int(one or _VOCAB) for one in sizes.groups())
+    config = _gpt(sizes, length)
+    hidden, layers, vocab = (float(config[key]) for key in ("n_embd", "n_layer", "vocab_size"))
     each = 96 if recomputed else 72
     of_layers = each * batch * length * layers * hidden**2 * (1 + length / (6 * hidden))
     return of_layers + 6 * batch * length * hidden * vocab
@@ -87,4 +92,4 @@ def _id(cells: Cells, number: int) -> str:
     return cells.get("id") or str(number)
 
 
-FORM = Form("steps", _COLUMNS, _plan, _step_s, _id)
+FORM = TableForm("steps", _COLUMNS, _plan, _step_s, _id)

@@ -1,19 +1,18 @@
-"""Iterations of GPT models on one node of A100, as vTrain was validated with (arXiv:2312.12391)."""
+"""Iterations of GPT models on one node, as vTrain was validated with (arXiv:2312.12391)."""
 
 from __future__ import annotations
 
-from cmsim.published.case import Plan
-from cmsim.published.forms.form import Cells, Form, gpt, needed, real
+from cmsim.published.case import RowPlan
+from cmsim.published.forms.form import Cells, TableForm, gpt, needed, real
 
 _TIME = "iteration time (ms)"
 _COLUMNS = (
     *("# GPUs", "global batch", "micro batch", "hidden size", "attention heads", "# layers", "sequence length"),
     *("tensor parallelism", "data parallelism", "pipeline parallelism"),
 )
-_VOCAB = 50257
 
 
-def _plan(cells: Cells) -> Plan:
+def _plan(cells: Cells) -> RowPlan:
     length = needed(cells, "sequence length")
     keys = {
         "sequence_length": length,
@@ -23,10 +22,9 @@ def _plan(cells: Cells) -> Plan:
         "parallel.dp": needed(cells, "data parallelism"),
         "parallel.pp": needed(cells, "pipeline parallelism"),
     }
-    config = gpt(
-        needed(cells, "hidden size"), needed(cells, "attention heads"), needed(cells, "# layers"), _VOCAB, length
-    )
-    return Plan("A100", "GPT", "FP16", needed(cells, "# GPUs"), keys, config)
+    hidden, heads, layers = (needed(cells, name) for name in ("hidden size", "attention heads", "# layers"))
+    config = gpt("vtrain", hidden, heads, layers, length)
+    return RowPlan("vtrain", "", "FP16", needed(cells, "# GPUs"), keys, config)
 
 
 def _step_s(cells: Cells, _: float) -> float | None:
@@ -34,4 +32,4 @@ def _step_s(cells: Cells, _: float) -> float | None:
     return None if value is None else value / 1e3
 
 
-FORM = Form("vtrain", _COLUMNS, _plan, _step_s, lambda _, number: f"vtrain-{number:03d}")
+FORM = TableForm("vtrain", _COLUMNS, _plan, _step_s, lambda _, number: f"vtrain-{number:03d}")
