@@ -11,7 +11,7 @@ from cmsim.published.forms.form import Cells, TableForm, needed, real, whole
 #: what the logs call throughput is the time of a step [s]
 _TIME = "median_throughput_samples_s"
 _PLAN = "plan_tp_pp_cp_dp_microbatches"
-_COLUMNS = ("dir", "gbs", "seq", "chip", "n_gpus", _PLAN)
+_COLUMNS = ("dir", "gbs", "seq", "chip", "n_gpus", _PLAN, "config_files")
 #: LoRA: packed sequences, rank and targets. Source: mlcommons/training, llama2_70b_lora, README
 _LORA_LENGTH, _LORA = 8192, {"rank": 16, "targets": ["qkv", "proj"]}
 
@@ -35,7 +35,11 @@ def _plan(cells: Cells) -> RowPlan:
         if not has_key("lora"):
             raise NoPlan("LoRA: there is no key for it")
         keys["lora"] = _LORA
-    return RowPlan(cells["chip"], name, "FP8", needed(cells, "n_gpus"), keys)
+    narrow = {"fp4" in one for one in cells["config_files"].split(";")}
+    if len(narrow) > 1:
+        raise NoPlan("configurations in FP8 and in FP4 fit this row")
+    precision = "NVFP4" if True in narrow else "FP8"
+    return RowPlan(cells["chip"], name, precision, needed(cells, "n_gpus"), keys)
 
 
 def _step_s(cells: Cells, _: float) -> float | None:
