@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cmsim.hardware import load_system
+from cmsim.hardware import SYSTEMS, load_system
 from cmsim.kinds.training import TrainingSpec
 from cmsim.published.case import Case, NoPlan, RowPlan
 from cmsim.published.names import RecipeRule, config_of, found, names
+from cmsim.reading.kept import while_unchanged
 
 #: keys of a config that say how many experts there are
 _EXPERTS = ("n_routed_experts", "num_routed_experts", "num_experts", "num_local_experts")
@@ -91,7 +93,8 @@ def _entry(plan: RowPlan, cells: Mapping[str, str]) -> tuple[dict[str, Any], lis
     line = found(names().machines, plan.system, "system")
     if line.why:
         raise NoPlan(line.why)
-    count, size = plan.accelerators, load_system(line.system).spec.accelerators
+    count, (size, ranks) = plan.accelerators, _sizes(line.system)
+    _check_ranks(plan, count * ranks)
     entry: dict[str, Any] = {"system": line.system}
     change, said = dict(line.set), list[str]()
     stack = _stack(line.system, cells)
@@ -110,6 +113,19 @@ def _entry(plan: RowPlan, cells: Mapping[str, str]) -> tuple[dict[str, Any], lis
     if change:
         entry["set"] = change
     return entry, said
+
+
+@while_unchanged(SYSTEMS)
+def _sizes(system: str) -> tuple[int, int]:
+    """Accelerators of a domain, and ranks of an accelerator."""
+    loaded = load_system(system)
+    return loaded.spec.accelerators, loaded.ranks // loaded.packages
+
+
+def _check_ranks(plan: RowPlan, ranks: int) -> None:
+    sizes = [plan.keys.get(f"parallel.{name}") or 1 for name in ("tp", "pp", "cp", "dp")]
+    if "auto" not in sizes and "parallel.dp" in plan.keys and math.prod(sizes) != ranks:
+        raise NoPlan(f"a plan of {math.prod(sizes)} ranks on {plan.accelerators} accelerators")
 
 
 def _stack(system: str, cells: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from cmsim import api, side_by_side
 from cmsim.errors import InputError
 from cmsim.published.case import Case
 from cmsim.results import Infeasible, Result
+from cmsim.units import GB, TERA
 
 #: more than any rank needs: what was measured did fit
 _ROOMY_GB = 1e6
@@ -86,26 +87,32 @@ def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -
     try:
         (outcome,) = api.run(scenario, record="summary").outcomes
     except InputError as error:
-        said = error.problems[0].message
-        if not extras:
-            return PlayedCase(reason=f"refused: {said}", notes=notes)
-        *left, last = extras
-        value = _drop(scenario, last)
-        return _play(scenario, left, (*notes, f"{last} {value} refused ({said})"))
+        # the first problem says enough; the others often follow from it
+        return _without(scenario, extras, notes, f"refused: {error.problems[0].message}", str(error))
     if isinstance(outcome, Infeasible) and outcome.budget and not _has_room(scenario):
-        needed, there = (outcome.budget.get(key, 0.0) / 1e9 for key in ("needed_B", "available_B"))
+        needed, there = (outcome.budget.get(key, 0.0) / GB for key in ("needed_B", "available_B"))
         note = f"does not fit: {needed:.1f} GB of {there:.1f} GB; played as if it did"
         return _play(_roomy(scenario), extras, (*notes, note))
     if not isinstance(outcome, Result):
-        return PlayedCase(reason=f"{outcome.outcome}: {outcome.message}", notes=notes)
+        return _without(scenario, extras, notes, f"{outcome.outcome}: {outcome.message}", outcome.message)
     value_of = functools.partial(_metric, outcome)
     return PlayedCase(
         step_time_s=value_of("step_time_s"),
         rate=value_of("tokens_per_s_per_accelerator"),
         memory_B=value_of("memory_peak_B"),
-        model_FLOPps=(value_of("model_TFLOPps_per_accelerator") or 0.0) * 1e12 or None,
+        model_FLOPps=(value_of("model_TFLOPps_per_accelerator") or 0.0) * TERA or None,
         notes=notes,
     )
+
+
+def _without(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...], reason: str, said: str) -> PlayedCase:
+    """The run without the first key that the refusal speaks of and that may be dropped, else the reason."""
+    for key in extras:
+        name = key.rsplit(".", 1)[-1]
+        if name in said or name.replace("_", " ") in said:
+            note = f"without {key} {_drop(scenario, key)} ({reason})"
+            return _play(scenario, [one for one in extras if one != key], (*notes, note))
+    return PlayedCase(reason=reason, notes=notes)
 
 
 def _metric(outcome: Result, name: str) -> float | None:

@@ -22,9 +22,7 @@ def form_of(columns: Sequence[str], file: str = "") -> TableForm:
     near = max(FORMS.values(), key=lambda form: len(set(form.columns) & set(columns)))
     missing = [name for name in near.columns if name not in columns]
     raise InputError(
-        Problem(
-            f"no such column; of the form '{near.name}' others are there. {did_you_mean(name, columns)}", file, key=name
-        )
+        Problem(f"no such column, of the form '{near.name}'. {did_you_mean(name, columns)}", file, key=name)
         for name in missing[:5]
     )
 

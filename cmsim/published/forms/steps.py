@@ -7,6 +7,7 @@ from typing import Any
 
 from cmsim.published.case import NoPlan, RowPlan
 from cmsim.published.forms.form import Cells, TableForm, gpt, needed, real, whole
+from cmsim.units import TERA
 
 _SIZES = re.compile(r"heads (\d+), hidden (\d+), layers (\d+)(?:, vocab (\d+))?")
 _LAYERS = re.compile(r"layers (\d+)")
@@ -72,9 +73,9 @@ def _step_s(cells: Cells, model_FLOP: float) -> float | None:
         return tokens / value
     sizes = _SIZES.search(cells["model"])
     if sizes and metric in ("hw_tflops_per_gpu", "model_tflops_per_gpu"):
-        return _gpt_FLOP(sizes, length, batch, recomputed=metric.startswith("hw")) / count / value / 1e12
+        return _gpt_FLOP(sizes, length, batch, recomputed=metric.startswith("hw")) / count / value / TERA
     if metric == "model_tflops_per_gpu" and model_FLOP:
-        return model_FLOP / count / value / 1e12
+        return model_FLOP / count / value / TERA
     return None
 
 
