@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cmsim.hardware import SYSTEMS, load_system
+from cmsim import reading
+from cmsim.hardware import STACKS, SYSTEMS, load_system
 from cmsim.kinds.training import TrainingSpec
 from cmsim.published.case import Case, NoPlan, RowPlan
 from cmsim.published.names import RecipeRule, config_of, found, names
@@ -40,16 +40,18 @@ def build(plan: RowPlan, cells: Mapping[str, str], rules: Sequence[RecipeRule]) 
             said.update(new)
             completed.update(dict.fromkeys(new, rule))
     keys = {key: value for key, value in said.items() if _bears(key, said, config)}
-    unsaid = [f"{key} {_shown(value)}" for key, value in keys.items() if not has_key(key) and _SILENT.get(key) != value]
-    keys = {key: value for key, value in keys.items() if has_key(key)}
-    entry, of_system = _entry(plan, cells)
-    workload = _nested({"kind": "training", "model": model, **keys})
+    there = {key: value for key, value in keys.items() if _there(key, value)}
+    absent = {key: value for key, value in keys.items() if key not in there and _SILENT.get(key) != value}
+    entry, of_system = _entry(plan)
+    if _STACK in there:
+        entry[_STACK] = there[_STACK]
+    workload = _nested({"kind": "training", "model": model, **{k: v for k, v in there.items() if k != _STACK}})
     return Case(
         scenario={"systems": [entry], "workload": workload},
-        documented=(*_said(keys, completed, taken=False), *of_system),
-        taken=_said(keys, completed, taken=True),
-        unsaid=(*plan.unsaid, *unsaid),
-        extras=tuple(key for key in keys if key in _NEWER),
+        documented=(*_said(there, completed, taken=False), *of_system),
+        taken=_said(there, completed, taken=True),
+        unsaid=(*plan.unsaid, *(f"{key} {_shown(value)}" for key, value in absent.items())),
+        extras=tuple(key for key in there if key in _NEWER),
     )
 
 
@@ -62,10 +64,20 @@ def _said(keys: Mapping[str, Any], completed: Mapping[str, RecipeRule], *, taken
     return tuple(f"{', '.join(each)} ({why})" for why, each in texts.items())
 
 
+#: the key of rules that says which generation of software ran: of the system, not of the workload
+_STACK = "stack"
 #: what runs without a key do anyway
 _SILENT: Mapping[str, Any] = {"schedule": "1f1b", "tp_overlap": False, "mtp_layers": 0, "fsdp": "none"}
 #: keys whose range this program may not cover: a run that is refused for them is tried without, and says so
-_NEWER = ("parallel.virtual_stages", "schedule", "parallel.expert_tp", "fsdp", "tp_overlap", "precision.recipe")
+_NEWER = (
+    "parallel.cp_comm_type",
+    "parallel.virtual_stages",
+    "schedule",
+    "parallel.expert_tp",
+    "fsdp",
+    "tp_overlap",
+    "precision.recipe",
+)
 
 
 def left_out(cells: Mapping[str, str], rules: Sequence[RecipeRule]) -> str:
@@ -88,7 +100,7 @@ def _model(plan: RowPlan) -> tuple[Mapping[str, Any], Any]:
     return ({**own, **change}, {**own, **change}) if change else (own, line.model)
 
 
-def _entry(plan: RowPlan, cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _entry(plan: RowPlan) -> tuple[dict[str, Any], list[str]]:
     """The systems entry of so many accelerators, and what it follows from."""
     line = found(names().machines, plan.system, "system")
     if line.why:
@@ -97,9 +109,6 @@ def _entry(plan: RowPlan, cells: Mapping[str, str]) -> tuple[dict[str, Any], lis
     _check_ranks(plan, count * ranks)
     entry: dict[str, Any] = {"system": line.system}
     change, said = dict(line.set), list[str]()
-    stack = _stack(line.system, cells)
-    if stack:
-        entry["stack"] = stack
     if count <= size:
         entry["accelerators"] = count
     else:
@@ -128,14 +137,6 @@ def _check_ranks(plan: RowPlan, ranks: int) -> None:
         raise NoPlan(f"a plan of {math.prod(sizes)} ranks on {plan.accelerators} accelerators")
 
 
-def _stack(system: str, cells: Mapping[str, str]) -> str:
-    """The generation of software that the place of a row names, where one is known."""
-    for line in names().stacks:
-        if re.search(line.match, cells.get("where", ""), re.IGNORECASE) and re.search(line.system, system):
-            return line.stack
-    return ""
-
-
 def _bears(key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a key says anything of this run: experts of a mixture, stages of a pipeline, formats of 8 bits."""
     if key in ("parallel.ep", "parallel.expert_tp", "capacity_factor", "overlap_experts", "balance.model"):
@@ -146,9 +147,19 @@ def _bears(key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> bool
         return said.get("parallel.pp", 1) > 1 and (interleaved or said[key] not in (1, "interleaved"))
     if key == "precision.recipe":
         return said.get("precision.weights") in ("fp8", "fp4")
+    if key in ("precision.weights", "precision.activations"):
+        # a recipe says them
+        return not (has_key("precision.recipe") and "precision.recipe" in said and said[key] in ("fp8", "fp4"))
+    if key == "parallel.cp_comm_type":
+        return bool(said.get("parallel.cp", 1) > 1)
     if key == "tp_overlap":
         return bool(said.get("parallel.tp", 1) > 1)
     return True
+
+
+def _there(key: str, value: Any) -> bool:
+    """Whether this program has a key of a rule, or the stack that it names."""
+    return value in reading.builtin_files(STACKS) if key == _STACK else has_key(key)
 
 
 @functools.cache

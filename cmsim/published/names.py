@@ -44,11 +44,6 @@ class FormatName(Named):
     recipe: str = ""
 
 
-class StackName(Named):
-    stack: str
-    system: str = Field(default="", description="only of systems whose name has this pattern")
-
-
 class SizesName(Named):
     set: dict[str, Any] = Field(default={}, description="keys of a config.json that rows with sizes leave out")
     model: str = Field(default="", description="the built-in model whose other keys these are")
@@ -61,14 +56,15 @@ class NamesFile(Spec):
     sizes: tuple[SizesName, ...]
     machines: tuple[MachineName, ...]
     formats: tuple[FormatName, ...]
-    stacks: tuple[StackName, ...]
 
 
 class RecipeRule(Spec):
     """What a source documents of rows that a pattern finds, or why they are left out."""
 
     of: dict[str, str] = Field(default={}, description="pattern by column; all must be found")
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(
+        default={}, description="dotted keys of the workload; `stack`: the software, a name in topologies/stacks"
+    )
     why: str = ""
     taken: bool = Field(default=False, description="nobody states it of this run")
     left_out: str = ""

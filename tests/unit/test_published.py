@@ -16,7 +16,7 @@ from cmsim.graphs.load import load_any
 from cmsim.hardware import load_system
 from cmsim.published import FORMS, Case, RowPlan, form_of, play, play_all, predict_training
 from cmsim.published import build as building
-from cmsim.published.names import names, recipes
+from cmsim.published.names import RecipeRule, names, recipes
 
 STEP = {
     "id": "mbridge-9001", "system": "DGX-GB200", "model": "LLAMA3.1_405B", "n_accelerators": "128",
@@ -46,9 +46,8 @@ def test_a_row_becomes_the_run_that_it_describes():
     assert {key: parallel[key] for key in ("tp", "pp", "cp", "dp")} == {"tp": 4, "pp": 8, "cp": 1, "dp": 4}
     assert "ep" not in parallel, "a dense model has no experts"
     precision = workload["precision"]
-    assert {key: precision[key] for key in ("weights", "activations", "gradients")} == {
-        "weights": "fp8", "activations": "fp8", "gradients": "bf16",
-    }  # fmt: skip
+    assert precision["gradients"] == "bf16"
+    assert precision.get("recipe", "current") == "current" and precision.get("weights", "fp8") == "fp8"
     assert workload["recompute"] == "none" and not case.taken
     assert "64 of 72" in case.note and "grad_reduce_in_fp32" in case.note
 
@@ -82,6 +81,16 @@ def test_keys_that_are_not_there_are_said_and_left_out():
         and building.has_key("precision.gradients")
         and not building.has_key("parallel.tp.x")
     )
+
+
+def test_the_software_of_a_row_is_a_rule_and_said_where_there_is_no_such_stack():
+    plan = RowPlan("H100", "Llama 3.1 8b", "BF16", 8, {"sequence_length": 64})
+    for stack, there in (("cuda_eager", True), ("cuda_of_tomorrow", False)):
+        rule = RecipeRule(of={"where": "25.09"}, set={"stack": stack}, why="the container")
+        case = building.build(plan, {"where": "25.09 NeMo"}, (rule,))
+        assert (case.scenario["systems"][0].get("stack") == stack) == there
+        assert (f"stack {stack}" in case.unsaid) != there
+        assert "stack" not in building.build(plan, {"where": "26.02"}, (rule,)).scenario["systems"][0]
 
 
 @pytest.mark.parametrize(
@@ -185,14 +194,12 @@ def test_a_key_that_is_refused_may_be_dropped_and_is_said():
 def test_names_lead_somewhere():
     known = names()
     models = reading.builtin_files("workloads/models", "*.json")
-    for line in (*known.models, *known.machines, *known.sizes, *known.formats, *known.stacks):
+    for line in (*known.models, *known.machines, *known.sizes, *known.formats):
         re.compile(line.match)
     for line in known.models:
         assert line.why or line.config or line.model in models
     for line in known.machines:
         assert line.why or load_system(line.system)
-    stacks = reading.builtin_files("topologies/stacks")
-    assert all(line.stack in stacks for line in known.stacks)
     # the first that is found counts: none hides another
     assert FORMS["steps"].case({**SMALL, "model": "Llama 3.1 70b"}).scenario["workload"]["model"] == "llama-3.1-70b"
 
@@ -200,7 +207,7 @@ def test_names_lead_somewhere():
 def test_rules_set_keys_that_are_known():
     contract = {
         "parallel.virtual_stages", "parallel.expert_tp", "schedule", "tp_overlap", "fsdp", "capacity_factor",
-        "mtp_layers", "precision.recipe", "balance.model", "recompute",
+        "mtp_layers", "precision.recipe", "balance.model", "recompute", "stack", "parallel.cp_comm_type",
     }  # fmt: skip
     for form in FORMS:
         for rule in getattr(recipes(), form):

@@ -13,7 +13,7 @@ _TIME = "median_throughput_samples_s"
 _PLAN = "plan_tp_pp_cp_dp_microbatches"
 _COLUMNS = ("dir", "gbs", "seq", "chip", "n_gpus", _PLAN, "config_files")
 #: LoRA: packed sequences, rank and targets. Source: mlcommons/training, llama2_70b_lora, README
-_LORA_LENGTH, _LORA = 8192, {"rank": 16, "targets": ["qkv", "proj"]}
+_LORA_LENGTH, _LORA = 8192, {"rank": 16, "targets": ["linear_qkv", "linear_proj"]}
 
 
 def _plan(cells: Cells) -> RowPlan:
