@@ -58,7 +58,7 @@ class TrainingAreaSpec(AreaSpec):
     """``training.yaml``."""
 
     sets: dict[str, SetSpec]
-    slow: dict[str, str] = Field(default={}, description="rows that are not played, with the reason")
+    slow: dict[str, str] = Field(default={}, description="patterns of ids of rows that are not played: the reason")
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,9 @@ def _chosen(of: SetSpec, slow: dict[str, str]) -> list[tuple[TableForm, str, Rec
         if not all(re.search(pattern, row[column], re.IGNORECASE) for column, pattern in of.of.items()):
             continue
         case, id_ = form.case(row), form.id(row, number)
-        if id_ in slow:
-            case = Case(reason=slow[id_])
+        too_long = next((why for pattern, why in slow.items() if re.search(pattern, id_)), "")
+        if too_long:
+            case = Case(reason=too_long)
         if case.scenario is None:
             left.append((form, id_, row, case))
         elif _belongs(of, case):
