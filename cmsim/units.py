@@ -20,6 +20,7 @@ GB = 1e9
 TB = 1e12
 TERA = 1e12
 GIGA = 1e9
+GIB = 2**30
 US = 1e-6
 NS = 1e-9
 PS_PER_S = 10**12

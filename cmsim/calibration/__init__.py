@@ -6,10 +6,11 @@ from cmsim.calibration.explain import explain
 from cmsim.calibration.fit import Fit, calibrate
 from cmsim.calibration.kernels import KernelsFit
 from cmsim.calibration.logs import read_log
-from cmsim.calibration.predict import predict
+from cmsim.calibration.predict import KINDS, predict
 from cmsim.libraries import LibraryCandidate
 
 __all__ = [
+    "KINDS",
     "ExpertFit",
     "Fit",
     "KernelsFit",

@@ -11,10 +11,13 @@ from cmsim import numbers
 from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.cli.run import Json
-from cmsim.errors import InputError
+from cmsim.errors import InputError, did_you_mean
 
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
+
+#: the kind of prediction that plays runs
+TRAINING = "training"
 
 Collective = Annotated[str | None, typer.Option(help="Of a log that does not say it: all_reduce, all_gather, ...")]
 Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator, of a log that does not say them.")]
@@ -23,24 +26,46 @@ Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator,
 @app.command()
 def predict(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="collective, moe_alltoall, deepep, or a kernel: gemm, ...")
+        str, typer.Argument(metavar="KIND", help="collective, moe_alltoall, deepep, a kernel (gemm, ...), or training")
     ],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, or a log of a collective benchmark.")],
-    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and predicted_us.")],
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and what is predicted.")],
     system: Annotated[
         str | None, typer.Option(help="System or accelerator of every row, instead of the table's column.")
     ] = None,
     collective: Collective = None,
     ranks: Ranks = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="training: processes. Default: as many as is soonest."),
+    ] = None,
 ) -> None:
     """Predict the rows of a table of measured times."""
+    if kind == TRAINING:
+        for option, value in (("--system", system), ("--collective", collective), ("--ranks", ranks)):
+            if value is not None:
+                raise InputError(f"{option}: a table of training runs says it itself")
+        _predict_training(table, out, jobs)
+        return
     from cmsim import calibration
 
+    if kind not in calibration.KINDS:
+        raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, (*calibration.KINDS, TRAINING))}")
     frame = calibration.predict(kind, table, out=out, system=system, collective=collective, n_ranks=ranks)
     said = f"{len(frame)} rows; wrote {out}"
     if "note" in frame.columns and (outside := int((frame["note"] != "").sum())):
         said += f"; {outside} lie outside what was measured: the column note says how"
     say.message(said)
+
+
+def _predict_training(table: Path, out: Path, jobs: int | None) -> None:
+    from cmsim import published
+
+    with say.Bar() as bar:
+        frame = published.predict_training(table, out=out, jobs=jobs, progress=bar)
+    done = int(frame["predicted_step_time_s"].notna().sum())
+    said = f"{len(frame)} rows, {done} of them predicted; wrote {out}; the column note says what was taken"
+    say.message(said + (f" and why {len(frame) - done} are empty" if done < len(frame) else ""))
 
 
 @app.command()

@@ -91,10 +91,12 @@ PERMITTED: dict[str, frozenset[str]] = {
     "results": frozenset({"cost", "identity", "kinds", "markup", "numbers"}),
     # a figure draws saved results, and runs nothing; which runs are one line follows from what tells them apart
     "plots": frozenset({"identity", "numbers", "results"}),
+    # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow
+    "published": frozenset({"api", "calibration", "hardware", "kinds", "results", "side_by_side"}),
     # runs what was published or measured and compares
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
-        | {"energy", "results", "api"}
+        | {"energy", "results", "api", "calibration", "published"}
     ),
     # how a run comes about: the programs of most kinds, played and measured, or the function of a kind
     "execution": frozenset(
@@ -123,6 +125,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
+        | {"published"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
