@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +34,14 @@ from cmsim.workload.whole import busiest
 _SHORTER = 2
 
 
-def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
-    """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
-    model = load_model(spec.model, base=base)
+def programs(
+    spec: TrainingSpec, system: System, base: Path | None = None, *, model: ModelSpec | None = None
+) -> Programs:
+    """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop.
+
+    model: instead of the one that ``spec`` names, such as a few of its layers
+    """
+    model = model or load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     micro_batches = _micro_batches(spec, layout)
     stage_layers = stages.layers_of(model, layout)
@@ -85,6 +90,27 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         },
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
         loop=_loop(stages_, micro_batches - laid.micro_batches),
+    )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan as far as it is settled before any row is made."""
+
+    layout: Layout
+    mixture: Experts | None
+    micro_batches: int
+    stage_layers: list[range]
+    schedule: OneForwardOneBackward
+
+
+def planned(spec: TrainingSpec, system: System, model: ModelSpec, base: Path | None = None) -> Planned:
+    """What the programs of a plan would be made of. Raises InfeasibleError with the key of what does not go."""
+    layout, mixture = _layout(spec, model, system, base)
+    micro_batches = _micro_batches(spec, layout)
+    stage_layers = stages.layers_of(model, layout)
+    return Planned(
+        layout, mixture, micro_batches, stage_layers, stages.pipeline(spec, layout, mixture, micro_batches)
     )
 
 
