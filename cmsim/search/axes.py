@@ -1,0 +1,212 @@
+"""What a search varies: one table of keys, each with the values it may take.
+
+A key that the schema of training lacks is left out; one that a scenario restricts takes the values given there, and no
+others. Keys that say what is trained (formats, lengths, the batch) are no axes: another value answers another question.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.hardware import System
+from cmsim.kinds.training import TrainingSpec
+from cmsim.workload.generate.choices import sizes
+from cmsim.workload.model import ModelSpec
+from cmsim.workload.moe import divisors
+
+#: what an axis changes: where ranks stand, what a pass takes, the order of passes, what comes once a step
+LAYOUT, PASS, ORDER, STEP = "layout", "pass", "order", "step"
+#: context parallelism is not tried on chunks of fewer tokens [1]
+_CHUNK = 1024
+#: virtual stages of a rank that are tried, at most [1]
+_MOST_VIRTUAL = 12
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is trained on what."""
+
+    spec: TrainingSpec
+    system: System
+    model: ModelSpec
+    base: Path | None = None
+
+    @property
+    def ranks(self) -> int:
+        return self.spec.ranks or self.system.ranks
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key of the workload, dotted, and its values where nobody restricts them; None: only the scenario's own."""
+
+    key: str
+    role: str
+    values: Callable[[Question], Sequence[Any]] | None
+
+
+def _size(key: str) -> Callable[[Question], Sequence[Any]]:
+    return lambda asked: sizes(key, asked.spec, asked.system, base=asked.base)
+
+
+def _chunks(asked: Question) -> Sequence[Any]:
+    """Context parallel where every rank has a chunk worth it."""
+    few = sizes("parallel.cp", asked.spec, asked.system, base=asked.base)
+    return [one for one in few if one == 1 or asked.spec.sequence_length // one >= _CHUNK]
+
+
+def _experts(asked: Question) -> Sequence[Any]:
+    """Expert parallel sizes that divide ranks and experts."""
+    if not asked.model.experts:
+        return [1]
+    return [one for one in divisors(asked.ranks) if asked.model.experts % one == 0]
+
+
+def _batches(asked: Question) -> Sequence[Any]:
+    return divisors(asked.spec.global_batch)
+
+
+def _virtual(asked: Question) -> Sequence[Any]:
+    return [one for one in divisors(asked.model.layers) if one <= _MOST_VIRTUAL]
+
+
+def _listed(key: str, *known: Any) -> Callable[[Question], Sequence[Any]]:
+    """Those of the values known here that the key takes."""
+
+    def values(_: Question) -> Sequence[Any]:
+        takes = _literals(_field(key))
+        return [one for one in known if not takes or one in takes]
+
+    return values
+
+
+AXES = (
+    Axis("parallel.tp", LAYOUT, _size("parallel.tp")),
+    Axis("parallel.cp", LAYOUT, _chunks),
+    Axis("parallel.pp", LAYOUT, _size("parallel.pp")),
+    Axis("parallel.dp", LAYOUT, None),
+    Axis("parallel.ep", LAYOUT, _experts),
+    Axis("parallel.expert_tp", LAYOUT, None),
+    Axis("micro_batch", PASS, _batches),
+    Axis("recompute", PASS, _listed("recompute", "none", "selective", "full")),
+    Axis("parallel.sequence_parallel", PASS, _listed("parallel.sequence_parallel", True, False)),
+    Axis("tp_overlap", PASS, None),
+    Axis("offload.activations", PASS, None),
+    Axis("overlap_experts", ORDER, None),
+    Axis("schedule", ORDER, _listed("schedule", "1f1b", "interleaved", "zb_h1")),
+    Axis("parallel.virtual_stages", ORDER, _virtual),
+    Axis("zero_stage", STEP, _listed("zero_stage", 0, 1, 2, 3)),
+    Axis("fsdp", STEP, None),
+    Axis("offload.optimizer", STEP, None),
+    Axis("overlap_data_parallel", STEP, None),
+)
+
+
+def there() -> dict[str, Axis]:
+    """The axes whose keys training has, by their keys."""
+    return {axis.key: axis for axis in AXES if _field(axis.key) is not None}
+
+
+def values_of(asked: Question, given: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Every axis and its values: those given, else its own, else what the scenario has.
+
+    given: by key; a last part that is the only one of its kind will do. Raises InputError for an unknown axis, an empty
+    list, and a value that the key does not take.
+    """
+    known, chosen = there(), {}
+    problems: list[Problem] = []
+    for name, values in given.items():
+        key = _whole(name, known)
+        if key is None:
+            heads = {*known, *(one.rpartition(".")[2] for one in known)}
+            problems.append(Problem(f"no such axis. {did_you_mean(name, heads, limit=40)}", key=f"search.axes.{name}"))
+        elif isinstance(values, str) or not isinstance(values, Iterable) or not list(values):
+            problems.append(Problem(f"expected a list of values, got {values!r}", key=f"search.axes.{name}"))
+        else:
+            chosen[key] = tuple(dict.fromkeys(values))
+            problems += _refused(key, chosen[key], asked.spec)
+    if problems:
+        raise InputError(problems)
+    out = {}
+    for key, axis in known.items():
+        own = axis.values(asked) if axis.values is not None else (value_at(asked.spec, key),)
+        out[key] = chosen.get(key, tuple(own))
+    # what remains of the ranks, unless somebody wants some of it only
+    if "parallel.dp" not in chosen:
+        out["parallel.dp"] = ("auto",)
+    return out
+
+
+def _whole(name: str, known: Iterable[str]) -> str | None:
+    found = [key for key in known if key == name or key.rpartition(".")[2] == name]
+    return found[0] if len(found) == 1 else None
+
+
+def _refused(key: str, values: Sequence[Any], spec: TrainingSpec) -> list[Problem]:
+    """What the schema says against values of a key."""
+    from cmsim.scenario.best import put
+
+    problems = []
+    for value in values:
+        try:
+            put(spec, tuple(key.split(".")), value)
+        except InputError as error:
+            problems += [Problem(one.message, key=f"search.axes.{key}") for one in error.problems]
+    return problems
+
+
+def value_at(spec: BaseModel, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = spec
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def at(spec: TrainingSpec, values: Mapping[str, Any]) -> TrainingSpec:
+    """A workload with values at dotted keys, which are checked already."""
+    nested: dict[str, dict[str, Any]] = {}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            flat[key] = value
+    inner = {head: getattr(spec, head).model_copy(update=its) for head, its in nested.items()}
+    return spec.model_copy(update={**flat, **inner})
+
+
+def _field(key: str) -> Any:
+    """The field of a dotted key of training, None where it has none."""
+    model: Any = TrainingSpec
+    field = None
+    for part in key.split("."):
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return None
+        model = next((one for one in (field.annotation, *typing.get_args(field.annotation)) if _is_model(one)), None)
+    return field
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _literals(field: Any) -> set[Any]:
+    """The texts that a key takes, where it takes some only."""
+    found: set[Any] = set()
+    waiting = [field.annotation] if field is not None else []
+    while waiting:
+        kind = waiting.pop()
+        if typing.get_origin(kind) is typing.Literal:
+            found.update(typing.get_args(kind))
+        waiting += [one for one in typing.get_args(kind) if not isinstance(one, str)]
+    return {one for one in found if isinstance(one, str)}
