@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, timeline, trade_off
+from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, search, timeline, trade_off
 from cmsim.plots.style import save
 
 #: by the name the command line uses
@@ -15,6 +15,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "power": power.draw,
     "roofline": roofline.draw,
     "collective": collective.draw,
+    "search": search.draw,
 }
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "predicted",
     "roofline",
     "save",
+    "search",
     "timeline",
     "trade_off",
 ]

@@ -44,7 +44,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchAxis:
     """A key of the workload, dotted, and its values where nobody restricts them; None: only the scenario's own."""
 
     key: str
@@ -88,28 +88,28 @@ def _listed(key: str, *known: Any) -> Callable[[Question], Sequence[Any]]:
 
 
 AXES = (
-    Axis("parallel.tp", LAYOUT, _size("parallel.tp")),
-    Axis("parallel.cp", LAYOUT, _chunks),
-    Axis("parallel.pp", LAYOUT, _size("parallel.pp")),
-    Axis("parallel.dp", LAYOUT, None),
-    Axis("parallel.ep", LAYOUT, _experts),
-    Axis("parallel.expert_tp", LAYOUT, None),
-    Axis("micro_batch", PASS, _batches),
-    Axis("recompute", PASS, _listed("recompute", "none", "selective", "full")),
-    Axis("parallel.sequence_parallel", PASS, _listed("parallel.sequence_parallel", True, False)),
-    Axis("tp_overlap", PASS, None),
-    Axis("offload.activations", PASS, None),
-    Axis("overlap_experts", ORDER, None),
-    Axis("schedule", ORDER, _listed("schedule", "1f1b", "interleaved", "zb_h1")),
-    Axis("parallel.virtual_stages", ORDER, _virtual),
-    Axis("zero_stage", STEP, _listed("zero_stage", 0, 1, 2, 3)),
-    Axis("fsdp", STEP, None),
-    Axis("offload.optimizer", STEP, None),
-    Axis("overlap_data_parallel", STEP, None),
+    SearchAxis("parallel.tp", LAYOUT, _size("parallel.tp")),
+    SearchAxis("parallel.cp", LAYOUT, _chunks),
+    SearchAxis("parallel.pp", LAYOUT, _size("parallel.pp")),
+    SearchAxis("parallel.dp", LAYOUT, None),
+    SearchAxis("parallel.ep", LAYOUT, _experts),
+    SearchAxis("parallel.expert_tp", LAYOUT, None),
+    SearchAxis("micro_batch", PASS, _batches),
+    SearchAxis("recompute", PASS, _listed("recompute", "none", "selective", "full")),
+    SearchAxis("parallel.sequence_parallel", PASS, _listed("parallel.sequence_parallel", True, False)),
+    SearchAxis("tp_overlap", PASS, None),
+    SearchAxis("offload.activations", PASS, None),
+    SearchAxis("overlap_experts", ORDER, None),
+    SearchAxis("schedule", ORDER, _listed("schedule", "1f1b", "interleaved", "zb_h1")),
+    SearchAxis("parallel.virtual_stages", ORDER, _virtual),
+    SearchAxis("zero_stage", STEP, _listed("zero_stage", 0, 1, 2, 3)),
+    SearchAxis("fsdp", STEP, None),
+    SearchAxis("offload.optimizer", STEP, None),
+    SearchAxis("overlap_data_parallel", STEP, None),
 )
 
 
-def there() -> dict[str, Axis]:
+def there() -> dict[str, SearchAxis]:
     """The axes whose keys training has, by their keys."""
     return {axis.key: axis for axis in AXES if _field(axis.key) is not None}
 

@@ -51,9 +51,10 @@ OBJECTIVES = {
 class Counts:
     """How many plans became what; all of them together are ``plans``.
 
-    refused    by reason    priced  those that go    simulated  of them    pruned  of the others, those whose bound is no
-               better than the best that was simulated    left  the rest: priced worse than those simulated, yet not
-               excluded by their bound    unfit  priced, and refused when they were made whole
+    refused    by reason    priced  those that go    simulated  of them
+    pruned     of the others, those whose bound is no better than the best that was simulated
+    left       the rest: priced worse than those simulated, yet not excluded by their bound
+    unfit      priced, and refused when they were made whole
     """
 
     plans: int
@@ -69,7 +70,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found.
 
     question    workload and system    axes  values of every key that was varied
@@ -118,6 +119,15 @@ class Found:
         error: Floats = self.table["priced_s"][both] / self.table["simulated_s"][both] - 1.0
         return error
 
+    @cached_property
+    def expected_s(self) -> Floats:
+        """Time of a step of every plan: as simulated, else as priced times what simulated ones took over that in the
+        median; NaN where it does not fit. [s]"""
+        known = np.isfinite(self.table["simulated_s"])
+        factor = 1.0 / (1.0 + float(np.median(self.priced_error))) if len(self.priced_error) else 1.0
+        out: Floats = np.where(known, self.table["simulated_s"], self.table["priced_s"] * factor)
+        return out
+
     def in_order(self) -> tuple[int, int]:
         """Of pairs of simulated plans, how many pricing put in the right order; and pairs. [1]"""
         both = np.isfinite(self.table["simulated_s"]) & np.isfinite(self.table["priced_s"])
@@ -128,7 +138,7 @@ class Found:
 
     def front(self) -> Ints:
         """Rows of plans that no other beats in both, time of a step and memory left; the soonest first."""
-        time_s = np.where(np.isfinite(self.table["simulated_s"]), self.table["simulated_s"], self.table["priced_s"])
+        time_s = self.expected_s
         rows = np.flatnonzero(np.isfinite(time_s))
         rows = rows[np.lexsort((-self.table["headroom_B"][rows], time_s[rows]))]
         most = np.maximum.accumulate(np.append(-np.inf, self.table["headroom_B"][rows]))[:-1]
@@ -188,7 +198,7 @@ class Found:
         write_text(folder / MARK, json.dumps(self.data(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Found:
+    def load(cls, folder: str | Path) -> SearchResult:
         """What `save` wrote. Raises InputError for a folder that is none of a search."""
         import pyarrow.parquet as pq
 
@@ -198,7 +208,9 @@ class Found:
         except (OSError, ValueError):
             raise InputError(Problem(f"is no folder of a search: it has no {MARK} of ours", str(folder))) from None
         if said.get("schema_version") != SCHEMA_VERSION:
-            message = f"was written with schema_version {said.get('schema_version')!r}; this cmsim reads {SCHEMA_VERSION}"
+            message = (
+                f"was written with schema_version {said.get('schema_version')!r}; this cmsim reads {SCHEMA_VERSION}"
+            )
             raise InputError(Problem(message, str(folder / MARK)))
         frame = pq.read_table(folder / PLANS)
         results = Results.load(folder / RESULTS)
@@ -237,15 +249,13 @@ def table_of(space: Space, *, simulated: Mapping[tuple[int, int], Result]) -> di
     places, outcome = [], []
     for number, block in enumerate(space.blocks):
         flat = block.reason.ravel()
-        for code in (GOES, memory):
-            at = np.flatnonzero(flat == code)
+        for its in (GOES, memory):
+            at = np.flatnonzero(flat == its)
             places.append(np.stack([np.full(len(at), number), at]))
-            outcome.append(np.full(len(at), code))
+            outcome.append(np.full(len(at), its))
     where = np.concatenate(places, axis=1) if places else np.zeros((2, 0), np.int64)
     code = np.concatenate(outcome) if outcome else np.zeros(0, np.int64)
-    own = {
-        name: _gathered(space, where, name) for name in ("memory_B", "time_s", "bound_s")
-    }
+    own = {name: _gathered(space, where, name) for name in ("memory_B", "time_s", "bound_s")}
     # the order is the same wherever the search is run: by price, then by place
     order = np.lexsort((np.arange(len(code)), np.nan_to_num(own["time_s"], nan=np.inf), code != GOES))
     where, code = where[:, order], code[order]

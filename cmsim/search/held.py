@@ -29,7 +29,8 @@ _OTHERS = ("zb_v", "dualpipe")
 class Held:
     """What ranks of every stage hold in plans of one order; shapes (passes, stages), of states (steps, stages). [B]
 
-    fixed_B, each_B   of a pass: whatever is in flight, and for every micro-batch that is    states_B  beyond the first step
+    fixed_B, each_B   of a pass: whatever is in flight, and for every micro-batch that is
+    states_B          of a step, beyond those of the first
     """
 
     fixed_B: Floats
@@ -73,7 +74,7 @@ def footprints(
     for o, order in enumerate(orders):
         its = order.get("schedule") if order.get("schedule") in _OTHERS else None
         if its not in made:
-            wanted = goes[:, o, :] if its is not None else goes.any(axis=1)
+            wanted = goes[:, o] if its is not None else np.asarray(goes.any(axis=1))
             made[its] = _held(asked, {**layout, **order}, passes, steps, wanted)
         out.append(made[its])
     return out
@@ -128,7 +129,7 @@ def _B(
         planned.stage_layers,
         _Flying(planned.schedule, flying),  # type: ignore[arg-type]
     )
-    return np.sum([np.asarray(part) for part in parts.values()], axis=0)
+    return np.asarray(np.sum([np.asarray(part) for part in parts.values()], axis=0), np.float64)
 
 
 def many(asked: Question, micro_batch: int) -> int:

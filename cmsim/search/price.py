@@ -16,17 +16,17 @@ import numpy as np
 
 from cmsim.arrays import Floats, Ints
 from cmsim.search.axes import Question
-from cmsim.search.probes import Answer, Asked, Hop, PassTimes, StepTimes, kinds_of
-from cmsim.search.space import Block, Space
+from cmsim.search.probes import Answer, Hop, PassTimes, StepTimes, Wanted, kinds_of
+from cmsim.search.space import PlanBlock, Space
 from cmsim.workload.generate.training import Planned
 
 #: keys of a layout that a pass takes notice of
 _PASS_KEYS = ("parallel.tp", "parallel.cp", "parallel.ep", "parallel.expert_tp")
 
 
-def wanted(space: Space) -> list[Asked]:
+def wanted(space: Space) -> list[Wanted]:
     """What has to be measured to price the plans of a space that go."""
-    out: dict[Asked, None] = {}
+    out: dict[Wanted, None] = {}
     for block in space.blocks:
         goes = block.goes
         for p in np.flatnonzero(goes.any(axis=(1, 2))).tolist():
@@ -38,47 +38,52 @@ def wanted(space: Space) -> list[Asked]:
     return list(out)
 
 
-def _pass_item(space: Space, block: Block, p: int) -> Asked:
-    return Asked("pass", _layout(block), tuple(space.passes[p].items()))
+def _pass_item(space: Space, block: PlanBlock, p: int) -> Wanted:
+    return Wanted("pass", _layout(block), space.named_passes[p])
 
 
-def _step_item(space: Space, block: Block, s: int) -> Asked:
-    return Asked("step", (*_layout(block), ("parallel.dp", block.planned.layout.dp)), tuple(space.steps[s].items()))
+def _step_item(space: Space, block: PlanBlock, s: int) -> Wanted:
+    return Wanted("step", (*_layout(block), ("parallel.dp", block.planned.layout.dp)), space.named_steps[s])
 
 
-def _hop_item(block: Block) -> Asked:
-    return Asked("hop", (("ranks", block.planned.layout.stage_ranks),))
+def _hop_item(block: PlanBlock) -> Wanted:
+    return Wanted("hop", (("ranks", block.planned.layout.stage_ranks),))
 
 
-def _layout(block: Block) -> tuple[tuple[str, Any], ...]:
+def _layout(block: PlanBlock) -> tuple[tuple[str, Any], ...]:
     return tuple((key, block.values[key]) for key in _PASS_KEYS if key in block.values)
 
 
-def price(space: Space, found: Mapping[Asked, Answer], progress: Callable[[float], None] | None = None) -> None:
+def price(space: Space, found: Mapping[Wanted, Answer], progress: Callable[[float], None] | None = None) -> None:
     """Give every plan that goes a time, and a bound that no play of it beats."""
     kinds = kinds_of(space.asked.model)
+    on: dict[int, Floats] = {}
     for number, block in enumerate(space.blocks):
         block.time_s = np.full(block.reason.shape, np.nan)
         block.bound_s = np.full(block.reason.shape, np.nan)
         block.busy_s = np.full(block.reason.shape, np.nan)
         if block.goes.any():
-            _price(space, block, found, kinds)
+            _price(space, block, found, kinds, on)
         if progress is not None:
             progress((number + 1) / len(space.blocks))
 
 
-def _price(space: Space, block: Block, found: Mapping[Asked, Answer], kinds: list[Any]) -> None:
+def _price(
+    space: Space, block: PlanBlock, found: Mapping[Wanted, Answer], kinds: list[Any], known: dict[int, Floats]
+) -> None:
+    """known: layers on stages, by the identity of what the space keeps of an order."""
     goes = block.goes
     ps = np.flatnonzero(goes.any(axis=(1, 2)))
-    steps = _step_columns(space, block, found, np.flatnonzero(goes.any(axis=(0, 1))))
+    steps = _step_columns(space, block, found, np.flatnonzero(goes.any(axis=(0, 1))), len(kinds) + 1)
     passes = _Passes([found[_pass_item(space, block, p)] for p in ps.tolist()], _hop(block, found))
     m = block.micro_batches[ps].astype(float)
     for o in np.flatnonzero(goes.any(axis=(0, 2))).tolist():
         first = int(np.flatnonzero(goes[:, o, :].any(axis=1))[0])
         planned = space.order(block, first, o)
         assert isinstance(planned, Planned)
-        on = _on_stages(space.asked, planned, kinds)
-        time_s, bound_s, busy_s = _step_s(passes, on, m, space.orders[o], steps, space.steps)
+        if id(planned) not in known:
+            known[id(planned)] = _on_stages(space.asked, planned, kinds)
+        time_s, bound_s, busy_s = _step_s(passes, known[id(planned)], m, space.orders[o], steps, space.steps)
         block.time_s[ps, o, :] = time_s
         block.bound_s[ps, o, :] = bound_s
         block.busy_s[ps, o, :] = busy_s[:, None]
@@ -95,15 +100,14 @@ class _Passes:
             for name in ("forward", "backward", "work_forward", "work_backward")
         )
         self.ends_forward, self.ends_backward, self.ends_work = (
-            np.stack([getattr(one, name) for one in answers])
-            for name in ("ends_forward", "ends_backward", "ends_work")
+            np.stack([getattr(one, name) for one in answers]) for name in ("ends_forward", "ends_backward", "ends_work")
         )
         size_B = np.array([one.boundary_B for one in answers])
         self.hop_s = np.zeros(len(answers)) if hop is None else hop.latency_s + hop.each_s * size_B
         assert all(isinstance(one, PassTimes) for one in answers)
 
 
-def _hop(block: Block, found: Mapping[Asked, Answer]) -> Hop | None:
+def _hop(block: PlanBlock, found: Mapping[Wanted, Answer]) -> Hop | None:
     if block.planned.layout.pp == 1:
         return None
     hop = found[_hop_item(block)]
@@ -111,9 +115,10 @@ def _hop(block: Block, found: Mapping[Asked, Answer]) -> Hop | None:
     return hop
 
 
-def _step_columns(space: Space, block: Block, found: Mapping[Asked, Answer], which: Ints) -> dict[str, Floats]:
+def _step_columns(
+    space: Space, block: PlanBlock, found: Mapping[Wanted, Answer], which: Ints, width: int
+) -> dict[str, Floats]:
     """Messages and update of a layer of each kind and of the ends, shape (steps, kinds + 1), 0 where no plan goes."""
-    width = len(kinds_of(space.asked.model)) + 1
     out = {name: np.zeros((len(space.steps), width)) for name in ("gather", "reduce", "update")}
     for s in which.tolist():
         one = found[_step_item(space, block, s)]
@@ -169,9 +174,14 @@ def _step_s(
 def pipeline_s(forward: Floats, backward: Floats, hop_s: Floats, m: Floats, order: Mapping[str, Any]) -> Floats:
     """Time of all passes of a pipeline, shape (plans,). [s]
 
-    forward, backward  of a micro-batch on each stage, shape (plans, stages) [s]    hop_s  of a message between stages [s]
-    m  micro-batches [1]    order  names schedule and virtual stages
+    forward, backward  of a micro-batch on each stage, shape (plans, stages) [s]
+    hop_s  of a message between stages [s]    m  micro-batches [1]    order  names schedule and virtual stages
     """
+    return np.asarray(_pipeline_s(forward, backward, hop_s, m, order), np.float64)
+
+
+def _pipeline_s(forward: Any, backward: Any, hop_s: Any, m: Any, order: Mapping[str, Any]) -> Any:
+    """See `pipeline_s`."""
     p = forward.shape[1]
     both = forward + backward
     name = order.get("schedule", "1f1b")
@@ -221,8 +231,9 @@ def _exposed_s(
     whole = gather + reduce
     overlapped = gather / layers + np.maximum(gather * (layers - 1) / layers - beside["forward"], 0.0)
     overlapped = overlapped + reduce / layers + np.maximum(reduce * (layers - 1) / layers - beside["backward"], 0.0)
-    # split weights come again with every pass, beside it as far as there is time
-    each = gather / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0) + reduce / layers
+    # split weights come again with every pass, beside it as far as there is time; the first layer's weights wait for
+    # the last gradients of the micro-batch before
+    each = m[:, None] * (gather / 2 + reduce) / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)
     apart = np.array([not one.get("overlap_data_parallel", True) for one in steps])
     split = np.array([one.get("zero_stage", 0) == 3 or one.get("fsdp", "none") != "none" for one in steps])
     return np.where(split, each, np.where(apart, whole, overlapped))

@@ -87,7 +87,7 @@ Answer = PassTimes | StepTimes | Hop
 Values = tuple[tuple[str, Any], ...]
 
 
-class Asked(NamedTuple):
+class Wanted(NamedTuple):
     """Something to be measured: what, on which layout, with which pass or step."""
 
     which: str
@@ -113,27 +113,27 @@ def few(model: ModelSpec, kind: LayerKind, layers: int) -> ModelSpec:
 
 
 def measure(
-    one: Run, asked: Question, wanted: Sequence[Asked], *, jobs: int | None, progress: Callable[[float], None] | None
-) -> dict[Asked, Answer]:
+    one: Run, asked: Question, wanted: Sequence[Wanted], *, jobs: int | None, progress: Callable[[float], None] | None
+) -> dict[Wanted, Answer]:
     """The answer to each, over processes where that is sooner. Those of one layout are priced together."""
-    alike: dict[tuple[str, Values], list[Asked]] = {}
+    alike: dict[tuple[str, Values], list[Wanted]] = {}
     for each in wanted:
         alike.setdefault((each.which, each.layout), []).append(each)
     items = [group[at : at + _AT_ONCE] for group in alike.values() for at in range(0, len(group), _AT_ONCE)]
 
-    def here(item: list[Asked]) -> list[Answer]:
+    def here(item: list[Wanted]) -> list[Answer]:
         return _answers(one, asked, item)
 
     away = functools.partial(_away, one, asked.base)
-    out: dict[Asked, Answer] = {}
-    for number, answers in enumerate(side_by_side.in_order(here, away, items, jobs)):
-        out.update(zip(items[number], answers, strict=True))
+    out: dict[Wanted, Answer] = {}
+    for at, answers in enumerate(side_by_side.in_order(here, away, items, jobs)):
+        out.update(zip(items[at], answers, strict=True))
         if progress is not None:
-            progress((number + 1) / len(items))
+            progress((at + 1) / len(items))
     return out
 
 
-def _away(one: Run, base: Path | None, item: list[Asked]) -> list[Answer]:
+def _away(one: Run, base: Path | None, item: list[Wanted]) -> list[Answer]:
     return _answers(one, _question(one, base), item)
 
 
@@ -148,7 +148,7 @@ def _question(one: Run, base: Path | None) -> Question:
     return _ASKED[one.key]
 
 
-def _answers(one: Run, asked: Question, item: Sequence[Asked]) -> list[Answer]:
+def _answers(one: Run, asked: Question, item: Sequence[Wanted]) -> list[Answer]:
     """Of items that differ in their variants alone."""
     layout, variants = dict(item[0].layout), [dict(each.variant) for each in item]
     how = engine_options(one, asked)

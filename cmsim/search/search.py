@@ -21,12 +21,14 @@ from cmsim.scenario import Run, Scenario, load_scenario
 from cmsim.scenario.best import put
 from cmsim.search import axes, price, probes
 from cmsim.search.axes import Question
-from cmsim.search.found import OBJECTIVES, STORE, Counts, Found, Objective, table_of
+from cmsim.search.found import OBJECTIVES, STORE, Counts, Objective, SearchResult, table_of
 from cmsim.search.space import Space, space
 from cmsim.workload.model import ModelSpec
 
 #: plans that are simulated where nobody says how many
 KEEP = 8
+#: so many times as many are simulated, at most, where pricing leaves it open who wins
+_MORE = 2
 #: metrics of what engines draw beyond being at work
 _ENGINES = ("power_accelerators_compute_W", "power_accelerators_memory_W", "power_accelerators_link_W")
 
@@ -44,7 +46,9 @@ def questions(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[
     if not runs:
         kinds = ", ".join(dict.fromkeys(one.spec.kind for one in scenario.runs))
         raise InputError(
-            Problem(f"has no training workload to search a plan for. Allowed: kind: training; got {kinds}.", scenario.file)
+            Problem(
+                f"has no training workload to search a plan for. Allowed: kind: training; got {kinds}.", scenario.file
+            )
         )
     left_open = next((one for one in runs if one.open), None)
     if left_open is not None:
@@ -65,7 +69,7 @@ def search(
     out: str | Path | None = None,
     jobs: int | None = 1,
     progress: Progress | None = None,
-) -> Found:
+) -> SearchResult:
     """The best plan of the one training run of a scenario.
 
     set        dotted keys to change first    objective  one of ``OBJECTIVES``    keep  plans that are simulated
@@ -87,7 +91,9 @@ def search(
     if objective_.name == "dollars_per_token" and not cost.rent(asked.system)[0]:
         raise InputError(Problem(cost.rent(asked.system)[1][0], key="search.objective"))
     values = axes.values_of(asked, {**dict(said.get("axes") or {}), **dict(over or {})})
-    of = _Search(asked_of, one, machines, asked, objective_, keep, Path(out) if out is not None else None, jobs, progress)
+    of = _Search(
+        asked_of, one, machines, asked, objective_, keep, Path(out) if out is not None else None, jobs, progress
+    )
     return of.run(values)
 
 
@@ -121,7 +127,7 @@ class _Search:
     progress: Progress | None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def run(self, values: Mapping[str, tuple[Any, ...]]) -> Found:
+    def run(self, values: Mapping[str, tuple[Any, ...]]) -> SearchResult:
         made = self._timed("plans", lambda said: space(self.asked, values, said))
         priced = int(sum(int(block.goes.sum()) for block in made.blocks))
         if not priced:
@@ -166,14 +172,20 @@ class _Search:
         return list(store.results(api.digests(scenario, self.machines)))
 
     def _simulate(self, made: Space, given: Result | None) -> tuple[dict[tuple[int, int], Result], int]:
-        """The best as priced, until so many have a result; those that cannot win any more are passed over."""
+        """The best as priced, until so many have a result and the next would have to be priced worse than any was to
+        win; those that cannot win any more are passed over."""
         score = self._scores(made, given)
-        places = [(number, at) for number, flat in enumerate(score) for at in np.flatnonzero(np.isfinite(flat)).tolist()]
+        places = [
+            (number, at) for number, flat in enumerate(score) for at in np.flatnonzero(np.isfinite(flat)).tolist()
+        ]
         places.sort(key=lambda place: (score[place[0]][place[1]], place))
         done: dict[tuple[int, int], Result] = {}
         unfit = at = 0
-        while len(done) < self.keep and at < len(places):
-            batch = places[at : at + self.keep - len(done)]
+        while at < len(places):
+            open_ = self.keep - len(done)
+            if open_ <= 0 and (len(done) >= _MORE * self.keep or self._late(score, places[at], done)):
+                break
+            batch = places[at : at + max(open_, 2)]
             at += len(batch)
             batch = [place for place in batch if not self._beaten(made, place, done)]
             runs = [self._run_of(made, place) for place in batch]
@@ -184,6 +196,16 @@ class _Search:
                     unfit += 1
                     made.blocks[place[0]].reason.ravel()[place[1]] = made.code("refused when it was made whole")
         return done, unfit
+
+    def _late(self, score: Sequence[Floats], place: tuple[int, int], done: Mapping[tuple[int, int], Result]) -> bool:
+        """Whether a plan would still lose if it were as much better than priced as the best of those simulated."""
+        ratios = [self._less(one) / score[at[0]][at[1]] for at, one in done.items()]
+        return bool(score[place[0]][place[1]] * min(ratios) >= min(map(self._less, done.values())))
+
+    def _less(self, one: Result) -> float:
+        """What the objective comes to, in what plans are ordered by: seconds, or joules."""
+        step_s = one.metric("step_time_s")
+        return float(step_s * one.metric("power_avg_W") if self.objective.name == "tokens_per_joule" else step_s)
 
     def _beaten(self, made: Space, place: tuple[int, int], done: Mapping[tuple[int, int], Result]) -> bool:
         if self.objective.name == "tokens_per_joule" or not done:
@@ -210,9 +232,7 @@ class _Search:
         step_s = became.metric("step_time_s")
         busy_s = step_s * float(became.breakdown.get("compute_s", step_s)) / step_s
         watts = engines_W * step_s / busy_s
-        return [
-            (whole_W - engines_W) * block.time_s.ravel() + watts * block.busy_s.ravel() for block in made.blocks
-        ]
+        return [(whole_W - engines_W) * block.time_s.ravel() + watts * block.busy_s.ravel() for block in made.blocks]
 
     def _run_of(self, made: Space, place: tuple[int, int]) -> Run:
         """The run of a plan, labelled by the keys that were varied."""
@@ -236,7 +256,7 @@ class _Search:
         unfit: int,
         given: Result | None,
         why: str,
-    ) -> Found:
+    ) -> SearchResult:
         sign = -1.0 if self.objective.more else 1.0
         order = sorted(simulated.items(), key=lambda one: (sign * one[1].metric(self.objective.metric), one[0]))
         best = order[0][1]
@@ -256,7 +276,7 @@ class _Search:
             left=priced - unfit - len(simulated) - pruned,
             unfit=unfit,
         )
-        return Found(
+        return SearchResult(
             question=self.one.key,
             objective=self.objective,
             axes={key: values for key, values in made.values.items() if len(values) > 1},

@@ -1,8 +1,8 @@
 """All plans of a space, as blocks: one for each way to place ranks, in it every pass, order and step in columns.
 
-A plan is a layout (who shares what), a pass (micro-batch, recomputation, ...), an order of passes and a step (what comes
-once: sharding of states). The axes of each role are multiplied out once; a block holds arrays of shape (passes, orders,
-steps). What does not go together is refused by the functions that programs are made with, and counted by reason.
+A plan is a layout (who shares what), a pass (micro-batch, recomputation, ...), an order of passes and a step (what
+comes once: sharding of states). The axes of each role are multiplied out once; a block holds arrays of shape (passes,
+orders, steps). What does not go together is refused by the functions that make programs, and counted by reason.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,13 @@ _MEMORY, _SAME, _ORDER, _BATCH = "memory", "same", "order", "global_batch"
 
 
 @dataclass
-class Block:
+class PlanBlock:
     """All plans of one layout; arrays have shape (passes, orders, steps).
 
-    values     of the layout's keys    sizes   resolved ones, by name    planned  with the first micro-batch
+    values     of the layout's keys    planned  what the generator makes of them
     reason     code into ``Space.reasons`` of what refuses a plan, 0 for none
-    memory_B   of the fullest rank [B]    micro_batches  of each pass, 0 where the batch does not divide, shape (passes,)
+    memory_B   of the fullest rank [B]
+    micro_batches  of each pass, 0 where the batch does not divide, shape (passes,)
     time_s, bound_s   as priced, and what no play of it can beat; NaN where it is refused [s]
     busy_s     of it a mean rank is in kernels [s]
     """
@@ -89,8 +91,17 @@ class Space:
     steps: list[dict[str, Any]]
     reasons: list[str] = field(default_factory=lambda: [""])
     refused: dict[str, int] = field(default_factory=dict)
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[PlanBlock] = field(default_factory=list)
     _orders: dict[tuple[Any, ...], Planned | str] = field(default_factory=dict)
+
+    @cached_property
+    def named_passes(self) -> list[tuple[tuple[str, Any], ...]]:
+        """Passes as keys and values in order, to look things up by."""
+        return [tuple(one.items()) for one in self.passes]
+
+    @cached_property
+    def named_steps(self) -> list[tuple[tuple[str, Any], ...]]:
+        return [tuple(one.items()) for one in self.steps]
 
     @property
     def each(self) -> int:
@@ -121,13 +132,13 @@ class Space:
             self.reasons.append(reason)
         return self.reasons.index(reason)
 
-    def plan(self, block: Block, at: int) -> dict[str, Any]:
+    def plan(self, block: PlanBlock, at: int) -> dict[str, Any]:
         """Values of all keys of a plan, by its flat place in a block; sizes that follow from others are resolved."""
         p, o, s = np.unravel_index(at, block.reason.shape)
         found = {**block.values, **self.passes[p], **self.orders[o], **self.steps[s]}
         return {**found, "parallel.dp": block.planned.layout.dp}
 
-    def order(self, block: Block, p: int, o: int) -> Planned | str:
+    def order(self, block: PlanBlock, p: int, o: int) -> Planned | str:
         """What the generator makes of an order of passes, or the reason why it makes nothing of it."""
         pp, m = block.planned.layout.pp, int(block.micro_batches[p])
         expert = block.planned.mixture is not None and block.planned.mixture.ranks > 1
@@ -136,7 +147,7 @@ class Space:
             self._orders[key] = self._settled(block, p, o)
         return self._orders[key]
 
-    def _settled(self, block: Block, p: int, o: int) -> Planned | str:
+    def _settled(self, block: PlanBlock, p: int, o: int) -> Planned | str:
         asked = self.asked
         spec = axes.at(asked.spec, {**block.values, **self.passes[p], **self.orders[o], **self.steps[0]})
         try:
@@ -152,7 +163,8 @@ def reason_of(error: InfeasibleError) -> str:
 
 def space(asked: Question, values: Mapping[str, tuple[Any, ...]], progress: Callable[[float], None] | None) -> Space:
     """The space, every plan of it checked. Raises InputError where it has more plans than can be held."""
-    out = Space(asked, values, *(_multiplied(values, role) for role in (PASS, ORDER, STEP)))
+    passes, orders, steps = (_multiplied(values, role) for role in (PASS, ORDER, STEP))
+    out = Space(asked, values, passes, orders, steps)
     if out.plans > MOST:
         most = max(values, key=lambda key: len(values[key]))
         raise InputError(
@@ -206,7 +218,7 @@ def _settle(found: Space, values: Mapping[str, Any]) -> None:
     shape = len(found.passes), len(found.orders), len(found.steps)
     each = np.array([one["micro_batch"] for one in found.passes]) * planned.layout.dp
     batch = asked.spec.global_batch
-    block = Block(
+    block = PlanBlock(
         values, planned, np.where(batch % each == 0, batch // each, 0), np.zeros(shape, np.int8), np.zeros(shape)
     )
     _refuse(found, block)
@@ -215,7 +227,7 @@ def _settle(found: Space, values: Mapping[str, Any]) -> None:
     found.blocks.append(block)
 
 
-def _refuse(found: Space, block: Block) -> None:
+def _refuse(found: Space, block: PlanBlock) -> None:
     """Mark plans of a block that do not go together, or are others under another name."""
     layout = block.planned.layout
     alone = layout.dp * layout.cp == 1
@@ -251,7 +263,7 @@ def _odd(order: Mapping[str, Any]) -> bool:
     return "schedule" in order and several != (order["schedule"] == "interleaved")
 
 
-def _weigh(found: Space, block: Block, held: list[Held]) -> None:
+def _weigh(found: Space, block: PlanBlock, held: list[Held]) -> None:
     """Memory of the fullest rank of every plan, and who does not fit."""
     room_B = found.asked.system.rank_memory_B
     for o, its in enumerate(held):

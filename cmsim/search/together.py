@@ -66,12 +66,13 @@ def _joined(programs: Sequence[Programs]) -> tuple[Programs, list[Ints]]:
     columns = {
         name: np.concatenate([getattr(one, name) for one in tables])[row]
         for name in (field.name for field in fields(OpTable))
-        if isinstance(getattr(tables[0], name), np.ndarray) and not name.startswith("dep_")
+        if isinstance(getattr(tables[0], name), np.ndarray)
+        and not name.startswith("dep_")
         and all(len(getattr(one, name)) == len(one) for one in tables)
     }
     # they are priced only: nothing waits
-    nothing = {"dep_ptr": np.zeros(len(row) + 1, np.int64), "dep_idx": np.zeros(0, np.int64)}
-    ops = replace(tables[0], **columns, **nothing)
+    ptr, idx = np.zeros(len(row) + 1, np.int64), np.zeros(0, np.int64)
+    ops = replace(tables[0], **columns, dep_ptr=ptr, dep_idx=idx)
     return replace(programs[0], ops=ops, program_ptr=np.append(0, np.cumsum(lengths))), starts
 
 
@@ -105,7 +106,11 @@ def once_a_step(
             owner.append(which)
             if updates[row]:
                 build.compute(
-                    update, stream="compute", kernel=update, flops=float(ops.flops[row]), bytes_B=float(ops.bytes_B[row])
+                    update,
+                    stream="compute",
+                    kernel=update,
+                    flops=float(ops.flops[row]),
+                    bytes_B=float(ops.bytes_B[row]),
                 )
                 part.append(2)
                 continue

@@ -109,9 +109,7 @@ def planned(spec: TrainingSpec, system: System, model: ModelSpec, base: Path | N
     layout, mixture = _layout(spec, model, system, base)
     micro_batches = _micro_batches(spec, layout)
     stage_layers = stages.layers_of(model, layout)
-    return Planned(
-        layout, mixture, micro_batches, stage_layers, stages.pipeline(spec, layout, mixture, micro_batches)
-    )
+    return Planned(layout, mixture, micro_batches, stage_layers, stages.pipeline(spec, layout, mixture, micro_batches))
 
 
 def _laid_out(schedule: OneForwardOneBackward) -> OneForwardOneBackward:
