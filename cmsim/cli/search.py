@@ -241,16 +241,18 @@ def _save(found: SearchResult, folder: Path) -> None:
 
 
 def _text(found: SearchResult) -> str:
-    """The report as a file has it."""
+    """The report as a file has it: as on a screen of no width."""
     import io
 
     from rich.console import Console
 
-    to = Console(width=say.WHOLE, highlight=False, emoji=False, file=io.StringIO())
-    for part in report(found, say.WHOLE):
+    text = io.StringIO()
+    to = Console(width=say.WHOLE, highlight=False, emoji=False, file=text)
+    for number, part in enumerate(report(found, say.WHOLE)):
+        if number:
+            to.print()
         if isinstance(part, str):
             to.print(part, markup=False)
         else:
             to.print(part)
-        to.print()
-    return "\n".join(line.rstrip() for line in to.file.getvalue().splitlines()) + "\n"  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.getvalue().split("\n"))
