@@ -10,6 +10,7 @@ it leaves out (what side by side share of the network, stages that wait in turns
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -56,84 +57,92 @@ def _layout(block: PlanBlock) -> tuple[tuple[str, Any], ...]:
 
 def price(space: Space, found: Mapping[Wanted, Answer], progress: Callable[[float], None] | None = None) -> None:
     """Give every plan that goes a time, and a bound that no play of it beats."""
-    kinds = kinds_of(space.asked.model)
-    on: dict[int, Floats] = {}
-    for number, block in enumerate(space.blocks):
+    groups: dict[tuple[int, bool], list[PlanBlock]] = {}
+    for block in space.blocks:
         block.time_s = np.full(block.reason.shape, np.nan)
         block.bound_s = np.full(block.reason.shape, np.nan)
         block.busy_s = np.full(block.reason.shape, np.nan)
         if block.goes.any():
-            _price(space, block, found, kinds, on)
+            expert = block.planned.mixture is not None and block.planned.mixture.ranks > 1
+            groups.setdefault((block.planned.layout.pp, expert), []).append(block)
+    measured = _Measured(space, found)
+    for number, blocks in enumerate(groups.values()):
+        _price(space, blocks, measured)
         if progress is not None:
-            progress((number + 1) / len(space.blocks))
+            progress((number + 1) / len(groups))
 
 
-def _price(
-    space: Space, block: PlanBlock, found: Mapping[Wanted, Answer], kinds: list[Any], known: dict[int, Floats]
-) -> None:
-    """known: layers on stages, by the identity of what the space keeps of an order."""
-    goes = block.goes
-    ps = np.flatnonzero(goes.any(axis=(1, 2)))
-    steps = _step_columns(space, block, found, np.flatnonzero(goes.any(axis=(0, 1))), len(kinds) + 1)
-    passes = _Passes([found[_pass_item(space, block, p)] for p in ps.tolist()], _hop(block, found))
-    m = block.micro_batches[ps].astype(float)
+def _price(space: Space, blocks: list[PlanBlock], measured: _Measured) -> None:
+    """Blocks of as many stages, all their passes in columns."""
+    each = [np.flatnonzero(block.goes.any(axis=(1, 2))) for block in blocks]
+    of = np.repeat(np.arange(len(blocks)), [len(ps) for ps in each])
+    m = np.concatenate([block.micro_batches[ps] for block, ps in zip(blocks, each, strict=True)]).astype(float)
+    passes = measured.passes(blocks, each)
+    step = measured.steps(blocks)
+    goes = np.concatenate([block.goes[ps] for block, ps in zip(blocks, each, strict=True)])
+    time_s, bound_s, busy_s = (np.full(goes.shape, np.nan) for _ in range(3))
     for o in np.flatnonzero(goes.any(axis=(0, 2))).tolist():
-        first = int(np.flatnonzero(goes[:, o, :].any(axis=1))[0])
-        planned = space.order(block, first, o)
+        first = int(np.flatnonzero(goes[:, o].any(axis=1))[0])
+        block = blocks[of[first]]
+        planned = space.order(block, int(np.concatenate(each)[first]), o)
         assert isinstance(planned, Planned)
-        if id(planned) not in known:
-            known[id(planned)] = _on_stages(space.asked, planned, kinds)
-        time_s, bound_s, busy_s = _step_s(passes, known[id(planned)], m, space.orders[o], steps, space.steps)
-        block.time_s[ps, o, :] = time_s
-        block.bound_s[ps, o, :] = bound_s
-        block.busy_s[ps, o, :] = busy_s[:, None]
-    block.time_s[~goes] = np.nan
-    block.bound_s[~goes] = np.nan
+        on = _on_stages(space.asked, planned, measured.kinds)
+        time, bound, busy = _step_s(passes, on, m, space.orders[o], step, of, space.steps)
+        time_s[:, o], bound_s[:, o], busy_s[:, o] = time, bound, busy[:, None]
+    for column in (time_s, bound_s, busy_s):
+        column[~goes] = np.nan
+    ends = np.cumsum([0, *(len(ps) for ps in each)])
+    for number, (block, ps) in enumerate(zip(blocks, each, strict=True)):
+        rows = slice(ends[number], ends[number + 1])
+        block.time_s[ps], block.bound_s[ps], block.busy_s[ps] = time_s[rows], bound_s[rows], busy_s[rows]
 
 
-class _Passes:
-    """Columns of passes: shape (passes, kinds) and (passes, 2)."""
+class _Measured:
+    """All answers in columns, and where in them passes and steps of blocks are."""
 
-    def __init__(self, answers: list[Any], hop: Hop | None):
-        self.forward, self.backward, self.work_forward, self.work_backward = (
-            np.stack([getattr(one, name) for one in answers])
-            for name in ("forward", "backward", "work_forward", "work_backward")
-        )
-        self.ends_forward, self.ends_backward, self.ends_work = (
-            np.stack([getattr(one, name) for one in answers]) for name in ("ends_forward", "ends_backward", "ends_work")
-        )
-        size_B = np.array([one.boundary_B for one in answers])
-        self.hop_s = np.zeros(len(answers)) if hop is None else hop.latency_s + hop.each_s * size_B
-        assert all(isinstance(one, PassTimes) for one in answers)
+    def __init__(self, space: Space, found: Mapping[Wanted, Answer]):
+        self.space, self.found = space, found
+        self.kinds = kinds_of(space.asked.model)
+        every = [(item, one) for item, one in found.items() if isinstance(one, PassTimes)]
+        self._row = {item: row for row, (item, _) in enumerate(every)}
+        self._columns = {
+            field.name: np.array([getattr(one, field.name) for _, one in every]) for field in fields(PassTimes)
+        }
 
+    def passes(self, blocks: list[PlanBlock], each: list[Ints]) -> dict[str, Floats]:
+        """Columns of passes, shape (passes, kinds) and (passes, 2), and what a message takes, shape (passes,)."""
+        rows, latency_s, each_s = [], [], []
+        for block, ps in zip(blocks, each, strict=True):
+            layout = _layout(block)
+            rows += [self._row[Wanted("pass", layout, self.space.named_passes[p])] for p in ps.tolist()]
+            hop = self.found[_hop_item(block)] if block.planned.layout.pp > 1 else Hop(0.0, 0.0)
+            assert isinstance(hop, Hop)
+            latency_s.append(hop.latency_s)
+            each_s.append(hop.each_s)
+        counts = [len(ps) for ps in each]
+        out = {name: column[rows] for name, column in self._columns.items()}
+        return {**out, "hop_s": np.repeat(latency_s, counts) + np.repeat(each_s, counts) * out["boundary_B"]}
 
-def _hop(block: PlanBlock, found: Mapping[Wanted, Answer]) -> Hop | None:
-    if block.planned.layout.pp == 1:
-        return None
-    hop = found[_hop_item(block)]
-    assert isinstance(hop, Hop)
-    return hop
-
-
-def _step_columns(
-    space: Space, block: PlanBlock, found: Mapping[Wanted, Answer], which: Ints, width: int
-) -> dict[str, Floats]:
-    """Messages and update of a layer of each kind and of the ends, shape (steps, kinds + 1), 0 where no plan goes."""
-    out = {name: np.zeros((len(space.steps), width)) for name in ("gather", "reduce", "update")}
-    for s in which.tolist():
-        one = found[_step_item(space, block, s)]
-        assert isinstance(one, StepTimes)
-        for name, column in out.items():
-            column[s] = getattr(one, name)
-    return out
+    def steps(self, blocks: list[PlanBlock]) -> dict[str, Floats]:
+        """Messages and update of a layer of each kind and of the ends, shape (blocks, steps, kinds + 1), 0 where no
+        plan goes."""
+        shape = len(blocks), len(self.space.steps), len(self.kinds) + 1
+        out = {field.name: np.zeros(shape) for field in fields(StepTimes)}
+        for number, block in enumerate(blocks):
+            for s in np.flatnonzero(block.goes.any(axis=(0, 1))).tolist():
+                one = self.found[_step_item(self.space, block, s)]
+                for name, column in out.items():
+                    column[number, s] = getattr(one, name)
+        return out
 
 
 def _on_stages(asked: Question, planned: Planned, kinds: list[Any]) -> Floats:
     """Layers of each kind on each stage, shape (kinds, stages). [1]"""
+    number = [kinds.index(asked.model.kind(layer)) for layer in range(asked.model.layers)]
     out = np.zeros((len(kinds), planned.layout.pp))
     for stage, held in enumerate(planned.stage_layers):
         for layer in _flat(held):
-            out[kinds.index(asked.model.kind(layer)), stage] += 1
+            out[number[layer], stage] += 1
     return out
 
 
@@ -143,32 +152,35 @@ def _flat(held: Any) -> list[int]:
 
 
 def _step_s(
-    passes: _Passes,
+    passes: Mapping[str, Floats],
     on: Floats,
     m: Floats,
     order: Mapping[str, Any],
     step: Mapping[str, Floats],
+    of: Ints,
     steps: list[dict[str, Any]],
 ) -> tuple[Floats, Floats, Floats]:
     """Time and bound of a step, shape (passes, steps) each, and the time in kernels of a mean rank, shape (passes,).
-    [s]"""
-    forward, backward = passes.forward @ on, passes.backward @ on
-    work = (passes.work_forward + passes.work_backward) @ on
-    work_forward = passes.work_forward @ on
-    for columns, ends in ((forward, passes.ends_forward), (backward, passes.ends_backward), (work, passes.ends_work)):
-        columns[:, 0] += ends[:, 0]
-        columns[:, -1] += ends[:, 1]
-    pipe = pipeline_s(forward, backward, passes.hop_s, m, order)
-    update = (step["update"][:, :-1] @ on).max(axis=1) + step["update"][:, -1] / 2
-    time = pipe[:, None] + _exposed_s(forward, backward, on, m, step, steps, pipe) + update[None, :]
-    parts = order.get("parallel.virtual_stages", 1)
-    if order.get("schedule") == "dualpipe":
-        before = 0.0 * work_forward
+    [s]
+
+    of: the block, in ``step``, of each pass, shape (passes,)
+    """
+    forward, backward = passes["forward"] @ on, passes["backward"] @ on
+    work = (passes["work_forward"] + passes["work_backward"]) @ on
+    work_forward = passes["work_forward"] @ on
+    for columns, ends in ((forward, "ends_forward"), (backward, "ends_backward"), (work, "ends_work")):
+        columns[:, 0] += passes[ends][:, 0]
+        columns[:, -1] += passes[ends][:, 1]
+    pipe = pipeline_s(forward, backward, passes["hop_s"], m, order)
+    updates = step["update"][..., :-1] @ on
+    update = updates.max(axis=2) + step["update"][..., -1] / 2
+    time = pipe[:, None] + _exposed_s(forward, backward, on, m, step, of, steps, pipe) + update[of]
+    if order.get("schedule") == "dualpipe":  # which is filled from both ends
+        before = np.zeros_like(work_forward)
     else:
-        before = (np.cumsum(work_forward, axis=1) - work_forward) / parts
+        before = (np.cumsum(work_forward, axis=1) - work_forward) / order.get("parallel.virtual_stages", 1)
     least = (m[:, None] * work + before).max(axis=1)
-    own = (step["update"][:, :-1] @ on).min(axis=1)
-    return time, least[:, None] + own[None, :], m * work.mean(axis=1)
+    return time, least[:, None] + updates.min(axis=2)[of], m * work.mean(axis=1)
 
 
 def pipeline_s(forward: Floats, backward: Floats, hop_s: Floats, m: Floats, order: Mapping[str, Any]) -> Floats:
@@ -216,21 +228,21 @@ def _exposed_s(
     on: Floats,
     m: Floats,
     step: Mapping[str, Floats],
+    of: Ints,
     steps: list[dict[str, Any]],
     pipe: Floats,
 ) -> Floats:
     """What messages of weights and gradients add, shape (passes, steps): of the first stage, whose passes come first
     and last. [s]"""
-    layers = max(on[:, 0].sum(), 1.0)
-    gather, reduce = (step[name][:, :-1] @ on[:, 0] + step[name][:, -1] / 2 for name in ("gather", "reduce"))
-    # of one layer: messages may run beside the passes of the others
-    beside = {
-        "forward": (forward[:, :1] * (layers - 1) / layers),
-        "backward": (backward[:, :1] * (layers - 1) / layers),
-    }
+    layers = max(float(on[:, 0].sum()), 1.0)
+    ends = {name: step[name][..., -1] / 2 for name in ("gather", "reduce")}
+    gather, reduce = ((step[name][..., :-1] @ on[:, 0] + ends[name])[of] for name in ("gather", "reduce"))
     whole = gather + reduce
-    overlapped = gather / layers + np.maximum(gather * (layers - 1) / layers - beside["forward"], 0.0)
-    overlapped = overlapped + reduce / layers + np.maximum(reduce * (layers - 1) / layers - beside["backward"], 0.0)
+    # those of one layer stand alone, those of the others run beside the passes
+    rest = (layers - 1) / layers
+    overlapped = whole / layers + rest * (
+        np.maximum(gather - forward[:, :1], 0.0) + np.maximum(reduce - backward[:, :1], 0.0)
+    )
     # split weights come again with every pass, beside it as far as there is time; the first layer's weights wait for
     # the last gradients of the micro-batch before
     each = m[:, None] * (gather / 2 + reduce) / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)

@@ -194,7 +194,10 @@ def test_money_needs_a_rent(model: str) -> None:
 
 
 def test_other_workloads_have_no_plans_to_search() -> None:
-    data = {"systems": ["hgx_a100"], "workload": {"kind": "collective", "collective": "all_reduce", "message_bytes": 1e6}}
+    data = {
+        "systems": ["hgx_a100"],
+        "workload": {"kind": "collective", "collective": "all_reduce", "message_bytes": 1e6},
+    }
     with pytest.raises(InputError, match="no training workload"):
         questions(data)
 
@@ -301,4 +304,7 @@ def test_the_command(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert refused.exit_code == 2 and "is no folder of a search" in refused.stderr
     printed = CliRunner().invoke(app, ["search", "q.yaml", "--axis", "pp=1", "--json", "--quiet", "-j", "1"])
     said = json.loads(printed.stdout)
-    assert said["counts"]["simulated"] >= 2 and said["best"]["plan"]["parallel.dp"] * said["best"]["plan"]["parallel.tp"] == 8
+    assert (
+        said["counts"]["simulated"] >= 2
+        and said["best"]["plan"]["parallel.dp"] * said["best"]["plan"]["parallel.tp"] == 8
+    )
