@@ -272,7 +272,9 @@ def rates(system: System) -> compute.Rates:
     """What kernels run on: one rank's peaks and the stack's efficiencies."""
     gap_s = system.stack.host.gap_us * US
     return compute.Rates(
-        peak_FLOPps={str(p): system.rank_peak_FLOPps(p) for p in system.accelerator.peak_TFLOPps},
+        peak_FLOPps=compute.with_variants(
+            {str(p): system.rank_peak_FLOPps(p) for p in system.accelerator.peak_TFLOPps}
+        ),
         vector_FLOPps=system.rank_vector_FLOPps,
         memory_Bps=system.rank_memory_Bps,
         efficiency={

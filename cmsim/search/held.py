@@ -1,7 +1,7 @@
 """Memory of plans in columns, from the one function that programs are made with.
 
 It is called for a few plans of a layout; between them memory is a sum: states of each step, what a pass keeps whatever
-is in flight, and what every micro-batch in flight adds, both growing evenly with the micro-batch. What is simulated is
+is in flight, and what every micro-batch in flight adds, all growing evenly with the micro-batch. What is simulated is
 weighed again, whole.
 """
 
@@ -19,92 +19,86 @@ from cmsim.search import axes
 from cmsim.search.axes import Question
 from cmsim.workload.generate import training
 from cmsim.workload.generate.footprint import footprint_B
+from cmsim.workload.generate.training import Planned
 from cmsim.workload.schedules.passes import AtPeak
 
-#: schedules whose ranks hold other layers, or more of them, than those of 1F1B
-_OTHERS = ("zb_v", "dualpipe")
+#: schedules that keep something of every micro-batch: each plan is weighed by itself
+ALONE = ("gpipe",)
 
 
 @dataclass(frozen=True)
 class Held:
     """What ranks of every stage hold in plans of one order; shapes (passes, stages), of states (steps, stages). [B]
 
-    fixed_B, each_B   of a pass: whatever is in flight, and for every micro-batch that is
-    states_B          of a step, beyond those of the first
+    fixed_B     of a pass, whatever is in flight    states_B  of a step, beyond those of the first
+    each_B      for every micro-batch that is    waiting_B  and for every one whose gradients of weights wait
     """
 
     fixed_B: Floats
     each_B: Floats
+    waiting_B: Floats
     states_B: Floats
 
-    def in_flight(self, planned: Any, micro_batches: int) -> Floats:  # noqa: ARG002
-        """Micro-batches whose activations ranks hold at their peak, shape (stages,). [1]"""
-        return np.array([_weight(planned.schedule.in_flight(stage)) for stage in range(planned.layout.pp)])
+    def moving_B(self, passes: Sequence[int], planned: Sequence[Planned]) -> Floats:
+        """What passes hold with the first step, each as planned, shape (passes, stages). [B]"""
+        flying = np.array(
+            [[one.schedule.in_flight(stage) for stage in range(one.layout.pp)] for one in planned], np.float64
+        )
+        rows = list(passes)
+        out: Floats = self.fixed_B[rows] + flying[..., 0] * self.each_B[rows] + flying[..., 1] * self.waiting_B[rows]
+        return out
 
 
 @dataclass(frozen=True)
 class _Flying:
-    """A schedule that holds a given number of micro-batches on every rank."""
+    """A schedule that holds given numbers of micro-batches on every rank."""
 
     of: Any
-    count: float
+    count: AtPeak
 
     def in_flight(self, rank: int) -> AtPeak:  # noqa: ARG002
-        return AtPeak(self.count)
+        return self.count
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.of, name)
 
 
-def _weight(peak: AtPeak) -> float:
-    return peak.activations
+def shape(planned: Planned) -> tuple[Any, ...]:
+    """Plans of a layout whose shapes are equal hold the same, but for what is in flight."""
+    stages = ((tuple(len(part.layers) for part in held), held[0].first, held[-1].last) for held in planned.parts)
+    apart = tuple((sum(layers), first, last) for layers, first, last in stages)
+    return apart, any(len(held) > 1 and held[0].last for held in planned.parts), planned.schedule.copies
 
 
-def footprints(
-    asked: Question,
-    layout: Mapping[str, Any],
-    passes: Sequence[Mapping[str, Any]],
-    orders: Sequence[Mapping[str, Any]],
-    steps: Sequence[Mapping[str, Any]],
-    goes: NDArray[np.bool_],
-) -> list[Held]:
-    """What plans of a layout hold, for each order of passes. goes: which plans are asked for."""
-    made: dict[Any, Held] = {}
-    out = []
-    for o, order in enumerate(orders):
-        its = order.get("schedule") if order.get("schedule") in _OTHERS else None
-        if its not in made:
-            wanted = goes[:, o] if its is not None else np.asarray(goes.any(axis=1))
-            made[its] = _held(asked, {**layout, **order}, passes, steps, wanted)
-        out.append(made[its])
-    return out
-
-
-def _held(
+def held(
     asked: Question,
     layout: Mapping[str, Any],
     passes: Sequence[Mapping[str, Any]],
     steps: Sequence[Mapping[str, Any]],
     wanted: NDArray[np.bool_],
 ) -> Held:
-    at = {**layout, "micro_batch": 1}
-    base = _B(asked, at, passes[0], steps[0], 1, 1.0)
-    fixed, each = np.zeros((len(passes), len(base))), np.zeros((len(passes), len(base)))
-    known: dict[str, tuple[Floats, Floats, Floats]] = {}
-    for p, one in enumerate(passes):
-        if not wanted[p].any():
-            continue
-        others = {key: value for key, value in one.items() if key != "micro_batch"}
-        key = str(others)
-        if key not in known:
-            # empty with one sequence and with two, and with one micro-batch of one sequence in flight
-            few = [_B(asked, at, others, steps[0], *case) for case in ((1, 0.0), (2, 0.0), (1, 1.0))]
-            known[key] = few[0] - (few[1] - few[0]), few[1] - few[0], few[2] - few[0]
-        states, still, flying = known[key]
-        fixed[p] = states + still * one["micro_batch"]
-        each[p] = flying * one["micro_batch"]
-    more = [_B(asked, at, passes[0], one, 1, 1.0) - base if s else 0.0 * base for s, one in enumerate(steps)]
-    return Held(fixed, each, np.stack(more))
+    """What plans of a layout and an order hold. wanted: which passes are asked for, shape (passes,)."""
+    base = _B(asked, layout, passes[0], steps[0], 1, AtPeak(1.0))
+    fixed, each, waiting = (np.zeros((len(passes), len(base))) for _ in range(3))
+    known: dict[str, tuple[Floats, ...]] = {}
+    for p in np.flatnonzero(wanted).tolist():
+        others = {key: value for key, value in passes[p].items() if key != "micro_batch"}
+        if str(others) not in known:
+            cases = (1, AtPeak(0.0)), (2, AtPeak(0.0)), (1, AtPeak(1.0)), (1, AtPeak(0.0, 1.0))
+            one, two, flying, waits = (_B(asked, layout, others, steps[0], *case) for case in cases)
+            known[str(others)] = 2 * one - two, two - one, flying - one, waits - one
+        states, still, flies, waits = known[str(others)]
+        size = passes[p]["micro_batch"]
+        fixed[p], each[p], waiting[p] = states + still * size, flies * size, waits * size
+    more = [
+        _B(asked, layout, passes[0], one, 1, AtPeak(1.0)) - base if s else 0.0 * base for s, one in enumerate(steps)
+    ]
+    return Held(fixed, each, waiting, np.stack(more))
+
+
+def whole_B(asked: Question, planned: Planned, values: Mapping[str, Any]) -> Floats:
+    """Memory of a rank of every stage of a plan as it is, shape (stages,). [B]"""
+    return _footprint(asked, axes.at(asked.spec, values), planned, planned.schedule)
 
 
 def _B(
@@ -113,22 +107,19 @@ def _B(
     one: Mapping[str, Any],
     step: Mapping[str, Any],
     micro_batch: int,
-    flying: float,
+    flying: AtPeak,
 ) -> Floats:
-    """Memory of a rank of every stage of one plan with so much in flight, shape (stages,). [B]"""
+    """Memory of a rank of every stage with so much in flight, shape (stages,). [B]"""
     values = {**layout, **one, **step, "micro_batch": micro_batch}
-    spec = axes.at(asked.spec, values)
     # as many micro-batches as any schedule may want, whatever the batch divides by
-    whole = spec.model_copy(update={"global_batch": many(asked, micro_batch)})
-    planned = training.planned(whole, asked.system, asked.model, asked.base)
-    parts = footprint_B(
-        whole,
-        asked.model,
-        planned.layout,
-        planned.mixture,
-        planned.stage_layers,
-        _Flying(planned.schedule, flying),  # type: ignore[arg-type]
-    )
+    spec = axes.at(asked.spec, {**values, "global_batch": many(asked, micro_batch)})
+    planned = training.planned(spec, asked.system, asked.model, asked.base)
+    return _footprint(asked, spec, planned, _Flying(planned.schedule, flying))
+
+
+def _footprint(asked: Question, spec: Any, planned: Planned, schedule: Any) -> Floats:
+    """The one place that asks what a plan holds, shape (stages,). [B]"""
+    parts = footprint_B(spec, asked.model, planned.layout, planned.mixture, planned.parts, schedule)
     return np.asarray(np.sum([np.asarray(part) for part in parts.values()], axis=0), np.float64)
 
 

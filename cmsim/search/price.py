@@ -18,11 +18,12 @@ import numpy as np
 from cmsim.arrays import Floats, Ints
 from cmsim.search.axes import Question
 from cmsim.search.probes import Answer, Hop, PassTimes, StepTimes, Wanted, kinds_of
-from cmsim.search.space import PlanBlock, Space
+from cmsim.search.space import PlanBlock, Space, has_experts
+from cmsim.workload.generate.stages import like
 from cmsim.workload.generate.training import Planned
 
 #: keys of a layout that a pass takes notice of
-_PASS_KEYS = ("parallel.tp", "parallel.cp", "parallel.ep", "parallel.expert_tp")
+_PASS_KEYS = ("parallel.tp", "parallel.cp", "parallel.cp_comm_type", "parallel.ep", "parallel.expert_tp")
 
 
 def wanted(space: Space) -> list[Wanted]:
@@ -63,16 +64,17 @@ def price(space: Space, found: Mapping[Wanted, Answer], progress: Callable[[floa
         block.bound_s = np.full(block.reason.shape, np.nan)
         block.busy_s = np.full(block.reason.shape, np.nan)
         if block.goes.any():
-            expert = block.planned.mixture is not None and block.planned.mixture.ranks > 1
-            groups.setdefault((block.planned.layout.pp, expert), []).append(block)
+            groups.setdefault((block.planned.layout.pp, has_experts(block.planned)), []).append(block)
     measured = _Measured(space, found)
+    own = {"overlap_data_parallel": space.asked.spec.overlap_data_parallel}
+    steps = [{**own, **one} for one in space.steps]
     for number, blocks in enumerate(groups.values()):
-        _price(space, blocks, measured)
+        _price(space, blocks, measured, steps)
         if progress is not None:
             progress((number + 1) / len(groups))
 
 
-def _price(space: Space, blocks: list[PlanBlock], measured: _Measured) -> None:
+def _price(space: Space, blocks: list[PlanBlock], measured: _Measured, steps: list[dict[str, Any]]) -> None:
     """Blocks of as many stages, all their passes in columns."""
     each = [np.flatnonzero(block.goes.any(axis=(1, 2))) for block in blocks]
     of = np.repeat(np.arange(len(blocks)), [len(ps) for ps in each])
@@ -87,13 +89,14 @@ def _price(space: Space, blocks: list[PlanBlock], measured: _Measured) -> None:
         planned = space.order(block, int(np.concatenate(each)[first]), o)
         assert isinstance(planned, Planned)
         on = _on_stages(space.asked, planned, measured.kinds)
-        time, bound, busy = _step_s(passes, on, m, space.orders[o], step, of, space.steps)
+        ends = _at_ends(space.asked, planned)
+        time, bound, busy = _step_s(passes, (on, ends), m, space.orders[o], step, of, steps)
         time_s[:, o], bound_s[:, o], busy_s[:, o] = time, bound, busy[:, None]
     for column in (time_s, bound_s, busy_s):
         column[~goes] = np.nan
-    ends = np.cumsum([0, *(len(ps) for ps in each)])
+    starts = np.cumsum([0, *(len(ps) for ps in each)])
     for number, (block, ps) in enumerate(zip(blocks, each, strict=True)):
-        rows = slice(ends[number], ends[number + 1])
+        rows = slice(starts[number], starts[number + 1])
         block.time_s[ps], block.bound_s[ps], block.busy_s[ps] = time_s[rows], bound_s[rows], busy_s[rows]
 
 
@@ -137,23 +140,29 @@ class _Measured:
 
 
 def _on_stages(asked: Question, planned: Planned, kinds: list[Any]) -> Floats:
-    """Layers of each kind on each stage, shape (kinds, stages). [1]"""
+    """Layers of each kind on each stage, shape (kinds, stages). Modules that predict further tokens are like the layers
+    they are made as. [1]"""
     number = [kinds.index(asked.model.kind(layer)) for layer in range(asked.model.layers)]
     out = np.zeros((len(kinds), planned.layout.pp))
-    for stage, held in enumerate(planned.stage_layers):
-        for layer in _flat(held):
-            out[number[layer], stage] += 1
+    for stage, held in enumerate(planned.parts):
+        for layer in (layer for part in held for layer in part.layers):
+            out[number[like(asked.model, layer)], stage] += 1
     return out
 
 
-def _flat(held: Any) -> list[int]:
-    """Layers of a stage, whose virtual stages may be apart."""
-    return [held] if isinstance(held, int) else [layer for one in held for layer in _flat(one)]
+def _at_ends(asked: Question, planned: Planned) -> Floats:
+    """How often each stage has what the first and the last have beyond their layers, shape (2, stages): the head comes
+    again with every module that predicts further tokens. [1]"""
+    out = np.zeros((2, planned.layout.pp))
+    for stage, held in enumerate(planned.parts):
+        out[0, stage] = sum(part.first for part in held)
+        out[1, stage] = sum(part.last for part in held) * (1 + asked.spec.mtp_layers)
+    return out
 
 
 def _step_s(
     passes: Mapping[str, Floats],
-    on: Floats,
+    held: tuple[Floats, Floats],
     m: Floats,
     order: Mapping[str, Any],
     step: Mapping[str, Floats],
@@ -163,14 +172,14 @@ def _step_s(
     """Time and bound of a step, shape (passes, steps) each, and the time in kernels of a mean rank, shape (passes,).
     [s]
 
-    of: the block, in ``step``, of each pass, shape (passes,)
+    held: layers of each kind, and ends of the model, on each stage    of: the block, in ``step``, of each pass, shape
+    (passes,)
     """
-    forward, backward = passes["forward"] @ on, passes["backward"] @ on
-    work = (passes["work_forward"] + passes["work_backward"]) @ on
+    on, ends = held
+    forward = passes["forward"] @ on + passes["ends_forward"] @ ends
+    backward = passes["backward"] @ on + passes["ends_backward"] @ ends
+    work = (passes["work_forward"] + passes["work_backward"]) @ on + passes["ends_work"] @ ends
     work_forward = passes["work_forward"] @ on
-    for columns, ends in ((forward, "ends_forward"), (backward, "ends_backward"), (work, "ends_work")):
-        columns[:, 0] += passes[ends][:, 0]
-        columns[:, -1] += passes[ends][:, 1]
     pipe = pipeline_s(forward, backward, passes["hop_s"], m, order)
     updates = step["update"][..., :-1] @ on
     update = updates.max(axis=2) + step["update"][..., -1] / 2
@@ -246,6 +255,6 @@ def _exposed_s(
     # split weights come again with every pass, beside it as far as there is time; the first layer's weights wait for
     # the last gradients of the micro-batch before
     each = m[:, None] * (gather / 2 + reduce) / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)
-    apart = np.array([not one.get("overlap_data_parallel", True) for one in steps])
+    apart = np.array([not one["overlap_data_parallel"] for one in steps])
     split = np.array([one.get("zero_stage", 0) == 3 or one.get("fsdp", "none") != "none" for one in steps])
     return np.where(split, each, np.where(apart, whole, overlapped))

@@ -292,5 +292,5 @@ def _programs(asked: Question, values: Mapping[str, Any], model: ModelSpec) -> P
     known = axes.there()
     sizes = [int(values[f"parallel.{name}"]) for name in ("tp", "cp", "pp", "dp")]
     at = {key: value for key, value in values.items() if key in known}
-    at |= {"ranks": math.prod(sizes), "global_batch": int(at.get("micro_batch", 1)) * sizes[3]}
+    at |= {"ranks": math.prod(sizes), "global_batch": int(at.get("micro_batch", 1)) * sizes[3], "mtp_layers": 0}
     return training.programs(axes.at(asked.spec, at), asked.system, asked.base, model=model)

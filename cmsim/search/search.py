@@ -18,7 +18,6 @@ from cmsim.identity import Identity
 from cmsim.kinds.training import TrainingSpec
 from cmsim.results import Result, Results
 from cmsim.scenario import Run, Scenario, load_scenario
-from cmsim.scenario.best import put
 from cmsim.search import axes, price, probes
 from cmsim.search.axes import Question
 from cmsim.search.found import OBJECTIVES, STORE, Counts, Objective, SearchResult, table_of
@@ -111,7 +110,7 @@ def _question(one: Run, machines: api.Machines, scenario: Scenario) -> Question:
         raise InputError(Problem(f"{name} is a graph, which runs data parallel only: there is one plan", scenario.file))
     if not one.spec.sequence_length:
         raise InputError(Problem("the key is required for a model of text", scenario.file, key="sequence_length"))
-    return Question(one.spec, machines(one), model, scenario.base)
+    return Question(axes.plain(one.spec), machines(one), model, scenario.base)
 
 
 @dataclasses.dataclass
@@ -132,9 +131,9 @@ class _Search:
         priced = int(sum(int(block.goes.sum()) for block in made.blocks))
         if not priced:
             raise _none(made)
-        wanted = price.wanted(made)
+        wanted, alike = price.wanted(made), dataclasses.replace(self.one, spec=self.asked.spec)
         answers = self._timed(
-            "probes", lambda said: probes.measure(self.one, self.asked, wanted, jobs=self.jobs, progress=said)
+            "probes", lambda said: probes.measure(alike, self.asked, wanted, jobs=self.jobs, progress=said)
         )
         self._timed("prices", lambda said: price.price(made, answers, said))
         given, why = self._given()
@@ -237,9 +236,8 @@ class _Search:
     def _run_of(self, made: Space, place: tuple[int, int]) -> Run:
         """The run of a plan, labelled by the keys that were varied."""
         plan = made.plan(made.blocks[place[0]], place[1])
-        spec = self.one.spec
-        for key, value in plan.items():
-            spec = put(spec, tuple(key.split(".")), value)
+        spec = self.asked.spec
+        spec = axes.settled(spec, plan)
         varied = {key for key, values in made.values.items() if len(values) > 1} | {"parallel.dp"}
         identity = self.one.identity
         point = {f"workloads.{identity.workload}.{key}": value for key, value in plan.items() if key in varied}

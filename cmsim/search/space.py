@@ -20,7 +20,7 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.search import axes
 from cmsim.search.axes import LAYOUT, ORDER, PASS, STEP, Question
-from cmsim.search.held import Held, footprints, many
+from cmsim.search.held import ALONE, held, many, shape, whole_B
 from cmsim.workload.generate import training
 from cmsim.workload.generate.training import Planned
 
@@ -31,14 +31,14 @@ REASONS = {
     "ranks": "more ranks than there are",
     "parallel": "sizes do not divide the ranks",
     "parallel.tp": "tp does not divide the heads",
-    "parallel.cp": "cp does not divide the sequence",
+    "parallel.cp": "cp does not divide the sequence, or the heads",
+    "parallel.cp_comm_type": "context parallelism does not go so",
     "parallel.pp": "more stages than layers, or layers that do not divide",
     "parallel.ep": "ep does not divide the ranks of a stage, or is above the experts",
     "parallel.expert_tp": "expert_tp does not divide",
     "parallel.virtual_stages": "virtual stages do not divide",
-    "virtual_stages": "virtual stages do not divide",
-    "micro_batches": "the schedule does not take so many micro-batches",
-    "stages": "the schedule does not take so many stages",
+    "overlap_experts": "the schedule has no forward beside a backward",
+    "mtp_layers": "modules that predict further tokens have no room on the last stage",
     "global_batch": "micro_batch x dp does not divide the batch",
     "memory": "does not fit the memory",
     "same": "the same plan as another",
@@ -46,6 +46,7 @@ REASONS = {
 }
 #: codes of outcomes in a block: 0 is a plan that goes
 GOES = 0
+_COUNT = "the schedule does not take so many micro-batches"
 _MEMORY, _SAME, _ORDER, _BATCH = "memory", "same", "order", "global_batch"
 
 
@@ -92,6 +93,7 @@ class Space:
     reasons: list[str] = field(default_factory=lambda: [""])
     refused: dict[str, int] = field(default_factory=dict)
     blocks: list[PlanBlock] = field(default_factory=list)
+    _said: dict[str, str] = field(default_factory=dict)
     _orders: dict[tuple[Any, ...], Planned | str] = field(default_factory=dict)
 
     @cached_property
@@ -138,10 +140,23 @@ class Space:
         found = {**block.values, **self.passes[p], **self.orders[o], **self.steps[s]}
         return {**found, "parallel.dp": block.planned.layout.dp}
 
+    def contradictions(self, block: PlanBlock) -> Iterator[tuple[Any, str]]:
+        """Where in a block keys of passes, or of steps, contradict each other or the layout's; and how."""
+        for number, (cases, free) in enumerate(((self.passes, "micro_batch"), (self.steps, ""))):
+            for row, case in enumerate(cases):
+                values = {key: value for key, value in case.items() if key != free}
+                key = str(
+                    (number, values, *(block.values[f"parallel.{name}"] == 1 for name in ("tp", "cp", "pp", "ep")))
+                )
+                if key not in self._said:
+                    self._said[key] = _contradiction(self.asked, {**block.values, **values})
+                if self._said[key]:
+                    yield (row if not number else (slice(None), slice(None), row)), self._said[key]
+
     def order(self, block: PlanBlock, p: int, o: int) -> Planned | str:
         """What the generator makes of an order of passes, or the reason why it makes nothing of it."""
         pp, m = block.planned.layout.pp, int(block.micro_batches[p])
-        expert = block.planned.mixture is not None and block.planned.mixture.ranks > 1
+        expert = has_experts(block.planned)
         key = (pp, m, o, expert)
         if key not in self._orders:
             self._orders[key] = self._settled(block, p, o)
@@ -153,7 +168,22 @@ class Space:
         try:
             return training.planned(spec, asked.system, asked.model, asked.base)
         except InfeasibleError as error:
-            return reason_of(error)
+            # the batch divides, or nobody would ask
+            return _COUNT if error.problems[0].key == "global_batch" else reason_of(error)
+
+
+def _contradiction(asked: Question, values: Mapping[str, Any]) -> str:
+    """What the schema says against values that it takes one by one; "" where nothing."""
+    try:
+        axes.settled(asked.spec, values)
+    except InputError as error:
+        return f"keys that contradict each other: {error.problems[0].key or 'workload'}"
+    return ""
+
+
+def has_experts(planned: Planned) -> bool:
+    """Whether experts are on several ranks."""
+    return planned.mixture is not None and planned.mixture.ranks > 1
 
 
 def reason_of(error: InfeasibleError) -> str:
@@ -223,7 +253,7 @@ def _settle(found: Space, values: Mapping[str, Any]) -> None:
     )
     _refuse(found, block)
     if block.goes.any():
-        _weigh(found, block, footprints(asked, values, found.passes, found.orders, found.steps, block.goes))
+        _weigh(found, block)
     found.blocks.append(block)
 
 
@@ -231,8 +261,10 @@ def _refuse(found: Space, block: PlanBlock) -> None:
     """Mark plans of a block that do not go together, or are others under another name."""
     layout = block.planned.layout
     alone = layout.dp * layout.cp == 1
-    expert = block.planned.mixture is not None and block.planned.mixture.ranks > 1
+    expert = has_experts(block.planned)
     same = np.zeros(block.reason.shape, bool)
+    kinds = found.values.get("parallel.cp_comm_type", ())
+    same |= layout.cp == 1 and len(kinds) > 1 and block.values["parallel.cp_comm_type"] != kinds[0]
     if layout.tp == 1:
         keys = [key for key in ("parallel.sequence_parallel", "tp_overlap") if key in found.passes[0]]
         same |= np.array([_other(one, found.passes[0], keys) for one in found.passes])[:, None, None]
@@ -242,6 +274,8 @@ def _refuse(found: Space, block: PlanBlock) -> None:
         same |= np.array([_other(one, found.orders[0], ["overlap_experts"]) for one in found.orders])[None, :, None]
     if alone:
         same |= np.array([_other(one, found.steps[0], list(one)) for one in found.steps])[None, None, :]
+    for where, text in found.contradictions(block):
+        block.reason[where] = found.code(text)
     block.reason[same] = found.code(REASONS[_SAME])
     if layout.pp > 1:
         odd = np.array([_odd(one) for one in found.orders])
@@ -263,14 +297,24 @@ def _odd(order: Mapping[str, Any]) -> bool:
     return "schedule" in order and several != (order["schedule"] == "interleaved")
 
 
-def _weigh(found: Space, block: PlanBlock, held: list[Held]) -> None:
+def _weigh(found: Space, block: PlanBlock) -> None:
     """Memory of the fullest rank of every plan, and who does not fit."""
-    room_B = found.asked.system.rank_memory_B
-    for o, its in enumerate(held):
-        ps = np.flatnonzero(block.goes[:, o, :].any(axis=1))
-        if not len(ps):
-            continue
-        flight = np.stack([its.in_flight(found.order(block, int(p), o), int(block.micro_batches[p])) for p in ps])
-        moving = its.fixed_B[ps] + flight * its.each_B[ps]
-        block.memory_B[ps, o, :] = (moving[:, None, :] + its.states_B[None, :, :]).max(axis=2)
-    block.reason[block.goes & (block.memory_B > room_B)] = found.code(REASONS[_MEMORY])
+    asked, known = found.asked, {}
+    layout = {**block.values, "parallel.dp": block.planned.layout.dp}
+    for o in np.flatnonzero(block.goes.any(axis=(0, 2))).tolist():
+        ps = np.flatnonzero(block.goes[:, o].any(axis=1)).tolist()
+        order = {**layout, **found.orders[o]}
+        made = [found.order(block, p, o) for p in ps]
+        planned = [one for one in made if isinstance(one, Planned)]
+        its = shape(planned[0])
+        if its not in known:
+            known[its] = held(asked, order, found.passes, found.steps, np.asarray(block.goes.any(axis=(1, 2))))
+        if found.orders[o].get("schedule") in ALONE:
+            first = found.steps[0]
+            moving = np.stack(
+                [whole_B(asked, one, {**order, **found.passes[p], **first}) for p, one in zip(ps, planned, strict=True)]
+            )
+        else:
+            moving = known[its].moving_B(ps, planned)
+        block.memory_B[ps, o, :] = (moving[:, None, :] + known[its].states_B[None, :, :]).max(axis=2)
+    block.reason[block.goes & (block.memory_B > asked.system.rank_memory_B)] = found.code(REASONS[_MEMORY])

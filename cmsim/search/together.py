@@ -11,7 +11,7 @@ from cmsim import engine
 from cmsim.arrays import Floats, Ints
 from cmsim.hardware import System
 from cmsim.units import PS_PER_S
-from cmsim.workload.ops import COLLECTIVE, OpTable, ProgramBuilder, Programs, assemble
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, OpTable, ProgramBuilder, Programs, assemble
 
 #: columns of codes -> what they number
 _CODED = {
@@ -101,7 +101,9 @@ def once_a_step(
         ops = one.ops
         rows = np.arange(int(one.program_ptr[1]))
         mine = (ops.kind[rows] == COLLECTIVE) & (ops.stream[rows] == number(ops.streams, stream))
-        updates = ops.kernel[rows] == number(ops.kernels, update)
+        # what comes behind the optimizer belongs to it: weights that are cast
+        begins = np.flatnonzero(ops.kernel[rows] == number(ops.kernels, update))
+        updates = (ops.kind[rows] == COMPUTE) & (rows >= (begins[0] if len(begins) else len(rows)))
         for row in np.flatnonzero(mine | updates).tolist():
             owner.append(which)
             if updates[row]:

@@ -206,7 +206,7 @@ def test_no_plan_at_all_says_which_is_nearest(model: str) -> None:
     with pytest.raises(InfeasibleError) as error:
         search(question(model, global_batch=4096), over={**OVER, "micro_batch": [512], "recompute": ["none"]})
     said = str(error.value)
-    assert "none of" in said and "does not fit the memory" in said and "Nearest: tp 8" in said
+    assert "none of" in said and "does not fit the memory" in said and "Nearest: tp 8, cp 1, pp 1, dp 1" in said
     assert error.value.budget["needed_B"] > error.value.budget["available_B"]
     with pytest.raises(InfeasibleError, match="micro_batch x dp does not divide the batch"):
         search(question(model), over={"micro_batch": [3]})

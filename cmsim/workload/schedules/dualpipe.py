@@ -1,6 +1,7 @@
 """DualPipe: micro-batches enter at both ends, and a forward of one way runs beside a backward of the other.
 
-    bubble      (p/2 - 1) (F&B + B - 3 W) where F = I = W; F&B is a forward and a backward side by side
+    bubble      (p/2 - 1) (F&B + B - 3 W) where F = I = W; F&B is a forward and a backward side by side, which end
+                together (one after the other, the forward is handed on earlier: by F less)
     in flight   p + 1
 
 Every rank holds two stages of the model (virtual stage 0 of the way up, 1 of the way down), and so twice the weights.
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Turn
+from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Steady, Turn
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class DualPipe(PipelineSchedule):
     """See the page."""
 
     name = "dualpipe"
+    turns_back = True
+    copies = 2
+    turns_in_pairs = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,6 +41,21 @@ class DualPipe(PipelineSchedule):
 
     def in_flight(self, rank: int) -> AtPeak:  # noqa: ARG002
         return AtPeak(self.stages + 1.0)
+
+    def part(self, rank: int, virtual: int) -> int:
+        return self.stages - 1 - rank if virtual else rank
+
+    @property
+    def alike_after(self) -> int:
+        return 2
+
+    def recurring(self) -> int:
+        return 3 * self.stages + 8
+
+    def steady(self, rank: int) -> Steady:
+        one = _Rank(self, rank)
+        before = 2 * one.far + 2 * (one.near + 1) + 3 * one.far
+        return Steady(before + 2 + one.middle, 2, one.main - 1)
 
     def route(self, micro_batch: int) -> list[tuple[int, int]]:
         down = micro_batch >= self.micro_batches // 2
