@@ -23,8 +23,8 @@ from cmsim.workload.moe import divisors
 
 #: what an axis changes: where ranks stand, what a pass takes, the order of passes, what comes once a step
 LAYOUT, PASS, ORDER, STEP = "layout", "pass", "order", "step"
-#: context parallelism is not tried on chunks of fewer tokens [1]
-_CHUNK = 1024
+#: context parallelism is not tried on chunks of fewer tokens, unless somebody asks [1]
+CHUNK = 2048
 #: virtual stages of a rank that are tried, at most [1]
 _MOST_VIRTUAL = 12
 
@@ -45,11 +45,15 @@ class Question:
 
 @dataclass(frozen=True)
 class SearchAxis:
-    """A key of the workload, dotted, and its values where nobody restricts them; None: only the scenario's own."""
+    """A key of the workload, dotted, and its values where nobody restricts them; None: only the scenario's own.
+
+    weighs: whether memory depends on it
+    """
 
     key: str
     role: str
     values: Callable[[Question], Sequence[Any]] | None
+    weighs: bool = True
 
 
 def _size(key: str) -> Callable[[Question], Sequence[Any]]:
@@ -59,7 +63,7 @@ def _size(key: str) -> Callable[[Question], Sequence[Any]]:
 def _chunks(asked: Question) -> Sequence[Any]:
     """Context parallel where every rank has a chunk worth it."""
     few = sizes("parallel.cp", asked.spec, asked.system, base=asked.base)
-    return [one for one in few if one == 1 or asked.spec.sequence_length // one >= _CHUNK]
+    return [one for one in few if one == 1 or asked.spec.sequence_length // one >= CHUNK]
 
 
 def _experts(asked: Question) -> Sequence[Any]:
@@ -98,7 +102,7 @@ AXES = (
     SearchAxis("micro_batch", PASS, _batches),
     SearchAxis("recompute", PASS, _listed("recompute", "none", "selective", "full")),
     SearchAxis("parallel.sequence_parallel", PASS, _listed("parallel.sequence_parallel", True, False)),
-    SearchAxis("tp_overlap", PASS, _listed("tp_overlap", "none", "pipelined")),
+    SearchAxis("tp_overlap", PASS, _listed("tp_overlap", "none", "pipelined"), weighs=False),
     SearchAxis("offload.activations", PASS, None),
     SearchAxis("overlap_experts", ORDER, None),
     SearchAxis("schedule", ORDER, _listed("schedule", "1f1b", "interleaved", "zb_h1")),

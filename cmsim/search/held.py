@@ -19,6 +19,7 @@ from cmsim.search import axes
 from cmsim.search.axes import Question
 from cmsim.workload.generate import training
 from cmsim.workload.generate.footprint import footprint_B
+from cmsim.workload.generate.stages import like
 from cmsim.workload.generate.training import Planned
 from cmsim.workload.schedules.passes import AtPeak
 
@@ -78,11 +79,12 @@ def held(
     wanted: NDArray[np.bool_],
 ) -> Held:
     """What plans of a layout and an order hold. wanted: which passes are asked for, shape (passes,)."""
+    weighs = {key: axis.weighs and key != "micro_batch" for key, axis in axes.there().items()}
     base = _B(asked, layout, passes[0], steps[0], 1, AtPeak(1.0))
     fixed, each, waiting = (np.zeros((len(passes), len(base))) for _ in range(3))
     known: dict[str, tuple[Floats, ...]] = {}
     for p in np.flatnonzero(wanted).tolist():
-        others = {key: value for key, value in passes[p].items() if key != "micro_batch"}
+        others = {key: value for key, value in passes[p].items() if weighs[key]}
         if str(others) not in known:
             cases = (1, AtPeak(0.0)), (2, AtPeak(0.0)), (1, AtPeak(1.0)), (1, AtPeak(0.0, 1.0))
             one, two, flying, waits = (_B(asked, layout, others, steps[0], *case) for case in cases)
@@ -118,9 +120,21 @@ def _B(
 
 
 def _footprint(asked: Question, spec: Any, planned: Planned, schedule: Any) -> Floats:
-    """The one place that asks what a plan holds, shape (stages,). [B]"""
-    parts = footprint_B(spec, asked.model, planned.layout, planned.mixture, planned.parts, schedule)
-    return np.asarray(np.sum([np.asarray(part) for part in parts.values()], axis=0), np.float64)
+    """The one place that asks what a plan holds, shape (stages,): of stages that hold alike, once. [B]"""
+    kinds = [_kinds(asked, held) for held in planned.parts]
+    first = {kind: stage for stage, kind in reversed(list(enumerate(kinds)))} if isinstance(schedule, _Flying) else {}
+    some = sorted(first.values()) or list(range(len(kinds)))
+    parts = [planned.parts[stage] for stage in some]
+    found = footprint_B(spec, asked.model, planned.layout, planned.mixture, parts, schedule)
+    total = np.asarray(np.sum([np.asarray(part) for part in found.values()], axis=0), np.float64)
+    return total[[some.index(first[kind]) for kind in kinds]] if first else total
+
+
+def _kinds(asked: Question, held: Sequence[Any]) -> tuple[Any, ...]:
+    """What a stage holds, as far as it matters how much that is."""
+    layers = (tuple(asked.model.kind(like(asked.model, layer)) for layer in part.layers) for part in held)
+    further = sum(layer >= asked.model.layers for part in held for layer in part.layers)
+    return tuple(layers), further, any(part.first for part in held), any(part.last for part in held)
 
 
 def many(asked: Question, micro_batch: int) -> int:

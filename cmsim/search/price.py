@@ -183,11 +183,12 @@ def _step_s(
     pipe = pipeline_s(forward, backward, passes["hop_s"], m, order)
     updates = step["update"][..., :-1] @ on
     update = updates.max(axis=2) + step["update"][..., -1] / 2
-    time = pipe[:, None] + _exposed_s(forward, backward, on, m, step, of, steps, pipe) + update[of]
+    virtual = order.get("parallel.virtual_stages", 1)
+    time = pipe[:, None] + _exposed_s(forward, backward, on, m, step, of, steps, pipe, virtual) + update[of]
     if order.get("schedule") == "dualpipe":  # which is filled from both ends
         before = np.zeros_like(work_forward)
     else:
-        before = (np.cumsum(work_forward, axis=1) - work_forward) / order.get("parallel.virtual_stages", 1)
+        before = (np.cumsum(work_forward, axis=1) - work_forward) / virtual
     least = (m[:, None] * work + before).max(axis=1)
     return time, least[:, None] + updates.min(axis=2)[of], m * work.mean(axis=1)
 
@@ -240,6 +241,7 @@ def _exposed_s(
     of: Ints,
     steps: list[dict[str, Any]],
     pipe: Floats,
+    virtual: int,
 ) -> Floats:
     """What messages of weights and gradients add, shape (passes, steps): of the first stage, whose passes come first
     and last. [s]"""
@@ -252,9 +254,9 @@ def _exposed_s(
     overlapped = whole / layers + rest * (
         np.maximum(gather - forward[:, :1], 0.0) + np.maximum(reduce - backward[:, :1], 0.0)
     )
-    # split weights come again with every pass, beside it as far as there is time; the first layer's weights wait for
-    # the last gradients of the micro-batch before
-    each = m[:, None] * (gather / 2 + reduce) / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)
+    # split weights come again with every pass, beside it as far as there is time; those of the first layer of a virtual
+    # stage wait for the last gradients of the one before
+    each = m[:, None] * virtual * (gather / 2 + reduce) / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)
     apart = np.array([not one["overlap_data_parallel"] for one in steps])
     split = np.array([one.get("zero_stage", 0) == 3 or one.get("fsdp", "none") != "none" for one in steps])
     return np.where(split, each, np.where(apart, whole, overlapped))

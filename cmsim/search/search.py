@@ -22,6 +22,7 @@ from cmsim.search import axes, price, probes
 from cmsim.search.axes import Question
 from cmsim.search.found import OBJECTIVES, STORE, Counts, Objective, SearchResult, table_of
 from cmsim.search.space import Space, space
+from cmsim.workload.generate.choices import sizes
 from cmsim.workload.model import ModelSpec
 
 #: plans that are simulated where nobody says how many
@@ -291,7 +292,17 @@ class _Search:
             bound_s=float(bounds.min()),
             tokens=float(self.asked.spec.global_batch * self.asked.spec.sequence_length),
             accelerators=best.accelerators,
+            notes=self._left_out(made),
         )
+
+    def _left_out(self, made: Space) -> list[str]:
+        """What axes leave out unless somebody asks, where that is something."""
+        every = sizes("parallel.cp", self.asked.spec, self.asked.system, base=self.asked.base)
+        if len(made.values.get("parallel.cp", ())) >= len(every):
+            return []
+        return [
+            f"context parallelism was tried on chunks of {axes.CHUNK:,} tokens or more (--axis cp=[...] for others)"
+        ]
 
     def _beaten_by(self, made: Space, place: tuple[int, int], best: Result) -> bool:
         return bool(made.blocks[place[0]].bound_s.ravel()[place[1]] >= best.metric("step_time_s"))
