@@ -219,7 +219,10 @@ def _pipeline_s(forward: Any, backward: Any, hop_s: Any, m: Any, order: Mapping[
     weights = np.minimum(forward, backward / 2)
     if name == "zb_h1":
         idle = (forward + backward - 2 * weights).sum(axis=1) * (p - 1) / p
-        return m * slowest + np.maximum(idle, 0.0) + messages
+        # of few micro-batches gradients of weights all go into bubbles, but for the last
+        inputs = both - weights
+        few = inputs.sum(axis=1) + (m - 1) * inputs.max(axis=1) + weights.max(axis=1)
+        return np.maximum(m * slowest + np.maximum(idle, 0.0), few) + messages
     if name == "zb_v":
         return m * slowest + (p - 1) / 2 * forward.mean(axis=1) + messages
     if name == "dualpipe":

@@ -278,6 +278,8 @@ def played_s(schedule: Any, forward: float, backward: float, hop: float = 0.0) -
         (Interleaved(4, 16, virtual_stages=2), {"schedule": "interleaved", "parallel.virtual_stages": 2}),
         (Interleaved(8, 32, virtual_stages=3), {"schedule": "interleaved", "parallel.virtual_stages": 3}),
         (ZeroBubbleH1(4, 16), {"schedule": "zb_h1"}),
+        (ZeroBubbleH1(8, 1), {"schedule": "zb_h1"}),
+        (ZeroBubbleH1(8, 3), {"schedule": "zb_h1"}),
     ],
 )
 def test_closed_forms_are_those_of_the_orders(schedule: Any, order: dict[str, Any]) -> None:
