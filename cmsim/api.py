@@ -14,7 +14,7 @@ from typing import Any
 from cmsim import cost, engine, results, side_by_side
 from cmsim.digest import Digests
 from cmsim.errors import FailedError, InfeasibleError, tell
-from cmsim.execution import Machines, candidates, check, choice, options_of, result_of, system
+from cmsim.execution import Machines, candidates, check, choice, nearest, options_of, result_of, system
 from cmsim.hardware import System
 from cmsim.reading import exists
 from cmsim.results import Result, Results
@@ -248,9 +248,11 @@ def evaluate(
         "entry": one.identity.entry,
         "point": dict(one.point),
     }
+    machines = machines or Machines()
     try:
-        return result_of(choice.best(one, machines or Machines(), progress))
-    except InfeasibleError as error:
+        return result_of(choice.best(one, machines, progress))
+    except InfeasibleError as refused:
+        error = refused if one.open else nearest.told(refused, one, machines(one), machines.base)
         return results.Infeasible(**said, message=str(error), budget=error.budget)
     except FailedError as error:
         return results.Failed(**said, message=str(error))

@@ -94,6 +94,7 @@ def run(
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),
             *unmet,
+            *tables.budgets(results.outcomes),
             say.notes(said, say.prose(width)),
             *notes.verdict(results, say.prose(width)),
         )

@@ -10,7 +10,8 @@ from cmsim.cli import say
 from cmsim.errors import InputError
 from cmsim.kinds import Kind
 from cmsim.numbers import counts, quantity, stem_of
-from cmsim.results import Outcome, Result, flat_plan, named, names, per, rate_name
+from cmsim.results import Infeasible, Outcome, Result, flat_plan, named, names, per, rate_name
+from cmsim.units import GB
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NOTHING = "-"
 _LIMITER = "limiter"
+#: budgets that are shown line by line
+_BUDGETS = 3
 
 
 def by_kind(outcomes: Iterable[Outcome]) -> list[tuple[Kind, list[Outcome]]]:
@@ -52,6 +55,22 @@ def _plans(title: str, runs: list[Outcome], width: int) -> list[Table]:
         cells = [quantity(name, plan[name]) if name in plan else NOTHING for plan in flat]
         columns.append((say.broken(stem_of(name)), _with_missing(runs, cells, say_so=not i)))
     return _laid_out(title, runs, columns, width) if columns else []
+
+
+def budgets(outcomes: Iterable[Outcome]) -> list[Table]:
+    """Memory line by line of the first runs that do not fit, each in a table of its own."""
+    full = [one for one in outcomes if isinstance(one, Infeasible) and one.budget.get("what") == "memory"]
+    return [_budget(one) for one in full[:_BUDGETS] if len(one.budget["parts_B"]) > 1]
+
+
+def _budget(one: Infeasible) -> Table:
+    budget = one.budget
+    lines = {**budget["parts_B"], "needed": budget["needed_B"], "there is": budget["available_B"]}
+    if "nearest" in budget:
+        changes = ", ".join(f"{key}: {_value(value)}" for key, value in budget["nearest"]["changes"].items())
+        lines[f"with {changes}"] = budget["nearest"]["needed_B"]
+    rows = [[line, f"{size_B / GB:,.1f}"] for line, size_B in lines.items()]
+    return say.table([f"memory of a {budget['of']}", "GB"], rows, title=one.run)
 
 
 def _laid_out(title: str, runs: Sequence[Outcome], columns: list[tuple[str, list[str]]], width: int) -> list[Table]:

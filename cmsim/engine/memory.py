@@ -10,6 +10,9 @@ from cmsim.hardware import System
 from cmsim.units import GB
 from cmsim.workload.ops import Programs
 
+#: parts of a budget that its message names
+_NAMED = 4
+
 
 def memory_B(programs: Programs) -> Floats:
     """Memory one rank of each program needs, shape (programs,). [B]"""
@@ -28,13 +31,22 @@ def fullest_B(programs: Programs) -> dict[str, float]:
     return {key: float(value[worst]) for key, value in programs.footprint_B.items() if value[worst]}
 
 
+def _largest(parts_B: dict[str, float]) -> dict[str, float]:
+    """As many parts as a sentence bears, the rest as one. [B]"""
+    if len(parts_B) <= _NAMED + 1:
+        return parts_B
+    named = sorted(parts_B, key=lambda part: -parts_B[part])[:_NAMED]
+    rest = sum(value for part, value in parts_B.items() if part not in named)
+    return {**{part: parts_B[part] for part in named}, "others": rest}
+
+
 def check_memory(programs: Programs, system: System) -> None:
     """Raises InfeasibleError, with the budget, where a rank's weights, states, activations and cache exceed memory."""
     need = memory_B(programs)
     if not len(need) or need.max() <= system.rank_memory_B:
         return
     parts_B = fullest_B(programs)
-    parts = ", ".join(f"{key} {value / GB:.1f}" for key, value in parts_B.items())
+    parts = ", ".join(f"{key} {value / GB:.1f}" for key, value in _largest(parts_B).items())
     raise InfeasibleError(
         f"the model does not fit: a rank needs {need.max() / GB:.1f} GB ({parts}); a {system.spec.rank} of "
         f"{system.name} has {system.rank_memory_B / GB:.1f} GB. Spread it over more ranks, or make batch or "

@@ -237,8 +237,8 @@ def _apart(numbers: Sequence[int] | Ints, ranks: int) -> Ints:
 
 def _issued_ps(programs: Programs, system: System, folding: Folding) -> list[Ints]:
     """When the host has issued each op of each class, one after the other in the order of the program. [ps]"""
-    host = system.stack.host
-    if host.launch != "eager" or not np.isnan(programs.ops.recorded_s).all():
+    host, ops = system.stack.host, programs.ops
+    if host.launch != "eager" or not np.isnan(ops.recorded_s[ops.kind == COMPUTE]).all():
         return []
     each_ps = int(to_ps(host.op_us * host.launches_per_op * US))
     out = []

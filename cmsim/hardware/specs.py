@@ -116,6 +116,9 @@ class AcceleratorSpec(Spec):
     vector_TFLOPps: TFLOPps = Field(description="peak of the vector units of the package, 16-bit")
     memory_GB: GigaBytes = Field(description="capacity of the package's memory")
     memory_GBps: GBps = Field(description="peak bandwidth of the package's memory")
+    host_GBps: GBps | None = Field(
+        default=None, description="what copies between the package and its host's memory reach, one direction"
+    )
     power: AcceleratorPower
     sources: Sources
 

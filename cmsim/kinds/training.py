@@ -14,6 +14,29 @@ from cmsim.reading import Spec
 from cmsim.reading.quantities import Factor, Places, Slots, Tokens, TokensOrNone
 from cmsim.units import TERA
 
+#: parts of a layer that are computed twice by name, as Megatron-LM calls them (--recompute-modules)
+RecomputeModule = Literal["core_attn", "moe_act", "layernorm", "mla_up_proj", "mlp", "moe", "shared_experts"]
+
+
+def _switched(value: Any) -> Any:
+    return float(value) if isinstance(value, bool) else value
+
+
+#: a share, or true for all and false for nothing
+Moved = Annotated[float, BeforeValidator(_switched), Field(ge=0, le=1)]
+
+
+class OffloadSpec(Spec):
+    """What lies in the host's memory: shares, or true for all and false for nothing."""
+
+    activations: Moved = Field(
+        default=0.0, description="of what forward keeps: leaves while the pass runs, and comes back for backward"
+    )
+    optimizer: Moved = Field(
+        default=0.0, description="of the optimizer's states: come in for the update, and leave again"
+    )
+
+
 #: by recipe the format of elements, and that of weights as they are gathered where nothing is said (NVFP4 is gathered
 #: in 16 bits: NVIDIA/TransformerEngine keeps no primary weights in it)
 OF_RECIPES = {
@@ -120,9 +143,12 @@ class TrainingSpec(ModelWorkloadSpec):
         default="auto",
         description="order of passes in the pipeline; auto: 1f1b, or interleaved where `parallel.virtual_stages` > 1",
     )
-    recompute: Literal["none", "selective", "full"] = Field(
-        default="selective", description="activations computed twice"
+    recompute: Literal["none", "selective", "full"] | list[RecomputeModule] = Field(
+        default="selective",
+        description="activations computed twice. full: whole layers, of which only inputs are kept; selective: norms, "
+        "activation functions, rotation, quantising and the up-projections of latents; or parts by name",
     )
+    offload: OffloadSpec = Field(default=OffloadSpec(), description="what lies in the host's memory")
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
         default=1,
         description="what is sharded over data-parallel ranks (dp x cp): 0 nothing, 1 optimizer states, 2 gradients "

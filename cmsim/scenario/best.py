@@ -177,7 +177,8 @@ def choices(field: Any, path: Path_) -> tuple[Any, ...] | None:
             values += [False, True]
         elif kind is int and len(limits) == 2 and limits["le"] - limits["ge"] < _FEW:
             values += range(limits["ge"], limits["le"] + 1)
-        elif kind is not types.NoneType:
+        elif kind is not types.NoneType and not (values and typing.get_origin(kind) is list):
+            # words taken together are too many to try; those that stand alone are tried
             return None
     return tuple(values)
 

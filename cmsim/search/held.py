@@ -8,7 +8,7 @@ weighed again, whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats
 from cmsim.search import axes
 from cmsim.search.axes import Question
-from cmsim.workload.generate import training
-from cmsim.workload.generate.footprint import footprint_B
+from cmsim.workload.generate.plan import Planned, memory_of, plan_of
 from cmsim.workload.generate.stages import like
-from cmsim.workload.generate.training import Planned
 from cmsim.workload.schedules.passes import AtPeak
 
 #: schedules that keep something of every micro-batch: each plan is weighed by itself
@@ -115,7 +113,7 @@ def _B(
     values = {**layout, **one, **step, "micro_batch": micro_batch}
     # as many micro-batches as any schedule may want, whatever the batch divides by
     spec = axes.at(asked.spec, {**values, "global_batch": many(asked, micro_batch)})
-    planned = training.planned(spec, asked.system, asked.model, asked.base)
+    planned = plan_of(spec, asked.system, asked.base, model=asked.model)
     return _footprint(asked, spec, planned, _Flying(planned.schedule, flying))
 
 
@@ -124,8 +122,8 @@ def _footprint(asked: Question, spec: Any, planned: Planned, schedule: Any) -> F
     kinds = [_kinds(asked, held) for held in planned.parts]
     first = {kind: stage for stage, kind in reversed(list(enumerate(kinds)))} if isinstance(schedule, _Flying) else {}
     some = sorted(first.values()) or list(range(len(kinds)))
-    parts = [planned.parts[stage] for stage in some]
-    found = footprint_B(spec, asked.model, planned.layout, planned.mixture, parts, schedule)
+    few = replace(planned, parts=[planned.parts[stage] for stage in some], schedule=schedule)
+    found = memory_of(spec, asked.system, few)
     total = np.asarray(np.sum([np.asarray(part) for part in found.values()], axis=0), np.float64)
     return total[[some.index(first[kind]) for kind in kinds]] if first else total
 

@@ -19,8 +19,8 @@ from cmsim.arrays import Floats, Ints
 from cmsim.search.axes import Question
 from cmsim.search.probes import Answer, Hop, PassTimes, StepTimes, Wanted, kinds_of
 from cmsim.search.space import PlanBlock, Space, has_experts
+from cmsim.workload.generate.plan import Planned
 from cmsim.workload.generate.stages import like
-from cmsim.workload.generate.training import Planned
 
 #: keys of a layout that a pass takes notice of
 _PASS_KEYS = ("parallel.tp", "parallel.cp", "parallel.cp_comm_type", "parallel.ep", "parallel.expert_tp")

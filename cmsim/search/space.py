@@ -21,8 +21,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.search import axes
 from cmsim.search.axes import LAYOUT, ORDER, PASS, STEP, Question
 from cmsim.search.held import ALONE, held, many, shape, whole_B
-from cmsim.workload.generate import training
-from cmsim.workload.generate.training import Planned
+from cmsim.workload.generate.plan import Planned, plan_of
 
 #: plans that are held at once, at most
 MOST = 30_000_000
@@ -166,7 +165,7 @@ class Space:
         asked = self.asked
         spec = axes.at(asked.spec, {**block.values, **self.passes[p], **self.orders[o], **self.steps[0]})
         try:
-            return training.planned(spec, asked.system, asked.model, asked.base)
+            return plan_of(spec, asked.system, asked.base, model=asked.model)
         except InfeasibleError as error:
             # the batch divides, or nobody would ask
             return _COUNT if error.problems[0].key == "global_batch" else reason_of(error)
@@ -240,7 +239,7 @@ def _settle(found: Space, values: Mapping[str, Any]) -> None:
             sizes = [values[f"parallel.{name}"] for name in ("tp", "cp", "pp", "dp")]
             if np.prod(sizes) != world:
                 raise InfeasibleError(Problem("", key="parallel"))
-        planned = training.planned(spec, asked.system, asked.model, asked.base)
+        planned = plan_of(spec, asked.system, asked.base, model=asked.model)
     except InfeasibleError as error:
         reason = reason_of(error)
         found.refused[reason] = found.refused.get(reason, 0) + found.each

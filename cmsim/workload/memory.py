@@ -15,6 +15,31 @@ from cmsim.workload.whole import busiest
 Recompute = Literal["none", "selective", "full"]
 
 
+def state_parts_B(
+    *,
+    stage: int = 0,
+    shards: Column = 1,
+    weight_bytes: float = 2.0,
+    gradient_bytes: float = 2.0,
+    optimizer_bytes: float = 12.0,
+) -> dict[str, Column]:
+    """Weights, gradients and optimizer state of one parameter on one rank, by part. [B]
+
+    stage   what is split over ``shards`` data-parallel ranks: 0 nothing, 1 the optimizer state (the distributed
+            optimizer), 2 gradients too, 3 weights too
+    optimizer_bytes   Adam in mixed precision: fp32 master weight and two moments
+
+    Source: Rajbhandari et al., SC20, arXiv:1910.02054, fig. 1; Megatron-LM, theoretical_memory_usage.py.
+    """
+    if stage not in (0, 1, 2, 3):
+        raise InputError(f"got ZeRO stage {stage!r}. Allowed: 0, 1, 2, 3.")
+    return {
+        "weights": weight_bytes / shards if stage > 2 else weight_bytes,
+        "gradients": gradient_bytes / shards if stage > 1 else gradient_bytes,
+        "optimizer": optimizer_bytes / shards if stage > 0 else optimizer_bytes,
+    }
+
+
 def state_B_per_parameter(
     *,
     stage: int = 0,
@@ -23,23 +48,19 @@ def state_B_per_parameter(
     gradient_bytes: float = 2.0,
     optimizer_bytes: float = 12.0,
 ) -> Column:
-    """Weights, gradients and optimizer state of one parameter on one rank. [B]
-
-    stage   what is split over ``shards`` data-parallel ranks: 0 nothing, 1 the optimizer state (the distributed
-            optimizer), 2 gradients too, 3 weights too
-    optimizer_bytes   Adam in mixed precision: fp32 master weight and two moments
-
-    With 16-bit gradients this is ZeRO's 16 bytes; with ``gradient_bytes=4`` Megatron-LM's 18, or 6 + 12/d.
-    Source: Rajbhandari et al., SC20, arXiv:1910.02054, fig. 1; Megatron-LM, theoretical_memory_usage.py.
+    """All of `state_parts_B`: with 16-bit gradients ZeRO's 16 bytes, with fp32 ones Megatron-LM's 18, or 6 + 12/d. [B]
 
     >>> state_B_per_parameter(stage=1, shards=8, gradient_bytes=4)
     7.5
     """
-    if stage not in (0, 1, 2, 3):
-        raise InputError(f"got ZeRO stage {stage!r}. Allowed: 0, 1, 2, 3.")
-    whole = weight_bytes * (stage < 3) + gradient_bytes * (stage < 2) + optimizer_bytes * (stage < 1)
-    split = weight_bytes + gradient_bytes + optimizer_bytes - whole
-    return whole + split / shards
+    parts = state_parts_B(
+        stage=stage,
+        shards=shards,
+        weight_bytes=weight_bytes,
+        gradient_bytes=gradient_bytes,
+        optimizer_bytes=optimizer_bytes,
+    )
+    return parts["weights"] + parts["gradients"] + parts["optimizer"]
 
 
 def activation_B(
@@ -77,9 +98,12 @@ def activation_B(
     return sequence * batch * hidden * per_element
 
 
-def logits_B(sequence: Column, batch: Column, vocab: Column, *, tp: Column = 1) -> Column:
-    """Logits of the last stage in 16 bits and their fp32 copy for the loss: often the true peak. [B]"""
-    return sequence * batch * vocab / tp * (2.0 + 4.0)
+def logits_B(sequence: Column, batch: Column, vocab: Column, *, tp: Column = 1, fused: bool = False) -> Column:
+    """Logits of the last stage in 16 bits and their fp32 copy for the loss: often the true peak. [B]
+
+    fused: a loss of one kernel, which reads the 16 bits and leaves their gradient in the same place
+    """
+    return sequence * batch * vocab / tp * (2.0 if fused else 2.0 + 4.0)
 
 
 def kv_cache_B(

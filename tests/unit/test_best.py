@@ -93,7 +93,7 @@ def test_sizes_follow_the_model():
 
 def test_infeasible_candidates_drop_out():
     # without recomputation the activations of a long sequence do not fit
-    long = {**TRAINING, "sequence_length": 131072, "global_batch": 8, "parallel": {"tp": 8}}
+    long = {**TRAINING, "sequence_length": 196608, "global_batch": 8, "parallel": {"tp": 8}}
     fits = {
         how: bool(cmsim.run({"systems": ["hgx_h100"], "workload": {**long, "recompute": how}}).results)
         for how in ("none", "selective", "full")

@@ -39,6 +39,11 @@ def sizes(key: str, spec: object, system: System, *, base: Path | None = None) -
     return every if model.experts else [1]
 
 
+def is_decoder(spec: object, base: Path | None = None) -> bool:
+    """Whether a workload is of a model of text that is laid out layer by layer, and not of a graph."""
+    return _model(spec, base) is not None
+
+
 def _is_graph(path: Path) -> bool:
     return model_format(path) != "config" or family_of(read_text(path)) in NETS
 

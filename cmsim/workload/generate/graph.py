@@ -84,6 +84,10 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     layout = _layout(spec, system)
     if spec.zero_stage == 3:
         raise InfeasibleError(Problem("got 3; a graph's weights are not split. Allowed: 0, 1, 2.", key="zero_stage"))
+    if isinstance(spec.recompute, list):
+        raise InfeasibleError(Problem("got parts of layers; a graph has none. Allowed: none, full.", key="recompute"))
+    if spec.offload.activations or spec.offload.optimizer:
+        raise InfeasibleError(Problem("nothing of a graph is moved to the host. Allowed: false.", key="offload"))
     if spec.global_batch % (spec.micro_batch * layout.dp):
         raise InfeasibleError(
             Problem(

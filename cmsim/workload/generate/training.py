@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import TERA
-from cmsim.workload.generate import adapters, context, further_tokens, layers, least, stages
+from cmsim.workload.generate import adapters, context, further_tokens, layers, least, offload, recompute, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
-from cmsim.workload.generate.experts import Experts, plan_experts
-from cmsim.workload.generate.footprint import footprint_B
-from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import LOSS, Sharding, Split, sharded
-from cmsim.workload.model import ModelSpec, load_model
+from cmsim.workload.generate.experts import Experts
+from cmsim.workload.generate.footprint import crowded
+from cmsim.workload.generate.offload import Offload
+from cmsim.workload.generate.parallel import Layout, with_channels
+from cmsim.workload.generate.plan import memory_of, plan_of
+from cmsim.workload.generate.sharding import LOSS, Sharding, Split
+from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
 from cmsim.workload.whole import busiest
@@ -42,10 +43,9 @@ def programs(
 
     model: instead of the one that ``spec`` names, such as a few of its layers
     """
-    model = model or load_model(spec.model, base=base)
-    plan = planned(spec, system, model, base)
-    layout, mixture, parts, schedule = plan.layout, plan.mixture, plan.parts, plan.schedule
-    micro_batches = plan.micro_batches
+    plan = plan_of(spec, system, base, model=model)
+    model, layout, mixture, micro_batches = plan.model, plan.layout, plan.mixture, plan.micro_batches
+    schedule, parts = plan.schedule, plan.parts
     notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
     form = layers.formats(spec.precision)
     laid = _laid_out(schedule)
@@ -60,9 +60,12 @@ def programs(
             parts[stage],
             laid,
             system.stack,
+            offload.of_stage(spec, model, layout, mixture, parts[stage], system),
         )
         for stage in range(layout.pp)
     ]
+    held_B = memory_of(spec, system, plan)
+    notes += crowded(held_B, system)
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
         tokens_per_step=tokens,
@@ -80,7 +83,7 @@ def programs(
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=footprint_B(spec, model, layout, mixture, parts, schedule),
+        footprint_B=held_B,
         plan={
             **layout.sizes,
             "sequences_per_rank": spec.micro_batch * micro_batches,
@@ -89,28 +92,6 @@ def programs(
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
         loop=_loop(stages_, left_out),
     )
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan as far as it is settled before any row is made; parts of the model by stage and virtual stage."""
-
-    layout: Layout
-    mixture: Experts | None
-    micro_batches: int
-    parts: list[list[stages.ModelPart]]
-    schedule: PipelineSchedule
-
-
-def planned(spec: TrainingSpec, system: System, model: ModelSpec, base: Path | None = None) -> Planned:
-    """What the programs of a plan are made of. Raises InfeasibleError with the key of what does not go."""
-    layout, mixture = _layout(spec, model, system, base)
-    layout = sharded(spec, layout, system)
-    context.check(spec, model, layout)
-    micro_batches = _micro_batches(spec, layout)
-    schedule = stages.pipeline(spec, layout, mixture, micro_batches)
-    layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
-    return Planned(layout, mixture, micro_batches, stages.parts_of(spec, model, schedule), schedule)
 
 
 def _laid_out(schedule: PipelineSchedule) -> PipelineSchedule:
@@ -136,53 +117,6 @@ def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
     return Loop(np.array(first), np.array(rows), np.array(times), left_out)
 
 
-def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
-    expert_tp = spec.parallel.expert_tp
-    if not model.experts:
-        return _dense_layout(spec, model, system), None
-    alone = spec.parallel.model_copy(update={"ep": 1})
-    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=model.heads, expert_tp=expert_tp)
-    tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
-    mixture = plan_experts(
-        model,
-        spec.parallel,
-        spec.balance,
-        ranks=plain.stage_ranks,
-        tokens_per_rank=tokens,
-        system=system,
-        message_B=layers.formats(spec.precision).dispatched_B,
-        once_per_domain=True,
-        base=base,
-        expert_tp=expert_tp,
-        capacity_factor=spec.capacity_factor,
-    )
-    sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
-    return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
-
-
-def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layout:
-    if spec.capacity_factor is not None:
-        raise InfeasibleError(
-            Problem(
-                f"got {spec.capacity_factor:g}, but the model has no experts. Allowed: none.", key="capacity_factor"
-            )
-        )
-    expert_tp = spec.parallel.expert_tp
-    return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
-
-
-def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
-    per_step = spec.micro_batch * layout.dp
-    if spec.global_batch % per_step:
-        raise InfeasibleError(
-            Problem(
-                f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
-                key="global_batch",
-            )
-        )
-    return spec.global_batch // per_step
-
-
 def _model_flops(spec: TrainingSpec, model: ModelSpec) -> float:
     """FLOPs per token that the model needs, nothing computed twice."""
     if spec.lora is not None:
@@ -197,9 +131,7 @@ def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | Non
     if mixture is not None and spec.capacity_factor is not None:
         filled = mixture.copies - model.top_k - (model.shared_experts if mixture.shared_in_slots else 0)
         plain += 6.0 * model.moe_layers * filled * model.expert_parameters
-    if spec.recompute == "full":
-        return plain + model.forward_flops_per_token(spec.sequence_length) if spec.lora else plain * 4 / 3
-    return plain
+    return plain + recompute.flops_again(spec, model)
 
 
 class _Stage:
@@ -216,9 +148,10 @@ class _Stage:
         parts: Sequence[stages.ModelPart],
         schedule: PipelineSchedule,
         stack: StackSpec,
+        moved: Offload,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.stage, self.parts, self.schedule = stage, parts, schedule
+        self.stage, self.parts, self.schedule, self.moved = stage, parts, schedule, moved
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
@@ -245,7 +178,7 @@ class _Stage:
         for turn in self.schedule.order(self.stage):
             self.turns.append(len(self.build_))
             self._turn(turn, gathered)
-        self.sharding.update(self.build_, self.reduced[-1:])
+        self.sharding.update(self.build_, self.moved.update(self.build_, self.reduced[-1:], max(self.ended.values())))
         return self.build_
 
     def loop(self) -> tuple[int, int, int]:
@@ -282,7 +215,10 @@ class _Stage:
         block = ProgramBuilder()
         arrived = [[awaited(i), *self._received(block, one)] for i, one in enumerate(turn)]
         weights = [awaited(len(turn) + k) for k in range(gathered)]
-        chains = [self._chain(block, one, weights) for one in turn]
+        chains = [
+            self.moved.beside(block, one, self._chain(block, one, weights), arrived[number])
+            for number, one in enumerate(turn)
+        ]
         for piece in itertools.chain(*chains) if len(chains) > 1 else ():
             piece.cores = self.cores
         ends = interleave(block, chains, after=arrived)
@@ -431,7 +367,8 @@ class _Stage:
         if kind == "W":
             backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
             return [Piece([one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)])]
-        again = _recomputed(self.spec.recompute)
+        again = recompute.runs_again(self.spec, self.model)
+        sent_again = recompute.sends_again(self.spec, self.model)
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
             piece, before = forward[number], forward[number - 1] if number else Piece()
@@ -439,7 +376,7 @@ class _Stage:
             backward = adapters.trained(self.spec.lora, layers.backward(piece.kernels, self.form.recipe))
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
-            if before.comm is not None and before.comm.name == context.AGAIN:
+            if before.comm is not None and (before.comm.name == context.AGAIN or sent_again(piece)):
                 pieces.append(Piece([], before.comm))
             beside = layers.backward(before.beside, self.form.recipe)
             pieces.append(Piece(kernels + backward, _mirrored(before.comm), beside=beside))
@@ -493,15 +430,3 @@ def _mirrored(comm: Comm | None) -> Comm | None:
         "combine": "dispatch",
     }
     return comm._replace(name=f"{comm.name} backward", collective=other.get(comm.collective, comm.collective))
-
-
-def _recomputed(recompute: str) -> Callable[[Kernel], bool]:
-    """Which forward kernels run again in the backward pass."""
-    if recompute == "full":
-        return lambda kernel: kernel.kernel != "embedding"
-    if recompute == "selective":
-        # cheap to compute, large to keep: norms, activations, and the up-projections of latents
-        return lambda kernel: (
-            kernel.kernel in ("norm", "activation", "rope", "quantise") or kernel.name in ("q up", "k, v up")
-        )
-    return lambda _: False
