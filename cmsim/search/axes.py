@@ -211,6 +211,11 @@ def at(spec: TrainingSpec, values: Mapping[str, Any]) -> TrainingSpec:
     return spec.model_copy(update={**flat, **inner})
 
 
+def has(key: str) -> bool:
+    """Whether training has a dotted key."""
+    return _field(key) is not None
+
+
 def _field(key: str) -> Any:
     """The field of a dotted key of training, None where it has none."""
     model: Any = TrainingSpec

@@ -34,6 +34,8 @@ from cmsim.workload.ops import COMPUTE, RECV, SEND, Programs
 _STEP_STREAM, _UPDATE = "dp", "optimizer"
 #: variants of a layout that are priced together, at most
 _AT_ONCE = 16
+#: keys that say something of all layers of a model, and nothing of a few
+_OF_ALL = {"mtp_layers": 0, "precision.layers_at_start_in_bf16": 0, "precision.layers_at_end_in_bf16": 0}
 #: layers, and stages, of the first probe
 _THREE = 3
 #: of what the head adds to a pass, the part that is forward: one product of three
@@ -289,8 +291,7 @@ def engine_options(one: Run, asked: Question) -> engine.Options:
 
 
 def _programs(asked: Question, values: Mapping[str, Any], model: ModelSpec) -> Programs:
-    known = axes.there()
     sizes = [int(values[f"parallel.{name}"]) for name in ("tp", "cp", "pp", "dp")]
-    at = {key: value for key, value in values.items() if key in known}
-    at |= {"ranks": math.prod(sizes), "global_batch": int(at.get("micro_batch", 1)) * sizes[3], "mtp_layers": 0}
+    at = {key: value for key, value in {**values, **_OF_ALL}.items() if axes.has(key)}
+    at |= {"ranks": math.prod(sizes), "global_batch": int(at.get("micro_batch", 1)) * sizes[3]}
     return training.programs(axes.at(asked.spec, at), asked.system, asked.base, model=model)
