@@ -147,6 +147,9 @@ def values_of(asked: Question, given: Mapping[str, Sequence[Any]]) -> dict[str, 
             out[key] = tuple(axis.values(asked))
         elif key == "parallel.dp":  # what remains of the ranks, unless somebody wants some of it only
             out[key] = ("auto",)
+    # how keys and values travel matters to nobody who does not split them
+    if out["parallel.cp"] == (1,) and "parallel.cp_comm_type" not in chosen:
+        out.pop("parallel.cp_comm_type", None)
     return out
 
 
