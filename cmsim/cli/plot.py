@@ -70,7 +70,7 @@ def plot(
 
         if len(sources) > 1:
             raise InputError(Problem("takes one folder, which `cmsim search --out` wrote", key=kind))
-        say.line(str(plots.save(plots.KINDS[kind](SearchResult.load(sources[0])), out)))
+        say.line(str(plots.save(plots.search.draw(SearchResult.load(sources[0])), out)))
         return
     from cmsim.cli import notes
     from cmsim.cli.compare import load, short

@@ -6,7 +6,7 @@ from typing import Any
 from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, search, timeline, trade_off
 from cmsim.plots.style import save
 
-#: by the name the command line uses
+#: by the name the command line uses; ``search`` draws what a search found, which is no set of results
 KINDS: dict[str, Callable[..., Any]] = {
     "power-throughput": power_throughput.draw,
     "trade-off": trade_off.draw,
@@ -15,7 +15,6 @@ KINDS: dict[str, Callable[..., Any]] = {
     "power": power.draw,
     "roofline": roofline.draw,
     "collective": collective.draw,
-    "search": search.draw,
 }
 
 __all__ = [
