@@ -135,7 +135,8 @@ def values_of(asked: Question, given: Mapping[str, Sequence[Any]]) -> dict[str, 
         elif isinstance(values, str) or not isinstance(values, Iterable) or not list(values):
             problems.append(Problem(f"expected a list of values, got {values!r}", key=f"search.axes.{name}"))
         else:
-            chosen[key] = tuple(dict.fromkeys(values))
+            # some values are lists themselves, of modules that are recomputed
+            chosen[key] = tuple(dict.fromkeys(tuple(one) if isinstance(one, list) else one for one in values))
             problems += _refused(key, chosen[key], asked.spec)
     if problems:
         raise InputError(problems)

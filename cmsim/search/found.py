@@ -237,7 +237,11 @@ def _removed(folder: Path) -> None:
 
 
 def _plain(column: Any) -> Any:
-    return column.tolist() if column.dtype == object else column
+    """A column as files have it; of values of several types, as text."""
+    if column.dtype != object:
+        return column
+    values = column.tolist()
+    return values if len({type(one) for one in values}) == 1 else [str(one) for one in values]
 
 
 def table_of(space: Space, *, simulated: Mapping[tuple[int, int], Result]) -> dict[str, Any]:
@@ -291,5 +295,6 @@ def _keys(space: Space, where: Ints) -> dict[str, Any]:
     layouts = [{**block.values, "parallel.dp": block.planned.layout.dp} for block in space.blocks]
     for cases, at in ((layouts, where[0]), (space.passes, p), (space.orders, o), (space.steps, s)):
         for key in cases[0] if cases else ():
-            out[key] = np.array([case[key] for case in cases])[at]
+            values = [" ".join(case[key]) if isinstance(case[key], tuple) else case[key] for case in cases]
+            out[key] = np.array(values, dtype=object if len({type(one) for one in values}) > 1 else None)[at]
     return {key: out[key] for key in space.values if key in out}

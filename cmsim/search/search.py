@@ -308,6 +308,15 @@ class _Search:
         return bool(made.blocks[place[0]].bound_s.ravel()[place[1]] >= best.metric("step_time_s"))
 
 
+def _allowed(made: Space) -> str:
+    """Values that divide, of the axes that somebody gave others."""
+    own = axes.values_of(made.asked, {})
+    odd = [
+        key for key, values in made.values.items() if key in own and not {*map(str, values)} <= {*map(str, own[key])}
+    ]
+    return "".join(f". {key}: those that divide are {', '.join(map(str, own[key]))}" for key in odd)
+
+
 def _none(made: Space) -> InfeasibleError:
     """Why no plan goes: by reason, and how near the nearest of those is that only lack memory."""
     counted = "; ".join(f"{count:,} {reason}" for reason, count in made.counts().items())
@@ -322,6 +331,6 @@ def _none(made: Space) -> InfeasibleError:
             nearest = need_B, plan
     text = f"none of {made.plans:,} plans goes: {counted}"
     if nearest is None:
-        return InfeasibleError(text)
+        return InfeasibleError(text + _allowed(made))
     text += f". Nearest: {nearest[1]} needs {nearest[0] / 1e9:.1f} GB of {room_B / 1e9:.1f} GB a rank"
     return InfeasibleError(text, budget={"what": "memory", "needed_B": nearest[0], "available_B": float(room_B)})

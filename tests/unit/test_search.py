@@ -159,6 +159,14 @@ def test_objectives_order_what_is_simulated(model: str, objective: str, sign: in
     assert values == sorted(values) and len(values) >= 3
 
 
+def test_modules_that_are_recomputed_are_values(model: str, tmp_path: Path) -> None:
+    over = {**OVER, "recompute": [["mlp"], "full"], "tp": [2], "pp": [2], "micro_batch": [2]}
+    found = search(question(model), over=over, keep=2)
+    assert {*found.table["recompute"]} == {"mlp", "full"} and found.counts.simulated == 2
+    found.save(tmp_path / "found")
+    assert SearchResult.load(tmp_path / "found").data() == json.loads(json.dumps(found.data()))
+
+
 def test_the_given_plan_is_beside_the_best(model: str) -> None:
     found = search(question(model, parallel={"tp": 8}, recompute="full"), over=OVER, keep=1)
     given = found.results[found.given]
@@ -208,8 +216,9 @@ def test_no_plan_at_all_says_which_is_nearest(model: str) -> None:
     said = str(error.value)
     assert "none of" in said and "does not fit the memory" in said and "Nearest: tp 8, cp 1, pp 1, dp 1" in said
     assert error.value.budget["needed_B"] > error.value.budget["available_B"]
-    with pytest.raises(InfeasibleError, match="micro_batch x dp does not divide the batch"):
+    with pytest.raises(InfeasibleError, match="micro_batch x dp does not divide the batch") as error:
         search(question(model), over={"micro_batch": [3]})
+    assert "micro_batch: those that divide are 1, 2, 4, 8, 16, 32" in str(error.value)
 
 
 def test_a_space_too_large_is_refused(model: str) -> None:
