@@ -175,7 +175,7 @@ def test_training(model, ranks, system, perturbed, network):
     """Tensor, pipeline, data and expert parallel traffic at once."""
     plan, _ = check(training(model, ranks), SYSTEMS[ranks][system], PERTURBED[perturbed], network)
     assert {call.collective for call in plan.calls} == {
-        "all_gather", "reduce_scatter", "dispatch", "combine", "send_recv",
+        "all_gather", "reduce_scatter", "all_reduce", "dispatch", "combine", "send_recv",
     }  # fmt: skip
     assert plan.classes < ranks
 

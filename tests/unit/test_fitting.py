@@ -86,6 +86,13 @@ def test_copies_make_room_for_what_is_split_further():
     assert sizes["tp"] * sizes["pp"] * sizes["dp"] == 64
 
 
+def test_keys_that_do_not_go_together_are_no_plan():
+    """With one rank a group nothing is refused; with more it would be."""
+    parallel = {"tp": 1, "pp": 8, "sequence_parallel": False}
+    found = fit(parallel=parallel, tp_overlap="bulk", sequence_length=4096)
+    assert found is not None and "parallel.tp" not in found.changes
+
+
 def test_where_nothing_helps_it_is_said():
     one = refused(system="hgx_h100", model="deepseek-r1", parallel={})
     assert "nearest" not in one.budget

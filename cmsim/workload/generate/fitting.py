@@ -96,7 +96,8 @@ def _need_B(spec: TrainingSpec, system: System, changes: Changes, base: Path | N
     """What the fullest rank needs; infinite for what is no plan. [B]"""
     try:
         lines = plan.memory_B(changed(spec, changes), system, base)
-    except CmsimError:
+    except (CmsimError, ValueError):
+        # sizes that do not go together, or keys
         return float("inf")
     return float(max(sum(stage) for stage in zip(*lines.values(), strict=True)))
 

@@ -95,13 +95,15 @@ def states_B(
     trained = [
         trained_parameters(spec, model, layout, part, layer, mixture) for part in parts for layer in part.buckets
     ]
+    # weights that stay gathered between the passes lie there whole
+    held_as = spec.zero_stage if spec.reshard_after_forward else min(spec.zero_stage, 2)
     out = dict.fromkeys(("weights", "gradients", "optimizer"), 0.0)
     for count, shards in (
         (sum(one for one, _ in trained), layout.shards),
         (sum(one for _, one in trained), layout.expert_shards),
     ):
         per = memory.state_parts_B(
-            stage=spec.zero_stage, shards=shards, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
+            stage=held_as, shards=shards, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
         )
         for line, per_parameter in per.items():
             out[line] += float(per_parameter) * count
@@ -114,7 +116,7 @@ def _frozen_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Exp
     """Weights that no step changes. [B]"""
     routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in part.layers)
     shared = part_parameters(model, layout, part, mixture) - routed
-    if spec.zero_stage == 3:
+    if spec.zero_stage == 3 and spec.reshard_after_forward:
         shared, routed = shared / layout.shards, routed / layout.expert_shards
     return (shared + routed) * BYTES_PER_ELEMENT[spec.precision.weights]
 
@@ -143,7 +145,13 @@ class _Stage:
         return busiest(self.spec.sequence_length, self.layout.cp) * self.spec.micro_batch
 
     def lines_B(self) -> dict[str, float]:
-        layers = [of_layer(self.spec, self.model, self.layout, self.mixture, layer) for layer in self.held]
+        # layers of one kind need the same
+        kinds = {layer: self.model.kind(like(self.model, layer)) for layer in self.held}
+        needs = {
+            kind: of_layer(self.spec, self.model, self.layout, self.mixture, layer)
+            for kind, layer in {kind: layer for layer, kind in kinds.items()}.items()
+        }
+        layers = [needs[kind] for kind in kinds.values()]
         return {**self._states_B(), **self._activations_B(layers), **self._peak_B(layers)}
 
     def _states_B(self) -> dict[str, float]:
@@ -161,8 +169,7 @@ class _Stage:
             if self.layout.shards == 1 or not sizes:
                 return {}
             gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
-            # forward leaves all of them where backward finds them
-            left = sorted(sizes)[-2:] if self.spec.reshard_after_forward else sizes
+            left = sorted(sizes)[-2:] if self.spec.reshard_after_forward else []
             gradients = max(sizes) if self.spec.lora is None else 0.0
             return {"gathered weights": sum(left) * STREAM_B + gradients * gradient_B}
         if self.spec.lora is not None:

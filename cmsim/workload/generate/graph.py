@@ -100,9 +100,9 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
 
 #: keys of training that say something of a decoder's layers
 _OF_DECODERS = (
-    *(("parallel", key) for key in ("expert_tp", "virtual_stages", "stage_layers")),
+    *(("parallel", key) for key in ("expert_tp", "stage_layers")),
     ("precision", "recipe"),
-    *(("", key) for key in ("schedule", "tp_overlap", "capacity_factor", "mtp_layers", "lora")),
+    *(("", key) for key in ("tp_overlap", "capacity_factor", "lora")),
 )
 
 
@@ -133,9 +133,15 @@ def _layout(spec: EncoderSpec | TrainingSpec, system: System) -> Layout:
         Problem(
             f"got {getattr(parallel, size)!r}; a graph runs data parallel only. Allowed: 1.", key=f"parallel.{size}"
         )
-        for size in ("tp", "cp", "pp", "ep")
-        if getattr(parallel, size) != 1
+        for size in ("tp", "cp", "pp", "ep", "virtual_stages")
+        if getattr(parallel, size, 1) != 1
     ]
+    if isinstance(spec, TrainingSpec):
+        problems += [
+            Problem(f"got {getattr(spec, key)!r}; a graph is not cut into stages. Allowed: {allowed!r}.", key=key)
+            for key, allowed in (("schedule", "auto"), ("mtp_layers", 0))
+            if getattr(spec, key) != allowed
+        ]
     if problems:
         raise InfeasibleError(problems)
     return resolve(parallel, system, ranks=spec.ranks, experts=0)

@@ -39,6 +39,7 @@ def plan_of(spec: TrainingSpec, system: System, base: Path | None = None, *, mod
     layout, mixture = _layout(spec, model, system, base)
     layout = sharded(spec, layout, system)
     context.check(spec, model, layout)
+    _check_wide(spec, model)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
@@ -89,6 +90,14 @@ def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layou
         )
     expert_tp = spec.parallel.expert_tp
     return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
+
+
+def _check_wide(spec: TrainingSpec, model: ModelSpec) -> None:
+    precision = spec.precision
+    kept = precision.layers_at_start_in_bf16 + precision.layers_at_end_in_bf16
+    if kept > model.layers:
+        said = f"with layers_at_start_in_bf16 {kept} layers; the model has {model.layers}"
+        raise InfeasibleError(Problem(said, key="precision.layers_at_end_in_bf16"))
 
 
 def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:

@@ -13,13 +13,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import TERA
-from cmsim.workload.generate import adapters, context, further_tokens, layers, least, offload, recompute, stages
+from cmsim.workload.generate import (
+    adapters,
+    context,
+    formats,
+    further_tokens,
+    layers,
+    least,
+    offload,
+    recompute,
+    stages,
+)
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.footprint import crowded
@@ -35,6 +46,10 @@ from cmsim.workload.whole import busiest
 #: a step is laid out in full unless it has at least so many times the micro-batches that show how it goes on
 _SHORTER = 2
 
+#: what a turn is made of, and its rows as a block with the last row of each pass
+_Key = tuple[Any, ...]
+_Block = tuple[ProgramBuilder, list[int]]
+
 
 def programs(
     spec: TrainingSpec, system: System, base: Path | None = None, *, model: ModelSpec | None = None
@@ -49,6 +64,7 @@ def programs(
     notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
     form = layers.formats(spec.precision)
     laid = _laid_out(schedule)
+    blocks: dict[_Key, _Block] = {}
     stages_ = [
         _Stage(
             spec,
@@ -61,6 +77,7 @@ def programs(
             laid,
             system.stack,
             offload.of_stage(spec, model, layout, mixture, parts[stage], system),
+            blocks,
         )
         for stage in range(layout.pp)
     ]
@@ -149,15 +166,18 @@ class _Stage:
         schedule: PipelineSchedule,
         stack: StackSpec,
         moved: Offload,
+        blocks: dict[_Key, _Block],
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
+        self.wide = formats.wide(spec.precision)
         self.stage, self.parts, self.schedule, self.moved = stage, parts, schedule, moved
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
         self.sharding = Sharding(spec, model, layout, mixture, form, parts)
         self.build_ = ProgramBuilder()
-        self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
+        self._blocks = blocks
+        self._alike: dict[tuple[str, int], _Key] = {}
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
@@ -192,10 +212,10 @@ class _Stage:
     def _turn(self, turn: Turn, gathered: dict[int, list[int]]) -> None:
         """One pass, or two side by side, and what each sends on. The first forward of a part waits for its weights.
 
-        Turns recur, so each kind is built once as a block.
+        Turns recur, within a stage and from stage to stage, so each kind is built once as a block.
         """
         weights = [row for one in turn if one.kind == "F" for row in gathered.pop(one.virtual, ())]
-        key = " ".join([*(f"{one.kind}{one.virtual}" for one in turn), str(bool(weights))])
+        key = (len(weights), *map(self._alike_as, turn))
         if key not in self._blocks:
             self._blocks[key] = self._block(turn, len(weights))
         block, ends = self._blocks[key]
@@ -209,7 +229,20 @@ class _Stage:
             if one.kind in "BW":
                 self._reduced(one, self.ended[one])
 
-    def _block(self, turn: Turn, gathered: int) -> tuple[ProgramBuilder, list[int]]:
+    def _alike_as(self, one: Pass) -> _Key:
+        """What passes have in common whose rows are the same: all that `_block` looks at."""
+        key = one.kind, one.virtual
+        if key not in self._alike:
+            part, model = self.parts[one.virtual], self.model
+            held = [
+                (model.kind(stages.like(model, layer)), layer >= model.layers, self._form(layer) is self.form)
+                for layer in part.layers
+            ]
+            around = [self._message(one, step) for step in (-1, 1)]
+            self._alike[key] = one.kind, part.first, part.last, *around, *held
+        return self._alike[key]
+
+    def _block(self, turn: Turn, gathered: int) -> _Block:
         """The rows of a turn, and the last of each pass before it sends. Layer k of a first forward waits for weights
         that the turn is told, and a pass for the one before it where the rank has both."""
         block = ProgramBuilder()
@@ -247,17 +280,26 @@ class _Stage:
         return [] if before is None or before[0] != self.stage else [self.ended[one._replace(virtual=before[1])]]
 
     def _received(self, block: ProgramBuilder, one: Pass) -> list[int]:
-        before = self._neighbour(one, -1)
-        if before is None or before[0] == self.stage:
-            return []
-        slot = self._slot(one, "previous.in" if one.kind == "F" else "next.in")
-        return [block.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+        slot = self._message(one, -1)
+        return [block.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)] if slot else []
 
     def _send(self, block: ProgramBuilder, one: Pass, row: int) -> None:
-        after = self._neighbour(one, 1)
-        if after is not None and after[0] != self.stage:
-            slot = self._slot(one, "next.out" if one.kind == "F" else "previous.out")
+        slot = self._message(one, 1)
+        if slot:
             block.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+
+    def _message(self, one: Pass, step: int) -> str:
+        """The channel on which a pass gets what it needs (-1), or sends what it has made (1); "" where there is none.
+
+        On the way back the next rank is the one before.
+        """
+        other = self._neighbour(one, step)
+        if other is None or other[0] == self.stage:
+            return ""
+        on = one.kind == "F"
+        back = self.schedule.turns_back and one.virtual == 1
+        way = "next" if (step == 1) == (on != back) else "previous"
+        return f"{'back.' if back else ''}{way}.{'in' if step < 0 else 'out'}"
 
     def _neighbour(self, one: Pass, step: int) -> tuple[int, int] | None:
         """Rank and virtual stage that a pass takes over from (-1) or hands on to (1)."""
@@ -270,13 +312,6 @@ class _Stage:
                 by: route[place + by] if 0 <= place + by < len(route) else None for by in (-1, 1)
             }
         return self._around[one.virtual][step if one.kind == "F" else -step]
-
-    def _slot(self, one: Pass, slot: str) -> str:
-        """The channel as the rank has it: on the way back the next rank is the one before."""
-        if not self.schedule.turns_back or not one.virtual:
-            return slot
-        way, end = slot.split(".")
-        return f"back.{'previous' if way == 'next' else 'next'}.{end}"
 
     # chains
 
@@ -315,12 +350,12 @@ class _Stage:
         ]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
-        model, form, tp = self.model, self.form, self.layout.tp
+        model, form, tp = self.model, self._form(layer), self.layout.tp
         split = busiest(self.tokens, tp) if self.spec.parallel.sequence_parallel else self.tokens
         mixer, ffn = model.kind(layer)
         pieces: list[Piece] = []
         if mixer:
-            first, *rest = self._mixer(mixer)
+            first, *rest = self._mixer(mixer, form)
             norm = [_shrunk(first, split / self.tokens)]
             if form.recipe is not None and rest[0].kernel == "quantise":
                 # what is gathered is cast before
@@ -340,9 +375,14 @@ class _Stage:
         pieces[0].after = after
         return pieces
 
-    def _mixer(self, mixer: str) -> list[Kernel]:
+    def _form(self, layer: int) -> formats.Formats:
+        """Formats of a layer: some stay in 16 bits beside a recipe."""
+        wide = formats.in_16_bits(self.spec.precision, layer, self.model.layers)
+        return self.wide if wide else self.form
+
+    def _mixer(self, mixer: str, form: formats.Formats) -> list[Kernel]:
         """The half of a layer that mixes tokens, its norm first."""
-        model, form, tp = self.model, self.form, self.layout.tp
+        model, tp = self.model, self.layout.tp
         if mixer == "recurrence":
             return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
         by_heads = self.spec.parallel.cp_comm_type == "a2a"
