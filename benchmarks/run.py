@@ -125,6 +125,20 @@ BENCHMARKS = (
         target_MB=300,
     ),
     Benchmark(
+        "gpt3_search",
+        "`cmsim search benchmarks/scenarios/gpt3_search.yaml --quiet`: every plan of GPT-3 175B on 512 accelerators, "
+        "the best simulated",
+        ("-m", "cmsim", "search", "benchmarks/scenarios/gpt3_search.yaml", "--quiet"),
+        target_s=20.0,
+    ),
+    Benchmark(
+        "search_price",
+        "`python benchmarks/search.py`: the closed form of a step over columns of plans; the target is about 300,000",
+        ("benchmarks/search.py",),
+        target_s=1.0,
+        prints=r"300,000 plans: ([\d.]+) s",
+    ),
+    Benchmark(
         "collectives",
         "`python benchmarks/collectives.py`: every algorithm on a million collectives, the best of each row; "
         "the target is about the pricing alone",

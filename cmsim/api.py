@@ -70,7 +70,7 @@ def run(
         results.check_folder(out)
     machines = Machines(scenario.base)
     became = list(outcomes(scenario, machines=machines, jobs=jobs, progress=progress))
-    done = Results(became, scenario=dict(scenario.data), manifest=_manifest(scenario, machines.loaded()))
+    done = Results(became, scenario=dict(scenario.data), manifest=manifest(scenario, machines.loaded()))
     if out is not None:
         done.save(out)
     return done
@@ -369,8 +369,21 @@ def _share(progress: Progress | None, key: str, number: int, total: int) -> Call
     return lambda share: progress(key, (number + share) / total)
 
 
-def _manifest(scenario: Scenario, systems: list[System]) -> dict[str, Any]:
-    """What a figure can be traced back to."""
+def manifest(scenario: Scenario, systems: Sequence[System]) -> dict[str, Any]:
+    """What a figure can be traced back to.
+
+    Parameters
+    ----------
+    scenario
+        Whose runs were made.
+    systems
+        Those that runs were on.
+
+    Returns
+    -------
+    dict
+        Version of cmsim, seed, scenario text, system files with their digests, sources, and what is assumed.
+    """
     files = [file for one in systems for file in (one.spec, one.accelerator, one.stack)]
     bare = sorted({file.name for file in files if not file.sources})
     return {
@@ -395,6 +408,7 @@ __all__ = [
     "digests",
     "evaluate",
     "export_chakra",
+    "manifest",
     "options_of",
     "outcomes",
     "run",

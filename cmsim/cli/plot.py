@@ -64,6 +64,14 @@ def plot(
             raise InputError(Problem(f"{kind} has none; it is for {', '.join(its)}", key=key))
 
     from cmsim import plots
+
+    if kind == "search":
+        from cmsim.search import SearchResult
+
+        if len(sources) > 1:
+            raise InputError(Problem("takes one folder, which `cmsim search --out` wrote", key=kind))
+        say.line(str(plots.save(plots.search.draw(SearchResult.load(sources[0])), out)))
+        return
     from cmsim.cli import notes
     from cmsim.cli.compare import load, short
     from cmsim.results import Results

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, timeline, trade_off
+from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, search, timeline, trade_off
 from cmsim.plots.style import save
 
-#: by the name the command line uses
+#: by the name the command line uses; ``search`` draws what a search found, which is no set of results
 KINDS: dict[str, Callable[..., Any]] = {
     "power-throughput": power_throughput.draw,
     "trade-off": trade_off.draw,
@@ -26,6 +26,7 @@ __all__ = [
     "predicted",
     "roofline",
     "save",
+    "search",
     "timeline",
     "trade_off",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -84,6 +84,22 @@ class ReportSpec(Spec):
     )
 
 
+class SearchSpec(Spec):
+    """What ``cmsim search`` is asked; runs heed nothing of it."""
+
+    objective: Literal["step_time", "tokens_per_joule", "dollars_per_token"] = Field(
+        default="step_time", description="what the best plan has best"
+    )
+    keep: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=8, description="plans that are simulated, the best as priced in closed form"
+    )
+    axes: dict[str, list[Any]] = Field(
+        default={},
+        description="key of the workload, such as parallel.tp: the values that plans may have; default: all that are "
+        "possible",
+    )
+
+
 class ScenarioSpec(Spec):
     """A question: workloads, systems, and what to vary."""
 
@@ -122,6 +138,7 @@ class ScenarioSpec(Spec):
     sweep: dict[str, Any] = Field(
         default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
     )
+    search: SearchSpec = Field(default=SearchSpec(), description="what `cmsim search` is asked")
     report: ReportSpec = Field(default=ReportSpec(), description="what is printed")
     record: Record = Field(
         default="full",

@@ -118,6 +118,11 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "kinds", "results", "scenario"}
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
+    # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is
+    "search": frozenset(
+        {"api", "cost", "identity", "kinds", "results", "scenario", "side_by_side"}
+        | {"engine", "execution", "graphs", "hardware", "workload", "workload/generate"}
+    ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
@@ -125,7 +130,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published"}
+        | {"published", "search"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),

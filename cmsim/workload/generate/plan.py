@@ -30,9 +30,12 @@ class Planned:
     parts: list[list[stages.ModelPart]]
 
 
-def plan_of(spec: TrainingSpec, system: System, base: Path | None = None) -> Planned:
-    """Raises InfeasibleError where no plan is of these sizes, InputError for files that cannot be read."""
-    model = load_model(spec.model, base=base)
+def plan_of(spec: TrainingSpec, system: System, base: Path | None = None, *, model: ModelSpec | None = None) -> Planned:
+    """Raises InfeasibleError where no plan is of these sizes, InputError for files that cannot be read.
+
+    model: instead of the one that ``spec`` names
+    """
+    model = model or load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     layout = sharded(spec, layout, system)
     context.check(spec, model, layout)

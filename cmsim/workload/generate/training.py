@@ -51,9 +51,14 @@ _Key = tuple[Any, ...]
 _Block = tuple[ProgramBuilder, list[int]]
 
 
-def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
-    """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
-    plan = plan_of(spec, system, base)
+def programs(
+    spec: TrainingSpec, system: System, base: Path | None = None, *, model: ModelSpec | None = None
+) -> Programs:
+    """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop.
+
+    model: instead of the one that ``spec`` names, such as a few of its layers
+    """
+    plan = plan_of(spec, system, base, model=model)
     model, layout, mixture, micro_batches = plan.model, plan.layout, plan.mixture, plan.micro_batches
     schedule, parts = plan.schedule, plan.parts
     notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
