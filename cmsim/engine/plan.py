@@ -343,6 +343,21 @@ def _slowed(ops: OpTable, system: System) -> Floats:
     )
 
 
+def _energy_bound_s(ops: OpTable, system: System) -> Floats:
+    """The least time of each op row where work goes on for longer than the board averages its power. [s]"""
+    power, watts = system.accelerator.power, board_watts(system.accelerator)
+    known = [float(power.pJ_per_FLOP.get(name, 0.0)) for name in ops.precisions] + [0.0]  # type: ignore[call-overload]
+    per_FLOP = np.where((on_vector(ops) == 1) | (ops.kernel < 0), 0.0, np.array(known)[ops.precision])
+    return compute.energy_bound_s(
+        ops.flops,
+        ops.bytes_B,
+        per_FLOP,
+        memory_Bps=system.rank_memory_Bps,
+        memory_W=watts.memory / system.ranks_per_package,
+        room_W=max(watts.limit - watts.active, 1.0) / system.ranks_per_package,
+    )
+
+
 def _weight_B(ops: OpTable) -> Floats:
     """Bytes of a weight of each grouped product; of all other ops those of a full one. [B]"""
     weights = [dict(shape.formats).get("weights", "") for shape in ops.shapes]
@@ -393,6 +408,10 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
     if system.accelerator.power.limit_W is not None:
         seconds[asked] *= _slowed(ops, system)[asked]
+    if system.stack.sustained:
+        least_s = _energy_bound_s(ops, system)
+        bound = np.where(asked & (least_s > seconds), compute.COMPUTE_BOUND, bound)
+        seconds = np.where(asked, np.maximum(seconds, least_s), seconds)
     seconds /= 1.0 - options.host_idle
     matrix, memory = (1.0, 1.0) if options.recorded == "recorded" else options.recorded_scale
     on_matrix = np.array([name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False])[

@@ -3,7 +3,15 @@
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import BoardWatts, band, board_watts
 from cmsim.hardware.software import CallCost, call_cost
-from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
+from cmsim.hardware.specs import (
+    AcceleratorSpec,
+    Assumed,
+    ExpertCosts,
+    Source,
+    StackSpec,
+    SystemSpec,
+    TrainingTuning,
+)
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,
@@ -24,10 +32,12 @@ __all__ = [
     "BoardWatts",
     "Cable",
     "CallCost",
+    "ExpertCosts",
     "Source",
     "StackSpec",
     "System",
     "SystemSpec",
+    "TrainingTuning",
     "band",
     "board_watts",
     "call_cost",

@@ -71,6 +71,11 @@ class AcceleratorPower(Spec):
     limit_W: WattsAtLeast | None = Field(
         default=None, description="a lower limit set by the operator: clocks fall until it holds, and times grow"
     )
+    pJ_per_FLOP: dict[Precision, Coefficient] = Field(
+        default={},
+        description="energy of an operation of a long product in a precision, at the lowest voltage: with the board's "
+        "limit it bounds what is kept up for longer than the board averages its power; see `sustained` of stacks",
+    )
     shares_of: str | None = Field(
         default=None, description="a measured accelerator whose shares of the limit stand for watts not given here"
     )
@@ -194,6 +199,59 @@ class HostTuning(Spec):
     )
 
 
+class ExpertCosts(Spec):
+    """What a framework does around the products of a layer of experts, in a pass over one micro-batch.
+
+    A training step pays it twice: the backward pass does as much again, and moves half as many bytes more.
+    """
+
+    moved: Coefficient = Field(
+        default=0.0,
+        description="tokens x top-k x hidden 16-bit elements are read or written so many times by what permutes them "
+        "and weighs their sums, forward, beside the one gather and the one sum that are priced",
+    )
+    unfused_activation: Coefficient = Field(
+        default=0.0,
+        description="the same of tokens x top-k x expert width, by an activation with bounds that no kernel fuses",
+    )
+    layer_us: Microseconds = Field(
+        default=0.0, description="device waits for the host, which reads how many tokens each expert has"
+    )
+    expert_us: Microseconds = Field(
+        default=0.0, description="device time of casting one expert's operands alone, where they are narrower than 16 bits"
+    )
+
+
+class TrainingTuning(Spec):
+    """What a training framework makes of a step."""
+
+    kernel_us: Microseconds = Field(
+        default=0.0,
+        description="host time of one kernel of a pass where Python launches every one: dispatch, autograd, the several "
+        "kernels that a framework has for it; a pass takes no less than all of its own, however fast the device is",
+    )
+    blocking: bool = Field(
+        default=True, description="the host waits for what a stage receives before it launches the pass that uses it"
+    )
+    experts: ExpertCosts = ExpertCosts()
+    fused_accumulation: bool = Field(
+        default=True,
+        description="products add gradients of weights to what earlier micro-batches left; else a kernel of its own does",
+    )
+    early_gradients: ShareOrNone = Field(
+        default=1.0,
+        description="share of the layers whose gradients are reduced while the last backward pass still runs",
+    )
+    scores_moved: Coefficient = Field(
+        default=0.0,
+        description="attention keeps its scores in memory, and its kernels read or write them so many times forward, 16 "
+        "bits each (heads x queries x keys); twice that backward. 0: one fused kernel, none of it",
+    )
+    prefetch: bool = Field(
+        default=True, description="weights sharded over data-parallel ranks are gathered ahead of the layer that uses them"
+    )
+
+
 class Sharing(Spec):
     """How two micro-batches share a rank when one computes while the other communicates."""
 
@@ -232,6 +290,12 @@ class StackSpec(Spec):
     dispatch: ExpertTuning = Field(description="MoE dispatch")
     combine: ExpertTuning = Field(description="MoE combine")
     overlap: OverlapTuning
+    training: TrainingTuning = Field(default=TrainingTuning(), description="of training steps")
+    sustained: bool = Field(
+        default=False,
+        description="kernels go on for longer than the board averages its power: none is faster than its energy over "
+        "the watts that the limit leaves (`pJ_per_FLOP` of accelerators)",
+    )
     accelerators: dict[str, dict[str, object]] = Field(
         default={}, description="by accelerator name: any of the keys above, laid over them for that accelerator"
     )
@@ -437,6 +501,9 @@ class SystemSpec(Spec):
     aliases: tuple[str, ...] = ()
     accelerator: str = Field(description="name of a file in topologies/accelerators")
     stack: str = Field(description="default, name of a file in topologies/stacks")
+    stack_of: dict[str, str] = Field(
+        default={}, description="by kind of workload: the default where it is another than `stack`"
+    )
     stacks: tuple[str, ...] = Field(default=(), description="other stacks that run on it")
     rank: Literal["die", "package"] = Field(description="what a communicator counts")
     accelerators: Places = Field(description="packages of one domain")

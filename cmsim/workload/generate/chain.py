@@ -18,7 +18,7 @@ _PERIOD = 16
 
 
 class Kernel(NamedTuple):
-    """One kernel of one rank."""
+    """One kernel of one rank, or with ``host_s`` a time that its stream waits for the host. [s]"""
 
     name: str
     kernel: str
@@ -26,6 +26,7 @@ class Kernel(NamedTuple):
     flops: float
     bytes_B: float
     shape: Shape | None = None
+    host_s: float = 0.0
 
 
 class Comm(NamedTuple):
@@ -94,6 +95,10 @@ def _add(
     for number, piece in (one for turn in turns for one in turn):
         pending = [*wait[number], *piece.after]
         for kernel in piece.kernels:
+            if kernel.host_s:
+                last[number] = build.host(kernel.name, stream=piece.stream, recorded_s=kernel.host_s, after=pending)
+                pending = []
+                continue
             last[number] = build.compute(
                 kernel.name,
                 stream=piece.stream,

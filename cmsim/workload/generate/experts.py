@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import ExpertCosts, System
 from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
 from cmsim.workload import moe
@@ -27,6 +27,7 @@ class Experts:
     wire_copies       messages of one token that cross the wire: fewer where ranks or domains are sent only one copy
     imbalance         busiest rank's load over the mean
     dispatch_B, combine_B   bytes of one message
+    costs             what a training framework does beside
     """
 
     ranks: int
@@ -39,6 +40,7 @@ class Experts:
     dispatch_B: float
     combine_B: float
     notes: tuple[str, ...] = ()
+    costs: ExpertCosts | None = None
 
     def at(self, share: float) -> Experts:
         """The same experts with a share of the tokens."""
@@ -70,6 +72,8 @@ class Experts:
         )
         before = [*layers.ffn_norm(model, self.tokens, form), *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form)
+        if self.costs is not None:
+            work = [*layers.around_experts(model, arriving, active, form, self.costs), *work]
         total = layers.combine_sum(model, self.tokens, self.copies, form)
         if self.ranks == 1:
             return [Piece([*before, *local], None, *routing), Piece([*work, *total], None, *working)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cmsim import compute
+from cmsim.hardware import TrainingTuning
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate import layers, stages
@@ -64,6 +65,7 @@ class Sharding:
     form: layers.Formats
     stage: int
     held: range
+    tuning: TrainingTuning
 
     def gather_first(self, build: ProgramBuilder) -> list[int]:
         """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
@@ -97,14 +99,17 @@ class Sharding:
         """Gradients, last layer first, after the backward pass that ends at ``row``; rows of the messages.
 
         The first ones can start while the pass still runs, once ``done(layer)``, the row that ends the layer's part of
-        it, has; with one bucket per layer we let all but the final bucket start before the pass ends.
+        it, has; with one bucket per layer we let all but the final bucket start before the pass ends, or as many as the
+        framework does.
         """
         collective = "reduce_scatter" if self.spec.zero_stage else "all_reduce"
         grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
         out = []
+        # layers from which on gradients wait for the end of the pass
+        late = self.held[0] + 1 + round((len(self.held) - 1) * (1.0 - self.tuning.early_gradients))
         for layer in reversed(self.held):
             for size, slot in self.parameters(layer):
-                early = self.spec.overlap_data_parallel and layer != self.held[0]
+                early = self.spec.overlap_data_parallel and layer >= late
                 ready = done(layer) if early else row
                 out.append(
                     build.collective(

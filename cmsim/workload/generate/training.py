@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from cmsim.errors import InfeasibleError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
-from cmsim.units import BYTES_PER_ELEMENT, TERA
+from cmsim.units import BYTES_PER_ELEMENT, TERA, US
 from cmsim.workload.generate import layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
@@ -57,7 +57,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             stage,
             stage_layers[stage],
             laid,
-            system.stack.overlap.bulk.communication_cores,
+            system.stack,
         )
         for stage in range(layout.pp)
     ]
@@ -124,6 +124,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         once_per_domain=True,
         base=base,
     )
+    mixture = replace(mixture, costs=system.stack.training.experts)
     layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
     return layout, mixture
 
@@ -161,17 +162,21 @@ class _Stage:
         stage: int,
         held: range,
         schedule: OneForwardOneBackward,
-        communication_cores: float,
+        stack: StackSpec,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.stage, self.held, self.schedule = stage, held, schedule
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
-        self.sharding = Sharding(spec, model, layout, mixture, form, stage, held)
+        self.tuning = stack.training
+        self.sharding = Sharding(spec, model, layout, mixture, form, stage, held, stack.training)
         self.first, self.last = stage == 0, stage == layout.pp - 1
         self.build_ = ProgramBuilder()
         self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
+        # kernels of each kind of turn; of the last turn, and the rows it received
+        self._kernels: dict[str, int] = {}
+        self.kernels, self.awaits = 0, list[int]()
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
@@ -179,7 +184,7 @@ class _Stage:
         self.turns: list[int] = []
         self._chain_rows = 0
         # kernels that move tokens take cores from those that compute beside them
-        self.cores = 1.0 - communication_cores if schedule.side_by_side else 1.0
+        self.cores = 1.0 - stack.overlap.bulk.communication_cores if schedule.side_by_side else 1.0
 
     def build(self) -> ProgramBuilder:
         gathered = self.sharding.gather_first(self.build_)
@@ -200,7 +205,8 @@ class _Stage:
     def _turn(self, turn: Turn, gathered: Sequence[int]) -> None:
         """One pass, or two side by side, and what each sends on."""
         first = any(one.kind == "F" and one.micro_batch == 0 for one in turn)
-        for one, end in zip(turn, self._pass(turn, gathered if first else ()), strict=True):
+        ends = self._dispatched(self._pass(turn, gathered if first else ()))
+        for one, end in zip(turn, ends, strict=True):
             if one.kind == "F":
                 self._send("next.out", end, self.last)
             else:
@@ -227,10 +233,23 @@ class _Stage:
                 piece.cores = self.cores
             ends = interleave(block, chains, after=[[awaited(i)] for i in range(len(chains))])
             self._blocks[key] = block, ends
+            self._kernels[key] = sum(len(piece.kernels) for piece in itertools.chain(*chains))
         block, ends = self._blocks[key]
+        self.kernels = self._kernels[key]
         arrived = [self._received("previous.in" if kind == "F" else "next.in") for kind in kinds]
+        self.awaits = [row for rows in arrived for row in rows]
         first = self.build_.append(block, [*arrived, *([row] for row in gathered)])
         return [first + end for end in ends]
+
+    def _dispatched(self, ends: list[int]) -> list[int]:
+        """The ends of a turn's passes, where its host may be the slower: no pass ends before all of it is launched."""
+        each_s = self.tuning.kernel_us * US
+        if not each_s:
+            return ends
+        after = self.awaits if self.tuning.blocking else ()
+        launched = self.build_.host("launches", stream="host", recorded_s=self.kernels * each_s, after=after)
+        # on the stream of the kernels, so that the next pass starts after it
+        return [self.build_.host("launched", stream="compute", recorded_s=0.0, after=[launched, *ends])] * len(ends)
 
     def _gathered_backward(self, block: ProgramBuilder) -> list[Piece]:
         chain = self._backward_chain()
@@ -296,10 +315,12 @@ class _Stage:
             return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
         context = _causal_context(self.spec.sequence_length, self.layout.cp)
         pairs = self.queries * (context - self.queries / 2)
+        core = layers.core_prefill(model, self.spec.micro_batch, self.queries, context, tp, form)
         return [
             *layers.attention_in(model, self.tokens, tp, form),
             *layers.index_scores(model, self.spec.micro_batch, pairs, context, self.queries),
-            *layers.core_prefill(model, self.spec.micro_batch, self.queries, context, tp, form),
+            *core[:-1],
+            layers.unfused(core[-1], model, self.spec.micro_batch * self.queries * context, tp, self.tuning.scores_moved),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
@@ -307,11 +328,16 @@ class _Stage:
         """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored."""
         forward = self._forward_chain(())
         again = _recomputed(self.spec.recompute)
+        gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        accumulates = self.schedule.micro_batches > 1
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
             kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
             before = forward[number - 1].comm if number else None
-            pieces.append(Piece(kernels + layers.backward(forward[number].kernels), _mirrored(before)))
+            gradients = layers.backward(forward[number].kernels)
+            if accumulates:
+                gradients = layers.accumulated(gradients, gradient_B, fused=self.tuning.fused_accumulation)
+            pieces.append(Piece(kernels + gradients, _mirrored(before)))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
         return ([Piece([], opening)] if opening else []) + pieces
