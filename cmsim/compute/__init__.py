@@ -33,6 +33,7 @@ from cmsim.compute.shape import (
     grouped_shape,
     latent_shape,
 )
+from cmsim.compute.variants import VARIANTS, plain, with_variants
 from cmsim.compute.work import Column, Work
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "KERNELS",
     "MEMORY_BOUND",
     "OVERHEAD_BOUND",
+    "VARIANTS",
     "Column",
     "Efficiency",
     "KernelClass",
@@ -72,6 +74,7 @@ __all__ = [
     "mla_prefill",
     "norm",
     "optimizer",
+    "plain",
     "price",
     "quantise",
     "recurrence_chunked",
@@ -80,4 +83,5 @@ __all__ = [
     "sampling",
     "short_convolution",
     "slowed",
+    "with_variants",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmsim.compute.variants import share_of
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 
 MATRIX, VECTOR, EITHER = "matrix", "vector", "either"
@@ -57,7 +58,7 @@ COMPUTE_BOUND, MEMORY_BOUND, OVERHEAD_BOUND = range(3)
 class Efficiency:
     """What a kernel class reaches: shares of peak rate and of peak bandwidth (0, 1], fixed device time [s].
 
-    compute_by_precision: the share of the peak rate in precisions where it is not ``compute``
+    compute_by_precision: the share of the peak rate in precisions where it is not ``compute``; see `variants`
     """
 
     compute: float
@@ -135,7 +136,7 @@ def price(
             overhead_s[i] = reached.overhead_s
             for j in np.flatnonzero(used[i]).tolist():
                 precision = precisions[j] if j < len(precisions) else ""
-                share = reached.compute_by_precision.get(precision, reached.compute)
+                share = share_of(precision, reached.compute_by_precision, reached.compute)
                 reachable[i, j] = _engine_FLOPps(kernels[i], precision, rates) * share
         except (InputError, InfeasibleError) as error:
             problems += error.problems

@@ -272,7 +272,9 @@ def rates(system: System) -> compute.Rates:
     """What kernels run on: one rank's peaks and the stack's efficiencies."""
     gap_s = system.stack.host.gap_us * US
     return compute.Rates(
-        peak_FLOPps={str(p): system.rank_peak_FLOPps(p) for p in system.accelerator.peak_TFLOPps},
+        peak_FLOPps=compute.with_variants(
+            {str(p): system.rank_peak_FLOPps(p) for p in system.accelerator.peak_TFLOPps}
+        ),
         vector_FLOPps=system.rank_vector_FLOPps,
         memory_Bps=system.rank_memory_Bps,
         efficiency={
@@ -346,8 +348,9 @@ def _slowed(ops: OpTable, system: System) -> Floats:
 def _energy_bound_s(ops: OpTable, system: System) -> Floats:
     """The least time of each op row where work goes on for longer than the board averages its power. [s]"""
     power, watts = system.accelerator.power, board_watts(system.accelerator)
-    known = [float(power.pJ_per_FLOP.get(name, 0.0)) for name in ops.precisions] + [0.0]  # type: ignore[call-overload]
-    per_FLOP = np.where((on_vector(ops) == 1) | (ops.kernel < 0), 0.0, np.array(known)[ops.precision])
+    known = {str(name): value for name, value in power.pJ_per_FLOP.items()}
+    in_formats = np.array([known.get(compute.plain(name), 0.0) for name in ops.precisions] + [0.0])
+    per_FLOP = np.where((on_vector(ops) == 1) | (ops.kernel < 0), 0.0, in_formats[ops.precision])
     return compute.energy_bound_s(
         ops.flops,
         ops.bytes_B,

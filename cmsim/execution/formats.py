@@ -5,6 +5,7 @@ from __future__ import annotations
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import AcceleratorSpec
 from cmsim.kinds.parts import PrecisionSpec, WorkloadSpec
+from cmsim.workload.generate.recipes import recipes_in
 
 #: what is only stored and moved in a format of its own
 _STORED = {
@@ -18,11 +19,17 @@ _STORED = {
 def check(spec: WorkloadSpec, accelerator: AcceleratorSpec) -> None:
     """Raises InfeasibleError, at the key, for a format that is computed in and that the accelerator has no peak of."""
     precision = _said(spec)
-    asked = {"attention": precision.attention}
-    if precision.weights == precision.activations:
-        asked["weights"] = precision.weights
     peaks = list(accelerator.peak_TFLOPps)
-    problems = [
+    asked = {"attention": precision.attention}
+    problems = []
+    if (recipe := getattr(precision, "recipe", None)) is None:
+        if precision.weights == precision.activations:
+            asked["weights"] = precision.weights
+    elif recipe not in (known := recipes_in(peaks)):
+        allowed = f"Allowed: {', '.join(known)}." if known else "It has none."
+        said = f"got {recipe}, whose products the {accelerator.name} does not compute. {allowed}"
+        problems.append(Problem(said, key="precision.recipe"))
+    problems += [
         Problem(
             f"got {format_}, in which the {accelerator.name} does not compute. Allowed: {', '.join(sorted(peaks))}.",
             key=f"precision.{key}",

@@ -37,6 +37,8 @@ from cmsim.reading.quantities import (
 )
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+#: formats of products, those among them that have another's peak and kernels of their own
+ProductFormat = Literal[Precision, "fp8_block", "mxfp8"]
 
 
 class Assumed(Spec):
@@ -129,8 +131,10 @@ class KernelEfficiency(Spec):
     compute: Share = Field(description="share of the peak rate reached when compute binds")
     memory: Share = Field(description="share of the peak memory bandwidth reached when memory binds")
     overhead_us: Microseconds = Field(default=0.0, description="fixed device time of one kernel of the class")
-    compute_by_precision: dict[Precision, Share] = Field(
-        default={}, description="compute, by precision, where it differs from `compute`"
+    compute_by_precision: dict[ProductFormat, Share] = Field(
+        default={},
+        description="compute, by precision, where it differs from `compute`; fp8_block and mxfp8 are as fp8 where they "
+        "are not given",
     )
 
 
@@ -218,7 +222,8 @@ class ExpertCosts(Spec):
         default=0.0, description="device waits for the host, which reads how many tokens each expert has"
     )
     expert_us: Microseconds = Field(
-        default=0.0, description="device time of casting one expert's operands alone, where they are narrower than 16 bits"
+        default=0.0,
+        description="device time of casting one expert's operands alone, where they are narrower than 16 bits",
     )
 
 
@@ -248,7 +253,8 @@ class TrainingTuning(Spec):
         "bits each (heads x queries x keys); twice that backward. 0: one fused kernel, none of it",
     )
     prefetch: bool = Field(
-        default=True, description="weights sharded over data-parallel ranks are gathered ahead of the layer that uses them"
+        default=True,
+        description="weights sharded over data-parallel ranks are gathered ahead of the layer that uses them",
     )
 
 
@@ -270,6 +276,9 @@ class OverlapTuning(Spec):
 
     decode: Sharing
     bulk: Sharing
+    tp_chunks: Parts = Field(
+        default=4, description="training: parts of a product whose messages are overlapped (`tp_overlap: pipelined`)"
+    )
 
 
 class StackSpec(Spec):

@@ -48,7 +48,7 @@ class ParallelSpec(Spec):
 
     tp: Places = Field(default=1, description="tensor parallel")
     cp: Places = Field(default=1, description="context parallel")
-    pp: Places = Field(default=1, description="pipeline parallel (1F1B)")
+    pp: Places = Field(default=1, description="pipeline parallel")
     dp: Literal["auto"] | Places = Field(default="auto", description="data parallel; auto: the ranks that remain")
     ep: Literal["max"] | Places = Field(
         default=1, description="expert parallel; max: the largest size that ranks and expert slots allow"

@@ -3,15 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
-from cmsim.kinds.parts import ModelWorkloadSpec
-from cmsim.reading.quantities import Tokens, TokensOrNone
+from cmsim.kinds.parts import ModelWorkloadSpec, ParallelSpec, PrecisionSpec
+from cmsim.reading.quantities import Factor, Places, Slots, Tokens, TokensOrNone
 from cmsim.units import TERA
+
+#: by recipe the format of elements, and that of weights as they are gathered where nothing is said (NVFP4 is gathered
+#: in 16 bits: NVIDIA/TransformerEngine keeps no primary weights in it)
+OF_RECIPES = {
+    "current": ("fp8", "fp8"),
+    "delayed": ("fp8", "fp8"),
+    "block": ("fp8", "fp8"),
+    "mxfp8": ("fp8", "fp8"),
+    "nvfp4": ("fp4", "bf16"),
+}
+
+
+class TrainingPrecisionSpec(PrecisionSpec):
+    """Number formats of a training step."""
+
+    recipe: Literal["current", "delayed", "block", "mxfp8", "nvfp4"] | None = Field(
+        default=None,
+        description="how linear layers multiply in narrow formats, forward and both gradients. current, delayed: FP8, "
+        "one scale a tensor, of this step or of earlier ones; block: FP8, scales of 1 x 128 and 128 x 128; mxfp8: "
+        "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights. Casts are counted, of "
+        "weights once per step. `weights` (as they are gathered) and `activations` are the recipe's where not given, "
+        "weights of nvfp4 bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in `weights` and "
+        "`activations`, gradients not cast",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_recipe(cls, data: Any) -> Any:
+        """Formats that follow from a recipe, where they are not given."""
+        if not isinstance(data, dict) or data.get("recipe") not in OF_RECIPES:
+            return data
+        own, gathered = OF_RECIPES[data["recipe"]]
+        return {"weights": gathered, "activations": own, **data}
+
+    @model_validator(mode="after")
+    def _as_recipe(self) -> TrainingPrecisionSpec:
+        if self.recipe is not None:
+            own, _ = OF_RECIPES[self.recipe]
+            for key, allowed in (("weights", (own, "bf16", "fp16")), ("activations", (own,))):
+                got = getattr(self, key)
+                if got not in allowed:
+                    raise ValueError(f"{key}: got {got}; recipe {self.recipe} allows {', '.join(allowed)}")
+        return self
+
+
+def _named(value: Any) -> Any:
+    """``fsdp`` as tools switch it on and off."""
+    return {True: "full", False: "none"}[value] if isinstance(value, bool) else value
+
+
+def _overlapped(value: Any) -> Any:
+    """``tp_overlap`` as tools switch it on and off."""
+    return {True: "pipelined", False: "none"}[value] if isinstance(value, bool) else value
+
+
+class TrainingParallelSpec(ParallelSpec):
+    """Parallel sizes of a training step."""
+
+    virtual_stages: Places = Field(
+        default=1, description="parts of the model that each pipeline rank holds; zb_v and dualpipe have 2 by nature"
+    )
+    stage_layers: list[Slots] = Field(
+        default=[],
+        description="layers of each (virtual) stage, in the order of the model; default: as equal as can be, fewer on "
+        "the first and the last, which also hold the token table and the head",
+    )
+    cp_comm_type: Literal["all_gather", "p2p", "a2a"] = Field(
+        default="all_gather",
+        description="context parallel: keys and values of the whole sequence gathered; p2p: passed on in a ring beside "
+        "attention; a2a: heads exchanged for tokens (Ulysses)",
+    )
+    expert_tp: Places = Field(
+        default=1,
+        description="ranks that share each expert's matrices; tokens are gathered among them and sums scattered. "
+        "Expert groups are ep x expert_tp neighbours inside tp x cp x dp. Megatron-LM takes tp where nothing is said",
+    )
 
 
 class TrainingSpec(ModelWorkloadSpec):
@@ -23,11 +99,40 @@ class TrainingSpec(ModelWorkloadSpec):
     )
     global_batch: Tokens = Field(description="sequences (or images) per step, over all data-parallel ranks")
     micro_batch: Tokens = Field(default=1, description="sequences per micro-batch and data-parallel rank")
+    parallel: TrainingParallelSpec = Field(default=TrainingParallelSpec(), description="how work is split over ranks")
+    schedule: Literal["auto", "gpipe", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipe"] = Field(
+        default="auto",
+        description="order of passes in the pipeline; auto: 1f1b, or interleaved where `parallel.virtual_stages` > 1",
+    )
     recompute: Literal["none", "selective", "full"] = Field(
         default="selective", description="activations computed twice"
     )
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
-        default=1, description="what is sharded over data-parallel ranks"
+        default=1,
+        description="what is sharded over data-parallel ranks (dp x cp): 0 nothing, 1 optimizer states, 2 gradients "
+        "too, 3 weights too, which is `fsdp: full`",
+    )
+    fsdp: Annotated[Literal["none", "full", "hybrid"], BeforeValidator(_named)] = Field(
+        default="none",
+        description="weights, gradients and states sharded (`zero_stage: 3`). full: over all data-parallel ranks; "
+        "hybrid: inside groups of `fsdp_shards`, and alike on all groups, which add up gradients after the last "
+        "micro-batch. Weights are gathered, layer by layer, for each pass of each micro-batch, gradients scattered "
+        "after each. true is full. Default: as `zero_stage` says",
+    )
+    fsdp_shards: Places | None = Field(
+        default=None,
+        description="hybrid: data-parallel ranks that share weights; default: as many as a scale-up domain holds",
+    )
+    reshard_after_forward: bool = Field(
+        default=True, description="fsdp: weights are let go after forward, and gathered again for backward"
+    )
+    tp_overlap: Annotated[Literal["none", "bulk", "pipelined"], BeforeValidator(_overlapped)] = Field(
+        default="none",
+        description="messages of tensor parallelism beside products, with `parallel.sequence_parallel`. none: each "
+        "exposed, but for the second gathering of inputs in backward; bulk: gradients of inputs are scattered beside "
+        "gradients of weights (Megatron-LM's own order); pipelined: and products are cut in as many parts as the stack "
+        "has (`overlap.tp_chunks`), so that one part of each message is left (TransformerEngine's userbuffers, MC2). "
+        "true is pipelined",
     )
     overlap_data_parallel: bool = Field(default=True, description="gradients are reduced while backward still runs")
     overlap_experts: bool = Field(
@@ -35,9 +140,44 @@ class TrainingSpec(ModelWorkloadSpec):
         description="forward and backward interleaved, so that each hides the other's dispatch and combine; "
         "holds about twice the micro-batches",
     )
+    mtp_layers: Annotated[int, Field(ge=0, le=2**10)] = Field(
+        default=0,
+        description="modules that predict further tokens, behind the last layer: each a layer like it, a projection "
+        "of two inputs and the head; not counted in MFU",
+    )
+    precision: TrainingPrecisionSpec = Field(default=TrainingPrecisionSpec(), description="number formats")
+    capacity_factor: Factor | None = Field(
+        default=None,
+        description="each expert takes this many times its mean share of every rank's tokens: what is over is dropped, "
+        "what is missing filled up (Megatron-LM: moe-expert-capacity-factor with moe-pad-expert-input-to-capacity); "
+        "default: no token is dropped",
+    )
     dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_fsdp(cls, data: Any) -> Any:
+        """`fsdp` and `zero_stage` say one thing: each follows from the other where it is not given."""
+        if not isinstance(data, dict):
+            return data
+        if _named(data.get("fsdp")) in ("full", "hybrid"):
+            return {"zero_stage": 3, **data}
+        return {"fsdp": "full", **data} if data.get("zero_stage") == 3 else data
+
+    @model_validator(mode="after")
+    def _agrees(self) -> TrainingSpec:
+        if (self.fsdp != "none") != (self.zero_stage == 3):
+            allowed = "3, or fsdp none" if self.fsdp != "none" else "0, 1, 2, or fsdp full or hybrid"
+            raise ValueError(f"zero_stage: got {self.zero_stage} with fsdp {self.fsdp}. Allowed: {allowed}")
+        if self.fsdp_shards is not None and self.fsdp != "hybrid":
+            raise ValueError(f"fsdp_shards: goes with `fsdp: hybrid`; got fsdp {self.fsdp}")
+        if not self.reshard_after_forward and self.fsdp == "none":
+            raise ValueError("reshard_after_forward: goes with `fsdp: full` or `hybrid`; got fsdp none")
+        if self.tp_overlap != "none" and self.parallel.tp > 1 and not self.parallel.sequence_parallel:
+            raise ValueError(f"tp_overlap: got {self.tp_overlap}; without parallel.sequence_parallel none is allowed")
+        return self
 
 
 @dataclass(frozen=True)

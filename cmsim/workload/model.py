@@ -233,6 +233,10 @@ class ModelSpec:
         """One routed or shared expert."""
         return self._ffn_matrices * self.hidden * self.expert_ffn
 
+    def expert_parameters_on(self, tp: int) -> float:
+        """One expert on the busiest of ``tp`` ranks that share it. [1]"""
+        return self._ffn_matrices * self.hidden * busiest(self.expert_ffn, tp)
+
     @property
     def router_parameters(self) -> int:
         """Router of one MoE layer."""

@@ -251,6 +251,14 @@ CASES = {
     "weights shared": {"zero_stage": 3},
     "one stage": {"parallel": {"tp": 8, "pp": 1, "dp": 2}},
     "unequal stages": {"parallel": {"tp": 4, "pp": 3}, "global_batch": 61},
+    "interleaved": {"parallel": {"tp": 8, "pp": 2, "virtual_stages": 4}, "global_batch": 40},
+    "unequal virtual stages": {
+        "parallel": {"tp": 4, "pp": 3, "virtual_stages": 2, "stage_layers": [5, 6, 6, 6, 6, 3]},
+        "global_batch": 48,
+    },
+    "gradients of weights wait": {"schedule": "zb_h1", "parallel": {"tp": 4, "pp": 4}},
+    "there and back": {"schedule": "zb_v", "parallel": {"tp": 4, "pp": 4}},
+    "from both ends": {"schedule": "dualpipe", "parallel": {"tp": 4, "pp": 4}},
 }
 
 
@@ -258,7 +266,7 @@ def step(case):
     base = {"kind": "training", "model": "llama-3.1-8b", "sequence_length": 1024, "global_batch": 97}
     spec = {**base, "parallel": {"tp": 8, "pp": 2}, "recompute": "full", **CASES[case]}
     spec["global_batch"] += spec["global_batch"] % 2
-    ranks = int(np.prod(list(spec["parallel"].values())))
+    ranks = int(np.prod([spec["parallel"].get(size, 1) for size in ("tp", "pp", "dp")]))
     return load_scenario(
         {"name": "x", "systems": [{"system": "hgx_h100", "domains": 4, "accelerators": ranks}], "workload": spec}
     )

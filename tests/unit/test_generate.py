@@ -162,16 +162,18 @@ SBH_B = 4096 * 8192 * 2  # tokens x hidden x bytes
     ],
 )
 def test_tensor_parallel_bytes(model, check, sequence_parallel, factors):
-    """T24, T25: 234,881,024 B sent by a rank for each layer, forward; backward sends as many."""
+    """T24, T25: 234,881,024 B sent by a rank for each layer, forward; backward sends as many, and with sequence
+    parallelism half as many more, for inputs are gathered once more."""
     parallel = {"tp": 8, "sequence_parallel": sequence_parallel}
     programs = training(model, parallel=parallel, global_batch=8)
     sent = sum(
         factor * column(programs, 0, "bytes_B", collective=name, slot="tp").sum() for name, factor in factors.items()
     )
-    micro_batches, layers, passes = 1, 4, 2
-    # with sequence parallelism the head needs its input gathered, and its gradient scattered: a quarter layer each
-    head = 1 / 4 if sequence_parallel else 0
-    assert sent == pytest.approx(234_881_024 * micro_batches * (layers + head) * passes, rel=1e-12), check
+    micro_batches, layers = 1, 4
+    forwards = 1 + 1 + 1 / 2 if sequence_parallel else 2
+    # with sequence parallelism the head's input is gathered, twice, and its gradient scattered: a quarter layer each
+    head = 3 / 4 if sequence_parallel else 0
+    assert sent == pytest.approx(234_881_024 * micro_batches * (layers * forwards + head), rel=1e-12), check
     assert 234_881_024 == 4 * SBH_B * 7 // 8
 
 

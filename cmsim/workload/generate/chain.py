@@ -42,6 +42,7 @@ class Comm(NamedTuple):
 class Piece:
     """Kernels in order, then a communication that the next piece of the chain waits for.
 
+    beside         kernels that run behind the others while the communication does
     stream, cores  where the kernels run, and the share of the cores they may use
     after          rows the first kernel waits for, beside the chain itself
     """
@@ -51,6 +52,7 @@ class Piece:
     stream: str = "compute"
     cores: float = 1.0
     after: tuple[int, ...] = ()
+    beside: list[Kernel] = field(default_factory=list)
 
 
 def emit(build: ProgramBuilder, chain: Sequence[Piece], *, after: Sequence[int] = ()) -> int:
@@ -94,25 +96,10 @@ def _add(
     """Add the pieces of some turns; ``last`` and ``wait`` of their chains follow."""
     for number, piece in (one for turn in turns for one in turn):
         pending = [*wait[number], *piece.after]
-        for kernel in piece.kernels:
-            if kernel.host_s:
-                last[number] = build.host(kernel.name, stream=piece.stream, recorded_s=kernel.host_s, after=pending)
-                pending = []
-                continue
-            last[number] = build.compute(
-                kernel.name,
-                stream=piece.stream,
-                kernel=kernel.kernel,
-                precision=kernel.precision,
-                flops=kernel.flops,
-                bytes_B=kernel.bytes_B,
-                cores=piece.cores,
-                shape=kernel.shape,
-                after=pending,
-            )
-            pending = []
         if piece.kernels:
+            last[number] = _compute(build, piece, piece.kernels, pending)
             pending = [last[number]]
+        before = pending
         if piece.comm is not None:
             comm = piece.comm
             last[number] = build.collective(
@@ -124,7 +111,33 @@ def _add(
                 after=pending,
             )
             pending = [last[number]]
+        if piece.beside:
+            pending = [*(pending if piece.comm is not None else ()), _compute(build, piece, piece.beside, before)]
+            last[number] = pending[-1]
         wait[number] = pending
+
+
+def _compute(build: ProgramBuilder, piece: Piece, kernels: Sequence[Kernel], after: Sequence[int]) -> int:
+    """Add kernels of a piece, the first of which waits; the last row."""
+    row = -1
+    for kernel in kernels:
+        if kernel.host_s:
+            row = build.host(kernel.name, stream=piece.stream, recorded_s=kernel.host_s, after=after)
+            after = ()
+            continue
+        row = build.compute(
+            kernel.name,
+            stream=piece.stream,
+            kernel=kernel.kernel,
+            precision=kernel.precision,
+            flops=kernel.flops,
+            bytes_B=kernel.bytes_B,
+            cores=piece.cores,
+            shape=kernel.shape,
+            after=after,
+        )
+        after = ()
+    return row
 
 
 def _repeated(turns: Sequence[Sequence[tuple[int, Piece]]]) -> Iterator[tuple[int, int, int]]:
@@ -155,7 +168,12 @@ def joined(pieces: Sequence[Piece]) -> list[Piece]:
             key = id(before), id(piece)
             if key not in merged:
                 merged[key] = Piece(
-                    before.kernels + piece.kernels, piece.comm, piece.stream, piece.cores, before.after + piece.after
+                    before.kernels + piece.kernels,
+                    piece.comm,
+                    piece.stream,
+                    piece.cores,
+                    before.after + piece.after,
+                    piece.beside,
                 )
             piece = merged[key]
         out.append(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +21,11 @@ class Experts:
     """One rank's part of the expert layer.
 
     ranks             expert-parallel size
+    tp                ranks that share each expert: they gather what arrives at all of them, and scatter the sums
     experts_per_rank  slots on a rank (routed, redundant, and shared ones where those have slots)
     shared_in_slots   the shared expert is reached by dispatch, not computed by every rank
     tokens            tokens a rank routes at once
-    copies            messages of one token, each to one expert
+    copies            messages of one token, each to one expert; with a capacity the places that are kept for them
     wire_copies       messages of one token that cross the wire: fewer where ranks or domains are sent only one copy
     imbalance         busiest rank's load over the mean
     dispatch_B, combine_B   bytes of one message
@@ -40,6 +42,7 @@ class Experts:
     dispatch_B: float
     combine_B: float
     notes: tuple[str, ...] = ()
+    tp: int = 1
     costs: ExpertCosts | None = None
 
     def at(self, share: float) -> Experts:
@@ -59,32 +62,52 @@ class Experts:
 
         The shared expert, where every rank has it, is computed while tokens travel.
         """
-        arriving = self.tokens * self.copies * self.imbalance
+        # ranks that share experts work on what arrives at all of them
+        arriving = self.tokens * self.copies * self.imbalance * self.tp
+        everywhere = self.tokens * self.ranks * self.tp
         active = float(
-            moe.experts_touched(
-                self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=self.tokens * self.ranks
-            )
+            moe.experts_touched(self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=everywhere)
         )
         local = (
             []
             if self.shared_in_slots or not model.shared_experts
             else layers.dense_ffn(model, self.tokens, 1, form, width=model.shared_width, name="shared expert")
         )
-        before = [*layers.ffn_norm(model, self.tokens, form), *layers.router(model, self.tokens)]
-        work = layers.experts(model, arriving, active, form)
+        norm = layers.ffn_norm(model, self.tokens, form)
+        if form.dispatched_B > form.activation_B and not local:
+            # tokens that travel in 16 bits are cast where they arrive
+            norm = norm[:1]
+        before = [*norm, *layers.router(model, self.tokens)]
+        work = layers.experts(model, arriving, active, form, tp=self.tp)
         if self.costs is not None:
-            work = [*layers.around_experts(model, arriving, active, form, self.costs), *work]
+            work = [*layers.around_experts(model, arriving, active, form, self.costs, tp=self.tp), *work]
         total = layers.combine_sum(model, self.tokens, self.copies, form)
+        gathered, scattered = self._shared(arriving)
         if self.ranks == 1:
-            return [Piece([*before, *local], None, *routing), Piece([*work, *total], None, *working)]
+            return [
+                Piece([*before, *local], gathered, *routing),
+                Piece(work, scattered, *working),
+                Piece(total, None, *working),
+            ]
         wire = self.tokens * self.wire_copies * self.imbalance
         out = Comm("dispatch", "dispatch", wire * self.dispatch_B, slot)
         back = Comm("combine", "combine", wire * self.combine_B, slot)
         return [
             Piece([*before, *local], out, *routing),
-            Piece(work, back, *working),
+            *([Piece([], gathered)] if gathered else []),
+            *([Piece(work, scattered, *working), Piece([], back)] if scattered else [Piece(work, back, *working)]),
             Piece(total, None, *routing),
         ]
+
+    def _shared(self, arriving: float) -> tuple[Comm | None, Comm | None]:
+        """Messages among the ranks that share experts: tokens to all of them, and sums back, in 16 bits."""
+        if self.tp == 1:
+            return None, None
+        size_B = arriving * self.combine_B
+        return (
+            Comm("gather tokens", "all_gather", size_B, "expert_tp"),
+            Comm("scatter sums", "reduce_scatter", size_B, "expert_tp"),
+        )
 
 
 def plan_experts(
@@ -98,19 +121,22 @@ def plan_experts(
     message_B: float,
     once_per_domain: bool,
     base: Path | None = None,
+    expert_tp: int = 1,
+    capacity_factor: float | None = None,
 ) -> Experts:
-    """Spread a model's experts over ``parallel.ep`` of ``ranks``.
+    """Spread a model's experts over ``parallel.ep`` of ``ranks``, each over ``expert_tp`` neighbours.
 
     tokens_per_rank   tokens one rank routes at once
     message_B         bytes of one element of a dispatched token
     once_per_domain   bulk kernels send one copy of a token to each destination rank, and one to each other domain,
                       which fans it out (DeepEP's normal mode); latency kernels send every copy
+    capacity_factor   each expert takes so many times its mean share of a rank's tokens, filled up or cut off there
     base              folder that the path of a file of loads starts from, beside the working folder
     """
     slots = parallel.expert_slots
     try:
         places = moe.place_experts(
-            ranks,
+            ranks // expert_tp,
             routed=model.experts,
             top_k=model.top_k,
             shared_experts=model.shared_experts,
@@ -122,20 +148,20 @@ def plan_experts(
         raise InfeasibleError(Problem(str(error), key="parallel.ep")) from None
     size = places.ep
     in_slots = places.shared > 0
-    copies = model.top_k + (model.shared_experts if in_slots else 0)
-    wire = float(copies)
-    notes = []
-    if once_per_domain and size > 1:
-        wire = moe.distinct_ranks(model.experts, model.top_k, size) + (copies - model.top_k)
-        per_domain = system.spec.accelerators * system.ranks_per_package
-        if size > per_domain:
-            domains = -(-size // per_domain)
-            limit = model.topk_groups if model.expert_groups > model.topk_groups else domains
-            wire = moe.distinct_ranks(model.experts, model.top_k, domains, limit=limit)
-            notes.append(
-                f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it"
-            )
-    imbalance = _imbalance(model, balance, places, tokens_per_rank, base)
+    copies = float(model.top_k + (model.shared_experts if in_slots else 0))
+    notes: list[str] = []
+    if capacity_factor is not None:
+        # every place is sent and worked on, whoever fills it: no rank has more than another
+        copies += model.experts * _capacity(model, tokens_per_rank, capacity_factor) / tokens_per_rank - model.top_k
+        wire, imbalance = copies, 1.0
+        notes.append(
+            f"an expert takes {_capacity(model, tokens_per_rank, capacity_factor):g} of the {tokens_per_rank:g} tokens "
+            "of each rank: what is over is dropped, and counted as if it were not"
+        )
+    else:
+        wire, said = _wire_copies(model, size, copies, system) if once_per_domain and size > 1 else (copies, ())
+        notes += said
+        imbalance = _imbalance(model, balance, places, tokens_per_rank * expert_tp, base)
     if imbalance > 1:
         notes.append(
             f"expert load ({balance.model}): the busiest rank has {imbalance:.2f} times the mean and sets the pace "
@@ -147,13 +173,31 @@ def plan_experts(
         experts_per_rank=float(places.per_rank),
         shared_in_slots=in_slots,
         tokens=tokens_per_rank,
-        copies=float(copies),
+        copies=copies,
         wire_copies=wire,
         imbalance=imbalance,
         dispatch_B=model.hidden * message_B + (stack.dispatch.scale_bytes_per_token if message_B < 2 else 0.0),
         combine_B=model.hidden * 2.0 + stack.combine.scale_bytes_per_token,
         notes=tuple(notes),
+        tp=expert_tp,
     )
+
+
+def _capacity(model: ModelSpec, tokens: float, factor: float) -> float:
+    """Places of one expert for the tokens of one rank: Megatron-LM, moe_utils.py, get_capacity. [1]"""
+    return float(math.ceil(factor * tokens * model.top_k / model.experts * (1 - 1e-12)))
+
+
+def _wire_copies(model: ModelSpec, size: int, copies: float, system: System) -> tuple[float, tuple[str, ...]]:
+    """Copies of one token that cross the wire where a rank, or another domain, is sent one of them; and notes. [1]"""
+    per_domain = system.spec.accelerators * system.ranks_per_package
+    if size <= per_domain:
+        return moe.distinct_ranks(model.experts, model.top_k, size) + (copies - model.top_k), ()
+    domains = -(-size // per_domain)
+    limit = model.topk_groups if model.expert_groups > model.topk_groups else domains
+    wire = moe.distinct_ranks(model.experts, model.top_k, domains, limit=limit)
+    said = f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it"
+    return wire, (said,)
 
 
 def _imbalance(

@@ -7,7 +7,7 @@ from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.parallel import Layout
-from cmsim.workload.generate.stages import layer_parameters, stage_parameters
+from cmsim.workload.generate.stages import ModelPart, layer_parameters, like, part_parameters
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.schedules import PipelineSchedule
 from cmsim.workload.whole import busiest
@@ -18,30 +18,33 @@ def footprint_B(
     model: ModelSpec,
     layout: Layout,
     mixture: Experts | None,
-    stage_layers: list[range],
+    parts: list[list[ModelPart]],
     schedule: PipelineSchedule,
 ) -> dict[str, list[float]]:
     states, activations = [], []
-    for stage, held in enumerate(stage_layers):
-        shared = sum(layer_parameters(model, layout, layer, mixture)[0] for layer in held)
+    for stage, of_stage in enumerate(parts):
+        held = [layer for part in of_stage for layer in part.layers]
         routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in held)
-        shared = stage_parameters(model, layout, held, mixture, stage) - routed
+        shared = sum(part_parameters(model, layout, part, mixture) for part in of_stage) - routed
         gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
         states.append(
             sum(
                 float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
                 * count
-                for count, shards in ((shared, layout.dp * layout.cp), (routed, layout.expert_copies))
+                for count, shards in ((shared, layout.shards), (routed, layout.expert_shards))
             )
         )
         sequence = busiest(spec.sequence_length, layout.cp)
-        kept = sum(_kept_B(spec, model, layout, mixture, layer, sequence) for layer in held)
+        kept = sum(_kept_B(spec, model, layout, mixture, like(model, layer), sequence) for layer in held)
         logits = (
             memory.logits_B(sequence, spec.micro_batch, busiest(model.vocab, layout.tp))
-            if stage == layout.pp - 1
+            if any(part.last for part in of_stage)
             else 0.0
         )
-        activations.append(schedule.in_flight(stage).activations * kept + float(logits))
+        # what only gradients of weights wait for counts as all of it; where two ranks hold the same, a micro-batch
+        # passes half of what a rank holds
+        in_flight = sum(schedule.in_flight(stage)) / schedule.copies
+        activations.append(in_flight * kept + float(logits))
     return {"weights, gradients, optimizer": states, "activations": activations}
 
 

@@ -14,12 +14,16 @@ from cmsim.hardware import ExpertCosts
 from cmsim.kinds.parts import PrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT, US
 from cmsim.workload.generate.chain import Kernel
+from cmsim.workload.generate.recipes import RECIPES, Recipe
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.recurrence import STATE_B
 from cmsim.workload.whole import busiest
 
 #: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
 _WIDTH = BYTES_PER_ELEMENT
+
+#: how names of kernels end that make gradients of weights
+_OF_WEIGHTS = " wgrad"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Formats:
     activation_B: float
     kv_B: float
     stream_B: float = 2.0
+    recipe: Recipe | None = None
+    #: of a weight as ranks gather it, where it is cast after that
+    gathered_B: float = 2.0
 
     @property
     def quantised(self) -> bool:
@@ -46,12 +53,33 @@ class Formats:
 
     def shape(self, m: float, n: float, k: float) -> Shape | None:
         """Sizes of a product, where both operands have one format: tables have no others."""
-        return compute.gemm_shape(m, n, k, self.gemm) if self.weight_B == self.activation_B else None
+        if self.weight_B != self.activation_B:
+            return None
+        return compute.gemm_shape(m, n, k, self.recipe.measured if self.recipe else self.gemm)
+
+    @property
+    def dispatched_B(self) -> float:
+        """Bytes of an element of a token on its way to an expert, scales left out."""
+        if self.recipe is None:
+            return self.activation_B
+        return _WIDTH[self.recipe.width] if self.recipe.dispatched else self.stream_B
 
 
 def formats(precision: PrecisionSpec) -> Formats:
     """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations."""
     weights, activations = precision.weights, precision.activations
+    recipe = RECIPES.get(getattr(precision, "recipe", None) or "")
+    if recipe is not None:
+        return Formats(
+            gemm=recipe.format,
+            attention=precision.attention,
+            weights=recipe.width,
+            weight_B=recipe.element_B,
+            activation_B=recipe.element_B,
+            kv_B=_WIDTH[precision.kv_cache],
+            recipe=recipe,
+            gathered_B=_WIDTH[weights],
+        )
     return Formats(
         gemm=activations if _WIDTH[activations] >= _WIDTH[weights] else weights,
         attention=precision.attention,
@@ -59,6 +87,7 @@ def formats(precision: PrecisionSpec) -> Formats:
         weight_B=_WIDTH[weights],
         activation_B=_WIDTH[activations],
         kv_B=_WIDTH[precision.kv_cache],
+        gathered_B=_WIDTH[weights],
     )
 
 
@@ -81,7 +110,10 @@ def _kernel(name: str, kernel: str, precision: str, work: Work, shape: Shape | N
 def _quantise(name: str, form: Formats, tokens: float, width: float) -> list[Kernel]:
     if not form.quantised:
         return []
-    work = compute.quantise(tokens, width, in_bytes=form.stream_B, out_bytes=form.activation_B)
+    if form.recipe is not None:
+        work = Work(3.0 * tokens * width, form.recipe.cast_B * tokens * width)
+    else:
+        work = compute.quantise(tokens, width, in_bytes=form.stream_B, out_bytes=form.activation_B)
     return [_kernel(name, "quantise", "", work)]
 
 
@@ -119,6 +151,11 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
         work = compute.rope(tokens, rotated, width, element_bytes=form.stream_B)
         out.append(_kernel("rope", "rope", "", work))
     return out
+
+
+def product(name: str, form: Formats, tokens: float, columns: float, rows: float) -> Kernel:
+    """A product beside those of layers."""
+    return _gemm(name, form, tokens, columns, rows)
 
 
 def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> list[Kernel]:
@@ -405,9 +442,12 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
     of_up = compute.grouped_shape(arriving, fold * width, model.hidden, active, form.gemm, form.weights)
     of_down = compute.grouped_shape(arriving, model.hidden, width, active, form.gemm, form.weights)
     act = compute.activation(arriving, width, element_bytes=form.stream_B, gated=model.gated)
-    ordered = Work(0.0, 2 * arriving * model.hidden * form.activation_B)
+    ordered = Work(0.0, 2 * arriving * model.hidden * form.dispatched_B)
+    # tokens that came in 16 bits are cast here
+    cast = _quantise("token quantise", form, arriving, model.hidden) if form.dispatched_B > form.activation_B else []
     return [
         _kernel("expert order", "generic", "", ordered),
+        *cast,
         _kernel("expert up", "grouped_gemm", form.gemm, up, of_up),
         _kernel("expert activation", "activation", "", act),
         *_quantise("expert quantise", form, arriving, width),
@@ -477,10 +517,10 @@ def accumulated(kernels: list[Kernel], gradient_B: float, *, fused: bool) -> lis
     out = []
     for kernel in kernels:
         out.append(kernel)
-        if kernel.shape is None or not kernel.name.endswith(" wgrad"):
+        if kernel.shape is None or not of_weights(kernel):
             continue
-        (_, rows), (_, columns), _, (_, groups) = kernel.shape.numbers
-        weights = rows * columns * groups
+        sizes = dict(kernel.shape.numbers)
+        weights = sizes["m"] * sizes["n"] * sizes["groups"]
         if fused:
             out[-1] = kernel._replace(bytes_B=kernel.bytes_B + weights * (2 * gradient_B - 2.0))
         else:
@@ -489,8 +529,13 @@ def accumulated(kernels: list[Kernel], gradient_B: float, *, fused: bool) -> lis
     return out
 
 
-def backward(kernels: list[Kernel]) -> list[Kernel]:
-    """The backward pass of forward kernels, last first.
+def of_weights(kernel: Kernel) -> bool:
+    """Whether a kernel of the backward pass makes a gradient of weights, which nobody but the optimizer waits for."""
+    return kernel.name.endswith(_OF_WEIGHTS)
+
+
+def backward(kernels: list[Kernel], recipe: Recipe | None = None) -> list[Kernel]:
+    """The backward pass of forward kernels, last first; with a recipe, gradients are cast where they enter products.
 
     A GEMM becomes two (gradients of input and of weight). A fused attention core recomputes its scores: five
     products where forward has two, so 2.5 times the work (Dao, arXiv:2307.08691, section 3.1). A memory-bound
@@ -503,8 +548,15 @@ def backward(kernels: list[Kernel]) -> list[Kernel]:
             continue
         if kernel.kernel in ("gemm", "grouped_gemm"):
             of_input, of_weight = compute.gradient_shapes(kernel.shape)
+            if recipe is not None and kernel.precision == recipe.format and kernel.shape is not None:
+                sizes = dict(kernel.shape.numbers)
+                work = Work(3.0 * sizes["m"] * sizes["n"], recipe.cast_B * sizes["m"] * sizes["n"])
+                out.append(_kernel(f"{kernel.name} gradient quantise", "quantise", "", work))
             out.append(kernel._replace(name=f"{kernel.name} dgrad", shape=of_input))
-            out.append(kernel._replace(name=f"{kernel.name} wgrad", shape=of_weight))
+            out.append(kernel._replace(name=kernel.name + _OF_WEIGHTS, shape=of_weight))
+            continue
+        if recipe is not None and kernel.kernel == "quantise":
+            # a gradient passes a cast as it is
             continue
         fused = kernel.kernel in ("attention_prefill", "mla_prefill")
         arithmetic, traffic = (2.5, 2.0) if fused else (2.0, 1.5)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmsim import compute
-from cmsim.hardware import TrainingTuning
+from cmsim.errors import InfeasibleError, Problem
+from cmsim.hardware import System, TrainingTuning
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
-from cmsim.workload.generate import layers, stages
-from cmsim.workload.generate.chain import Comm, Piece
+from cmsim.workload.generate import context, layers, stages
+from cmsim.workload.generate.chain import Comm, Kernel, Piece
 from cmsim.workload.generate.experts import Experts
+from cmsim.workload.generate.overlap import TensorOverlap
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
-from cmsim.workload.whole import busiest
 
 
 @dataclass(frozen=True)
@@ -38,52 +39,80 @@ class Split:
             return Comm(f"tp {name}", half, size, "tp")
         return Comm("tp sum", "all_reduce", size, "tp") if half == "reduce_scatter" else None
 
-    def context(self, mixer: str) -> list[Piece]:
-        """Context parallel gathers keys and values of the whole sequence, or hands states on."""
-        if self.layout.cp == 1:
-            return []
-        model = self.model
-        if mixer == "recurrence" and model.recurrence:
-            state_B = self.spec.micro_batch * self.layout.cp * model.recurrence.state_B_on(self.layout.tp)
-            return [Piece([], Comm("gather states", "all_gather", state_B, "cp"))]
-        if model.attention == "mla":
-            width = float(model.kv_lora_rank + model.rope_dim)
-        else:
-            width = busiest(model.kv_heads, self.layout.tp) * (model.head_dim + model.v_head_dim)
-        size = self.spec.micro_batch * self.spec.sequence_length * width * self.form.stream_B
-        return [Piece([], Comm("gather keys, values", "all_gather", size, "cp"))]
+    def overlap(self, chunks: int) -> TensorOverlap:
+        """How the messages of a chain lie beside its products; ``chunks`` in a pipeline, the stack's."""
+        return TensorOverlap(self.spec.tp_overlap, chunks, self.form.recipe)
+
+    def mixing(self, mixer: str, kernels: list[Kernel], out: Comm | None) -> list[Piece]:
+        """The half of a layer that mixes tokens, behind its norm, with what ranks of a context group exchange."""
+        return context.pieces(self.spec, self.model, self.layout, mixer, kernels, out, self.form.stream_B)
+
+
+def sharded(spec: TrainingSpec, layout: Layout, system: System) -> Layout:
+    """The layout with its groups of hybrid sharding. Raises InfeasibleError where ranks do not divide into them."""
+    if spec.fsdp != "hybrid":
+        return layout
+    ranks = layout.dp * layout.cp
+    sizes = [size for size in range(1, ranks + 1) if ranks % size == 0]
+    wanted = spec.fsdp_shards
+    if wanted is None:
+        within = system.spec.accelerators * system.ranks_per_package // layout.tp
+        return replace(layout, sharded=max(size for size in sizes if size <= max(within, 1)))
+    if wanted not in sizes:
+        near = ", ".join(map(str, sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:2])))
+        said = f"got {wanted}, which does not divide dp x cp = {ranks} ranks. Nearest that do: {near}."
+        raise InfeasibleError(Problem(said, key="fsdp_shards"))
+    return replace(layout, sharded=wanted)
+
+
+#: the message of a layer's weights in a chain
+WEIGHTS = "gather weights"
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """Weights, gradients and optimizer states of one stage, over the ranks that would hold them alike."""
+    """Weights, gradients and optimizer states of one rank, over the ranks that would hold them alike."""
 
     spec: TrainingSpec
     model: ModelSpec
     layout: Layout
     mixture: Experts | None
     form: layers.Formats
-    stage: int
-    held: range
+    parts: Sequence[stages.ModelPart]
     tuning: TrainingTuning
 
-    def gather_first(self, build: ProgramBuilder) -> list[int]:
+    def gather_first(self, build: ProgramBuilder, part: stages.ModelPart) -> list[int]:
         """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
         if not self.spec.overlap_data_parallel or self.spec.zero_stage not in (1, 2):
             return []
-        return self._gather(build, self.held)
+        return self._gather(build, part, part.buckets)
 
-    def gather_for(self, build: ProgramBuilder, which: Sequence[int]) -> list[int]:
-        """With ZeRO 3 a rank holds a share of its weights: every pass gathers them again."""
-        return self._gather(build, which) if self.spec.zero_stage == 3 else []
+    def gather_for(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
+        """With ZeRO 3 a rank holds a share of its weights: every forward gathers them again."""
+        return self._gather(build, part, which) if self.spec.zero_stage == 3 and not self.in_turn else []
 
-    def _gather(self, build: ProgramBuilder, which: Sequence[int]) -> list[int]:
+    @property
+    def in_turn(self) -> bool:
+        """Whether layers wait for their own weights, gathered when the layer before has ended."""
+        return self.spec.zero_stage == 3 and not self.tuning.prefetch and not self.layout.sharded
+
+    def before(self, part: stages.ModelPart, layer: int) -> list[Comm]:
+        """Messages that a layer waits for where weights are gathered in turn; mirrored, gradients are scattered."""
+        size = max(self.form.gathered_B, 1.0)
+        every = self.parameters(part, layer) if self.in_turn else []
+        return [Comm(WEIGHTS, "all_gather", count * size, slot) for count, slot in every]
+
+    def gather_again(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
+        """So does every backward, unless it finds them as forward left them."""
+        return self.gather_for(build, part, which) if self.spec.reshard_after_forward else []
+
+    def _gather(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """One gathering per layer, in the order given; their rows, or none where nothing is shared."""
         rows = []
         for layer in which:
             row = -1
-            for size, slot in self.parameters(layer):
-                weight_B = size * max(self.form.weight_B, 1.0)
+            for size, slot in self.parameters(part, layer):
+                weight_B = size * max(self.form.gathered_B, 1.0)
                 row = build.collective(
                     "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
                 )
@@ -93,11 +122,20 @@ class Sharding:
 
     def reduces_each(self) -> bool:
         """With ZeRO 3, which keeps a share of them, gradients are reduced after each backward pass."""
-        return self.spec.zero_stage == 3
+        return self.spec.zero_stage == 3 and not self.in_turn
 
-    def reduce(self, build: ProgramBuilder, row: int, done: Callable[[int], int]) -> list[int]:
-        """Gradients, last layer first, after the backward pass that ends at ``row``; rows of the messages.
+    def reduce(
+        self,
+        build: ProgramBuilder,
+        part: stages.ModelPart,
+        row: int,
+        done: Callable[[int], int],
+        *,
+        last: bool = True,
+    ) -> list[int]:
+        """Gradients of a part, last layer first, after the backward pass that ends at ``row``; rows of the messages.
 
+        Groups that hold the same shares add them up after the ``last`` micro-batch, where all are accumulated.
         The first ones can start while the pass still runs, once ``done(layer)``, the row that ends the layer's part of
         it, has; with one bucket per layer we let all but the final bucket start before the pass ends, or as many as the
         framework does.
@@ -105,11 +143,10 @@ class Sharding:
         collective = "reduce_scatter" if self.spec.zero_stage else "all_reduce"
         grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
         out = []
-        # layers from which on gradients wait for the end of the pass
-        late = self.held[0] + 1 + round((len(self.held) - 1) * (1.0 - self.tuning.early_gradients))
-        for layer in reversed(self.held):
-            for size, slot in self.parameters(layer):
-                early = self.spec.overlap_data_parallel and layer >= late
+        waits = 1 + round((len(part.buckets) - 1) * (1.0 - self.tuning.early_gradients))
+        for layer in reversed(part.buckets):
+            for size, slot in self.parameters(part, layer):
+                early = self.spec.overlap_data_parallel and layer not in part.buckets[:waits]
                 ready = done(layer) if early else row
                 out.append(
                     build.collective(
@@ -121,29 +158,61 @@ class Sharding:
                         after=[ready],
                     )
                 )
+            if last:
+                out += self._add_up(build, part, layer, out[-1:] or [row])
         return out
 
-    def parameters(self, layer: int) -> list[tuple[float, str]]:
-        """(parameters of one rank, group that reduces them) of a layer; groups of one are left out."""
+    def _add_up(self, build: ProgramBuilder, part: stages.ModelPart, layer: int, after: Sequence[int]) -> list[int]:
+        """Gradients of the shares that several groups hold alike."""
+        if not self.layout.sharded:
+            return []
+        grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        shared, routed = self._parameters(part, layer)
+        out = []
+        for size, shards, copies, slot in (
+            (shared, self.layout.shards, self.layout.copies, "replica"),
+            (routed, self.layout.expert_shards, self.layout.expert_copies, "expert_replica"),
+        ):
+            if size and copies > shards:
+                size_B = size * grad_B / shards
+                out.append(
+                    build.collective(
+                        "add up gradients", stream="dp", collective="all_reduce", size_B=size_B, slot=slot, after=after
+                    )
+                )
+        return out
+
+    def parameters(self, part: stages.ModelPart, layer: int) -> list[tuple[float, str]]:
+        """(parameters of one rank, group that shares or reduces them) of a layer; groups of one are left out."""
+        shared, routed = self._parameters(part, layer)
+        groups = ("shard", "expert_shard") if self.layout.sharded else ("dp", "expert_dp")
+        out = []
+        if self.layout.shards > 1 and shared:
+            out.append((shared, groups[0]))
+        if self.layout.expert_shards > 1 and routed:
+            out.append((routed, groups[1]))
+        return out
+
+    def _parameters(self, part: stages.ModelPart, layer: int) -> tuple[float, float]:
+        """Parameters of one rank of a layer: those all data-parallel ranks hold alike, and its routed experts'."""
         shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
         # the token table and the head are reduced with the layer beside them
-        if self.stage == 0 and layer == self.held[0]:
+        if part.first and layer == part.buckets[0]:
             shared += self.model.table_parameters_on(self.layout.tp)
-        if self.stage == self.layout.pp - 1 and layer == self.held[-1]:
+        if part.last and layer == part.buckets[-1]:
             shared += self.model.head_parameters_on(self.layout.tp)
-        out = []
-        if self.layout.dp * self.layout.cp > 1 and shared:
-            out.append((shared, "dp"))
-        if self.layout.expert_copies > 1 and routed:
-            out.append((routed, "expert_dp"))
-        return out
+        return shared, routed
 
     def update(self, build: ProgramBuilder, after: Sequence[int]) -> None:
         """The optimizer, and where weights are split but not gathered ahead, their gathering."""
-        held = stages.stage_parameters(self.model, self.layout, self.held, self.mixture, self.stage)
-        routed = sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1] for layer in self.held)
+        held = sum(stages.part_parameters(self.model, self.layout, part, self.mixture) for part in self.parts)
+        routed = sum(
+            stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1]
+            for part in self.parts
+            for layer in part.layers
+        )
         if self.spec.zero_stage:
-            own = (held - routed) / (self.layout.dp * self.layout.cp) + routed / self.layout.expert_copies
+            own = (held - routed) / self.layout.shards + routed / self.layout.expert_shards
         else:
             own = held
         work = compute.optimizer(
@@ -157,14 +226,34 @@ class Sharding:
             bytes_B=float(work.bytes_B),
             after=after,
         )
+        row = self._cast_weights(build, row)
         if self.spec.zero_stage in (1, 2) and not self.spec.overlap_data_parallel:
-            for layer in self.held:
-                for size, slot in self.parameters(layer):
+            for part, layer in [(one, layer) for one in self.parts for layer in one.buckets]:
+                for size, slot in self.parameters(part, layer):
                     build.collective(
                         "gather weights",
                         stream="dp",
                         collective="all_gather",
-                        size_B=size * self.form.weight_B,
+                        size_B=size * self.form.gathered_B,
                         slot=slot,
                         after=[row],
                     )
+
+    def _cast_weights(self, build: ProgramBuilder, row: int) -> int:
+        """With a recipe the weights of layers are cast once per step, both layouts; the last row.
+
+        A rank casts all that it holds, gathered in 16 bits or not: the second layout is its own work.
+        """
+        recipe = self.form.recipe
+        if recipe is None:
+            return row
+        layers_ = [layer for part in self.parts for layer in part.layers]
+        held = sum(sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)) for layer in layers_)
+        return build.compute(
+            "weight quantise",
+            stream="compute",
+            kernel="quantise",
+            flops=3.0 * held,
+            bytes_B=recipe.cast_B * held,
+            after=[row],
+        )

@@ -1,14 +1,15 @@
 """One optimizer step: pipeline, tensor, context, data and expert parallel.
 
-Each stage does the passes of its schedule in order (``workload.schedules``; 1F1B today). With ``overlap_experts`` the
-forward and backward of the steady state run side by side, so that each hides the other's dispatch and combine.
-Gradients of a layer are reduced as soon as its last backward ends; with ``overlap_data_parallel`` weights are gathered
-just before the first forward that needs them.
+Each stage does the passes of its schedule in order (``workload.schedules``), through the parts of the model that it
+holds. Where a forward and a backward are one turn they run side by side, so that each hides the other's dispatch and
+combine. Gradients of a layer are reduced as soon as its last backward (or what that leaves for later, the gradients of
+weights) ends; with ``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +20,15 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA, US
-from cmsim.workload.generate import layers, least, stages
+from cmsim.workload.generate import context, further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import Sharding, Split
+from cmsim.workload.generate.sharding import WEIGHTS, Sharding, Split, sharded
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
-from cmsim.workload.schedules import OneForwardOneBackward, Turn
+from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
 from cmsim.workload.whole import busiest
 
 #: a step is laid out in full unless it has at least so many times the micro-batches that show how it goes on
@@ -38,14 +39,14 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     """The step of every rank: one program per pipeline stage. Of many micro-batches the steady part is a loop."""
     model = load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
+    layout = sharded(spec, layout, system)
+    context.check(spec, model, layout)
     micro_batches = _micro_batches(spec, layout)
-    stage_layers = stages.layers_of(model, layout)
-    notes = list(mixture.notes) if mixture else []
-    if len({len(part) for part in stage_layers}) > 1:
-        counts = ", ".join(str(len(part)) for part in stage_layers)
-        notes.append(f"{model.layers} layers do not divide by {layout.pp} stages: they hold {counts}")
-    form = layers.formats(spec.precision)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
+    layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
+    parts = stages.parts_of(spec, model, schedule)
+    notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
+    form = layers.formats(spec.precision)
     laid = _laid_out(schedule)
     stages_ = [
         _Stage(
@@ -55,7 +56,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             mixture,
             form,
             stage,
-            stage_layers[stage],
+            parts[stage],
             laid,
             system.stack,
         )
@@ -65,37 +66,43 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     facts = TrainingFacts(
         tokens_per_step=tokens,
         model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
-        hardware_flops_per_token=_hardware_flops(spec, model),
+        hardware_flops_per_token=_hardware_flops(spec, model, mixture),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
         peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
         micro_batches=float(micro_batches),
         stages=float(layout.pp),
     )
+    left_out = (micro_batches - laid.micro_batches) // laid.alike_after
     return assemble(
         [stage.build() for stage in stages_],
         program=layout.stage,
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
-        footprint_B=footprint_B(spec, model, layout, mixture, stage_layers, schedule),
+        footprint_B=footprint_B(spec, model, layout, mixture, parts, schedule),
         plan={
             **layout.sizes,
             "sequences_per_rank": spec.micro_batch * micro_batches,
             "micro_batches": micro_batches,
         },
         least=least.training(spec, model, ranks=spec.ranks or system.ranks, base=base),
-        loop=_loop(stages_, micro_batches - laid.micro_batches),
+        loop=_loop(stages_, left_out),
     )
 
 
-def _laid_out(schedule: OneForwardOneBackward) -> OneForwardOneBackward:
+def _laid_out(schedule: PipelineSchedule) -> PipelineSchedule:
     """The schedule with as many micro-batches as are laid out: few where most would be alike.
 
-    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them: what
-    is left out is a multiple of that, so that it need not be played twice. See ``cmsim.engine.steady``.
+    A pipeline whose inner stages have the same work often comes again after as many turns as there are of them, and one
+    in which ranks do the same in pairs after two: what is left out is a multiple of that, so that it need not be played
+    twice. See ``cmsim.engine.steady``.
     """
-    few, inner = schedule.recurring(), max(schedule.stages - 2, 1)
-    few += (schedule.micro_batches - few) % inner
+    few, alike_after = schedule.recurring(), schedule.alike_after * schedule.copies
+    if not few:
+        return schedule
+    if alike_after == 1:
+        alike_after = max(schedule.stages - 2, 1)
+    few += (schedule.micro_batches - few) % alike_after
     return replace(schedule, micro_batches=few) if _SHORTER * few <= schedule.micro_batches else schedule
 
 
@@ -107,11 +114,11 @@ def _loop(laid: Sequence[_Stage], left_out: int) -> Loop | None:
 
 
 def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | None) -> tuple[Layout, Experts | None]:
-    plain = resolve(
-        spec.parallel.model_copy(update={"ep": 1}), system, ranks=spec.ranks, experts=model.experts, heads=model.heads
-    )
+    expert_tp = spec.parallel.expert_tp
     if not model.experts:
-        return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads), None
+        return _dense_layout(spec, model, system), None
+    alone = spec.parallel.model_copy(update={"ep": 1})
+    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=model.heads, expert_tp=expert_tp)
     tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
     mixture = plan_experts(
         model,
@@ -120,13 +127,26 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         ranks=plain.stage_ranks,
         tokens_per_rank=tokens,
         system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        message_B=layers.formats(spec.precision).dispatched_B,
         once_per_domain=True,
         base=base,
+        expert_tp=expert_tp,
+        capacity_factor=spec.capacity_factor,
     )
     mixture = replace(mixture, costs=system.stack.training.experts)
-    layout = resolve(spec.parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks)
-    return layout, mixture
+    sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
+    return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
+
+
+def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layout:
+    if spec.capacity_factor is not None:
+        raise InfeasibleError(
+            Problem(
+                f"got {spec.capacity_factor:g}, but the model has no experts. Allowed: none.", key="capacity_factor"
+            )
+        )
+    expert_tp = spec.parallel.expert_tp
+    return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
 
 
 def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
@@ -141,9 +161,13 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     return spec.global_batch // per_step
 
 
-def _hardware_flops(spec: TrainingSpec, model: ModelSpec) -> float:
-    """FLOPs per token that are executed, recomputation included."""
+def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | None) -> float:
+    """FLOPs per token that are executed: recomputation, further tokens and what fills up places of experts included."""
     plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+    plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
+    if mixture is not None and spec.capacity_factor is not None:
+        filled = mixture.copies - model.top_k - (model.shared_experts if mixture.shared_in_slots else 0)
+        plain += 6.0 * model.moe_layers * filled * model.expert_parameters
     if spec.recompute == "full":
         return plain * 4 / 3
     return plain
@@ -160,34 +184,36 @@ class _Stage:
         mixture: Experts | None,
         form: layers.Formats,
         stage: int,
-        held: range,
-        schedule: OneForwardOneBackward,
+        parts: Sequence[stages.ModelPart],
+        schedule: PipelineSchedule,
         stack: StackSpec,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.stage, self.held, self.schedule = stage, held, schedule
+        self.stage, self.parts, self.schedule = stage, parts, schedule
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
         self.tuning = stack.training
-        self.sharding = Sharding(spec, model, layout, mixture, form, stage, held, stack.training)
-        self.first, self.last = stage == 0, stage == layout.pp - 1
+        self.sharding = Sharding(spec, model, layout, mixture, form, parts, stack.training)
         self.build_ = ProgramBuilder()
         self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
-        # kernels of each kind of turn; of the last turn, and the rows it received
-        self._kernels: dict[str, int] = {}
-        self.kernels, self.awaits = 0, list[int]()
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
         # the first row of each turn
         self.turns: list[int] = []
-        self._chain_rows = 0
+        # the last row of each pass, and backward passes that each virtual stage has before it
+        self.ended: dict[Pass, int] = {}
+        self.left = Counter(one.virtual for turn in schedule.order(stage) for one in turn if one.kind == "F")
+        self._chain_rows: dict[tuple[str, int], int] = {}
+        self._around: dict[int, dict[int, tuple[int, int] | None]] = {}
         # kernels that move tokens take cores from those that compute beside them
-        self.cores = 1.0 - stack.overlap.bulk.communication_cores if schedule.side_by_side else 1.0
+        self.cores = 1.0 - stack.overlap.bulk.communication_cores
+        self.overlap = self.split.overlap(stack.overlap.tp_chunks)
 
     def build(self) -> ProgramBuilder:
-        gathered = self.sharding.gather_first(self.build_)
+        # in the order of first use, which is that of the counts
+        gathered = {virtual: self.sharding.gather_first(self.build_, self.parts[virtual]) for virtual in self.left}
         for turn in self.schedule.order(self.stage):
             self.turns.append(len(self.build_))
             self._turn(turn, gathered)
@@ -202,87 +228,140 @@ class _Stage:
 
     # one micro-batch through the stage
 
-    def _turn(self, turn: Turn, gathered: Sequence[int]) -> None:
-        """One pass, or two side by side, and what each sends on."""
-        first = any(one.kind == "F" and one.micro_batch == 0 for one in turn)
-        ends = self._dispatched(self._pass(turn, gathered if first else ()))
-        for one, end in zip(turn, ends, strict=True):
-            if one.kind == "F":
-                self._send("next.out", end, self.last)
-            else:
-                self._send("previous.out", end, self.first)
-                self._reduced(one.micro_batch, end)
+    def _turn(self, turn: Turn, gathered: dict[int, list[int]]) -> None:
+        """One pass, or two side by side, and what each sends on. The first forward of a part waits for its weights.
 
-    def _pass(self, turn: Turn, gathered: Sequence[int]) -> list[int]:
-        """The last row of each pass of a turn.
-
-        Turns recur, so each kind is built once as a block; layer k of the first forward also waits for its weights.
+        Turns recur, so each kind is built once as a block.
         """
-        kinds = "".join(one.kind for one in turn)
-        key = f"{kinds} {bool(gathered)}"
+        weights = [row for one in turn if one.kind == "F" for row in gathered.pop(one.virtual, ())]
+        key = " ".join([*(f"{one.kind}{one.virtual}" for one in turn), str(bool(weights))])
         if key not in self._blocks:
-            block = ProgramBuilder()
-            weights = [awaited(len(turn) + k) for k in range(len(gathered))]
-            chains = [
-                self._forward_chain(weights or self.sharding.gather_for(block, self.held))
-                if kind == "F"
-                else self._gathered_backward(block)
-                for kind in kinds
-            ]
-            for piece in itertools.chain(*chains) if len(chains) > 1 else ():
-                piece.cores = self.cores
-            ends = interleave(block, chains, after=[[awaited(i)] for i in range(len(chains))])
-            self._blocks[key] = block, ends
-            self._kernels[key] = sum(len(piece.kernels) for piece in itertools.chain(*chains))
+            self._blocks[key] = self._block(turn, len(weights))
         block, ends = self._blocks[key]
-        self.kernels = self._kernels[key]
-        arrived = [self._received("previous.in" if kind == "F" else "next.in") for kind in kinds]
-        self.awaits = [row for rows in arrived for row in rows]
-        first = self.build_.append(block, [*arrived, *([row] for row in gathered)])
-        return [first + end for end in ends]
+        first = self.build_.append(block, [*map(self._made_here, turn), *([row] for row in weights)])
+        for one, end in zip(turn, ends, strict=True):
+            # a part without layers has no products whose gradients of weights could wait
+            self.ended[one] = first + end if end >= 0 else self.ended[one._replace(kind="I")]
+        for one in turn:
+            if one.kind in "BW":
+                self._reduced(one, self.ended[one])
 
-    def _dispatched(self, ends: list[int]) -> list[int]:
-        """The ends of a turn's passes, where its host may be the slower: no pass ends before all of it is launched."""
-        each_s = self.tuning.kernel_us * US
-        if not each_s:
+    def _block(self, turn: Turn, gathered: int) -> tuple[ProgramBuilder, list[int]]:
+        """The rows of a turn, and the last of each pass before it sends. Layer k of a first forward waits for weights
+        that the turn is told, and a pass for the one before it where the rank has both."""
+        block = ProgramBuilder()
+        arrived = [[awaited(i), *self._received(block, one)] for i, one in enumerate(turn)]
+        weights = [awaited(len(turn) + k) for k in range(gathered)]
+        chains = [self._chain(block, one, weights) for one in turn]
+        for piece in itertools.chain(*chains) if len(chains) > 1 else ():
+            piece.cores = self.cores
+        ends = self._launched(block, chains, arrived, interleave(block, chains, after=arrived))
+        for one, end in zip(turn, ends, strict=True):
+            self._send(block, one, end)
+        return block, ends
+
+    def _launched(
+        self,
+        block: ProgramBuilder,
+        chains: Sequence[Sequence[Piece]],
+        arrived: Sequence[Sequence[int]],
+        ends: list[int],
+    ) -> list[int]:
+        """The ends of a turn's passes where its host may be the slower: none ends before all kernels are launched."""
+        kernels = sum(len(piece.kernels) + len(piece.beside) for piece in itertools.chain(*chains))
+        if not self.tuning.kernel_us or not kernels:
             return ends
-        after = self.awaits if self.tuning.blocking else ()
-        launched = self.build_.host("launches", stream="host", recorded_s=self.kernels * each_s, after=after)
+        received = [row for rows in arrived for row in rows[1:]] if self.tuning.blocking else []
+        launches = block.host(
+            "launches", stream="host", recorded_s=kernels * self.tuning.kernel_us * US, after=received
+        )
         # on the stream of the kernels, so that the next pass starts after it
-        return [self.build_.host("launched", stream="compute", recorded_s=0.0, after=[launched, *ends])] * len(ends)
+        done = block.host(
+            "launched", stream="compute", recorded_s=0.0, after=[launches, *(end for end in ends if end >= 0)]
+        )
+        return [done if end >= 0 else end for end in ends]
 
-    def _gathered_backward(self, block: ProgramBuilder) -> list[Piece]:
-        chain = self._backward_chain()
-        rows = self.sharding.gather_for(block, list(reversed(self.held)))
-        if rows:
+    def _chain(self, block: ProgramBuilder, one: Pass, weights: Sequence[int]) -> list[Piece]:
+        part = self.parts[one.virtual]
+        if one.kind == "F":
+            gathered = weights or self.sharding.gather_for(block, part, part.buckets)
+            return self.overlap.arranged(self._forward_chain(part, gathered))
+        chain = self._backward_chain(part, one.kind)
+        if one.kind == "W":
+            return chain
+        rows = self.sharding.gather_again(block, part, list(reversed(part.buckets)))
+        if rows and chain:
             # gathered in the order of use: the first and the last hold the pass up, if any does
             chain[0].after += (rows[0],)
             chain[-1].after += (rows[-1],)
         return chain
 
-    def _received(self, slot: str) -> list[int]:
-        end = self.first if slot == "previous.in" else self.last
-        if end:
-            return []
-        return [self.build_.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+    def _made_here(self, one: Pass) -> list[int]:
+        """The row of the pass before, where the rank has both."""
+        before = self._neighbour(one, -1)
+        return [] if before is None or before[0] != self.stage else [self.ended[one._replace(virtual=before[1])]]
 
-    def _send(self, slot: str, row: int, end: bool) -> None:
-        if not end:
-            self.build_.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+    def _received(self, block: ProgramBuilder, one: Pass) -> list[int]:
+        before = self._neighbour(one, -1)
+        if before is None or before[0] == self.stage:
+            return []
+        slot = self._slot(one, "previous.in" if one.kind == "F" else "next.in")
+        return [block.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+
+    def _send(self, block: ProgramBuilder, one: Pass, row: int) -> None:
+        after = self._neighbour(one, 1)
+        if after is not None and after[0] != self.stage:
+            slot = self._slot(one, "next.out" if one.kind == "F" else "previous.out")
+            block.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+
+    def _neighbour(self, one: Pass, step: int) -> tuple[int, int] | None:
+        """Rank and virtual stage that a pass takes over from (-1) or hands on to (1)."""
+        if one.kind == "W":
+            # gradients of inputs are of the rank itself, and those of weights go nowhere
+            return None
+        if one.virtual not in self._around:
+            route, place = self.schedule.route(one.micro_batch), self.schedule.part(self.stage, one.virtual)
+            self._around[one.virtual] = {
+                by: route[place + by] if 0 <= place + by < len(route) else None for by in (-1, 1)
+            }
+        return self._around[one.virtual][step if one.kind == "F" else -step]
+
+    def _slot(self, one: Pass, slot: str) -> str:
+        """The channel as the rank has it: on the way back the next rank is the one before."""
+        if not self.schedule.turns_back or not one.virtual:
+            return slot
+        way, end = slot.split(".")
+        return f"back.{'previous' if way == 'next' else 'next'}.{end}"
 
     # chains
 
-    def _forward_chain(self, gathered: Sequence[int]) -> list[Piece]:
-        model, form, tp = self.model, self.form, self.layout.tp
+    def _forward_chain(self, part: stages.ModelPart, gathered: Sequence[int]) -> list[Piece]:
+        model = self.model
         pieces: list[Piece] = []
-        if self.first:
-            pieces.append(Piece(layers.embedding(model, self.tokens, form)))
-        for number, layer in enumerate(self.held):
-            pieces += self._layer(layer, after=(gathered[number],) if gathered else ())
-        if self.last:
-            pieces.append(Piece([], self.split.tensor("gather", "all_gather")))
-            pieces.append(Piece(layers.head(model, self.tokens, tp, form, sample=False)))
+        if part.first:
+            pieces.append(Piece(layers.embedding(model, self.tokens, self.form)))
+        if part.last and not part.layers:
+            pieces.append(Piece())
+        if pieces and not part.layers:
+            pieces[0].after = tuple(gathered)
+        for number, layer in enumerate(part.layers):
+            if layer == model.layers:
+                pieces += self._head()
+            after = (gathered[number],) if gathered else ()
+            pieces += [Piece([], weights) for weights in self.sharding.before(part, layer)]
+            if layer >= model.layers:
+                opening = further_tokens.opening(self.split)
+                opening[0].after, after = after, ()
+                pieces += [*opening, *self._layer(model.drafting_layer), *self._head()]
+                continue
+            pieces += self._layer(layer, after=after)
+        if part.last and not self.spec.mtp_layers:
+            pieces += self._head()
         return joined(pieces)
+
+    def _head(self) -> list[Piece]:
+        head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
+        return [Piece([], self.split.tensor("gather", "all_gather")), Piece(head)]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
@@ -294,8 +373,7 @@ class _Stage:
             norm = [_shrunk(first, split / self.tokens)]
             pieces = [
                 Piece(norm, self.split.tensor("gather", "all_gather")),
-                *self.split.context(mixer),
-                Piece(rest, self.split.tensor("reduce", "reduce_scatter")),
+                *self.split.mixing(mixer, rest, self.split.tensor("reduce", "reduce_scatter")),
             ]
         if ffn == "experts" and self.mixture is not None:
             pieces += self.mixture.pieces(model, form, slot="ep")
@@ -313,48 +391,79 @@ class _Stage:
         model, form, tp = self.model, self.form, self.layout.tp
         if mixer == "recurrence":
             return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
-        context = _causal_context(self.spec.sequence_length, self.layout.cp)
-        pairs = self.queries * (context - self.queries / 2)
-        core = layers.core_prefill(model, self.spec.micro_batch, self.queries, context, tp, form)
+        by_heads = self.spec.parallel.cp_comm_type == "a2a"
+        sequence, cp = self.spec.sequence_length, self.layout.cp
+        seen = _causal_context(sequence, cp)
+        # whole sequences of some heads, or some tokens of all
+        core = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
+        pairs = self.queries * (seen - self.queries / 2)
+        *before, attention = layers.core_prefill(model, self.spec.micro_batch, *core, form)
+        scores = self.spec.micro_batch * core[0] * core[1]
         return [
             *layers.attention_in(model, self.tokens, tp, form),
-            *layers.index_scores(model, self.spec.micro_batch, pairs, context, self.queries),
-            *core[:-1],
-            layers.unfused(core[-1], model, self.spec.micro_batch * self.queries * context, tp, self.tuning.scores_moved),
+            *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
+            *before,
+            layers.unfused(attention, model, scores, core[2], self.tuning.scores_moved),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
-    def _backward_chain(self) -> list[Piece]:
-        """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored."""
-        forward = self._forward_chain(())
+    def _backward_chain(self, part: stages.ModelPart, kind: str) -> list[Piece]:
+        """Forward pieces, last first: each piece's backward, then the communication that stood before it, mirrored.
+
+        Of a backward in two parts the gradients of weights are one piece, products alone.
+        """
+        forward = self._forward_chain(part, ())
+        if kind == "W":
+            backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
+            return [Piece(self._accumulated([kernel for kernel in backward if layers.of_weights(kernel)]))]
         again = _recomputed(self.spec.recompute)
-        gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
-        accumulates = self.schedule.micro_batches > 1
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
-            kernels = [kernel for kernel in forward[number].kernels if again(kernel)]
-            before = forward[number - 1].comm if number else None
-            gradients = layers.backward(forward[number].kernels)
-            if accumulates:
-                gradients = layers.accumulated(gradients, gradient_B, fused=self.tuning.fused_accumulation)
-            pieces.append(Piece(kernels + gradients, _mirrored(before)))
+            piece, before = forward[number], forward[number - 1] if number else Piece()
+            kernels = [kernel for kernel in [*piece.kernels, *before.beside] if again(kernel)]
+            backward = layers.backward(piece.kernels, self.form.recipe)
+            if kind == "I":
+                backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
+            if piece.comm is not None and piece.comm.name == WEIGHTS:
+                # those of the layer that ends here: as many bytes as of the next
+                pieces.append(Piece([], piece.comm))
+            if before.comm is not None and before.comm.name == context.AGAIN:
+                pieces.append(Piece([], before.comm))
+            beside = layers.backward(before.beside, self.form.recipe)
+            pieces.append(Piece(kernels + self._accumulated(backward), _mirrored(before.comm), beside=beside))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
-        return ([Piece([], opening)] if opening else []) + pieces
+        return self.overlap.arranged(([Piece([], opening)] if opening else []) + pieces)
 
     # gradients
 
-    def _reduced(self, i: int, end: int) -> None:
-        """Gradients are reduced after the last backward, or after each."""
-        if i == self.schedule.micro_batches - 1 or self.sharding.reduces_each():
-            self.reduced += self.sharding.reduce(self.build_, end, lambda layer: self._layer_done(end, layer))
+    def _accumulated(self, backward: list[Kernel]) -> list[Kernel]:
+        """A backward pass that adds to the gradients of the micro-batches before it, where there are any."""
+        if self.schedule.micro_batches == 1:
+            return backward
+        gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        return layers.accumulated(backward, gradient_B, fused=self.tuning.fused_accumulation)
 
-    def _layer_done(self, row: int, layer: int) -> int:
+    def _reduced(self, one: Pass, end: int) -> None:
+        """Gradients of a part are reduced after its last backward, or after each."""
+        self.left[one.virtual] -= 1
+        last = not self.left[one.virtual]
+        if last or self.sharding.reduces_each():
+            part = self.parts[one.virtual]
+            self.reduced += self.sharding.reduce(
+                self.build_, part, end, lambda layer: self._layer_done(one, end, layer), last=last
+            )
+
+    def _layer_done(self, one: Pass, row: int, layer: int) -> int:
         """Row of the last backward pass at which a layer's gradients are whole: rows are spread evenly over layers."""
-        if self._chain_rows == 0:
-            self._chain_rows = sum(len(piece.kernels) + (piece.comm is not None) for piece in self._backward_chain())
-        share = (layer - self.held[0]) / len(self.held)
-        return max(row - int(self._chain_rows * share), 0)
+        part, key = self.parts[one.virtual], (one.kind, one.virtual)
+        if key not in self._chain_rows:
+            chain = self._backward_chain(part, one.kind)
+            self._chain_rows[key] = sum(
+                len(piece.kernels) + len(piece.beside) + (piece.comm is not None) for piece in chain
+            )
+        share = (layer - part.buckets[0]) / len(part.buckets)
+        return max(row - int(self._chain_rows[key] * share), 0)
 
 
 def _shrunk(kernel: Kernel, share: float) -> Kernel:
@@ -370,6 +479,8 @@ def _mirrored(comm: Comm | None) -> Comm | None:
     """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
     if comm is None:
         return None
+    if comm.name == context.RING:
+        return context.mirrored(comm)
     other = {
         "all_gather": "reduce_scatter",
         "reduce_scatter": "all_gather",

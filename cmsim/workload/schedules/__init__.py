@@ -1,13 +1,13 @@
 """Pipeline schedules, one page each: generators lay programs along one, memory reads what it holds.
 
-Training is 1F1B today; the others are orders that hold together, with their bubbles and memory as published.
+Scenarios name one (`schedule`); each has its bubble and its memory as published.
 """
 
 from cmsim.workload.schedules.dualpipe import DualPipe
 from cmsim.workload.schedules.gpipe import GPipe
 from cmsim.workload.schedules.interleaved import Interleaved
 from cmsim.workload.schedules.one_forward_one_backward import OneForwardOneBackward
-from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Turn
+from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Steady, Turn
 from cmsim.workload.schedules.zb_h1 import ZeroBubbleH1
 from cmsim.workload.schedules.zb_v import ZeroBubbleV
 
@@ -16,4 +16,4 @@ SCHEDULES: dict[str, type[PipelineSchedule]] = {
     page.name: page for page in (OneForwardOneBackward, GPipe, Interleaved, ZeroBubbleH1, ZeroBubbleV, DualPipe)
 }
 
-__all__ = ["SCHEDULES", "AtPeak", "OneForwardOneBackward", "Pass", "PipelineSchedule", "Turn"]
+__all__ = ["SCHEDULES", "AtPeak", "OneForwardOneBackward", "Pass", "PipelineSchedule", "Steady", "Turn"]

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Turn
+from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Steady, Turn
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class DualPipe(PipelineSchedule):
     """See the page."""
 
     name = "dualpipe"
+    turns_back = True
+    copies = 2
+    turns_in_pairs = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,6 +40,21 @@ class DualPipe(PipelineSchedule):
 
     def in_flight(self, rank: int) -> AtPeak:  # noqa: ARG002
         return AtPeak(self.stages + 1.0)
+
+    def part(self, rank: int, virtual: int) -> int:
+        return self.stages - 1 - rank if virtual else rank
+
+    @property
+    def alike_after(self) -> int:
+        return 2
+
+    def recurring(self) -> int:
+        return 3 * self.stages + 8
+
+    def steady(self, rank: int) -> Steady:
+        one = _Rank(self, rank)
+        before = 2 * one.far + 2 * (one.near + 1) + 3 * one.far
+        return Steady(before + 2 + one.middle, 2, one.main - 1)
 
     def route(self, micro_batch: int) -> list[tuple[int, int]]:
         down = micro_batch >= self.micro_batches // 2

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Turn, one
+from cmsim.workload.schedules.passes import AtPeak, Pass, PipelineSchedule, Steady, Turn, one
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class OneForwardOneBackward(PipelineSchedule):
     """
 
     name = "1f1b"
+    turns_in_pairs = True
     side_by_side: bool = False
 
     def order(self, rank: int) -> Iterator[Turn]:
@@ -41,17 +42,12 @@ class OneForwardOneBackward(PipelineSchedule):
     def in_flight(self, rank: int) -> AtPeak:
         return AtPeak(float(min(self.micro_batches, self._most(rank))))
 
-    def steady(self, rank: int) -> tuple[int, int, int]:
-        """Turns of ``order`` that recur: the first, how many make a period, and how many periods there are.
-
-        The first and the last period are left out: weights come with the one, gradients are reduced after the other.
-        """
+    def steady(self, rank: int) -> Steady:
         period = 1 if self.side_by_side else 2
         ahead = min(self._most(rank) - 1, self.micro_batches)
-        return ahead + period, period, self.micro_batches - ahead - 2
+        return Steady(ahead + period, period, self.micro_batches - ahead - 2)
 
     def recurring(self) -> int:
-        """The fewest micro-batches with which every rank has a steady part, and all have it together."""
         return 2 * self._most(0) + 4
 
     def _most(self, rank: int) -> int:

@@ -26,6 +26,14 @@ class Pass(NamedTuple):
 Turn = tuple[Pass, ...]
 
 
+class Steady(NamedTuple):
+    """Turns of an order that recur: the first, how many make a period, and how many periods there are."""
+
+    first: int
+    turns: int
+    times: int
+
+
 class AtPeak(NamedTuple):
     """What a rank holds at its peak, in micro-batches over all layers of one stage. [1]
 
@@ -48,6 +56,14 @@ class PipelineSchedule(ABC):
     """
 
     name: ClassVar[str]
+    #: the last rank hands on to the first, which takes what comes as another virtual stage
+    wraps: ClassVar[bool] = False
+    #: virtual stage 1 is passed from the last rank to the first
+    turns_back: ClassVar[bool] = False
+    #: ranks that hold the same part of the model
+    copies: ClassVar[int] = 1
+    #: a forward and a backward may run side by side
+    turns_in_pairs: ClassVar[bool] = False
     stages: int
     micro_batches: int
 
@@ -67,6 +83,35 @@ class PipelineSchedule(ABC):
     def route(self, micro_batch: int) -> list[tuple[int, int]]:  # noqa: ARG002
         """(rank, its virtual stage) one after the other as a micro-batch passes forward; backward it is the reverse."""
         return [(rank, 0) for rank in range(self.stages)]
+
+    @property
+    def held(self) -> int:
+        """Virtual stages of a rank: parts of the model that it holds."""
+        return 2 if self.turns_back else 1
+
+    @property
+    def parts(self) -> int:
+        """Parts that the model is cut into."""
+        return self.stages * self.held // self.copies
+
+    def part(self, rank: int, virtual: int) -> int:
+        """Which part of the model a virtual stage of a rank is, counted from where tokens come in."""
+        return virtual * self.stages + rank
+
+    @property
+    def alike_after(self) -> int:
+        """Micro-batches of a period of the steady part."""
+        return 1
+
+    def recurring(self) -> int:
+        """The fewest micro-batches with which every rank has a steady part, and all have it together; 0 where none
+        has one."""
+        return 0
+
+    def steady(self, rank: int) -> Steady:
+        """The steady part of a rank: no first forward of a virtual stage is in it, and no last backward, for weights
+        come with the one and gradients are reduced after the other."""
+        raise NotImplementedError(f"an order of '{self.name}' has no steady part")
 
     def _refused(self, key: str, allowed: str) -> InfeasibleError:
         return InfeasibleError(Problem(f"got {getattr(self, key)}; schedule '{self.name}' takes {allowed}", key=key))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, PipelineSchedule, Turn, one
+from cmsim.workload.schedules.passes import AtPeak, PipelineSchedule, Steady, Turn, one
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,11 @@ class ZeroBubbleH1(PipelineSchedule):
         m = self.micro_batches
         held = min(m, self.stages - rank)
         return AtPeak(float(held), float(min(rank, m - held)))
+
+    def recurring(self) -> int:
+        return 2 * self.stages + 4
+
+    def steady(self, rank: int) -> Steady:
+        # forward, inputs and weights in turn, once ``rank`` gradients of weights wait
+        ahead = self.stages - rank - 1
+        return Steady(ahead + 2 * rank + 3, 3, self.micro_batches - self.stages - 1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Turn
+from cmsim.workload.schedules.passes import AtPeak, Kind, Pass, PipelineSchedule, Steady, Turn
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ZeroBubbleV(PipelineSchedule):
     """See the page."""
 
     name = "zb_v"
+    turns_back = True
 
     def order(self, rank: int) -> Iterator[Turn]:
         # laid for as many micro-batches as fill the pipeline; what is more than there are falls out
@@ -32,6 +33,17 @@ class ZeroBubbleV(PipelineSchedule):
     def in_flight(self, rank: int) -> AtPeak:
         m = self.micro_batches
         return AtPeak((min(m, 2 * self.stages - rank - 1) + min(m, rank + 1)) / 2)
+
+    def part(self, rank: int, virtual: int) -> int:
+        return 2 * self.stages - 1 - rank if virtual else rank
+
+    def recurring(self) -> int:
+        return 4 * self.stages + 4
+
+    def steady(self, rank: int) -> Steady:
+        p = self.stages
+        before = 2 * (p - rank) - 1 + 2 * rank + 3 * (p - rank)
+        return Steady(before + 6, 6, self.micro_batches - (2 * p - rank - 1) - 2)
 
     def route(self, micro_batch: int) -> list[tuple[int, int]]:  # noqa: ARG002
         there = [(rank, 0) for rank in range(self.stages)]

@@ -1,0 +1,73 @@
+"""How a training step multiplies in narrow formats: one recipe for the three products of every linear layer.
+
+All three (the product, the gradient of its input, that of its weight) are in the recipe's format; attention, router and
+head stay in 16 bits. What enters a product is cast from 16 bits: inputs in forward, gradients of results in backward,
+weights once per step. Both layouts are made at once, for a gradient of a weight reads along the other dimension.
+
+    bytes of a cast of one element: what is read and written, scales with it
+    delayed   2 + 1 + 1            the scale is of earlier steps, the maximum is found on the way
+    current   2 + (2 + 1 + 1)      a pass for the maximum of the tensor first
+    block     2 + 2 (1 + 4/128)    one FP32 scale for 128 elements of a row
+    mxfp8     2 + 2 (1 + 1/32)     one 8-bit scale for 32 elements, along either dimension
+    nvfp4     2 + (2 + b) + (2 + b), b = 1/2 + 1/16   the maximum; rows; columns after a Hadamard transform, which only
+                                   gradients of weights need
+
+Counted apart from the kernels before and after, which may be fused with them. All-reduces of maxima over ranks are of a
+few numbers, and left out.
+
+Source: NVIDIA/TransformerEngine, common/recipe and common/transpose (recipes and layouts); Micikevicius et al.,
+arXiv:2209.05433 (delayed); DeepSeek-AI, arXiv:2412.19437, section 3.3 (block); NVIDIA, arXiv:2506.08027 (mxfp8) and
+arXiv:2509.25149 (nvfp4). The counts of bytes are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from cmsim import compute
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe is for kernels.
+
+    format      that products multiply in, as stacks name what they reach in it
+    width       the plain format of its elements
+    measured    format of the products in tables of kernels
+    element_B   an element as a product reads it, scales with it [B]
+    cast_B      read and written to cast one element of 16 bits, both layouts [B]
+    dispatched  tokens travel to experts in the recipe's format, and in 16 bits otherwise
+    """
+
+    format: str
+    width: str
+    measured: str
+    element_B: float
+    cast_B: float
+    dispatched: bool = False
+
+
+_BLOCK_B, _MX_B, _NV_B = 1 + 4 / 128, 1 + 1 / 32, 0.5 + 1 / 16
+
+#: by the name that scenarios give
+RECIPES = {
+    "current": Recipe("fp8", "fp8", "fp8", 1.0, 2 + 2 + 2.0),
+    "delayed": Recipe("fp8", "fp8", "fp8", 1.0, 2 + 2.0),
+    "block": Recipe("fp8_block", "fp8", "fp8_block", _BLOCK_B, 2 + 2 * _BLOCK_B, dispatched=True),
+    "mxfp8": Recipe("mxfp8", "fp8", "fp8_block", _MX_B, 2 + 2 * _MX_B),
+    "nvfp4": Recipe("fp4", "fp4", "fp4", _NV_B, 2 + 2 * (2 + _NV_B)),
+}
+
+
+def recipes_in(peaks: Container[str]) -> list[str]:
+    """Recipes whose products an accelerator computes, of the formats that it has a peak of.
+
+    >>> recipes_in(["bf16", "fp8"]), recipes_in(["bf16"])
+    (['current', 'delayed', 'block'], [])
+    """
+    return [
+        name
+        for name, recipe in RECIPES.items()
+        if recipe.format in peaks or all(of in peaks for of in compute.VARIANTS.get(recipe.format, ("",)))
+    ]
