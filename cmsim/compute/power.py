@@ -14,9 +14,10 @@ moves bytes across the chip:
 
     s(f) = max(t_c / f, t_m) / t      P(f) = active + (compute f^2 t_c / t + memory (h + (1 - h) f^2) q t_m / t) / s(f)
 
-What goes on for longer than a board averages its power cannot take more energy than the limit leaves, at the lowest
-voltage there is, where energy stands still and only the clock falls: t >= (FLOPs e + bytes m) / (limit - active), with
-e of the part and the format and m = memory / (0.85 bandwidth) (`energy_bound_s`).
+Kernels are timed in bursts, at clocks that the board does not keep up. What goes on for longer than it averages its
+power takes no more energy than its limit leaves: t >= (FLOPs e + bytes m) / (limit - active), with e of the silicon
+and the format, at the clocks of such work, and m = memory / (0.85 bandwidth) (`energy_bound_s`). One e serves boards of
+one silicon with different limits; steps of 1,000 and 1,200 W then agree within 10 %.
 
 Assumes that voltage follows the clock, that ``active`` does not, and one temperature. Leaves out what a cold or a
 hot part draws beside (leakage grows 0.5 to 1 % per kelvin) and the averaging windows of meters.

@@ -346,7 +346,7 @@ def _slowed(ops: OpTable, system: System) -> Floats:
 
 
 def _energy_bound_s(ops: OpTable, system: System) -> Floats:
-    """The least time of each op row where work goes on for longer than the board averages its power. [s]"""
+    """The least time of each op row, under the board's own limit, of work longer than it averages its power. [s]"""
     power, watts = system.accelerator.power, board_watts(system.accelerator)
     known = {str(name): value for name, value in power.pJ_per_FLOP.items()}
     in_formats = np.array([known.get(compute.plain(name), 0.0) for name in ops.precisions] + [0.0])
@@ -357,7 +357,7 @@ def _energy_bound_s(ops: OpTable, system: System) -> Floats:
         per_FLOP,
         memory_Bps=system.rank_memory_Bps,
         memory_W=watts.memory / system.ranks_per_package,
-        room_W=max(watts.limit - watts.active, 1.0) / system.ranks_per_package,
+        room_W=max(watts.built - watts.active, 1.0) / system.ranks_per_package,
     )
 
 
@@ -409,12 +409,12 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound[asked] = priced.bound
     measured_s, notes = _measured_seconds(ops, system)
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
-    if system.accelerator.power.limit_W is not None:
-        seconds[asked] *= _slowed(ops, system)[asked]
     if system.stack.sustained:
         least_s = _energy_bound_s(ops, system)
         bound = np.where(asked & (least_s > seconds), compute.COMPUTE_BOUND, bound)
         seconds = np.where(asked, np.maximum(seconds, least_s), seconds)
+    if system.accelerator.power.limit_W is not None:
+        seconds[asked] *= _slowed(ops, system)[asked]
     seconds /= 1.0 - options.host_idle
     matrix, memory = (1.0, 1.0) if options.recorded == "recorded" else options.recorded_scale
     on_matrix = np.array([name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False])[

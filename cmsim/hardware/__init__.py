@@ -1,16 +1,15 @@
 """Accelerators, stacks and systems as data, read from ``topologies/``."""
 
+from cmsim.hardware.frameworks import ExpertCosts, TrainingTuning
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import BoardWatts, band, board_watts
 from cmsim.hardware.software import CallCost, call_cost
 from cmsim.hardware.specs import (
     AcceleratorSpec,
     Assumed,
-    ExpertCosts,
     Source,
     StackSpec,
     SystemSpec,
-    TrainingTuning,
 )
 from cmsim.hardware.system import (
     ACCELERATORS,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cmsim.hardware.frameworks import TrainingTuning
 from cmsim.reading import Spec
 from cmsim.reading.quantities import (
     Average,
@@ -75,8 +76,8 @@ class AcceleratorPower(Spec):
     )
     pJ_per_FLOP: dict[Precision, Coefficient] = Field(
         default={},
-        description="energy of an operation of a long product in a precision, at the lowest voltage: with the board's "
-        "limit it bounds what is kept up for longer than the board averages its power; see `sustained` of stacks",
+        description="energy of an operation of a long product, by precision: with the board's own limit it bounds what "
+        "is kept up for longer than the board averages its power; see `sustained` of stacks",
     )
     shares_of: str | None = Field(
         default=None, description="a measured accelerator whose shares of the limit stand for watts not given here"
@@ -200,61 +201,6 @@ class HostTuning(Spec):
     )
     idle_bulk: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="the same of prefill and training, where shapes vary and less is captured"
-    )
-
-
-class ExpertCosts(Spec):
-    """What a framework does around the products of a layer of experts, in a pass over one micro-batch.
-
-    A training step pays it twice: the backward pass does as much again, and moves half as many bytes more.
-    """
-
-    moved: Coefficient = Field(
-        default=0.0,
-        description="tokens x top-k x hidden 16-bit elements are read or written so many times by what permutes them "
-        "and weighs their sums, forward, beside the one gather and the one sum that are priced",
-    )
-    unfused_activation: Coefficient = Field(
-        default=0.0,
-        description="the same of tokens x top-k x expert width, by an activation with bounds that no kernel fuses",
-    )
-    layer_us: Microseconds = Field(
-        default=0.0, description="device waits for the host, which reads how many tokens each expert has"
-    )
-    expert_us: Microseconds = Field(
-        default=0.0,
-        description="device time of casting one expert's operands alone, where they are narrower than 16 bits",
-    )
-
-
-class TrainingTuning(Spec):
-    """What a training framework makes of a step."""
-
-    kernel_us: Microseconds = Field(
-        default=0.0,
-        description="host time of one kernel of a pass where Python launches every one: dispatch, autograd, the several "
-        "kernels that a framework has for it; a pass takes no less than all of its own, however fast the device is",
-    )
-    blocking: bool = Field(
-        default=True, description="the host waits for what a stage receives before it launches the pass that uses it"
-    )
-    experts: ExpertCosts = ExpertCosts()
-    fused_accumulation: bool = Field(
-        default=True,
-        description="products add gradients of weights to what earlier micro-batches left; else a kernel of its own does",
-    )
-    early_gradients: ShareOrNone = Field(
-        default=1.0,
-        description="share of the layers whose gradients are reduced while the last backward pass still runs",
-    )
-    scores_moved: Coefficient = Field(
-        default=0.0,
-        description="attention keeps its scores in memory, and its kernels read or write them so many times forward, 16 "
-        "bits each (heads x queries x keys); twice that backward. 0: one fused kernel, none of it",
-    )
-    prefetch: bool = Field(
-        default=True,
-        description="weights sharded over data-parallel ranks are gathered ahead of the layer that uses them",
     )
 
 

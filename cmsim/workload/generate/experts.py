@@ -11,7 +11,7 @@ from cmsim.hardware import ExpertCosts, System
 from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
 from cmsim.workload import moe
-from cmsim.workload.generate import layers
+from cmsim.workload.generate import framework, layers
 from cmsim.workload.generate.chain import Comm, Piece
 from cmsim.workload.model import ModelSpec
 
@@ -80,7 +80,7 @@ class Experts:
         before = [*norm, *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form, tp=self.tp)
         if self.costs is not None:
-            work = [*layers.around_experts(model, arriving, active, form, self.costs, tp=self.tp), *work]
+            work = [*framework.around_experts(model, arriving, active, form, self.costs, tp=self.tp), *work]
         total = layers.combine_sum(model, self.tokens, self.copies, form)
         gathered, scattered = self._shared(arriving)
         if self.ranks == 1:

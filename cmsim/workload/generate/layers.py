@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from cmsim import compute
 from cmsim.compute import Shape, Work
-from cmsim.hardware import ExpertCosts
 from cmsim.kinds.parts import PrecisionSpec
-from cmsim.units import BYTES_PER_ELEMENT, US
+from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
 from cmsim.workload.generate.recipes import RECIPES, Recipe
 from cmsim.workload.model import ModelSpec
@@ -226,14 +225,6 @@ def core_prefill(
     )
     asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form)
     return [_kernel("attention", "attention_prefill", form.attention, core, asked)]
-
-
-def unfused(core: Kernel, model: ModelSpec, pairs: float, tp: int, moved: float) -> Kernel:
-    """The attention core where scores go through memory ``moved`` times; ``pairs`` of queries and keys, all of them."""
-    if not moved:
-        return core
-    scores_B = 2.0 * moved * pairs * busiest(model.heads, tp)
-    return core._replace(bytes_B=core.bytes_B + scores_B, shape=None)
 
 
 def index_scores(model: ModelSpec, sequences: float, pairs: float, context: float, new: float) -> list[Kernel]:
@@ -455,25 +446,6 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
     ]
 
 
-def around_experts(
-    model: ModelSpec, arriving: float, active: float, form: Formats, costs: ExpertCosts, *, tp: int = 1
-) -> list[Kernel]:
-    """What a training framework does around the products of a layer's experts, forward (`ExpertCosts`)."""
-    out = []
-    if costs.layer_us:
-        out.append(Kernel("token counts", "", "", 0.0, 0.0, host_s=costs.layer_us * US))
-    if costs.moved:
-        moved = Work(0.0, costs.moved * arriving * model.hidden * form.stream_B)
-        out.append(_kernel("expert permute", "generic", "", moved))
-    if costs.expert_us and form.quantised:
-        out.append(Kernel("expert casts", "", "", 0.0, 0.0, host_s=costs.expert_us * active * US))
-    if costs.unfused_activation and model.bounded:
-        width = busiest(model.expert_ffn, tp)
-        steps = Work(0.0, costs.unfused_activation * arriving * width * form.stream_B)
-        out.append(_kernel("expert activation, in steps", "generic", "", steps))
-    return out
-
-
 def combine_sum(model: ModelSpec, tokens: float, copies: float, form: Formats) -> list[Kernel]:
     """Weighted sum of the experts' answers for each token."""
     return [
@@ -507,26 +479,6 @@ def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: boo
     out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits, sizes)]
     last = compute.sampling(tokens, words, element_bytes=2.0 if sample else 4.0)
     return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
-
-
-def accumulated(kernels: list[Kernel], gradient_B: float, *, fused: bool) -> list[Kernel]:
-    """A backward pass that adds gradients of weights to those there are, of ``gradient_B`` bytes each.
-
-    Products that do it read and write them where they would write 16 bits; a kernel of its own reads those too.
-    """
-    out = []
-    for kernel in kernels:
-        out.append(kernel)
-        if kernel.shape is None or not of_weights(kernel):
-            continue
-        sizes = dict(kernel.shape.numbers)
-        weights = sizes["m"] * sizes["n"] * sizes["groups"]
-        if fused:
-            out[-1] = kernel._replace(bytes_B=kernel.bytes_B + weights * (2 * gradient_B - 2.0))
-        else:
-            added = Work(weights, weights * (2.0 + 2 * gradient_B))
-            out.append(_kernel(f"{kernel.name} added", "generic", "", added))
-    return out
 
 
 def of_weights(kernel: Kernel) -> bool:

@@ -19,8 +19,8 @@ import numpy as np
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
-from cmsim.units import BYTES_PER_ELEMENT, TERA, US
-from cmsim.workload.generate import context, further_tokens, layers, least, stages
+from cmsim.units import BYTES_PER_ELEMENT, TERA
+from cmsim.workload.generate import context, framework, further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -255,31 +255,13 @@ class _Stage:
         chains = [self._chain(block, one, weights) for one in turn]
         for piece in itertools.chain(*chains) if len(chains) > 1 else ():
             piece.cores = self.cores
-        ends = self._launched(block, chains, arrived, interleave(block, chains, after=arrived))
+        ends = interleave(block, chains, after=arrived)
+        kernels = sum(len(piece.kernels) + len(piece.beside) for piece in itertools.chain(*chains))
+        received = [row for rows in arrived for row in rows[1:]]
+        ends = framework.launched(block, kernels, self.tuning.kernel_us, received=received, ends=ends)
         for one, end in zip(turn, ends, strict=True):
             self._send(block, one, end)
         return block, ends
-
-    def _launched(
-        self,
-        block: ProgramBuilder,
-        chains: Sequence[Sequence[Piece]],
-        arrived: Sequence[Sequence[int]],
-        ends: list[int],
-    ) -> list[int]:
-        """The ends of a turn's passes where its host may be the slower: none ends before all kernels are launched."""
-        kernels = sum(len(piece.kernels) + len(piece.beside) for piece in itertools.chain(*chains))
-        if not self.tuning.kernel_us or not kernels:
-            return ends
-        received = [row for rows in arrived for row in rows[1:]] if self.tuning.blocking else []
-        launches = block.host(
-            "launches", stream="host", recorded_s=kernels * self.tuning.kernel_us * US, after=received
-        )
-        # on the stream of the kernels, so that the next pass starts after it
-        done = block.host(
-            "launched", stream="compute", recorded_s=0.0, after=[launches, *(end for end in ends if end >= 0)]
-        )
-        return [done if end >= 0 else end for end in ends]
 
     def _chain(self, block: ProgramBuilder, one: Pass, weights: Sequence[int]) -> list[Piece]:
         part = self.parts[one.virtual]
@@ -403,7 +385,7 @@ class _Stage:
             *layers.attention_in(model, self.tokens, tp, form),
             *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
             *before,
-            layers.unfused(attention, model, scores, core[2], self.tuning.scores_moved),
+            framework.unfused(attention, model, scores, core[2], self.tuning.scores_moved),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
@@ -442,7 +424,7 @@ class _Stage:
         if self.schedule.micro_batches == 1:
             return backward
         gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
-        return layers.accumulated(backward, gradient_B, fused=self.tuning.fused_accumulation)
+        return framework.accumulated(backward, gradient_B, fused=self.tuning.fused_accumulation)
 
     def _reduced(self, one: Pass, end: int) -> None:
         """Gradients of a part are reduced after its last backward, or after each."""
