@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec, ParallelSpec, PrecisionSpec
+from cmsim.reading import Spec
 from cmsim.reading.quantities import Factor, Places, Slots, Tokens, TokensOrNone
 from cmsim.units import TERA
 
@@ -65,6 +66,21 @@ def _named(value: Any) -> Any:
 def _overlapped(value: Any) -> Any:
     """``tp_overlap`` as tools switch it on and off."""
     return {True: "pipelined", False: "none"}[value] if isinstance(value, bool) else value
+
+
+LoraTarget = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
+
+
+class LoraSpec(Spec):
+    """Low-rank adapters beside frozen weights."""
+
+    rank: Places = Field(description="inner size of an adapter")
+    targets: list[LoraTarget] = Field(
+        default=["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"],
+        min_length=1,
+        description="products that have one, of attention (queries, keys and values; result) and of FFNs and experts "
+        "(first, second)",
+    )
 
 
 class TrainingParallelSpec(ParallelSpec):
@@ -151,6 +167,11 @@ class TrainingSpec(ModelWorkloadSpec):
         description="each expert takes this many times its mean share of every rank's tokens: what is over is dropped, "
         "what is missing filled up (Megatron-LM: moe-expert-capacity-factor with moe-pad-expert-input-to-capacity); "
         "default: no token is dropped",
+    )
+    lora: LoraSpec | None = Field(
+        default=None,
+        description="weights are frozen but for low-rank adapters: no gradients of frozen weights, states of adapters "
+        "alone; MFU counts 2 forwards of frozen products (default: all weights are trained, as in fine-tuning, too)",
     )
     dims: dict[str, Tokens] = Field(
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"

@@ -175,7 +175,7 @@ def test_training(model, ranks, system, perturbed, network):
     """Tensor, pipeline, data and expert parallel traffic at once."""
     plan, _ = check(training(model, ranks), SYSTEMS[ranks][system], PERTURBED[perturbed], network)
     assert {call.collective for call in plan.calls} == {
-        "all_gather", "reduce_scatter", "dispatch", "combine", "send_recv",
+        "all_gather", "reduce_scatter", "all_reduce", "dispatch", "combine", "send_recv",
     }  # fmt: skip
     assert plan.classes < ranks
 
@@ -193,6 +193,26 @@ def test_forward_and_backward_interleaved(model, system):
     """Two streams of every rank use the same groups."""
     workload = training(model, 64, overlap_experts=True)
     check(workload, SYSTEMS[64][system], PERTURBED["all three"], "fluid")
+
+
+@pytest.mark.parametrize("perturbed", ["even", "all three"])
+@pytest.mark.parametrize("schedule", ["interleaved", "zb_h1", "zb_v", "dualpipe"])
+def test_every_schedule(model, schedule, perturbed):
+    """Messages from the last stage to the first or back, and gradients that mirrored stages share."""
+    virtual = 2 if schedule == "interleaved" else 1
+    parallel = {"tp": 2, "pp": 2, "ep": 4, "virtual_stages": virtual}
+    workload = training(model, 64, parallel=parallel, schedule=schedule, global_batch=128)
+    check(workload, boxes(8, 24), PERTURBED[perturbed], "fluid")
+
+
+def test_all_ways_to_split_at_once(tmp_path):
+    """256 ranks, all of tp, cp, dp, pp, ep above 1, virtual stages on."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**MOE, "num_hidden_layers": 8}))
+    parallel = {"tp": 2, "cp": 2, "pp": 4, "ep": 4, "virtual_stages": 2}
+    workload = training(str(file), 256, parallel=parallel, global_batch=64)
+    plan, _ = check(workload, boxes(32, 24), PERTURBED["all three"], "fluid")
+    assert plan.classes < 256
 
 
 @pytest.mark.parametrize("perturbed", ["even", "all three"])

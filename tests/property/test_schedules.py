@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cmsim.errors import InfeasibleError, InputError
@@ -155,6 +156,35 @@ def test_what_is_in_flight_is_what_the_order_holds(schedule):
         assert said.activations == pytest.approx(counted.activations)
         assert said.weight_inputs == pytest.approx(counted.weight_inputs)
         assert said.activations <= schedule.micro_batches
+
+
+@given(schedules, st.integers(0, 3))
+def test_the_steady_part_recurs_and_has_no_first_forward_and_no_last_backward(schedule, more):
+    assume(schedule.recurring() and (schedule.stages > 1 or schedule.name != "interleaved"))
+    long = replace(schedule, micro_batches=schedule.recurring() + more * schedule.alike_after)
+    for rank in range(long.stages):
+        order = list(long.order(rank))
+        first, turns, times = long.steady(rank)
+        assert times >= 2 and first + turns * times <= len(order)
+        kinds = [[(made.kind, made.virtual) for made in turn] for turn in order]
+        assert all(kinds[at] == kinds[at + turns] for at in range(first, first + turns * (times - 1)))
+        inside = {made for turn in order[first : first + turns * times] for made in turn}
+        for virtual in range(long.held):
+            here = [made for turn in order for made in turn if made.virtual == virtual]
+            assert next(made for made in here if made.kind == "F") not in inside
+            assert [made for made in here if made.kind in "BW"][-1] not in inside
+        # as many of each kind as come to a rank in a period
+        period = Counter(made.kind for turn in order[first : first + turns] for made in turn)
+        assert period["F"] == period["B"] + period["I"] == long.alike_after * passes_a_rank(long)
+
+
+@given(schedules)
+def test_parts_are_passed_in_order(schedule):
+    for micro_batch in (0, schedule.micro_batches - 1):
+        route = schedule.route(micro_batch)
+        assert [schedule.part(rank, virtual) for rank, virtual in route] == list(range(schedule.parts))
+    held = {schedule.part(rank, virtual) for rank in range(schedule.stages) for virtual in range(schedule.held)}
+    assert held == set(range(schedule.parts))
 
 
 def bubble(name: str, p: int, m: int, *, v: int = 2, inputs: int = 1) -> Fraction:

@@ -232,6 +232,10 @@ def test_what_cannot_run_says_why(workload, message):
         ({"kind": "training", "model": "resnet50", "global_batch": 9}, "global_batch: got 9, which is not a multiple"),
         ({"kind": "training", "model": "resnet50", "global_batch": 8, "zero_stage": 3}, "zero_stage: got 3"),
         (
+            {"kind": "training", "model": "resnet50", "global_batch": 8, "schedule": "gpipe", "mtp_layers": 1},
+            "schedule: got 'gpipe'; a graph is not cut into stages. Allowed: 'auto'",
+        ),
+        (
             {"kind": "encoder", "model": "resnet50", "batch_per_accelerator": 1, "parallel": {"tp": 2}},
             "parallel.tp: got 2; a graph runs data parallel only",
         ),

@@ -169,11 +169,13 @@ def test_tensor_parallel_bytes(model, check, sequence_parallel, factors):
     sent = sum(
         factor * column(programs, 0, "bytes_B", collective=name, slot="tp").sum() for name, factor in factors.items()
     )
-    micro_batches, layers = 1, 4
-    forwards = 1 + 1 + 1 / 2 if sequence_parallel else 2
-    # with sequence parallelism the head's input is gathered, twice, and its gradient scattered: a quarter layer each
-    head = 3 / 4 if sequence_parallel else 0
-    assert sent == pytest.approx(234_881_024 * micro_batches * (layers * forwards + head), rel=1e-12), check
+    layers, forwards = 4, 1 + 1 + 1 / 2 if sequence_parallel else 2
+    # what the parts of the token table have is added up, and its gradient comes back: half a layer each, or a quarter;
+    # with sequence parallelism the head's input is gathered, twice, and its gradient scattered: a quarter each
+    ends = 2 / 4 + 3 / 4 if sequence_parallel else 2 / 2
+    # the loss takes a largest logit and a sum of each token, in FP32
+    loss = 0 if sequence_parallel else 2 * 4 * 4096 * 2 * 7 / 8
+    assert sent == pytest.approx(234_881_024 * (layers * forwards + ends) + loss, rel=1e-12), check
     assert 234_881_024 == 4 * SBH_B * 7 // 8
 
 

@@ -334,6 +334,17 @@ def test_sharding_that_cannot_be_is_told(model, changes, message):
     assert message in str(error.value)
 
 
+def test_what_is_gathered_is_cast_before(model):
+    """With sequence parallelism a rank casts its own tokens of what a layer's halves gather: h/t each, not h."""
+    system, precision = {"system": "hgx_b200", "domains": 8}, {"recipe": "delayed"}
+    one, eight = (
+        training(model("dense"), system, parallel={"tp": tp}, global_batch=64, precision=precision) for tp in (1, 8)
+    )
+    for name in ("attention quantise", "ffn quantise"):
+        each = [bytes_B(programs, kernel="quantise", name=name)[0] for programs in (one, eight)]
+        assert each[0] == 8 * each[1] == 4096 * 8192 * 4
+
+
 # messages of tensor parallelism beside products
 
 
@@ -391,11 +402,13 @@ def test_overlap_moves_as_many_bytes_and_does_as_many_flops(model, recipe):
     sbh, layers, micro_batches = 4096 * 8192 * 2, 4, 8
     narrow = (1 + 1 / 32) / 2 if recipe else 1
     for programs in made.values():
-        # the head gathers twice and scatters once, in 16 bits
+        # the head gathers twice and scatters once, the token table scatters once and gathers once, in 16 bits
         gathered = bytes_B(programs, collective="all_gather", slot="tp").sum()
-        assert gathered == pytest.approx(micro_batches * sbh * (layers * 6 * narrow + 2))
+        assert gathered == pytest.approx(micro_batches * sbh * (layers * 6 * narrow + 2 + 1))
         scattered = bytes_B(programs, collective="reduce_scatter", slot="tp").sum()
-        assert scattered == pytest.approx(micro_batches * sbh * (layers * 4 + 1))
+        assert scattered == pytest.approx(micro_batches * sbh * (layers * 4 + 1 + 1))
+        # the largest logit and the sum of a token
+        assert bytes_B(programs, collective="all_reduce", slot="tp").tolist() == [4096 * 4.0] * 2 * micro_batches
         assert flops(programs, kernel="gemm") == pytest.approx(flops(made["none"], kernel="gemm"))
     # two kernels and two messages for each of four in pipelines, of a layer and pass
     assert len(made["bulk"].ops) == len(made["none"].ops)
@@ -477,4 +490,91 @@ def test_heads_that_cannot_be_exchanged_are_told(model, name, parallel, message)
         return
     with pytest.raises(InfeasibleError) as error:
         training(model(name), **changes)
+    assert message in str(error.value)
+
+
+# adapters
+
+
+@pytest.mark.parametrize(
+    ("name", "parallel", "targets"),
+    [
+        ("dense", {"tp": 1}, ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")),
+        ("dense", {"tp": 8}, ("linear_qkv",)),
+        ("moe", {"ep": 8}, ("linear_qkv", "linear_fc1", "linear_fc2")),
+    ],
+)
+def test_adapters_alone_are_trained(model, name, parallel, targets):
+    """r (k + n) parameters a product: FLOPs are 4 of frozen products, 6 of adapters, gradients are of adapters."""
+    programs = training(model(name), parallel=parallel, lora={"rank": 16, "targets": targets})
+    spec, tp, ep = load_model(model(name)), parallel.get("tp", 1), parallel.get("ep", 1)
+    h, q, kv = spec.hidden, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    width = spec.expert_ffn if name == "moe" else spec.ffn
+    sides = {"linear_qkv": h + (q + 2 * kv) / tp, "linear_proj": q / tp + h}
+    of_ffn = {"linear_fc1": h + 2 * width / tp, "linear_fc2": width / tp + h}
+    shared = 16 * spec.layers * sum(sides.get(target, 0) for target in targets)
+    ffn = 16 * spec.layers * sum(of_ffn.get(target, 0) for target in targets)
+    held, used = (ffn * spec.experts / ep, ffn * spec.top_k) if name == "moe" else (ffn, ffn)
+    reduced = sum(bytes_B(programs, collective="reduce_scatter", slot=slot).sum() for slot in ("dp", "expert_dp"))
+    assert reduced == pytest.approx(4 * (shared + held))
+    gathered = sum(bytes_B(programs, collective="all_gather", slot=slot).sum() for slot in ("dp", "expert_dp"))
+    assert gathered == pytest.approx(2 * (shared + held))
+    core = spec.attention_flops_per_token(4096) * TOKENS
+    # adapters' long sides are split by tp, and r is not
+    adapters = 6.0 * (shared + used) * TOKENS * tp
+    wanted = 4.0 * spec.matmul_parameters * TOKENS + adapters
+    assert flops(programs, kernel=["gemm", "grouped_gemm"]) == pytest.approx(wanted, rel=2e-3)
+    if tp == 1:
+        assert programs.facts.model_flops_per_token * TOKENS == pytest.approx(wanted + 3 * core)
+    # weights of 2 B stay, states are of adapters
+    states = programs.footprint_B["weights, gradients, optimizer"][0]
+    copies = 64 // tp
+    trained = 6 * (shared + held) + 12 * (shared / copies + held / (64 / ep if name == "moe" else copies))
+    frozen = 2 * (spec.total_parameters - spec.small_parameters) / (tp if name == "dense" else 1)
+    if name == "moe":
+        frozen -= 2 * spec.layers * spec.experts * (1 - 1 / ep) * spec.expert_parameters
+    assert states == pytest.approx(frozen + trained, rel=1e-9)
+
+
+def test_frozen_weights_are_gathered_with_full_sharding(model):
+    """And their gradients are never made: a step reduces those of adapters."""
+    programs, plain = (training(model("dense"), fsdp="full", **of) for of in ({"lora": {"rank": 8}}, {}))
+    both = [bytes_B(one, collective="all_gather", slot="dp").sum() for one in (programs, plain)]
+    adapters = bytes_B(programs, collective="reduce_scatter", slot="dp").sum() / 4
+    assert both[0] == pytest.approx(both[1] + 2 * 2 * adapters)
+    assert not len(rows(programs, name=["q, k, v wgrad", "head wgrad", "embedding backward"]))
+    assert len(rows(programs, name="q, k, v adapter in wgrad"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": {"rank": 0}}, "lora.rank"),
+        ({"lora": {"rank": 8, "targets": ["q_proj"]}}, "got 'q_proj'. Did you mean 'linear_proj'? Allowed: linear_fc1"),
+        ({"lora": {"rank": 8, "targets": []}}, "lora.targets"),
+        (
+            {"lora": {"rank": 8}, "precision": {"weights": "int8"}},
+            "lora: products of two formats have no adapters here",
+        ),
+    ],
+)
+def test_adapters_that_cannot_be_are_told(model, changes, message):
+    with pytest.raises((InfeasibleError, InputError)) as error:
+        training(model("dense"), **changes)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tp_overlap": "bulk"}, "tp_overlap: got 'bulk'; only decoders take it. Allowed for a graph: 'none'."),
+        ({"parallel": {"expert_tp": 2}}, "parallel.expert_tp: got 2; only decoders take it"),
+        ({"precision": {"recipe": "current"}}, "precision.recipe: got 'current'; only decoders take it"),
+        ({"lora": {"rank": 8}}, "lora: got LoraSpec(rank=8"),
+        ({"fsdp": "full"}, "zero_stage: got 3; a graph's weights are not split"),
+    ],
+)
+def test_a_graph_takes_no_keys_of_decoders(changes, message):
+    with pytest.raises(InfeasibleError) as error:
+        training("resnet50", sequence_length=0, **changes)
     assert message in str(error.value)

@@ -7,7 +7,7 @@ from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.parallel import Layout
-from cmsim.workload.generate.stages import ModelPart, layer_parameters, like, part_parameters
+from cmsim.workload.generate.stages import ModelPart, layer_parameters, like, part_parameters, trained_parameters
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.schedules import PipelineSchedule
 from cmsim.workload.whole import busiest
@@ -24,8 +24,10 @@ def footprint_B(
     states, activations = [], []
     for stage, of_stage in enumerate(parts):
         held = [layer for part in of_stage for layer in part.layers]
-        routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in held)
-        shared = sum(part_parameters(model, layout, part, mixture) for part in of_stage) - routed
+        trained = [
+            trained_parameters(spec, model, layout, part, layer, mixture) for part in of_stage for layer in part.buckets
+        ]
+        shared, routed = sum(one for one, _ in trained), sum(one for _, one in trained)
         gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
         states.append(
             sum(
@@ -34,6 +36,8 @@ def footprint_B(
                 for count, shards in ((shared, layout.shards), (routed, layout.expert_shards))
             )
         )
+        if spec.lora is not None:
+            states[-1] += sum(_frozen_B(spec, model, layout, mixture, part) for part in of_stage)
         sequence = busiest(spec.sequence_length, layout.cp)
         kept = sum(_kept_B(spec, model, layout, mixture, like(model, layer), sequence) for layer in held)
         logits = (
@@ -46,6 +50,15 @@ def footprint_B(
         in_flight = sum(schedule.in_flight(stage)) / schedule.copies
         activations.append(in_flight * kept + float(logits))
     return {"weights, gradients, optimizer": states, "activations": activations}
+
+
+def _frozen_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Experts | None, part: ModelPart) -> float:
+    """Weights that no step changes. [B]"""
+    routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in part.layers)
+    shared = part_parameters(model, layout, part, mixture) - routed
+    if spec.zero_stage == 3:
+        shared, routed = shared / layout.shards, routed / layout.expert_shards
+    return (shared + routed) * BYTES_PER_ELEMENT[spec.precision.weights]
 
 
 def _kept_B(

@@ -80,6 +80,7 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         made = of_decoders.programs(spec, system, base)
         notes = (*trained_as(spec, found), *found.said)
         return replace(made, notes=(*made.notes, *notes)) if notes else made
+    _check_keys(spec)
     layout = _layout(spec, system)
     if spec.zero_stage == 3:
         raise InfeasibleError(Problem("got 3; a graph's weights are not split. Allowed: 0, 1, 2.", key="zero_stage"))
@@ -91,6 +92,27 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             )
         )
     return _Step(spec, system, found, layout).programs()
+
+
+#: keys of training that say something of a decoder's layers
+_OF_DECODERS = (
+    *(("parallel", key) for key in ("expert_tp", "stage_layers")),
+    ("precision", "recipe"),
+    *(("", key) for key in ("tp_overlap", "capacity_factor", "lora")),
+)
+
+
+def _check_keys(spec: TrainingSpec) -> None:
+    """Raises InfeasibleError for keys that a graph has no use for."""
+    problems = []
+    for within, key in _OF_DECODERS:
+        part = getattr(spec, within) if within else spec
+        default = type(part).model_fields[key].default
+        if (got := getattr(part, key)) != default:
+            said = f"got {got!r}; only decoders take it. Allowed for a graph: {default!r}."
+            problems.append(Problem(said, key=f"{within}.{key}" if within else key))
+    if problems:
+        raise InfeasibleError(problems)
 
 
 def _sizes(spec: EncoderSpec | TrainingSpec, base: Path | None) -> dict[str, int]:
@@ -107,9 +129,15 @@ def _layout(spec: EncoderSpec | TrainingSpec, system: System) -> Layout:
         Problem(
             f"got {getattr(parallel, size)!r}; a graph runs data parallel only. Allowed: 1.", key=f"parallel.{size}"
         )
-        for size in ("tp", "cp", "pp", "ep")
-        if getattr(parallel, size) != 1
+        for size in ("tp", "cp", "pp", "ep", "virtual_stages")
+        if getattr(parallel, size, 1) != 1
     ]
+    if isinstance(spec, TrainingSpec):
+        problems += [
+            Problem(f"got {getattr(spec, key)!r}; a graph is not cut into stages. Allowed: {allowed!r}.", key=key)
+            for key, allowed in (("schedule", "auto"), ("mtp_layers", 0))
+            if getattr(spec, key) != allowed
+        ]
     if problems:
         raise InfeasibleError(problems)
     return resolve(parallel, system, ranks=spec.ranks, experts=0)

@@ -6,88 +6,22 @@ that arrive at its experts times the imbalance of routing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cmsim import compute
 from cmsim.compute import Shape, Work
-from cmsim.kinds.parts import PrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
-from cmsim.workload.generate.recipes import RECIPES, Recipe
+from cmsim.workload.generate.formats import Formats as Formats
+from cmsim.workload.generate.formats import formats as formats
+from cmsim.workload.generate.recipes import Recipe
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.recurrence import STATE_B
 from cmsim.workload.whole import busiest
 
-#: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
+#: bytes of an element of the cache and of attention's operands
 _WIDTH = BYTES_PER_ELEMENT
 
 #: how names of kernels end that make gradients of weights
 _OF_WEIGHTS = " wgrad"
-
-
-@dataclass(frozen=True)
-class Formats:
-    """Bytes of one element, and the precision GEMMs multiply in."""
-
-    gemm: str
-    attention: str
-    weights: str
-    weight_B: float
-    activation_B: float
-    kv_B: float
-    stream_B: float = 2.0
-    recipe: Recipe | None = None
-    #: of a weight as ranks gather it, where it is cast after that
-    gathered_B: float = 2.0
-
-    @property
-    def quantised(self) -> bool:
-        """Whether activations are narrower than the residual stream, so that they are scaled on the way in."""
-        return self.activation_B < self.stream_B
-
-    @property
-    def cached(self) -> str:
-        """The cache's format, as tables of kernels name it."""
-        return "fp8" if self.kv_B < 2 else "bf16"
-
-    def shape(self, m: float, n: float, k: float) -> Shape | None:
-        """Sizes of a product, where both operands have one format: tables have no others."""
-        if self.weight_B != self.activation_B:
-            return None
-        return compute.gemm_shape(m, n, k, self.recipe.measured if self.recipe else self.gemm)
-
-    @property
-    def dispatched_B(self) -> float:
-        """Bytes of an element of a token on its way to an expert, scales left out."""
-        if self.recipe is None:
-            return self.activation_B
-        return _WIDTH[self.recipe.width] if self.recipe.dispatched else self.stream_B
-
-
-def formats(precision: PrecisionSpec) -> Formats:
-    """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations."""
-    weights, activations = precision.weights, precision.activations
-    recipe = RECIPES.get(getattr(precision, "recipe", None) or "")
-    if recipe is not None:
-        return Formats(
-            gemm=recipe.format,
-            attention=precision.attention,
-            weights=recipe.width,
-            weight_B=recipe.element_B,
-            activation_B=recipe.element_B,
-            kv_B=_WIDTH[precision.kv_cache],
-            recipe=recipe,
-            gathered_B=_WIDTH[weights],
-        )
-    return Formats(
-        gemm=activations if _WIDTH[activations] >= _WIDTH[weights] else weights,
-        attention=precision.attention,
-        weights=weights,
-        weight_B=_WIDTH[weights],
-        activation_B=_WIDTH[activations],
-        kv_B=_WIDTH[precision.kv_cache],
-        gathered_B=_WIDTH[weights],
-    )
 
 
 def _gemm(name: str, form: Formats, m: float, n: float, k: float, *, out_B: float | None = None) -> Kernel:

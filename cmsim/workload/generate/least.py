@@ -45,6 +45,9 @@ def training(spec: TrainingSpec, model: ModelSpec, *, ranks: int, base: Path | N
         _trained(model), weight_bytes=form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
     )
     read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)
+    if spec.lora is not None:
+        # of frozen products a forward and the gradient of the input; of adapters nothing is counted
+        return Least(ranks, {name: 2.0 * flops for name, flops in once.items()}, read_B)
     return Least(ranks, {name: 3.0 * flops for name, flops in once.items()}, float(update.bytes_B) + read_B)
 
 

@@ -111,7 +111,7 @@ class Layout:
             out |= self._hybrid(stage, inner, rank // self.stage_ranks != stage)
         return _apart(out)
 
-    def _hybrid(self, stage: Ints, inner: Ints, mirror: NDArray[np.bool_]) -> dict[str, Shorts]:
+    def _hybrid(self, stage: Shorts, inner: Shorts, mirror: NDArray[np.bool_]) -> dict[str, Shorts]:
         """Groups that share weights, neighbours, and those of the ranks that hold the same shares."""
         out = {}
         for name, block, copies, shards in (

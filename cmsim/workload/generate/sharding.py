@@ -18,6 +18,9 @@ from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
 
+#: how names of messages begin that only the loss needs
+LOSS = "tp loss"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -38,6 +41,12 @@ class Split:
         if self.spec.parallel.sequence_parallel:
             return Comm(f"tp {name}", half, size, "tp")
         return Comm("tp sum", "all_reduce", size, "tp") if half == "reduce_scatter" else None
+
+    def loss(self, which: str) -> Comm | None:
+        """A number of each token that ranks with parts of the logits make together; backward needs none."""
+        if self.layout.tp == 1:
+            return None
+        return Comm(f"{LOSS} {which}", "all_reduce", 4.0 * self.tokens, "tp")
 
     def overlap(self, chunks: int) -> TensorOverlap:
         """How the messages of a chain lie beside its products; ``chunks`` in a pipeline, the stack's."""
@@ -85,16 +94,18 @@ class Sharding:
         """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
         if not self.spec.overlap_data_parallel or self.spec.zero_stage not in (1, 2):
             return []
-        return self._gather(build, part, part.buckets)
+        return self._gather(build, part, part.buckets, frozen=False)
 
     def gather_for(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """With ZeRO 3 a rank holds a share of its weights: every forward gathers them again."""
-        return self._gather(build, part, which) if self.spec.zero_stage == 3 and not self.in_turn else []
+        if self.spec.zero_stage != 3 or self.in_turn:
+            return []
+        return self._gather(build, part, which, frozen=True)
 
     @property
     def in_turn(self) -> bool:
         """Whether layers wait for their own weights, gathered when the layer before has ended."""
-        return self.spec.zero_stage == 3 and not self.tuning.prefetch and not self.layout.sharded
+        return self.spec.zero_stage == 3 and not self.tuning.prefetch and not self.layout.sharded and not self.spec.lora
 
     def before(self, part: stages.ModelPart, layer: int) -> list[Comm]:
         """Messages that a layer waits for where weights are gathered in turn; mirrored, gradients are scattered."""
@@ -106,12 +117,14 @@ class Sharding:
         """So does every backward, unless it finds them as forward left them."""
         return self.gather_for(build, part, which) if self.spec.reshard_after_forward else []
 
-    def _gather(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
+    def _gather(
+        self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int], *, frozen: bool
+    ) -> list[int]:
         """One gathering per layer, in the order given; their rows, or none where nothing is shared."""
         rows = []
         for layer in which:
             row = -1
-            for size, slot in self.parameters(part, layer):
+            for size, slot in self.parameters(part, layer, frozen=frozen):
                 weight_B = size * max(self.form.gathered_B, 1.0)
                 row = build.collective(
                     "gather weights", stream="dp", collective="all_gather", size_B=weight_B, slot=slot
@@ -167,7 +180,7 @@ class Sharding:
         if not self.layout.sharded:
             return []
         grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
-        shared, routed = self._parameters(part, layer)
+        shared, routed = self._trained(part, layer)
         out = []
         for size, shards, copies, slot in (
             (shared, self.layout.shards, self.layout.copies, "replica"),
@@ -182,9 +195,16 @@ class Sharding:
                 )
         return out
 
-    def parameters(self, part: stages.ModelPart, layer: int) -> list[tuple[float, str]]:
-        """(parameters of one rank, group that shares or reduces them) of a layer; groups of one are left out."""
-        shared, routed = self._parameters(part, layer)
+    def parameters(self, part: stages.ModelPart, layer: int, *, frozen: bool = False) -> list[tuple[float, str]]:
+        """(parameters of one rank, group that shares or reduces them) of a layer; groups of one are left out.
+
+        frozen: those that no step changes, too
+        """
+        shared, routed = self._trained(part, layer)
+        if frozen and self.spec.lora is not None:
+            more, routed_more = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
+            shared += more + stages.ends_beside(self.model, self.layout, part, layer)
+            routed += routed_more
         groups = ("shard", "expert_shard") if self.layout.sharded else ("dp", "expert_dp")
         out = []
         if self.layout.shards > 1 and shared:
@@ -193,28 +213,19 @@ class Sharding:
             out.append((routed, groups[1]))
         return out
 
-    def _parameters(self, part: stages.ModelPart, layer: int) -> tuple[float, float]:
-        """Parameters of one rank of a layer: those all data-parallel ranks hold alike, and its routed experts'."""
-        shared, routed = stages.layer_parameters(self.model, self.layout, layer, self.mixture)
-        # the token table and the head are reduced with the layer beside them
-        if part.first and layer == part.buckets[0]:
-            shared += self.model.table_parameters_on(self.layout.tp)
-        if part.last and layer == part.buckets[-1]:
-            shared += self.model.head_parameters_on(self.layout.tp)
-        return shared, routed
+    def _trained(self, part: stages.ModelPart, layer: int) -> tuple[float, float]:
+        """Parameters of one rank of a layer, and of table and head beside it, that a step changes: those all
+        data-parallel ranks hold alike, and its routed experts'."""
+        return stages.trained_parameters(self.spec, self.model, self.layout, part, layer, self.mixture)
 
     def update(self, build: ProgramBuilder, after: Sequence[int]) -> None:
         """The optimizer, and where weights are split but not gathered ahead, their gathering."""
-        held = sum(stages.part_parameters(self.model, self.layout, part, self.mixture) for part in self.parts)
-        routed = sum(
-            stages.layer_parameters(self.model, self.layout, layer, self.mixture)[1]
-            for part in self.parts
-            for layer in part.layers
-        )
+        trained = [self._trained(part, layer) for part in self.parts for layer in part.buckets]
+        shared, routed = sum(one for one, _ in trained), sum(one for _, one in trained)
         if self.spec.zero_stage:
-            own = (held - routed) / self.layout.shards + routed / self.layout.expert_shards
+            own = shared / self.layout.shards + routed / self.layout.expert_shards
         else:
-            own = held
+            own = shared + routed
         work = compute.optimizer(
             own, weight_bytes=self.form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[self.spec.precision.gradients]
         )
@@ -242,10 +253,11 @@ class Sharding:
     def _cast_weights(self, build: ProgramBuilder, row: int) -> int:
         """With a recipe the weights of layers are cast once per step, both layouts; the last row.
 
-        A rank casts all that it holds, gathered in 16 bits or not: the second layout is its own work.
+        A rank casts all that it holds, gathered in 16 bits or not: the second layout is its own work. Frozen ones are
+        cast once for all.
         """
         recipe = self.form.recipe
-        if recipe is None:
+        if recipe is None or self.spec.lora is not None:
             return row
         layers_ = [layer for part in self.parts for layer in part.layers]
         held = sum(sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)) for layer in layers_)

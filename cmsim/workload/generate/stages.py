@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cmsim.errors import CmsimError, InfeasibleError, Problem
 from cmsim.kinds.training import TrainingSpec
+from cmsim.workload.generate import adapters
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
@@ -204,6 +205,25 @@ def layer_parameters(model: ModelSpec, layout: Layout, layer: int, mixture: Expe
         return shared + (model.dense_ffn_parameters_on(layout.tp) if ffn else 0.0), 0.0
     shared += model.router_parameters + model.shared_parameters
     return shared, mixture.experts_per_rank * model.expert_parameters_on(mixture.tp)
+
+
+def trained_parameters(
+    spec: TrainingSpec, model: ModelSpec, layout: Layout, part: ModelPart, layer: int, mixture: Experts | None
+) -> tuple[float, float]:
+    """Of the same, and of the token table and the head beside the layer, those that a step changes."""
+    if spec.lora is not None:
+        if layer == NO_LAYER:
+            return 0.0, 0.0
+        return adapters.parameters(spec.lora, model, layout, like(model, layer), mixture)
+    shared, routed = layer_parameters(model, layout, layer, mixture)
+    return shared + ends_beside(model, layout, part, layer), routed
+
+
+def ends_beside(model: ModelSpec, layout: Layout, part: ModelPart, layer: int) -> float:
+    """Parameters of one rank of the token table and of the head, which go with the layer beside them."""
+    table = model.table_parameters_on(layout.tp) if part.first and layer == part.buckets[0] else 0.0
+    head = model.head_parameters_on(layout.tp) if part.last and layer == part.buckets[-1] else 0.0
+    return table + head
 
 
 def part_parameters(model: ModelSpec, layout: Layout, part: ModelPart, mixture: Experts | None) -> float:

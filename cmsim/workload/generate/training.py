@@ -4,6 +4,8 @@ Each stage does the passes of its schedule in order (``workload.schedules``), th
 holds. Where a forward and a backward are one turn they run side by side, so that each hides the other's dispatch and
 combine. Gradients of a layer are reduced as soon as its last backward (or what that leaves for later, the gradients of
 weights) ends; with ``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
+
+One page of more than 500 lines: passes, and the chains of pieces that they are made of, look at the same parts.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +23,12 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import context, framework, further_tokens, layers, least, stages
+from cmsim.workload.generate import adapters, context, framework, further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
-from cmsim.workload.generate.sharding import WEIGHTS, Sharding, Split, sharded
+from cmsim.workload.generate.sharding import LOSS, WEIGHTS, Sharding, Split, sharded
 from cmsim.workload.model import ModelSpec, load_model
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
@@ -33,6 +36,10 @@ from cmsim.workload.whole import busiest
 
 #: a step is laid out in full unless it has at least so many times the micro-batches that show how it goes on
 _SHORTER = 2
+
+#: what a turn is made of, and its rows as a block with the last row of each pass
+_Key = tuple[Any, ...]
+_Block = tuple[ProgramBuilder, list[int]]
 
 
 def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
@@ -48,6 +55,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
     form = layers.formats(spec.precision)
     laid = _laid_out(schedule)
+    blocks: dict[_Key, _Block] = {}
     stages_ = [
         _Stage(
             spec,
@@ -59,13 +67,14 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
             parts[stage],
             laid,
             system.stack,
+            blocks,
         )
         for stage in range(layout.pp)
     ]
     tokens = float(spec.global_batch * spec.sequence_length)
     facts = TrainingFacts(
         tokens_per_step=tokens,
-        model_flops_per_token=model.training_flops_per_token(spec.sequence_length, causal=True),
+        model_flops_per_token=_model_flops(spec, model),
         hardware_flops_per_token=_hardware_flops(spec, model, mixture),
         # MFU is stated on the 16-bit peak, as published figures are, whatever format GEMMs run in
         peak_FLOPps=system.accelerator.peak_TFLOPps["bf16"] * TERA,
@@ -161,15 +170,22 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     return spec.global_batch // per_step
 
 
+def _model_flops(spec: TrainingSpec, model: ModelSpec) -> float:
+    """FLOPs per token that the model needs, nothing computed twice."""
+    if spec.lora is not None:
+        return adapters.flops_per_token(spec.lora, model, spec.sequence_length)
+    return model.training_flops_per_token(spec.sequence_length, causal=True)
+
+
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | None) -> float:
     """FLOPs per token that are executed: recomputation, further tokens and what fills up places of experts included."""
-    plain = model.training_flops_per_token(spec.sequence_length, causal=True)
+    plain = _model_flops(spec, model)
     plain += 3.0 * spec.mtp_layers * further_tokens.flops_per_token(model, spec.sequence_length)
     if mixture is not None and spec.capacity_factor is not None:
         filled = mixture.copies - model.top_k - (model.shared_experts if mixture.shared_in_slots else 0)
         plain += 6.0 * model.moe_layers * filled * model.expert_parameters
     if spec.recompute == "full":
-        return plain * 4 / 3
+        return plain + model.forward_flops_per_token(spec.sequence_length) if spec.lora else plain * 4 / 3
     return plain
 
 
@@ -187,6 +203,7 @@ class _Stage:
         parts: Sequence[stages.ModelPart],
         schedule: PipelineSchedule,
         stack: StackSpec,
+        blocks: dict[_Key, _Block],
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.stage, self.parts, self.schedule = stage, parts, schedule
@@ -196,7 +213,8 @@ class _Stage:
         self.tuning = stack.training
         self.sharding = Sharding(spec, model, layout, mixture, form, parts, stack.training)
         self.build_ = ProgramBuilder()
-        self._blocks: dict[str, tuple[ProgramBuilder, list[int]]] = {}
+        self._blocks = blocks
+        self._alike: dict[tuple[str, int], _Key] = {}
         per_rank = layout.tp if spec.parallel.sequence_parallel else 1
         self.boundary_B = self.tokens * model.hidden * form.stream_B / per_rank
         self.reduced: list[int] = []
@@ -231,14 +249,16 @@ class _Stage:
     def _turn(self, turn: Turn, gathered: dict[int, list[int]]) -> None:
         """One pass, or two side by side, and what each sends on. The first forward of a part waits for its weights.
 
-        Turns recur, so each kind is built once as a block.
+        Turns recur, within a stage and from stage to stage, so each kind is built once as a block.
         """
         weights = [row for one in turn if one.kind == "F" for row in gathered.pop(one.virtual, ())]
-        key = " ".join([*(f"{one.kind}{one.virtual}" for one in turn), str(bool(weights))])
+        key = (len(weights), *map(self._alike_as, turn))
         if key not in self._blocks:
             self._blocks[key] = self._block(turn, len(weights))
         block, ends = self._blocks[key]
-        first = self.build_.append(block, [*map(self._made_here, turn), *([row] for row in weights)])
+        first = len(self.build_)
+        if len(block):
+            self.build_.append(block, [*map(self._made_here, turn), *([row] for row in weights)])
         for one, end in zip(turn, ends, strict=True):
             # a part without layers has no products whose gradients of weights could wait
             self.ended[one] = first + end if end >= 0 else self.ended[one._replace(kind="I")]
@@ -246,7 +266,17 @@ class _Stage:
             if one.kind in "BW":
                 self._reduced(one, self.ended[one])
 
-    def _block(self, turn: Turn, gathered: int) -> tuple[ProgramBuilder, list[int]]:
+    def _alike_as(self, one: Pass) -> _Key:
+        """What passes have in common whose rows are the same: all that `_block` looks at."""
+        key = one.kind, one.virtual
+        if key not in self._alike:
+            part, model = self.parts[one.virtual], self.model
+            held = [(model.kind(stages.like(model, layer)), layer >= model.layers) for layer in part.layers]
+            around = [self._message(one, step) for step in (-1, 1)]
+            self._alike[key] = one.kind, part.first, part.last, *around, *held
+        return self._alike[key]
+
+    def _block(self, turn: Turn, gathered: int) -> _Block:
         """The rows of a turn, and the last of each pass before it sends. Layer k of a first forward waits for weights
         that the turn is told, and a pass for the one before it where the rank has both."""
         block = ProgramBuilder()
@@ -284,17 +314,26 @@ class _Stage:
         return [] if before is None or before[0] != self.stage else [self.ended[one._replace(virtual=before[1])]]
 
     def _received(self, block: ProgramBuilder, one: Pass) -> list[int]:
-        before = self._neighbour(one, -1)
-        if before is None or before[0] == self.stage:
-            return []
-        slot = self._slot(one, "previous.in" if one.kind == "F" else "next.in")
-        return [block.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)]
+        slot = self._message(one, -1)
+        return [block.recv(slot, stream=slot, size_B=self.boundary_B, slot=slot)] if slot else []
 
     def _send(self, block: ProgramBuilder, one: Pass, row: int) -> None:
-        after = self._neighbour(one, 1)
-        if after is not None and after[0] != self.stage:
-            slot = self._slot(one, "next.out" if one.kind == "F" else "previous.out")
+        slot = self._message(one, 1)
+        if slot:
             block.send(slot, stream=slot, size_B=self.boundary_B, slot=slot, after=[row])
+
+    def _message(self, one: Pass, step: int) -> str:
+        """The channel on which a pass gets what it needs (-1), or sends what it has made (1); "" where there is none.
+
+        On the way back the next rank is the one before.
+        """
+        other = self._neighbour(one, step)
+        if other is None or other[0] == self.stage:
+            return ""
+        on = one.kind == "F"
+        back = self.schedule.turns_back and one.virtual == 1
+        way = "next" if (step == 1) == (on != back) else "previous"
+        return f"{'back.' if back else ''}{way}.{'in' if step < 0 else 'out'}"
 
     def _neighbour(self, one: Pass, step: int) -> tuple[int, int] | None:
         """Rank and virtual stage that a pass takes over from (-1) or hands on to (1)."""
@@ -308,20 +347,15 @@ class _Stage:
             }
         return self._around[one.virtual][step if one.kind == "F" else -step]
 
-    def _slot(self, one: Pass, slot: str) -> str:
-        """The channel as the rank has it: on the way back the next rank is the one before."""
-        if not self.schedule.turns_back or not one.virtual:
-            return slot
-        way, end = slot.split(".")
-        return f"back.{'previous' if way == 'next' else 'next'}.{end}"
-
     # chains
 
     def _forward_chain(self, part: stages.ModelPart, gathered: Sequence[int]) -> list[Piece]:
         model = self.model
         pieces: list[Piece] = []
         if part.first:
-            pieces.append(Piece(layers.embedding(model, self.tokens, self.form)))
+            # every rank has a part of the words: what it finds is added up
+            found = self.split.tensor("reduce", "reduce_scatter")
+            pieces.append(Piece(layers.embedding(model, self.tokens, self.form), found))
         if part.last and not part.layers:
             pieces.append(Piece())
         if pieces and not part.layers:
@@ -339,11 +373,16 @@ class _Stage:
             pieces += self._layer(layer, after=after)
         if part.last and not self.spec.mtp_layers:
             pieces += self._head()
-        return joined(pieces)
+        return joined(adapters.added(self.spec.lora, pieces))
 
     def _head(self) -> list[Piece]:
         head = layers.head(self.model, self.tokens, self.layout.tp, self.form, sample=False)
-        return [Piece([], self.split.tensor("gather", "all_gather")), Piece(head)]
+        *products, loss = head
+        return [
+            Piece([], self.split.tensor("gather", "all_gather")),
+            Piece(products, self.split.loss("most")),
+            Piece([loss], self.split.loss("sum")),
+        ]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
         model, form, tp = self.model, self.form, self.layout.tp
@@ -353,6 +392,9 @@ class _Stage:
         if mixer:
             first, *rest = self._mixer(mixer)
             norm = [_shrunk(first, split / self.tokens)]
+            if form.recipe is not None and rest[0].kernel == "quantise":
+                # what is gathered is cast before
+                norm.append(_shrunk(rest.pop(0), split / self.tokens))
             pieces = [
                 Piece(norm, self.split.tensor("gather", "all_gather")),
                 *self.split.mixing(mixer, rest, self.split.tensor("reduce", "reduce_scatter")),
@@ -377,15 +419,16 @@ class _Stage:
         sequence, cp = self.spec.sequence_length, self.layout.cp
         seen = _causal_context(sequence, cp)
         # whole sequences of some heads, or some tokens of all
-        core = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
+        queries, context_, heads_tp = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
         pairs = self.queries * (seen - self.queries / 2)
-        *before, attention = layers.core_prefill(model, self.spec.micro_batch, *core, form)
-        scores = self.spec.micro_batch * core[0] * core[1]
+        core = layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form)
+        *before, attention = core
+        scores = self.spec.micro_batch * queries * context_
         return [
             *layers.attention_in(model, self.tokens, tp, form),
             *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
             *before,
-            framework.unfused(attention, model, scores, core[2], self.tuning.scores_moved),
+            framework.unfused(attention, model, scores, heads_tp, self.tuning.scores_moved),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
@@ -397,13 +440,14 @@ class _Stage:
         forward = self._forward_chain(part, ())
         if kind == "W":
             backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
-            return [Piece(self._accumulated([kernel for kernel in backward if layers.of_weights(kernel)]))]
+            trained = [one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)]
+            return [Piece(self._accumulated(trained))]
         again = _recomputed(self.spec.recompute)
         pieces: list[Piece] = []
         for number in range(len(forward) - 1, -1, -1):
             piece, before = forward[number], forward[number - 1] if number else Piece()
             kernels = [kernel for kernel in [*piece.kernels, *before.beside] if again(kernel)]
-            backward = layers.backward(piece.kernels, self.form.recipe)
+            backward = adapters.trained(self.spec.lora, layers.backward(piece.kernels, self.form.recipe))
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
             if piece.comm is not None and piece.comm.name == WEIGHTS:
@@ -459,7 +503,7 @@ def _causal_context(sequence: int, cp: int) -> float:
 
 def _mirrored(comm: Comm | None) -> Comm | None:
     """The message of the backward pass: gathers become reductions, dispatch becomes combine, and the other way."""
-    if comm is None:
+    if comm is None or comm.name.startswith(LOSS):
         return None
     if comm.name == context.RING:
         return context.mirrored(comm)

@@ -1,6 +1,7 @@
 """DualPipe: micro-batches enter at both ends, and a forward of one way runs beside a backward of the other.
 
-    bubble      (p/2 - 1) (F&B + B - 3 W) where F = I = W; F&B is a forward and a backward side by side
+    bubble      (p/2 - 1) (F&B + B - 3 W) where F = I = W; F&B is a forward and a backward side by side, which end
+                together (one after the other, the forward is handed on earlier: by F less)
     in flight   p + 1
 
 Every rank holds two stages of the model (virtual stage 0 of the way up, 1 of the way down), and so twice the weights.
