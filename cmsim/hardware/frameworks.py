@@ -37,8 +37,8 @@ class TrainingTuning(Spec):
 
     kernel_us: Microseconds = Field(
         default=0.0,
-        description="host time of one kernel of a pass where Python launches each: dispatch, autograd, the several that "
-        "a framework has for it; from when what it receives is there, a pass takes no less than all of its own",
+        description="host time of one kernel of a pass where Python launches each: dispatch, autograd, the several "
+        "that a framework has for it; from when what it receives is there, a pass takes no less than all of its own",
     )
     experts: ExpertCosts = ExpertCosts()
     fused_accumulation: bool = Field(
