@@ -1,4 +1,4 @@
-"""What training frameworks add to a step: energy in long work, launches, costs of experts; stacks by kind of workload."""
+"""What training frameworks add to a step: energy in long work, launches, costs of experts; stacks by kind."""
 
 from __future__ import annotations
 
