@@ -38,6 +38,14 @@ class TrainingPrecisionSpec(PrecisionSpec):
         "`activations`, gradients not cast",
     )
 
+    layers_at_start_in_bf16: Slots = Field(
+        default=0, description="first layers of the model whose products stay in 16 bits beside a recipe"
+    )
+    layers_at_end_in_bf16: Slots = Field(
+        default=0,
+        description="last ones; NVFP4 was published with first 2 and last 8 of 62 layers kept so (arXiv:2509.25149)",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _of_recipe(cls, data: Any) -> Any:
@@ -49,6 +57,9 @@ class TrainingPrecisionSpec(PrecisionSpec):
 
     @model_validator(mode="after")
     def _as_recipe(self) -> TrainingPrecisionSpec:
+        for key in ("layers_at_start_in_bf16", "layers_at_end_in_bf16"):
+            if getattr(self, key) and self.recipe is None:
+                raise ValueError(f"{key}: goes with `recipe`, which is not given")
         if self.recipe is not None:
             own, _ = OF_RECIPES[self.recipe]
             for key, allowed in (("weights", (own, "bf16", "fp16")), ("activations", (own,))):

@@ -18,6 +18,9 @@ from cmsim.engine import Jitter, Options, Perturbation, plan, play
 from cmsim.errors import InfeasibleError
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
+from cmsim.workload.generate import stages
+from cmsim.workload.generate.parallel import Layout
+from cmsim.workload.model import load_model
 from cmsim.workload.ops import COMPUTE, SEND
 
 #: how long a pass through all layers of a rank takes [ps]: beside it messages take nothing
@@ -276,10 +279,34 @@ def test_a_part_without_layers_is_played(model, schedule):
         assert play(planned(one)).makespan_ps > 0
 
 
-def test_layers_that_do_not_divide_are_fewer_on_the_first_and_the_last(model):
-    programs = made(step(model, "interleaved", 4, 8, v=4, layers=30))
-    (note,) = [note for note in programs.notes if "virtual" in note]
-    assert note == f"30 layers do not divide by 16 virtual stages: they hold {', '.join(['1', *['2'] * 14, '1'])}"
+@pytest.mark.parametrize(
+    ("layers", "p", "v", "modules", "first", "inner", "last"),
+    [
+        (30, 4, 4, 0, 1, 2, 1),  # table and head count as a layer each
+        (14, 4, 4, 0, 0, 1, 0),
+        (61, 4, 4, 0, 4, 4, 1),
+        (61, 16, 1, 1, 4, 4, 1),
+        (61, 4, 1, 1, 16, 16, 13),
+        (32, 4, 1, 1, 8, 8, 8),
+        (32, 1, 1, 1, 32, 0, 32),
+    ],
+)
+def test_layers_that_do_not_divide_are_fewer_on_the_first_and_the_last(
+    model, layers, p, v, modules, first, inner, last
+):
+    one = step(model, "auto", p, 4 * p, v=v, layers=layers, mtp_layers=modules)
+    spec = load_model(one.spec.model)
+    schedule = stages.pipeline(one.spec, Layout(1, 1, 1, p, 1), None, 4 * p)
+    parts = stages.parts_of(one.spec, spec, schedule)
+    counts = [len(parts[n % p][n // p].layers) for n in range(p * v)]
+    if p > 1:
+        assert counts == [first, *[inner] * (p * v - 2), last + modules]
+    assert sum(counts) == layers + modules
+    notes = stages.said(one.spec, spec, parts, schedule)
+    held = ", ".join(map(str, [*counts[:-1], counts[-1] - modules]))
+    name = "virtual stages" if v > 1 else "stages"
+    said = [f"{layers} layers do not divide by {p * v} {name}: they hold {held}"]
+    assert notes == (said if p > 1 and len({first, inner, last}) > 1 else [])
 
 
 @pytest.mark.parametrize(
@@ -326,7 +353,7 @@ def test_a_straggler_and_jitter_are_felt_wherever_they_are(model, schedule):
 
 def test_further_tokens_are_predicted_on_the_last_stage(model):
     plain, more = (made(step(model, "1f1b", 2, 4, layers=8, mtp_layers=n)) for n in (0, 1))
-    for programs, layers, heads in ((plain, (4, 4), 1), (more, (5, 4), 2)):
+    for programs, layers, heads in ((plain, (4, 4), 1), (more, (4, 5), 2)):
         ops = programs.ops
         for stage in range(2):
             rows = slice(programs.program_ptr[stage], programs.program_ptr[stage + 1])

@@ -147,6 +147,7 @@ def test_a_capacity_is_sent_and_worked_on_whole(model, factor):
     assert flops(programs, kernel="grouped_gemm") == pytest.approx(3 * work, rel=1e-9)
     facts, plain = programs.facts, training(model("moe"), parallel={"ep": 8}).facts
     assert facts.model_flops_per_token == plain.model_flops_per_token
+    assert programs.least.flops["bf16"] <= flops(programs)
     more = 6.0 * spec.layers * (factor - 1) * spec.top_k * spec.expert_parameters
     assert facts.hardware_flops_per_token - plain.hardware_flops_per_token == pytest.approx(more, rel=1e-9)
 
@@ -215,6 +216,28 @@ def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, eac
         assert {ops.precisions[number] for number in ops.precision[at]} == {wanted}
     for name in ("head", "head wgrad", "attention"):
         assert ops.precisions[ops.precision[rows(programs, name=name)[0]]] == "bf16"
+
+
+def test_some_layers_stay_in_16_bits(model):
+    """One first and two last layers of four: a quarter of the casts, and the others' products in 16 bits."""
+    system, recipe = {"system": "hgx_b200", "domains": 8}, {"recipe": "nvfp4"}
+    kept = {"layers_at_start_in_bf16": 1, "layers_at_end_in_bf16": 2}
+    some, none = (
+        training(model("dense"), system, precision=precision, parallel={"pp": 2}, global_batch=64)
+        for precision in (recipe | kept, recipe)
+    )
+    for rank, share in ((0, 1 / 2), (63, 0)):
+        cast, all_cast = (bytes_B(programs, rank, kernel="quantise").sum() for programs in (some, none))
+        assert cast == pytest.approx(share * all_cast)
+    assert flops(some) == pytest.approx(flops(none), rel=1e-2)
+    names = [some.ops.precisions[at] for at in some.ops.precision[rows(some, name="q, k, v")]]
+    assert names.count("bf16") == names.count("fp4") > 0
+    with pytest.raises(
+        InfeasibleError, match="layers_at_end_in_bf16: with layers_at_start_in_bf16 5 layers; the model"
+    ):
+        training(model("dense"), system, precision=recipe | {"layers_at_end_in_bf16": 5})
+    with pytest.raises(InputError, match="layers_at_end_in_bf16: goes with `recipe`, which is not given"):
+        training(model("dense"), system, precision={"layers_at_end_in_bf16": 5})
 
 
 @pytest.mark.parametrize(
@@ -312,6 +335,10 @@ def test_weights_that_stay_are_gathered_once(model):
     twice, once = (training(model("dense"), fsdp="full", reshard_after_forward=again) for again in (True, False))
     both = [bytes_B(programs, collective="all_gather", slot="dp").sum() for programs in (twice, once)]
     assert both[0] == 2 * both[1]
+    held = [programs.footprint_B["weights, gradients, optimizer"][0] for programs in (twice, once)]
+    spec = load_model(model("dense"))
+    parameters = spec.total_parameters - spec.small_parameters
+    assert held == pytest.approx([18 * parameters / 64, 2 * parameters + 16 * parameters / 64])
 
 
 @pytest.mark.parametrize(
@@ -524,6 +551,7 @@ def test_adapters_alone_are_trained(model, name, parallel, targets):
     adapters = 6.0 * (shared + used) * TOKENS * tp
     wanted = 4.0 * spec.matmul_parameters * TOKENS + adapters
     assert flops(programs, kernel=["gemm", "grouped_gemm"]) == pytest.approx(wanted, rel=2e-3)
+    assert programs.least.flops["bf16"] <= flops(programs)
     if tp == 1:
         assert programs.facts.model_flops_per_token * TOKENS == pytest.approx(wanted + 3 * core)
     # weights of 2 B stay, states are of adapters
@@ -578,3 +606,34 @@ def test_a_graph_takes_no_keys_of_decoders(changes, message):
     with pytest.raises(InfeasibleError) as error:
         training("resnet50", sequence_length=0, **changes)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(2, 1, 8, 2, 4, sharded=4),
+        Layout(2, 1, 8, 4, 2, expert_tp=2, sharded=4, mirrored=True),
+        Layout(1, 2, 6, 1, 4, sharded=6),
+        Layout(4, 2, 4, 1, 8, sharded=8),
+    ],
+)
+def test_groups_of_hybrid_sharding_cut_the_copies_in_equal_parts(layout):
+    """Shards times replicas are the ranks that hold the same, and no two groups share more than a rank."""
+    groups = layout.groups()
+    for name, copies, shards in (
+        ("", layout.copies, layout.shards),
+        ("expert_", layout.expert_copies, layout.expert_shards),
+    ):
+        assert copies % shards == 0
+        for which, size in (("shard", shards), ("replica", copies // shards)):
+            column = groups[name + which]
+            if size == 1:
+                assert (column == -1).all()
+            else:
+                assert np.unique(column, return_counts=True)[1].tolist() == [size] * (layout.ranks // size)
+        if 1 < shards < copies:
+            pairs = set(zip(groups[f"{name}shard"].tolist(), groups[f"{name}replica"].tolist(), strict=True))
+            assert len(pairs) == layout.ranks
+            # what is sharded and replicated is what all of a group of copies hold
+            alike = groups["dp" if not name else "expert_dp"]
+            assert len(set(zip(alike.tolist(), groups[f"{name}shard"].tolist(), strict=True))) == layout.ranks // shards

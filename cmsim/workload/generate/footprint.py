@@ -22,6 +22,8 @@ def footprint_B(
     schedule: PipelineSchedule,
 ) -> dict[str, list[float]]:
     states, activations = [], []
+    # weights that stay gathered between the passes lie there whole
+    held_as = spec.zero_stage if spec.reshard_after_forward else min(spec.zero_stage, 2)
     for stage, of_stage in enumerate(parts):
         held = [layer for part in of_stage for layer in part.layers]
         trained = [
@@ -31,8 +33,7 @@ def footprint_B(
         gradient_B = BYTES_PER_ELEMENT[spec.precision.gradients]
         states.append(
             sum(
-                float(memory.state_B_per_parameter(stage=spec.zero_stage, shards=shards, gradient_bytes=gradient_B))
-                * count
+                float(memory.state_B_per_parameter(stage=held_as, shards=shards, gradient_bytes=gradient_B)) * count
                 for count, shards in ((shared, layout.shards), (routed, layout.expert_shards))
             )
         )
@@ -56,7 +57,7 @@ def _frozen_B(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Exp
     """Weights that no step changes. [B]"""
     routed = sum(layer_parameters(model, layout, layer, mixture)[1] for layer in part.layers)
     shared = part_parameters(model, layout, part, mixture) - routed
-    if spec.zero_stage == 3:
+    if spec.zero_stage == 3 and spec.reshard_after_forward:
         shared, routed = shared / layout.shards, routed / layout.expert_shards
     return (shared + routed) * BYTES_PER_ELEMENT[spec.precision.weights]
 

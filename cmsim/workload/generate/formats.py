@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cmsim import compute
 from cmsim.compute import Shape
 from cmsim.kinds.parts import PrecisionSpec
+from cmsim.kinds.training import TrainingPrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.recipes import RECIPES, Recipe
 
@@ -51,6 +52,17 @@ class Formats:
         if self.recipe is None:
             return self.activation_B
         return _WIDTH[self.recipe.width] if self.recipe.dispatched else self.stream_B
+
+
+def in_16_bits(precision: TrainingPrecisionSpec, layer: int, layers: int) -> bool:
+    """Whether a layer of a model keeps its products in 16 bits beside a recipe."""
+    start, end = precision.layers_at_start_in_bf16, precision.layers_at_end_in_bf16
+    return precision.recipe is not None and (layer < start or layers - end <= layer < layers)
+
+
+def wide(precision: TrainingPrecisionSpec) -> Formats:
+    """Formats of such layers. Raises nothing: what is computed in 16 bits every accelerator has."""
+    return formats(precision.model_copy(update={"recipe": None, "weights": "bf16", "activations": "bf16"}))
 
 
 def formats(precision: PrecisionSpec) -> Formats:

@@ -41,6 +41,10 @@ def training(spec: TrainingSpec, model: ModelSpec, *, ranks: int, base: Path | N
     tokens = float(spec.global_batch * spec.sequence_length)
     cores = tokens * model.attention_flops_per_token(spec.sequence_length)
     once = _sum(_products(model, form, tokens, absorbed=False), {form.attention: cores}, _head(model, tokens))
+    if spec.capacity_factor is not None and spec.capacity_factor < 1.0:
+        # tokens beyond the places that experts have are dropped
+        routed = 2.0 * tokens * model.moe_layers * model.top_k * model.expert_parameters
+        once[form.gemm] -= (1.0 - spec.capacity_factor) * routed
     update = compute.optimizer(
         _trained(model), weight_bytes=form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
     )

@@ -10,7 +10,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System, TrainingTuning
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
-from cmsim.workload.generate import context, layers, stages
+from cmsim.workload.generate import context, formats, layers, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.overlap import TensorOverlap
@@ -259,7 +259,12 @@ class Sharding:
         recipe = self.form.recipe
         if recipe is None or self.spec.lora is not None:
             return row
-        layers_ = [layer for part in self.parts for layer in part.layers]
+        layers_ = [
+            layer
+            for part in self.parts
+            for layer in part.layers
+            if not formats.in_16_bits(self.spec.precision, layer, self.model.layers)
+        ]
         held = sum(sum(stages.layer_parameters(self.model, self.layout, layer, self.mixture)) for layer in layers_)
         return build.compute(
             "weight quantise",

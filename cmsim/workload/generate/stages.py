@@ -97,19 +97,12 @@ def _nearest(count: int, within: int, made: Callable[[int], object]) -> list[int
 
 def parts_of(spec: TrainingSpec, model: ModelSpec, schedule: PipelineSchedule) -> list[list[ModelPart]]:
     """What each stage holds, by virtual stage. Raises InfeasibleError where layers do not go into them."""
-    layers = model.layers + spec.mtp_layers
     counts = spec.parallel.stage_layers
     if counts:
         _check_stated(counts, model, schedule)
-        counts = [*counts[:-1], counts[-1] + spec.mtp_layers]
     else:
-        counts = _counts(layers, schedule)
-        if counts[-1] < spec.mtp_layers:
-            raise _refused(
-                f"got {spec.mtp_layers}, more than the {counts[-1]} layers that the last of {schedule.parts} stages "
-                "holds; `parallel.stage_layers` can say what each holds",
-                "mtp_layers",
-            )
+        counts = _counts(model.layers, spec.mtp_layers, schedule)
+    counts = [*counts[:-1], counts[-1] + spec.mtp_layers]
     ends = [sum(counts[:number]) for number in range(len(counts) + 1)]
     last = len(counts) - 1
     return [
@@ -135,21 +128,29 @@ def said(
     return [f"{model.layers} layers do not divide by {len(held)} {name}: they hold {', '.join(map(str, held))}"]
 
 
-def _counts(layers: int, schedule: PipelineSchedule) -> list[int]:
-    """Layers of each part, in order; where they do not divide, the first and the last are the smaller ones."""
-    parts = schedule.parts
-    if parts == schedule.stages:
-        if layers < parts:
-            raise _refused(f"{parts} stages for {layers} layers. Allowed: at most {layers}.", "parallel.pp")
+def _counts(layers: int, modules: int, schedule: PipelineSchedule) -> list[int]:
+    """Layers of each part, in order, where the last also holds ``modules`` that predict further tokens.
+
+    Where they do not divide, the first and the last are the smaller ones: of virtual stages by one where table and head
+    count as a layer each (Megatron-LM, account_for_embedding_in_pipeline_split), else the last alone as far as that
+    goes, as recipes of models with such modules have it (Megatron-Bridge: 4 on each of 15 and 1 for DeepSeek-V3).
+    """
+    parts, stages = schedule.parts, schedule.stages
+    if layers < parts == stages:
+        raise _refused(f"{parts} stages for {layers} layers. Allowed: at most {layers}.", "parallel.pp")
+    inner = _inner(layers, parts)
+    if parts == stages and (inner is None or not modules):
         base, extra = divmod(layers, parts)
         order = sorted(range(parts), key=lambda s: (s in (0, parts - 1), s))
         more = set(order[:extra])
         return [base + (part in more) for part in range(parts)]
-    inner = _inner(layers, parts)
     if inner is None:
         raise _refused(_no_virtual_stages(layers, schedule), "parallel.virtual_stages")
+    if parts == 1:
+        return [layers]
     rest = layers - inner * (parts - 2)
-    return [rest - rest // 2, *[inner] * (parts - 2), rest // 2]
+    first = inner - 1 if not modules and layers + 2 == inner * parts else min(inner, rest)
+    return [first, *[inner] * (parts - 2), rest - first]
 
 
 def _inner(layers: int, parts: int) -> int | None:

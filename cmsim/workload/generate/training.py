@@ -23,7 +23,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT, TERA
-from cmsim.workload.generate import adapters, context, framework, further_tokens, layers, least, stages
+from cmsim.workload.generate import adapters, context, formats, framework, further_tokens, layers, least, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -48,6 +48,7 @@ def programs(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
     layout, mixture = _layout(spec, model, system, base)
     layout = sharded(spec, layout, system)
     context.check(spec, model, layout)
+    _check_wide(spec, model)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)
@@ -158,6 +159,14 @@ def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layou
     return resolve(spec.parallel, system, ranks=spec.ranks, experts=0, heads=model.heads, expert_tp=expert_tp)
 
 
+def _check_wide(spec: TrainingSpec, model: ModelSpec) -> None:
+    precision = spec.precision
+    kept = precision.layers_at_start_in_bf16 + precision.layers_at_end_in_bf16
+    if kept > model.layers:
+        said = f"with layers_at_start_in_bf16 {kept} layers; the model has {model.layers}"
+        raise InfeasibleError(Problem(said, key="precision.layers_at_end_in_bf16"))
+
+
 def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     per_step = spec.micro_batch * layout.dp
     if spec.global_batch % per_step:
@@ -206,6 +215,7 @@ class _Stage:
         blocks: dict[_Key, _Block],
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
+        self.wide = formats.wide(spec.precision)
         self.stage, self.parts, self.schedule = stage, parts, schedule
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
@@ -271,7 +281,10 @@ class _Stage:
         key = one.kind, one.virtual
         if key not in self._alike:
             part, model = self.parts[one.virtual], self.model
-            held = [(model.kind(stages.like(model, layer)), layer >= model.layers) for layer in part.layers]
+            held = [
+                (model.kind(stages.like(model, layer)), layer >= model.layers, self._form(layer) is self.form)
+                for layer in part.layers
+            ]
             around = [self._message(one, step) for step in (-1, 1)]
             self._alike[key] = one.kind, part.first, part.last, *around, *held
         return self._alike[key]
@@ -385,12 +398,12 @@ class _Stage:
         ]
 
     def _layer(self, layer: int, *, after: tuple[int, ...] = ()) -> list[Piece]:
-        model, form, tp = self.model, self.form, self.layout.tp
+        model, form, tp = self.model, self._form(layer), self.layout.tp
         split = busiest(self.tokens, tp) if self.spec.parallel.sequence_parallel else self.tokens
         mixer, ffn = model.kind(layer)
         pieces: list[Piece] = []
         if mixer:
-            first, *rest = self._mixer(mixer)
+            first, *rest = self._mixer(mixer, form)
             norm = [_shrunk(first, split / self.tokens)]
             if form.recipe is not None and rest[0].kernel == "quantise":
                 # what is gathered is cast before
@@ -410,9 +423,14 @@ class _Stage:
         pieces[0].after = after
         return pieces
 
-    def _mixer(self, mixer: str) -> list[Kernel]:
+    def _form(self, layer: int) -> formats.Formats:
+        """Formats of a layer: some stay in 16 bits beside a recipe."""
+        wide = formats.in_16_bits(self.spec.precision, layer, self.model.layers)
+        return self.wide if wide else self.form
+
+    def _mixer(self, mixer: str, form: formats.Formats) -> list[Kernel]:
         """The half of a layer that mixes tokens, its norm first."""
-        model, form, tp = self.model, self.form, self.layout.tp
+        model, tp = self.model, self.layout.tp
         if mixer == "recurrence":
             return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
         by_heads = self.spec.parallel.cp_comm_type == "a2a"
