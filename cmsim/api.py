@@ -385,13 +385,17 @@ def manifest(scenario: Scenario, systems: Sequence[System]) -> dict[str, Any]:
         Version of cmsim, seed, scenario text, system files with their digests, sources, and what is assumed.
     """
     files = [file for one in systems for file in (one.spec, one.accelerator, one.stack)]
+    # a system may run kinds of workloads on stacks of their own
+    texts: dict[str, dict[str, str]] = {}
+    for one in systems:
+        texts.setdefault(one.name, {}).update(one.texts)
     bare = sorted({file.name for file in files if not file.sources})
     return {
         "cmsim": __version__,
         "seed": scenario.runs[0].seed,
         "scenario_file": Path(scenario.file).name,
         "scenario_text": scenario.text,
-        "systems": {one.name: {"digest": one.digest, "files": dict(one.texts)} for one in systems},
+        "systems": {one.name: {"digest": one.digest, "files": texts[one.name]} for one in systems},
         "sources": sorted({source for one in systems for _, _, source in one.sources() if isinstance(source, str)}),
         "assumed": sorted({f"{name}: {key}" for one in systems for name, key, _ in one.assumed()}),
         **({"without_sources": bare} if bare else {}),

@@ -91,7 +91,7 @@ def found(name: str) -> list[tuple[str, Path]]:
 def kind_of(document: Document) -> str:
     """What a YAML file describes, told by its keys."""
     keys = set(document.data)
-    stack = keys & {"kernels", "host", "collectives", "overlap"}
+    stack = keys & {"kernels", "host", "collectives", "overlap", "training"}
     if keys & {"systems", "workload", "workloads"} or ("extends" in keys and not stack):
         return "scenario"
     if keys & {"scale_up", "scale_out", "facility", "node"}:

@@ -11,7 +11,7 @@ from cmsim.compute.attention import (
 )
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
-from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, slowed
+from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, energy_bound_s, slowed
 from cmsim.compute.recurrence import recurrence_chunked, recurrence_step, short_convolution
 from cmsim.compute.roofline import (
     BOUNDS,
@@ -60,6 +60,7 @@ __all__ = [
     "conv2d",
     "conv_out_size",
     "embedding",
+    "energy_bound_s",
     "gemm",
     "gemm_shape",
     "gradient_shapes",

@@ -14,10 +14,16 @@ moves bytes across the chip:
 
     s(f) = max(t_c / f, t_m) / t      P(f) = active + (compute f^2 t_c / t + memory (h + (1 - h) f^2) q t_m / t) / s(f)
 
+Kernels are timed in bursts, at clocks that the board does not keep up. What goes on for longer than it averages its
+power takes no more energy than its limit leaves: t >= (FLOPs e + bytes m) / (limit - active), with e of the silicon
+and the format, at the clocks of such work, and m = memory / (0.85 bandwidth) (`energy_bound_s`). One e serves boards of
+one silicon with different limits; steps of 1,000 and 1,200 W then agree within 10 %.
+
 Assumes that voltage follows the clock, that ``active`` does not, and one temperature. Leaves out what a cold or a
 hot part draws beside (leakage grows 0.5 to 1 % per kelvin) and the averaging windows of meters.
 Source: the form and its fit are of this project (docs/models.md, Power); P ~ f V^2 as in Hong and Kim, ISCA 2010,
-doi:10.1145/1815961.1815998.
+doi:10.1145/1815961.1815998; a power cap as the third bound of a roofline: Choi et al., IPDPS 2014,
+doi:10.1109/IPDPS.2014.54.
 """
 
 from __future__ import annotations
@@ -88,6 +94,22 @@ def slowed(
         return _time_under(compute, memory, compute_W, memory_W, at_W - active_W)
 
     return np.maximum(time(limit_W) / time(timed_at_W), 1.0)
+
+
+def energy_bound_s(
+    flops: Floats, bytes_B: Floats, pJ_per_FLOP: Floats, *, memory_Bps: float, memory_W: float, room_W: float
+) -> Floats:
+    """The least time of each kernel of long work under the board's limit. [s]
+
+    pJ_per_FLOP  of each kernel's format, 0 where nothing is known: such kernels are not bound
+    room_W       what the limit leaves to engines    memory_W  what memory draws at attainable bandwidth
+
+    >>> bound = dict(memory_Bps=1e12, memory_W=85.0, room_W=500.0)
+    >>> energy_bound_s(np.array([1e15, 1e15]), np.array([0.0, 5e12]), np.array([1.0, 0.0]), **bound).tolist()
+    [2.0, 0.0]
+    """
+    joules = flops * pJ_per_FLOP * 1e-12 + bytes_B * memory_W / (memory_Bps * ATTAINABLE_MEMORY)
+    return np.where(pJ_per_FLOP > 0, joules / room_W, 0.0)
 
 
 def _time_under(compute: Floats, memory: Floats, compute_W: float, memory_W: float, room_W: float) -> Floats:

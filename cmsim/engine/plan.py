@@ -345,6 +345,22 @@ def _slowed(ops: OpTable, system: System) -> Floats:
     )
 
 
+def _energy_bound_s(ops: OpTable, system: System) -> Floats:
+    """The least time of each op row, under the board's own limit, of work longer than it averages its power. [s]"""
+    power, watts = system.accelerator.power, board_watts(system.accelerator)
+    known = {str(name): value for name, value in power.pJ_per_FLOP.items()}
+    in_formats = np.array([known.get(compute.plain(name), 0.0) for name in ops.precisions] + [0.0])
+    per_FLOP = np.where((on_vector(ops) == 1) | (ops.kernel < 0), 0.0, in_formats[ops.precision])
+    return compute.energy_bound_s(
+        ops.flops,
+        ops.bytes_B,
+        per_FLOP,
+        memory_Bps=system.rank_memory_Bps,
+        memory_W=watts.memory / system.ranks_per_package,
+        room_W=max(watts.built - watts.active, 1.0) / system.ranks_per_package,
+    )
+
+
 def _weight_B(ops: OpTable) -> Floats:
     """Bytes of a weight of each grouped product; of all other ops those of a full one. [B]"""
     weights = [dict(shape.formats).get("weights", "") for shape in ops.shapes]
@@ -393,6 +409,10 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound[asked] = priced.bound
     measured_s, notes = _measured_seconds(ops, system)
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
+    if system.stack.sustained:
+        least_s = _energy_bound_s(ops, system)
+        bound = np.where(asked & (least_s > seconds), compute.COMPUTE_BOUND, bound)
+        seconds = np.where(asked, np.maximum(seconds, least_s), seconds)
     if system.accelerator.power.limit_W is not None:
         seconds[asked] *= _slowed(ops, system)[asked]
     seconds /= 1.0 - options.host_idle

@@ -67,4 +67,5 @@ def system(one: Run, *, base: Path | None = None) -> System:
         set=entry.set,
         label=entry.label,
         base=base,
+        kind=one.spec.kind,
     )

@@ -1,9 +1,16 @@
 """Accelerators, stacks and systems as data, read from ``topologies/``."""
 
+from cmsim.hardware.frameworks import ExpertCosts, TrainingTuning
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import BoardWatts, band, board_watts
 from cmsim.hardware.software import CallCost, call_cost
-from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
+from cmsim.hardware.specs import (
+    AcceleratorSpec,
+    Assumed,
+    Source,
+    StackSpec,
+    SystemSpec,
+)
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,
@@ -24,10 +31,12 @@ __all__ = [
     "BoardWatts",
     "Cable",
     "CallCost",
+    "ExpertCosts",
     "Source",
     "StackSpec",
     "System",
     "SystemSpec",
+    "TrainingTuning",
     "band",
     "board_watts",
     "call_cost",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cmsim.hardware.frameworks import TrainingTuning
 from cmsim.reading import Spec
 from cmsim.reading.quantities import (
     Average,
@@ -72,6 +73,11 @@ class AcceleratorPower(Spec):
     max_W: WattsAtLeast = Field(description="board limit as delivered, at which the part's kernels were timed")
     limit_W: WattsAtLeast | None = Field(
         default=None, description="a lower limit set by the operator: clocks fall until it holds, and times grow"
+    )
+    pJ_per_FLOP: dict[Precision, Coefficient] = Field(
+        default={},
+        description="energy of an operation of a long product, by precision: with the board's own limit it bounds what "
+        "is kept up for longer than the board averages its power; see `sustained` of stacks",
     )
     shares_of: str | None = Field(
         default=None, description="a measured accelerator whose shares of the limit stand for watts not given here"
@@ -242,6 +248,12 @@ class StackSpec(Spec):
     dispatch: ExpertTuning = Field(description="MoE dispatch")
     combine: ExpertTuning = Field(description="MoE combine")
     overlap: OverlapTuning
+    training: TrainingTuning = Field(default=TrainingTuning(), description="of training steps")
+    sustained: bool = Field(
+        default=False,
+        description="kernels go on for longer than the board averages its power: none is faster than its energy over "
+        "the watts that the limit leaves (`pJ_per_FLOP` of accelerators)",
+    )
     accelerators: dict[str, dict[str, object]] = Field(
         default={}, description="by accelerator name: any of the keys above, laid over them for that accelerator"
     )
@@ -447,6 +459,9 @@ class SystemSpec(Spec):
     aliases: tuple[str, ...] = ()
     accelerator: str = Field(description="name of a file in topologies/accelerators")
     stack: str = Field(description="default, name of a file in topologies/stacks")
+    stack_of: dict[str, str] = Field(
+        default={}, description="by kind of workload: the default where it is another than `stack`"
+    )
     stacks: tuple[str, ...] = Field(default=(), description="other stacks that run on it")
     rank: Literal["die", "package"] = Field(description="what a communicator counts")
     accelerators: Places = Field(description="packages of one domain")

@@ -183,6 +183,7 @@ def load_system(
     set: Mapping[str, Any] | None = None,
     label: str | None = None,
     base: Path | None = None,
+    kind: str | None = None,
 ) -> System:
     """A system by name, alias or path, with a scenario's overrides.
 
@@ -206,6 +207,8 @@ def load_system(
         What tables call it; default: its own name.
     base
         Folder that relative paths start from.
+    kind
+        Kind of the workload that is to run, for which the file may give another stack.
 
     Returns
     -------
@@ -248,7 +251,7 @@ def load_system(
         lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base), texts)),
     )
 
-    stack_document = _open(stack or spec.stack, STACKS, "stack", base)
+    stack_document = _open(stack or spec.stack_of.get(kind or "", spec.stack), STACKS, "stack", base)
     texts[stack_document.file] = stack_document.text
     laid = stack_data(stack_document, base, texts)
     by_accelerator = laid.get("accelerators")

@@ -60,5 +60,5 @@ class Run:
 
     @property
     def system_key(self) -> str:
-        """Runs with equal keys run on the same system."""
-        return self.system.model_dump_json()
+        """Runs with equal keys run on the same system; its file may give kinds of workloads stacks of their own."""
+        return f"{self.spec.kind} {self.system.model_dump_json()}"

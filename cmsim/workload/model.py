@@ -50,6 +50,7 @@ class ModelSpec:
     mtp_layers    extra layers that predict further tokens (speculative decoding)
     window, window_layers   layers whose tokens see only this many before them, 0 where all see everything
     chunked       windows do not slide: tokens see their own chunk of this length
+    bounded       the activation of experts is clamped and shifted: a kernel of its own, where a framework has one
     gated_queries   attention's results are gated: queries have twice the columns
     index_heads, index_dim, index_top   an indexer that chooses ``index_top`` tokens; 0 without one
     recurrence    the mixer of layers with a state of fixed size
@@ -98,6 +99,7 @@ class ModelSpec:
     shared_ffn: int = 0
     chunked: bool = False
     gated_queries: bool = False
+    bounded: bool = False
     index_heads: int = 0
     index_dim: int = 0
     index_top: int = 0

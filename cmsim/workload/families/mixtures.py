@@ -82,7 +82,7 @@ def mixtral(keys: Keys) -> dict[str, Any]:
 
 
 def gpt_oss(keys: Keys) -> dict[str, Any]:
-    """Experts with biases, a learned sink per head, and a sliding window in every other layer."""
+    """Experts with biases and clamped gates, a learned sink per head, a sliding window in every other layer."""
     sizes = grouped(keys)
     layers, hidden, experts = sizes["layers"], sizes["hidden"], keys.whole("num_local_experts")
     ffn = keys.whole("intermediate_size")
@@ -98,6 +98,7 @@ def gpt_oss(keys: Keys) -> dict[str, Any]:
             "experts": experts,
             "top_k": keys.whole("num_experts_per_tok"),
             "expert_ffn": ffn,
+            "bounded": True,
             "small_parameters": sizes["small_parameters"] + layers * small,
         }
     )

@@ -18,7 +18,7 @@ _PERIOD = 16
 
 
 class Kernel(NamedTuple):
-    """One kernel of one rank."""
+    """One kernel of one rank, or with ``host_s`` a time that its stream waits for the host. [s]"""
 
     name: str
     kernel: str
@@ -26,6 +26,7 @@ class Kernel(NamedTuple):
     flops: float
     bytes_B: float
     shape: Shape | None = None
+    host_s: float = 0.0
 
 
 class Comm(NamedTuple):
@@ -120,6 +121,10 @@ def _compute(build: ProgramBuilder, piece: Piece, kernels: Sequence[Kernel], aft
     """Add kernels of a piece, the first of which waits; the last row."""
     row = -1
     for kernel in kernels:
+        if kernel.host_s:
+            row = build.host(kernel.name, stream=piece.stream, recorded_s=kernel.host_s, after=after)
+            after = ()
+            continue
         row = build.compute(
             kernel.name,
             stream=piece.stream,

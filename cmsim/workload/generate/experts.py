@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import ExpertCosts, System
 from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
 from cmsim.workload import moe
-from cmsim.workload.generate import layers
+from cmsim.workload.generate import framework, layers
 from cmsim.workload.generate.chain import Comm, Piece
 from cmsim.workload.model import ModelSpec
 
@@ -29,6 +29,7 @@ class Experts:
     wire_copies       messages of one token that cross the wire: fewer where ranks or domains are sent only one copy
     imbalance         busiest rank's load over the mean
     dispatch_B, combine_B   bytes of one message
+    costs             what a training framework does beside
     """
 
     ranks: int
@@ -42,6 +43,7 @@ class Experts:
     combine_B: float
     notes: tuple[str, ...] = ()
     tp: int = 1
+    costs: ExpertCosts | None = None
 
     def at(self, share: float) -> Experts:
         """The same experts with a share of the tokens."""
@@ -77,6 +79,8 @@ class Experts:
             norm = norm[:1]
         before = [*norm, *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form, tp=self.tp)
+        if self.costs is not None:
+            work = [*framework.around_experts(model, arriving, active, form, self.costs, tp=self.tp), *work]
         total = layers.combine_sum(model, self.tokens, self.copies, form)
         gathered, scattered = self._shared(arriving)
         if self.ranks == 1:

@@ -429,6 +429,9 @@ def backward(kernels: list[Kernel], recipe: Recipe | None = None) -> list[Kernel
     """
     out = []
     for kernel in reversed(kernels):
+        if kernel.host_s:
+            out.append(kernel._replace(name=f"{kernel.name} backward"))
+            continue
         if kernel.kernel in ("gemm", "grouped_gemm"):
             of_input, of_weight = compute.gradient_shapes(kernel.shape)
             if recipe is not None and kernel.precision == recipe.format and kernel.shape is not None:

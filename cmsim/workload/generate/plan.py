@@ -77,6 +77,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         expert_tp=expert_tp,
         capacity_factor=spec.capacity_factor,
     )
+    mixture = replace(mixture, costs=system.stack.training.experts)
     sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
     return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cmsim import compute
 from cmsim.errors import InfeasibleError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import System, TrainingTuning
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate import context, formats, layers, stages
@@ -74,6 +74,10 @@ def sharded(spec: TrainingSpec, layout: Layout, system: System) -> Layout:
     return replace(layout, sharded=wanted)
 
 
+#: the message of a layer's weights in a chain
+WEIGHTS = "gather weights"
+
+
 @dataclass(frozen=True)
 class Sharding:
     """Weights, gradients and optimizer states of one rank, over the ranks that would hold them alike."""
@@ -84,6 +88,7 @@ class Sharding:
     mixture: Experts | None
     form: layers.Formats
     parts: Sequence[stages.ModelPart]
+    tuning: TrainingTuning
 
     def gather_first(self, build: ProgramBuilder, part: stages.ModelPart) -> list[int]:
         """With ZeRO 1 or 2 and overlap the step opens with the gathering of updated weights, layer by layer."""
@@ -93,7 +98,20 @@ class Sharding:
 
     def gather_for(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """With ZeRO 3 a rank holds a share of its weights: every forward gathers them again."""
-        return self._gather(build, part, which, frozen=True) if self.spec.zero_stage == 3 else []
+        if self.spec.zero_stage != 3 or self.in_turn:
+            return []
+        return self._gather(build, part, which, frozen=True)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether layers wait for their own weights, gathered when the layer before has ended."""
+        return self.spec.zero_stage == 3 and not self.tuning.prefetch and not self.layout.sharded and not self.spec.lora
+
+    def before(self, part: stages.ModelPart, layer: int) -> list[Comm]:
+        """Messages that a layer waits for where weights are gathered in turn; mirrored, gradients are scattered."""
+        size = max(self.form.gathered_B, 1.0)
+        every = self.parameters(part, layer) if self.in_turn else []
+        return [Comm(WEIGHTS, "all_gather", count * size, slot) for count, slot in every]
 
     def gather_again(self, build: ProgramBuilder, part: stages.ModelPart, which: Sequence[int]) -> list[int]:
         """So does every backward, unless it finds them as forward left them."""
@@ -117,7 +135,7 @@ class Sharding:
 
     def reduces_each(self) -> bool:
         """With ZeRO 3, which keeps a share of them, gradients are reduced after each backward pass."""
-        return self.spec.zero_stage == 3
+        return self.spec.zero_stage == 3 and not self.in_turn
 
     def reduce(
         self,
@@ -132,14 +150,16 @@ class Sharding:
 
         Groups that hold the same shares add them up after the ``last`` micro-batch, where all are accumulated.
         The first ones can start while the pass still runs, once ``done(layer)``, the row that ends the layer's part of
-        it, has; with one bucket per layer we let all but the final bucket start before the pass ends.
+        it, has; with one bucket per layer we let all but the final bucket start before the pass ends, or as many as the
+        framework does.
         """
         collective = "reduce_scatter" if self.spec.zero_stage else "all_reduce"
         grad_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
         out = []
+        waits = 1 + round((len(part.buckets) - 1) * (1.0 - self.tuning.early_gradients))
         for layer in reversed(part.buckets):
             for size, slot in self.parameters(part, layer):
-                early = self.spec.overlap_data_parallel and layer != part.buckets[0]
+                early = self.spec.overlap_data_parallel and layer not in part.buckets[:waits]
                 ready = done(layer) if early else row
                 out.append(
                     build.collective(

@@ -4,6 +4,8 @@ Each stage does the passes of its schedule in order (``workload.schedules``), th
 holds. Where a forward and a backward are one turn they run side by side, so that each hides the other's dispatch and
 combine. Gradients of a layer are reduced as soon as its last backward (or what that leaves for later, the gradients of
 weights) ends; with ``overlap_data_parallel`` weights are gathered just before the first forward that needs them.
+
+One page of more than 500 lines: passes, and the chains of pieces that they are made of, look at the same parts.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import numpy as np
 
 from cmsim.hardware import StackSpec, System
 from cmsim.kinds.training import TrainingFacts, TrainingSpec
-from cmsim.units import TERA
+from cmsim.units import BYTES_PER_ELEMENT, TERA
 from cmsim.workload.generate import (
     adapters,
     context,
     formats,
+    framework,
     further_tokens,
     layers,
     least,
@@ -37,7 +40,7 @@ from cmsim.workload.generate.footprint import crowded
 from cmsim.workload.generate.offload import Offload
 from cmsim.workload.generate.parallel import Layout, with_channels
 from cmsim.workload.generate.plan import memory_of, plan_of
-from cmsim.workload.generate.sharding import LOSS, Sharding, Split
+from cmsim.workload.generate.sharding import LOSS, WEIGHTS, Sharding, Split
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import Loop, ProgramBuilder, Programs, assemble, awaited
 from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
@@ -174,7 +177,8 @@ class _Stage:
         self.queries = busiest(spec.sequence_length, layout.cp)
         self.tokens = spec.micro_batch * self.queries
         self.split = Split(spec, model, layout, form, self.tokens)
-        self.sharding = Sharding(spec, model, layout, mixture, form, parts)
+        self.tuning = stack.training
+        self.sharding = Sharding(spec, model, layout, mixture, form, parts, stack.training)
         self.build_ = ProgramBuilder()
         self._blocks = blocks
         self._alike: dict[tuple[str, int], _Key] = {}
@@ -255,6 +259,9 @@ class _Stage:
         for piece in itertools.chain(*chains) if len(chains) > 1 else ():
             piece.cores = self.cores
         ends = interleave(block, chains, after=arrived)
+        kernels = sum(len(piece.kernels) + len(piece.beside) for piece in itertools.chain(*chains))
+        received = [row for rows in arrived for row in rows[1:]]
+        ends = framework.launched(block, kernels, self.tuning.kernel_us, received=received, ends=ends)
         for one, end in zip(turn, ends, strict=True):
             self._send(block, one, end)
         return block, ends
@@ -330,6 +337,7 @@ class _Stage:
             if layer == model.layers:
                 pieces += self._head()
             after = (gathered[number],) if gathered else ()
+            pieces += [Piece([], weights) for weights in self.sharding.before(part, layer)]
             if layer >= model.layers:
                 opening = further_tokens.opening(self.split)
                 opening[0].after, after = after, ()
@@ -391,10 +399,14 @@ class _Stage:
         # whole sequences of some heads, or some tokens of all
         queries, context_, heads_tp = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
         pairs = self.queries * (seen - self.queries / 2)
+        core = layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form)
+        *before, attention = core
+        scores = self.spec.micro_batch * queries * context_
         return [
             *layers.attention_in(model, self.tokens, tp, form),
             *layers.index_scores(model, self.spec.micro_batch, pairs, seen, self.queries),
-            *layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form),
+            *before,
+            framework.unfused(attention, model, scores, heads_tp, self.tuning.scores_moved),
             *layers.attention_out(model, self.tokens, tp, form),
         ]
 
@@ -406,7 +418,8 @@ class _Stage:
         forward = self._forward_chain(part, ())
         if kind == "W":
             backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
-            return [Piece([one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)])]
+            trained = [one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)]
+            return [Piece(self._accumulated(trained))]
         again = recompute.runs_again(self.spec, self.model)
         sent_again = recompute.sends_again(self.spec, self.model)
         pieces: list[Piece] = []
@@ -416,15 +429,26 @@ class _Stage:
             backward = adapters.trained(self.spec.lora, layers.backward(piece.kernels, self.form.recipe))
             if kind == "I":
                 backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
-            if before.comm is not None and (before.comm.name == context.AGAIN or sent_again(piece)):
+            if piece.comm is not None and piece.comm.name == WEIGHTS:
+                # those of the layer that ends here: as many bytes as of the next
+                pieces.append(Piece([], piece.comm))
+            gathered = before.comm is not None and before.comm.name == WEIGHTS
+            if before.comm is not None and (before.comm.name == context.AGAIN or (sent_again(piece) and not gathered)):
                 pieces.append(Piece([], before.comm))
             beside = layers.backward(before.beside, self.form.recipe)
-            pieces.append(Piece(kernels + backward, _mirrored(before.comm), beside=beside))
+            pieces.append(Piece(kernels + self._accumulated(backward), _mirrored(before.comm), beside=beside))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
         return self.overlap.arranged(([Piece([], opening)] if opening else []) + pieces)
 
     # gradients
+
+    def _accumulated(self, backward: list[Kernel]) -> list[Kernel]:
+        """A backward pass that adds to the gradients of the micro-batches before it, where there are any."""
+        if self.schedule.micro_batches == 1:
+            return backward
+        gradient_B = BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        return framework.accumulated(backward, gradient_B, fused=self.tuning.fused_accumulation)
 
     def _reduced(self, one: Pass, end: int) -> None:
         """Gradients of a part are reduced after its last backward, or after each."""
