@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -307,7 +308,8 @@ def test_layers_that_do_not_divide_are_fewer_on_the_first_and_the_last(
         assert counts == [first, *[inner] * (p * v - 2), last + modules]
     assert sum(counts) == layers + modules
     notes = stages.said(one.spec, spec, parts, schedule)
-    held = ", ".join(map(str, [*counts[:-1], counts[-1] - modules]))
+    runs = [(count, len(list(alike))) for count, alike in groupby([*counts[:-1], counts[-1] - modules])]
+    held = ", ".join(str(count) if times == 1 else f"{times} x {count}" for count, times in runs)
     name = "virtual stages" if v > 1 else "stages"
     said = [f"{layers} layers do not divide by {p * v} {name}: they hold {held}"]
     assert notes == (said if p > 1 and len({first, inner, last}) > 1 else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,9 @@ def said(
     if spec.parallel.stage_layers or len(set(held)) == 1:
         return []
     name = "stages" if len(held) == schedule.stages else "virtual stages"
-    return [f"{model.layers} layers do not divide by {len(held)} {name}: they hold {', '.join(map(str, held))}"]
+    runs = [(count, len(list(same))) for count, same in itertools.groupby(held)]
+    listed = ", ".join(str(count) if times == 1 else f"{times} x {count}" for count, times in runs)
+    return [f"{model.layers} layers do not divide by {len(held)} {name}: they hold {listed}"]
 
 
 def _counts(layers: int, modules: int, schedule: PipelineSchedule) -> list[int]:
