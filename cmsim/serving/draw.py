@@ -1,0 +1,111 @@
+"""Requests of a run: arrivals and lengths as its scenario has them, drawn from its seed or read from a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cmsim import reading
+from cmsim.arrays import Floats, Ints
+from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec
+from cmsim.requests import Requests, load_requests
+from cmsim.serving.asked import Asked
+from cmsim.units import CLOCK_PS, to_ps
+
+_BUILT_IN = ("workloads/requests", "")
+#: requests of a run where nobody says how many; in a closed loop of each user
+_USUAL, _OF_USER = 1000, 10
+#: streams of random numbers of a run: what one draws does not change the other
+_ARRIVALS, _LENGTHS = range(2)
+
+
+def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Asked:
+    """What a run of a service is asked.
+
+    Raises InputError for a trace that cannot be read, or that has no arrivals where they are asked of it.
+    """
+    how = spec.arrivals
+    if how.process == "trace":
+        return _replayed(how, spec.lengths, base, seed)
+    count = how.requests or (_OF_USER * (how.concurrency or 0) if how.process == "closed" else _USUAL)
+    prompt, output, notes = _lengths(spec.lengths, count, base, seed)
+    if how.process == "closed":
+        return Asked(prompt, output, None, users=how.concurrency or 1, notes=notes)
+    assert how.rate_per_s is not None
+    gaps = _gaps(how, count, np.random.default_rng([seed, _ARRIVALS]))
+    arrival_ps = _whole(np.cumsum(gaps) / how.rate_per_s)
+    return Asked(prompt, output, arrival_ps, rate_per_s=how.rate_per_s, notes=notes)
+
+
+def faster(one: Asked, times: float) -> Asked:
+    """The same requests, all of them in so many times the rate: what is compared differs in nothing else."""
+    assert one.arrival_ps is not None
+    arrival_ps = np.rint(one.arrival_ps / times).astype(np.int64)
+    return Asked(
+        one.prompt, one.output, arrival_ps, one.prefix, one.block_tokens, one.rate_per_s * times, notes=one.notes
+    )
+
+
+def _gaps(how: ArrivalsSpec, count: int, draw: np.random.Generator) -> Floats:
+    """Times between requests, 1 in the mean."""
+    if how.process == "poisson":
+        return draw.standard_exponential(count)
+    shape = 1.0 / how.cv**2
+    return draw.standard_gamma(shape, count) / shape
+
+
+def _whole(seconds: Floats) -> Ints:
+    times = to_ps(seconds)
+    if len(times) and not times[-1] < CLOCK_PS / 4:
+        raise InputError(Problem(f"the last request comes after {seconds[-1]:.3g} s, later than the clock goes", key="arrivals"))
+    return np.rint(times).astype(np.int64)
+
+
+def _lengths(how: LengthsSpec, count: int, base: Path | None, seed: int) -> tuple[Ints, Ints, tuple[str, ...]]:
+    draw = np.random.default_rng([seed, _LENGTHS])
+    if how.path is not None:
+        trace = _trace(how.path, how.format, base, "lengths.path")
+        rows = draw.integers(0, len(trace), count)
+        return trace.input_tokens[rows], trace.output_tokens[rows], trace.notes
+    assert how.prompt_tokens is not None and how.output_tokens is not None
+    columns = []
+    for most in (how.prompt_tokens, how.output_tokens):
+        low = max(round(most * how.least), 1)
+        columns.append(draw.integers(low, most + 1, count) if low < most else np.full(count, most))
+    return columns[0], columns[1], ()
+
+
+def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: int) -> Asked:
+    assert how.path is not None
+    trace = _trace(how.path, how.format, base, "arrivals.path")
+    if not trace.has_arrivals:
+        raise InputError(
+            Problem(
+                f"{how.path} ({trace.format}) has no arrivals. Draw them (`process: poisson`), with `lengths: {{path}}`.",
+                key="arrivals.path",
+            )
+        )
+    count = min(how.requests or len(trace), len(trace))
+    time_s, notes = trace.arrival_s[:count], list(trace.notes)
+    if how.requests and how.requests > len(trace):
+        notes.append(f"the trace has {len(trace):,} requests, fewer than the {how.requests:,} that are asked for")
+    span_s = float(time_s[-1]) if count else 0.0
+    rate = count / span_s if span_s else float(count)
+    if how.rate_per_s is not None and span_s:
+        time_s, rate = time_s * (rate / how.rate_per_s), how.rate_per_s
+    prompt, output = trace.input_tokens[:count], trace.output_tokens[:count]
+    if lengths.path is not None or lengths.prompt_tokens is not None:
+        prompt, output, more = _lengths(lengths, count, base, seed)
+        return Asked(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*notes, *more))
+    prefix = trace.prefix if trace.block_tokens else None
+    return Asked(prompt, output, _whole(time_s), prefix, trace.block_tokens, rate, notes=tuple(notes))
+
+
+def _trace(name: str, format_: str | None, base: Path | None, key: str) -> Requests:
+    found = reading.locate(name, base=base, built_in=_BUILT_IN)
+    if found is None:
+        known = list(reading.builtin_tree(_BUILT_IN[0]))
+        raise InputError(Problem(f"no file '{name}'. {did_you_mean(name, known)}", key=key))
+    return load_requests(found, format=format_)

@@ -1,0 +1,35 @@
+"""The highest rate at which what is promised is kept, by bisection over runs that differ in nothing but the rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cmsim.kinds.serving import ServingSpec
+from cmsim.serving import draw, measure
+from cmsim.serving.asked import Asked
+from cmsim.serving.service import Served
+
+#: of the plan's capacity: where the search begins, how near it comes, and below which nothing is sought
+_HIGHEST, _NEAR, _LOWEST = 1.2, 0.01, 0.01
+
+
+def goodput(serve: Callable[[Asked], Served], asked: Asked, spec: ServingSpec, capacity: float) -> float:
+    """Requests per second; 0 where not even the lowest rate keeps the promise.
+
+    serve  one run of the service    asked  its requests, which come in other rates    capacity  where to look [1/s]
+    """
+    assert spec.slo is not None
+
+    def kept(rate: float) -> bool:
+        served = serve(draw.faster(asked, rate / asked.rate_per_s))
+        return spec.slo is not None and measure.attainment(served.book, spec.slo, spec.warm_up) >= spec.slo.attainment
+
+    low, high = _LOWEST * capacity, _HIGHEST * capacity
+    if not kept(low):
+        return 0.0
+    if kept(high):
+        return high
+    while high - low > _NEAR * capacity:
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    return low

@@ -1,0 +1,236 @@
+"""The whole service on one clock: who comes is routed to a holder, and leaves with its last token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import simpy
+
+from cmsim.serving.asked import Asked
+from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
+from cmsim.serving.holder import Holder
+from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.prefixes import Prefixes
+from cmsim.serving.replica import Replica
+
+Routing = Literal["round_robin", "least_loaded"]
+
+#: who comes goes before steps that end in the same picosecond, so that these see it
+_COMES = 0
+#: what one part tells another arrives no earlier than this [ps]
+_SOON = 1
+
+
+@dataclass(frozen=True)
+class Rules:
+    """routing    how a holder is chosen    patience_ps  after which a request is given up; none: never
+    door_ps    what the host takes from a request's arrival until it waits to be batched [ps]
+    singly     steps are done one by one, to hold jumps against
+    """
+
+    routing: Routing = "least_loaded"
+    patience_ps: int | None = None
+    door_ps: int = 0
+    singly: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that has served all there was.
+
+    pools     replicas of each pool, in the order of the pools
+    area_ps   requests in the service, over time: counted as they come and go [ps]
+    """
+
+    book: Book
+    pools: tuple[tuple[Replica, ...], ...]
+    area_ps: int
+    end_ps: int
+
+
+class _Call(simpy.Event):
+    """Something that is done at a time; of a time those of a lower order first."""
+
+    def __init__(self, env: simpy.Environment, at: int, order: int, what: Callable[[], None]):
+        self.env = env
+        self.callbacks = [lambda _: what()]
+        self._value, self._ok, self._defused = None, True, True
+        env.schedule(self, priority=order, delay=at - env.now)  # type: ignore[arg-type]
+
+
+class _Line:
+    """A pool and the choice of a holder in it."""
+
+    def __init__(self, replicas: Sequence[Replica], rules: Rules):
+        self.replicas = tuple(replicas)
+        self.places = [(replica, holder) for replica in replicas for holder in replica.holders]
+        self.loads = [0] * len(self.places)
+        self._first = self.places[0][1].number
+        self._turns = rules.routing == "round_robin"
+        self._next = 0
+
+    def choose(self) -> tuple[Replica, Holder]:
+        loads = self.loads
+        if self._turns:
+            at = self._next
+            self._next = (at + 1) % len(loads)
+        else:
+            at = loads.index(min(loads))
+        loads[at] += 1
+        return self.places[at]
+
+    def of(self, number: int) -> tuple[Replica, Holder]:
+        return self.places[number - self._first]
+
+    def gone(self, number: int) -> None:
+        self.loads[number - self._first] -= 1
+
+
+class Service:
+    """One run of a service.
+
+    pools  one that does all, or one that prefills and one that decodes    moves  between two pools
+    """
+
+    def __init__(self, asked: Asked, pools: Sequence[Pool], rules: Rules, moves: Moves | None = None):
+        self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
+        self.env = simpy.Environment(initial_time=0)  # type: ignore[arg-type]
+        self.book = Book.of(asked)
+        self._lines: list[_Line] = []
+        first = 0
+        for number, pool in enumerate(self.pools):
+            replicas = []
+            for _ in range(pool.replicas):
+                holders = [self._holder(pool, first + each, number) for each in range(pool.holders)]
+                first += pool.holders
+                replicas.append(self._replica(len(replicas) + 1000 * number, holders, pool, number))
+            self._lines.append(_Line(replicas, rules))
+        #: when the link of a holder is free again
+        self._free: dict[int, int] = {}
+        self._here = self._since = self._area = 0
+        self._next = 0
+
+    def _holder(self, pool: Pool, number: int, at: int) -> Holder:
+        prefixes = None
+        if pool.cached and self.asked.prefix is not None and at == 0:
+            blocks = pool.cached // self.asked.block_tokens
+            prefixes = Prefixes(self.asked.prefix, self.asked.block_tokens, blocks, self.book.prompt)
+        return Holder(self.book, pool.limits, number, prefixes)
+
+    def _replica(self, number: int, holders: Sequence[Holder], pool: Pool, at: int) -> Replica:
+        two = len(self.pools) > 1
+        return Replica(
+            number,
+            self.book,
+            holders,
+            pool.costs,
+            self._later,
+            self._prefilled if two and at == 0 else self._done,
+            hands_over=two and at == 0,
+            singly=self.rules.singly,
+        )
+
+    def _later(self, at: int, number: int, what: Callable[[], None]) -> None:
+        _Call(self.env, at, 1 + number, what)
+
+    def run(self) -> Served:
+        """Serves everybody there is."""
+        if self.asked.arrival_ps is None:
+            for _ in range(min(self.asked.users, len(self.book))):
+                self._ask(0)
+        elif len(self.book):
+            _Call(self.env, self.book.arrival[0], _COMES, self._comes)
+        self.env.run()
+        self._count(int(self.env.now), 0)
+        replicas = tuple(line.replicas for line in self._lines)
+        return Served(self.book, replicas, self._area, int(self.env.now))
+
+    # who comes
+
+    def _comes(self) -> None:
+        """The next request of an open loop is there; the one behind it is waited for."""
+        one = self._next
+        self._next = one + 1
+        if one + 1 < len(self.book):
+            _Call(self.env, self.book.arrival[one + 1], _COMES, self._comes)
+        self._enter(one, self.book.arrival[one])
+
+    def _ask(self, now: int) -> None:
+        """A user of a closed loop asks the next question, where there is one."""
+        if self._next < len(self.book):
+            one = self._next
+            self._next = one + 1
+            self.book.arrival[one] = now
+            _Call(self.env, now, _COMES, lambda: self._enter(one, now))
+
+    def _enter(self, one: int, now: int) -> None:
+        self._count(now, 1)
+        book, rules = self.book, self.rules
+        if not all(pool.takes(book.prompt[one], book.output[one]) for pool in self.pools):
+            book.outcome[one], book.end[one] = REFUSED, now
+            self._gone(now)
+            return
+        if rules.patience_ps is not None:
+            _Call(self.env, now + rules.patience_ps, _COMES, lambda: self._out_of_patience(one))
+        if rules.door_ps:
+            _Call(self.env, now + rules.door_ps, _COMES, lambda: self._route(one, 0))
+        else:
+            self._route(one, 0)
+
+    def _route(self, one: int, pool: int) -> None:
+        if self.book.outcome[one] == WAITING:
+            replica, holder = self._lines[pool].choose()
+            replica.arrive(one, holder, int(self.env.now))
+
+    # who leaves
+
+    def _done(self, one: int, holder: Holder, now: int, kept: int) -> None:  # noqa: ARG002
+        self._lines[-1].gone(holder.number)
+        self._gone(now)
+
+    def _prefilled(self, one: int, holder: Holder, now: int, kept: int) -> None:
+        """A prompt is done in a pool of its own: its cache moves, and the answer is made elsewhere."""
+        self._lines[0].gone(holder.number)
+        assert self.moves is not None
+        replica, other = self._lines[1].choose()
+        self.book.holder[one] = other.number
+        prefill_ps = now - self.book.scheduled[one]
+        move_ps = self.book.prompt[one] * max(self.moves.token_ps)
+        begins = max(now, self._free.get(holder.number, 0), self._free.get(other.number, 0))
+        ends = max(begins + self.moves.exposed_ps(move_ps, prefill_ps) + self.moves.fixed_ps, now + _SOON)
+        self._free[holder.number] = ends
+        self._free[other.number] = ends
+        _Call(self.env, ends, _COMES, lambda: self._moved(one, holder, kept, replica, other, ends))
+
+    def _moved(self, one: int, before: Holder, kept: int, replica: Replica, holder: Holder, now: int) -> None:
+        before.blocks.take(-kept)
+        self._lines[0].of(before.number)[0].wake(now)
+        if self.book.outcome[one] == WAITING:
+            self.book.moved[one] = now
+            replica.arrive(one, holder, now)
+
+    def _out_of_patience(self, one: int) -> None:
+        book, now = self.book, int(self.env.now)
+        if book.outcome[one] != WAITING:
+            return
+        number = book.holder[one]
+        line = next((line for line in self._lines if 0 <= number - line.places[0][1].number < len(line.places)), None)
+        if number != NEVER and line is not None:
+            replica, holder = line.of(number)
+            line.gone(number)
+            replica.give_up(one, holder, now)
+        book.outcome[one], book.end[one] = TIMED_OUT, now
+        self._gone(now)
+
+    def _gone(self, now: int) -> None:
+        self._count(now, -1)
+        if self.asked.arrival_ps is None:
+            self._ask(now + _SOON)
+
+    def _count(self, now: int, more: int) -> None:
+        """Little's law needs them counted apart from the book."""
+        self._area += self._here * (now - self._since)
+        self._since = now
+        self._here += more
