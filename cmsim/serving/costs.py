@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from cmsim.arrays import Floats, Ints
-from cmsim.units import to_ps
+from cmsim.units import PS_PER_S, to_ps
 
 #: tokens for which a row is told at first; a row grows by doubling
 _FIRST = 1024
@@ -139,11 +139,11 @@ class Told:
             bare, its_bare = self._one(sequences, self._least)
             if seconds + alone - bare >= alone:
                 seconds += alone - bare
-                joules = tuple(a + b - c for a, b, c in zip(joules, its, its_bare, strict=True))  # type: ignore[assignment]
+                joules = tuple([a + b - c for a, b, c in zip(joules, its, its_bare, strict=True)])  # type: ignore[assignment]
             else:
                 seconds, joules = alone, its
         over = tuple([joule - watts * seconds for joule, watts in zip(joules, self._idle_W, strict=True)])
-        return max(round(to_ps(max(seconds, self._floor_s(sequences + 1)))), 1), over  # type: ignore[return-value]
+        return max(round(max(seconds, self._floor_s(sequences + 1)) * PS_PER_S), 1), over  # type: ignore[return-value]
 
     def _one(self, sequences: int, context: int) -> tuple[float, Joules]:
         """A step that only decodes, near a number of cached tokens: it goes with them so slowly that a hundredth of them

@@ -81,6 +81,8 @@ def itl(replicas: Sequence[Replica]) -> dict[str, float]:
     counts = np.zeros(0)
     total = weight = 0.0
     for times, many in _gaps(replicas):
+        if not len(times):
+            continue
         at = (np.log(times) * _FINE).astype(np.int64)
         more = np.bincount(at, weights=many)
         if len(more) > len(counts):
@@ -114,8 +116,8 @@ def _gaps(replicas: Sequence[Replica]) -> Iterator[tuple[Floats, Floats]]:
         mixed = mixed[mixed[:, 1] > 0]
         if len(mixed):
             yield mixed[:, 0].astype(float), mixed[:, 1].astype(float)
-        if replica.record.gaps:
-            gaps = np.maximum(_rows(replica.record.gaps, 1)[:, 0], 1).astype(float)
+        for apart in (replica.record.gaps, replica.record.joins):
+            gaps = np.maximum(_rows(apart, 1)[:, 0], 1).astype(float)
             yield gaps, np.ones(len(gaps))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,28 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cmsim import api, energy, steps
-from cmsim.arrays import Floats
+from cmsim import energy
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
-from cmsim.kinds.decode import DecodeSpec
-from cmsim.kinds.prefill import PrefillSpec
-from cmsim.kinds.serving import BatchingSpec, PoolSpec, ServingSpec
+from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving.costs import Joules, Told
 from cmsim.serving.holder import Limits
+from cmsim.serving.played import CONTEXTS, SMALLEST, Played
 from cmsim.serving.pools import Moves, Pool
-from cmsim.steps import Axis, Points
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.model import load_model, speculative_tokens_per_step
-
-#: cached tokens at which decode steps are played, each so many times the last from the second on
-_CONTEXTS, _FURTHER = (128, 1024), 4
-#: tokens of the smallest pass over prompts that is played, and how lengths of prompts go up in one pass
-_SMALLEST, _LONGER = 16, 4
-#: columns of `steps` [s], [J] and [B]
-_SECONDS, _JOULES, _MEMORY = 0, [2, 1, 3], 4
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -51,116 +39,6 @@ class Machine:
     @property
     def accelerators(self) -> int:
         return self.pool.replicas * self.system.packages
-
-
-class Played:
-    """Steps of one replica, played where they are asked for: the functions that `Told` is made of."""
-
-    def __init__(self, run: Run, spec: ServingSpec, pool: PoolSpec, batching: BatchingSpec, base: Path | None):
-        self._machines = api.Machines(base)
-        said = {
-            "model": spec.model,
-            "balance": spec.balance,
-            "parallel": pool.parallel or spec.parallel,
-            "precision": pool.precision or spec.precision,
-            "microbatches": pool.microbatches or spec.microbatches,
-            "batch_per_accelerator": 1.0,
-        }
-        entry = run.system.model_copy(update={"accelerators": pool.accelerators})
-        one = dataclasses.replace(run, system=entry, open=(), chosen={}, record="summary")
-        drafts = {} if spec.speculative is None else {"speculative": spec.speculative}
-        decode = dataclasses.replace(one, spec=DecodeSpec(kind="decode", context_tokens=1, **said, **drafts))  # type: ignore[arg-type]
-        prefill = dataclasses.replace(one, spec=PrefillSpec(kind="prefill", prompt_tokens=1, **said))  # type: ignore[arg-type]
-        self.system = self._machines(decode)
-        self._decode = Points(decode, _axes(decode, self._machines), self._machines)
-        axes = _axes(prefill, self._machines)
-        self._prefill = Points(prefill, axes, self._machines)
-        cached = Axis("workload.cached_tokens", 1, 1 << 30)
-        self._chunks = Points(prefill, (*axes, cached), self._machines)
-        self._sequences = steps.between(1, batching.sequences)
-        self._passes = _doubling(_SMALLEST, batching.step_tokens + batching.sequences)
-
-    @property
-    def played(self) -> int:
-        return self._decode.played + self._prefill.played + self._chunks.played
-
-    def save(self) -> None:
-        """Keeps what was played for other runs."""
-        for points in (self._decode, self._prefill, self._chunks):
-            points.save()
-
-    def decode(self, sequences: int, tokens: Floats) -> tuple[Floats, Floats]:
-        """Seconds of a step of so many sequences, for columns of cached tokens, and its joules, shape (3, tokens)."""
-        low, high = _around(self._sequences, sequences)
-        nodes = list(_CONTEXTS)
-        while nodes[-1] < tokens[-1]:
-            nodes.append(nodes[-1] * _FURTHER)
-        told = steps.straight(
-            low, high, sequences, lambda x: np.array([self._decode((int(x), node)) for node in nodes])
-        )
-        seconds, *joules = (np.interp(tokens, nodes, told[:, column]) for column in (_SECONDS, *_JOULES))
-        return seconds, np.array(joules)
-
-    def passes(self, tokens: float, length: float) -> tuple[float, Joules]:
-        """Seconds and joules of a pass over prompts of ``tokens`` together, as if each were ``length`` long."""
-        low, high = _around(self._passes, tokens)
-        row = steps.straight(low, high, max(tokens, low), lambda x: self._at_length(int(x), length))
-        return float(row[_SECONDS]), tuple(row[_JOULES].tolist())
-
-    def _at_length(self, tokens: int, length: float) -> Floats:
-        """A pass of a number of tokens that is played, between lengths of prompts that are."""
-        low = high = tokens
-        while high < length:
-            low, high = high, high * _LONGER
-        while low > length and low >= _LONGER * _SMALLEST and low % _LONGER == 0:
-            low, high = low // _LONGER, low
-        return steps.straight(low, high, max(length, low), lambda x: self._of_length(tokens, int(x)))
-
-    def _of_length(self, tokens: int, length: int) -> Floats:
-        """Whole prompts where a pass holds some; else a chunk that sees as many tokens in the mean."""
-        if length <= tokens:
-            return self._prefill((tokens // length, length))
-        return self._chunks((1, tokens, (length - tokens) // 2))
-
-    def error(self, sequences: int, context: int, tokens: int, length: int) -> float:
-        """By how much steps are missed at points that are not on the grid: the larger of a decode step and a pass. [1]"""
-        worst = 0.0
-        if sequences:
-            found = self._decode((sequences, max(context, _CONTEXTS[0])))[_SECONDS]
-            told, _ = self.decode(sequences, np.array([float(max(context, _CONTEXTS[0]))]))
-            worst = abs(float(told[0]) / found - 1)
-        if tokens >= _SMALLEST:
-            cached = max(length - tokens, 0) // 2
-            found = self._chunks((1, tokens, cached)) if cached else self._prefill((1, tokens))
-            worst = max(worst, abs(self.passes(tokens, tokens + 2 * cached)[0] / found[_SECONDS] - 1))
-        return worst
-
-    def memory(self, sequences: int, tokens: int) -> tuple[float, float]:
-        """What a rank holds beside its cache, with the largest pass in flight, and a cached token's share of it. [B]"""
-        few, many = _CONTEXTS[1], _CONTEXTS[1] * _FURTHER
-        less, more = self._decode((1, few))[_MEMORY], self._decode((1, many))[_MEMORY]
-        of_token = (more - less) / (many - few)
-        largest = max(node for node in self._passes if node <= max(tokens, _SMALLEST))
-        beside = self._prefill((1, largest))[_MEMORY] - of_token * largest
-        return max(beside, less - of_token * few), of_token
-
-
-def _axes(run: Run, machines: api.Machines) -> tuple[Axis, Axis]:
-    held, length = steps.of_inference(run, machines)
-    return held, length
-
-
-def _doubling(low: int, high: int) -> list[int]:
-    out = [low]
-    while out[-1] < high:
-        out.append(out[-1] * 2)
-    return out
-
-
-def _around(nodes: Sequence[int], x: float) -> tuple[int, int]:
-    """The neighbours of a number among some; twice the same where it is one of them, or beyond the last."""
-    at = next((number for number, node in enumerate(nodes) if node >= x), len(nodes) - 1)
-    return (nodes[at], nodes[at]) if nodes[at] <= x or at == 0 else (nodes[at - 1], nodes[at])
 
 
 def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> list[Machine]:
@@ -215,7 +93,7 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
     costs = Told(
         played.decode,
         played.passes,
-        least=_CONTEXTS[0],
+        least=CONTEXTS[0],
         host=(host.step_us / 1e6, host.sequence_us / 1e6),
         idle_W=idle_W(system),
         accepted=accepted,
@@ -246,7 +124,7 @@ def moves(spec: ServingSpec, machines_: Sequence[Machine], base: Path | None) ->
     model = load_model(spec.model, base=base)
     out = []
     for machine in machines_:
-        _, token_B = machine.costs.memory(1, _SMALLEST)
+        _, token_B = machine.costs.memory(1, SMALLEST)
         share = machine.system.stack.collectives.scale_out_efficiency
         rank_Bps = machine.system.spec.scale_out.nic_GBps * 1e9 * share / machine.system.ranks_per_package
         # each rank of a holder moves its part over its own NIC

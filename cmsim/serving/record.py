@@ -14,11 +14,12 @@ class Record:
             sequences that got a token in each
     mixed   steps with prompts, two numbers each: time [ps], sequences that got a token beside
     gaps    between two tokens of those that were preempted between them [ps]
+    joins   from the first token to the step that makes the second, where another pool made the first [ps]
     joules  of steps with prompts, both ends of the band and the middle    preemptions  how many
     """
 
     def __init__(self) -> None:
-        self.jumps, self.mixed, self.gaps = array("q"), array("q"), array("q")
+        self.jumps, self.mixed, self.gaps, self.joins = array("q"), array("q"), array("q"), array("q")
         self.joules = [0.0, 0.0, 0.0]
         self.preemptions = 0
         self._gone: dict[int, int] = {}

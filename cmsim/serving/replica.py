@@ -21,7 +21,7 @@ from cmsim.serving.holder import Holder
 from cmsim.serving.record import Record
 
 #: (time, number of the replica, what to do): puts something on the clock
-Later = Callable[[int, int, Callable[[], None]], None]
+Later = Callable[[int, int, Callable[[object], None]], None]
 #: told of each request that leaves: who, from where, now, blocks that stay taken until its cache has moved
 Leaves = Callable[[int, Holder, int, int], None]
 
@@ -100,7 +100,7 @@ class Replica:
         """The next boundary; one that was set before is none any more."""
         self._turn += 1
         turn = self._turn
-        self._later(at, self.number, lambda: self._boundary(at) if turn == self._turn else None)
+        self._later(at, self.number, lambda _: self._boundary(at) if turn == self._turn else None)
 
     def _cut(self, now: int, holder: Holder | None) -> None:
         """The jump that runs ends with the step that is running now, where that lets somebody begin."""
@@ -195,7 +195,7 @@ class Replica:
                 if (holder.tokens, holder.pairs) > (tokens, pairs):
                     tokens, pairs = holder.tokens, holder.pairs
             for one in holder.came:
-                self.record.gaps.append(now - self.book.prefilled[one])
+                self.record.joins.append(now - self.book.prefilled[one])
                 self._decodes(one, holder)
             if holder.at_rest:
                 del self._active[number]
@@ -213,11 +213,11 @@ class Replica:
             self._does = _RESTS
 
     def _make_room(self, now: int) -> dict[int, Holder]:
-        """Preempts where a cache has no room for the next step; holders of which somebody was."""
-        step = self._step
-        for holder in self._changed.values():
-            holder.safe = step + holder.blocks.sure(step)
-        out = {}
+        """Preempts where a cache has no room for the next step; holders of which somebody was.
+
+        Since it was last asked how long there is room nobody took more: a prompt that is done has its blocks already.
+        """
+        step, out = self._step, {}
         if min([holder.safe for holder in self.holders]) <= step:
             for holder in self.holders:
                 if holder.safe <= step:

@@ -53,9 +53,9 @@ class Served:
 class _Call(simpy.Event):
     """Something that is done at a time; of a time those of a lower order first."""
 
-    def __init__(self, env: simpy.Environment, at: int, order: int, what: Callable[[], None]):
+    def __init__(self, env: simpy.Environment, at: int, order: int, what: Callable[[simpy.Event], None]):
         self.env = env
-        self.callbacks = [lambda _: what()]
+        self.callbacks = [what]
         self._value, self._ok, self._defused = None, True, True
         env.schedule(self, priority=order, delay=at - env.now)  # type: ignore[arg-type]
 
@@ -132,7 +132,7 @@ class Service:
             singly=self.rules.singly,
         )
 
-    def _later(self, at: int, number: int, what: Callable[[], None]) -> None:
+    def _later(self, at: int, number: int, what: Callable[[simpy.Event], None]) -> None:
         _Call(self.env, at, 1 + number, what)
 
     def run(self) -> Served:
@@ -143,13 +143,12 @@ class Service:
         elif len(self.book):
             _Call(self.env, self.book.arrival[0], _COMES, self._comes)
         self.env.run()
-        self._count(int(self.env.now), 0)
-        replicas = tuple(line.replicas for line in self._lines)
-        return Served(self.book, replicas, self._area, int(self.env.now))
+        # the clock may go on to times for which there is nothing to do any more
+        return Served(self.book, tuple(line.replicas for line in self._lines), self._area, self._since)
 
     # who comes
 
-    def _comes(self) -> None:
+    def _comes(self, _event: simpy.Event) -> None:
         """The next request of an open loop is there; the one behind it is waited for."""
         one = self._next
         self._next = one + 1
@@ -163,7 +162,7 @@ class Service:
             one = self._next
             self._next = one + 1
             self.book.arrival[one] = now
-            _Call(self.env, now, _COMES, lambda: self._enter(one, now))
+            _Call(self.env, now, _COMES, lambda _: self._enter(one, now))
 
     def _enter(self, one: int, now: int) -> None:
         self._count(now, 1)
@@ -173,9 +172,9 @@ class Service:
             self._gone(now)
             return
         if rules.patience_ps is not None:
-            _Call(self.env, now + rules.patience_ps, _COMES, lambda: self._out_of_patience(one))
+            _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
         if rules.door_ps:
-            _Call(self.env, now + rules.door_ps, _COMES, lambda: self._route(one, 0))
+            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one, 0))
         else:
             self._route(one, 0)
 
@@ -193,6 +192,9 @@ class Service:
     def _prefilled(self, one: int, holder: Holder, now: int, kept: int) -> None:
         """A prompt is done in a pool of its own: its cache moves, and the answer is made elsewhere."""
         self._lines[0].gone(holder.number)
+        if self.book.outcome[one] != WAITING:  # its first token was its last
+            self._gone(now)
+            return
         assert self.moves is not None
         replica, other = self._lines[1].choose()
         self.book.holder[one] = other.number
@@ -202,7 +204,7 @@ class Service:
         ends = max(begins + self.moves.exposed_ps(move_ps, prefill_ps) + self.moves.fixed_ps, now + _SOON)
         self._free[holder.number] = ends
         self._free[other.number] = ends
-        _Call(self.env, ends, _COMES, lambda: self._moved(one, holder, kept, replica, other, ends))
+        _Call(self.env, ends, _COMES, lambda _: self._moved(one, holder, kept, replica, other, ends))
 
     def _moved(self, one: int, before: Holder, kept: int, replica: Replica, holder: Holder, now: int) -> None:
         before.blocks.take(-kept)
