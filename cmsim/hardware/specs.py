@@ -195,7 +195,7 @@ class HostTuning(Spec):
 
 
 class ServingTuning(Spec):
-    """What the host of a serving engine takes: it prepares a step while the last one runs, so that its time is a floor."""
+    """What the host of a serving engine takes. It prepares a step while the last one runs: its time is a floor."""
 
     step_us: Microseconds = Field(default=0.0, description="host time to prepare a step of a service")
     sequence_us: Microseconds = Field(default=0.0, description="the same, for each sequence in it")

@@ -23,8 +23,8 @@ class ArrivalsSpec(Spec):
     """When requests come."""
 
     process: Annotated[Literal["poisson", "gamma", "trace", "closed"], ASKED] = Field(
-        description="poisson: at random; gamma: at random, in bursts as `cv` says; trace: as recorded; closed: users who "
-        "ask again when they have their answer, all of them at once at the start"
+        description="poisson: at random; gamma: at random, in bursts as `cv` says; trace: as recorded; closed: users "
+        "who ask again when they have their answer, all of them at once at the start"
     )
     rate_per_s: Rate | None = Field(
         default=None, description="requests per second; required for poisson and gamma; trace: default as recorded"
@@ -35,7 +35,8 @@ class ArrivalsSpec(Spec):
         default=None, description="of a run; default: 1000; trace: all; closed: ten for each user"
     )
     path: str | None = Field(
-        default=None, description="trace: a file that `cmsim trace info` reads; built-in ones by path in workloads/requests"
+        default=None,
+        description="trace: a file that `cmsim trace info` reads; built-in ones by path in workloads/requests",
     )
     format: str | None = Field(default=None, description="trace: of the file, where it should not be guessed")
 
@@ -58,8 +59,12 @@ class ArrivalsSpec(Spec):
 class LengthsSpec(Spec):
     """How many tokens requests and answers have."""
 
-    prompt_tokens: Tokens | None = Field(default=None, description="the most that a prompt has; required without a trace")
-    output_tokens: Tokens | None = Field(default=None, description="the most that an answer has; required without a trace")
+    prompt_tokens: Tokens | None = Field(
+        default=None, description="the most that a prompt has; required without a trace"
+    )
+    output_tokens: Tokens | None = Field(
+        default=None, description="the most that an answer has; required without a trace"
+    )
     least: Share = Field(
         default=1.0, description="lengths are drawn evenly between this share of them and all; 1: all are alike"
     )
@@ -88,11 +93,14 @@ class BatchingSpec(Spec):
     sequences: Annotated[int, NUMBER, Field(gt=0, le=16384)] = Field(
         default=256, description="that a holder has begun at once, the most"
     )
-    block_tokens: Annotated[int, NUMBER, Field(gt=0, le=4096)] = Field(default=16, description="of a block of the cache")
+    block_tokens: Annotated[int, NUMBER, Field(gt=0, le=4096)] = Field(
+        default=16, description="of a block of the cache"
+    )
     memory_share: Share = Field(default=0.9, description="of a rank's memory that the engine may use")
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")
     context_tokens: Tokens | None = Field(
-        default=None, description="that a request may have, prompt and answer; longer ones are refused. Default: no limit"
+        default=None,
+        description="that a request may have, prompt and answer; longer ones are refused. Default: no limit",
     )
     prefix_share: ShareOrNone = Field(
         default=0.0, description="of the cache, kept for beginnings that prompts of a trace share; oldest go first"
@@ -133,7 +141,9 @@ class ServingSpec(ModelWorkloadSpec):
         default=None, description="draft tokens verified beside the last one; a step is shared out over what it gives"
     )
     batching: BatchingSpec = Field(default=BatchingSpec(), description="how steps are made of requests")
-    prefill: PoolSpec | None = Field(default=None, description="a pool that only makes first tokens; goes with `decode`")
+    prefill: PoolSpec | None = Field(
+        default=None, description="a pool that only makes first tokens; goes with `decode`"
+    )
     decode: PoolSpec | None = Field(default=None, description="a pool that makes all others; goes with `prefill`")
     routing: Annotated[Literal["round_robin", "least_loaded"], ASKED] = Field(
         default="least_loaded", description="how a request finds its holder; least_loaded: where fewest are"
@@ -143,7 +153,8 @@ class ServingSpec(ModelWorkloadSpec):
     )
     slo: SloSpec | None = Field(default=None, description="what users are promised")
     goodput: bool = Field(
-        default=False, description="also seek the highest rate at which the promise is kept; needs `slo` and an open loop"
+        default=False,
+        description="also seek the highest rate at which the promise is kept; needs `slo` and an open loop",
     )
     warm_up: ShareOrNone = Field(
         default=0.0, description="share of requests, the first ones, that do not count in percentiles"
@@ -211,7 +222,12 @@ _METRICS = (
     Metric("capacity_requests_per_s", "requests/s", "more", "what the plan can serve at most, told before the run"),
     Metric("utilization", "1", "", "rate of arrivals over capacity; of a closed loop, rate served"),
     Metric("stable", "", "", "whether the service keeps up with what comes: yes, no; of a closed loop, closed"),
-    Metric("queue_growth_per_s", "requests/s", "less", "by how much more come than leave, over the later half of arrivals; 0 where not"),
+    Metric(
+        "queue_growth_per_s",
+        "requests/s",
+        "less",
+        "by how much more come than leave, over the later half of arrivals; 0 where not",
+    ),
     Metric("in_system_mean", "requests", "", "requests in the service, mean over time"),
     Metric("waiting_mean", "requests", "less", "requests that wait to be begun, mean over time"),
     Metric("cache_peak_fraction", "1", "", "blocks of the cache in use over those there are, at the fullest time"),
@@ -247,7 +263,7 @@ KIND = Kind(
                 "waited_s": "until its prompt is begun, or it is given up or refused [s]",
                 "prefill_s": "from there to its first token; ttft is both together [s]",
                 "moved_s": "from there until its cache is where it is decoded, where that is another pool [s]",
-                "decode_s": "from there to its last token, with waits; tpot is this and the move over the tokens left [s]",
+                "decode_s": "from there to its last token; tpot is this and the move over the tokens left [s]",
                 "e2e_s": "all of these together [s]",
             },
             "one row per request, in order of arrival",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmsim.arrays import Ints
-from cmsim.serving.asked import Asked
+from cmsim.serving.questions import Questions
 
 #: what became of a request; `WAITING` covers everything before its end
 WAITING, DONE, TIMED_OUT, REFUSED = range(4)
@@ -48,10 +48,10 @@ class Book:
     outcome: array[int]
 
     @classmethod
-    def of(cls, asked: Asked) -> Book:
+    def of(cls, asked: Questions) -> Book:
         """A book of requests of which none has come yet."""
         count = len(asked.prompt)
-        never, none = np.full(count, NEVER), np.zeros(count)
+        never, none = np.full(count, NEVER), np.zeros(count, np.int64)
         return cls(
             prompt=_column(asked.prompt),
             output=_column(asked.output),

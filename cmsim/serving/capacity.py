@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-
-from cmsim.serving.asked import Asked
 from cmsim.serving.pools import Pool
+from cmsim.serving.questions import Questions
 from cmsim.units import PS_PER_S
 
 
@@ -25,7 +24,7 @@ class Mix:
     output: float
 
     @classmethod
-    def of(cls, asked: Asked, pool: Pool) -> Mix:
+    def of(cls, asked: Questions, pool: Pool) -> Mix:
         """Those that a pool takes; of answers one token alone where others make the rest."""
         blocks = -(-(asked.prompt + asked.output) // pool.limits.block_tokens)
         fits = (blocks <= pool.limits.blocks) & (asked.prompt + asked.output <= pool.context)
@@ -35,7 +34,7 @@ class Mix:
         return cls(float(prompt.mean()), float((prompt**2).mean()), float(output.mean()))
 
 
-def requests_per_s(pools: tuple[Pool, ...], asked: Asked) -> float:
+def requests_per_s(pools: tuple[Pool, ...], asked: Questions) -> float:
     """Of all pools together, the slowest sets the pace; 0 where no request fits. [1/s]"""
     if len(pools) == 1:
         return _most(pools[0], Mix.of(asked, pools[0]), prefills=True, decodes=True)
@@ -90,8 +89,8 @@ def _of_batch(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> float:
 def in_words(rate: float, capacity: float) -> str:
     """What to say of a load that is more than the plan can serve."""
     return (
-        f"unstable: {rate:.3g} requests/s come and the plan serves {capacity:.3g} at most ({rate / capacity:.0%}); the queue "
-        "grows for as long as they come, and what users wait depends on nothing but how long that is"
+        f"unstable: {rate:.3g} requests/s come and the plan serves {capacity:.3g} at most ({rate / capacity:.0%}); the "
+        "queue grows for as long as they come, and what users wait depends on nothing but how long that is"
     )
 
 

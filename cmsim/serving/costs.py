@@ -22,7 +22,7 @@ _FIRST = 1024
 Joules = tuple[float, float, float]
 
 
-class Row:
+class StepRow:
     """Steps of so many sequences, by the tokens that each has cached in the mean.
 
     tell  (first, last) -> picoseconds (whole) and joules, shape (3, last - first), for each number of tokens
@@ -62,7 +62,7 @@ class Row:
 class Costs(Protocol):
     """What steps cost; sequences and tokens are those of the busiest holder, which sets the pace of all."""
 
-    def row(self, sequences: int) -> Row:
+    def row(self, sequences: int) -> StepRow:
         """Steps that only decode."""
         ...
 
@@ -73,15 +73,15 @@ class Costs(Protocol):
 
 
 class Plain:
-    """Costs by formula, to hold the engine against queueing theory: so long a step that decodes, so long each token of a
-    prompt; no energy."""
+    """Costs by formula, to hold the engine against queueing theory: so long a step that decodes, so long each token of
+    a prompt; no energy."""
 
     def __init__(self, step_ps: int, token_ps: int):
         self._token_ps = token_ps
         self._step_ps = step_ps
-        self._row = Row(lambda first, last: (np.full(last - first, step_ps), np.zeros((3, last - first))))
+        self._row = StepRow(lambda first, last: (np.full(last - first, step_ps), np.zeros((3, last - first))))
 
-    def row(self, sequences: int) -> Row:  # noqa: ARG002
+    def row(self, sequences: int) -> StepRow:  # noqa: ARG002
         return self._row
 
     def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:  # noqa: ARG002
@@ -112,27 +112,27 @@ class Told:
     ):
         self._decode, self._passes, self._least = decode, passes, least
         self._host, self._idle_W, self._accepted = host, idle_W, accepted
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, StepRow] = {}
         self._at: dict[tuple[int, int], tuple[float, Joules]] = {}
 
-    def row(self, sequences: int) -> Row:
+    def row(self, sequences: int) -> StepRow:
         found = self._rows.get(sequences)
         if found is None:
-            found = self._rows[sequences] = Row(lambda first, last: self._tell(sequences, first, last))
+            found = self._rows[sequences] = StepRow(lambda first, last: self._tell(sequences, first, last))
         return found
 
     def _tell(self, sequences: int, first: int, last: int) -> tuple[Ints, Floats]:
         seconds, joules = self._decode(sequences, np.arange(first, last, dtype=float))
         joules = joules - np.array(self._idle_W)[:, None] * seconds
         long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
-        return np.maximum(np.rint(to_ps(long_s)).astype(np.int64), 1), joules / self._accepted
+        return np.maximum(to_ps(long_s), 1), joules / self._accepted
 
     def _floor_s(self, sequences: int) -> float:
         return self._host[0] + self._host[1] * sequences
 
     def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:
-        """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that decode
-        comes on top: it is what their step takes longer than with next to nothing cached. No shorter than their step."""
+        """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that
+        decode comes on top: by how much their step is longer than with next to nothing cached. No shorter than it."""
         seconds, joules = self._passes(tokens + sequences, 2.0 * pairs / (tokens + sequences))
         if sequences:
             alone, its = self._one(sequences, context)
@@ -146,8 +146,8 @@ class Told:
         return max(round(max(seconds, self._floor_s(sequences + 1)) * PS_PER_S), 1), over  # type: ignore[return-value]
 
     def _one(self, sequences: int, context: int) -> tuple[float, Joules]:
-        """A step that only decodes, near a number of cached tokens: it goes with them so slowly that a hundredth of them
-        is not told apart. [s], [J]"""
+        """A step that only decodes, near a number of cached tokens: it goes with them so slowly that a hundredth of
+        them is not told apart. [s], [J]"""
         fine = 1 << max(context.bit_length() - 7, 0)
         key = sequences, context // fine * fine
         found = self._at.get(key)

@@ -11,8 +11,8 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec
 from cmsim.requests import Requests, load_requests
-from cmsim.serving.asked import Asked
-from cmsim.units import CLOCK_PS, to_ps
+from cmsim.serving.questions import Questions
+from cmsim.units import CLOCK_PS, PS_PER_S, to_ps
 
 _BUILT_IN = ("workloads/requests", "")
 #: requests of a run where nobody says how many; in a closed loop of each user
@@ -21,7 +21,7 @@ _USUAL, _OF_USER = 1000, 10
 _ARRIVALS, _LENGTHS = range(2)
 
 
-def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Asked:
+def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Questions:
     """What a run of a service is asked.
 
     Raises InputError for a trace that cannot be read, or that has no arrivals where they are asked of it.
@@ -32,18 +32,18 @@ def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Asked:
     count = how.requests or (_OF_USER * (how.concurrency or 0) if how.process == "closed" else _USUAL)
     prompt, output, notes = _lengths(spec.lengths, count, base, seed)
     if how.process == "closed":
-        return Asked(prompt, output, None, users=how.concurrency or 1, notes=notes)
+        return Questions(prompt, output, None, users=how.concurrency or 1, notes=notes)
     assert how.rate_per_s is not None
     gaps = _gaps(how, count, np.random.default_rng([seed, _ARRIVALS]))
     arrival_ps = _whole(np.cumsum(gaps) / how.rate_per_s)
-    return Asked(prompt, output, arrival_ps, rate_per_s=how.rate_per_s, notes=notes)
+    return Questions(prompt, output, arrival_ps, rate_per_s=how.rate_per_s, notes=notes)
 
 
-def faster(one: Asked, times: float) -> Asked:
+def faster(one: Questions, times: float) -> Questions:
     """The same requests, all of them in so many times the rate: what is compared differs in nothing else."""
     assert one.arrival_ps is not None
     arrival_ps = np.rint(one.arrival_ps / times).astype(np.int64)
-    return Asked(
+    return Questions(
         one.prompt, one.output, arrival_ps, one.prefix, one.block_tokens, one.rate_per_s * times, notes=one.notes
     )
 
@@ -57,10 +57,11 @@ def _gaps(how: ArrivalsSpec, count: int, draw: np.random.Generator) -> Floats:
 
 
 def _whole(seconds: Floats) -> Ints:
-    times = to_ps(seconds)
-    if len(times) and not times[-1] < CLOCK_PS / 4:
-        raise InputError(Problem(f"the last request comes after {seconds[-1]:.3g} s, later than the clock goes", key="arrivals"))
-    return np.rint(times).astype(np.int64)
+    if len(seconds) and not seconds[-1] < CLOCK_PS / PS_PER_S / 4:
+        raise InputError(
+            Problem(f"the last request comes after {seconds[-1]:.3g} s, later than the clock goes", key="arrivals")
+        )
+    return to_ps(seconds)
 
 
 def _lengths(how: LengthsSpec, count: int, base: Path | None, seed: int) -> tuple[Ints, Ints, tuple[str, ...]]:
@@ -77,13 +78,13 @@ def _lengths(how: LengthsSpec, count: int, base: Path | None, seed: int) -> tupl
     return columns[0], columns[1], ()
 
 
-def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: int) -> Asked:
+def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: int) -> Questions:
     assert how.path is not None
     trace = _trace(how.path, how.format, base, "arrivals.path")
     if not trace.has_arrivals:
         raise InputError(
             Problem(
-                f"{how.path} ({trace.format}) has no arrivals. Draw them (`process: poisson`), with `lengths: {{path}}`.",
+                f"{how.path} ({trace.format}) has no arrivals. Draw them (`process: poisson`), and `lengths: {{path}}`",
                 key="arrivals.path",
             )
         )
@@ -98,9 +99,9 @@ def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: 
     prompt, output = trace.input_tokens[:count], trace.output_tokens[:count]
     if lengths.path is not None or lengths.prompt_tokens is not None:
         prompt, output, more = _lengths(lengths, count, base, seed)
-        return Asked(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*notes, *more))
+        return Questions(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*notes, *more))
     prefix = trace.prefix if trace.block_tokens else None
-    return Asked(prompt, output, _whole(time_s), prefix, trace.block_tokens, rate, notes=tuple(notes))
+    return Questions(prompt, output, _whole(time_s), prefix, trace.block_tokens, rate, notes=tuple(notes))
 
 
 def _trace(name: str, format_: str | None, base: Path | None, key: str) -> Requests:

@@ -16,9 +16,9 @@ from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving import capacity, draw, measure, plans
-from cmsim.serving.asked import Asked
 from cmsim.serving.goodput import goodput
 from cmsim.serving.pools import Moves
+from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps
 
@@ -36,12 +36,14 @@ def execute(
     machines = plans.machines(run, spec, system, base)
     rules = Rules(
         routing=spec.routing,
-        patience_ps=None if spec.patience_s is None else round(to_ps(spec.patience_s)),
-        door_ps=round(to_ps(system.stack.serving.arrival_us / 1e6)),
+        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
+        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
     )
     one = _Of(spec, asked, tuple(machines), rules, plans.moves(spec, machines, base))
     if not one.capacity:
-        raise InfeasibleError(f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder")
+        raise InfeasibleError(
+            f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
+        )
     served = one.serve(asked)
     if progress is not None:
         progress(1.0 if not spec.goodput else 0.2)
@@ -82,8 +84,8 @@ class _Of:
     def __init__(
         self,
         spec: ServingSpec,
-        asked: Asked,
-        machines: tuple[plans.Machine, ...],
+        asked: Questions,
+        machines: tuple[plans.PoolMachine, ...],
         rules: Rules,
         moves: Moves | None,
     ):
@@ -91,7 +93,7 @@ class _Of:
         self.pools = tuple(machine.pool for machine in machines)
         self.capacity = capacity.requests_per_s(self.pools, asked)
 
-    def serve(self, asked: Asked) -> Served:
+    def serve(self, asked: Questions) -> Served:
         """One run; its own checks hold."""
         served = Service(asked, self.pools, self._rules, self._moves).run()
         measure.check(served)
@@ -154,9 +156,7 @@ class _Found:
 
     def room_tokens(self) -> float:
         """Tokens that all caches hold."""
-        return float(
-            sum(one.cache_tokens * one.pool.holders * one.pool.replicas for one in self.one.machines)
-        )
+        return float(sum(one.cache_tokens * one.pool.holders * one.pool.replicas for one in self.one.machines))
 
     def _energy(self, output_per_s: float) -> dict[str, float | str]:
         """Energy of all pools, with its band; money and carbon where the system has them."""
@@ -224,7 +224,7 @@ class _Found:
         return said
 
 
-def _plan(machines: list[plans.Machine]) -> dict[str, Any]:
+def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
     names = ["all"] if len(machines) == 1 else ["prefill", "decode"]
     return {
         name: {

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from cmsim.kinds.serving import ServingSpec
 from cmsim.serving import draw, measure
-from cmsim.serving.asked import Asked
+from cmsim.serving.questions import Questions
 from cmsim.serving.service import Served
 
 #: of the plan's capacity: where the search begins, how near it comes, and below which nothing is sought
 _HIGHEST, _NEAR, _LOWEST = 1.2, 0.01, 0.01
 
 
-def goodput(serve: Callable[[Asked], Served], asked: Asked, spec: ServingSpec, capacity: float) -> float:
+def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: ServingSpec, capacity: float) -> float:
     """Requests per second; 0 where not even the lowest rate keeps the promise.
 
     serve  one run of the service    asked  its requests, which come in other rates    capacity  where to look [1/s]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from cmsim.serving.blocks import Blocks
+from cmsim.serving.blocks import PagedCache
 from cmsim.serving.book import NEVER, TIMED_OUT, WAITING, Book
 from cmsim.serving.prefixes import Prefixes
 
@@ -55,7 +55,7 @@ class Holder:
         self.begun: dict[int, int] = {}
         self.failing: list[int] = []
         self.came: list[int] = []
-        self.blocks = Blocks(limits.blocks, limits.block_tokens)
+        self.blocks = PagedCache(limits.blocks, limits.block_tokens)
         self.offsets = self.tokens = self.pairs = self.safe = 0
         self.chunks: list[tuple[int, int]] = []
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import FailedError
@@ -45,7 +46,7 @@ class Times:
         np.divide(end - first, more * float(PS_PER_S), out=tpot, where=more > 0)
         return cls(arrival / PS_PER_S, (first - arrival) / PS_PER_S, tpot, (end - arrival) / PS_PER_S)
 
-    def within(self, slo: SloSpec) -> Floats:
+    def within(self, slo: SloSpec) -> NDArray[np.bool_]:
         """Whether each has both times that are promised; an answer of one token has no second."""
         return (self.ttft <= slo.ttft_s) & ((self.tpot <= slo.tpot_s) | np.isnan(self.tpot))
 
@@ -78,13 +79,13 @@ def _of(values: Floats) -> Floats:
 
 def itl(replicas: Sequence[Replica]) -> dict[str, float]:
     """Percentiles and mean of the times between two tokens."""
-    counts = np.zeros(0)
+    counts: Floats = np.zeros(0)
     total = weight = 0.0
     for times, many in _gaps(replicas):
         if not len(times):
             continue
         at = (np.log(times) * _FINE).astype(np.int64)
-        more = np.bincount(at, weights=many)
+        more: Floats = np.bincount(at, weights=many)
         if len(more) > len(counts):
             counts, more = more, counts
         counts[: len(more)] += more
@@ -266,7 +267,8 @@ def _ramp(at: Floats, since: Floats, height: Floats) -> Floats:
     since, height = since[order], height[order]
     k = np.searchsorted(since, at, side="right")
     sums = [np.concatenate([[0.0], np.cumsum(one)])[k] for one in (height, height * since)]
-    return at * sums[0] - sums[1]
+    out: Floats = at * sums[0] - sums[1]
+    return out
 
 
 def _bend(at: Floats, since: Floats, slope: Floats) -> Floats:

@@ -16,13 +16,14 @@ from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving.costs import Joules, Told
 from cmsim.serving.holder import Limits
-from cmsim.serving.played import CONTEXTS, SMALLEST, Played
+from cmsim.serving.played import CONTEXTS, SMALLEST, PlayedSteps
 from cmsim.serving.pools import Moves, Pool
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.model import load_model, speculative_tokens_per_step
 
+
 @dataclass(frozen=True)
-class Machine:
+class PoolMachine:
     """A pool with what it is made of.
 
     pool    what the service needs of it    system  of one replica    ranks  of one holder
@@ -32,7 +33,7 @@ class Machine:
     pool: Pool
     system: System
     ranks: int
-    costs: Played
+    costs: PlayedSteps
     cache_tokens: int
     share: float
 
@@ -41,7 +42,7 @@ class Machine:
         return self.pool.replicas * self.system.packages
 
 
-def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> list[Machine]:
+def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> list[PoolMachine]:
     """The pools of a service, in the order in which requests pass them.
 
     Raises InfeasibleError where there are not as many accelerators, or a cache has no room for a block.
@@ -62,22 +63,20 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
     return [_machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
 
 
-def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> Machine:
+def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
     batching = pool.batching or spec.batching
     if batching.step_tokens <= batching.sequences:
-        message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), each of which takes one."
+        message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), a token each."
         raise InputError(Problem(message, key="batching.step_tokens"))
     parallel = pool.parallel or spec.parallel
-    played = Played(run, spec, pool, batching, base)
+    played = PlayedSteps(run, spec, pool, batching, base)
     system = played.system
     ranks = parallel.tp if parallel.attention == "tp" else 1
-    beside_B, token_B = played.memory(batching.sequences, batching.step_tokens)
+    beside_B, token_B = played.memory(batching.step_tokens)
     free_B = system.rank_memory_B * batching.memory_share - beside_B
     blocks = int(free_B // (token_B * batching.block_tokens)) if token_B else 1 << 40
     if blocks < 1:
-        budget = {"what": "memory", "needed_B": beside_B, "available_B": system.rank_memory_B * batching.memory_share}
-        message = f"weights and activations of a rank need {beside_B / 1e9:.1f} GB, its share is {budget['available_B'] / 1e9:.1f} GB"
-        raise InfeasibleError(f"{run.key}: no room for a cache: {message}", budget)
+        raise _no_room(run, beside_B, system.rank_memory_B * batching.memory_share)
     kept = int(blocks * batching.prefix_share)
     limits = Limits(
         batching.step_tokens,
@@ -106,7 +105,13 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
         context=batching.context_tokens or 1 << 40,
         cached=kept * batching.block_tokens,
     )
-    return Machine(pool_, system, ranks, played, blocks * batching.block_tokens, batching.memory_share)
+    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, batching.memory_share)
+
+
+def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
+    message = f"weights and activations of a rank need {needed_B / 1e9:.1f} GB, its share is {available_B / 1e9:.1f} GB"
+    budget = {"what": "memory", "needed_B": needed_B, "available_B": available_B}
+    return InfeasibleError(f"{run.key}: no room for a cache: {message}", budget)
 
 
 def idle_W(system: System) -> Joules:
@@ -117,17 +122,17 @@ def idle_W(system: System) -> Joules:
     return low, middle, high
 
 
-def moves(spec: ServingSpec, machines_: Sequence[Machine], base: Path | None) -> Moves | None:
+def moves(spec: ServingSpec, machines_: Sequence[PoolMachine], base: Path | None) -> Moves | None:
     """How caches come from one pool to the other: over the NICs of a holder's packages."""
     if len(machines_) < 2:
         return None
     model = load_model(spec.model, base=base)
     out = []
     for machine in machines_:
-        _, token_B = machine.costs.memory(1, SMALLEST)
+        _, token_B = machine.costs.memory(SMALLEST)
         share = machine.system.stack.collectives.scale_out_efficiency
         rank_Bps = machine.system.spec.scale_out.nic_GBps * 1e9 * share / machine.system.ranks_per_package
         # each rank of a holder moves its part over its own NIC
-        out.append(max(round(to_ps(token_B / rank_Bps)), 1))
-    fixed = round(to_ps(machines_[0].system.spec.scale_out.cluster_us / 1e6))
+        out.append(max(int(to_ps(token_B / rank_Bps)), 1))
+    fixed = int(to_ps(machines_[0].system.spec.scale_out.cluster_us / 1e6))
     return Moves((out[0], out[1]), model.layers, fixed)

@@ -20,8 +20,9 @@ from cmsim.steps import Axis, Points
 
 #: cached tokens at which decode steps are played, each so many times the last from the second on
 CONTEXTS, _FURTHER = (128, 1024), 4
-#: tokens of the smallest pass over prompts that is played, and how lengths of prompts go up in one pass
-SMALLEST, _LONGER = 16, 4
+#: tokens of the smallest pass over prompts that is played, how lengths of prompts go up in one pass, and tokens from
+#: which on passes are played at more numbers of them
+SMALLEST, _LONGER, _FULL = 16, 4, 256
 #: columns of `steps` [s], [J] and [B]
 _SECONDS, _JOULES, _MEMORY = 0, [2, 1, 3], 4
 
@@ -29,7 +30,7 @@ _SECONDS, _JOULES, _MEMORY = 0, [2, 1, 3], 4
 _Row = tuple[float, float, float, float]
 
 
-class Played:
+class PlayedSteps:
     """Steps of one replica, played where they are asked for: the functions that `Told` is made of."""
 
     def __init__(self, run: Run, spec: ServingSpec, pool: PoolSpec, batching: BatchingSpec, base: Path | None):
@@ -55,7 +56,7 @@ class Played:
         self._chunks = Points(prefill, (*axes, cached), self._machines)
         self._sequences = steps.between(1, batching.sequences)
         self._between: dict[tuple[int, int, int], tuple[_Row, _Row]] = {}
-        self._passes = _doubling(SMALLEST, batching.step_tokens + batching.sequences)
+        self._passes = _doubling(batching.step_tokens + batching.sequences)
 
     @property
     def played(self) -> int:
@@ -122,7 +123,7 @@ class Played:
         return seconds, low, middle, high
 
     def error(self, sequences: int, context: int, tokens: int, length: int) -> float:
-        """By how much steps are missed at points that are not on the grid: the larger of a decode step and a pass. [1]"""
+        """By how much steps are missed off the grid: the larger of a decode step and of a pass. [1]"""
         worst = 0.0
         if sequences:
             found = self._decode((sequences, max(context, CONTEXTS[0])))[_SECONDS]
@@ -134,7 +135,7 @@ class Played:
             worst = max(worst, abs(self.passes(tokens, tokens + 2 * cached)[0] / found[_SECONDS] - 1))
         return worst
 
-    def memory(self, sequences: int, tokens: int) -> tuple[float, float]:
+    def memory(self, tokens: int) -> tuple[float, float]:
         """What a rank holds beside its cache, with the largest pass in flight, and a cached token's share of it. [B]"""
         few, many = CONTEXTS[1], CONTEXTS[1] * _FURTHER
         less, more = self._decode((1, few))[_MEMORY], self._decode((1, many))[_MEMORY]
@@ -149,11 +150,9 @@ def _axes(run: Run, machines: api.Machines) -> tuple[Axis, Axis]:
     return held, length
 
 
-def _doubling(low: int, high: int) -> list[int]:
-    out = [low]
-    while out[-1] < high:
-        out.append(out[-1] * 2)
-    return out
+def _doubling(high: int) -> list[int]:
+    """Tokens of passes that are played: powers of two, and where products fill the machine numbers between them."""
+    return [one for one in steps.between(SMALLEST, high) if one >= _FULL or one & (one - 1) == 0]
 
 
 def _around(nodes: Sequence[int], x: float) -> tuple[int, int]:

@@ -24,8 +24,8 @@ class Prefixes:
     def found(self, one: int) -> int:
         """Tokens of a prompt that are there, from its first on, never all of them; from now on they all are.
 
-        Blocks come in the order of the prompt, and are used from its end to its beginning, so that of a prompt what is
-        needed first goes last.
+        Blocks come in the order of the prompt, and are used from its end to its beginning, so that of a prompt what
+        is needed first goes last.
         """
         blocks = self._block[self._ptr[one] : self._ptr[one + 1]]
         kept = self._kept

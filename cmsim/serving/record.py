@@ -7,7 +7,7 @@ from array import array
 from cmsim.serving.costs import Joules
 
 
-class Record:
+class StepLog:
     """One per replica.
 
     jumps   steps that only decode, four numbers each: sequences that set the pace, their cached tokens, how many steps,

@@ -5,7 +5,7 @@ takes what it takes with as many sequences everywhere as the busiest has, and as
 
 Between two events nothing changes. Steps that only decode are done in one jump: to the first sequence that ends, to the
 step for which a cache has no room, or to the end of the step in which somebody comes who can be begun. A jump takes
-exactly what its steps take one by one (`Row`).
+exactly what its steps take one by one (`StepRow`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from cmsim.serving.book import DONE, NEVER, WAITING, Book
 from cmsim.serving.costs import Costs
 from cmsim.serving.holder import Holder
-from cmsim.serving.record import Record
+from cmsim.serving.record import StepLog
 
 #: (time, number of the replica, what to do): puts something on the clock
 Later = Callable[[int, int, Callable[[object], None]], None]
@@ -50,7 +50,7 @@ class Replica:
     ):
         self.number, self.book, self.holders, self.costs = number, book, tuple(holders), costs
         self._later, self._leaves, self._hands_over, self._singly = later, leaves, hands_over, singly
-        self.record = Record()
+        self.record = StepLog()
         self._does, self._turn, self._step = _RESTS, 0, 0
         #: (step after which somebody has its last token, who, when it began to decode), and the last two of who decodes
         self._ends: list[tuple[int, int, int]] = []

@@ -8,11 +8,11 @@ from typing import Literal
 
 import simpy
 
-from cmsim.serving.asked import Asked
 from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
 from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.prefixes import Prefixes
+from cmsim.serving.questions import Questions
 from cmsim.serving.replica import Replica
 
 Routing = Literal["round_robin", "least_loaded"]
@@ -94,14 +94,14 @@ class Service:
     pools  one that does all, or one that prefills and one that decodes    moves  between two pools
     """
 
-    def __init__(self, asked: Asked, pools: Sequence[Pool], rules: Rules, moves: Moves | None = None):
+    def __init__(self, asked: Questions, pools: Sequence[Pool], rules: Rules, moves: Moves | None = None):
         self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
-        self.env = simpy.Environment(initial_time=0)  # type: ignore[arg-type]
+        self.env = simpy.Environment(initial_time=0)
         self.book = Book.of(asked)
         self._lines: list[_Line] = []
         first = 0
         for number, pool in enumerate(self.pools):
-            replicas = []
+            replicas: list[Replica] = []
             for _ in range(pool.replicas):
                 holders = [self._holder(pool, first + each, number) for each in range(pool.holders)]
                 first += pool.holders

@@ -13,4 +13,17 @@ from cmsim.steps.axes import Axis, of_inference
 from cmsim.steps.make import POINTS, TOLERANCE, table
 from cmsim.steps.table import Step, Steps, Table, TabledPlan
 
-__all__ = ["POINTS", "TOLERANCE", "Axis", "Points", "Step", "Steps", "Table", "TabledPlan", "between", "of_inference", "straight", "table"]
+__all__ = [
+    "POINTS",
+    "TOLERANCE",
+    "Axis",
+    "Points",
+    "Step",
+    "Steps",
+    "Table",
+    "TabledPlan",
+    "between",
+    "of_inference",
+    "straight",
+    "table",
+]

@@ -1,4 +1,4 @@
-"""Steps that are played when they are asked for: numbers of things on a coarse grid, and costs between in a straight line.
+"""Steps that are played when they are asked for: points on a coarse grid, and costs between in a straight line.
 
 A table seeks where costs bend over whole ranges, and plays hundreds of points for it. A service asks for few sizes, a
 search for few steps of each of many plans: here a point is played when somebody asks for its neighbourhood, and kept.
@@ -29,7 +29,7 @@ _SCHEMA = 1
 
 
 def between(low: int, high: int) -> list[int]:
-    """Powers of two from ``low`` on and the numbers halfway between them, up to the first that is not below ``high``."""
+    """Powers of two from ``low`` on and numbers halfway between them, up to the first that is not below ``high``."""
     out, x = [low], 1
     while out[-1] < high:
         for one in (x, x + x // 2):

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from cmsim.requests import Prefix
 from cmsim.serving import measure
-from cmsim.serving.asked import Asked
 from cmsim.serving.book import OUTCOMES
 from cmsim.serving.costs import Told
 from cmsim.serving.holder import Limits
 from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Service
 
 COLUMNS = ("arrival", "scheduled", "prefilled", "moved", "end", "generated", "again", "holder", "cached", "outcome")
@@ -35,7 +35,7 @@ def costs(draw: np.random.Generator) -> Told:
     return Told(decode, passes, least=16, host=host, idle_W=(1.0, 2.0, 3.0), accepted=float(draw.choice([1, 1.7])))
 
 
-def drawn(seed: int) -> tuple[Asked, list[Pool], dict, Moves]:
+def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
     """A service: what it is asked, its pools, its rules."""
     draw = np.random.default_rng(seed)
     count = int(draw.integers(1, 60))
@@ -64,8 +64,8 @@ def drawn(seed: int) -> tuple[Asked, list[Pool], dict, Moves]:
         "patience_ps": None if draw.random() < 0.5 else int(draw.choice([10**10, 10**11, 10**12])),
         "door_ps": int(draw.choice([0, 10**10])),
     }
-    users = int(draw.integers(1, 20))
-    return Asked(prompt, output, arrival_ps, prefix, tokens, users=users), pools, rules, Moves((10**6, 10**5), 8, 10**6)
+    asked = Questions(prompt, output, arrival_ps, prefix, tokens, users=int(draw.integers(1, 20)))
+    return asked, pools, rules, Moves((10**6, 10**5), 8, 10**6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,7 +93,9 @@ def test_nothing_is_lost(seed):
     tokens = resumed = 0
     for replica in (one for pool in served.pools for one in pool):
         jumps = np.array(replica.record.jumps).reshape(-1, 4)
-        tokens += int((jumps[:, 2] * jumps[:, 3]).sum()) + int(np.array(replica.record.mixed).reshape(-1, 2)[:, 1].sum())
+        tokens += int((jumps[:, 2] * jumps[:, 3]).sum()) + int(
+            np.array(replica.record.mixed).reshape(-1, 2)[:, 1].sum()
+        )
         resumed += len(replica.record.gaps)
         for holder in replica.holders:
             assert not holder.decoding and not holder.prefilling and not holder.offsets
@@ -112,4 +114,3 @@ def test_nothing_is_lost(seed):
     stages = measure.frame(book)
     total = sum(stages[name] for name in ("waited_s", "prefill_s", "moved_s", "decode_s"))
     assert total == pytest.approx(stages["e2e_s"])
-

@@ -114,6 +114,11 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "kinds", "results", "scenario"}
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
+    # requests on one clock: what a step costs it asks of steps, what comes of traces; of the machine it knows memory
+    # and links, of results what a token costs
+    "serving": frozenset(
+        {"api", "cost", "energy", "hardware", "kinds", "requests", "results", "scenario", "steps", "workload"}
+    ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything

@@ -51,8 +51,8 @@ def training(spec: TrainingSpec, model: ModelSpec, *, ranks: int, base: Path | N
 def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, base: Path | None = None) -> Least:
     """The first tokens of ``prompts``: the cores over the causal half, keys and values expanded, the cache written.
 
-    A token that sees some that are cached sees as many as the mean one of a prompt so much longer; that those are read is
-    left out."""
+    A token that sees some that are cached sees as many as the mean one of a prompt so much longer; that those are read
+    is left out."""
     form = layers.formats(spec.precision)
     tokens = prompts * spec.prompt_tokens
     cores = tokens * model.attention_flops_per_token(spec.prompt_tokens + 2 * spec.cached_tokens)

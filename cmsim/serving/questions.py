@@ -9,7 +9,7 @@ from cmsim.requests import Prefix
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """Requests, in order of arrival.
 
     prompt, output   tokens, at least 1    arrival_ps  ascending; None: a closed loop, in which each user asks again
