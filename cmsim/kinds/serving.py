@@ -181,7 +181,7 @@ class ServingSpec(ModelWorkloadSpec):
 class ServingFacts(Facts):
     """prompt_tokens, output_tokens: of a request, mean    requests: of a run    replicas, holders: of all pools
     cache_tokens: room of one holder's cache, of the pool that decodes    steps_error: of steps between points that were
-    played, the larger of the two that were tried [1]"""
+    played, the larger of the two that were tried [1]    users: of a closed loop"""
 
     prompt_tokens: float
     output_tokens: float
@@ -190,6 +190,7 @@ class ServingFacts(Facts):
     holders: float
     cache_tokens: float
     steps_error: float | None = None
+    users: float | None = None
 
 
 #: of requests, by what is waited for

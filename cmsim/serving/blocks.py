@@ -9,7 +9,7 @@ _ENDLESS = 1 << 60
 
 
 class PagedCache:
-    """PagedCache in use by sequences that grow by a token a step, and by prompts that do not.
+    """Blocks in use by sequences that grow by a token a step, and by prompts that do not.
 
     A sequence of ``offset + step`` cached tokens has ``ceil((offset + step + 1) / tokens)`` blocks while the step runs,
     with room for the token that it makes. With ``offset + 1 = tokens a + r`` these are a plus a number that depends on
@@ -28,11 +28,11 @@ class PagedCache:
         self._of_rest = [0] * tokens
 
     def need(self, tokens: int) -> int:
-        """PagedCache of so many tokens."""
+        """Blocks of so many tokens."""
         return -(-tokens // self.tokens)
 
     def take(self, blocks: int) -> None:
-        """PagedCache that stay as they are; fewer than none to give some back."""
+        """Blocks that stay as they are; fewer than none to give some back."""
         self._fixed += blocks
 
     def join(self, offset: int, sign: int = 1) -> None:
@@ -43,7 +43,7 @@ class PagedCache:
         self._of_rest[rest] += sign
 
     def used(self, step: int) -> int:
-        """PagedCache in use while a step runs."""
+        """Blocks in use while a step runs."""
         whole, rest = divmod(step, self.tokens)
         of_rest = self._of_rest
         more = self._count * (whole + 1) + self._growing + self._fixed

@@ -69,6 +69,7 @@ def execute(
             holders=float(sum(machine.pool.replicas * machine.pool.holders for machine in machines)),
             cache_tokens=float(last.cache_tokens),
             steps_error=error,
+            users=float(asked.users) or None,
         ),
         accelerators=sum(machine.accelerators for machine in machines),
         ranks=sum(machine.pool.replicas * machine.system.ranks for machine in machines),

@@ -9,8 +9,9 @@ from cmsim.serving import draw, measure
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Served
 
-#: of the plan's capacity: where the search begins, how near it comes, and below which nothing is sought
-_HIGHEST, _NEAR, _LOWEST = 1.2, 0.01, 0.01
+#: of the plan's capacity: the most that is tried (above it a promise is kept for as long as the queue is short), how
+#: near the search comes, and below which nothing is sought
+_HIGHEST, _NEAR, _LOWEST = 1.0, 0.01, 0.01
 
 
 def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: ServingSpec, capacity: float) -> float:
@@ -24,6 +25,11 @@ def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: Servin
         served = serve(draw.faster(asked, rate / asked.rate_per_s))
         return spec.slo is not None and measure.attainment(served.book, spec.slo, spec.warm_up) >= spec.slo.attainment
 
+    return sought(kept, capacity)
+
+
+def sought(kept: Callable[[float], bool], capacity: float) -> float:
+    """The highest rate that is kept, to one part in a hundred of the capacity. [1/s]"""
     low, high = _LOWEST * capacity, _HIGHEST * capacity
     if not kept(low):
         return 0.0
