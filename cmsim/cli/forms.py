@@ -21,8 +21,8 @@ _TIMES = (
 def vllm(results: Iterable[Result]) -> str:
     """As `vllm bench serve` ends; nothing of runs of other kinds.
 
-    Source: vllm-project/vllm, vllm/benchmarks/serve.py: the same lines in the same order. What an unstable service makes
-    of times to the first token is left out there too.
+    Source: vllm-project/vllm, vllm/benchmarks/serve.py: the same lines in the same order. What an unstable service
+    makes of times to the first token is left out here too.
     """
     return "\n".join("\n".join(_of(one)) for one in results if one.kind == "serving")
 

@@ -64,9 +64,8 @@ def run(
 ) -> None:
     """Run every workload of a scenario on every system, at every point of its sweep."""
     from cmsim import api
-    from cmsim.scenario import load_scenario
-
     from cmsim.cli import forms
+    from cmsim.scenario import load_scenario
 
     if form is not None and form not in forms.NAMES:
         raise InputError(f"--form: got '{form}'. {did_you_mean(form, forms.NAMES)}")
