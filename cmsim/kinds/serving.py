@@ -145,8 +145,10 @@ class ServingSpec(ModelWorkloadSpec):
         default=None, description="a pool that only makes first tokens; goes with `decode`"
     )
     decode: PoolSpec | None = Field(default=None, description="a pool that makes all others; goes with `prefill`")
-    routing: Annotated[Literal["round_robin", "least_loaded"], ASKED] = Field(
-        default="least_loaded", description="how a request finds its holder; least_loaded: where fewest are"
+    routing: Annotated[Literal["round_robin", "least_loaded", "prefix_aware"], ASKED] = Field(
+        default="least_loaded",
+        description="how a request finds its holder; least_loaded: where fewest are; prefix_aware: where most of its "
+        "prompt was computed last, unless twice as many are there",
     )
     patience_s: SecondsAtLeast | None = Field(
         default=None, description="after which a request without its last token is given up; default: never"

@@ -11,14 +11,17 @@ import simpy
 from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
 from cmsim.serving.pools import Moves, Pool
-from cmsim.serving.prefixes import Prefixes
+from cmsim.serving.prefixes import Beginnings, Homes, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.replica import Replica
 
-Routing = Literal["round_robin", "least_loaded"]
+Routing = Literal["round_robin", "least_loaded", "prefix_aware"]
 
 #: who comes goes before steps that end in the same picosecond, so that these see it
 _COMES = 0
+#: requests that a holder may have more than the one with the fewest, and times as many, and still be sent those whose
+#: beginnings it has
+_MORE, _TIMES = 4, 2
 #: what one part tells another arrives no earlier than this [ps]
 _SOON = 1
 
@@ -63,7 +66,8 @@ class _Call(simpy.Event):
 class _Line:
     """A pool and the choice of a holder in it."""
 
-    def __init__(self, replicas: Sequence[Replica], rules: Rules):
+    def __init__(self, replicas: Sequence[Replica], rules: Rules, homes: Homes | None):
+        self._homes = homes
         self.replicas = tuple(replicas)
         self.places = [(replica, holder) for replica in replicas for holder in replica.holders]
         self.loads = [0] * len(self.places)
@@ -71,9 +75,14 @@ class _Line:
         self._turns = rules.routing == "round_robin"
         self._next = 0
 
-    def choose(self) -> tuple[Replica, Holder]:
+    def choose(self, one: int) -> tuple[Replica, Holder]:
         loads = self.loads
-        if self._turns:
+        if self._homes is not None:
+            least = min(loads)
+            known = self._homes.of(one)
+            at = loads.index(least) if known is None or loads[known] > max(least + _MORE, _TIMES * least) else known
+            self._homes.put(one, at)
+        elif self._turns:
             at = self._next
             self._next = (at + 1) % len(loads)
         else:
@@ -99,6 +108,7 @@ class Service:
         self.env = simpy.Environment(initial_time=0)
         self.book = Book.of(asked)
         self._lines: list[_Line] = []
+        self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
         first = 0
         for number, pool in enumerate(self.pools):
             replicas: list[Replica] = []
@@ -106,7 +116,10 @@ class Service:
                 holders = [self._holder(pool, first + each, number) for each in range(pool.holders)]
                 first += pool.holders
                 replicas.append(self._replica(len(replicas) + 1000 * number, holders, pool, number))
-            self._lines.append(_Line(replicas, rules))
+            homes = None
+            if rules.routing == "prefix_aware" and self._beginnings is not None and not number:
+                homes = Homes(self._beginnings)
+            self._lines.append(_Line(replicas, rules, homes))
         #: when the link of a holder is free again
         self._free: dict[int, int] = {}
         self._here = self._since = self._area = 0
@@ -114,9 +127,9 @@ class Service:
 
     def _holder(self, pool: Pool, number: int, at: int) -> Holder:
         prefixes = None
-        if pool.cached and self.asked.prefix is not None and at == 0:
+        if pool.cached and self._beginnings is not None and at == 0:
             blocks = pool.cached // self.asked.block_tokens
-            prefixes = Prefixes(self.asked.prefix, self.asked.block_tokens, blocks, self.book.prompt)
+            prefixes = Prefixes(self._beginnings, self.asked.block_tokens, blocks, self.book.prompt)
         return Holder(self.book, pool.limits, number, prefixes)
 
     def _replica(self, number: int, holders: Sequence[Holder], pool: Pool, at: int) -> Replica:
@@ -180,7 +193,7 @@ class Service:
 
     def _route(self, one: int, pool: int) -> None:
         if self.book.outcome[one] == WAITING:
-            replica, holder = self._lines[pool].choose()
+            replica, holder = self._lines[pool].choose(one)
             replica.arrive(one, holder, int(self.env.now))
 
     # who leaves
@@ -196,7 +209,7 @@ class Service:
             self._gone(now)
             return
         assert self.moves is not None
-        replica, other = self._lines[1].choose()
+        replica, other = self._lines[1].choose(one)
         self.book.holder[one] = other.number
         prefill_ps = now - self.book.scheduled[one]
         move_ps = self.book.prompt[one] * max(self.moves.token_ps)

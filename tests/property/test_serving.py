@@ -60,7 +60,7 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
 
     pools = [pool() for _ in range(2 if draw.random() < 0.4 else 1)]
     rules = {
-        "routing": str(draw.choice(["round_robin", "least_loaded"])),
+        "routing": str(draw.choice(["round_robin", "least_loaded", "prefix_aware"])),
         "patience_ps": None if draw.random() < 0.5 else int(draw.choice([10**10, 10**11, 10**12])),
         "door_ps": int(draw.choice([0, 10**10])),
     }

@@ -22,7 +22,7 @@ from cmsim.serving.costs import Plain, StepRow
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
 from cmsim.serving.pools import Moves, Pool
-from cmsim.serving.prefixes import Prefixes
+from cmsim.serving.prefixes import Beginnings, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.steps import plays
@@ -248,7 +248,7 @@ def test_beginnings_that_are_kept():
     chance = np.random.default_rng(0)
     shares = 1 / np.arange(1, 1001)
     blocks = chance.choice(1000, 200_000, p=shares / shares.sum())
-    cache = Prefixes(Prefix(np.arange(len(blocks) + 1), blocks), 16, 100, np.full(len(blocks), 17).tolist())
+    cache = Prefixes(Beginnings(Prefix(np.arange(len(blocks) + 1), blocks)), 16, 100, np.full(len(blocks), 17).tolist())
     for one in range(len(blocks)):
         cache.found(one)
     assert cache.hit / cache.asked == pytest.approx(0.5765, abs=0.01)
@@ -260,6 +260,18 @@ def test_a_beginning_that_is_kept_is_not_computed():
     served = run(asked([40, 40], 1, [0, 1], prefix=prefix, block_tokens=16), pool)
     assert served.book.column("cached").tolist() == [0, 32]
     assert seconds(served, "scheduled", "prefilled") == pytest.approx([0.04, 0.008])
+
+
+def test_prompts_go_where_their_beginnings_are():
+    prefix = Prefix(np.arange(0, 9, 2), np.array([1, 2, 3, 4, 1, 5, 3, 4]))
+    questions = asked([40, 40, 40, 40], 1, [0, 1, 2, 3], prefix=prefix, block_tokens=16)
+    pool = Pool(Plain(MS, MS), Limits(ENDLESS, 8, ENDLESS), 2, cached=64)
+    served = run(questions, pool, routing="prefix_aware")
+    assert served.book.column("holder").tolist() == [0, 0, 0, 0]  # nobody else is there
+    assert served.book.column("cached").tolist() == [0, 0, 16, 32]
+    busy = asked([1000, 40, 40, 40], 1, [0, 0.1, 0.2, 0.3], prefix=prefix, block_tokens=16)
+    served = run(busy, pool, routing="prefix_aware")
+    assert served.book.column("holder").tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 16])
