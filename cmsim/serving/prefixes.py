@@ -56,6 +56,10 @@ class Prefixes:
         return min(hits * self._tokens, self._prompt[one] - 1)
 
 
+#: of a prompt's blocks, how many make it worth to wait for who has them
+_WORTH = 0.25
+
+
 class Homes:
     """Where beginnings of prompts were last computed, for who routes by it."""
 
@@ -64,15 +68,15 @@ class Homes:
         self._home: dict[int, int] = {}
 
     def of(self, one: int) -> int | None:
-        """The place that computed the longest beginning of a prompt that is known; None where not even its first block
-        is."""
-        found = None
-        for block in self._beginnings.of(one):
+        """The place that computed the longest beginning of a prompt that is known; None where that is less than `_WORTH`
+        of it: most prompts begin as many others do."""
+        found, many, blocks = None, 0, self._beginnings.of(one)
+        for block in blocks:
             at = self._home.get(block)
             if at is None:
                 break
-            found = at
-        return found
+            found, many = at, many + 1
+        return found if many >= _WORTH * len(blocks) else None
 
     def put(self, one: int, place: int) -> None:
         """A prompt is computed there."""

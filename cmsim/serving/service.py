@@ -21,7 +21,7 @@ Routing = Literal["round_robin", "least_loaded", "prefix_aware"]
 _COMES = 0
 #: requests that a holder may have more than the one with the fewest, and times as many, and still be sent those whose
 #: beginnings it has
-_MORE, _TIMES = 4, 2
+_MORE, _TIMES = 1, 2
 #: what one part tells another arrives no earlier than this [ps]
 _SOON = 1
 
