@@ -229,7 +229,7 @@ _METRICS = (
         "queue_growth_per_s",
         "requests/s",
         "less",
-        "by how much more come than leave, over the later half of arrivals; 0 where not",
+        "by how much more come than are begun, over the later half of arrivals; 0 where not",
     ),
     Metric("in_system_mean", "requests", "", "requests in the service, mean over time"),
     Metric("waiting_mean", "requests", "less", "requests that wait to be begun, mean over time"),

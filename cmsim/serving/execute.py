@@ -22,8 +22,9 @@ from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps
 
-#: the least of a utilisation at which users are told what near saturation means
-_NEAR = 0.85
+#: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
+#: request make a run that is not short
+_NEAR, _SPANS = 0.85, 10
 
 
 def execute(
@@ -117,7 +118,7 @@ class _Found:
         self.stable = "closed" if closed else "no" if self.utilization >= 1 or grows else "yes"
 
     def metrics(self) -> dict[str, float | str]:
-        """As the kind declares them. Times to the first token and to the last are told of a stable service alone."""
+        """As the kind declares them. Who waits how long is told of a stable service alone."""
         book, spec, counts = self.served.book, self.one.spec, self.counts
         accelerators = sum(machine.accelerators for machine in self.one.machines)
         output_per_s = counts["output"] / self.end_s
@@ -133,7 +134,7 @@ class _Found:
         out |= measure.percentiles("tpot", times.tpot)
         out |= measure.itl(self.served.pools[-1])
         out |= measure.percentiles("e2e", times.e2e) if steady else {}
-        if spec.slo is not None:
+        if spec.slo is not None and steady:
             out["slo_attainment"] = measure.attainment(book, spec.slo, spec.warm_up)
         load, room = self.load.columns, self.room_tokens()
         out |= {
@@ -154,6 +155,11 @@ class _Found:
         if asked := sum(one.asked for one in caches):
             out["prefix_hit_fraction"] = sum(one.hit for one in caches) / asked
         return {**out, **self._energy(output_per_s)}
+
+    def _span_s(self) -> float:
+        """From the first arrival to the last. [s]"""
+        arrival = self.served.book.column("arrival")
+        return float(arrival.max() - arrival.min()) / PS_PER_S
 
     def room_tokens(self) -> float:
         """Tokens that all caches hold."""
@@ -210,6 +216,13 @@ class _Found:
                 f"at {self.utilization:.0%} of what the plan can serve waits grow without bound with the load: "
                 "see the ends of their intervals"
             )
+        span_s = self._span_s()
+        stays_s = self.served.area_ps / max(len(self.one.asked), 1) / PS_PER_S
+        if self.stable != "closed" and span_s < _SPANS * stays_s:
+            said.append(
+                f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load have "
+                "its beginning and its end in them"
+            )
         for what, why in (("timed_out", "were given up"), ("refused", "are longer than the context or the cache")):
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
@@ -219,6 +232,11 @@ class _Found:
                 f"steps are told between points that are played ({played} here): at what was most of the run they miss "
                 f"by {error:.1%}"
             )
+        if (holders := max(machine.pool.holders for machine in self.one.machines)) > 1:
+            said.append(
+                f"the {holders} holders of a replica step together, each priced as the fullest: where few of them have "
+                "something to do steps are too long"
+            )
         serving = self.system.stack.serving
         if not serving.step_us:
             said.append(f"no host time of steps: the stack {self.system.stack.name} has no serving.step_us")
@@ -226,16 +244,17 @@ class _Found:
 
 
 def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
-    names = ["all"] if len(machines) == 1 else ["prefill", "decode"]
-    return {
-        name: {
+    """Sizes of each pool, under its name where there are two."""
+    out = {}
+    for before, machine in zip([""] if len(machines) == 1 else ["prefill_", "decode_"], machines, strict=True):
+        sizes = {
             "replicas": machine.pool.replicas,
-            "accelerators": machine.system.packages,
-            "holders": machine.pool.holders,
+            "accelerators_each": machine.system.packages,
+            "holders_each": machine.pool.holders,
             "ranks_per_holder": machine.ranks,
             "cache_tokens": machine.cache_tokens,
             "step_tokens": machine.pool.limits.step_tokens,
             "sequences": machine.pool.limits.sequences,
         }
-        for name, machine in zip(names, machines, strict=True)
-    }
+        out |= {before + name: size for name, size in sizes.items()}
+    return out

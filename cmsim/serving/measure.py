@@ -85,7 +85,7 @@ def itl(replicas: Sequence[Replica]) -> dict[str, float]:
         if not len(times):
             continue
         at = (np.log(times) * _FINE).astype(np.int64)
-        more: Floats = np.bincount(at, weights=many)
+        more = np.bincount(at, weights=many).astype(float)
         if len(more) > len(counts):
             counts, more = more, counts
         counts[: len(more)] += more
@@ -282,16 +282,17 @@ def _bend(at: Floats, since: Floats, slope: Floats) -> Floats:
 
 
 def growth(book: Book) -> tuple[float, bool]:
-    """By how much more come than leave, over the second half of the arrivals, and whether that is more than chance and
-    than what keeps up. [1/s]"""
-    arrival, end = np.sort(book.column("arrival")) / PS_PER_S, np.sort(book.column("end")) / PS_PER_S
-    if len(arrival) < 2 * _BATCHES or arrival[-1] <= arrival[0]:
+    """By how much more come than are begun, over the second half of the arrivals, and whether that is more than chance
+    and than what keeps up. Who is begun does not count: a service fills up at first. [1/s]"""
+    arrival, begun = np.sort(book.column("arrival")), np.sort(_or(book.column("scheduled"), book.column("end")))
+    if len(arrival) < 2 * _BATCHES or arrival[-1] <= arrival[len(arrival) // 2]:
         return 0.0, False
     at = np.linspace(arrival[len(arrival) // 2], arrival[-1], _BATCHES)
-    there = np.searchsorted(arrival, at, side="right") - np.searchsorted(end, at, side="right")
-    x = at - at.mean()
-    slope = float(x @ there / (x @ x)) if at[-1] > at[0] else 0.0
-    rest = there - there.mean() - slope * x
-    error = float(np.sqrt(rest @ rest / (_BATCHES - 2) / (x @ x))) if at[-1] > at[0] else 0.0
-    rate = len(arrival) / (arrival[-1] - arrival[0])
-    return max(slope, 0.0), slope > _KEEPS_UP * rate and slope > _SURE * error and float(there[-5:].mean()) > _BATCHES
+    waiting = np.searchsorted(arrival, at, side="right") - np.searchsorted(begun, at, side="right")
+    x = (at - at.mean()) / PS_PER_S
+    slope = float(x @ waiting / (x @ x))
+    rest = waiting - waiting.mean() - slope * x
+    error = float(np.sqrt(rest @ rest / (_BATCHES - 2) / (x @ x)))
+    rate = len(arrival) / ((arrival[-1] - arrival[0]) / PS_PER_S)
+    grows = slope > max(_KEEPS_UP * rate, _SURE * error) and waiting[-5:].mean() > _BATCHES
+    return max(slope, 0.0), bool(grows)

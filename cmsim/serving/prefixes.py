@@ -68,8 +68,8 @@ class Homes:
         self._home: dict[int, int] = {}
 
     def of(self, one: int) -> int | None:
-        """The place that computed the longest beginning of a prompt that is known; None where that is less than `_WORTH`
-        of it: most prompts begin as many others do."""
+        """The place that computed the longest beginning of a prompt that is known; None where that is less than
+        `_WORTH` of it: most prompts begin as many others do."""
         found, many, blocks = None, 0, self._beginnings.of(one)
         for block in blocks:
             at = self._home.get(block)
