@@ -220,8 +220,8 @@ class _Found:
         stays_s = self.served.area_ps / max(len(self.one.asked), 1) / PS_PER_S
         if self.stable != "closed" and span_s < _SPANS * stays_s:
             said.append(
-                f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load have "
-                "its beginning and its end in them"
+                f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load "
+                "have its beginning and its end in them"
             )
         for what, why in (("timed_out", "were given up"), ("refused", "are longer than the context or the cache")):
             if many := self.counts[what]:
@@ -234,8 +234,8 @@ class _Found:
             )
         if (holders := max(machine.pool.holders for machine in self.one.machines)) > 1:
             said.append(
-                f"the {holders} holders of a replica step together, each priced as the fullest: where few of them have "
-                "something to do steps are too long"
+                f"the {holders} holders of a replica step together, each priced as the fullest: where few of them "
+                "have something to do steps are too long"
             )
         serving = self.system.stack.serving
         if not serving.step_us:

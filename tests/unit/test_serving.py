@@ -14,18 +14,19 @@ from typer.testing import CliRunner
 import cmsim
 from cmsim.cli.app import app
 from cmsim.errors import InputError
-from cmsim.kinds.serving import SloSpec
+from cmsim.kinds.serving import PoolSpec, SloSpec
 from cmsim.requests import Prefix
 from cmsim.serving import capacity, draw, measure
 from cmsim.serving.blocks import PagedCache
-from cmsim.serving.costs import Plain, StepRow
+from cmsim.serving.costs import Plain, StepRow, Told
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
+from cmsim.serving.played import PlayedSteps
 from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.prefixes import Beginnings, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
-from cmsim.steps import plays
+from cmsim.steps import between, plays, straight
 from cmsim.units import PS_PER_S
 
 MS = 10**9
@@ -477,6 +478,69 @@ def test_it_is_printed_as_another_tool_does(tmp_path):
     assert [line.split("(ms)")[0].strip() for line in lines[-12:-9]] == ["Mean TTFT", "Median TTFT", "P99 TTFT"]
     wrong = CliRunner().invoke(app, ["run", str(path), "--form", "vlm"])
     assert "--form: got 'vlm'. Did you mean 'vllm'" in str(wrong.exception) + wrong.output
+
+
+# steps between points that are played
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMSIM_STEPS", str(tmp_path_factory.getbasetemp() / "steps"))
+        one = cmsim.load_scenario(scenario()).runs[0]
+        yield PlayedSteps(one, one.spec, PoolSpec(accelerators=2), one.spec.batching, None), one
+
+
+def alone(kind: str, **keys) -> float:
+    """A step that is played by itself, on the same two packages. [s]"""
+    run = {"kind": kind, "model": "llama-3.1-8b", "parallel": {"tp": 2}, **keys}
+    return cmsim.run({"systems": [{"system": "hgx_h100", "accelerators": 2}], "workload": run})[0].metrics["makespan_s"]
+
+
+def test_points_are_what_is_played(played):
+    steps, _ = played
+    seconds, joules = steps.decode(4, np.array([1024.0, 2560.0]))
+    assert seconds[0] == pytest.approx(alone("decode", batch_per_accelerator=2, context_tokens=1024))
+    assert seconds[1] == pytest.approx(alone("decode", batch_per_accelerator=2, context_tokens=2560), rel=0.01)
+    assert (joules[0] <= joules[1]).all() and (joules[1] <= joules[2]).all()
+    whole = alone("prefill", batch_per_accelerator=0.5, prompt_tokens=512)
+    assert steps.passes(512, 512)[0] == pytest.approx(whole)
+    chunk = alone("prefill", batch_per_accelerator=0.5, prompt_tokens=512, cached_tokens=768)
+    assert steps.passes(512, 2048)[0] == pytest.approx(chunk) and chunk > whole
+    several = alone("prefill", batch_per_accelerator=2, prompt_tokens=128)
+    assert steps.passes(512, 128)[0] == pytest.approx(several)
+    assert steps.passes(700, 700)[0] == pytest.approx(
+        alone("prefill", batch_per_accelerator=0.5, prompt_tokens=700), rel=0.06
+    )
+    assert 0 < steps.error(5, 1500, 700, 700) < 0.06
+
+
+def test_prompts_beside_sequences(played):
+    steps, _ = played
+    costs = Told(steps.decode, steps.passes, least=128, host=(0.0, 0.0), idle_W=(0.0, 0.0, 0.0))
+    alone_ps = costs.row(16).upto(2049)[2049] - costs.row(16).upto(2049)[2048]
+    times = [costs.mixed(16, 2048, tokens, tokens**2 // 2)[0] for tokens in (1, 64, 512, 1000)]
+    assert times[0] >= alone_ps and times == sorted(times)
+    # weights are read once: less than both apart
+    assert times[2] < alone_ps + costs.mixed(0, 0, 512, 512**2 // 2)[0]
+    slow = Told(steps.decode, steps.passes, least=128, host=(0.1, 0.001), idle_W=(0.0, 0.0, 0.0))
+    assert slow.mixed(16, 2048, 64, 2048)[0] == pytest.approx(0.117 * PS_PER_S)
+    fast = Told(steps.decode, steps.passes, least=128, host=(0.0, 0.0), idle_W=(0.0, 0.0, 0.0), accepted=2.0)
+    sums = fast.row(16).upto(2049)
+    assert sums[2049] - sums[2048] == pytest.approx(alone_ps / 2)
+
+
+def test_numbers_on_the_grid():
+    assert between(1, 20) == [1, 2, 3, 4, 6, 8, 12, 16, 24] and between(16, 16) == [16] and between(5, 7) == [5, 6, 8]
+    assert straight(2.0, 4.0, 2.5, lambda x: np.array([x, 2 * x])).tolist() == [2.5, 5.0]
+
+
+def test_points_that_are_damaged_are_played_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("CMSIM_STEPS", str(tmp_path))
+    first = cmsim.run(scenario())[0]
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(b"PK no archive")
+    assert cmsim.run(scenario())[0].metrics == first.metrics
 
 
 # bad input
