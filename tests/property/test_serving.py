@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cmsim.requests import Prefix
 from cmsim.serving import measure
 from cmsim.serving.book import OUTCOMES
-from cmsim.serving.costs import Told
+from cmsim.serving.costs import Costs, Plain, Told
 from cmsim.serving.holder import Limits
 from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.questions import Questions
@@ -19,8 +19,11 @@ from cmsim.serving.service import Rules, Service
 COLUMNS = ("arrival", "scheduled", "prefilled", "moved", "end", "generated", "again", "holder", "cached", "outcome")
 
 
-def costs(draw: np.random.Generator) -> Told:
-    """Steps of some machine; a host that is slower than it, or not; tokens that come in twos, or not."""
+def costs(draw: np.random.Generator) -> Costs:
+    """Steps of some machine; a host that is slower than it, or not; tokens in twos, or not. Or steps that take
+    whole milliseconds, so that much happens at once."""
+    if draw.random() < 0.4:
+        return Plain(10**9, 10**9)
     a, b, c = draw.uniform(1e-3, 5e-3), draw.uniform(1e-5, 1e-4), draw.uniform(1e-8, 1e-6)
 
     def decode(sequences, tokens):
@@ -43,8 +46,8 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
     arrival_ps = None
     if draw.random() < 0.6:
         arrival_ps = np.rint(draw.exponential(1, count).cumsum() * draw.choice([1e9, 1e10, 1e11])).astype(np.int64)
-        if draw.random() < 0.3:  # some at once
-            arrival_ps = arrival_ps // 10**11 * 10**11
+        if draw.random() < 0.5:  # some at once, and as steps end
+            arrival_ps = arrival_ps // 10**9 * 10**9
     prefix, tokens = None, 0
     if draw.random() < 0.4:
         tokens = 16

@@ -159,6 +159,13 @@ def test_a_request_alone():
     assert measure.itl(served.pools[0])["itl_s_p50"] == pytest.approx(0.001, rel=1e-3)
 
 
+@pytest.mark.parametrize("singly", [False, True])
+def test_who_comes_as_a_step_ends_is_in_the_next(singly):
+    pool = Pool(Plain(MS, MS), Limits(ENDLESS, 4, ENDLESS))
+    served = run(asked([1, 1, 1], [11, 1, 1], [0, 0.005, 0.0085]), pool, singly=singly)
+    assert served.book.column("scheduled").tolist() == [0, 5 * MS, 9 * MS]
+
+
 @pytest.mark.parametrize(("prompt", "chunk", "steps"), [(10000, 2048, 5), (8192, 2048, 4)])
 def test_chunks(prompt, chunk, steps):
     """S16, and S17 less half of each chunk: what is read of earlier chunks."""
