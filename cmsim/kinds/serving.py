@@ -83,6 +83,17 @@ class LengthsSpec(Spec):
         return self
 
 
+class TurnsSpec(Spec):
+    """Conversations: each turn brings what was said before as its prompt, and comes when the last one is answered."""
+
+    count: Annotated[int, NUMBER, Field(ge=2, le=1000)] = Field(
+        description="requests of a conversation; `lengths` are of what each brings anew, `rate_per_s` is of requests"
+    )
+    think_s: SecondsAtLeast = Field(
+        default=10.0, description="from an answer to the next turn: drawn, exponential, of this mean"
+    )
+
+
 class BatchingSpec(Spec):
     """How a scheduler makes steps of requests. One holds whole sequences: a rank with data-parallel attention, else a
     tensor group."""
@@ -132,6 +143,7 @@ class ServingSpec(ModelWorkloadSpec):
     kind: Literal["serving"]
     arrivals: ArrivalsSpec = Field(description="when requests come")
     lengths: LengthsSpec = Field(default=LengthsSpec(), description="how many tokens requests and answers have")
+    turns: TurnsSpec | None = Field(default=None, description="requests come in conversations; default: each is alone")
     replicas: Places = Field(default=1, description="copies of the model")
     accelerators: Places | None = Field(
         default=None, description="packages of one replica; default: those of the system, shared out"
@@ -174,6 +186,8 @@ class ServingSpec(ModelWorkloadSpec):
             raise ValueError("ranks: a service counts `accelerators` of a replica")
         if self.goodput and (self.slo is None or self.arrivals.process == "closed"):
             raise ValueError("goodput: needs `slo`, and arrivals of an open loop")
+        if self.turns is not None and self.arrivals.process not in ("poisson", "gamma"):
+            raise ValueError("turns: goes with `process: poisson` or `gamma`; traces have their own conversations")
         if self.arrivals.process != "trace" and self.lengths.path is None and self.lengths.prompt_tokens is None:
             raise ValueError("lengths: prompt_tokens and output_tokens, or path, is required without a trace")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,16 @@ import numpy as np
 from cmsim import reading
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec
-from cmsim.requests import Requests, load_requests
+from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec, TurnsSpec
+from cmsim.requests import Prefix, Requests, load_requests
 from cmsim.serving.questions import Questions
 from cmsim.units import CLOCK_PS, PS_PER_S, to_ps
 
 _BUILT_IN = ("workloads/requests", "")
 #: requests of a run where nobody says how many; in a closed loop of each user
 _USUAL, _OF_USER = 1000, 10
+#: tokens of a block of a conversation
+_BLOCK = 128
 #: streams of random numbers of a run: what one draws does not change the other
 _ARRIVALS, _LENGTHS = range(2)
 
@@ -34,6 +37,8 @@ def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Questions:
     if how.process == "closed":
         return Questions(prompt, output, None, users=how.concurrency or 1, notes=notes)
     assert how.rate_per_s is not None
+    if spec.turns is not None:
+        return _conversations(spec, spec.turns, prompt, output, seed, notes)
     gaps = _gaps(how, count, np.random.default_rng([seed, _ARRIVALS]))
     arrival_ps = _whole(np.cumsum(gaps) / how.rate_per_s)
     return Questions(prompt, output, arrival_ps, rate_per_s=how.rate_per_s, notes=notes)
@@ -42,9 +47,46 @@ def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Questions:
 def faster(one: Questions, times: float) -> Questions:
     """The same requests, all of them in so many times the rate: what is compared differs in nothing else."""
     assert one.arrival_ps is not None
-    arrival_ps = np.rint(one.arrival_ps / times).astype(np.int64)
+    later = one.arrival_ps < 0
+    arrival_ps = np.where(later, one.arrival_ps, np.rint(one.arrival_ps / times)).astype(np.int64)
+    return replace(one, arrival_ps=arrival_ps, rate_per_s=one.rate_per_s * times)
+
+
+def _conversations(
+    spec: ServingSpec, turns: TurnsSpec, new: Ints, output: Ints, seed: int, notes: tuple[str, ...]
+) -> Questions:
+    """Requests of conversations one after the other; what a prompt has of earlier turns are the same blocks."""
+    how, each = spec.arrivals, turns.count
+    assert how.rate_per_s is not None
+    count = len(new) // each * each
+    if not count:
+        message = f"got {len(new)}. Allowed: at least {each}, the turns of one conversation."
+        raise InputError(Problem(message, key="arrivals.requests"))
+    new, output = new[:count].reshape(-1, each), output[:count].reshape(-1, each)
+    said = np.cumsum(new + output, axis=1)
+    prompt = (said - output).ravel()
+    draw = np.random.default_rng([seed, _ARRIVALS])
+    arrival_ps = np.full(new.shape, -1)
+    arrival_ps[:, 0] = _whole(np.cumsum(_gaps(how, len(new), draw)) * each / how.rate_per_s)
+    then = np.arange(1, count + 1).reshape(new.shape)
+    then[:, -1] = -1
+    think_ps = to_ps(draw.exponential(turns.think_s, count))
+    blocks = prompt // _BLOCK
+    ptr = np.concatenate([[0], np.cumsum(blocks)])
+    # the n-th block of a conversation is the same in all of its turns
+    within = np.arange(ptr[-1]) - np.repeat(ptr[:-1], blocks)
+    owner = np.repeat(np.arange(count) // each, blocks)
+    prefix = Prefix(ptr, owner * (int(blocks.max(initial=0)) + 1) + within)
     return Questions(
-        one.prompt, one.output, arrival_ps, one.prefix, one.block_tokens, one.rate_per_s * times, notes=one.notes
+        prompt,
+        output.ravel(),
+        arrival_ps.ravel(),
+        prefix,
+        _BLOCK,
+        then.ravel(),
+        think_ps,
+        how.rate_per_s,
+        notes=notes,
     )
 
 
@@ -101,7 +143,7 @@ def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: 
         prompt, output, more = _lengths(lengths, count, base, seed)
         return Questions(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*notes, *more))
     prefix = trace.prefix if trace.block_tokens else None
-    return Questions(prompt, output, _whole(time_s), prefix, trace.block_tokens, rate, notes=tuple(notes))
+    return Questions(prompt, output, _whole(time_s), prefix, trace.block_tokens, rate_per_s=rate, notes=tuple(notes))
 
 
 def _trace(name: str, format_: str | None, base: Path | None, key: str) -> Requests:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import simpy
 
 from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
@@ -120,6 +121,12 @@ class Service:
             if rules.routing == "prefix_aware" and self._beginnings is not None and not number:
                 homes = Homes(self._beginnings)
             self._lines.append(_Line(replicas, rules, homes))
+        #: requests that come by themselves, and of each what comes after it
+        self._first = (
+            range(len(asked)) if asked.then is None else np.flatnonzero(self.book.column("arrival") >= 0).tolist()
+        )
+        self._then = None if asked.then is None else asked.then.tolist()
+        self._think = None if asked.think_ps is None else asked.think_ps.tolist()
         #: when the link of a holder is free again
         self._free: dict[int, int] = {}
         self._here = self._since = self._area = 0
@@ -153,8 +160,8 @@ class Service:
         if self.asked.arrival_ps is None:
             for _ in range(min(self.asked.users, len(self.book))):
                 self._ask(0)
-        elif len(self.book):
-            _Call(self.env, self.book.arrival[0], _COMES, self._comes)
+        elif self._first:
+            _Call(self.env, self.book.arrival[self._first[0]], _COMES, self._comes)
         self.env.run()
         # the clock may go on to times for which there is nothing to do any more
         return Served(self.book, tuple(line.replicas for line in self._lines), self._area, self._since)
@@ -163,11 +170,19 @@ class Service:
 
     def _comes(self, _event: simpy.Event) -> None:
         """The next request of an open loop is there; the one behind it is waited for."""
-        one = self._next
-        self._next = one + 1
-        if one + 1 < len(self.book):
-            _Call(self.env, self.book.arrival[one + 1], _COMES, self._comes)
+        one = self._first[self._next]
+        self._next += 1
+        if self._next < len(self._first):
+            _Call(self.env, self.book.arrival[self._first[self._next]], _COMES, self._comes)
         self._enter(one, self.book.arrival[one])
+
+    def _turn(self, before: int, now: int) -> None:
+        """Who has an answer, or none, thinks and goes on, where a conversation has a next turn."""
+        if self._then is None or self._think is None or self._then[before] < 0:
+            return
+        one, at = self._then[before], now + max(self._think[before], _SOON)
+        self.book.arrival[one] = at
+        _Call(self.env, at, _COMES, lambda _: self._enter(one, at))
 
     def _ask(self, now: int) -> None:
         """A user of a closed loop asks the next question, where there is one."""
@@ -182,7 +197,7 @@ class Service:
         book, rules = self.book, self.rules
         if not all(pool.takes(book.prompt[one], book.output[one]) for pool in self.pools):
             book.outcome[one], book.end[one] = REFUSED, now
-            self._gone(now)
+            self._gone(one, now)
             return
         if rules.patience_ps is not None:
             _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
@@ -200,13 +215,13 @@ class Service:
 
     def _done(self, one: int, holder: Holder, now: int, kept: int) -> None:  # noqa: ARG002
         self._lines[-1].gone(holder.number)
-        self._gone(now)
+        self._gone(one, now)
 
     def _prefilled(self, one: int, holder: Holder, now: int, kept: int) -> None:
         """A prompt is done in a pool of its own: its cache moves, and the answer is made elsewhere."""
         self._lines[0].gone(holder.number)
         if self.book.outcome[one] != WAITING:  # its first token was its last
-            self._gone(now)
+            self._gone(one, now)
             return
         assert self.moves is not None
         replica, other = self._lines[1].choose(one)
@@ -237,12 +252,14 @@ class Service:
             line.gone(number)
             replica.give_up(one, holder, now)
         book.outcome[one], book.end[one] = TIMED_OUT, now
-        self._gone(now)
+        self._gone(one, now)
 
-    def _gone(self, now: int) -> None:
+    def _gone(self, one: int, now: int) -> None:
         self._count(now, -1)
         if self.asked.arrival_ps is None:
             self._ask(now + _SOON)
+        else:
+            self._turn(one, now)
 
     def _count(self, now: int, more: int) -> None:
         """Little's law needs them counted apart from the book."""

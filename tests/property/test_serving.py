@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +70,11 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
         "door_ps": int(draw.choice([0, 10**10])),
     }
     asked = Questions(prompt, output, arrival_ps, prefix, tokens, users=int(draw.integers(1, 20)))
+    if arrival_ps is not None and draw.random() < 0.3:  # every second one is what is said after the one before it
+        later = np.arange(count) % 2 == 1
+        then = np.where(~later & (np.arange(count) + 1 < count), np.arange(count) + 1, -1)
+        think_ps = draw.integers(0, 10**11, count)
+        asked = replace(asked, arrival_ps=np.where(later, -1, arrival_ps), then=then, think_ps=think_ps)
     return asked, pools, rules, Moves((10**6, 10**5), 8, 10**6)
 
 

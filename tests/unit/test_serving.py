@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import heapq
 import json
 from pathlib import Path
@@ -441,6 +442,34 @@ def test_gamma_arrivals_come_in_bursts():
         assert found.std() / found.mean() == pytest.approx(cv, rel=0.15)
 
 
+def test_conversations_go_on():
+    turns = {"turns": {"count": 3, "think_s": 0.5}, "arrivals": {"process": "poisson", "rate_per_s": 6, "requests": 61}}
+    batching = {"step_tokens": 1024, "sequences": 32, "prefix_share": 0.5}
+    one = cmsim.run(scenario(**turns, batching=batching))[0]
+    spec = cmsim.load_scenario(scenario(**turns, batching=batching)).runs[0].spec
+    questions = draw.asked(spec, seed=0, base=None)
+    assert len(questions) == 60 and (np.diff(questions.prompt.reshape(-1, 3)) > 0).all()
+    said = questions.prompt.reshape(-1, 3)[:, 1] - questions.prompt.reshape(-1, 3)[:, 0]
+    assert (said > questions.output.reshape(-1, 3)[:, 0]).all()
+    frame = one.frame("requests")
+    assert len(frame) == 60 and (frame["outcome"] == "done").all() and frame["arrival_s"].is_monotonic_increasing
+    # what was said before is there, but for the last answer and the rest of a block
+    assert one.metrics["prefix_hit_fraction"] > 0.4 and frame["cached_tokens"].max() >= 256
+    plain = cmsim.run(scenario(**turns))[0]
+    assert plain.metrics["ttft_s_p50"] > one.metrics["ttft_s_p50"] and "prefix_hit_fraction" not in plain.metrics
+
+
+def test_a_turn_comes_when_the_last_one_is_answered():
+    questions = asked(
+        [10, 10, 10, 10], 3, [0, -1, 0.001, -1], then=np.array([1, -1, 3, -1]), think_ps=np.full(4, 7 * MS)
+    )
+    questions = dataclasses.replace(questions, arrival_ps=np.array([0, -1, MS, -1]))
+    book = run(questions, Pool(Plain(MS, MS), Limits(ENDLESS, 8, ENDLESS))).book
+    assert [book.arrival[1] - book.end[0], book.arrival[3] - book.end[2]] == [7 * MS, 7 * MS]
+    served = run(dataclasses.replace(draw.faster(questions, 2.0)), line())
+    assert served.book.arrival[2] == MS // 2 and served.book.column("outcome").tolist() == [1] * 4
+
+
 def test_goodput_is_sought():
     one = cmsim.run(
         scenario(
@@ -567,6 +596,11 @@ WRONG = [
     ({"ranks": 2}, "ranks: a service counts `accelerators`"),
     ({"goodput": True}, "goodput: needs `slo`"),
     ({"routing": "random"}, "routing"),
+    (
+        {"turns": {"count": 2}, "arrivals": {"process": "closed", "concurrency": 3}},
+        "turns: goes with `process: poisson`",
+    ),
+    ({"turns": {"count": 100}}, "arrivals.requests: got 60. Allowed: at least 100"),
     ({"model": "llama-3.1-9b"}, "llama-3.1-8b"),
     ({"batching": {"step_tokens": 16, "sequences": 32}}, "step_tokens: got 16. Allowed: more than `sequences`"),
     ({"arrivals": {"process": "trace", "path": "azure/none.csv"}}, "arrivals.path: no file"),
