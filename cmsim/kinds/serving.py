@@ -13,9 +13,11 @@ from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
 from cmsim.kinds.parts import ASKED, ModelWorkloadSpec, ParallelSpec, PrecisionSpec
 from cmsim.reading import Spec
 from cmsim.reading.quantities import NUMBER, Factor, Places, SecondsAtLeast, Share, ShareOrNone, Tokens
+from cmsim.reading.sizes import Size
 
 Rate = Annotated[float, NUMBER, Field(ge=1e-6, le=1e7)]
 Many = Annotated[int, NUMBER, Field(gt=0, le=10**7)]
+BlockTokens = Annotated[int, NUMBER, Field(gt=0, le=65536), Size("tokens")]
 MicroBatches = Annotated[int, Field(ge=1, le=2)]
 
 
@@ -104,9 +106,7 @@ class BatchingSpec(Spec):
     sequences: Annotated[int, NUMBER, Field(gt=0, le=16384)] = Field(
         default=256, description="that a holder has begun at once, the most"
     )
-    block_tokens: Annotated[int, NUMBER, Field(gt=0, le=4096)] = Field(
-        default=16, description="of a block of the cache"
-    )
+    block_tokens: BlockTokens = Field(default=16, description="of a block of the cache")
     memory_share: Share = Field(default=0.9, description="of a rank's memory that the engine may use")
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")
     context_tokens: Tokens | None = Field(

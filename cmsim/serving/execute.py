@@ -245,7 +245,7 @@ class _Found:
 
 def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
     """Sizes of each pool, under its name where there are two."""
-    out = {}
+    out: dict[str, Any] = {}
     for before, machine in zip([""] if len(machines) == 1 else ["prefill_", "decode_"], machines, strict=True):
         sizes = {
             "replicas": machine.pool.replicas,
