@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ CONTEXTS, _FURTHER = (128, 1024), 4
 #: tokens of the smallest pass over prompts that is played, how lengths of prompts go up in one pass, and tokens from
 #: which on passes are played at more numbers of them
 SMALLEST, _LONGER, _FULL = 16, 4, 256
+#: rows of a tile of products, and tokens of the pass that is asked whether they count
+_TILE, _PROBE = 64, 641
 #: columns of `steps` [s], [J] and [B]
 _SECONDS, _JOULES, _MEMORY = 0, [2, 1, 3], 4
 
@@ -81,6 +84,24 @@ class PlayedSteps:
 
     def passes(self, tokens: float, length: float) -> tuple[float, Joules]:
         """Seconds and joules of a pass over prompts of ``tokens`` together, as if each were ``length`` long."""
+        if tokens > _TILE:
+            tile = self._tile
+            tokens = -(-tokens // tile) * tile
+        return self._straight(tokens, length)
+
+    @functools.cached_property
+    def _tile(self) -> int:
+        """Tokens by which passes grow: a tile's rows where products fill whole tiles, else 1; asked of one pass that is
+        a token more than some tiles."""
+        if self._passes[-1] < _PROBE:
+            return 1
+        found = float(self._prefill((1, _PROBE))[_SECONDS])
+        whole = -(-_PROBE // _TILE) * _TILE
+        line, tiles = (abs(self._straight(x, x)[0] - found) for x in (_PROBE, whole))
+        return _TILE if tiles < line else 1
+
+    def _straight(self, tokens: float, length: float) -> tuple[float, Joules]:
+        """Between passes that are played."""
         low, high = _around(self._passes, tokens)
         a = self._at_length(low, length)
         if low == high or tokens <= low:
