@@ -227,10 +227,10 @@ class _Found:
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
         if error is not None:
-            played = sum(machine.costs.played for machine in self.one.machines)
+            points = sum(machine.costs.points for machine in self.one.machines)
             said.append(
-                f"steps are told between points that are played ({played} here): at what was most of the run they miss "
-                f"by {error:.1%}"
+                f"steps are told between {points} points that are played: at what was most of the run they miss by "
+                f"{error:.1%}"
             )
         if (holders := max(machine.pool.holders for machine in self.one.machines)) > 1:
             said.append(

@@ -62,8 +62,9 @@ class PlayedSteps:
         self._passes = _doubling(batching.step_tokens + batching.sequences)
 
     @property
-    def played(self) -> int:
-        return self._decode.played + self._prefill.played + self._chunks.played
+    def points(self) -> int:
+        """How many points this run is made of."""
+        return sum(len(points.asked) for points in (self._decode, self._prefill, self._chunks))
 
     def save(self) -> None:
         """Keeps what was played for other runs."""

@@ -47,7 +47,7 @@ class Points:
     run      a workload on a system that leaves nothing open    axes  keys that points are of, in their order
     folder   where points are kept; default: that of tables; None: nowhere
 
-    ``played`` counts what was played here.
+    ``asked`` has the points that somebody asked for here, whether they were kept from before or not.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Points:
         evaluate: Evaluate = api.evaluate,
     ):
         self._plays = Plays(run, axes, machines, evaluate)
-        self.played = 0
+        self.asked: dict[Point, None] = {}
+        self._played = False
         where = store.folder() if folder == "" else folder
         self._file: Path | None = None
         if where is not None and evaluate is api.evaluate:
@@ -70,9 +71,10 @@ class Points:
 
     def __call__(self, point: Point) -> Floats:
         """Columns of a step at a point, as `Plays` has them. Raises InfeasibleError where no plan is possible there."""
+        self.asked[point] = None
         found = self._rows.get(point)
         if found is None:
-            self.played += 1
+            self._played = True
             found = self._rows[point] = self._plays(point)
         if np.isnan(found[0]):
             axes = ", ".join(f"{axis.called} {x}" for axis, x in zip(self._plays.axes, point, strict=True))
@@ -93,7 +95,7 @@ class Points:
 
     def save(self) -> None:
         """Keeps what was played, with what others have kept meanwhile; where nothing can be written, nowhere."""
-        if self._file is None or not self.played:
+        if self._file is None or not self._played:
             return
         rows = {**self._read(), **self._rows}
         points = sorted(rows)

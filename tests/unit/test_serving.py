@@ -382,12 +382,8 @@ def test_a_scenario_runs(small):
 def test_the_same_scenario_gives_the_same_bytes(small, tmp_path):
     _, folder = small
     cmsim.run(scenario(slo={"ttft_s": 0.5, "tpot_s": 0.05}), out=tmp_path / "out")
-    for path in folder.iterdir():
-        if path.name == "summary.json":  # what was played, and what was kept from before
-            before, after = (json.loads((at / path.name).read_text()) for at in (folder, tmp_path / "out"))
-            assert before["results"][0]["metrics"] == after["results"][0]["metrics"]
-        elif path.suffix == ".parquet":
-            assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    for path in folder.iterdir():  # what was played then was kept since
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
 
 
 def test_seeds_draw_other_requests():
