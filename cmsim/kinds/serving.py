@@ -25,8 +25,8 @@ class ArrivalsSpec(Spec):
     """When requests come."""
 
     process: Annotated[Literal["poisson", "gamma", "trace", "closed"], ASKED] = Field(
-        description="poisson: at random; gamma: at random, in bursts as `cv` says; trace: as recorded; closed: users "
-        "who ask again when they have their answer, all of them at once at the start"
+        description="poisson: at random; gamma: at random, in bursts as `cv` says; trace: as recorded, or at "
+        "recorded rates; closed: users who ask again when they have their answer, all of them at once at the start"
     )
     rate_per_s: Rate | None = Field(
         default=None, description="requests per second; required for poisson and gamma; trace: default as recorded"

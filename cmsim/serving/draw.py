@@ -11,7 +11,7 @@ from cmsim import reading
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec, TurnsSpec
-from cmsim.requests import Prefix, Requests, load_requests
+from cmsim.requests import Prefix, RateWindows, draw_arrivals, load_requests, open_requests
 from cmsim.serving.questions import Questions
 from cmsim.units import CLOCK_PS, PS_PER_S, to_ps
 
@@ -109,7 +109,7 @@ def _whole(seconds: Floats) -> Ints:
 def _lengths(how: LengthsSpec, count: int, base: Path | None, seed: int) -> tuple[Ints, Ints, tuple[str, ...]]:
     draw = np.random.default_rng([seed, _LENGTHS])
     if how.path is not None:
-        trace = _trace(how.path, how.format, base, "lengths.path")
+        trace = load_requests(_place(how.path, base, "lengths.path"), format=how.format)
         rows = draw.integers(0, len(trace), count)
         return trace.input_tokens[rows], trace.output_tokens[rows], trace.notes
     assert how.prompt_tokens is not None and how.output_tokens is not None
@@ -121,8 +121,11 @@ def _lengths(how: LengthsSpec, count: int, base: Path | None, seed: int) -> tupl
 
 
 def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: int) -> Questions:
+    """As recorded, or as often as it was recorded that requests came, in another rate where one is asked for."""
     assert how.path is not None
-    trace = _trace(how.path, how.format, base, "arrivals.path")
+    trace = open_requests(_place(how.path, base, "arrivals.path"), format=how.format)
+    if isinstance(trace, RateWindows):
+        return _as_often(trace, how, lengths, base, seed)
     if not trace.has_arrivals:
         raise InputError(
             Problem(
@@ -131,24 +134,41 @@ def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: 
             )
         )
     count = min(how.requests or len(trace), len(trace))
-    time_s, notes = trace.arrival_s[:count], list(trace.notes)
+    time_s, rate = _in_rate(trace.arrival_s[:count], how.rate_per_s)
+    notes = list(trace.notes)
     if how.requests and how.requests > len(trace):
         notes.append(f"the trace has {len(trace):,} requests, fewer than the {how.requests:,} that are asked for")
-    span_s = float(time_s[-1]) if count else 0.0
-    rate = count / span_s if span_s else float(count)
-    if how.rate_per_s is not None and span_s:
-        time_s, rate = time_s * (rate / how.rate_per_s), how.rate_per_s
-    prompt, output = trace.input_tokens[:count], trace.output_tokens[:count]
     if lengths.path is not None or lengths.prompt_tokens is not None:
         prompt, output, more = _lengths(lengths, count, base, seed)
         return Questions(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*notes, *more))
     prefix = trace.prefix if trace.block_tokens else None
+    prompt, output = trace.input_tokens[:count], trace.output_tokens[:count]
     return Questions(prompt, output, _whole(time_s), prefix, trace.block_tokens, rate_per_s=rate, notes=tuple(notes))
 
 
-def _trace(name: str, format_: str | None, base: Path | None, key: str) -> Requests:
+def _as_often(windows: RateWindows, how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: int) -> Questions:
+    """A day's curve: arrivals drawn by windows, lengths as they are asked for."""
+    if lengths.path is None and lengths.prompt_tokens is None:
+        message = f"{how.path} ({windows.format}) holds rates of arrival alone: say how long requests are."
+        raise InputError(Problem(message, key="lengths"))
+    time_s = draw_arrivals(windows, seed=seed)[: how.requests]
+    if not len(time_s):
+        raise InputError(Problem(f"{how.path}: no requests in its windows", key="arrivals.path"))
+    time_s, rate = _in_rate(time_s - time_s[0], how.rate_per_s)
+    prompt, output, more = _lengths(lengths, len(time_s), base, seed)
+    return Questions(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*windows.notes, *more))
+
+
+def _in_rate(time_s: Floats, rate_per_s: float | None) -> tuple[Floats, float]:
+    """Arrivals in another rate where one is asked for, and the rate that they have."""
+    span_s = float(time_s[-1])
+    own = len(time_s) / span_s if span_s else float(len(time_s))
+    return (time_s, own) if rate_per_s is None or not span_s else (time_s * (own / rate_per_s), rate_per_s)
+
+
+def _place(name: str, base: Path | None, key: str) -> Path:
     found = reading.locate(name, base=base, built_in=_BUILT_IN)
     if found is None:
         known = list(reading.builtin_tree(_BUILT_IN[0]))
         raise InputError(Problem(f"no file '{name}'. {did_you_mean(name, known)}", key=key))
-    return load_requests(found, format=format_)
+    return found

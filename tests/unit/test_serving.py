@@ -423,6 +423,15 @@ def test_a_trace_is_replayed():
     assert drawn.frame("requests")["prompt_tokens"].max() > 1000
 
 
+def test_a_day_s_curve_is_drawn():
+    how = {"process": "trace", "path": "servegen/m-large_chunk-0-trace.csv.gz", "requests": 3000}
+    spec = cmsim.load_scenario(scenario(arrivals=how)).runs[0].spec
+    one, other, same = (draw.asked(spec, seed=seed, base=None) for seed in (0, 1, 0))
+    assert len(one) == 3000 and (one.arrival_ps == same.arrival_ps).all() and (one.arrival_ps != other.arrival_ps).any()
+    with pytest.raises(InputError, match="holds rates of arrival alone"):
+        cmsim.run(scenario(arrivals=how, lengths={}))
+
+
 def test_gamma_arrivals_come_in_bursts():
     gaps = {}
     for cv in (0.5, 3.0):
