@@ -170,6 +170,10 @@ class ServingSpec(ModelWorkloadSpec):
         default=False,
         description="also seek the highest rate at which the promise is kept; needs `slo` and an open loop",
     )
+    sensitivity: bool = Field(
+        default=False,
+        description="also run with a fifth less and more cache and host time, and say what the first token waits then",
+    )
     warm_up: ShareOrNone = Field(
         default=0.0, description="share of requests, the first ones, that do not count in percentiles"
     )
@@ -234,6 +238,15 @@ _METRICS = (
     Metric("output_tokens_per_s_per_accelerator", "tokens/s", "more", "the same, over accelerators (packages) in use"),
     Metric("total_tokens_per_s", "tokens/s", "more", "tokens of prompts and answers, over the run"),
     *_times(),
+    *(
+        Metric(f"ttft_{what}_s_p99", "s", "", f"to the first token, 99 % are quicker, with a fifth {words}")
+        for what, words in (
+            ("less_cache", "less room in the cache"),
+            ("more_cache", "more room in the cache"),
+            ("slower_host", "more time of the host"),
+            ("quicker_host", "less time of the host"),
+        )
+    ),
     Metric("slo_attainment", "1", "more", "share of requests with both times that are promised"),
     Metric("goodput_requests_per_s", "requests/s", "more", "the highest rate at which the promise is kept"),
     Metric("capacity_requests_per_s", "requests/s", "more", "what the plan can serve at most, told before the run"),

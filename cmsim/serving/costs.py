@@ -115,6 +115,14 @@ class Told:
         self._rows: dict[int, StepRow] = {}
         self._at: dict[tuple[int, int], tuple[float, Joules]] = {}
 
+    def with_host(self, times: float) -> Told:
+        """The same steps, with a host that takes so many times as long."""
+        floor_s, each_s = self._host
+        host = (floor_s * times, each_s * times)
+        return Told(
+            self._decode, self._passes, least=self._least, host=host, idle_W=self._idle_W, accepted=self._accepted
+        )
+
     def row(self, sequences: int) -> StepRow:
         found = self._rows.get(sequences)
         if found is None:

@@ -15,9 +15,9 @@ from cmsim.hardware import System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import capacity, draw, measure, plans
+from cmsim.serving import capacity, draw, measure, plans, sensitivity
 from cmsim.serving.goodput import goodput
-from cmsim.serving.pools import Moves
+from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps
@@ -52,6 +52,8 @@ def execute(
     metrics = found.metrics()
     if spec.goodput:
         metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, one.capacity)
+    if spec.sensitivity and found.stable != "no":
+        metrics |= one.sensitivity()
     error = found.steps_error()
     for machine in machines:
         machine.costs.save()
@@ -97,7 +99,16 @@ class _Of:
 
     def serve(self, asked: Questions) -> Served:
         """One run; its own checks hold."""
-        served = Service(asked, self.pools, self._rules, self._moves).run()
+        return self._served(asked, self.pools, self._rules)
+
+    def sensitivity(self) -> dict[str, float]:
+        """How much the wait for a first token hangs on cache and host."""
+        return sensitivity.of_ttft(
+            lambda pools, rules: self._served(self.asked, pools, rules), self.pools, self._rules, self.spec.warm_up
+        )
+
+    def _served(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> Served:
+        served = Service(asked, pools, rules, self._moves).run()
         measure.check(served)
         return served
 

@@ -35,7 +35,6 @@ class PoolMachine:
     ranks: int
     costs: PlayedSteps
     cache_tokens: int
-    share: float
 
     @property
     def accelerators(self) -> int:
@@ -105,7 +104,7 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
         context=batching.context_tokens or 1 << 40,
         cached=kept * batching.block_tokens,
     )
-    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, batching.memory_share)
+    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens)
 
 
 def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:

@@ -486,6 +486,13 @@ def test_goodput_is_sought():
     assert 0 < one.metrics["goodput_requests_per_s"] <= one.metrics["capacity_requests_per_s"]
 
 
+def test_what_waits_hang_on():
+    closed = {"process": "closed", "concurrency": 24, "requests": 96}
+    one = cmsim.run(scenario(arrivals=closed, sensitivity=True))[0].metrics
+    assert one["ttft_quicker_host_s_p99"] < one["ttft_s_p99"] < one["ttft_slower_host_s_p99"]
+    assert one["ttft_less_cache_s_p99"] >= one["ttft_s_p99"] >= one["ttft_more_cache_s_p99"]
+
+
 def test_drafts_share_out_a_step():
     plain = cmsim.run(scenario(arrivals={"process": "closed", "concurrency": 1, "requests": 3}))[0]
     draft = cmsim.run(
