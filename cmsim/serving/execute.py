@@ -60,10 +60,7 @@ def execute(
     last = machines[-1]
     return Executed(
         metrics=metrics,
-        frames={
-            "requests": measure.frame(served.book),
-            "load": found.load.columns,
-        },
+        frames={"requests": measure.frame(served.book), "load": found.load.columns} if run.record == "full" else {},
         facts=ServingFacts(
             prompt_tokens=float(asked.prompt.mean()),
             output_tokens=float(asked.output.mean()),
