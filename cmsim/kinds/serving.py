@@ -249,7 +249,12 @@ _METRICS = (
     ),
     Metric("slo_attainment", "1", "more", "share of requests with both times that are promised"),
     Metric("goodput_requests_per_s", "requests/s", "more", "the highest rate at which the promise is kept"),
-    Metric("capacity_requests_per_s", "requests/s", "more", "what the plan can serve at most, told before the run"),
+    Metric(
+        "capacity_requests_per_s",
+        "requests/s",
+        "more",
+        "what the plan can serve at most, with what was found in caches",
+    ),
     Metric("utilization", "1", "", "rate of arrivals over capacity; of a closed loop, rate served"),
     Metric("stable", "", "", "whether the service keeps up with what comes: yes, no; of a closed loop, closed"),
     Metric(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from cmsim.arrays import Ints
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.units import PS_PER_S
@@ -17,31 +18,37 @@ from cmsim.units import PS_PER_S
 
 @dataclass(frozen=True)
 class Mix:
-    """Requests in the mean: tokens of prompts, their squares, tokens of answers."""
+    """Requests in the mean: tokens of prompts, those of them that are computed, what these see, tokens of answers."""
 
     prompt: float
-    square: float
+    new: float
+    pairs: float
     output: float
 
     @classmethod
-    def of(cls, asked: Questions, pool: Pool) -> Mix:
-        """Those that a pool takes; of answers one token alone where others make the rest."""
+    def of(cls, asked: Questions, pool: Pool, cached: Ints | None) -> Mix:
+        """Those that a pool takes, where some tokens of each prompt were found in a cache."""
         blocks = -(-(asked.prompt + asked.output) // pool.limits.block_tokens)
         fits = (blocks <= pool.limits.blocks) & (asked.prompt + asked.output <= pool.context)
         prompt, output = asked.prompt[fits].astype(float), asked.output[fits].astype(float)
         if not len(prompt):
-            return cls(0.0, 0.0, 0.0)
-        return cls(float(prompt.mean()), float((prompt**2).mean()), float(output.mean()))
+            return cls(0.0, 0.0, 0.0, 0.0)
+        found = 0.0 if cached is None else cached[fits].astype(float)
+        pairs = (prompt**2 - found**2) / 2
+        return cls(float(prompt.mean()), float((prompt - found).mean()), float(pairs.mean()), float(output.mean()))
 
 
-def requests_per_s(pools: tuple[Pool, ...], asked: Questions) -> float:
-    """Of all pools together, the slowest sets the pace; 0 where no request fits. [1/s]"""
+def requests_per_s(pools: tuple[Pool, ...], asked: Questions, cached: Ints | None = None) -> float:
+    """Of all pools together, the slowest sets the pace; 0 where no request fits. [1/s]
+
+    cached: tokens of each prompt that are found in a cache
+    """
     if len(pools) == 1:
-        return _most(pools[0], Mix.of(asked, pools[0]), prefills=True, decodes=True)
+        return _most(pools[0], Mix.of(asked, pools[0], cached), prefills=True, decodes=True)
     first, last = pools
     return min(
-        _most(first, Mix.of(asked, first), prefills=True, decodes=False),
-        _most(last, Mix.of(asked, last), prefills=False, decodes=True),
+        _most(first, Mix.of(asked, first, cached), prefills=True, decodes=False),
+        _most(last, Mix.of(asked, last, cached), prefills=False, decodes=True),
     )
 
 
@@ -61,10 +68,10 @@ def _most(pool: Pool, mix: Mix, *, prefills: bool, decodes: bool) -> float:
 def _of_prompts(pool: Pool, mix: Mix) -> float:
     """Of a pool that only prefills: passes of one prompt, or as full as they may be."""
     rates = []
-    for tokens in {min(mix.prompt, pool.limits.step_tokens), float(pool.limits.step_tokens)}:
-        pairs = tokens * mix.square / mix.prompt / 2
+    for tokens in {min(mix.new, pool.limits.step_tokens), float(pool.limits.step_tokens)}:
+        pairs = tokens * mix.pairs / mix.new
         time_ps, _ = pool.costs.mixed(0, 0, max(round(tokens), 1), round(pairs))
-        rates.append(tokens / mix.prompt / time_ps)
+        rates.append(tokens / mix.new / time_ps)
     return max(rates) * PS_PER_S * pool.holders * pool.replicas
 
 
@@ -76,12 +83,12 @@ def _of_batch(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> float:
     come = size / (mix.output - 1)
     if prefills:
         budget = pool.limits.step_tokens - size
-        tokens = min(max(mix.prompt, come * mix.prompt), budget)
-        pairs = tokens * mix.square / mix.prompt / 2
+        tokens = min(max(mix.new, come * mix.new), budget)
+        pairs = tokens * mix.pairs / mix.new
         with_ps, _ = pool.costs.mixed(size, context, max(round(tokens), 1), round(pairs))
-        share = come * mix.prompt / tokens
+        share = come * mix.new / tokens
         if share > 1:  # steps are full of prompts, and fewer sequences are there than could be
-            return pool.holders * pool.replicas * tokens / mix.prompt / with_ps * PS_PER_S
+            return pool.holders * pool.replicas * tokens / mix.new / with_ps * PS_PER_S
         step_ps += (1 - (1 - share) ** pool.holders) * max(with_ps - step_ps, 0.0)
     return pool.holders * pool.replicas * come / step_ps * PS_PER_S
 

@@ -51,7 +51,7 @@ def execute(
     found = _Found(one, served, system)
     metrics = found.metrics()
     if spec.goodput:
-        metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, one.capacity)
+        metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, found.capacity)
     if spec.sensitivity and found.stable != "no":
         metrics |= one.sensitivity()
     error = found.steps_error()
@@ -118,10 +118,13 @@ class _Found:
         self.replicas = [replica for pool in served.pools for replica in pool]
         self.end_s = max(served.end_ps, 1) / PS_PER_S
         self.counts = measure.counts(served.book)
+        # what was found in a cache need not be computed, and that much more can be served
+        cached = served.book.column("cached")
+        self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
         self.load = measure.Load.of(served.book, served.end_ps)
         self.growth, grows = measure.growth(served.book)
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
-        self.utilization = rate / one.capacity
+        self.utilization = rate / self.capacity
         closed = one.asked.arrival_ps is None
         self.stable = "closed" if closed else "no" if self.utilization >= 1 or grows else "yes"
 
@@ -146,7 +149,7 @@ class _Found:
             out["slo_attainment"] = measure.attainment(book, spec.slo, spec.warm_up)
         load, room = self.load.columns, self.room_tokens()
         out |= {
-            "capacity_requests_per_s": self.one.capacity,
+            "capacity_requests_per_s": self.capacity,
             "utilization": self.utilization,
             "stable": self.stable,
             "queue_growth_per_s": self.growth,
@@ -214,10 +217,10 @@ class _Found:
         rate = self.one.asked.rate_per_s
         if self.stable == "no":
             said.append(
-                capacity.in_words(rate, self.one.capacity)
+                capacity.in_words(rate, self.capacity)
                 if self.utilization >= 1
                 else f"unstable: the queue grows by {self.growth:.3g} requests/s, though the plan is told to serve "
-                f"{self.one.capacity:.3g}; times to the first and last token are left out"
+                f"{self.capacity:.3g}; times to the first and last token are left out"
             )
         elif self.stable == "yes" and self.utilization > _NEAR:
             said.append(

@@ -320,6 +320,13 @@ def test_of_two_pools_the_slower_one_counts():
     assert told == pytest.approx(1.0) and capacity.requests_per_s((last,), asked(np.full(9, 1000), 11)) < told
 
 
+def test_what_is_found_in_a_cache_need_not_be_served():
+    pool = Pool(Plain(MS, MS), Limits(2048, 8, ENDLESS))
+    questions = asked(np.full(9, 1000), 11)
+    whole, half = (capacity.requests_per_s((pool,), questions, np.full(9, found)) for found in (0, 500))
+    assert whole == capacity.requests_per_s((pool,), questions) and half == pytest.approx(2 * whole, rel=0.05)
+
+
 def test_a_load_above_capacity_has_no_latency():
     slo = {"ttft_s": 1, "tpot_s": 1}
     (one,) = cmsim.run(scenario(arrivals={"process": "poisson", "rate_per_s": 4000, "requests": 400}, slo=slo))
