@@ -124,6 +124,22 @@ BENCHMARKS = (
         target_s=60.0,
         target_MB=300,
     ),
+    *(
+        Benchmark(
+            name,
+            f"`cmsim run benchmarks/scenarios/{name}.yaml --quiet`: {what}",
+            (*CMSIM_RUN, f"benchmarks/scenarios/{name}.yaml", "--quiet"),
+            target_s=target_s,
+            target_MB=target_MB,
+        )
+        for name, what, target_s, target_MB in (
+            ("service_100", "a hundred requests on one server", 1.5, 150),
+            ("service_azure", "8,819 requests of a trace, on 384 packages in two pools", 6.0, 300),
+            ("service_day", "537,600 requests on 16 replicas", 60.0, 2000),
+            ("service_1m", "a million requests on 8 replicas", 60.0, 2000),
+            ("service_goodput", "goodput by bisection, 5,000 requests a run", 40.0, 500),
+        )
+    ),
     Benchmark(
         "gpt3_search",
         "`cmsim search benchmarks/scenarios/gpt3_search.yaml --quiet`: every plan of GPT-3 175B on 512 accelerators, "

@@ -10,7 +10,7 @@ import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app, loaded
-from cmsim.errors import InfeasibleError, InputError
+from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 ScenarioName = Annotated[
     str,
@@ -51,13 +51,24 @@ def run(
             show_default=False,
         ),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--form",
+            help="Print services as another tool does, instead of tables: vllm (as `vllm bench serve` ends).",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
     """Run every workload of a scenario on every system, at every point of its sweep."""
     from cmsim import api
+    from cmsim.cli import forms
     from cmsim.scenario import load_scenario
 
+    if form is not None and form not in forms.NAMES:
+        raise InputError(f"--form: got '{form}'. {did_you_mean(form, forms.NAMES)}")
     start_s = time.monotonic()
     asked = load_scenario(scenario, set=say.settings(set_ or []))
     loaded()
@@ -73,6 +84,8 @@ def run(
         raise (problems(asked) or error) from None
     if json:
         say.document(results.summary())
+    elif form is not None:
+        say.line(forms.vllm(results.results))
     elif not quiet:
         from cmsim.cli import notes, tables
 

@@ -207,6 +207,16 @@ class HostTuning(Spec):
     )
 
 
+class ServingTuning(Spec):
+    """What the host of a serving engine takes. It prepares a step while the last one runs: its time is a floor."""
+
+    step_us: Microseconds = Field(default=0.0, description="host time to prepare a step of a service")
+    sequence_us: Microseconds = Field(default=0.0, description="the same, for each sequence in it")
+    arrival_us: Microseconds = Field(
+        default=0.0, description="from a request's arrival until it waits to be batched: parsing, tokens, queues"
+    )
+
+
 class Sharing(Spec):
     """How two micro-batches share a rank when one computes while the other communicates."""
 
@@ -238,6 +248,7 @@ class StackSpec(Spec):
     description: str
     aliases: tuple[str, ...] = ()
     host: HostTuning
+    serving: ServingTuning = Field(default=ServingTuning(), description="what the host of a serving engine takes")
     kernels: dict[str, KernelEfficiency] = Field(description="by kernel class (cmsim.compute.KERNELS)")
     measured: MeasuredKernels = Field(
         default=MeasuredKernels(),

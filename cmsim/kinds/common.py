@@ -96,6 +96,12 @@ _POWER = (
     Metric("cost_per_hour_USD", "USD/h", "", "rent of the accelerators in use, where the system has it"),
 )
 
+#: what is known of a whole machine's power where its parts are not looked at
+OF_WHOLE = (
+    *("energy_per_token_J", "tokens_per_J", "cost_per_Mtoken_USD", "carbon_per_Mtoken_g"),
+    *("energy_J", "power_avg_W", "carbon_g", "cost_per_hour_USD"),
+)
+
 
 def rest(*, memory: bool = True, words: tuple[Metric, ...] = ()) -> tuple[Metric, ...]:
     """What every kind with programs measures behind its own.

@@ -10,7 +10,7 @@ from pydantic import Field
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ModelWorkloadSpec
-from cmsim.reading.quantities import PerAccelerator, Tokens
+from cmsim.reading.quantities import PerAccelerator, Tokens, TokensOrNone
 
 
 class PrefillSpec(ModelWorkloadSpec):
@@ -19,6 +19,9 @@ class PrefillSpec(ModelWorkloadSpec):
     kind: Literal["prefill"]
     batch_per_accelerator: PerAccelerator = Field(description="prompts per accelerator package")
     prompt_tokens: Tokens = Field(description="tokens of one prompt")
+    cached_tokens: TokensOrNone = Field(
+        default=0, description="tokens before them that are in the cache already: of a chunk, or of a shared beginning"
+    )
     microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
         default=1, description="2: one computes while one communicates"
     )

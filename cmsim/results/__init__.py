@@ -1,6 +1,6 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
-from cmsim.results.metrics import decisive, follows_time, metrics, of_time
+from cmsim.results.metrics import decisive, follows_time, metrics, of_time, per_token
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
 from cmsim.results.parts import Store
@@ -32,6 +32,7 @@ __all__ = [
     "over_seeds",
     "pairs",
     "per",
+    "per_token",
     "placed",
     "power_band",
     "rate_name",

@@ -8,8 +8,22 @@
 Services and searches stand on it: they ask a million times what a play answers in tens of milliseconds.
 """
 
+from cmsim.steps.asked import Points, between, straight
 from cmsim.steps.axes import Axis, of_inference
 from cmsim.steps.make import POINTS, TOLERANCE, table
 from cmsim.steps.table import Step, Steps, Table, TabledPlan
 
-__all__ = ["POINTS", "TOLERANCE", "Axis", "Step", "Steps", "Table", "TabledPlan", "of_inference", "table"]
+__all__ = [
+    "POINTS",
+    "TOLERANCE",
+    "Axis",
+    "Points",
+    "Step",
+    "Steps",
+    "Table",
+    "TabledPlan",
+    "between",
+    "of_inference",
+    "straight",
+    "table",
+]

@@ -123,6 +123,11 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "cost", "identity", "kinds", "results", "scenario", "side_by_side"}
         | {"engine", "execution", "graphs", "hardware", "workload", "workload/generate"}
     ),
+    # requests on one clock: what a step costs it asks of steps, what comes of traces; of the machine it knows memory
+    # and links, of results what a token costs
+    "serving": frozenset(
+        {"api", "cost", "energy", "hardware", "kinds", "requests", "results", "scenario", "steps", "workload"}
+    ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything

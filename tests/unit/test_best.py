@@ -342,6 +342,16 @@ RUNS = {
     "images": {"kind": "training", "model": "resnet50", "global_batch": 64},
     "encoder": {"kind": "encoder", "model": "resnet50", "batch_per_accelerator": 8},
     "trace": {"kind": "trace", "path": "chakra/resnet50_ddp_rank0", "ranks": 8},
+    "serving": {
+        "kind": "serving",
+        "model": "llama-3.1-8b",
+        "arrivals": {"process": "poisson", "rate_per_s": 20, "requests": 30},
+        "lengths": {"prompt_tokens": 512, "output_tokens": 16},
+        "turns": {"count": 2},
+        "batching": {"step_tokens": 1024, "sequences": 16, "prefix_share": 0.2},
+        "slo": {"ttft_s": 1, "tpot_s": 0.1},
+        "goodput": True,
+    },
 }
 
 

@@ -41,17 +41,19 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
     form = layers.formats(spec.precision)
 
     def core(held: float) -> list[Kernel]:
-        prompt = float(spec.prompt_tokens)
+        prompt, seen = float(spec.prompt_tokens), spec.cached_tokens + spec.prompt_tokens
+        pairs = prompt * spec.cached_tokens + prompt**2 / 2
         return [
-            *layers.index_scores(model, held, prompt**2 / 2, prompt, prompt),
-            *layers.core_prefill(model, held, spec.prompt_tokens, spec.prompt_tokens, _heads_tp(layout, spec), form),
+            *layers.index_scores(model, held, pairs, float(seen), prompt),
+            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form),
         ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
     facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
     need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
+    cached = float(spec.cached_tokens)
     return _assemble(
-        step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, 0.0, said
+        step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, cached, said
     )
 
 

@@ -56,10 +56,13 @@ def training(spec: TrainingSpec, model: ModelSpec, *, ranks: int, base: Path | N
 
 
 def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, base: Path | None = None) -> Least:
-    """The first tokens of ``prompts``: the cores over the causal half, keys and values expanded, the cache written."""
+    """The first tokens of ``prompts``: the cores over the causal half, keys and values expanded, the cache written.
+
+    A token that sees some that are cached sees as many as the mean one of a prompt so much longer; that those are read
+    is left out."""
     form = layers.formats(spec.precision)
     tokens = prompts * spec.prompt_tokens
-    cores = tokens * model.attention_flops_per_token(spec.prompt_tokens)
+    cores = tokens * model.attention_flops_per_token(spec.prompt_tokens + 2 * spec.cached_tokens)
     flops = _sum(_products(model, form, tokens, absorbed=False), {form.attention: cores}, _head(model, prompts))
     written_B = tokens * model.kv_bytes_per_token(min(form.kv_B, form.stream_B)) + prompts * model.state_B_on(1)
     read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)

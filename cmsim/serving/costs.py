@@ -1,0 +1,165 @@
+"""What steps of a service cost, in whole picoseconds: of sequences that decode, and with chunks of prompts beside them.
+
+A decode step of n sequences with q cached tokens in the mean is told for whole q, and added up from 0 on: of any number
+of steps in a row, each with one token more, the time is the difference of two sums, exactly that of one step after the
+other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from cmsim.arrays import Floats, Ints
+from cmsim.units import PS_PER_S, to_ps
+
+#: tokens for which a row is told at first; a row grows by doubling
+_FIRST = 1024
+#: of a band: the least, the middle, the most. Of a step it is what it takes over the same time of waiting
+Joules = tuple[float, float, float]
+
+
+class StepRow:
+    """Steps of so many sequences, by the tokens that each has cached in the mean.
+
+    tell  (first, last) -> picoseconds (whole) and joules, shape (3, last - first), for each number of tokens
+    sums  sums[q] is the time of a step at 0 tokens, one at 1, ... and one at q - 1 [ps]
+    """
+
+    __slots__ = ("_joules", "_tell", "sums")
+
+    def __init__(self, tell: Callable[[int, int], tuple[Ints, Floats]]):
+        self._tell = tell
+        self.sums = array("q", [0])
+        self._joules = np.zeros((3, 1))
+
+    def upto(self, tokens: int) -> array[int]:
+        """The sums, told for steps at fewer than ``tokens`` tokens at least."""
+        have = len(self.sums) - 1
+        if have < tokens:
+            last = max(_FIRST, have)
+            while last < tokens:
+                last *= 2
+            times, joules = self._tell(have, last)
+            self.sums.frombytes((np.cumsum(times) + self.sums[-1]).astype(np.int64).tobytes())
+            more = self._joules[:, -1:] + np.cumsum(joules, axis=1)
+            self._joules = np.concatenate([self._joules, more], axis=1)
+        return self.sums
+
+    def joules(self, first: Ints, last: Ints) -> Floats:
+        """Of stretches of steps from ``first`` to below ``last``, shape (3, stretches). [J]"""
+        out: Floats = self._joules[:, last] - self._joules[:, first]
+        return out
+
+    def times(self, first: int, last: int) -> Ints:
+        """Of each step from ``first`` to below ``last``. [ps]"""
+        return np.diff(np.frombuffer(self.sums, np.int64)[first : last + 1])
+
+
+class Costs(Protocol):
+    """What steps cost; sequences and tokens are those of the busiest holder, which sets the pace of all."""
+
+    def row(self, sequences: int) -> StepRow:
+        """Steps that only decode."""
+        ...
+
+    def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:
+        """One step of ``sequences`` that decode, with ``context`` tokens each, and ``tokens`` of prompts, each of which
+        sees as many as make ``pairs`` together. [ps], [J]"""
+        ...
+
+
+class Plain:
+    """Costs by formula, to hold the engine against queueing theory: so long a step that decodes, so long each token of
+    a prompt; no energy."""
+
+    def __init__(self, step_ps: int, token_ps: int):
+        self._token_ps = token_ps
+        self._step_ps = step_ps
+        self._row = StepRow(lambda first, last: (np.full(last - first, step_ps), np.zeros((3, last - first))))
+
+    def row(self, sequences: int) -> StepRow:  # noqa: ARG002
+        return self._row
+
+    def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:  # noqa: ARG002
+        return (self._step_ps if sequences else 0) + tokens * self._token_ps, (0.0, 0.0, 0.0)
+
+
+class Told:
+    """Costs between points that were played.
+
+    decode  (sequences, tokens) -> seconds, joules (3 rows) of one step, in columns of tokens
+    passes  (tokens, length) -> seconds, joules of a pass over prompts of that many tokens, each of which sees half of
+            ``length`` others in the mean
+    least   cached tokens below which nothing is told
+    host    (floor of a step, for each sequence) [s]: what the host needs to prepare a step while the last one runs
+    idle_W  what the machine draws that waits, which is not counted here [W]
+    accepted  tokens of a sequence in one step; a step is shared out over them
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[int, Floats], tuple[Floats, Floats]],
+        passes: Callable[[float, float], tuple[float, Joules]],
+        *,
+        least: int,
+        host: tuple[float, float],
+        idle_W: Joules,
+        accepted: float = 1.0,
+    ):
+        self._decode, self._passes, self._least = decode, passes, least
+        self._host, self._idle_W, self._accepted = host, idle_W, accepted
+        self._rows: dict[int, StepRow] = {}
+        self._at: dict[tuple[int, int], tuple[float, Joules]] = {}
+
+    def with_host(self, times: float) -> Told:
+        """The same steps, with a host that takes so many times as long."""
+        floor_s, each_s = self._host
+        host = (floor_s * times, each_s * times)
+        return Told(
+            self._decode, self._passes, least=self._least, host=host, idle_W=self._idle_W, accepted=self._accepted
+        )
+
+    def row(self, sequences: int) -> StepRow:
+        found = self._rows.get(sequences)
+        if found is None:
+            found = self._rows[sequences] = StepRow(lambda first, last: self._tell(sequences, first, last))
+        return found
+
+    def _tell(self, sequences: int, first: int, last: int) -> tuple[Ints, Floats]:
+        seconds, joules = self._decode(sequences, np.arange(first, last, dtype=float))
+        joules = joules - np.array(self._idle_W)[:, None] * seconds
+        long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
+        return np.maximum(to_ps(long_s), 1), joules / self._accepted
+
+    def _floor_s(self, sequences: int) -> float:
+        return self._host[0] + self._host[1] * sequences
+
+    def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:
+        """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that
+        decode comes on top: by how much their step is longer than with next to nothing cached. No shorter than it."""
+        seconds, joules = self._passes(tokens + sequences, 2.0 * pairs / (tokens + sequences))
+        if sequences:
+            alone, its = self._one(sequences, context)
+            bare, its_bare = self._one(sequences, self._least)
+            if seconds + alone - bare >= alone:
+                seconds += alone - bare
+                joules = tuple([a + b - c for a, b, c in zip(joules, its, its_bare, strict=True)])  # type: ignore[assignment]
+            else:
+                seconds, joules = alone, its
+        over = tuple([joule - watts * seconds for joule, watts in zip(joules, self._idle_W, strict=True)])
+        return max(round(max(seconds, self._floor_s(sequences + 1)) * PS_PER_S), 1), over  # type: ignore[return-value]
+
+    def _one(self, sequences: int, context: int) -> tuple[float, Joules]:
+        """A step that only decodes, near a number of cached tokens: it goes with them so slowly that a hundredth of
+        them is not told apart. [s], [J]"""
+        fine = 1 << max(context.bit_length() - 7, 0)
+        key = sequences, context // fine * fine
+        found = self._at.get(key)
+        if found is None:
+            seconds, joules = self._decode(sequences, np.array([float(key[1])]))
+            found = self._at[key] = float(seconds[0]), tuple(joules[:, 0].tolist())
+        return found

@@ -1,0 +1,41 @@
+"""The highest rate at which what is promised is kept, by bisection over runs that differ in nothing but the rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cmsim.kinds.serving import ServingSpec
+from cmsim.serving import draw, measure
+from cmsim.serving.questions import Questions
+from cmsim.serving.service import Served
+
+#: of the plan's capacity: the most that is tried (above it a promise is kept for as long as the queue is short), how
+#: near the search comes, and below which nothing is sought
+_HIGHEST, _NEAR, _LOWEST = 1.0, 0.01, 0.01
+
+
+def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: ServingSpec, capacity: float) -> float:
+    """Requests per second; 0 where not even the lowest rate keeps the promise.
+
+    serve  one run of the service    asked  its requests, which come in other rates    capacity  where to look [1/s]
+    """
+    assert spec.slo is not None
+
+    def kept(rate: float) -> bool:
+        served = serve(draw.faster(asked, rate / asked.rate_per_s))
+        return spec.slo is not None and measure.attainment(served.book, spec.slo, spec.warm_up) >= spec.slo.attainment
+
+    return sought(kept, capacity)
+
+
+def sought(kept: Callable[[float], bool], capacity: float) -> float:
+    """The highest rate that is kept, to one part in a hundred of the capacity. [1/s]"""
+    low, high = _LOWEST * capacity, _HIGHEST * capacity
+    if not kept(low):
+        return 0.0
+    if kept(high):
+        return high
+    while high - low > _NEAR * capacity:
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    return low

@@ -1,0 +1,162 @@
+"""One scheduler with a cache of its own: who waits, who is prefilled, who decodes.
+
+A holder is a rank with data-parallel attention, a tensor group otherwise. It batches as vLLM's scheduler does: those
+that decode go first, then prompts that are begun, then waiting ones in their order, as far as tokens of a step,
+sequences and blocks of the cache suffice. Blocks of a whole prompt are taken when it is begun. Where those that decode
+need a block and none is free, the one that was begun last gives its blocks back, and is prefilled again, with what it
+had made, before all others that wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from cmsim.serving.blocks import PagedCache
+from cmsim.serving.book import NEVER, TIMED_OUT, WAITING, Book
+from cmsim.serving.prefixes import Prefixes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a holder.
+
+    step_tokens  of prompts and sequences together in one step    sequences  that are begun at once
+    blocks       of the cache, of ``block_tokens`` tokens    spare  blocks that no new prompt may take
+    """
+
+    step_tokens: int
+    sequences: int
+    blocks: int
+    block_tokens: int = 16
+    spare: int = 0
+
+
+class Holder:
+    """See the module.
+
+    decoding    who decodes -> cached tokens less the number of steps done    offsets  their sum
+    prefilling  who is begun -> tokens of its prompt that are left
+    begun       all of these -> blocks that do not grow, the last one last    failing  who gave up while it was begun
+    chunks      (who, tokens) of the step that runs, ``tokens`` and ``pairs`` together    came  who decodes without them
+    safe        the step before which its cache has room
+    """
+
+    __slots__ = (
+        *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
+        *("prefilling", "prefixes", "safe", "tokens", "waiting"),
+    )
+
+    def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None):
+        self.book, self.limits, self.number, self.prefixes = book, limits, number, prefixes
+        self.waiting: deque[int] = deque()
+        self.prefilling: dict[int, int] = {}
+        self.decoding: dict[int, int] = {}
+        self.begun: dict[int, int] = {}
+        self.failing: list[int] = []
+        self.came: list[int] = []
+        self.blocks = PagedCache(limits.blocks, limits.block_tokens)
+        self.offsets = self.tokens = self.pairs = self.safe = 0
+        self.chunks: list[tuple[int, int]] = []
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is to be done but to go on decoding."""
+        return not self.waiting and not self.prefilling
+
+    def _whole(self, one: int) -> int:
+        """Tokens that are cached when somebody begins to decode: of a preempted one what it had made too."""
+        book = self.book
+        return book.prompt[one] + book.generated[one] - (1 if self._moved(one) else 0)
+
+    def _moved(self, one: int) -> bool:
+        """Whether its cache came with it, its first token made elsewhere."""
+        return self.book.moved[one] != NEVER and not self.book.again[one]
+
+    def could_begin(self, step: int) -> bool:
+        """Whether the next one that waits would be begun at this step."""
+        waiting, outcome = self.waiting, self.book.outcome
+        while waiting and outcome[waiting[0]] != WAITING:
+            waiting.popleft()
+        if not waiting or len(self.begun) >= self.limits.sequences:
+            return False
+        blocks = self.blocks
+        free = blocks.total - blocks.used(step)
+        return blocks.need(self._whole(waiting[0]) + 1) <= free - (self.limits.spare if self.begun else 0)
+
+    def make_room(self, step: int) -> list[int]:
+        """Preempts until those that decode have room for a step; who was, the last one begun first."""
+        out: list[int] = []
+        while self.begun and self.blocks.used(step) > self.blocks.total:
+            one = next(reversed(self.begun))
+            self.leave(one)
+            self.book.again[one] += 1
+            self.waiting.appendleft(one)
+            out.append(one)
+        return out
+
+    def schedule(self, now: int, step: int, *, admit: bool = True) -> None:
+        """What is done of prompts in the step that begins; fills ``chunks``, ``tokens``, ``pairs`` and ``came``."""
+        self.chunks, self.tokens, self.pairs, self.came = [], 0, 0, []
+        budget = self.limits.step_tokens - len(self.decoding)
+        for one, left in self.prefilling.items():
+            if budget <= 0:
+                return
+            budget -= self._chunk(one, left, budget)
+        while admit and budget > 0 and self.could_begin(step):
+            budget -= self._begin(self.waiting.popleft(), now, step, budget)
+
+    def _begin(self, one: int, now: int, step: int, budget: int) -> int:
+        book = self.book
+        if book.scheduled[one] == NEVER:
+            book.scheduled[one] = now
+        if self._moved(one):
+            self.begun[one] = 0
+            self.came.append(one)
+            self.start(one, step)
+            return 1
+        whole, found = self._whole(one), 0
+        if self.prefixes is not None and not book.again[one]:
+            found = book.cached[one] = self.prefixes.found(one)
+        held = self.begun[one] = self.blocks.need(whole + 1)
+        self.blocks.take(held)
+        left = self.prefilling[one] = whole - found
+        return self._chunk(one, left, budget)
+
+    def _chunk(self, one: int, left: int, budget: int) -> int:
+        tokens = min(left, budget)
+        before = self._whole(one) - left
+        self.chunks.append((one, tokens))
+        self.tokens += tokens
+        # each token sees those before the chunk, and half of the chunk in the mean
+        self.pairs += tokens * before + tokens * tokens // 2
+        return tokens
+
+    def start(self, one: int, step: int) -> None:
+        """It decodes from this step on; its last token is not cached yet."""
+        self.blocks.take(-self.begun[one])
+        self.begun[one] = 0
+        offset = self.book.prompt[one] + self.book.generated[one] - 1 - step
+        self.decoding[one] = offset
+        self.offsets += offset
+        self.blocks.join(offset)
+
+    def leave(self, one: int, *, keep: bool = False) -> int:
+        """It is begun no more; what it held of blocks that do not grow, which stay where they are kept."""
+        held = self.begun.pop(one)
+        if not keep:
+            self.blocks.take(-held)
+        self.prefilling.pop(one, None)
+        offset = self.decoding.pop(one, None)
+        if offset is not None:
+            self.offsets -= offset
+            self.blocks.join(offset, -1)
+        return held
+
+    def give_up(self, one: int, now: int) -> bool:
+        """Somebody waits no longer; whether it was begun, and leaves at the end of the step."""
+        self.book.outcome[one], self.book.end[one] = TIMED_OUT, now
+        if one in self.begun:
+            self.failing.append(one)
+            return True
+        return False

@@ -1,0 +1,48 @@
+"""Pools of a service: replicas that are alike, and what each of their holders may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cmsim.serving.costs import Costs
+from cmsim.serving.holder import Limits
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Replicas that are alike.
+
+    replicas, holders  how many, and of each    context  tokens a request may have, prompt and answer
+    cached  tokens of shared beginnings that each holder keeps beside its sequences
+    """
+
+    costs: Costs
+    limits: Limits
+    replicas: int = 1
+    holders: int = 1
+    context: int = 1 << 40
+    cached: int = 0
+
+    def takes(self, prompt: int, output: int) -> bool:
+        """Whether a request of so many tokens can ever be served."""
+        blocks = -(-(prompt + output) // self.limits.block_tokens)
+        return prompt + output <= self.context and blocks <= self.limits.blocks
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How caches come from a pool that prefills to one that decodes, layer by layer while the prompt is computed.
+
+    token_ps   of a cached token over the link of a holder of either pool [ps]
+    layers     of the model    fixed_ps  latency of a transfer [ps]
+    """
+
+    token_ps: tuple[int, int]
+    layers: int
+    fixed_ps: int = 0
+
+    def exposed_ps(self, move_ps: int, prefill_ps: int) -> int:
+        """What is left of a transfer when the prompt is done: no less than one layer, and what does not fit under the
+        prefill of the layers before. [ps]"""
+        hidden = prefill_ps * (self.layers - 1) // self.layers
+        return max(move_ps // self.layers, move_ps - hidden)

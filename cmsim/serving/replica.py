@@ -1,0 +1,258 @@
+"""One copy of a model at work: holders that step together, event by event.
+
+All holders of a replica meet in every step (in the exchange with experts), so that the fullest sets the pace: a step
+takes what it takes with as many sequences everywhere as the busiest has, and as many cached tokens as the fullest.
+
+Between two events nothing changes. Steps that only decode are done in one jump: to the first sequence that ends, to the
+step for which a cache has no room, or to the end of the step in which somebody comes who can be begun. A jump takes
+exactly what its steps take one by one (`StepRow`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from cmsim.serving.book import DONE, NEVER, WAITING, Book
+from cmsim.serving.costs import Costs
+from cmsim.serving.holder import Holder
+from cmsim.serving.record import StepLog
+
+#: (time, number of the replica, what to do): puts something on the clock
+Later = Callable[[int, int, Callable[[object], None]], None]
+#: told of each request that leaves: who, from where, now, blocks that stay taken until its cache has moved
+Leaves = Callable[[int, Holder, int, int], None]
+
+_RESTS, _MIXED, _JUMPS = range(3)
+
+
+class Replica:
+    """See the module.
+
+    number   among all, by which ties are broken    holders  its schedulers
+    singly   steps are done one by one; to hold jumps against
+    hands_over   requests leave with their first token, to be decoded elsewhere
+    """
+
+    def __init__(
+        self,
+        number: int,
+        book: Book,
+        holders: Sequence[Holder],
+        costs: Costs,
+        later: Later,
+        leaves: Leaves,
+        *,
+        hands_over: bool = False,
+        singly: bool = False,
+    ):
+        self.number, self.book, self.holders, self.costs = number, book, tuple(holders), costs
+        self._later, self._leaves, self._hands_over, self._singly = later, leaves, hands_over, singly
+        self.record = StepLog()
+        self._does, self._turn, self._step = _RESTS, 0, 0
+        #: (step after which somebody has its last token, who, when it began to decode), and the last two of who decodes
+        self._ends: list[tuple[int, int, int]] = []
+        self._since: dict[int, tuple[int, Holder]] = {}
+        #: holders where something is to be done of prompts; where something changed
+        self._active: dict[int, Holder] = {}
+        self._changed: dict[int, Holder] = {}
+        #: sequences and cached tokens that set the pace, and since which step
+        self._pace = self._context = self._at = 0
+        #: what runs: when it began; of a jump the sums and where in them, and how many steps
+        self._began = self._from = self._many = 0
+        self._sums = array("q")
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that are over."""
+        return self._step
+
+    # what comes from outside
+
+    def arrive(self, one: int, holder: Holder, now: int) -> None:
+        """Somebody waits from now on."""
+        self.book.holder[one] = holder.number
+        holder.waiting.append(one)
+        self._active[holder.number] = holder
+        if self._does == _JUMPS:
+            if len(holder.waiting) == 1:
+                self._cut(now, holder)
+        else:
+            self.wake(now)
+
+    def give_up(self, one: int, holder: Holder, now: int) -> None:
+        """Somebody waits no longer, whether it was begun or not."""
+        first = bool(holder.waiting) and holder.waiting[0] == one
+        begun = holder.give_up(one, now)
+        if begun:
+            self._active[holder.number] = holder
+        if self._does == _JUMPS and (begun or first):  # the one behind the first may be smaller
+            self._cut(now, None if begun else holder)
+
+    def wake(self, now: int) -> None:
+        """Looks at what there is to do, where nothing is done."""
+        if self._does == _RESTS:
+            self._next(now)
+
+    def _next(self, at: int) -> None:
+        """The next boundary; one that was set before is none any more."""
+        self._turn += 1
+        turn = self._turn
+        self._later(at, self.number, lambda _: self._boundary(at) if turn == self._turn else None)
+
+    def _cut(self, now: int, holder: Holder | None) -> None:
+        """The jump that runs ends with the step that is running now, where that lets somebody begin."""
+        sums, first = self._sums, self._from
+        steps = max(bisect_left(sums, sums[first] + now - self._began, first, first + self._many + 1) - first, 1)
+        if steps < self._many and (holder is None or holder.could_begin(self._step + steps)):
+            self._many = steps
+            self._next(self._began + sums[first + steps] - sums[first])
+
+    # steps
+
+    def _boundary(self, now: int) -> None:
+        """A step, or a jump of steps, is over: who is done leaves, and the next one begins."""
+        if self._does == _JUMPS:
+            self._step += self._many
+            self.record.jump(self._pace, self._from, self._many, len(self._since))
+        elif self._does == _MIXED:
+            self._step += 1
+        self._end(now)
+        for holder in list(self._active.values()):
+            if holder.chunks:
+                self._chunks_done(holder, now)
+            for one in holder.failing:
+                self._lose(one)
+                holder.leave(one)
+                self._changed[holder.number] = holder
+            holder.failing = []
+        self._begin(now)
+
+    def _end(self, now: int) -> None:
+        """Those that have their last token leave."""
+        ends, since, outcome = self._ends, self._since, self.book.outcome
+        while ends and ends[0][0] <= self._step:
+            _, one, began = heapq.heappop(ends)
+            found = since.get(one)
+            if found is not None and found[0] == began and outcome[one] == WAITING:
+                del since[one]
+                self._finish(one, found[1], now)
+
+    def _finish(self, one: int, holder: Holder, now: int) -> None:
+        book = self.book
+        holder.leave(one)
+        self._changed[holder.number] = holder
+        book.generated[one] = book.output[one]
+        book.outcome[one], book.end[one] = DONE, now
+        self._leaves(one, holder, now, 0)
+
+    def _chunks_done(self, holder: Holder, now: int) -> None:
+        book = self.book
+        for one, tokens in holder.chunks:
+            left = holder.prefilling[one] = holder.prefilling[one] - tokens
+            if left:
+                continue
+            del holder.prefilling[one]
+            if book.outcome[one] != WAITING:  # given up while the step ran, and leaves with it
+                continue
+            book.generated[one] += 1
+            if book.prefilled[one] == NEVER:
+                book.prefilled[one] = now
+            else:
+                self.record.resumed(one, now)
+            if book.generated[one] >= book.output[one]:
+                self._finish(one, holder, now)
+            elif self._hands_over:
+                self._changed[holder.number] = holder
+                self._leaves(one, holder, now, holder.leave(one, keep=True))
+            else:
+                holder.start(one, self._step)
+                self._decodes(one, holder)
+        holder.chunks = []
+
+    def _decodes(self, one: int, holder: Holder) -> None:
+        """From this step on."""
+        self._since[one] = self._step, holder
+        self._changed[holder.number] = holder
+        heapq.heappush(self._ends, (self._step + self.book.output[one] - self.book.generated[one], one, self._step))
+
+    def _lose(self, one: int) -> None:
+        """Somebody decodes no longer, and has what it made."""
+        found = self._since.pop(one, None)
+        if found is not None:
+            self.book.generated[one] += self._step - found[0]
+
+    def _begin(self, now: int) -> None:
+        """The next step, or jump of steps."""
+        tokens = pairs = 0
+        crowded = self._make_room(now)
+        for number, holder in list(self._active.items()):
+            holder.schedule(now, self._step, admit=number not in crowded)
+            if holder.chunks:
+                self._changed[number] = holder
+                if (holder.tokens, holder.pairs) > (tokens, pairs):
+                    tokens, pairs = holder.tokens, holder.pairs
+            for one in holder.came:
+                self.record.joins.append(now - self.book.prefilled[one])
+                self._decodes(one, holder)
+            if holder.at_rest:
+                del self._active[number]
+        self._keep_pace()
+        self._began = now
+        if tokens:
+            self._does = _MIXED
+            time_ps, joules = self.costs.mixed(self._pace, self._context, tokens, pairs)
+            self.record.mix(time_ps, len(self._since), joules)
+            self._next(now + time_ps)
+        elif self._since:
+            self._does = _JUMPS
+            self._jump(now, single=bool(crowded) or self._singly)
+        else:
+            self._does = _RESTS
+
+    def _make_room(self, now: int) -> dict[int, Holder]:
+        """Preempts where a cache has no room for the next step; holders of which somebody was.
+
+        Since it was last asked how long there is room nobody took more: a prompt that is done has its blocks already.
+        """
+        step, out = self._step, {}
+        if min([holder.safe for holder in self.holders]) <= step:
+            for holder in self.holders:
+                if holder.safe <= step:
+                    gone = holder.make_room(step)
+                    for one in gone:
+                        self._lose(one)
+                        self.record.preempted(one, now)
+                    if gone:
+                        out[holder.number] = self._changed[holder.number] = self._active[holder.number] = holder
+        return out
+
+    def _keep_pace(self) -> None:
+        """Between changes the fullest holder stays the fullest, and each step adds a token to all of its sequences."""
+        step = self._step
+        if self._changed:
+            for holder in self._changed.values():
+                holder.safe = step + holder.blocks.sure(step)
+            self._changed.clear()
+            self._pace = max([len(holder.decoding) for holder in self.holders])
+            if self._pace:
+                held = max([holder.offsets + len(holder.decoding) * step for holder in self.holders])
+                self._context = held // self._pace
+        else:
+            self._context += step - self._at
+        self._at = step
+
+    def _jump(self, now: int, *, single: bool) -> None:
+        step, ends = self._step, self._ends
+        while (found := self._since.get(ends[0][1])) is None or found[0] != ends[0][2]:  # it left before its end
+            heapq.heappop(ends)
+        most = 1 if single else ends[0][0] - step
+        for holder in self.holders:
+            if holder.safe < step + most and holder.begun:
+                most = holder.blocks.fits(step, most)
+                holder.safe = step + most
+        self._from, self._many = self._context, most
+        self._sums = sums = self.costs.row(self._pace).upto(self._context + most)
+        self._next(now + sums[self._context + most] - sums[self._context])
