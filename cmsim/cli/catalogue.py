@@ -94,10 +94,12 @@ def accelerators() -> Rows:
 
 
 def stacks() -> Rows:
+    from cmsim.hardware import load_stack
+
     return [
         {
             "name": name,
-            "launch": data["host"]["launch"],
+            "launch": load_stack(name).host.launch,
             "description": data["description"],
             "aliases": data.get("aliases", []),
         }

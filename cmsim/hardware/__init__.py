@@ -8,9 +8,9 @@ from cmsim.hardware.specs import (
     AcceleratorSpec,
     Assumed,
     Source,
-    StackSpec,
     SystemSpec,
 )
+from cmsim.hardware.stacks import StackSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,

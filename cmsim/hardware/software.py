@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cmsim.hardware.specs import StackSpec
+from cmsim.hardware.stacks import StackSpec
 from cmsim.units import US
 
 

@@ -14,7 +14,8 @@ from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import beside
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import carried
-from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, StackSpec, SystemSpec
+from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, SystemSpec
+from cmsim.hardware.stacks import StackSpec
 from cmsim.units import GB, GIGA, TERA
 
 SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"

@@ -9,7 +9,7 @@ from cmsim.launch.shell.syntax import (
     AndOr,
     Assign,
     Braces,
-    Case,
+    CaseClause,
     Check,
     Count,
     Define,
@@ -267,7 +267,7 @@ class ShellParser:
             self.newlines()
             if self._next() == "esac":
                 self.keyword("esac")
-                return Case(word, arms, line)
+                return CaseClause(word, arms, line)
             if self.scan.peek() == "(":
                 self.scan.take()
             patterns: list[Word] = []

@@ -24,7 +24,7 @@ from cmsim.launch.shell.syntax import (
     AndOr,
     Assign,
     Braces,
-    Case,
+    CaseClause,
     Check,
     Count,
     Define,
@@ -213,7 +213,7 @@ class Shell(Variables):
             self.loop(self.counted(node), None, node.body, node.line)
         elif isinstance(node, While):
             self.loop(self.checked(node), None, node.body, node.line)
-        elif isinstance(node, Case):
+        elif isinstance(node, CaseClause):
             self.case(node)
 
     def block(self, node: Braces) -> None:
@@ -270,7 +270,7 @@ class Shell(Variables):
                 return
             yield None
 
-    def case(self, node: Case) -> None:
+    def case(self, node: CaseClause) -> None:
         text = self.expand.text(node.word)
         if is_unknown(text):
             self.note(f"case on '{shown(text)}', which only a run would tell: only * is taken", node.line)

@@ -128,7 +128,7 @@ class While:
 
 
 @dataclass
-class Case:
+class CaseClause:
     word: Word
     arms: list[tuple[list[Word], list[AndOr], str]]
     line: int
@@ -158,4 +158,4 @@ class Check:
     line: int
 
 
-Node = Simple | Braces | If | For | Count | While | Case | Define | Math | Check
+Node = Simple | Braces | If | For | Count | While | CaseClause | Define | Math | Check

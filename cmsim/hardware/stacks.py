@@ -1,0 +1,163 @@
+"""What a stack's file may say: the software between model and silicon, in ``topologies/stacks``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cmsim.hardware.frameworks import TrainingTuning
+from cmsim.hardware.specs import ProductFormat, Sources
+from cmsim.reading import Spec
+from cmsim.reading.quantities import (
+    Bytes,
+    Coefficient,
+    Factor,
+    Microseconds,
+    MicrosecondsAtLeast,
+    Parts,
+    Seconds,
+    Share,
+)
+
+
+class KernelEfficiency(Spec):
+    """What a class of kernels reaches of the roofline."""
+
+    compute: Share = Field(description="share of the peak rate reached when compute binds")
+    memory: Share = Field(description="share of the peak memory bandwidth reached when memory binds")
+    overhead_us: Microseconds = Field(default=0.0, description="fixed device time of one kernel of the class")
+    compute_by_precision: dict[ProductFormat, Share] = Field(
+        default={},
+        description="compute, by precision, where it differs from `compute`; fp8_block and mxfp8 are as fp8 where they "
+        "are not given",
+    )
+
+
+class MeasuredKernels(Spec):
+    """Which kernels of a run take the times of measured ones."""
+
+    classes: dict[str, Share] = Field(
+        default={}, description="kernel class: share of a kernel's speed alone that it keeps in whole models"
+    )
+    gemm_formats: dict[str, str] = Field(
+        default={}, description="precision: format of the products in tables that the stack runs for it"
+    )
+    longest_us: MicrosecondsAtLeast | None = Field(
+        default=None,
+        description="kernels that take longer keep their share of peak: loops of long ones lower the clock",
+    )
+
+
+class CollectiveTuning(Spec):
+    """What a collective library adds to the wire."""
+
+    base_us: Microseconds = Field(description="fixed time of one call: launch, synchronisation")
+    step_us: Microseconds = Field(default=0.0, description="software time of one dependent step, beside the wire")
+    scale_up_efficiency: Share = Field(description="payload share of the port inside a domain")
+    scale_out_efficiency: Share = Field(description="payload share of the NIC between domains")
+    in_network: bool = Field(default=True, description="whether the library reduces in switches that can")
+
+
+class ExpertTuning(Spec):
+    """A fused expert-parallel kernel (dispatch or combine).
+
+    base + doubling * log2(ranks) + bytes / bandwidth * (1 + crowd * log2(ranks))
+    """
+
+    base_us: Microseconds = Field(description="fixed time of one call")
+    doubling_us: Microseconds = Field(default=0.0, description="added each time the group doubles")
+    scale_up_efficiency: Share = Field(description="payload share of the port inside a domain")
+    scale_out_efficiency: Share = Field(description="payload share of the NIC between domains")
+    crowd: Coefficient = Field(
+        default=0.0, description="share by which the bytes' time inside a domain grows each time the group doubles"
+    )
+    scale_bytes_per_token: Bytes = Field(
+        default=0.0, description="quantisation scales sent with one token's message of 8-bit elements [B]"
+    )
+
+
+class HostTuning(Spec):
+    """What the host costs. Eager: every op is launched; graph: one launch per graph, a gap between kernels."""
+
+    launch: Literal["eager", "graph"] = Field(description="how kernels reach the device")
+    op_us: Microseconds = Field(description="host time to issue one op of the framework")
+    launches_per_op: Factor = Field(
+        default=1.0,
+        description="eager: framework ops that one op of a program stands for; graphs and compilers fuse them",
+    )
+    compile_s: Seconds = Field(
+        default=0.0, description="capturing or compiling a step, once, before the first; no run counts it"
+    )
+    gap_us: Microseconds = Field(description="device time between two kernels of one graph or stream")
+    graph_us: Microseconds = Field(description="host time to launch one captured graph, once per step")
+    idle_decode: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="share of a decode step in which the device waits for the host"
+    )
+    idle_bulk: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the same of prefill and training, where shapes vary and less is captured"
+    )
+
+
+class ServingTuning(Spec):
+    """What the host of a serving engine takes. It prepares a step while the last one runs: its time is a floor."""
+
+    step_us: Microseconds = Field(default=0.0, description="host time to prepare a step of a service")
+    sequence_us: Microseconds = Field(default=0.0, description="the same, for each sequence in it")
+    arrival_us: Microseconds = Field(
+        default=0.0, description="from a request's arrival until it waits to be batched: parsing, tokens, queues"
+    )
+
+
+class Sharing(Spec):
+    """How two micro-batches share a rank when one computes while the other communicates."""
+
+    mode: Literal["interleave", "split"] = Field(
+        description="interleave: one compute stream takes turns; split: attention and experts own a share of the cores"
+    )
+    attention_cores: Share = Field(default=1.0, description="split: share of the cores of the attention stream")
+    expert_cores: Share = Field(default=1.0, description="split: share of the cores of the expert stream")
+    communication_cores: float = Field(
+        default=0.0, ge=0, lt=1, description="interleave: share of the cores that overlapped communication takes"
+    )
+
+
+class OverlapTuning(Spec):
+    """Sharing by kind of work: decode sends small messages, prefill and training send bulk."""
+
+    decode: Sharing
+    bulk: Sharing
+    tp_chunks: Parts = Field(
+        default=4, description="training: parts of a product whose messages are overlapped (`tp_overlap: pipelined`)"
+    )
+
+
+class StackSpec(Spec):
+    """The software between model and silicon: ``topologies/stacks/NAME.yaml``."""
+
+    name: str
+    extends: str | None = Field(default=None, description="another stack that this one is laid over")
+    description: str
+    aliases: tuple[str, ...] = ()
+    host: HostTuning
+    serving: ServingTuning = Field(default=ServingTuning(), description="what the host of a serving engine takes")
+    kernels: dict[str, KernelEfficiency] = Field(description="by kernel class (cmsim.compute.KERNELS)")
+    measured: MeasuredKernels = Field(
+        default=MeasuredKernels(),
+        description="kernels priced by their measured like (topologies/kernels) where their sizes are known and rows "
+        "are of the accelerator or of a part with the same cores",
+    )
+    collectives: CollectiveTuning
+    dispatch: ExpertTuning = Field(description="MoE dispatch")
+    combine: ExpertTuning = Field(description="MoE combine")
+    overlap: OverlapTuning
+    training: TrainingTuning = Field(default=TrainingTuning(), description="of training steps")
+    sustained: bool = Field(
+        default=False,
+        description="kernels go on for longer than the board averages its power: none is faster than its energy over "
+        "the watts that the limit leaves (`pJ_per_FLOP` of accelerators)",
+    )
+    accelerators: dict[str, dict[str, object]] = Field(
+        default={}, description="by accelerator name: any of the keys above, laid over them for that accelerator"
+    )
+    sources: Sources
