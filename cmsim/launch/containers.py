@@ -39,10 +39,13 @@ def command_lists(tree: Tree) -> list[ContainerCommand]:
     """Every command of a file for containers."""
     out: list[ContainerCommand] = []
     services = tree.data.get("services")
+    group: dict[str, str] = {}  # what a controller of several nodes sets
     compose = isinstance(services, dict) and any(isinstance(one, dict) and "image" in one for one in services.values())
 
     def walk(value: Any, path: tuple[str | int, ...], copies: int, role: str, name: str) -> None:
         if isinstance(value, dict):
+            if isinstance(value.get("leaderTemplate") or value.get("workerTemplate"), dict):
+                group.update(LWS_GROUP_SIZE=str(value.get("size", 1)), LWS_LEADER_ADDRESS="leader")
             for holder in (value, value.get("spec"), value.get("deploy")):
                 if isinstance(holder, dict) and isinstance(holder.get("replicas"), int) and "image" not in holder:
                     copies = max(int(holder["replicas"]), 0)
@@ -58,6 +61,8 @@ def command_lists(tree: Tree) -> list[ContainerCommand]:
                     (tree.line((*path, key)) for key in ("command", "entrypoint", "args") if key in value), None
                 )
                 variables = env_of(value.get("env") or value.get("environment"))
+                if group:
+                    variables = {**group, "LWS_WORKER_INDEX": str(int("workerTemplate" in path)), **variables}
                 image = str(value.get("image") or "")
                 out.append(ContainerCommand(found, variables, line or 1, image, copies, role, name, compose))
             for key, one in value.items():
@@ -126,4 +131,9 @@ def _filled(word: str) -> str:
 
 
 def quoted(word: str) -> str:
-    return re.sub(r"\$\((\w+)\)", r"'\"${\1}\"'", shlex.quote(word)) if "$(" in word else shlex.quote(word)
+    """A word as it stands, but for ``$(NAME)``, which Kubernetes puts in.
+
+    >>> quoted("--tp=$(TP) $x")
+    '\'--tp=\'"${TP}"\' $x\''
+    """
+    return re.sub(r"\$\((\w+)\)", lambda found: f"'\"${{{found[1]}}}\"'", shlex.quote(word))

@@ -119,6 +119,9 @@ def apart(plan: ServicePlan, engines: list[Engine], *, style: str) -> None:
     for one in engines:
         plan.warn += [note for note in one.notes if note not in plan.warn]
         for key, value in one.defaults.items():
+            if key == "disaggregated.transfer":
+                plan.defaults[key] = value
+                continue
             top = key in plan.values or style == "vllm"
             if top and (key in ("pp", "dp") or plan.values.get(key) == value):
                 plan.defaults[key] = value
@@ -188,7 +191,9 @@ def runs(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[dict[str, 
 
     Lists are over shapes (lengths) and loads where every shape meets every load, else over runs.
     """
-    values = [one for one, _ in found]
+    values: list[dict[str, Any]] = []
+    for one, _ in found:
+        values += [one] if one not in values else []
     defaults = {key: value for _, one in found for key, value in one.items()}
     if len(values) == 1:
         return values[0], defaults

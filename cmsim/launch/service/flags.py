@@ -20,7 +20,9 @@ def of_words(words: Iterable[str], vocabulary: Vocabulary, file: str, settings: 
     switches = {plain(one) for one in vocabulary.table_list("switches")}
     alone: list[str] = list(strays)
     for one in found:
-        if plain(one.name) in switches and one.values:
+        if plain(one.name) in switches and one.values and str(one.values[0]).lower() in ("true", "false"):
+            one = replace(one, values=one.values[:1])  # as older releases take them
+        elif plain(one.name) in switches and one.values:
             alone += [str(value) for value in one.values]
             one = replace(one, values=())
         add(one, vocabulary, settings)

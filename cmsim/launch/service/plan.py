@@ -132,6 +132,12 @@ def size(settings: Settings, key: str) -> int | None:
     return value
 
 
+def rank(settings: Settings, key: str) -> int:
+    """Which of several a process is; what only a run would tell is the first."""
+    said = str(settings.by_key[key].value) if settings.has(key) else ""
+    return int(said) if re.fullmatch(r"\d{1,6}", said) else 0
+
+
 def share(settings: Settings, key: str) -> float | None:
     """A share of memory, more than 0 and at most 1."""
     value = settings.get(key)

@@ -12,7 +12,7 @@ from cmsim.launch.config_files import Tree, read_tree
 from cmsim.launch.service import assemble, clients, documents, machine, mindie, sglang, trt, vllm
 from cmsim.launch.service.commands import Command, find, of_devices
 from cmsim.launch.service.flags import environment, of_tree, of_words
-from cmsim.launch.service.plan import Engine, ServicePlan, guess_of_path
+from cmsim.launch.service.plan import ORDER, Engine, ServicePlan, guess_of_path
 from cmsim.launch.settings import Settings
 from cmsim.launch.shell import Shell, is_unknown, shown
 from cmsim.launch.sources import KINDS
@@ -88,6 +88,9 @@ class ServiceReader:
                 engine.nodes, engine.per_node = command.nodes, engine.world // command.nodes
             if command.role:
                 engine.role = command.role
+                if engine.transfer is None and command.wrapper:
+                    engine.transfer = "nixl"
+                    engine.defaults["disaggregated.transfer"] = "nixl"
             engines.append(engine)
         _ask_proxies(engines, proxies)
         if len(engines) == 1 or all(one.role == "both" for one in engines):
@@ -163,7 +166,9 @@ class ServiceReader:
         engine.name = command.name
         version = re.search(r":v?(\d+\.\d+(?:\.\d+)?)", command.image)
         tags = data("serving")["programs"]["tags"]
-        if version and command.tool in tags and not engine.settings.deprecated.keys() - {"deepseek_mtp"}:
+        if version and command.wrapper:
+            engine.basis = f"{command.wrapper.capitalize()} {version[1]} (image tag); meanings of {engine.basis}"
+        elif version and command.tool in tags and not engine.settings.deprecated.keys() - {"deepseek_mtp"}:
             engine.basis = str(tags[command.tool]).format(version=version[1])
         port = command.words[command.words.index("--port") + 1 :][:1] if "--port" in command.words else []
         engine.port = (
@@ -311,7 +316,7 @@ class ServiceReader:
                 for key, value in one.values.items()
                 if key not in ("files", "tool_version_basis", "model", "assume")
             }
-            load = {key: value for key, value in load.items() if value is not None}
+            load = {key: load[key] for key in ORDER if load.get(key) is not None}
             out.append(load)
             for key in ("unread", "ignored", "deprecated", "unknown"):
                 listed = getattr(plan, key)

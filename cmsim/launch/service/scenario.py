@@ -14,6 +14,7 @@ from cmsim.launch.plan import LaunchPlan
 from cmsim.launch.scenario import NO_SYSTEM, Written, inline
 from cmsim.launch.service.plan import Engine, ServicePlan, squeezed
 from cmsim.launch.spec_keys import SpecKeys
+from cmsim.launch.vocabulary import data, vocabulary
 
 #: what is asked of a service where the file says of no load, or not all of it
 _ASSUMED = {"isl": 1024, "osl": 256, "concurrency": 64}
@@ -145,7 +146,7 @@ def _precision(plan: ServicePlan, engine: Engine, notes: list[str]) -> dict[str,
     name = squeezed(values.get("model") or plan.values.get("model"))
     weights = _FORMATS.get(said) or next((to for word, to in _NAMED if word in name), None)
     if weights is None:
-        weights = "fp8" if re.search(r"deepseek(v3|r1)|kimik2", name) else "bf16"
+        weights = "fp8" if re.search(data("serving")["narrow"], name) else "bf16"
         notes.append(f"the file does not say the weights' format; {weights} is taken")
     elif not _FORMATS.get(said):
         notes.append(f"the format of weights, {weights}, is read from the model's name")
@@ -209,6 +210,9 @@ def _batching(plan: ServicePlan, engine: Engine, keys: SpecKeys, notes: list[str
         seqs = max(seqs // wide, 1)
     found = {"step_tokens": tokens, "sequences": seqs, "block_tokens": values.get("kv_block_size")}
     share = values.get("gpu_memory_fraction")
+    if share and vocabulary(engine.page).data.get("share_of_rest"):
+        notes.append(f"not expressed: {share} of the memory that weights leave is the cache's")
+        share = None
     found |= {
         "memory_share": share if isinstance(share, float | int) else None,
         "context_tokens": values.get("max_model_len"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cmsim.launch.service.flags import mapping
-from cmsim.launch.service.plan import Engine, has_experts, number, share, size, squeezed
+from cmsim.launch.service.plan import Engine, has_experts, number, rank, share, size, squeezed
 from cmsim.launch.settings import Settings
 from cmsim.launch.vocabulary import Vocabulary, data
 
@@ -70,8 +70,7 @@ def _parallel(settings: Settings, vocabulary: Vocabulary, engine: Engine) -> Non
         engine.nodes = nodes
         if engine.world % nodes == 0:
             engine.per_node = engine.world // nodes
-    rank = settings.whole("rank") if settings.has("rank") else None
-    engine.follows = (rank or 0) > 0
+    engine.follows = rank(settings, "rank") > 0
     if settings.has("a2a") or settings.true("deepep"):
         back_end = settings.text("a2a") or "deepep"
         if back_end in vocabulary.table_list("whole_experts"):

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from cmsim.launch.service.flags import mapping
-from cmsim.launch.service.plan import Engine, has_experts, has_states, number, share, size
+from cmsim.launch.service.plan import Engine, has_experts, has_states, number, rank, share, size
 from cmsim.launch.settings import Settings
 from cmsim.launch.vocabulary import Vocabulary, data, plain
 
@@ -78,10 +78,8 @@ def _parallel(settings: Settings, engine: Engine) -> None:
         engine.nodes, engine.per_node = dp // local, local * tp * pp
     elif nodes and nodes > 1 and engine.world % nodes == 0:
         engine.nodes, engine.per_node = nodes, engine.world // nodes
-    engine.follows = bool(
-        settings.true("headless") or (size_or(settings, "dp_start") or 0) > 0 or (size_or(settings, "rank") or 0) > 0
-    )
-    if (rank := size_or(settings, "dp_rank")) is not None and rank > 0:
+    engine.follows = bool(settings.true("headless") or (rank(settings, "dp_start")) > 0 or (rank(settings, "rank")) > 0)
+    if rank(settings, "dp_rank") > 0:
         engine.follows = True
     together = settings.true("expert_parallel")
     if not (together or has_experts(values.get("model"))):
@@ -89,11 +87,6 @@ def _parallel(settings: Settings, engine: Engine) -> None:
     if dp > 1:
         values["attention_dp"] = dp
     values["ep"], values["expert_tp"] = (group, 1) if together else (1, group)
-
-
-def size_or(settings: Settings, key: str) -> int | None:
-    """A rank: 0 or more."""
-    return settings.whole(key) if settings.has(key) else None
 
 
 def _batches(settings: Settings, engine: Engine, *, chip: str | None, old: bool) -> None:
@@ -107,7 +100,6 @@ def _batches(settings: Settings, engine: Engine, *, chip: str | None, old: bool)
         usual = 1024 if large and not old else 256
         if not old and settings.text("mode") == "throughput":
             usual *= 2
-    engine.put("max_num_seqs", seqs, usual)
     if settings.has("chunked_off") and settings.true("chunked_off"):
         values["chunked_prefill"] = False
     elif settings.has("chunked_prefill"):
@@ -125,7 +117,14 @@ def _batches(settings: Settings, engine: Engine, *, chip: str | None, old: bool)
         tokens = 2048 if values["chunked_prefill"] else max(2048, values.get("max_model_len") or 0)
     if tokens is not None and not values["chunked_prefill"]:
         tokens = max(tokens, values.get("max_model_len") or 0)
-    engine.put("max_num_batched_tokens", size(settings, "max_num_batched_tokens"), tokens)
+    said_tokens = size(settings, "max_num_batched_tokens")
+    length = values.get("max_model_len")
+    if tokens and said_tokens is None and length and (seqs or usual) and not old:
+        tokens = min(tokens, (seqs or usual or 1) * length)
+    engine.put("max_num_batched_tokens", said_tokens, tokens)
+    if usual and not old:
+        usual = min(usual, values.get("max_num_batched_tokens") or usual)
+    engine.put("max_num_seqs", seqs, usual)
     if not alone:
         for key in ("max_num_seqs", "max_num_batched_tokens"):
             if key in values:
