@@ -56,9 +56,8 @@ def new(
     given = dict(_pair(one) for one in env or [])
     plans = Reader(from_, args=tuple(arg or ()), given=given).plans()
     if explain:
-        say.text(
-            yaml.safe_dump(explained(plans), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-        )
+        text = yaml.safe_dump(explained(plans), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+        say.text(text.replace("'on': ", "on: "))  # a key of plans, which YAML 1.1 alone takes for a truth value
         problems = [problem for plan in plans for problem in plan.problems]
         if problems:
             raise InputError(problems)

@@ -8,8 +8,26 @@ from typing import Any
 from cmsim.errors import Problem
 
 
+class PlanRead:
+    """What plans of all kinds of tools have: how they are shown, and what is wrong with them."""
+
+    defaults: dict[str, Any]
+    problems: list[Problem]
+    file: str
+
+    def default(self, key: str, value: Any) -> Any:
+        """Note that a value is the tool's."""
+        self.defaults[key] = value
+        return value
+
+    def wrong(self, message: str, line: int | None = None, key: str = "") -> None:
+        problem = Problem(message, self.file, line or None, key)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
 @dataclass
-class LaunchPlan:
+class LaunchPlan(PlanRead):
     """One job. None: the file does not say, and the tool has no default for it.
 
     Sizes count accelerators as the tool does (dies, where it starts a process for each). ``defaults`` are values that
@@ -78,26 +96,16 @@ class LaunchPlan:
             value = getattr(self, one.name)
             if one.name in self._hidden or (value in (None, [], {}) and one.name not in self._always):
                 continue
-            out[one.name] = _copied(value)
+            out[one.name] = copied(value)
         return out
 
-    def default(self, key: str, value: Any) -> Any:
-        """Note that a value is the tool's."""
-        self.defaults[key] = value
-        return value
 
-    def wrong(self, message: str, line: int | None = None, key: str = "") -> None:
-        problem = Problem(message, self.file, line or None, key)
-        if problem not in self.problems:
-            self.problems.append(problem)
-
-
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """Plain values only, none of them twice the same object."""
     if isinstance(value, dict):
-        return {str(key): _copied(one) for key, one in value.items()}
+        return {str(key): copied(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_copied(one) for one in value]
+        return [copied(one) for one in value]
     return str(value) if isinstance(value, str) else value
 
 

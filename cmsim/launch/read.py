@@ -11,11 +11,14 @@ from typing import Any
 from cmsim.errors import InputError, Problem
 from cmsim.launch import guesses, jobs
 from cmsim.launch.config_files import Tree, read_tree
-from cmsim.launch.containers import command_lists, quoted
+from cmsim.launch.containers import command_lists
 from cmsim.launch.jobs import StartedJob
+from cmsim.launch.meant import filled, negated, plainly, switched
 from cmsim.launch.plan import LaunchPlan, check
 from cmsim.launch.python import Thing, Values
 from cmsim.launch.python.configs import configs, docstrings, sizes_of_names
+from cmsim.launch.service import ServicePlan, ServiceReader
+from cmsim.launch.service.commands import Command, find
 from cmsim.launch.settings import LaunchSetting, Settings, from_tree, from_words, leaves, unknown_problems
 from cmsim.launch.shell import Shell, is_unknown, shown
 from cmsim.launch.sizes import JobSizes, count, defaults, is_directive, of_comments, of_words
@@ -54,7 +57,7 @@ class Reader:
         self.comments: dict[int, str] = {}
         self.tool = ""
 
-    def plans(self) -> list[LaunchPlan]:
+    def plans(self) -> list[LaunchPlan | ServicePlan]:
         """Every job of the file. InputError where there is none, or the file cannot be read."""
         read = {"shell": self._shell, "python": self._python}.get(self.kind, self._document)
         try:
@@ -64,7 +67,7 @@ class Reader:
 
     # a script
 
-    def _shell(self) -> list[LaunchPlan]:
+    def _shell(self) -> list[LaunchPlan | ServicePlan]:
         shell = Shell(str(self.path), path=self.path.name, args=self.args, given=self.given, read=self.sources.beside)
         self._slurm(shell)
         shell.script(self.text)
@@ -81,14 +84,26 @@ class Reader:
             self.assume = "no environment variable of the script is set"
             if not self.args and re.search(r"\$\{?[1-9@]", self.text):
                 self.assume += ", no arguments"
+        services = self._services().of_shells(shells)
         unique: dict[tuple[Any, ...], StartedJob] = {}
         for job in found:
             unique.setdefault((job.tool, job.script, tuple(_without_rank(job.words)), job.sizes.world), job)
-        if not unique:
+        if not unique and not services:
             raise InputError(self._nothing(shell))
         if len(unique) > _MOST_JOBS:
             raise InputError(Problem(f"starts {len(unique)} jobs; allowed: up to {_MOST_JOBS}", str(self.path)))
-        return [self._of_job(job, shell) for job in unique.values()]
+        return [*(self._of_job(job, shell) for job in unique.values()), *self._named(services)]
+
+    def _services(self, texts: Iterable[tuple[str, str]] = ()) -> ServiceReader:
+        """Who reads what serves and what asks it."""
+        said = [(text, "comment") for text in self.comments.values() if not is_directive(text)]
+        said += [*texts, (self.path.name, "file name")]
+        return ServiceReader(self.path, self.sources.beside, said, self.given, notes=self.notes, assume=self.assume)
+
+    def _named(self, plans: list[ServicePlan]) -> list[LaunchPlan | ServicePlan]:
+        for plan in plans:
+            plan.values["files"] = list(self.sources.read)
+        return list(plans)
 
     def _slurm(self, shell: Shell) -> None:
         """Slurm's own variables, from its lines; what has a default in the script keeps that."""
@@ -117,7 +132,11 @@ class Reader:
         tools = ", ".join(vocabulary(name).tool for name in data("programs")["tools"])
         what = f"starts {', '.join(started)}" if started else "starts no program"
         where = f" and ends on line {ends[0]}; give its arguments with --arg, its variables with --env" if ends else ""
-        return Problem(f"{what}{where}; known are training jobs of {tools}", str(self.path))
+        return Problem(
+            f"{what}{where}; known are training jobs of {tools}, and servers and clients of "
+            "vLLM, SGLang, TensorRT-LLM and Dynamo",
+            str(self.path),
+        )
 
     def _of_job(self, job: StartedJob, shell: Shell) -> LaunchPlan:
         settings = Settings()
@@ -170,7 +189,7 @@ class Reader:
                     settings.ignored[one.name] = None
         for one in found:
             if not self._config_flag(job.tool, one):
-                settings.add(_negated(one, job.tool))
+                settings.add(negated(one, job.tool))
         self._strays(job, strays, settings)
         return recipe
 
@@ -204,10 +223,13 @@ class Reader:
 
     # a file of settings
 
-    def _document(self) -> list[LaunchPlan]:
+    def _document(self) -> list[LaunchPlan | ServicePlan]:
         tree = read_tree(self.text, str(self.path), kind=self.kind)
         tool = _tool_of(tree.data)
         if tool is None:
+            self.comments = dict(tree.comments)
+            if services := self._services().of_document(tree, self._split):
+                return self._named(services)
             if self.kind == "yaml" and (found := self._commands(tree)):
                 return found
             keys = ", ".join(list(map(str, tree.data))[:8])
@@ -241,9 +263,9 @@ class Reader:
                 continue
             if one.meaning.sort == "unknown" and plan.tool == vocabulary("primus").tool:  # the wrapper's own
                 one = replace(one, meaning=vocabulary("primus").meaning(one.name.rpartition(".")[2]))
-            switched = _switched(one) if last else one
-            if switched is not None:
-                settings.add(switched, shown_as)
+            kept = switched(one) if last else one
+            if kept is not None:
+                settings.add(kept, shown_as)
 
     def _primus(self, tree: Tree, plan: LaunchPlan) -> tuple[Mapping[str, Any], str, tuple[str | int, ...]]:
         """Settings below ``modules``, with ``${NAME:default}`` put in, and where they stand; the model's file is only
@@ -251,31 +273,44 @@ class Reader:
         modules = tree.data.get("modules")
         found = modules.items() if isinstance(modules, dict) else ()
         name, module = next(((name, one) for name, one in found if isinstance(one, dict)), ("", {}))
-        filled = _filled(module, self.given)
+        module = filled(module, self.given)
         if "${" in self.text:
             self.assume = "no environment variable of the file is set"
-        framework = str(filled.get("framework", "megatron"))
-        plan.model = str(filled.get("model", "")).removesuffix(".yaml") or None
-        plan.from_recipe = [f"{key}: {filled[key]}" for key in ("model", "config") if filled.get(key)]
-        overrides = filled.get("overrides")
+        framework = str(module.get("framework", "megatron"))
+        plan.model = str(module.get("model", "")).removesuffix(".yaml") or None
+        plan.from_recipe = [f"{key}: {module[key]}" for key in ("model", "config") if module.get(key)]
+        overrides = module.get("overrides")
         tool = "torchtitan" if "titan" in framework else "primus"
         return (overrides if isinstance(overrides, dict) else {}), tool, ("modules", name, "overrides")
 
-    def _commands(self, tree: Tree) -> list[LaunchPlan]:
+    def _commands(self, tree: Tree) -> list[LaunchPlan | ServicePlan]:
         """Jobs of commands in a file for containers: ``command`` and ``args`` of Kubernetes, compose and their like."""
-        out: list[LaunchPlan] = []
-        for words, env, line in command_lists(tree):
-            shell = Shell(str(self.path), path=self.path.name, given={**env, **self.given}, read=self.sources.beside)
-            text = words[0] if len(words) == 1 else " ".join(quoted(word) for word in words)
-            shell.script(text, line=line)
-            found, _ = jobs.find(shell, self.sources.beside)
-            self.comments = dict(tree.comments)
+        out: list[LaunchPlan | ServicePlan] = []
+        started: list[Command] = []
+        self.comments = dict(tree.comments)
+        for one in command_lists(tree):
+            shell = Shell(
+                str(self.path), path=self.path.name, given={**one.environment, **self.given}, read=self.sources.beside
+            )
+            shell.script(one.text(), line=one.line)
+            found, shells = jobs.find(shell, self.sources.beside)
             out += [self._of_job(job, shell) for job in found]
-        return out
+            for command in find(shells):
+                command.copies, command.image = one.copies, one.image
+                command.role, command.name = one.role, one.name
+                command.exported = {**one.environment, **command.exported}
+                started.append(command)
+        return [*out, *self._named(self._services().of_commands(started))]
+
+    def _split(self, text: str, line: int) -> list[str]:
+        """Words of one command, with their lines."""
+        shell = Shell(str(self.path), path=self.path.name, given=self.given, read=self.sources.beside)
+        shell.script(text, line=line)
+        return list(shell.started[-1].argv) if shell.started else []
 
     # a Python file
 
-    def _python(self) -> list[LaunchPlan]:
+    def _python(self) -> list[LaunchPlan | ServicePlan]:
         values = Values(str(self.path), self.given)
         top = values.module(self.text)
         tool = next((one["tool"] for one in data("programs")["modules"] if re.search(one["pattern"], self.text)), None)
@@ -289,7 +324,7 @@ class Reader:
             if (found := re.search(r"(?:^|\s)#(.*)", line[:2_000]))
         }
         comments = [(text, "comment") for text in self.comments.values()]
-        plans = []
+        plans: list[LaunchPlan | ServicePlan] = []
         for name, thing in configs(values, top)[:_MOST_JOBS]:
             settings = Settings()
             plan = self._begin(tool)
@@ -328,11 +363,11 @@ class Reader:
                 name = name.removesuffix(end)
             if name and name != thing.name.rpartition(".")[2] and not name[0].isupper():
                 plan.model = name
-        found = [(path, _plainly(value), line) for path, value, line in thing.leaves()]
+        found = [(path, plainly(value), line) for path, value, line in thing.leaves()]
         for one, shown_as in from_tree(found, vocabulary(tool), str(self.path), last=True):
-            switched = _switched(one)
-            if switched is not None:
-                settings.add(switched, shown_as)
+            kept = switched(one)
+            if kept is not None:
+                settings.add(kept, shown_as)
 
     # all of them
 
@@ -436,50 +471,6 @@ def _tool_of(tree: Mapping[str, Any]) -> str | None:
         if all(key in tree for key in one["keys"]):
             return str(one["tool"])
     return None
-
-
-def _negated(one: LaunchSetting, tool: str) -> LaunchSetting:
-    """``--x.no-y`` of dotted command lines is y, off."""
-    if tool != "torchtitan" or ".no-" not in plain(one.name):
-        return one
-    name = plain(one.name).replace(".no-", ".", 1)
-    return LaunchSetting(one.name, (False,), one.line, one.file, vocabulary(tool).meaning(name))
-
-
-def _switched(one: LaunchSetting) -> LaunchSetting | None:
-    """A key that is off says nothing where the tool's switch is off anyway."""
-    if one.value in (None, "null", "None") and one.meaning.sort in ("plan", "model", "unread", "unknown", "old"):
-        return one if one.meaning.key == "virtual_stages" else None
-    if one.value is False and one.meaning.sort in ("unread", "unknown"):
-        return one if one.meaning.sort == "unread" and "fusion" in one.name else None
-    return one
-
-
-def _filled(value: Any, given: Mapping[str, str]) -> Any:
-    """``${NAME:default}`` in texts, as values of YAML."""
-    import yaml
-
-    if isinstance(value, dict):
-        return {key: _filled(one, given) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, given) for one in value]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    text = value
-    for _ in range(10):
-        text, count = re.subn(r"\$\{(\w+)(?::-?([^${}]*))?\}", lambda m: given.get(m[1], m[2] or ""), text)
-        if not count:
-            break
-    if re.fullmatch(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|True|False|null", text):
-        return yaml.safe_load(text)
-    return text
-
-
-def _plainly(value: Any) -> Any:
-    """A value as settings have it: things of a list by their names, with the recipe that was given to them."""
-    if not isinstance(value, list | tuple | set):
-        return value
-    return [one.name if isinstance(one, Thing) else one for one in value]
 
 
 def _left_to_recipe(plan: LaunchPlan) -> list[str]:

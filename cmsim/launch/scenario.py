@@ -325,14 +325,14 @@ def _head(plan: LaunchPlan, notes: list[str]) -> str:
 
 def _text(body: dict[str, Any]) -> str:
     """YAML, a key a line; what lies deeper stands in one line."""
-    out = [f"name: {_inline(body['name'])}\n", "systems:\n"]
-    out += [f"  - {_inline(entry)}\n" for entry in body["systems"]]
+    out = [f"name: {inline(body['name'])}\n", "systems:\n"]
+    out += [f"  - {inline(entry)}\n" for entry in body["systems"]]
     out.append("workload:\n")
-    out += [f"  {key}: {_inline(value)}\n" for key, value in body["workload"].items()]
+    out += [f"  {key}: {inline(value)}\n" for key, value in body["workload"].items()]
     return "".join(out)
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 

@@ -1,4 +1,4 @@
-"""Which keys this version's training workloads have, and which words they take."""
+"""Which keys this version's workloads have, and which words they take."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from cmsim import kinds
 
 
 class SpecKeys:
-    """Which keys this version's training workloads have."""
+    """Which keys this version's workloads of a kind have."""
 
-    def __init__(self) -> None:
-        self.spec = kinds.get("training").spec
+    def __init__(self, kind: str = "training") -> None:
+        self.spec = kinds.get(kind).spec
 
     def has(self, *path: str) -> bool:
         spec: Any = self.spec

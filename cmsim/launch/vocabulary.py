@@ -74,6 +74,11 @@ class Vocabulary:
         above = self.parent.table(key) if self.parent is not None else {}
         return {**above, **(self.data.get(key) or {})}
 
+    def table_list(self, key: str) -> list[str]:
+        """A list of the data, behind its parent's."""
+        above = self.parent.table_list(key) if self.parent is not None else []
+        return [*above, *(self.data.get(key) or ())]
+
     def _all(self) -> dict[str, NameMeaning]:
         above = self.parent._all() if self.parent is not None else {}
         return {**above, **self.exact}

@@ -227,7 +227,7 @@ def test_several_jobs_are_cases(read):
     ("name", "text", "message"),
     [
         ("a.sh", "echo hello", "starts no program"),
-        ("a.sh", "ls -l; vllm serve x", "starts ls, vllm; known are training jobs of"),
+        ("a.sh", "ls -l; nginx -c x", "starts ls, nginx; known are training jobs of"),
         (
             "a.sh",
             'if [ -z "$1" ]; then exit 1; fi\ntorchrun pretrain_gpt.py',
