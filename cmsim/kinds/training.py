@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
@@ -133,11 +133,23 @@ class TrainingParallelSpec(ParallelSpec):
         description="context parallel: keys and values of the whole sequence gathered; p2p: passed on in a ring beside "
         "attention; a2a: heads exchanged for tokens (Ulysses)",
     )
+    order: Annotated[list[Literal["tp", "cp", "dp", "pp"]], Field(min_length=4, max_length=4)] = Field(
+        default=["tp", "cp", "dp", "pp"],
+        description="which ranks are neighbours in the machine: dimensions from the nearest to the farthest. Experts' "
+        "groups are runs of tp, cp and dp wherever those are (Megatron-LM: --use-tp-pp-dp-mapping is tp, cp, pp, dp)",
+    )
     expert_tp: Places = Field(
         default=1,
         description="ranks that share each expert's matrices; tokens are gathered among them and sums scattered. "
         "Expert groups are ep x expert_tp neighbours inside tp x cp x dp. Megatron-LM takes tp where nothing is said",
     )
+
+    @field_validator("order")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"order: got {', '.join(value)}. Allowed: each of tp, cp, dp, pp once.")
+        return value
 
 
 class TrainingSpec(ModelWorkloadSpec):

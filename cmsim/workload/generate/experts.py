@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from cmsim.arrays import Ints
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import ExpertCosts, System
 from cmsim.kinds.parts import Balance, ParallelSpec
@@ -123,6 +126,7 @@ def plan_experts(
     base: Path | None = None,
     expert_tp: int = 1,
     capacity_factor: float | None = None,
+    stands: Ints | None = None,
 ) -> Experts:
     """Spread a model's experts over ``parallel.ep`` of ``ranks``, each over ``expert_tp`` neighbours.
 
@@ -132,6 +136,7 @@ def plan_experts(
                       which fans it out (DeepEP's normal mode); latency kernels send every copy
     capacity_factor   each expert takes so many times its mean share of a rank's tokens, filled up or cut off there
     base              folder that the path of a file of loads starts from, beside the working folder
+    stands            ranks of the system on which the ranks stand; default: as they are numbered
     """
     slots = parallel.expert_slots
     try:
@@ -159,7 +164,10 @@ def plan_experts(
             "of each rank: what is over is dropped, and counted as if it were not"
         )
     else:
-        wire, said = _wire_copies(model, size, copies, system) if once_per_domain and size > 1 else (copies, ())
+        per_domain = system.spec.accelerators * system.ranks_per_package
+        group = (np.arange(ranks) if stands is None else stands)[: size * expert_tp : expert_tp]
+        domains = len(np.unique(group // per_domain))
+        wire, said = _wire_copies(model, size, copies, domains) if once_per_domain and size > 1 else (copies, ())
         notes += said
         imbalance = _imbalance(model, balance, places, tokens_per_rank * expert_tp, base)
     if imbalance > 1:
@@ -188,12 +196,10 @@ def _capacity(model: ModelSpec, tokens: float, factor: float) -> float:
     return float(math.ceil(factor * tokens * model.top_k / model.experts * (1 - 1e-12)))
 
 
-def _wire_copies(model: ModelSpec, size: int, copies: float, system: System) -> tuple[float, tuple[str, ...]]:
+def _wire_copies(model: ModelSpec, size: int, copies: float, domains: int) -> tuple[float, tuple[str, ...]]:
     """Copies of one token that cross the wire where a rank, or another domain, is sent one of them; and notes. [1]"""
-    per_domain = system.spec.accelerators * system.ranks_per_package
-    if size <= per_domain:
+    if domains == 1:
         return moe.distinct_ranks(model.experts, model.top_k, size) + (copies - model.top_k), ()
-    domains = -(-size // per_domain)
     limit = model.topk_groups if model.expert_groups > model.topk_groups else domains
     wire = moe.distinct_ranks(model.experts, model.top_k, domains, limit=limit)
     said = f"a token crosses to each other domain once ({wire:.2f} of {domains} on average) and fans out inside it"

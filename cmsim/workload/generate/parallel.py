@@ -1,13 +1,14 @@
 """Which rank does what: sizes resolved, and the group of every rank in every dimension.
 
-Ranks are numbered tp fastest, then cp, dp, pp: neighbours in tensor parallelism are neighbours in the machine.
-An expert group is a run of consecutive ranks inside tp x cp x dp of one stage; those that share an expert are
-neighbours.
+Ranks are numbered tp fastest, then cp, dp, pp, and stand in the machine in the order of a plan: as they are numbered
+where nothing else is said, so that neighbours in tensor parallelism are neighbours in the machine. An expert group is a
+run of consecutive ranks inside tp x cp x dp of one stage; those that share an expert are neighbours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from cmsim.arrays import Ints, Shorts
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.parts import ParallelSpec
+
+T = TypeVar("T", bound=np.generic)
+#: how ranks are numbered: dimensions from the fastest on
+ORDER = ("tp", "cp", "dp", "pp")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Layout:
     sharded             data-parallel ranks that share weights where groups of them hold the same; 0: all do
     wraps, turns_back   ways of messages between stages, as a schedule says (``PipelineSchedule``)
     mirrored            the first stage and the last hold the same, the second and the last but one, and so on
+    order               dimensions from the nearest in the machine to the farthest
     """
 
     tp: int
@@ -38,6 +44,7 @@ class Layout:
     wraps: bool = False
     turns_back: bool = False
     mirrored: bool = False
+    order: tuple[str, ...] = ORDER
 
     @property
     def ranks(self) -> int:
@@ -85,6 +92,27 @@ class Layout:
     def stage(self) -> Ints:
         """Pipeline stage of each rank."""
         return np.arange(self.ranks) // self.stage_ranks
+
+    @property
+    def places(self) -> Ints:
+        """Rank of the system on which each rank stands."""
+        at: dict[str, Ints] = {}
+        left = np.arange(self.ranks)
+        for name in ORDER:
+            left, at[name] = np.divmod(left, self.sizes[name])
+        place, step = np.zeros(self.ranks, np.int64), 1
+        for name in self.order:
+            place += at[name] * step
+            step *= self.sizes[name]
+        return place
+
+    def placed(self, column: NDArray[T]) -> NDArray[T]:
+        """A column over ranks as a column over the system's ranks."""
+        if self.order == ORDER:
+            return column
+        out = np.empty_like(column)
+        out[self.places] = column
+        return out
 
     def groups(self) -> dict[str, Shorts]:
         """Group of each rank by dimension; -1 where the dimension has one rank."""
@@ -155,12 +183,12 @@ def _apart(groups: dict[str, Shorts]) -> dict[str, Shorts]:
 
 
 def with_channels(layout: Layout) -> dict[str, Shorts]:
-    """Groups and pipeline channels in one numbering."""
-    groups = layout.groups()
-    if layout.pp == 1:
-        return groups
-    used = max(int(column.max()) for column in groups.values()) + 1
-    return groups | {name: np.where(n >= 0, n + used, -1) for name, n in layout.channels().items()}
+    """Groups and pipeline channels in one numbering, over the ranks of the system."""
+    out = layout.groups()
+    if layout.pp > 1:
+        used = max(int(column.max()) for column in out.values()) + 1
+        out |= {name: np.where(n >= 0, n + used, -1) for name, n in layout.channels().items()}
+    return {name: layout.placed(column) for name, column in out.items()}
 
 
 def resolve(
@@ -212,7 +240,7 @@ def resolve(
     problems += _expert_problems(size, expert_tp, spec.tp * spec.cp * dp, experts)
     if problems:
         raise InfeasibleError(problems)
-    return Layout(spec.tp, spec.cp, dp, spec.pp, size, expert_tp)
+    return Layout(spec.tp, spec.cp, dp, spec.pp, size, expert_tp, order=tuple(getattr(spec, "order", ORDER)))
 
 
 def _expert_problems(ep: int, expert_tp: int, stage: int, experts: int) -> list[Problem]:

@@ -76,6 +76,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         base=base,
         expert_tp=expert_tp,
         capacity_factor=spec.capacity_factor,
+        stands=plain.places[: plain.stage_ranks],
     )
     mixture = replace(mixture, costs=system.stack.training.experts)
     sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}

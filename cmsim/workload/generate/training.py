@@ -99,7 +99,7 @@ def programs(
     left_out = (micro_batches - laid.micro_batches) // laid.alike_after
     return assemble(
         [stage.build() for stage in stages_],
-        program=layout.stage,
+        program=layout.placed(layout.stage),
         groups=with_channels(layout),
         facts=facts,
         notes=notes,
