@@ -21,6 +21,23 @@ Resolve = Callable[..., Engine]
 _ROLES = {"prefill": "prefill", "decode": "decode", "aggregated": "", "agg": ""}
 
 
+#: keys of vLLM's file of flags: two of them make one
+_OF_VLLM = frozenset(
+    [
+        "tensor-parallel-size",
+        "max-num-seqs",
+        "max-model-len",
+        "gpu-memory-utilization",
+        "max-num-batched-tokens",
+        "speculative-config",
+        "no-enable-prefix-caching",
+        "enable-expert-parallel",
+        "max-cudagraph-capture-size",
+        "async-scheduling",
+    ]
+)
+
+
 def kind_of(tree: Mapping[str, Any]) -> str | None:
     """Which of these files it is."""
     backend = tree.get("backend")
@@ -38,15 +55,17 @@ def kind_of(tree: Mapping[str, Any]) -> str | None:
         return "roles"
     if isinstance(tree.get("BackendConfig"), dict):
         return "mindie"
+    if isinstance(section(tree, "servingEngineSpec").get("modelSpec"), list):
+        return "stack"
+    if any("llm_configs" in section(one, "args") for one in tree.get("applications") or () if isinstance(one, dict)):
+        return "ray"
     plainly = {str(key).replace("_", "-") for key in tree}
-    if plainly & {"kv-cache-config", "enable-attention-dp", "moe-config"} and not plainly & {"services"}:
+    if (
+        plainly & {"kv-cache-config", "enable-attention-dp", "moe-config", "cuda-graph-config"}
+        and "services" not in tree
+    ):
         return "options"
-    if "model" in tree and plainly & {
-        "tensor-parallel-size",
-        "max-num-seqs",
-        "max-model-len",
-        "gpu-memory-utilization",
-    }:
+    if len(plainly & _OF_VLLM) + ("model" in tree) > 1:
         return "vllm"
     if plainly & {"model-path"} and plainly & {
         "tp-size",
@@ -236,6 +255,65 @@ def options(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve, tool: st
     engine = resolve(tool, settings, plan.values["model"])
     assemble.sets(plan, settings, tool)
     finish(plan, [engine], style=tool)
+
+
+def several(tree: Tree, file: str, begin: Callable[[], ServicePlan], resolve: Resolve, kind: str) -> list[ServicePlan]:
+    """vLLM's flags as keys, a model each: values of the production stack's chart, or a file of Ray Serve."""
+    words = vocabulary("vllm")
+    plans = []
+    for name, model, flags, extra, copies, device in _models(tree.data, kind):
+        settings = Settings()
+        plan = begin()
+        # here what is off is said to be
+        flags = {f"no-{key}" if value is False else key: value is False or value for key, value in flags.items()}
+        of_tree(flags, words, file, settings, lambda key: tree.line((key,)))
+        of_words(extra, words, file, settings)
+        plan.values["model"] = model
+        engine = resolve("vllm", settings, model)
+        engine.instances = max(copies, 1)
+        plan.details |= {"name": name, "texts": [(device, "accelerator")] if device else []}
+        assemble.sets(plan, settings, "vllm")
+        finish(plan, [engine], style="vllm")
+        plans.append(plan)
+    return plans
+
+
+def _models(data: Mapping[str, Any], kind: str) -> list[tuple[str, str | None, dict[str, Any], list[str], int, str]]:
+    """(name, model, flags, more words, copies, device in words) of each model."""
+    out = []
+    if kind == "stack":
+        for one in section(data, "servingEngineSpec")["modelSpec"]:
+            if not isinstance(one, dict):
+                continue
+            own = section(one, "vllmConfig")
+            extra = [str(word) for word in own.pop("extraArgs", None) or ()]
+            flags = {re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(key)).lower(): value for key, value in own.items()}
+            flags.pop("v1", None)
+            model = one.get("modelURL")
+            out.append(
+                (
+                    str(one.get("name", "")),
+                    str(model) if model else None,
+                    flags,
+                    extra,
+                    whole(one.get("replicaCount")) or 1,
+                    "",
+                )
+            )
+        return out
+    for app in data.get("applications") or ():
+        for one in section(app, "args").get("llm_configs") or ():
+            if not isinstance(one, dict):
+                continue
+            loading, scaling = section(one, "model_loading_config"), section(one, "deployment_config")
+            model = loading.get("model_source") or loading.get("model_id")
+            copies = whole(scaling.get("num_replicas")) or whole(
+                section(scaling, "autoscaling_config").get("min_replicas")
+            )
+            flags = section(one, "engine_kwargs")
+            name, device = str(loading.get("model_id", "")), str(one.get("accelerator_type") or "")
+            out.append((name, str(model) if model else None, flags, [], copies or 1, device))
+    return out
 
 
 def nightly(

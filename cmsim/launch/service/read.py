@@ -361,6 +361,11 @@ class ServiceReader:
         if kind == "nightly":
             made = documents.nightly(tree, file, self._begin, resolve, split)
             return [self._end(plan, next(iter(plan.details["engines"].values()))) for plan in made]
+        if kind in ("stack", "ray"):
+            made = documents.several(tree, file, self._begin, resolve, kind)
+            if len(made) == 1:
+                made[0].details.pop("name")
+            return [self._end(plan, next(iter(plan.details["engines"].values()))) for plan in made]
         plan = self._begin()
         if kind in ("vllm", "sglang", "options"):
             documents.options(tree, file, plan, resolve, "trt" if kind == "options" else kind)
