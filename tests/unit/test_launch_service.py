@@ -57,7 +57,7 @@ def test_letters_behind_numbers(read, text, tokens):
     has(read(f"vllm serve m/x --max-num-batched-tokens {text}\n"), max_num_batched_tokens=tokens)
 
 
-@pytest.mark.parametrize("text", ["many", "1.5K", "0", "-3", "$(nvidia-smi -L | wc -l)"])
+@pytest.mark.parametrize("text", ["many", "1.5K", "0", "-3", "1e999", "$TP", "''", "$(nvidia-smi -L | wc -l)"])
 def test_sizes_that_are_none_are_refused(plans, text):
     [plan] = plans(f"vllm serve m/x --tensor-parallel-size {text}\n")
     assert any("tensor-parallel-size" in str(one) for one in plan.problems)
