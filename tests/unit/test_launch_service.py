@@ -358,3 +358,11 @@ def test_a_scenario_says_what_no_key_expresses(plans):
     assert workload["model"] == "llama-3.1-70b"
     assert workload["parallel"] == {"tp": 8}
     assert workload["precision"]["weights"] == "fp8"
+
+
+def test_each_server_has_its_own_load(read):
+    text = (
+        "for m in a/x b/y; do vllm serve $m & vllm bench serve --model $m --input-len ${#m}0 --request-rate 1; done\n"
+    )
+    got = read(text.replace("b/y", "b/yy"))
+    assert [case["workload"]["isl"] for case in got["cases"]] == [30, 40]

@@ -71,8 +71,9 @@ class ServiceReader:
         runs = self._clients(others)
         if plans:
             for plan in plans:
-                if runs:
-                    self._workload(plan, runs)
+                own = [one for one in runs if len(plans) > 1 and one.values.get("model") == plan.values.get("model")]
+                if own or runs:
+                    self._workload(plan, own or runs)
         else:
             plans = [self._benchmark(one) for one in runs]
         if len(plans) > _MOST:
