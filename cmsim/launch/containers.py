@@ -77,7 +77,8 @@ def command_lists(tree: Tree) -> list[ContainerCommand]:
                     here = (tree.line((*path, key)) or 0) + ("\n" in one)
                     variables = env_of(value.get("envs") or value.get("env"))
                     out.append(ContainerCommand([one], variables, here, copies=copies, role=role, name=name))
-                walk(one, (*path, key), copies, role, str(key) if path and path[-1] == "services" else name)
+                below = str(key) if key in ("prefill", "decode") and isinstance(one, dict) else role
+                walk(one, (*path, key), copies, below, str(key) if path and path[-1] == "services" else name)
         elif isinstance(value, list):
             for n, one in enumerate(value):
                 walk(one, (*path, n), copies, role, name)

@@ -366,3 +366,39 @@ def test_each_server_has_its_own_load(read):
     )
     got = read(text.replace("b/y", "b/yy"))
     assert [case["workload"]["isl"] for case in got["cases"]] == [30, 40]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python3 -m vllm.entrypoints.cli.main serve m/x -tp 2",
+        "uv run vllm serve m/x -tp 2",
+        "nohup timeout 60 numactl -N 0 vllm serve m/x -tp 2 &",
+        "tmux new -d -s a 'vllm serve m/x -tp 2'",
+        "screen -dmS a vllm serve m/x -tp 2",
+        "docker exec box bash -lc 'cd /w && vllm serve m/x -tp 2'",
+        "CMD='vllm serve m/x'; eval \"$CMD -tp 2\"",
+        "bash <<'E'\nvllm serve m/x -tp 2\nE",
+        "kubectl exec pod -- vllm serve m/x -tp 2",
+        "python -m vllm.entrypoints.openai.api_server --model=m/x --tensor_parallel_size=2",
+        "vllm serve --trust-remote-code m/x -tp 2",
+    ],
+)
+def test_a_server_is_found_behind_whatever_starts_it(read, text):
+    got = read(f"#!/bin/bash\npkill -f 'vllm serve' || true\n{text}\n")
+    has(got, model="m/x", tp=2, accelerators_used=2, replicas=None)
+
+
+def test_a_connector_of_one_server_is_a_cache_and_not_read(read):
+    got = read('vllm serve m/x --kv-transfer-config \'{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}\'\n')
+    has(got, disaggregated=None, unread=["--kv-transfer-config"])
+
+
+def test_roles_by_the_ports_of_a_proxy(read):
+    serve = (
+        'vllm serve m/x --port {} --kv-transfer-config \'{{"kv_connector":"NixlConnector","kv_role":"kv_both"}}\' &\n'
+    )
+    text = serve.format(81) + serve.format(82) + serve.format(91)
+    text += "vllm-router --prefill http://a:81 --prefill http://a:82 --decode http://a:91\n"
+    split = read(text)["disaggregated"]
+    assert [split[role]["instances"] for role in ("prefill", "decode")] == [2, 1]

@@ -181,6 +181,10 @@ def _tool(words: list[str], at: int) -> tuple[str, list[str], str] | None:
         module, rest = str(words[at]), words[at + 1 :]
     if not module:
         return None
+    if rest[:2] == ["bench", "serve"] and module.startswith("vllm"):
+        return "vllm_bench", rest[2:], ""
+    if rest[:1] == ["serve"] and module.startswith("vllm"):
+        rest = rest[1:]
     for one in programs["modules"]:
         if re.search(one["pattern"], module):
             return one["tool"], rest, one.get("wrapper", "")

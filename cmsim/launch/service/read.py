@@ -96,7 +96,9 @@ class ServiceReader:
         _ask_proxies(engines, proxies)
         if len(engines) == 1 or all(one.role == "both" for one in engines):
             for one in engines:
-                one.role = "" if one.role == "both" else one.role
+                if one.role == "both":  # a cache beside it, or one of two that nothing tells apart
+                    one.role = ""
+                    one.settings.unread[one.settings.by_key["kv_transfer"].name] = None
         different = assemble.copies(engines)
         groups: list[list[Engine]] = []
         for one in different:
