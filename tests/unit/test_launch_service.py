@@ -402,3 +402,8 @@ def test_roles_by_the_ports_of_a_proxy(read):
     text += "vllm-router --prefill http://a:81 --prefill http://a:82 --decode http://a:91\n"
     split = read(text)["disaggregated"]
     assert [split[role]["instances"] for role in ("prefill", "decode")] == [2, 1]
+
+
+def test_halves_of_a_batch_that_overlap_are_two(plans):
+    [plan] = plans("# 8x H100\nvllm serve deepseek-ai/DeepSeek-V3 -dp 8 -ep --enable-dbo\n")
+    assert scenario_of(plan, system=None, model_name="m.json").workload["microbatches"] == 2
