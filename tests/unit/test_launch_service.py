@@ -407,3 +407,23 @@ def test_roles_by_the_ports_of_a_proxy(read):
 def test_halves_of_a_batch_that_overlap_are_two(plans):
     [plan] = plans("# 8x H100\nvllm serve deepseek-ai/DeepSeek-V3 -dp 8 -ep --enable-dbo\n")
     assert scenario_of(plan, system=None, model_name="m.json").workload["microbatches"] == 2
+
+
+def test_replicas_behind_a_router_of_the_same_command(read):
+    text = (
+        "python -m sglang_router.launch_server --model-path Qwen/Qwen3-32B --tp 2 --dp-size 4 --router-policy random\n"
+    )
+    has(read(text), tool="sglang", tp=2, dp=4, attention_dp=None, accelerators_used=8, ignored=["--router-policy"])
+
+
+def test_roles_whose_settings_are_in_files(read):
+    start = "python3 -m dynamo.trtllm --model-path openai/gpt-oss-120b "
+    start += "--disaggregation-mode {} --extra-engine-args {}.yaml\n"
+    text = start.format("prefill", "p") + start.format("decode", "d")
+    prefill = "max_batch_size: 4\ncache_transceiver_config: {backend: ucx}\n"
+    decode = "tensor_parallel_size: 4\nmoe_expert_parallel_size: 2\ncache_transceiver_config: {backend: ucx}\n"
+    got = read(text, p__yaml=prefill, d__yaml=decode)
+    has(got, tool="dynamo", engine="trtllm", accelerators_used=5, files=["serve.sh", "p.yaml", "d.yaml"])
+    split = got["disaggregated"]
+    assert (split["transfer"], split["prefill"]["max_num_seqs"]) == ("ucx", 4)
+    assert (split["decode"]["ep"], split["decode"]["expert_tp"]) == (2, 2)

@@ -139,10 +139,9 @@ def cluster(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve) -> None:
         engine.instances = whole(resources.get(f"{short}_workers", resources.get(f"{role}_workers"))) or 1
         engine.nodes = whole(resources.get(f"{short}_nodes", resources.get(f"{role}_nodes")))
         engine.per_node = each
-        for key in ("chunked_prefill",):  # of the tool, and the same for all of them
-            if key in engine.defaults:
-                engine.defaults.pop(key)
-                engine.values.pop(key, None)
+        if tool == "trt" and "chunked_prefill" in engine.defaults:  # off, and so for all of them
+            engine.defaults.pop("chunked_prefill")
+            engine.values.pop("chunked_prefill")
         engines.append(engine)
         assemble.sets(plan, settings, tool)
     text = str(section(data, "model").get("precision") or "").lower()
@@ -154,7 +153,6 @@ def cluster(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve) -> None:
         plan.values["prefix_caching"] = first.values["prefix_caching"]
         if isinstance(found := plan.values.get("disaggregated", {}).get("prefill"), dict):
             found.pop("prefix_caching", None)
-    plan.defaults.clear()
     if each:
         plan.values["accelerators_per_node"] = each
     total = sum(whole(resources.get(key)) or 0 for key in ("prefill_nodes", "decode_nodes", "agg_nodes"))
