@@ -233,7 +233,6 @@ def config(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve) -> None:
     engine = resolve("mindie", settings, plan.values["model"])
     copies = settings.whole("instances") if settings.has("instances") else None
     engine.instances = copies or 1
-    plan.details["npu"] = True
     assemble.sets(plan, settings, "mindie")
     finish(plan, [engine], style="mindie")
     if settings.true("many_nodes") and settings.has("world"):
@@ -324,7 +323,7 @@ def nightly(
         if not isinstance(case, dict) or "server_cmd" not in case:
             continue
         plan = begin()
-        plan.details |= {"name": str(case.get("name") or n + 1), "npu": True}
+        plan.details["name"] = str(case.get("name") or n + 1)
         words = [*_listed(case.get("server_cmd"), split, 1), *_listed(case.get("server_cmd_extra"), split, 1)]
         _served(words, case.get("model"), section(case, "envs"), file, plan, resolve, [])
         _perf(section(case, "benchmarks"), plan)
@@ -332,7 +331,6 @@ def nightly(
     servers = [one for one in data.get("deployment") or () if isinstance(one, dict) and "server_cmd" in one]
     if servers:
         plan = begin()
-        plan.details["npu"] = True
         index = section(data, "disaggregated_prefill")
         engines: list[Engine] = []
         for n, one in enumerate(servers):
