@@ -20,7 +20,8 @@ def new(
             "--from",
             metavar="FILE",
             help="A launch script or config: shell, YAML, TOML, JSON or Python of Megatron-LM, Megatron-Bridge, "
-            "MindSpeed-LLM, MindFormers, torchtitan, DeepSpeed or Primus. It is read, never run.",
+            "MindSpeed-LLM, MindFormers, torchtitan, DeepSpeed or Primus; of vLLM, SGLang, TensorRT-LLM, Dynamo or "
+            "MindIE; benchmark commands. It is read, never run.",
         ),
     ],
     explain: Annotated[bool, typer.Option("--explain", help="Print what was read as YAML, and write nothing.")] = False,

@@ -14,6 +14,13 @@ from cmsim.launch.service.commands import in_image
 _MOST = 64
 
 
+#: what a text that starts a server or a client holds
+_STARTS = re.compile(
+    r"\b(vllm\s+(bench\s+)?serve|vllm\.entrypoints|sglang\.(launch_server|bench_serving)|trtllm-serve|dynamo\.\w+|"
+    r"genai-perf|aiperf)\s"
+)
+
+
 @dataclass
 class ContainerCommand:
     """What one container runs. ``copies``: how many of it; ``role``: prefill or decode, where the file says so."""
@@ -66,7 +73,12 @@ def command_lists(tree: Tree) -> list[ContainerCommand]:
                 image = str(value.get("image") or "")
                 out.append(ContainerCommand(found, variables, line or 1, image, copies, role, name, compose))
             for key, one in value.items():
-                walk(one, (*path, key), copies, role, str(key) if path and path[-1] == "services" else name)
+                if isinstance(one, str) and key not in ("command", "args", "entrypoint") and _STARTS.search(one):
+                    here = (tree.line((*path, key)) or 0) + ("\n" in one)
+                    variables = env_of(value.get("envs") or value.get("env"))
+                    out.append(ContainerCommand([one], variables, here, copies=copies, role=role, name=name))
+                below = str(key) if key in ("prefill", "decode") and isinstance(one, dict) else role
+                walk(one, (*path, key), copies, below, str(key) if path and path[-1] == "services" else name)
         elif isinstance(value, list):
             for n, one in enumerate(value):
                 walk(one, (*path, n), copies, role, name)

@@ -19,6 +19,7 @@ from cmsim.launch.python import Thing, Values
 from cmsim.launch.python.configs import configs, docstrings, sizes_of_names
 from cmsim.launch.service import ServicePlan, ServiceReader
 from cmsim.launch.service.commands import Command, find
+from cmsim.launch.service.machine import words_of_values
 from cmsim.launch.settings import LaunchSetting, Settings, from_tree, from_words, leaves, unknown_problems
 from cmsim.launch.shell import Shell, is_unknown, shown
 from cmsim.launch.sizes import JobSizes, count, defaults, is_directive, of_comments, of_words
@@ -97,6 +98,7 @@ class Reader:
     def _services(self, texts: Iterable[tuple[str, str]] = ()) -> ServiceReader:
         """Who reads what serves and what asks it."""
         said = [(text, "comment") for text in self.comments.values() if not is_directive(text)]
+        said += [(text, "batch line") for text in self.comments.values() if is_directive(text)]
         said += [*texts, (self.path.name, "file name")]
         return ServiceReader(self.path, self.sources.beside, said, self.given, notes=self.notes, assume=self.assume)
 
@@ -228,7 +230,7 @@ class Reader:
         tool = _tool_of(tree.data)
         if tool is None:
             self.comments = dict(tree.comments)
-            if services := self._services().of_document(tree, self._split):
+            if services := self._services(words_of_values(tree.data)).of_document(tree, self._split):
                 return self._named(services)
             if self.kind == "yaml" and (found := self._commands(tree)):
                 return found
@@ -237,7 +239,11 @@ class Reader:
                 f"{vocabulary(one['tool']).tool} ({', '.join(one['keys'])})" for one in data("programs")["documents"]
             )
             raise InputError(
-                Problem(f"has the keys {keys}, which are of no tool that is known. Known: {known}", str(self.path))
+                Problem(
+                    f"has the keys {keys}, which are of no tool that is known. Known: {known}; and servers of "
+                    "vLLM, SGLang, TensorRT-LLM, Dynamo and MindIE",
+                    str(self.path),
+                )
             )
         settings = Settings()
         plan = self._begin(tool)
@@ -294,13 +300,15 @@ class Reader:
             )
             shell.script(one.text(), line=one.line)
             found, shells = jobs.find(shell, self.sources.beside)
+            if shell.asks:
+                self.assume = "no environment variable of the file is set"
             out += [self._of_job(job, shell) for job in found]
             for command in find(shells):
                 command.copies, command.image = one.copies, one.image
                 command.role, command.name = one.role, one.name
                 command.exported = {**one.environment, **command.exported}
                 started.append(command)
-        return [*out, *self._named(self._services().of_commands(started))]
+        return [*out, *self._named(self._services(words_of_values(tree.data)).of_commands(started))]
 
     def _split(self, text: str, line: int) -> list[str]:
         """Words of one command, with their lines."""

@@ -88,7 +88,7 @@ class Settings:
             number = float(str(value).replace("_", ""))
         except ValueError:
             number = float("nan")
-        if number != number or number != int(number) or not -1 <= number < 2**40:
+        if not -1 <= number < 2**40 or number != int(number):  # nan is in no range
             self.wrong(self.by_key[key], f"got '{value}'; allowed: a whole number of 1 or more")
             return None
         return int(number)

@@ -103,3 +103,26 @@ def test_what_cannot_be_is_an_error_with_its_place(new, tmp_path, text, says):
         assert done.exit_code == 2
         assert says in done.stderr.replace("error: a.sh: dp", "error: a.sh:1: dp")
     assert new("none.sh").exit_code == 2
+
+
+def test_a_service_is_explained_as_its_truth_is_written(new):
+    case = CASES.parent / "serving" / "12.yaml"
+    done = new(str(case), "--explain")
+    assert done.exit_code == 0
+    want = yaml.safe_load(case.with_name("12.truth.yaml").read_text())
+    got = yaml.safe_load(done.stdout)
+    assert {key: got[key] for key in ("speculative", "disaggregated", "workload")} == {
+        key: want[key] for key in ("speculative", "disaggregated", "workload")
+    }
+
+
+def test_one_of_several_services_is_written_as_a_scenario(new, tmp_path):
+    case = str(CASES.parent / "serving" / "19.yaml")
+    assert new(case).exit_code != 0  # which of them?
+    done = new(case, "--case", "Qwen3-30B-A3B-W8A8-eager", "--out", "eager.yaml")
+    assert done.exit_code == 0
+    text = (tmp_path / "eager.yaml").read_text()
+    assert "--enforce-eager" in text
+    workload = yaml.safe_load(text)["workload"]
+    assert workload["model"] == "qwen3-30b-a3b"
+    assert workload["precision"]["weights"] == "int8"

@@ -40,6 +40,7 @@ _ALONE = frozenset(
         "--quiet",
     ]
 )
+_DOCKERS = ("docker", "podman", "nerdctl")
 #: programs that name another one, and start none
 _OTHERS = frozenset(
     [
@@ -88,18 +89,38 @@ class Command:
 
 def find(shells: Iterable[Shell]) -> list[Command]:
     """Commands of known tools, in the order they are started."""
-    out = []
-    for shell in shells:
+    out: list[Command] = []
+    around: list[tuple[int, int, _Inside]] = []
+    for n, shell in enumerate(shells):
         for started in shell.started:
+            if (inside := _around_a_text(started)) is not None:
+                lines = sum(str(word).count("\n") for word in started.argv)
+                around.append((started.line, started.line + lines, inside))
             found = of_words(list(started.argv), started, shell.file)
-            if found is not None:
-                found.files = shell.files
-                out.append(found)
+            if found is None:
+                continue
+            found.files = shell.files
+            holder = next((one for first, last, one in around if n and first <= found.line <= last), None)
+            if holder is not None:
+                found.exported = {**holder.exported, **found.exported}
+                found.image, found.devices = found.image or holder.image, found.devices or holder.devices
+                found.fronts = [*found.fronts, "docker"]
+            out.append(found)
     return out
+
+
+def _around_a_text(started: Started) -> _Inside | None:
+    """The container of a command such as ``docker run IMAGE bash -c TEXT``."""
+    words = list(started.argv)
+    if posixpath.basename(words[0]) not in _DOCKERS or words[1:2] != ["run"]:
+        return None
+    inside = _container(words[2:])
+    return inside if inside.words and posixpath.basename(inside.words[0]) in data("programs")["shells"] else None
 
 
 def of_words(words: list[str], started: Started, file: str) -> Command | None:
     """The command of a tool in a command line, wherever it begins."""
+    programs = data("programs")
     exported = dict(started.exported)
     if words and posixpath.basename(words[0]) in _OTHERS:
         return None
@@ -109,9 +130,11 @@ def of_words(words: list[str], started: Started, file: str) -> Command | None:
     at = 0
     while at < len(words):
         name = posixpath.basename(words[at])
-        if name in ("docker", "podman", "nerdctl") and words[at + 1 : at + 2] == ["run"]:
+        if name in programs["shells"] or name in programs["texts"]:
+            return None  # what they start is found in the text
+        if name in _DOCKERS and words[at + 1 : at + 2] == ["run"]:
             inside = _container(words[at + 2 :])
-            fronts.append(name if name != "nerdctl" else "docker")
+            fronts.append("docker")
             image, devices = inside.image, inside.devices
             exported |= inside.exported
             words, at = inside.words, 0
@@ -158,6 +181,10 @@ def _tool(words: list[str], at: int) -> tuple[str, list[str], str] | None:
         module, rest = str(words[at]), words[at + 1 :]
     if not module:
         return None
+    if rest[:2] == ["bench", "serve"] and module.startswith("vllm"):
+        return "vllm_bench", rest[2:], ""
+    if rest[:1] == ["serve"] and module.startswith("vllm"):
+        rest = rest[1:]
     for one in programs["modules"]:
         if re.search(one["pattern"], module):
             return one["tool"], rest, one.get("wrapper", "")

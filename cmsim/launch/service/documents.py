@@ -21,6 +21,23 @@ Resolve = Callable[..., Engine]
 _ROLES = {"prefill": "prefill", "decode": "decode", "aggregated": "", "agg": ""}
 
 
+#: keys of vLLM's file of flags: two of them make one
+_OF_VLLM = frozenset(
+    [
+        "tensor-parallel-size",
+        "max-num-seqs",
+        "max-model-len",
+        "gpu-memory-utilization",
+        "max-num-batched-tokens",
+        "speculative-config",
+        "no-enable-prefix-caching",
+        "enable-expert-parallel",
+        "max-cudagraph-capture-size",
+        "async-scheduling",
+    ]
+)
+
+
 def kind_of(tree: Mapping[str, Any]) -> str | None:
     """Which of these files it is."""
     backend = tree.get("backend")
@@ -38,15 +55,17 @@ def kind_of(tree: Mapping[str, Any]) -> str | None:
         return "roles"
     if isinstance(tree.get("BackendConfig"), dict):
         return "mindie"
+    if isinstance(section(tree, "servingEngineSpec").get("modelSpec"), list):
+        return "stack"
+    if any("llm_configs" in section(one, "args") for one in tree.get("applications") or () if isinstance(one, dict)):
+        return "ray"
     plainly = {str(key).replace("_", "-") for key in tree}
-    if plainly & {"kv-cache-config", "enable-attention-dp", "moe-config"} and not plainly & {"services"}:
+    if (
+        plainly & {"kv-cache-config", "enable-attention-dp", "moe-config", "cuda-graph-config"}
+        and "services" not in tree
+    ):
         return "options"
-    if "model" in tree and plainly & {
-        "tensor-parallel-size",
-        "max-num-seqs",
-        "max-model-len",
-        "gpu-memory-utilization",
-    }:
+    if len(plainly & _OF_VLLM) + ("model" in tree) > 1:
         return "vllm"
     if plainly & {"model-path"} and plainly & {
         "tp-size",
@@ -120,10 +139,9 @@ def cluster(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve) -> None:
         engine.instances = whole(resources.get(f"{short}_workers", resources.get(f"{role}_workers"))) or 1
         engine.nodes = whole(resources.get(f"{short}_nodes", resources.get(f"{role}_nodes")))
         engine.per_node = each
-        for key in ("chunked_prefill",):  # of the tool, and the same for all of them
-            if key in engine.defaults:
-                engine.defaults.pop(key)
-                engine.values.pop(key, None)
+        if tool == "trt" and "chunked_prefill" in engine.defaults:  # off, and so for all of them
+            engine.defaults.pop("chunked_prefill")
+            engine.values.pop("chunked_prefill")
         engines.append(engine)
         assemble.sets(plan, settings, tool)
     text = str(section(data, "model").get("precision") or "").lower()
@@ -135,7 +153,6 @@ def cluster(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve) -> None:
         plan.values["prefix_caching"] = first.values["prefix_caching"]
         if isinstance(found := plan.values.get("disaggregated", {}).get("prefill"), dict):
             found.pop("prefix_caching", None)
-    plan.defaults.clear()
     if each:
         plan.values["accelerators_per_node"] = each
     total = sum(whole(resources.get(key)) or 0 for key in ("prefill_nodes", "decode_nodes", "agg_nodes"))
@@ -216,7 +233,6 @@ def config(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve) -> None:
     engine = resolve("mindie", settings, plan.values["model"])
     copies = settings.whole("instances") if settings.has("instances") else None
     engine.instances = copies or 1
-    plan.details["npu"] = True
     assemble.sets(plan, settings, "mindie")
     finish(plan, [engine], style="mindie")
     if settings.true("many_nodes") and settings.has("world"):
@@ -238,6 +254,65 @@ def options(tree: Tree, file: str, plan: ServicePlan, resolve: Resolve, tool: st
     finish(plan, [engine], style=tool)
 
 
+def several(tree: Tree, file: str, begin: Callable[[], ServicePlan], resolve: Resolve, kind: str) -> list[ServicePlan]:
+    """vLLM's flags as keys, a model each: values of the production stack's chart, or a file of Ray Serve."""
+    words = vocabulary("vllm")
+    plans = []
+    for name, model, flags, extra, copies, device in _models(tree.data, kind):
+        settings = Settings()
+        plan = begin()
+        # here what is off is said to be
+        flags = {f"no-{key}" if value is False else key: value is False or value for key, value in flags.items()}
+        of_tree(flags, words, file, settings, lambda key: tree.line((key,)))
+        of_words(extra, words, file, settings)
+        plan.values["model"] = model
+        engine = resolve("vllm", settings, model)
+        engine.instances = max(copies, 1)
+        plan.details |= {"name": name, "texts": [(device, "accelerator")] if device else []}
+        assemble.sets(plan, settings, "vllm")
+        finish(plan, [engine], style="vllm")
+        plans.append(plan)
+    return plans
+
+
+def _models(data: Mapping[str, Any], kind: str) -> list[tuple[str, str | None, dict[str, Any], list[str], int, str]]:
+    """(name, model, flags, more words, copies, device in words) of each model."""
+    out = []
+    if kind == "stack":
+        for one in section(data, "servingEngineSpec")["modelSpec"]:
+            if not isinstance(one, dict):
+                continue
+            own = section(one, "vllmConfig")
+            extra = [str(word) for word in own.pop("extraArgs", None) or ()]
+            flags = {re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(key)).lower(): value for key, value in own.items()}
+            flags.pop("v1", None)
+            model = one.get("modelURL")
+            out.append(
+                (
+                    str(one.get("name", "")),
+                    str(model) if model else None,
+                    flags,
+                    extra,
+                    whole(one.get("replicaCount")) or 1,
+                    "",
+                )
+            )
+        return out
+    for app in data.get("applications") or ():
+        for one in section(app, "args").get("llm_configs") or ():
+            if not isinstance(one, dict):
+                continue
+            loading, scaling = section(one, "model_loading_config"), section(one, "deployment_config")
+            model = loading.get("model_source") or loading.get("model_id")
+            copies = whole(scaling.get("num_replicas")) or whole(
+                section(scaling, "autoscaling_config").get("min_replicas")
+            )
+            flags = section(one, "engine_kwargs")
+            name, device = str(loading.get("model_id", "")), str(one.get("accelerator_type") or "")
+            out.append((name, str(model) if model else None, flags, [], copies or 1, device))
+    return out
+
+
 def nightly(
     tree: Tree, file: str, begin: Callable[[], ServicePlan], resolve: Resolve, split: Callable[[str, int], list[str]]
 ) -> list[ServicePlan]:
@@ -248,7 +323,7 @@ def nightly(
         if not isinstance(case, dict) or "server_cmd" not in case:
             continue
         plan = begin()
-        plan.details |= {"name": str(case.get("name") or n + 1), "npu": True}
+        plan.details["name"] = str(case.get("name") or n + 1)
         words = [*_listed(case.get("server_cmd"), split, 1), *_listed(case.get("server_cmd_extra"), split, 1)]
         _served(words, case.get("model"), section(case, "envs"), file, plan, resolve, [])
         _perf(section(case, "benchmarks"), plan)
@@ -256,7 +331,6 @@ def nightly(
     servers = [one for one in data.get("deployment") or () if isinstance(one, dict) and "server_cmd" in one]
     if servers:
         plan = begin()
-        plan.details["npu"] = True
         index = section(data, "disaggregated_prefill")
         engines: list[Engine] = []
         for n, one in enumerate(servers):

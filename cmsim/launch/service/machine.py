@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from cmsim.launch import guesses
 from cmsim.launch.service.plan import ServicePlan
-from cmsim.launch.sizes import JobSizes, of_words
+from cmsim.launch.sizes import JobSizes, of_comments, of_words
 
 _ONE = r"\b(?:one|1|a|single|this|an)[ -](?:[\w.-]+[ -]){0,3}?(?:node|box|server|host|machine|tray)\b"
 
@@ -17,6 +17,19 @@ def chip_of(texts: Iterable[tuple[str, str]], tool: str) -> str | None:
     return str(found[0]["chip"]) if found else None
 
 
+def words_of_values(tree: object, key: str = "") -> list[tuple[str, str]]:
+    """Values of keys that name a machine, in files of settings."""
+    if isinstance(tree, dict):
+        return [one for name, value in tree.items() for one in words_of_values(value, str(name))][:200]
+    if isinstance(tree, list):
+        return [one for value in tree for one in words_of_values(value, key)][:200]
+    if isinstance(tree, str) and re.search(
+        r"product|accelerator|(gpu|device|node|instance|npu)[-_.]?(type|model)|values", key, re.IGNORECASE
+    ):
+        return [(re.sub(r":(\d{1,3})$", r" x \1", tree.replace("_", " ").replace("-", " ")), key)]
+    return []
+
+
 def describe(plan: ServicePlan, texts: list[tuple[str, str]], tool: str, used: int | None) -> None:
     """Fill in the machine's words, and its nodes where nothing else has said them.
 
@@ -24,6 +37,8 @@ def describe(plan: ServicePlan, texts: list[tuple[str, str]], tool: str, used: i
     """
     values = plan.values
     found = guesses.system_of(texts, tool)
+    batch = JobSizes()
+    of_comments({n: text for n, (text, where) in enumerate(texts) if where == "batch line"}, batch)
     if found:
         word, text, where = found
         plan.system_name = str(word["system"])
@@ -31,10 +46,10 @@ def describe(plan: ServicePlan, texts: list[tuple[str, str]], tool: str, used: i
         plan.details["chip"] = word["chip"]
     if "nodes" in values:
         return
-    sizes = JobSizes()
+    sizes = batch
     one = False
     for text, where in texts[:200]:
-        if where not in ("comment", "name"):
+        if where in ("file name", "batch line", "argument", "metadata"):
             continue
         one = one or re.search(_ONE, text, re.IGNORECASE) is not None
         if found is None or text == found[1] or re.search(r"\d+[ -](?:x )?(?:GPU|NPU|device|die|card|node)", text):

@@ -110,7 +110,11 @@ class Engine:
 def number(settings: Settings, key: str) -> int | None:
     """A whole number, with k for 1,000 and K for 1,024 as servers take them; `auto` is none."""
     value = settings.get(key)
-    if value is None or isinstance(value, bool) or str(value).strip().lower() in ("auto", ""):
+    said = settings.by_key.get(key)
+    if said is not None and (not said.values or said.value == ""):
+        settings.wrong(said, "has no value; allowed: a whole number")
+        return None
+    if value is None or isinstance(value, bool) or str(value).strip().lower() == "auto":
         return None
     found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([kKmMgG])", str(value).strip())
     if not found:

@@ -71,8 +71,9 @@ class ServiceReader:
         runs = self._clients(others)
         if plans:
             for plan in plans:
-                if runs:
-                    self._workload(plan, runs)
+                own = [one for one in runs if len(plans) > 1 and one.values.get("model") == plan.values.get("model")]
+                if own or runs:
+                    self._workload(plan, own or runs)
         else:
             plans = [self._benchmark(one) for one in runs]
         if len(plans) > _MOST:
@@ -95,7 +96,9 @@ class ServiceReader:
         _ask_proxies(engines, proxies)
         if len(engines) == 1 or all(one.role == "both" for one in engines):
             for one in engines:
-                one.role = "" if one.role == "both" else one.role
+                if one.role == "both":  # a cache beside it, or one of two that nothing tells apart
+                    one.role = ""
+                    one.settings.unread[one.settings.by_key["kv_transfer"].name] = None
         different = assemble.copies(engines)
         groups: list[list[Engine]] = []
         for one in different:
@@ -360,6 +363,11 @@ class ServiceReader:
         resolve = self._resolver()
         if kind == "nightly":
             made = documents.nightly(tree, file, self._begin, resolve, split)
+            return [self._end(plan, next(iter(plan.details["engines"].values()))) for plan in made]
+        if kind in ("stack", "ray"):
+            made = documents.several(tree, file, self._begin, resolve, kind)
+            if len(made) == 1:
+                made[0].details.pop("name")
             return [self._end(plan, next(iter(plan.details["engines"].values()))) for plan in made]
         plan = self._begin()
         if kind in ("vllm", "sglang", "options"):

@@ -59,8 +59,11 @@ def scenario_of(plan: ServicePlan, *, system: str | None, model_name: str) -> Wr
     entry: dict[str, Any] = {"system": name}
     if kinds.known("serving"):
         workload = _serving(plan, model, load, packages, notes)
+        _promises(plan, workload, notes)
     else:
         workload = _decode(plan, model, load, packages, notes)
+    if {one.lstrip("-").replace("_", "-") for one in plan.unread} & set(data("serving")["two_batches"]):
+        workload["microbatches"] = 2
     entry |= _domains(name, int(plan.values.get("accelerators_used") or 1))
     body = {"name": _title(plan), "systems": [entry], "workload": workload}
     lines = [f"name: {inline(body['name'])}\n", "systems:\n", f"  - {inline(entry)}\n", "workload:\n"]
@@ -278,6 +281,21 @@ def _serving(
         notes.append(f"the file starts no {missing}; the other's plan is taken for it too")
         out[missing] = dict(out["prefill" if missing == "decode" else "decode"])
     return out
+
+
+def _promises(plan: ServicePlan, workload: dict[str, Any], notes: list[str]) -> None:
+    """What the client asks beside lengths and a load: promises, beginnings that prompts share, turns."""
+    said = plan.values.get("workload") or {}
+    said = said[0] if isinstance(said, list) else said
+    slo = said.get("slo") or {}
+    if {"ttft_ms", "tpot_ms"} <= set(slo):
+        workload["slo"] = {key.replace("_ms", "_s"): slo[key] / 1000 for key in ("ttft_ms", "tpot_ms")}
+    elif slo:
+        notes.append(f"not expressed: promises without both, first token and those after it: {slo}")
+    if shared := said.get("shared_prefix"):
+        notes.append(f"not expressed: prompts share their first {shared['tokens']} tokens in {shared['groups']} groups")
+    if turns := said.get("turns"):
+        notes.append(f"not expressed: conversations of {turns['mean']} turns; each request is alone")
 
 
 def _replicas(engine: Engine) -> int:

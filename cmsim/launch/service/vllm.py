@@ -34,6 +34,8 @@ def resolve(settings: Settings, vocabulary: Vocabulary, engine: Engine, *, chip:
         values["prefix_caching"] = settings.true("prefix_caching")
     elif not states:  # of models with states the engine decides by itself
         values["prefix_caching"] = engine.default("prefix_caching", not old)
+    else:
+        engine.notes.append("prefix caching: of models with states the engine decides by itself")
     engine.put("kv_cache_dtype", settings.text("kv_cache_dtype"), "auto")
     engine.put("quantization", settings.text("quantization"))
     if (held := number(settings, "host_GiB")) is not None:
@@ -125,6 +127,10 @@ def _batches(settings: Settings, engine: Engine, *, chip: str | None, old: bool)
     if usual and not old:
         usual = min(usual, values.get("max_num_batched_tokens") or usual)
     engine.put("max_num_seqs", seqs, usual)
+    missing = [key for key in ("max_num_batched_tokens", "max_num_seqs") if key not in values]
+    if missing:
+        message = "the tool's default depends on the memory of the device, which no words here name"
+        engine.notes.append(f"{', '.join(missing)}: {message}")
     if not alone:
         for key in ("max_num_seqs", "max_num_batched_tokens"):
             if key in values:
