@@ -24,7 +24,7 @@ def gpt3(**keys: object) -> cmsim.Result:
 
 
 def test_hardware_flops_with_full_recomputation() -> None:
-    """T01: 96 B s l h^2 (1 + s/6h + V/16lh) counts the square of attention; of the causal half it is that less half of it.
+    """T01: 96 B s l h^2 (1 + s/6h + V/16lh), whose attention is the whole square; of the causal half it is half of that less.
 
     The head is not computed again (T01 counts it three times too), table and vocabulary as in the model's file.
     """
