@@ -50,7 +50,7 @@ class DualPipe(PipelineSchedule):
         return 2
 
     def recurring(self) -> int:
-        return 3 * self.stages + 8
+        return 3 * self.stages + 12
 
     def steady(self, rank: int) -> Steady:
         one = _Rank(self, rank)
