@@ -37,7 +37,7 @@ from cmsim.units import on_clock
 from cmsim.workload import loops
 from cmsim.workload.ops import COLLECTIVE, RECV, SEND
 
-#: more than this share of all turns is not worth a play that may have to be done again
+#: share of all turns that plays which may be in vain have together, at most
 _WORTH = 5 / 8
 #: instants tried for each length of a period, from the last before the loop ends
 _TRIED = 3
@@ -77,16 +77,18 @@ def laid_out(plan: Plan, more: int) -> Plan:
 
 
 def _steady(plan: Plan) -> tuple[Plan, Timeline] | None:
-    """Play more and more turns until the steady state shows; None where it has not by `_WORTH` of all."""
+    """Play more and more turns until the steady state shows; None where it has not by `_WORTH` of the time of all."""
     loop = plan.programs.loop
     assert loop is not None, "no loop to play"
     total, laid, more = int(loop.laid.max()) + loop.left_out, int(loop.laid.max()), 0
-    while laid + more <= _WORTH * total:
+    in_vain = 0
+    while in_vain + laid + more <= _WORTH * total:
         short = laid_out(plan, more)
         timeline = play(short)
         turns_played = [one for one in turns_of(short, timeline) if one.start.size]
         found = _period(turns_played, timeline)
         if found is None:
+            in_vain += laid + more
             # what has to catch up takes many turns, what has yet to come to rest few
             more += 3 * (laid + more) if paces(turns_played) > 1 else (laid + more + 1) // 2
             continue
