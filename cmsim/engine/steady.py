@@ -19,7 +19,7 @@ op by op): such plans have no loop. See docs/decisions/0023-a-steady-state-is-pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,13 +30,15 @@ from cmsim.arrays import Ints
 from cmsim.engine.plan import Plan
 from cmsim.engine.play import least_ps, play, play_within
 from cmsim.engine.timeline import Timeline
-from cmsim.engine.turns import turns_of
+from cmsim.engine.turns import Turns, paces, turns_of
 from cmsim.network import Log, Stretches
 from cmsim.repeats import Repeat
 from cmsim.units import on_clock
 from cmsim.workload import loops
 from cmsim.workload.ops import COLLECTIVE, RECV, SEND
 
+#: share of all turns that plays which may be in vain have together, at most
+_WORTH = 5 / 8
 #: instants tried for each length of a period, from the last before the loop ends
 _TRIED = 3
 
@@ -75,16 +77,20 @@ def laid_out(plan: Plan, more: int) -> Plan:
 
 
 def _steady(plan: Plan) -> tuple[Plan, Timeline] | None:
-    """Play more and more turns until the steady state shows; None where it has not by half of all."""
+    """Play more and more turns until the steady state shows; None where it has not by `_WORTH` of the time of all."""
     loop = plan.programs.loop
     assert loop is not None, "no loop to play"
     total, laid, more = int(loop.laid.max()) + loop.left_out, int(loop.laid.max()), 0
-    while 2 * (laid + more) <= total:
+    in_vain = 0
+    while in_vain + laid + more <= _WORTH * total:
         short = laid_out(plan, more)
         timeline = play(short)
-        found = _period(short, timeline)
+        turns_played = [one for one in turns_of(short, timeline) if one.start.size]
+        found = _period(turns_played, timeline)
         if found is None:
-            more += laid + more
+            in_vain += laid + more
+            # what has to catch up takes many turns, what has yet to come to rest few
+            more += 3 * (laid + more) if paces(turns_played) > 1 else (laid + more + 1) // 2
             continue
         at_ps, period_ps, turns = found
         times, rest = divmod(loop.left_out - more, turns)
@@ -121,9 +127,8 @@ def _in_step(plan: Plan) -> bool:
     return bool(together and (called[:, :, 1].sum(axis=0) == called[:, :, 2].sum(axis=0)).all())
 
 
-def _period(plan: Plan, timeline: Timeline) -> tuple[int, int, int] | None:
+def _period(turns: Sequence[Turns], timeline: Timeline) -> tuple[int, int, int] | None:
     """Two instants that are alike: the first, how far the other is from it [ps], and how many turns."""
-    turns = [one for one in turns_of(plan, timeline) if one.start.size]
     if not turns:
         return None
     before_ps, after_ps = max(one.before_ps for one in turns), min(one.after_ps for one in turns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,21 @@ class Turns:
         after = np.arange(self.first + self.start.size, len(self.all_start))
         shift = np.concatenate([np.zeros(self.first, np.int64), passed.ravel(), np.full(len(after), repeat.times)])
         return np.concatenate([np.arange(self.first), row.ravel(), after]), shift * repeat.period_ps
+
+
+def paces(turns: Sequence[Turns]) -> int:
+    """How many paces there are, where each class has kept one over the last turns: more than one where some get ever
+    further ahead of others, until they have to wait for them. 0 where there are too few turns, or a pace changes.
+
+    A pace is how long most rows of a class take to come again.
+    """
+    found = set()
+    for one in turns:
+        last, before = (np.median(one.start[-k] - one.start[-k - 1]) if len(one.start) > k else -k for k in (1, 2))
+        if last != before:
+            return 0
+        found.add(last)
+    return len(found)
 
 
 def turns_of(plan: Plan, timeline: Timeline) -> list[Turns]:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmsim import api, energy
-from cmsim.engine import Options, plan, play, play_loops, play_within, record, whole
+from cmsim.engine import Options, plan, play, play_loops, play_within, record, steady, whole
 from cmsim.engine.bound import memory_drawn
 from cmsim.engine.play import least_ps
+from cmsim.engine.turns import Turns, paces
 from cmsim.hardware import load_system
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
@@ -166,6 +167,24 @@ def test_most_pipelines_have_a_steady_state_and_periods_may_be_of_several_turns(
         assert len(short[0].programs.ops) < len(programs(one, 50).ops)
 
 
+def test_ranks_that_keep_paces_of_their_own_are_told_from_those_that_have_yet_to_come_to_rest():
+    def rows(*length):
+        start = np.cumsum([0, *length])[:, None] + np.array([0, 5])
+        return Turns(start.ravel(), start.ravel(), 0, start, start, start)
+
+    assert paces([rows(10, 10), rows(10, 10)]) == 1
+    assert paces([rows(10, 10), rows(3, 9, 9), rows(10, 10)]) == 2
+    assert paces([rows(10, 10), rows(10, 9)]) == paces([rows(10)]) == paces([rows()]) == 0
+
+
+def test_a_steady_part_of_few_rounds_is_found():
+    """Eight rounds of an interleaved pipeline show it in five."""
+    one = step({**CASES["interleaved"], "global_batch": 15}).runs[0]
+    system = api.system(one)
+    made = plan(generate.programs(one.spec, system, loops=True), system, api.options_of(one, system))
+    assert made.programs.loop is not None and play_loops(made)[1].repeat.times
+
+
 def test_what_is_laid_out_does_not_grow_with_micro_batches():
     rows, segments = set(), set()
     for micro_batches in (1_000, 100_000):
@@ -177,12 +196,15 @@ def test_what_is_laid_out_does_not_grow_with_micro_batches():
     assert len(rows) == len(segments) == 1
 
 
-def test_gradients_that_fall_behind_have_no_steady_state():
+def test_gradients_that_fall_behind_have_no_steady_state_and_little_is_played_in_vain(monkeypatch):
     """The links of their stream are busy for longer than a turn takes: what is in flight is always further back."""
     pipe = {"forward": [3, 3], "backward": [3, 3], "sums": 0, "sum_B": 0.0, "message_B": 1e3, "apart": False}
     pipe["gradient_B"] = 3e7
+    tried = []
+    monkeypatch.setattr(steady, "play", lambda one: (tried.append(int(one.programs.loop.laid.max())), play(one))[1])
     made, line = play_loops(plan(programs(pipe, 60, 8), SYSTEM))
     assert made.programs.loop is None and not line.repeat.times
+    assert len(tried) > 1 and sum(tried) <= 5 / 8 * 58
     full = plan(programs(pipe, 60), SYSTEM)
     alike((made, line), (full, play(full)), SYSTEM)
 
@@ -264,7 +286,12 @@ CASES = {
 
 def step(case):
     base = {"kind": "training", "model": "llama-3.1-8b", "sequence_length": 1024, "global_batch": 97}
-    spec = {**base, "parallel": {"tp": 8, "pp": 2}, "recompute": "full", **CASES[case]}
+    spec = {
+        **base,
+        "parallel": {"tp": 8, "pp": 2},
+        "recompute": "full",
+        **(CASES[case] if isinstance(case, str) else case),
+    }
     spec["global_batch"] += spec["global_batch"] % 2
     ranks = int(np.prod([spec["parallel"].get(size, 1) for size in ("tp", "pp", "dp")]))
     return load_scenario(

@@ -47,7 +47,7 @@ from cmsim.workload.schedules import Pass, PipelineSchedule, Turn
 from cmsim.workload.whole import busiest
 
 #: a step is laid out in full unless it has at least so many times the micro-batches that show how it goes on
-_SHORTER = 2
+_SHORTER = 1.6
 
 #: what a turn is made of, and its rows as a block with the last row of each pass
 _Key = tuple[Any, ...]
