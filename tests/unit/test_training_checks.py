@@ -24,7 +24,7 @@ def gpt3(**keys: object) -> cmsim.Result:
 
 
 def test_hardware_flops_with_full_recomputation() -> None:
-    """T01: 96 B s l h^2 (1 + s/6h + V/16lh), whose attention is the whole square; of the causal half it is half of that less.
+    """T01: 96 B s l h^2 (1 + s/6h + V/16lh), with the whole square of attention; of the causal half less by half of it.
 
     The head is not computed again (T01 counts it three times too), table and vocabulary as in the model's file.
     """
