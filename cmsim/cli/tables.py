@@ -160,7 +160,8 @@ def spread(outcomes: Iterable[Outcome]) -> list[Table]:
         ]
         if cells:
             title = f"{kind}: over seeds"
-            out.append(say.table(heads, cells, title=title, left=[0, 1, len(heads) - len(_DRAWN) - 1]))
+            words = [0, 1, len(heads) - len(_DRAWN) - 1]
+            out.append(say.table(heads, cells, title=title, left=words, whole=words))
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -162,7 +161,6 @@ def _there(key: str, value: Any) -> bool:
     return value in reading.builtin_files(STACKS) if key == _STACK else has_key(key)
 
 
-@functools.cache
 def has_key(key: str) -> bool:
     """Whether workloads of training have a (dotted) key."""
     at: Any = TrainingSpec

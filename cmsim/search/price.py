@@ -90,7 +90,8 @@ def _price(space: Space, blocks: list[PlanBlock], measured: _Measured, steps: li
         assert isinstance(planned, Planned)
         on = _on_stages(space.asked, planned, measured.kinds)
         ends = _at_ends(space.asked, planned)
-        time, bound, busy = _step_s(passes, (on, ends), m, space.orders[o], step, of, steps)
+        early = space.asked.system.stack.training.early_gradients
+        time, bound, busy = _step_s(passes, (on, ends), m, space.orders[o], step, of, steps, early)
         time_s[:, o], bound_s[:, o], busy_s[:, o] = time, bound, busy[:, None]
     for column in (time_s, bound_s, busy_s):
         column[~goes] = np.nan
@@ -168,12 +169,13 @@ def _step_s(
     step: Mapping[str, Floats],
     of: Ints,
     steps: list[dict[str, Any]],
+    early: float,
 ) -> tuple[Floats, Floats, Floats]:
     """Time and bound of a step, shape (passes, steps) each, and the time in kernels of a mean rank, shape (passes,).
     [s]
 
     held: layers of each kind, and ends of the model, on each stage    of: the block, in ``step``, of each pass, shape
-    (passes,)
+    (passes,)    early: share of the layers whose gradients are reduced while a pass still runs
     """
     on, ends = held
     forward = passes["forward"] @ on + passes["ends_forward"] @ ends
@@ -184,7 +186,7 @@ def _step_s(
     updates = step["update"][..., :-1] @ on
     update = updates.max(axis=2) + step["update"][..., -1] / 2
     virtual = order.get("parallel.virtual_stages", 1)
-    time = pipe[:, None] + _exposed_s(forward, backward, on, m, step, of, steps, pipe, virtual) + update[of]
+    time = pipe[:, None] + _exposed_s(forward, backward, on, m, step, of, steps, pipe, virtual, early) + update[of]
     if order.get("schedule") == "dualpipe":  # which is filled from both ends
         before = np.zeros_like(work_forward)
     else:
@@ -245,6 +247,7 @@ def _exposed_s(
     steps: list[dict[str, Any]],
     pipe: Floats,
     virtual: int,
+    early: float,
 ) -> Floats:
     """What messages of weights and gradients add, shape (passes, steps): of the first stage, whose passes come first
     and last. [s]"""
@@ -254,12 +257,18 @@ def _exposed_s(
     whole = gather + reduce
     # those of one layer stand alone, those of the others run beside the passes
     rest = (layers - 1) / layers
-    overlapped = whole / layers + rest * (
-        np.maximum(gather - forward[:, :1], 0.0) + np.maximum(reduce - backward[:, :1], 0.0)
+    # and gradients of as many as the framework holds back until the pass ends
+    late = (1 + np.round((layers - 1) * (1 - early))) / layers
+    overlapped = (
+        gather / layers
+        + reduce * late
+        + rest * np.maximum(gather - forward[:, :1], 0.0)
+        + (1 - late) * np.maximum(reduce - backward[:, :1], 0.0)
     )
     # split weights come again with every pass, beside it as far as there is time; those of the first layer of a virtual
     # stage wait for the last gradients of the one before
-    each = m[:, None] * virtual * (gather / 2 + reduce) / layers + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)
+    waited = m[:, None] * virtual * (gather / 2 / layers + reduce * late)
+    each = waited + np.maximum(m[:, None] * whole - pipe[:, None], 0.0)
     apart = np.array([not one["overlap_data_parallel"] for one in steps])
     split = np.array([one.get("zero_stage", 0) == 3 or one.get("fsdp", "none") != "none" for one in steps])
     return np.where(split, each, np.where(apart, whole, overlapped))

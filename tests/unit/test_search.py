@@ -303,6 +303,7 @@ def test_closed_forms_are_those_of_the_orders(schedule: Any, order: dict[str, An
 
 def test_the_command(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # stdout is no screen
     Path("q.yaml").write_text(json.dumps({**question(model), "search": {"keep": 2, "axes": dict(OVER)}}))
     done = CliRunner().invoke(app, ["search", "q.yaml", "--axis", "pp=[1, 2]", "--out", "found", "-j", "1"])
     assert done.exit_code == 0, done.output
