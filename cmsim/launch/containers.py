@@ -143,7 +143,7 @@ def _filled(word: str) -> str:
 
 
 def quoted(word: str) -> str:
-    """A word as it stands, but for ``$(NAME)``, which Kubernetes puts in.
+    r"""A word as it stands, but for ``$(NAME)``, which Kubernetes puts in.
 
     >>> quoted("--tp=$(TP) $x")
     '\'--tp=\'"${TP}"\' $x\''

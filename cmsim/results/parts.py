@@ -200,7 +200,8 @@ _MARK_TEXT = json.dumps({"schema_version": SCHEMA_VERSION, "store": "results of 
 
 def _check(folder: Path) -> None:
     """Raises InputError where a store must not be."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    # another process may be writing the first file there, beside its place
+    if not folder.exists() or (folder.is_dir() and all(one.name.startswith(".") for one in folder.iterdir())):
         return
     try:
         said = json.loads((folder / MARK).read_text(encoding="utf-8"))

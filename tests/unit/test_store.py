@@ -327,3 +327,13 @@ def test_a_matrix_is_read(tmp_path: Path) -> None:
         matrix.write_text("\n".join(",".join([str(size)] * 8) for _ in range(8)))
         found.append(digests({"workload": sent, "network": "flow"}))
     assert found[0] != found[1]
+
+
+def test_a_store_that_another_process_begins_is_one(tmp_path: Path) -> None:
+    """Its first file is written beside its place: there is nothing else yet."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / ".store.json.1.1.new").write_text("{")
+    assert len(Store(tmp_path / "store").done()) == 0
+    (tmp_path / "store" / "other.txt").write_text("x")
+    with pytest.raises(InputError, match="not a store"):
+        Store(tmp_path / "store")

@@ -55,9 +55,10 @@ def error_of(predicted_us: pd.Series, measured_us: pd.Series) -> tuple[float, fl
     return errors_pct(predicted_us.to_numpy(float), measured_us.to_numpy(float))
 
 
-def test_every_area_judges_something_that_ships(report):
-    assert list(report.areas) == list(AREAS)
-    for name, rows in report.areas.items():
+@pytest.mark.slow
+def test_every_area_judges_something_that_ships(whole):
+    assert list(whole.areas) == list(AREAS)
+    for name, rows in whole.areas.items():
         assert [row for row in rows if row.role == "judged"], name
 
 

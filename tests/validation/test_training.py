@@ -19,21 +19,24 @@ LIMITS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITS)
-def test_sets_stay_under_their_limits(predicted, name):
-    row = predicted[f"{name}/median"]
+def test_sets_stay_under_their_limits(predicted_whole, name):
+    row = predicted_whole[f"{name}/median"]
     assert row["role"] == "judged" and row["ok"]
     assert row["error_pct"] <= LIMITS[name]
 
 
-def test_rows_with_guessed_details_are_apart(report):
+@pytest.mark.slow
+def test_rows_with_guessed_details_are_apart(whole):
     for name in ("published-large", "completed", "910b-completed"):
-        rows = [row for row in report.areas["training"] if row.id.startswith(f"{name}/")]
+        rows = [row for row in whole.areas["training"] if row.id.startswith(f"{name}/")]
         assert rows and all(row.role == "left_out" and row.error_pct is not None for row in rows)
 
 
-def test_rows_that_are_left_out_have_reasons(report):
-    left = [row for row in report.areas["training"] if row.role == "left_out" and row.error_pct is None]
+@pytest.mark.slow
+def test_rows_that_are_left_out_have_reasons(whole):
+    left = [row for row in whole.areas["training"] if row.role == "left_out" and row.error_pct is None]
     assert len({row.note for row in left}) > 8
     assert all(row.note for row in left)
 

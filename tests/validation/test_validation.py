@@ -20,15 +20,24 @@ def row(id_: str, predicted: float | None = None, **more) -> Row:
     return Row(**{**base, "id": id_, "predicted": predicted, "tolerance_pct": 10.0, **more})
 
 
-def test_page_is_the_one_in_docs(report, root):
+@pytest.mark.slow
+def test_page_is_the_one_in_docs(whole, root):
     page = (root / "docs" / "validity.md").read_text(encoding="utf-8")
-    assert page == report.markdown(), "run `cmsim validate --out docs/validity.md` and read the difference"
+    assert page == whole.markdown(), "run `cmsim validate --out docs/validity.md` and read the difference"
 
 
-def test_pages_behind_it_are_those_in_docs(report, root):
+def test_pages_of_quick_areas_are_those_in_docs(report, root):
+    folder = root / "docs" / "validity"
+    made = {name: text for name, text in report.pages().items() if name.removesuffix(".md") in report.areas}
+    there = {name: (folder / name).read_text(encoding="utf-8") for name in made}
+    assert there == made, "run `cmsim validate --out docs/validity.md` and read the difference"
+
+
+@pytest.mark.slow
+def test_pages_behind_it_are_those_in_docs(whole, root):
     folder = root / "docs" / "validity"
     there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
-    assert there == report.pages(), "run `cmsim validate --out docs/validity.md` and read the difference"
+    assert there == whole.pages(), "run `cmsim validate --out docs/validity.md` and read the difference"
     # figures differ with the library that draws them
     assert {path.stem for path in folder.glob("*.png")} == set(AREAS)
     assert {path.suffix for path in folder.iterdir()} == {".md", ".png"}
