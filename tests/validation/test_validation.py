@@ -114,7 +114,7 @@ def test_rows_that_are_not_judged_say_why(report):
 
 def test_summary_is_json(report):
     document = json.loads(json.dumps(report.summary(), allow_nan=False))
-    assert [area["area"] for area in document["areas"]] == list(AREAS)
+    assert [area["area"] for area in document["areas"]] == [name for name in AREAS if name in report.areas]
     assert document["ok"] == report.ok == all(area["ok"] for area in document["areas"])
 
 
