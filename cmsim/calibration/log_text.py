@@ -186,16 +186,26 @@ def _agree(time: str, bandwidth: str, size_B: int) -> bool:
     if not time_us > 0:
         return False
     off_us, off_GBps = _half_digit(time), _half_digit(bandwidth)
+    if max(off_us, off_GBps) > _VAGUE:
+        return False
     high = size_B / 1e3 / max(time_us - off_us, 1e-9) * (1 + _SLACK) + off_GBps
     low = size_B / 1e3 / (time_us + off_us) * (1 - _SLACK) - off_GBps
     return low <= GBps <= high
+
+
+#: of ten, in a float
+_MOST_POWER = 300.0
+#: last digits of such a unit are no measurement [us], [GB/s]
+_VAGUE = 1e9
 
 
 def _half_digit(text: str) -> float:
     """Half a unit of the last digit of a number as printed."""
     mantissa, _, power = text.lower().partition("e")
     decimals = len(mantissa.partition(".")[2])
-    return 0.5 * 10.0 ** (int(power or 0) - decimals)
+    # of a power that no float has only its side counts
+    exponent = min(max(float(power or 0), -_MOST_POWER), _MOST_POWER) - decimals
+    return float(0.5 * 10.0**exponent)
 
 
 def _failed(after: Sequence[str], header: Sequence[str]) -> bool:

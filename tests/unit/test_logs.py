@@ -109,3 +109,12 @@ def test_groups_of_a_split_job_are_communicators():
 def test_without_a_header_the_bandwidth_tells_the_time():
     text = "# reduce_perf\n# rank_size 4\n 1048576 262144 float sum 0 50.00 20.97 20.97 0 49.00 21.40 21.40 0\n"
     assert rows(read_log(text)) == [("reduce", 4, MB, 50.0)]
+
+
+@pytest.mark.parametrize("number", ["0.11e9992800", "0e999", "1e-99999", "0e" + "9" * 5000])
+def test_powers_beyond_a_float_are_no_times(tmp_path, number):
+    text = (LOGS / "b_with_command.log").read_text(encoding="utf-8")
+    assert text.count("0.12800") == 1
+    damaged = tmp_path / "damaged.log"
+    damaged.write_text(text.replace("0.12800", number), encoding="utf-8")
+    assert rows(read_log(damaged)) == RIGHT["b_with_command.log"][1:]
