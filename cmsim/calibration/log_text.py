@@ -147,6 +147,9 @@ def _row(line: str, run: LogRun) -> None:
     words = [word.strip() for word in line.strip("|").split("|")] if "|" in line else line.split()
     if len(words) < 3 or not words[0].isdigit():
         return
+    if len(words[0]) > _DIGITS:
+        run.left_out["of a size that no buffer has"] += 1
+        return
     size_B = int(words[0])
     if not size_B:
         run.left_out["of 0 bytes"] += 1
@@ -193,6 +196,8 @@ def _agree(time: str, bandwidth: str, size_B: int) -> bool:
     return low <= GBps <= high
 
 
+#: of a size in bytes, at most
+_DIGITS = 18
 #: of ten, in a float
 _MOST_POWER = 300.0
 #: last digits of such a unit are no measurement [us], [GB/s]
@@ -213,7 +218,7 @@ def _failed(after: Sequence[str], header: Sequence[str]) -> bool:
     if any(word.lower() in _FAILED for word in after):
         return True
     counted = "#wrong" in header
-    return counted and len(after) > 1 and after[1].isdigit() and int(after[1]) > 0
+    return counted and len(after) > 1 and after[1].isdigit() and after[1].strip("0") != ""
 
 
 def _is_number(word: str) -> bool:

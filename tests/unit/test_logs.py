@@ -118,3 +118,13 @@ def test_powers_beyond_a_float_are_no_times(tmp_path, number):
     damaged = tmp_path / "damaged.log"
     damaged.write_text(text.replace("0.12800", number), encoding="utf-8")
     assert rows(read_log(damaged)) == RIGHT["b_with_command.log"][1:]
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_size_that_no_buffer_has_is_left_out(tmp_path, digits):
+    text = (LOGS / "b_with_command.log").read_text(encoding="utf-8")
+    damaged = tmp_path / "damaged.log"
+    damaged.write_text(text.replace("8192  ", "9" * digits + "  "), encoding="utf-8")
+    found = read_log(damaged)
+    assert rows(found) == RIGHT["b_with_command.log"][1:]
+    assert any("of a size that no buffer has" in note for note in found.attrs["notes"])
