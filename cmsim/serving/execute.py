@@ -16,7 +16,7 @@ from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving import capacity, draw, measure, plans, sensitivity
-from cmsim.serving.goodput import goodput
+from cmsim.serving.goodput import goodput, none
 from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
@@ -50,8 +50,10 @@ def execute(
         progress(1.0 if not spec.goodput else 0.2)
     found = _Found(one, served, system)
     metrics = found.metrics()
+    unkept: list[str] = []
     if spec.goodput:
         metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, found.capacity)
+        unkept += [none(spec, found.capacity)] if not metrics["goodput_requests_per_s"] else []
     if spec.sensitivity and found.stable != "no":
         metrics |= one.sensitivity()
     error = found.steps_error()
@@ -75,7 +77,7 @@ def execute(
         ranks=sum(machine.pool.replicas * machine.system.ranks for machine in machines),
         limiter="queue" if metrics["stable"] == "no" else "",
         plan=_plan(machines),
-        notes=(*found.notes(error), *asked.notes),
+        notes=(*unkept, *found.notes(error), *asked.notes),
     )
 
 

@@ -15,7 +15,7 @@ _HIGHEST, _NEAR, _LOWEST = 1.0, 0.01, 0.01
 
 
 def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: ServingSpec, capacity: float) -> float:
-    """Requests per second; 0 where not even the lowest rate keeps the promise.
+    """Requests per second; 0 where not even the lowest rate keeps the promise (`none`).
 
     serve  one run of the service    asked  its requests, which come in other rates    capacity  where to look [1/s]
     """
@@ -26,6 +26,16 @@ def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: Servin
         return spec.slo is not None and measure.attainment(served.book, spec.slo, spec.warm_up) >= spec.slo.attainment
 
     return sought(kept, capacity)
+
+
+def none(spec: ServingSpec, capacity: float) -> str:
+    """Why there is no goodput."""
+    assert spec.slo is not None
+    return (
+        f"goodput is 0: at {_LOWEST * capacity:.3g} requests/s, {_LOWEST:.0%} of the plan's capacity, fewer than "
+        f"{spec.slo.attainment:.0%} of requests have their first token within {spec.slo.ttft_s:g} s and the others "
+        f"within {spec.slo.tpot_s:g} s each"
+    )
 
 
 def sought(kept: Callable[[float], bool], capacity: float) -> float:

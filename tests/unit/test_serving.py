@@ -491,6 +491,20 @@ def test_goodput_is_sought():
         )
     )[0]
     assert 0 < one.metrics["goodput_requests_per_s"] <= one.metrics["capacity_requests_per_s"]
+    assert not [note for note in one.warnings if "goodput is 0" in note]
+
+
+def test_no_goodput_says_why():
+    one = cmsim.run(
+        scenario(
+            slo={"ttft_s": 1e-4, "tpot_s": 1e-4},
+            goodput=True,
+            arrivals={"process": "poisson", "rate_per_s": 20, "requests": 50},
+        )
+    )[0]
+    assert one.metrics["goodput_requests_per_s"] == 0
+    (said,) = [note for note in one.warnings if "goodput is 0" in note]
+    assert "within 0.0001 s" in said and "1% of the plan's capacity" in said
 
 
 def test_what_waits_hang_on():
