@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -18,40 +16,10 @@ BOXES = {"system": "hgx_h100", "domains": 8}
 MATRIX = ("gemm", "grouped_gemm", "attention_prefill", "mla_prefill", "attention_decode", "mla_decode")
 CORES = ("attention_prefill", "mla_prefill")
 
-DENSE = {
-    "model_type": "llama",
-    "hidden_size": 8192,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "intermediate_size": 28672,
-    "vocab_size": 32000,
-    "max_position_embeddings": 8192,
-}
-MOE = {
-    "model_type": "qwen3_moe",
-    "hidden_size": 1024,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 4,
-    "head_dim": 64,
-    "moe_intermediate_size": 512,
-    "num_experts": 16,
-    "num_experts_per_tok": 4,
-    "vocab_size": 8192,
-    "max_position_embeddings": 8192,
-}
-
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Paths of two small models by name; others are built in."""
-    folder = tmp_path_factory.mktemp("models")
-    paths = {}
-    for name, config in (("dense", DENSE), ("moe", MOE)):
-        paths[name] = str(folder / f"{name}.json")
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    return lambda name: paths.get(name, name)
+def model(small_model):
+    return small_model
 
 
 def made(workload, system=BOXES):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -22,29 +21,6 @@ from cmsim.workload.model import load_model
 from cmsim.workload.ops import ProgramBuilder, assemble
 
 BOXES = {"system": "hgx_h100", "domains": 8}
-DENSE = {
-    "model_type": "llama",
-    "hidden_size": 8192,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "intermediate_size": 28672,
-    "vocab_size": 32000,
-    "max_position_embeddings": 8192,
-}
-MOE = {
-    "model_type": "qwen3_moe",
-    "hidden_size": 1024,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 4,
-    "head_dim": 64,
-    "moe_intermediate_size": 512,
-    "num_experts": 16,
-    "num_experts_per_tok": 4,
-    "vocab_size": 8192,
-    "max_position_embeddings": 8192,
-}
 TOKENS = 64 * 4096
 
 
@@ -54,12 +30,8 @@ def states_B(programs) -> float:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Paths of two small models by name; others are built in."""
-    folder = tmp_path_factory.mktemp("models")
-    for name, config in (("dense", DENSE), ("moe", MOE)):
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    return lambda name: str(folder / f"{name}.json") if name in ("dense", "moe") else name
+def model(small_model):
+    return small_model
 
 
 @pytest.fixture(autouse=True)
