@@ -27,7 +27,12 @@ PAGES = [
     if path.name not in ("reference.md", "validity.md", "performance.md", "coverage.md")
 ]
 #: takes longer than a test of every day should; each needs nothing of its page
-SLOW = ("cmsim validate", "cmsim run scenarios/faults.yaml")
+SLOW = (
+    "cmsim validate",
+    "cmsim run scenarios/faults.yaml",
+    "cmsim run service",
+    "cmsim search llama2_13b_910b --axis pp=1",
+)
 #: what blocks of commands hold beside those of cmsim
 OTHERS = ("make", "pip", "git")
 #: ends a comment where a run gives a point that cannot be, and exit code 1
