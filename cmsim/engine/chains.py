@@ -1,7 +1,8 @@
 """Chains: steps of a rank class that only wait for each other, with more than one collective among them.
 
 Where nobody else is on its links, a chain is one event instead of one for every collective (``cmsim.network.train``).
-A tensor-parallel pass of a training step is such a chain: work, all-reduce, work, all-reduce. Classes that meet in its
+A tensor-parallel pass of a training step is such a chain: work, all-reduce, work, all-reduce. Work that runs beside one
+of the collectives, and is awaited with it, is a part of it: it stands before its collective. Classes that meet in its
 collectives go through it together where they have the same work to do between them, so that none waits for another
 after the first: ranks of one stage that differ in whom they send to.
 """
@@ -48,6 +49,7 @@ class Chain:
     """Steps in order; the first and the last are collectives.
 
     first, last   rows of each step    rows  how many rows there are before each step, and in all
+    beside        whether a step is a collective with work beside it, which is the step before
     """
 
     steps: list[int]
@@ -55,6 +57,7 @@ class Chain:
     first: Ints
     last: Ints
     rows: list[int]
+    beside: list[bool]
 
 
 def together(plan: Plan) -> list[list[int]]:
@@ -101,13 +104,14 @@ def chains(
     held, called, members = np.array(hold_ps, np.int64), np.array(call, np.int64), np.array(who, np.int64)
     first, last = np.array(steps.first, np.int64), np.array(steps.last, np.int64)
     rows = last - first + 1
+    forked = np.array(steps.beside, np.int64) >= 0
     for some in _linked(steps, _usable(steps, called, members, calls), members):
-        key = held[some].tobytes() + called[some].tobytes()
+        key = held[some].tobytes() + called[some].tobytes() + forked[some].tobytes()
         if key not in known:
-            known[key] = _timing(held[some], called[some], calls, network)
+            known[key] = _timing(held[some], called[some], forked[some], calls, network)
         number[some], place[some] = len(out), np.arange(len(some))
         before = np.append(0, np.cumsum(rows[some])).tolist()
-        out.append(Chain(some.tolist(), known[key], first[some], last[some], before))
+        out.append(Chain(some.tolist(), known[key], first[some], last[some], before, forked[some].tolist()))
     return out, number.tolist(), place.tolist()
 
 
@@ -123,7 +127,7 @@ def _usable(steps: StreamSteps, call: Ints, who: Ints, calls: Sequence[Phases]) 
 
 def _linked(steps: StreamSteps, usable: NDArray[np.bool_], who: Ints) -> list[Ints]:
     """Longest runs of usable steps of the same who, each of which nobody awaits but the next, which waits for nobody
-    else; from a collective to a collective."""
+    else (`StreamSteps.then`); from a collective to a collective."""
     linked = usable & (steps.then >= 0) & usable[steps.then]
     # of each step the one that it follows; by doubling, the first of all that it follows, and how far that is
     head = np.arange(len(usable))
@@ -143,8 +147,9 @@ def _linked(steps: StreamSteps, usable: NDArray[np.bool_], who: Ints) -> list[In
     return [run[i : j + 1] for i, j in zip(at[from_[several]].tolist(), at[until[several]].tolist(), strict=True)]
 
 
-def _timing(hold_ps: Ints, call: Ints, calls: Sequence[Phases], network: Network) -> Timing:
-    """Of steps that hold, and then move the data of a call, or of none (-1)."""
+def _timing(hold_ps: Ints, call: Ints, forked: NDArray[np.bool_], calls: Sequence[Phases], network: Network) -> Timing:
+    """Of steps that hold, and then move the data of a call, or of none (-1). ``forked``: it begins with the step
+    before, and what follows waits for both."""
     distinct, of = np.unique(call, return_inverse=True)
     moved = [[phase[0] for phase in calls[number]] if number >= 0 else [] for number in distinct.tolist()]
     paces = [[network.pace(one) if one.size_B > 0 else (0.0, 0) for one in some] for some in moved]
@@ -159,11 +164,18 @@ def _timing(hold_ps: Ints, call: Ints, calls: Sequence[Phases], network: Network
     demand = np.repeat((np.cumsum(count) - count)[of], phases) + phase
     took = took_ps[demand]
     past = np.append(0, np.cumsum(np.array([one.latency_ps for one in demands], np.int64)[demand] + took))
-    held = np.cumsum(hold_ps)
-    end = held[step] + past[1:]
-    before = np.cumsum(phases)
-    stop = held + past[before]
     on_clock(float(hold_ps.sum(dtype=np.float64)) + float(np.diff(past).sum(dtype=np.float64)))
+    before = np.cumsum(phases)
+    # work beside a collective holds up what follows by what it is longer
+    comm = np.flatnonzero(forked[1:]) + 1
+    spent, late = hold_ps.copy(), np.zeros(len(call), np.int64)
+    spent[comm - 1] = 0
+    late[comm] = np.maximum(hold_ps[comm - 1] - (past[before[comm]] - past[before[comm - 1]]), 0)
+    held = np.cumsum(spent) + np.cumsum(late) - late
+    end = held[step] + past[1:]
+    stop = held + past[before]
+    begin = held - spent + past[before - phases]
+    stop[comm - 1] += hold_ps[comm - 1]
     moves = np.array([one.size_B > 0 for one in demands], bool)[demand]
     part = np.append(0, np.cumsum(moves))[np.append(0, before)].tolist()
     demand, took, end, step, phase = demand[moves], took[moves], end[moves], step[moves], phase[moves]
@@ -174,4 +186,4 @@ def _timing(hold_ps: Ints, call: Ints, calls: Sequence[Phases], network: Network
         end.tolist(),
         int(stop[-1]),
     )
-    return Timing(train, held - hold_ps + past[before - phases], stop, part, step.tolist(), phase.tolist())
+    return Timing(train, begin, stop, part, step.tolist(), phase.tolist())

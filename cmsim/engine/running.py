@@ -126,7 +126,7 @@ class Running:
 
     def _settle(self, rank_class: int, todo: list[int]) -> None:
         """Times of steps that wait for nothing more, and of all that follow from them on this rank."""
-        first, last, kind, _, _, _, following, _ = self.of[rank_class]
+        first, last, kind, _, _, _, following, *_ = self.of[rank_class]
         ready, needs, hold = self.ready[rank_class], self.needs[rank_class], self.hold[rank_class]
         start, end = self.start[rank_class], self.end[rank_class]
         eager, worked = bool(self.issue_ps), bool(self.cores)
@@ -157,17 +157,21 @@ class Running:
 
     def _over(self, rank_class: int, step: int, ends: int) -> None:
         """A communication step has ended."""
-        steps, ready, needs = self.of[rank_class], self.ready[rank_class], self.needs[rank_class]
-        self.end[rank_class][steps.last[step]] = ends
+        self.end[rank_class][self.of[rank_class].last[step]] = ends
         self.ended += 1
+        self._settle(rank_class, self._free(rank_class, step, ends))
+
+    def _free(self, rank_class: int, step: int, ends: int) -> list[int]:
+        """Of those that wait for a step the ones that wait for nothing more."""
+        ready, needs = self.ready[rank_class], self.needs[rank_class]
         todo = []
-        for after in steps.following[step]:
+        for after in self.of[rank_class].following[step]:
             if ready[after] < ends:
                 ready[after] = ends
             needs[after] -= 1
             if not needs[after]:
                 todo.append(after)
-        self._settle(rank_class, todo)
+        return todo
 
     def _work(self, rank_class: int, step: int, at: int) -> None:
         """A kernel as work on the cores of its class, from ``at`` on."""
@@ -240,8 +244,8 @@ class Running:
         one = classes[0]
         chain = self.chains[one][self.chain[one][step]]
         here, timing = self.place[one][step], chain.timing
-        if here + 1 == len(chain.steps):
-            return False
+        if here + 1 == len(chain.steps) or chain.beside[here]:
+            return False  # work beside it began when the group was not yet there
         base = at - int(timing.start[here])
 
         def done(until: int) -> None:
@@ -251,6 +255,8 @@ class Running:
                 self.rode[rank_class].append((chain, here, until, base))
                 self.ended += chain.rows[until] - chain.rows[here]
                 self.start[rank_class][row] = base + int(timing.start[until]) - self.wait[rank_class][row]
+                if chain.beside[until]:
+                    self._free(rank_class, chain.steps[until - 1], base + int(timing.end[until - 1]))
 
         def ended() -> None:
             done(len(chain.steps) - 1)

@@ -25,7 +25,10 @@ class StreamSteps(NamedTuple):
                  streams of a rank come by is its own.
     needs        how many steps must end before it
     following    steps that wait for it
-    then         the one step that waits for it, and for nothing else; -1 where there is none
+    then         the step that follows it where the two only wait for each other, -1 where there is none: the one that
+                 waits for it, and for nothing else; of work beside a collective, which begin and are awaited together,
+                 the collective after the work, and what waits for both after the collective
+    beside       of such a collective the work, else -1
     """
 
     first: list[int]
@@ -36,6 +39,7 @@ class StreamSteps(NamedTuple):
     needs: list[int]
     following: list[tuple[int, ...]]
     then: Ints
+    beside: list[int]
 
 
 def cut(plan: Plan, program: int, *, singly: bool = False) -> StreamSteps:
@@ -52,7 +56,7 @@ def cut(plan: Plan, program: int, *, singly: bool = False) -> StreamSteps:
     dep = ops.dep_idx[ptr[0] : ptr[-1]]
     count = last - first
     if not count:
-        return StreamSteps([], [], [], [], [], [], [], np.zeros(0, np.int64))
+        return StreamSteps([], [], [], [], [], [], [], np.zeros(0, np.int64), [])
     owner = np.repeat(np.arange(count), np.diff(ptr))
     if len(dep) and (dep < 0).any() | (dep >= count).any():
         raise InputError("an op depends on a row outside its program")
@@ -94,9 +98,7 @@ def _steps(stream: Ints, kind: Ints, slot: Ints, owner: Ints, dep: Ints, singly:
     bounds = np.searchsorted(before, np.arange(len(begin) + 1)).tolist()
     next_steps = after.tolist()
     needs = np.bincount(after, minlength=len(begin))
-    alone = (np.bincount(before, minlength=len(begin))[before] == 1) & (needs[after] == 1)
-    then = np.full(len(begin), -1, np.int64)
-    then[before[alone]] = after[alone]
+    then, beside = _links(before, after, kind[rows[begin]])
     return StreamSteps(
         first=rows[begin].tolist(),
         last=rows[end].tolist(),
@@ -106,12 +108,56 @@ def _steps(stream: Ints, kind: Ints, slot: Ints, owner: Ints, dep: Ints, singly:
         needs=needs.tolist(),
         following=[tuple(next_steps[i:j]) for i, j in itertools.pairwise(bounds)],
         then=then,
+        beside=beside.tolist(),
     )
+
+
+def _links(before: Ints, after: Ints, kind: Ints) -> tuple[Ints, Ints]:
+    """``then`` and ``beside`` of steps, of waits sorted by who is awaited."""
+    steps = len(kind)
+    awaited, needs = np.bincount(before, minlength=steps), np.bincount(after, minlength=steps)
+    following, forerun = _two(after, awaited), _two(before[np.argsort(after, kind="stable")], needs)
+    # two that have the same one or two before them, and after them, which have nobody else after them, and before them
+    one, two = following[awaited == 2].T
+    fits = (forerun[one] == forerun[two]).all(axis=1) & (following[one] == following[two]).all(axis=1)
+    fits &= (forerun[one, 0] >= 0) & (following[one, 0] >= 0)
+    for of, many in ((forerun, awaited), (following, needs)):
+        first, second = of[one].T
+        fits &= (many[first] == 2) & ((second < 0) | (many[second] == 2))
+    fits &= ((kind[one] == COLLECTIVE) & (kind[two] <= HOST)) | ((kind[one] <= HOST) & (kind[two] == COLLECTIVE))
+    one, two = one[fits], two[fits]
+    work, comm = np.where(kind[one] <= HOST, one, two), np.where(kind[one] <= HOST, two, one)
+    beside = np.full(steps, -1, np.int64)
+    beside[comm] = work
+    then = np.full(steps, -1, np.int64)
+    alone = (awaited[before] == 1) & (needs[after] == 1)
+    then[before[alone]] = after[alone]
+    then[work] = comm
+    first, second = forerun[comm].T
+    then[first[second < 0]] = work[second < 0]
+    first, second = following[comm].T
+    then[comm[second < 0]] = first[second < 0]
+    # of two after two, where both are such a pair
+    last = np.where(beside[first] == second, first, second)
+    both = (second >= 0) & (beside[last] == np.where(last == first, second, first))
+    then[comm[both]] = beside[last[both]]
+    return then, beside
+
+
+def _two(others: Ints, count: Ints) -> Ints:
+    """Of each step its one or two others; -1 for none, and for more. ``others``: those of the first step, and so on."""
+    out = np.full((len(count), 2), -1, np.int64)
+    ptr = np.cumsum(count) - count
+    some = np.flatnonzero((count > 0) & (count < 3))
+    out[some, 0] = others[ptr[some]]
+    two = np.flatnonzero(count == 2)
+    out[two, 1] = others[ptr[two] + 1]
+    return out
 
 
 def _needed(before: Ints, after: Ints, steps: int, *, forward: bool) -> tuple[Ints, Ints]:
     """Waits sorted by who is awaited, once each; without those that go without saying: a waits for c, and for b, which
-    waits for c.
+    waits for c, itself or through a run of steps that only wait for each other.
 
     forward: all waits point back in the program; in a circle each could go without saying by the others
     """
@@ -120,15 +166,34 @@ def _needed(before: Ints, after: Ints, steps: int, *, forward: bool) -> tuple[In
     before, after = code // steps, code % steps
     if not forward:
         return before, after
+    before, after = _unsaid(before, after, np.arange(steps))
+    return _unsaid(before, after, _last_of_run(before, after, steps))
+
+
+def _unsaid(before: Ints, after: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """Sorted waits, without those that another makes. ``last``: of each step the last of its run."""
+    steps = len(last)
+    code = before * steps + after
     ptr = np.searchsorted(before, np.arange(steps + 1))
-    width = ptr[after + 1] - ptr[after]
+    goes = last[after]
+    width = ptr[goes + 1] - ptr[goes]
     first = np.repeat(np.arange(len(after)), width)
-    second = np.repeat(ptr[after] + width - np.cumsum(width), width) + np.arange(len(first))
+    second = np.repeat(ptr[goes] + width - np.cumsum(width), width) + np.arange(len(first))
     through = before[first] * steps + after[second]
     at = np.searchsorted(code, through)
     said = np.zeros(len(code), bool)
     said[at[code[np.minimum(at, len(code) - 1)] == through]] = True
     return before[~said], after[~said]
+
+
+def _last_of_run(before: Ints, after: Ints, steps: int) -> Ints:
+    """Of each step the last of those that only wait for each other from it on, by doubling."""
+    alone = (np.bincount(before, minlength=steps)[before] == 1) & (np.bincount(after, minlength=steps)[after] == 1)
+    last = np.arange(steps)
+    last[before[alone]] = after[alone]
+    while (last[last] != last).any():
+        last = last[last]
+    return last
 
 
 def _turns(slot: Ints, kind: Ints) -> Ints:

@@ -20,10 +20,12 @@ RANKS = 16
 @st.composite
 def passes(draw):
     """Of two halves of the ranks: passes of work and tensor-parallel collectives, then a message to the other half,
-    beside gradients that another stream reduces."""
+    beside gradients that another stream reduces. Some work runs beside a collective, two such may follow each other,
+    and a collective another."""
     size = st.sampled_from([1.0, 1e3, 1e6, 5e7])
     us = st.sampled_from([0, 1, 20, 300])
-    work = st.lists(st.tuples(us, size), min_size=1, max_size=5)
+    beside = st.lists(st.none() | us, min_size=1, max_size=3)
+    work = st.lists(st.tuples(us, size, beside), min_size=1, max_size=5)
     half = st.lists(st.tuples(work, size, st.booleans()), min_size=2, max_size=3)
     return draw(half), draw(half)
 
@@ -33,16 +35,20 @@ def programs(halves):
     builders = []
     for number, half in enumerate(halves):
         build = ProgramBuilder()
-        for turn, (work, _, reduces) in enumerate(half[:turns]):
+        for turn, (works, _, reduces) in enumerate(half[:turns]):
             message_B = halves[0][turn][1]
             row = build.recv("x", stream="in", size_B=message_B, slot="in") if number else None
             after = [] if row is None else [row]
-            for us, size_B in work:
-                row = build.host("work", stream="main", recorded_s=us * 1e-6, after=after)
-                row = build.collective(
-                    "sum", stream="tp", collective="all_reduce", size_B=size_B, slot="tp", after=[row]
-                )
-                after = [row]
+            for us, size_B, beside in works:
+                after = [build.host("work", stream="main", recorded_s=us * 1e-6, after=after)]
+                for also in beside:
+                    row = build.collective(
+                        "sum", stream="tp", collective="all_reduce", size_B=size_B, slot="tp", after=after
+                    )
+                    if also is None:
+                        after = [row]
+                    else:
+                        after = [row, build.host("beside", stream="main", recorded_s=also * 1e-6, after=after)]
             if reduces:
                 build.collective("gradients", stream="dp", collective="all_reduce", size_B=3e7, slot="dp", after=after)
             if not number:
@@ -133,4 +139,27 @@ def test_classes_that_meet_in_a_chain_go_through_it_together(monkeypatch):
     line = play(made)
     assert len(np.unique(made.folding.rank_class[:4])) == 2 and rides == [True]
     assert max(wait.max() for wait in line.wait_ps) > 0
+    assert all_of(made, line) == all_of(made, one_by_one(made))
+
+
+@pytest.mark.parametrize("beside_us", [0, 10, 1000])
+@pytest.mark.parametrize("again", [False, True])
+def test_work_beside_a_collective_is_part_of_the_chain(monkeypatch, beside_us, again):
+    """Shorter than the message or longer; before another collective of the same group, or before work."""
+    rides = []
+    ride = Fluid.ride
+    monkeypatch.setattr(Fluid, "ride", lambda self, one: rides.append(ride(self, one)) or rides[-1])
+    build = ProgramBuilder()
+    after = [build.collective("sum", stream="tp", collective="all_reduce", size_B=2e7, slot="tp")]
+    for _ in range(5):
+        after = [build.host("work", stream="main", recorded_s=1e-5, after=after)]
+        row = build.collective("sum", stream="tp", collective="all_reduce", size_B=2e7, slot="tp", after=after)
+        after = [row, build.host("beside", stream="main", recorded_s=beside_us * 1e-6, after=after)]
+        if again:
+            after = [build.collective("sum", stream="tp", collective="all_reduce", size_B=1e6, slot="tp", after=after)]
+    build.host("work", stream="main", recorded_s=1e-5, after=after)
+    rank = np.arange(4)
+    made = plan(assemble([build], program=0 * rank, groups={"tp": 0 * rank}), SYSTEM)
+    line = play(made)
+    assert rides == [True]
     assert all_of(made, line) == all_of(made, one_by_one(made))
