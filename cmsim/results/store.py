@@ -164,7 +164,8 @@ def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
     # a run without rows has nothing to say about types
     parts = [(run, columns) for run, columns in parts if len(next(iter(columns.values()), ()))] or parts[:1]
     tables = [frame_table("run", run, columns) for run, columns in parts]
-    table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({"run": pa.array([], pa.string())})
+    # a file has one list of words for a column, whatever runs it is of
+    table = pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({"run": pa.array([], pa.string())})
     pq.write_table(
         table,
         path,
@@ -177,13 +178,14 @@ def _write_frame(parts: list[tuple[str, Columns]], path: Path) -> None:
 
 
 def frame_table(head: str, label: str, columns: Columns) -> pa.Table:
-    """A frame of one run, which stands in every row of the first column."""
+    """A frame of one run, which stands in every row of the first column. Text is numbers into a list of words."""
     import pyarrow as pa
 
     rows = len(next(iter(columns.values()), ()))
-    arrays = {head: pa.array(np.repeat(np.array([label], dtype=object), rows), pa.string())}
+    arrays = {head: pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [label])}
     for name, column in columns.items():
-        arrays[name] = pa.array(column, pa.string()) if column.dtype.kind in "OUT" else pa.array(column)
+        text = column.dtype.kind in "OUT"
+        arrays[name] = pa.array(column, pa.string()).dictionary_encode() if text else pa.array(column)
     return pa.table(arrays)
 
 
