@@ -123,10 +123,24 @@ class PoolSpec(Spec):
 
     replicas: Places = Field(default=1, description="copies of the model")
     accelerators: Places = Field(description="packages of one replica")
+    machine: str | None = Field(
+        default=None, description="another system that this pool is on, a name in topologies/ or a path"
+    )
     parallel: ParallelSpec | None = Field(default=None, description="how one replica's work is split over its ranks")
     precision: PrecisionSpec | None = Field(default=None, description="number formats")
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
+
+
+class CacheMovesSpec(Spec):
+    """How caches come from prompts to answers, and whom they meet on their way."""
+
+    over: Annotated[Literal["scale_up", "scale_out", "host"], ASKED] = Field(
+        default="scale_out",
+        description="scale_up: the fabric of a domain, with what steps leave of it; scale_out: RDMA between packages; "
+        "host: the network of the hosts",
+    )
+    layerwise: bool = Field(default=True, description="layer by layer while a prompt is computed; no: all at its end")
 
 
 class SloSpec(Spec):
@@ -157,6 +171,9 @@ class ServingSpec(ModelWorkloadSpec):
         default=None, description="a pool that only makes first tokens; goes with `decode`"
     )
     decode: PoolSpec | None = Field(default=None, description="a pool that makes all others; goes with `prefill`")
+    cache_moves: CacheMovesSpec = Field(
+        default=CacheMovesSpec(), description="of pools apart: how caches come from one to the other"
+    )
     routing: Annotated[Literal["round_robin", "least_loaded", "prefix_aware"], ASKED] = Field(
         default="least_loaded",
         description="how a request finds its holder; least_loaded: where fewest are; prefix_aware: where most of its "
@@ -186,6 +203,8 @@ class ServingSpec(ModelWorkloadSpec):
             for name in ("replicas", "accelerators"):
                 if name in self.model_fields_set:
                     raise ValueError(f"{name}: each pool has its own")
+        if self.prefill is None and "cache_moves" in self.model_fields_set:
+            raise ValueError("cache_moves: goes with `prefill` and `decode`")
         if self.ranks is not None:
             raise ValueError("ranks: a service counts `accelerators` of a replica")
         if self.goodput and (self.slo is None or self.arrivals.process == "closed"):

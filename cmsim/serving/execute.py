@@ -17,7 +17,8 @@ from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving import capacity, draw, measure, plans, sensitivity
 from cmsim.serving.goodput import goodput, none
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pools import Pool
+from cmsim.serving.transfers import Moves
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps

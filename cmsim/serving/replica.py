@@ -24,6 +24,8 @@ from cmsim.serving.record import StepLog
 Later = Callable[[int, int, Callable[[object], None]], None]
 #: told of each request that leaves: who, from where, now, blocks that stay taken until its cache has moved
 Leaves = Callable[[int, Holder, int, int], None]
+#: told of each chunk of a prompt as its step begins: who, where, tokens, now, how long the step takes [ps]
+Streams = Callable[[int, Holder, int, int, int], None]
 
 _RESTS, _MIXED, _JUMPS = range(3)
 
@@ -33,7 +35,8 @@ class Replica:
 
     number   among all, by which ties are broken    holders  its schedulers
     singly   steps are done one by one; to hold jumps against
-    hands_over   requests leave with their first token, to be decoded elsewhere
+    streams   who sends caches on while prompts are computed: requests leave with their first token then, to be decoded
+              elsewhere
     """
 
     def __init__(
@@ -45,11 +48,11 @@ class Replica:
         later: Later,
         leaves: Leaves,
         *,
-        hands_over: bool = False,
+        streams: Streams | None = None,
         singly: bool = False,
     ):
         self.number, self.book, self.holders, self.costs = number, book, tuple(holders), costs
-        self._later, self._leaves, self._hands_over, self._singly = later, leaves, hands_over, singly
+        self._later, self._leaves, self._streams, self._singly = later, leaves, streams, singly
         self.record = StepLog()
         self._does, self._turn, self._step = _RESTS, 0, 0
         #: (step after which somebody has its last token, who, when it began to decode), and the last two of who decodes
@@ -164,7 +167,7 @@ class Replica:
                 self.record.resumed(one, now)
             if book.generated[one] >= book.output[one]:
                 self._finish(one, holder, now)
-            elif self._hands_over:
+            elif self._streams is not None:
                 self._changed[holder.number] = holder
                 self._leaves(one, holder, now, holder.leave(one, keep=True))
             else:
@@ -205,6 +208,10 @@ class Replica:
             self._does = _MIXED
             time_ps, joules = self.costs.mixed(self._pace, self._context, tokens, pairs)
             self.record.mix(time_ps, len(self._since), joules)
+            if self._streams is not None:
+                for holder in self._active.values():
+                    for one, part in holder.chunks:
+                        self._streams(one, holder, part, now, time_ps)
             self._next(now + time_ps)
         elif self._since:
             self._does = _JUMPS

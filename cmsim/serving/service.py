@@ -11,15 +11,16 @@ import simpy
 
 from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Homes, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.replica import Replica
+from cmsim.serving.transfers import Courier, Moves, Sending
 
 Routing = Literal["round_robin", "least_loaded", "prefix_aware"]
 
-#: who comes goes before steps that end in the same picosecond, so that these see it
-_COMES = 0
+#: who comes goes before steps that end in the same picosecond, so that these see it; links are between the two
+_COMES, _STEPS = 0, 3
 #: requests that a holder may have more than the one with the fewest, and times as many, and still be sent those whose
 #: beginnings it has
 _MORE, _TIMES = 1, 2
@@ -46,12 +47,14 @@ class Served:
 
     pools     replicas of each pool, in the order of the pools
     area_ps   requests in the service, over time: counted as they come and go [ps]
+    moved_B   bytes of caches that were on links [B]
     """
 
     book: Book
     pools: tuple[tuple[Replica, ...], ...]
     area_ps: int
     end_ps: int
+    moved_B: float = 0.0
 
 
 class _Call(simpy.Event):
@@ -127,8 +130,9 @@ class Service:
         )
         self._then = None if asked.then is None else asked.then.tolist()
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
-        #: when the link of a holder is free again
-        self._free: dict[int, int] = {}
+        self._courier = None if moves is None else Courier(self.env, moves.wires)
+        #: caches on their way, by request
+        self._sendings: dict[int, Sending] = {}
         self._here = self._since = self._area = 0
         self._next = 0
 
@@ -148,12 +152,12 @@ class Service:
             pool.costs,
             self._later,
             self._prefilled if two and at == 0 else self._done,
-            hands_over=two and at == 0,
+            streams=self._streamed if two and at == 0 else None,
             singly=self.rules.singly,
         )
 
     def _later(self, at: int, number: int, what: Callable[[simpy.Event], None]) -> None:
-        _Call(self.env, at, 1 + number, what)
+        _Call(self.env, at, _STEPS + number, what)
 
     def run(self) -> Served:
         """Serves everybody there is."""
@@ -164,7 +168,8 @@ class Service:
             _Call(self.env, self.book.arrival[self._first[0]], _COMES, self._comes)
         self.env.run()
         # the clock may go on to times for which there is nothing to do any more
-        return Served(self.book, tuple(line.replicas for line in self._lines), self._area, self._since)
+        moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
+        return Served(self.book, tuple(line.replicas for line in self._lines), self._area, self._since, moved_B)
 
     # who comes
 
@@ -217,22 +222,34 @@ class Service:
         self._lines[-1].gone(holder.number)
         self._gone(one, now)
 
+    def _streamed(self, one: int, holder: Holder, tokens: int, now: int, takes_ps: int) -> None:
+        """A chunk of a prompt is computed from now on; its cache is sent on, and somebody chosen who gets it."""
+        book = self.book
+        if book.output[one] == 1:  # its first token is its last
+            return
+        sending = self._sendings.get(one)
+        if sending is None:
+            assert self.moves is not None and self._courier is not None
+            _, other = self._lines[1].choose(one)
+            sending = Sending(self._courier, self.moves, holder.number, other.number)
+            self._sendings[one] = sending
+            sending.whole(book.cached[one], now)
+        sending.chunk(tokens, now, takes_ps)
+
     def _prefilled(self, one: int, holder: Holder, now: int, kept: int) -> None:
-        """A prompt is done in a pool of its own: its cache moves, and the answer is made elsewhere."""
+        """A prompt is done in a pool of its own: the rest of its cache moves, and the answer is made elsewhere."""
         self._lines[0].gone(holder.number)
         if self.book.outcome[one] != WAITING:  # its first token was its last
             self._gone(one, now)
             return
-        assert self.moves is not None
-        replica, other = self._lines[1].choose(one)
-        self.book.holder[one] = other.number
-        prefill_ps = now - self.book.scheduled[one]
-        move_ps = self.book.prompt[one] * max(self.moves.token_ps)
-        begins = max(now, self._free.get(holder.number, 0), self._free.get(other.number, 0))
-        ends = max(begins + self.moves.exposed_ps(move_ps, prefill_ps) + self.moves.fixed_ps, now + _SOON)
-        self._free[holder.number] = ends
-        self._free[other.number] = ends
-        _Call(self.env, ends, _COMES, lambda _: self._moved(one, holder, kept, replica, other, ends))
+        sending = self._sendings.pop(one)
+        self.book.holder[one] = sending.dst
+        sending.close(now, lambda: self._arrives(one, holder, kept, sending.dst))
+
+    def _arrives(self, one: int, before: Holder, kept: int, number: int) -> None:
+        """The last of a cache is there; who batches hears of it."""
+        at = int(self.env.now) + _SOON
+        _Call(self.env, at, _COMES, lambda _: self._moved(one, before, kept, *self._lines[1].of(number), at))
 
     def _moved(self, one: int, before: Holder, kept: int, replica: Replica, holder: Holder, now: int) -> None:
         before.blocks.take(-kept)
@@ -251,6 +268,9 @@ class Service:
             replica, holder = line.of(number)
             line.gone(number)
             replica.give_up(one, holder, now)
+            if line is self._lines[0] and (sending := self._sendings.pop(one, None)) is not None:
+                sending.drop()
+                self._lines[1].gone(sending.dst)
         book.outcome[one], book.end[one] = TIMED_OUT, now
         self._gone(one, now)
 

@@ -14,9 +14,10 @@ from cmsim.serving import measure
 from cmsim.serving.book import OUTCOMES
 from cmsim.serving.costs import Costs, Plain, Told
 from cmsim.serving.holder import Limits
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Service
+from cmsim.serving.transfers import Moves, Wires
 
 COLUMNS = ("arrival", "scheduled", "prefilled", "moved", "end", "generated", "again", "holder", "cached", "outcome")
 
@@ -38,6 +39,15 @@ def costs(draw: np.random.Generator) -> Costs:
 
     host = (float(draw.choice([0, 4e-3])), 1e-5)
     return Told(decode, passes, least=16, host=host, idle_W=(1.0, 2.0, 3.0), accepted=float(draw.choice([1, 1.7])))
+
+
+def wires(draw: np.random.Generator, holders: int) -> Wires:
+    """A link for each holder and one for all of them, slow enough that caches meet."""
+    every = (2 * holders, 1.0)
+    out = tuple(((at, 1.0), every) for at in range(holders))
+    into = tuple(((holders + at, 0.5), every) for at in range(holders))
+    rates = tuple(draw.choice([1e9, 1e10], 2 * holders).tolist())
+    return Wires((*rates, 2e9 * holders), out, into, latency_ps=int(draw.choice([0, 10**6])))
 
 
 def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
@@ -75,7 +85,7 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
         then = np.where(~later & (np.arange(count) + 1 < count), np.arange(count) + 1, -1)
         think_ps = draw.integers(0, 10**11, count)
         asked = replace(asked, arrival_ps=np.where(later, -1, arrival_ps), then=then, think_ps=think_ps)
-    return asked, pools, rules, Moves((10**6, 10**5), 8, 10**6)
+    return asked, pools, rules, Moves(wires(draw, sum(one.holders * one.replicas for one in pools)), 1e6, 8)
 
 
 @settings(max_examples=60, deadline=None)

@@ -23,10 +23,11 @@ from cmsim.serving.costs import Plain, StepRow, Told
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
 from cmsim.serving.played import PlayedSteps
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
+from cmsim.serving.transfers import Moves, Wires
 from cmsim.steps import between, plays, straight
 from cmsim.units import PS_PER_S
 
@@ -237,19 +238,43 @@ def test_routing(routing, holders):
     assert served.book.column("holder").tolist() == holders
 
 
+def links(*rates_GBps: float) -> Wires:
+    """Holders with a link of their own each, both ways."""
+    ends = tuple((((2 * at, 1.0),), ((2 * at + 1, 1.0),)) for at in range(len(rates_GBps)))
+    capacity = tuple(rate * 1e9 for rate in rates_GBps for _ in range(2))
+    return Wires(capacity, tuple(out for out, _ in ends), tuple(into for _, into in ends))
+
+
 def test_a_cache_moves_layer_by_layer():
-    """S12, S13: 4,096 tokens over 25 GB/s under a prefill of 200 ms."""
-    move_ps = round(4096 * 70272 / 25e9 * PS_PER_S)
-    moves = Moves((move_ps // 4096, 1), 61)
-    assert moves.exposed_ps(move_ps, 200 * MS) / MS == pytest.approx(0.18874368, rel=1e-6)
-    assert moves.exposed_ps(move_ps, 0) / MS == pytest.approx(11.5133645, rel=1e-6)
+    """S12, S13: 4,096 tokens over 25 GB/s under a prefill of 200 ms; two at once get half of a link each."""
     first = Pool(Plain(MS, 200 * MS // 4096), Limits(ENDLESS, 8, ENDLESS))
     last = Pool(Plain(5 * MS, MS), Limits(ENDLESS, 8, ENDLESS))
-    served = run(asked([4096, 4096], 3, [0, 0]), first, last, moves=moves)
-    moved = (served.book.column("moved") - served.book.column("prefilled")) / MS
-    # one after the other over the link of the holder that prefills
-    assert moved == pytest.approx([0.18874368, 2 * 0.18874368], rel=1e-3)
-    assert (seconds(served, "moved", "end") >= 0.01).all()
+
+    def moved_ms(many: int, layers: int) -> np.ndarray:
+        moves = Moves(links(25, 1000), 70272, layers)
+        served = run(asked(np.full(many, 4096), 3, np.zeros(many)), first, last, moves=moves)
+        assert (seconds(served, "moved", "end") >= 0.01).all() and served.moved_B == pytest.approx(many * 4096 * 70272)
+        return seconds(served, "prefilled", "moved") * 1e3
+
+    assert moved_ms(1, 61) == pytest.approx([0.18874368], rel=1e-3)
+    assert moved_ms(1, 1) == pytest.approx([11.5133645], rel=1e-4)
+    assert moved_ms(2, 61) == pytest.approx(np.full(2, 2 * 0.18874368), rel=1e-3)
+    assert moved_ms(2, 1) == pytest.approx(np.full(2, 2 * 11.5133645), rel=1e-4)
+
+
+def test_a_slow_link_keeps_caches_waiting():
+    """What does not fit under the prefill comes after it: all but the first layer's time of it."""
+    pools = [Pool(Plain(MS, MS), Limits(ENDLESS, 8, ENDLESS)) for _ in range(2)]
+    served = run(asked([1000], 3, [0]), *pools, moves=Moves(links(1, 1000), 4e6, 10))
+    assert seconds(served, "prefilled", "moved") == pytest.approx([4 - 0.9], rel=1e-6)
+
+
+def test_who_gives_up_while_a_cache_moves_is_forgotten():
+    pools = [Pool(Plain(MS, MS), Limits(500, 8, ENDLESS)) for _ in range(2)]
+    for patience_ms in (700, 1500, 5000):  # in its second chunk, on the link, while it decodes
+        moves = Moves(links(1, 1000), 1e6, 10)
+        served = run(asked([1000], 9000, [0]), *pools, moves=moves, patience_ps=patience_ms * MS)
+        assert served.book.column("outcome").tolist() == [2] and served.book.end[0] == patience_ms * MS
 
 
 def test_beginnings_that_are_kept():
