@@ -292,6 +292,7 @@ _METRICS = (
     Metric("preemptions", "1", "less", "times that a request lost its place in the cache"),
     Metric("energy_per_request_J", "J", "less", "facility energy over requests served", banded=True),
     common.MAKESPAN,
+    Metric("power_peak_W", "W", "less", "of the facility, highest of the stretches of the frame of load"),
     *(one for one in common.power_of("token") if one.name in common.OF_WHOLE),
 )
 
@@ -332,6 +333,7 @@ KIND = Kind(
                 "waiting": "requests that wait to be begun, mean",
                 "running": "requests that are begun, mean",
                 "cached_tokens": "tokens in caches, those of an answer coming evenly, mean",
+                "power_W": "of the facility, mean [W]",
             },
             "one row per stretch of the run",
             may_be_empty=True,

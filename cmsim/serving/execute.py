@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmsim import cost, energy, results
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import capacity, draw, measure, plans, sensitivity
+from cmsim.serving import capacity, draw, measure, plans, sensitivity, upkeep
 from cmsim.serving.goodput import goodput, none
 from cmsim.serving.pools import Pool
 from cmsim.serving.transfers import Moves
@@ -125,6 +123,10 @@ class _Found:
         cached = served.book.column("cached")
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
         self.load = measure.Load.of(served.book, served.end_ps)
+        self.systems = upkeep.used(one.machines)
+        self.load.columns["power_W"] = upkeep.power_W(
+            self.replicas, float(upkeep.idle_W(self.systems)[1]), self.load.edges_s
+        )
         self.growth, grows = measure.growth(served.book)
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         self.utilization = rate / self.capacity
@@ -168,7 +170,8 @@ class _Found:
         caches = [one.prefixes for replica in self.replicas for one in replica.holders if one.prefixes is not None]
         if asked := sum(one.asked for one in caches):
             out["prefix_hit_fraction"] = sum(one.hit for one in caches) / asked
-        return {**out, **self._energy(output_per_s)}
+        drawn = upkeep.metrics(self.systems, self.replicas, self.end_s, output_per_s, counts["done"])
+        return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
     def _span_s(self) -> float:
         """From the first arrival to the last. [s]"""
@@ -178,29 +181,6 @@ class _Found:
     def room_tokens(self) -> float:
         """Tokens that all caches hold."""
         return float(sum(one.cache_tokens * one.pool.holders * one.pool.replicas for one in self.one.machines))
-
-    def _energy(self, output_per_s: float) -> dict[str, float | str]:
-        """Energy of all pools, with its band; money and carbon where the system has them."""
-        used = replace(self.system, packages=sum(machine.accelerators for machine in self.one.machines))
-        waits_J = np.array(plans.idle_W(used)) * self.end_s
-        low, middle, high = (waits_J + measure.joules(self.replicas)).tolist()
-        power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / self.end_s}
-        if high > low:
-            power |= {"energy_J_low": low, "energy_J_high": high}
-            power |= {"power_avg_W_low": low / self.end_s, "power_avg_W_high": high / self.end_s}
-        of_kWh = self.system.spec.facility.carbon_g_per_kWh
-        if of_kWh is not None:
-            power["carbon_g"] = energy.carbon_g(middle, of_kWh)
-        power |= cost.rent(used)[0]
-        out: dict[str, float | str] = {}
-        if done := self.counts["done"]:
-            out |= {
-                name.replace("energy_J", "energy_per_request_J"): joules / done
-                for name, joules in power.items()
-                if name.startswith("energy_J")
-            }
-            out |= results.per_token(output_per_s, power)
-        return {**out, **power}
 
     def steps_error(self) -> float | None:
         """By how much steps are missed at those that were most of the run. [1]"""

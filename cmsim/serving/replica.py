@@ -119,7 +119,7 @@ class Replica:
         """A step, or a jump of steps, is over: who is done leaves, and the next one begins."""
         if self._does == _JUMPS:
             self._step += self._many
-            self.record.jump(self._pace, self._from, self._many, len(self._since))
+            self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
         elif self._does == _MIXED:
             self._step += 1
         self._end(now)
@@ -207,7 +207,7 @@ class Replica:
         if tokens:
             self._does = _MIXED
             time_ps, joules = self.costs.mixed(self._pace, self._context, tokens, pairs)
-            self.record.mix(time_ps, len(self._since), joules)
+            self.record.mix(time_ps, len(self._since), joules, now)
             if self._streams is not None:
                 for holder in self._active.values():
                     for one, part in holder.chunks:

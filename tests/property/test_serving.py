@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmsim.requests import Prefix
-from cmsim.serving import measure
+from cmsim.serving import measure, upkeep
 from cmsim.serving.book import OUTCOMES
 from cmsim.serving.costs import Costs, Plain, Told
 from cmsim.serving.holder import Limits
@@ -18,6 +18,7 @@ from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Service
 from cmsim.serving.transfers import Moves, Wires
+from cmsim.units import PS_PER_S
 
 COLUMNS = ("arrival", "scheduled", "prefilled", "moved", "end", "generated", "again", "holder", "cached", "outcome")
 
@@ -97,8 +98,12 @@ def test_a_jump_is_its_steps_to_the_picosecond(seed):
         assert (one.book.column(name) == other.book.column(name)).all(), name
     assert one.end_ps == other.end_ps and one.area_ps == other.area_ps
     assert measure.itl(one.pools[-1]) == pytest.approx(measure.itl(other.pools[-1]))
+    edges = np.linspace(0, max(one.end_ps, 1) / PS_PER_S, 20)
     replicas = [[replica for pool in served.pools for replica in pool] for served in (one, other)]
-    assert measure.joules(replicas[0]) == pytest.approx(measure.joules(replicas[1]))
+    spent = [upkeep.joules(some) for some in replicas]
+    assert spent[0] == pytest.approx(spent[1])
+    drawn_W = upkeep.power_W(replicas[0], 0.0, edges)
+    assert (drawn_W * np.diff(edges)).sum() == pytest.approx(spent[0][1], rel=1e-6, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,9 +117,9 @@ def test_nothing_is_lost(seed):
     made = book.column("generated")
     tokens = resumed = 0
     for replica in (one for pool in served.pools for one in pool):
-        jumps = np.array(replica.record.jumps).reshape(-1, 4)
+        jumps = np.array(replica.record.jumps).reshape(-1, 5)
         tokens += int((jumps[:, 2] * jumps[:, 3]).sum()) + int(
-            np.array(replica.record.mixed).reshape(-1, 2)[:, 1].sum()
+            np.array(replica.record.mixed).reshape(-1, 3)[:, 1].sum()
         )
         resumed += len(replica.record.gaps)
         for holder in replica.holders:

@@ -401,6 +401,8 @@ def test_a_scenario_runs(small):
     assert np.median(ttft) == pytest.approx(metrics["ttft_s_p50"])
     load = one.frame("load")
     assert load["arrived"].sum() == load["served"].sum() == 60
+    assert load["power_W"].mean() == pytest.approx(metrics["power_avg_W"], rel=1e-6)
+    assert metrics["power_avg_W"] < metrics["power_peak_W"] == load["power_W"].max()
     mean = (load["waiting"] + load["running"]).mean()
     assert mean == pytest.approx(metrics["in_system_mean"], rel=1e-6)
     assert {path.name for path in folder.iterdir()} == {
@@ -440,6 +442,31 @@ def test_pools_apart():
     assert one.accelerators == 8 and one.plan["decode_ranks_per_holder"] == 4
     frame = one.frame("requests")
     assert (frame["moved_s"] > 0).all() and (frame["holder"] == 2).all()
+
+
+def test_pools_are_on_machines_of_their_own():
+    """Prompts where products are quick, answers where memory is: energy and rent of both."""
+    pools = {"prefill": {"accelerators": 2}, "decode": {"accelerators": 2, "machine": "hgx_h200"}}
+    base = {key: value for key, value in SMALL.items() if key != "accelerators"}
+    other = {**pools, "decode": {"accelerators": 2}}
+    one, same = (cmsim.run({"systems": ["hgx_h100"], "workload": base | some})[0] for some in (pools, other))
+    assert one.metrics["tpot_s_p50"] < same.metrics["tpot_s_p50"]
+    assert one.metrics["ttft_s_p50"] == same.metrics["ttft_s_p50"]
+    assert one.metrics["cost_per_hour_USD"] != same.metrics["cost_per_hour_USD"]
+    with pytest.raises(InputError, match="cache_moves.over: got scale_up; pools are on machines"):
+        cmsim.run({"systems": ["hgx_h100"], "workload": base | pools | {"cache_moves": {"over": "scale_up"}}})
+
+
+def test_caches_move_over_other_planes():
+    pools = {"prefill": {"accelerators": 2}, "decode": {"accelerators": 2}}
+    base = {key: value for key, value in SMALL.items() if key != "accelerators"} | pools
+    moved = {}
+    for over in ("scale_up", "scale_out", "host"):
+        one = cmsim.run({"systems": ["hgx_h100"], "workload": base | {"cache_moves": {"over": over}}})[0]
+        moved[over] = one.frame("requests")["moved_s"].mean()
+    assert moved["scale_up"] < moved["scale_out"] < moved["host"]
+    late = cmsim.run({"systems": ["hgx_h100"], "workload": base | {"cache_moves": {"layerwise": False}}})[0]
+    assert late.frame("requests")["moved_s"].mean() > moved["scale_out"]
 
 
 def test_a_trace_is_replayed():
@@ -651,6 +678,7 @@ WRONG = [
     ({"lengths": {"prompt_tokens": 0, "output_tokens": 1}}, "prompt_tokens"),
     ({"prefill": {"accelerators": 1}}, "prefill, decode: both pools or none"),
     ({"prefill": {"accelerators": 1}, "decode": {"accelerators": 1}}, "accelerators: each pool has its own"),
+    ({"cache_moves": {"over": "host"}}, "cache_moves: goes with `prefill`"),
     ({"ranks": 2}, "ranks: a service counts `accelerators`"),
     ({"goodput": True}, "goodput: needs `slo`"),
     ({"routing": "random"}, "routing"),
