@@ -12,7 +12,7 @@ from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
 from cmsim.kinds.parts import ASKED, ModelWorkloadSpec, ParallelSpec, PrecisionSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import NUMBER, Factor, Places, SecondsAtLeast, Share, ShareOrNone, Tokens
+from cmsim.reading.quantities import NUMBER, Factor, GBps, GigaBytes, Places, SecondsAtLeast, Share, ShareOrNone, Tokens
 from cmsim.reading.sizes import Size
 
 Rate = Annotated[float, NUMBER, Field(ge=1e-6, le=1e7)]
@@ -143,6 +143,27 @@ class CacheMovesSpec(Spec):
     layerwise: bool = Field(default=True, description="layer by layer while a prompt is computed; no: all at its end")
 
 
+class CachePoolSpec(Spec):
+    """Beginnings of prompts in the memory of hosts, for all holders: what one has computed, others fetch."""
+
+    memory_GB: GigaBytes = Field(description="of the memory of one host's node")
+    over: Annotated[Literal["scale_up", "scale_out", "host"], ASKED] = Field(
+        default="scale_up", description="how holders reach it, as `cache_moves.over`"
+    )
+    nodes: Places | None = Field(default=None, description="that give memory; default: those of the system")
+    drives_GB: GigaBytes | None = Field(default=None, description="of one node's drives, below its memory")
+    drives_GBps: GBps | None = Field(default=None, description="what one node's drives read; goes with drives_GB")
+    evict: Annotated[Literal["lru", "lfu"], ASKED] = Field(
+        default="lru", description="which blocks go: those used least recently, or least often"
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.drives_GB is None) != (self.drives_GBps is None):
+            raise ValueError("drives_GB, drives_GBps: both or none")
+        return self
+
+
 class SloSpec(Spec):
     """What users are promised."""
 
@@ -173,6 +194,9 @@ class ServingSpec(ModelWorkloadSpec):
     decode: PoolSpec | None = Field(default=None, description="a pool that makes all others; goes with `prefill`")
     cache_moves: CacheMovesSpec = Field(
         default=CacheMovesSpec(), description="of pools apart: how caches come from one to the other"
+    )
+    cache_pool: CachePoolSpec | None = Field(
+        default=None, description="beginnings of prompts that holders share; default: each has its own alone"
     )
     routing: Annotated[Literal["round_robin", "least_loaded", "prefix_aware"], ASKED] = Field(
         default="least_loaded",
@@ -285,7 +309,11 @@ _METRICS = (
     Metric("in_system_mean", "requests", "", "requests in the service, mean over time"),
     Metric("waiting_mean", "requests", "less", "requests that wait to be begun, mean over time"),
     Metric("cache_peak_fraction", "1", "", "blocks of the cache in use over those there are, at the fullest time"),
-    Metric("prefix_hit_fraction", "1", "more", "blocks of prompts that were found in the cache"),
+    Metric("prefix_hit_fraction", "1", "more", "blocks of prompts that were found in the cache of their holder"),
+    Metric("pool_hit_fraction", "1", "more", "blocks of prompts that came from the pool of caches"),
+    Metric("pool_drives_fraction", "1", "", "blocks of prompts that came from its drives"),
+    Metric("cached_tokens_fraction", "1", "more", "tokens of prompts that were cached, of those that were begun"),
+    Metric("moved_Bps", "B/s", "", "bytes of caches on links, over the run"),
     Metric("requests_done", "requests", "", "that had their last token"),
     Metric("requests_timed_out", "requests", "less", "that were given up"),
     Metric("requests_refused", "requests", "less", "that are longer than the context or the cache"),
@@ -312,7 +340,8 @@ KIND = Kind(
                 "prompt_tokens": "of the prompt",
                 "output_tokens": "of the answer that was asked for",
                 "generated_tokens": "of the answer that was made",
-                "cached_tokens": "of the prompt that were in the cache",
+                "cached_tokens": "of the prompt that were cached",
+                "fetched_tokens": "of these, those of a pool of caches and what is before them",
                 "preemptions": "how often it lost its place",
                 "arrival_s": "when it comes [s]",
                 "waited_s": "until its prompt is begun, or it is given up or refused [s]",

@@ -31,7 +31,8 @@ class Book:
     moved            its cache has arrived at the pool that decodes, where that is another one
     end              last token, or when it was given up or refused
     generated        tokens so far    again  how often it was preempted    holder  who decoded it, counted over pools
-    cached           tokens of the prompt that were found in a cache
+    cached           tokens of the prompt that were found in a cache    fetched  of these, those of a pool of caches and
+                     what is before them
     """
 
     prompt: array[int]
@@ -45,6 +46,7 @@ class Book:
     again: array[int]
     holder: array[int]
     cached: array[int]
+    fetched: array[int]
     outcome: array[int]
 
     @classmethod
@@ -64,6 +66,7 @@ class Book:
             again=_column(none),
             holder=_column(never),
             cached=_column(none),
+            fetched=_column(none),
             outcome=_column(none),
         )
 

@@ -14,11 +14,13 @@ from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving import capacity, draw, measure, plans, sensitivity, upkeep
+from cmsim.serving.book import NEVER
 from cmsim.serving.goodput import goodput, none
+from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
-from cmsim.serving.transfers import Moves
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
+from cmsim.serving.transfers import Moves
 from cmsim.units import PS_PER_S, to_ps
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
@@ -39,7 +41,7 @@ def execute(
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
         door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
     )
-    one = _Of(spec, asked, tuple(machines), rules, plans.moves(spec, machines, base))
+    one = _Of(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
     if not one.capacity:
         raise InfeasibleError(
             f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
@@ -90,8 +92,10 @@ class _Of:
         machines: tuple[plans.PoolMachine, ...],
         rules: Rules,
         moves: Moves | None,
+        pooled: Pooled | None,
     ):
-        self.spec, self.asked, self.machines, self._rules, self._moves = spec, asked, machines, rules, moves
+        self.spec, self.asked, self.machines, self._rules = spec, asked, machines, rules
+        self._moves, self._pooled = moves, pooled
         self.pools = tuple(machine.pool for machine in machines)
         self.capacity = capacity.requests_per_s(self.pools, asked)
 
@@ -106,7 +110,7 @@ class _Of:
         )
 
     def _served(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> Served:
-        served = Service(asked, pools, rules, self._moves).run()
+        served = Service(asked, pools, rules, self._moves, self._pooled).run()
         measure.check(served)
         return served
 
@@ -170,6 +174,17 @@ class _Found:
         caches = [one.prefixes for replica in self.replicas for one in replica.holders if one.prefixes is not None]
         if asked := sum(one.asked for one in caches):
             out["prefix_hit_fraction"] = sum(one.hit for one in caches) / asked
+        tiers = self.served.tiers
+        if tiers is not None and tiers.asked:
+            out["pool_hit_fraction"] = tiers.hit / tiers.asked
+            out["pool_drives_fraction"] = tiers.from_drives / tiers.asked
+        if caches or tiers is not None:
+            begun = book.column("scheduled") != NEVER
+            out["cached_tokens_fraction"] = book.column("cached")[begun].sum() / max(
+                book.column("prompt")[begun].sum(), 1
+            )
+        if self.served.moved_B:
+            out["moved_Bps"] = self.served.moved_B / self.end_s
         drawn = upkeep.metrics(self.systems, self.replicas, self.end_s, output_per_s, counts["done"])
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 

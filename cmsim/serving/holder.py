@@ -116,8 +116,11 @@ class Holder:
             self.start(one, step)
             return 1
         whole, found = self._whole(one), 0
-        if self.prefixes is not None and not book.again[one]:
-            found = book.cached[one] = self.prefixes.found(one)
+        if not book.again[one]:
+            found = book.fetched[one]
+            if self.prefixes is not None:
+                found = max(found, self.prefixes.found(one))
+            book.cached[one] = found
         held = self.begun[one] = self.blocks.need(whole + 1)
         self.blocks.take(held)
         left = self.prefilling[one] = whole - found

@@ -202,6 +202,7 @@ def frame(book: Book) -> dict[str, Ints | Floats]:
         "output_tokens": book.column("output"),
         "generated_tokens": book.column("generated"),
         "cached_tokens": book.column("cached"),
+        "fetched_tokens": book.column("fetched"),
         "preemptions": book.column("again"),
         **{name: one / PS_PER_S for name, one in stages.items()},
     }

@@ -16,11 +16,13 @@ from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run, SystemEntry
 from cmsim.serving.costs import Joules, Told
 from cmsim.serving.holder import Limits
-from cmsim.serving.played import CONTEXTS, SMALLEST, PlayedSteps
+from cmsim.serving.played import CONTEXTS, PlayedSteps
+from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
+from cmsim.serving.questions import Questions
 from cmsim.serving.transfers import Moves
-from cmsim.serving.wiring import Seat, wires
-from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
+from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
+from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S
 from cmsim.workload.model import load_model, speculative_tokens_per_step
 
 
@@ -77,9 +79,7 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
     return [_machine(one, spec, pool, base, whole, first) for one, pool, whole, first in out]
 
 
-def _machine(
-    run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, whole: System, first: int
-) -> PoolMachine:
+def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, whole: System, first: int) -> PoolMachine:
     decodes = pool is not spec.prefill
     batching = pool.batching or spec.batching
     if batching.step_tokens <= batching.sequences:
@@ -139,18 +139,36 @@ def idle_W(system: System) -> Joules:
     return low, middle, high
 
 
-def moves(spec: ServingSpec, machines_: Sequence[PoolMachine], base: Path | None) -> Moves | None:
-    """How caches come from one pool to the other."""
-    if len(machines_) < 2:
-        return None
-    over = spec.cache_moves.over
+def links(
+    spec: ServingSpec, machines_: Sequence[PoolMachine], system: System, asked: Questions, base: Path | None
+) -> tuple[Moves | None, Pooled | None]:
+    """How caches come from one pool to the other, and a pool of caches, where a scenario has them."""
+    if len(machines_) < 2 and spec.cache_pool is None:
+        return None, None
+    over = spec.cache_moves.over if len(machines_) > 1 else None
     if over == "scale_up" and len({id(one.machine) for one in machines_}) > 1:
         message = "got scale_up; pools are on machines of their own. Allowed: scale_out, host."
         raise InputError(Problem(message, key="cache_moves.over"))
     model = load_model(spec.model, base=base)
     precision = spec.precision if spec.prefill is None else spec.prefill.precision or spec.precision
     token_B = model.kv_bytes_per_token(BYTES_PER_ELEMENT[precision.kv_cache])
-    return Moves(wires(seats(machines_, token_B), over), token_B, model.layers if spec.cache_moves.layerwise else 1)
+    servers, keeps = None, spec.cache_pool
+    if keeps is not None:
+        if not asked.block_tokens:
+            message = (
+                "requests do not say what their prompts share. Allowed: traces that do, `turns`, `agents`, `retrieval`."
+            )
+            raise InputError(Problem(message, key="cache_pool"))
+        nodes = keeps.nodes or system.nodes
+        drives_Bps = (keeps.drives_GBps or 0.0) * GIGA * nodes
+        servers = Servers(keeps.over, memory_Bps(system, keeps.over) * nodes, drives_Bps)
+    ends = wires(seats(machines_, token_B), over, servers)
+    pooled = None
+    if keeps is not None:
+        room = [int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0)]
+        pooled = Pooled(ends, token_B, *room, evict=keeps.evict)
+    layers = model.layers if spec.cache_moves.layerwise else 1
+    return None if over is None else Moves(ends, token_B, layers), pooled
 
 
 def seats(machines_: Sequence[PoolMachine], token_B: float) -> list[Seat]:

@@ -35,6 +35,7 @@ class Replica:
 
     number   among all, by which ties are broken    holders  its schedulers
     singly   steps are done one by one; to hold jumps against
+    computed  is told of each prompt that is computed for the first time
     streams   who sends caches on while prompts are computed: requests leave with their first token then, to be decoded
               elsewhere
     """
@@ -49,10 +50,12 @@ class Replica:
         leaves: Leaves,
         *,
         streams: Streams | None = None,
+        computed: Callable[[int, Holder], None] | None = None,
         singly: bool = False,
     ):
         self.number, self.book, self.holders, self.costs = number, book, tuple(holders), costs
         self._later, self._leaves, self._streams, self._singly = later, leaves, streams, singly
+        self._computed = computed
         self.record = StepLog()
         self._does, self._turn, self._step = _RESTS, 0, 0
         #: (step after which somebody has its last token, who, when it began to decode), and the last two of who decodes
@@ -163,6 +166,8 @@ class Replica:
             book.generated[one] += 1
             if book.prefilled[one] == NEVER:
                 book.prefilled[one] = now
+                if self._computed is not None:
+                    self._computed(one, holder)
             else:
                 self.record.resumed(one, now)
             if book.generated[one] >= book.output[one]:

@@ -11,6 +11,7 @@ import simpy
 
 from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
+from cmsim.serving.pooled import DRIVES, MEMORY, Pooled, Tiers
 from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Homes, Prefixes
 from cmsim.serving.questions import Questions
@@ -47,7 +48,7 @@ class Served:
 
     pools     replicas of each pool, in the order of the pools
     area_ps   requests in the service, over time: counted as they come and go [ps]
-    moved_B   bytes of caches that were on links [B]
+    moved_B   bytes of caches that were on links [B]    tiers  of a pool of caches
     """
 
     book: Book
@@ -55,6 +56,7 @@ class Served:
     area_ps: int
     end_ps: int
     moved_B: float = 0.0
+    tiers: Tiers | None = None
 
 
 class _Call(simpy.Event):
@@ -105,14 +107,27 @@ class Service:
     """One run of a service.
 
     pools  one that does all, or one that prefills and one that decodes    moves  between two pools
+    pooled  a pool of caches, where there is one: its wires are those of moves
     """
 
-    def __init__(self, asked: Questions, pools: Sequence[Pool], rules: Rules, moves: Moves | None = None):
+    def __init__(
+        self,
+        asked: Questions,
+        pools: Sequence[Pool],
+        rules: Rules,
+        moves: Moves | None = None,
+        pooled: Pooled | None = None,
+    ):
         self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
         self.env = simpy.Environment(initial_time=0)
         self.book = Book.of(asked)
         self._lines: list[_Line] = []
         self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
+        links = moves or pooled
+        self._courier = None if links is None else Courier(self.env, links.wires)
+        self._pooled, self._tiers = pooled, None
+        if pooled is not None and self._beginnings is not None:
+            self._tiers = Tiers(pooled, self._beginnings, asked.block_tokens)
         first = 0
         for number, pool in enumerate(self.pools):
             replicas: list[Replica] = []
@@ -130,7 +145,6 @@ class Service:
         )
         self._then = None if asked.then is None else asked.then.tolist()
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
-        self._courier = None if moves is None else Courier(self.env, moves.wires)
         #: caches on their way, by request
         self._sendings: dict[int, Sending] = {}
         self._here = self._since = self._area = 0
@@ -153,6 +167,7 @@ class Service:
             self._later,
             self._prefilled if two and at == 0 else self._done,
             streams=self._streamed if two and at == 0 else None,
+            computed=self._computed if self._tiers is not None and at == 0 else None,
             singly=self.rules.singly,
         )
 
@@ -169,7 +184,9 @@ class Service:
         self.env.run()
         # the clock may go on to times for which there is nothing to do any more
         moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
-        return Served(self.book, tuple(line.replicas for line in self._lines), self._area, self._since, moved_B)
+        return Served(
+            self.book, tuple(line.replicas for line in self._lines), self._area, self._since, moved_B, self._tiers
+        )
 
     # who comes
 
@@ -207,14 +224,49 @@ class Service:
         if rules.patience_ps is not None:
             _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
         if rules.door_ps:
-            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one, 0))
+            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one))
         else:
-            self._route(one, 0)
+            self._route(one)
 
-    def _route(self, one: int, pool: int) -> None:
-        if self.book.outcome[one] == WAITING:
-            replica, holder = self._lines[pool].choose(one)
+    def _route(self, one: int) -> None:
+        if self.book.outcome[one] != WAITING:
+            return
+        replica, holder = self._lines[0].choose(one)
+        if self._tiers is None or not self._fetched(one, replica, holder):
             replica.arrive(one, holder, int(self.env.now))
+
+    def _fetched(self, one: int, replica: Replica, holder: Holder) -> bool:
+        """Whether some of a prompt comes from the pool of caches first, behind what its holder has."""
+        book, tiers, pooled, courier = self.book, self._tiers, self._pooled, self._courier
+        assert tiers is not None and pooled is not None and courier is not None
+        has = 0 if holder.prefixes is None else holder.prefixes.known(one)
+        most = book.prompt[one] - 1 - has * self.asked.block_tokens
+        found = tiers.found(one, has, max(most, 0))
+        left = [tier for tier in (MEMORY, DRIVES) if found[tier]]
+        if not left:
+            return False
+        book.holder[one] = holder.number
+
+        def there() -> None:
+            left.pop()
+            if not left:
+                book.fetched[one] = has * self.asked.block_tokens + sum(found)
+                _Call(self.env, int(self.env.now) + _SOON, _COMES, lambda _: self._begins(one, replica, holder))
+
+        for tier in list(left):
+            courier.fetch(tier, holder.number, found[tier] * pooled.token_B, there)
+        return True
+
+    def _begins(self, one: int, replica: Replica, holder: Holder) -> None:
+        if self.book.outcome[one] == WAITING:
+            replica.arrive(one, holder, int(self.env.now))
+
+    def _computed(self, one: int, holder: Holder) -> None:
+        """What the pool of caches has not of a prompt goes there, and is there when it has come."""
+        tiers, pooled, courier = self._tiers, self._pooled, self._courier
+        assert tiers is not None and pooled is not None and courier is not None
+        if news := tiers.news(one):
+            courier.put(holder.number, news * pooled.token_B, lambda: tiers.put(one))
 
     # who leaves
 

@@ -20,15 +20,18 @@ class Wires:
     """What caches cross.
 
     capacity_Bps  of one instance of each resource, one direction [B/s]
-    out, into     of each holder, counted over all pools, what is crossed by what it sends and gets
-    stored, kept  what is crossed by what a pool of caches sends and gets
+    out, into     of each holder, counted over all pools, what is crossed by what it sends to holders and gets of them
+    put, got      of each holder, what is crossed on its side by what it sends to a pool of caches and gets of it
+    tiers, kept   what is crossed on the pool's side by what each of its tiers sends, and by what it gets
     latency_ps    until the first byte is there [ps]
     """
 
     capacity_Bps: tuple[float, ...]
-    out: tuple[Crossed, ...]
-    into: tuple[Crossed, ...]
-    stored: Crossed = ()
+    out: tuple[Crossed, ...] = ()
+    into: tuple[Crossed, ...] = ()
+    put: tuple[Crossed, ...] = ()
+    got: tuple[Crossed, ...] = ()
+    tiers: tuple[Crossed, ...] = ()
     kept: Crossed = ()
     latency_ps: int = 0
 
@@ -37,7 +40,8 @@ class Wires:
 class Moves:
     """How caches come from a pool that prefills to one that decodes.
 
-    token_B  of a cached token of the whole model [B]    layers  one by one while a prompt is computed; 1: all at its end
+    token_B  of a cached token of the whole model [B]
+    layers   sent one by one while a prompt is computed; 1: all at its end
     """
 
     wires: Wires
@@ -65,24 +69,32 @@ class Courier:
     def __init__(self, env: simpy.Environment, wires: Wires):
         self._env, self._wires = env, wires
         self._network = Fluid(env, wires.capacity_Bps)
-        self._known: dict[tuple[int, int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._known: dict[tuple[str, int, int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self.tally = Tally()
 
     def move(self, src: int, dst: int, size_B: float, at: int, then: Callable[[], None]) -> None:
-        """From one holder to another, from a time on; -1 is the pool of caches. Both ends the same: nothing moves."""
-        crossed = self._known.get((src, dst))
-        if crossed is None:
-            crossed = self._known[src, dst] = _shares(
-                self._wires.stored if src < 0 else self._wires.out[src],
-                self._wires.kept if dst < 0 else self._wires.into[dst],
-            )
-        demand = Demand(size_B, self._wires.latency_ps, *crossed)
-        wait_ps = max(at - int(self._env.now), 0)
-        event = self._network.move(demand, wait_ps, self.tally)
-        event.callbacks.append(lambda _: then())
+        """From one holder to another, from a time on."""
+        wires = self._wires
+        self._send(("move", src, dst), wires.out[src], wires.into[dst], size_B, at, then)
 
-    def now(self) -> int:
-        return int(self._env.now)
+    def fetch(self, tier: int, dst: int, size_B: float, then: Callable[[], None]) -> None:
+        """From a tier of the pool of caches to a holder, now."""
+        wires = self._wires
+        self._send(("fetch", tier, dst), wires.tiers[tier], wires.got[dst], size_B, 0, then)
+
+    def put(self, src: int, size_B: float, then: Callable[[], None]) -> None:
+        """From a holder to the pool of caches, now."""
+        self._send(("put", src, 0), self._wires.put[src], self._wires.kept, size_B, 0, then)
+
+    def _send(
+        self, key: tuple[str, int, int], out: Crossed, into: Crossed, size_B: float, at: int, then: Callable[[], None]
+    ) -> None:
+        crossed = self._known.get(key)
+        if crossed is None:
+            crossed = self._known[key] = _shares(out, into)
+        wait_ps = max(at - int(self._env.now), 0)
+        event = self._network.move(Demand(size_B, self._wires.latency_ps, *crossed), wait_ps, self.tally)
+        event.callbacks.append(lambda _: then())
 
 
 def _shares(out: Crossed, into: Crossed) -> tuple[tuple[int, ...], tuple[int, ...]]:

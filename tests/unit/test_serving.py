@@ -453,7 +453,7 @@ def test_pools_are_on_machines_of_their_own():
     assert one.metrics["tpot_s_p50"] < same.metrics["tpot_s_p50"]
     assert one.metrics["ttft_s_p50"] == same.metrics["ttft_s_p50"]
     assert one.metrics["cost_per_hour_USD"] != same.metrics["cost_per_hour_USD"]
-    with pytest.raises(InputError, match="cache_moves.over: got scale_up; pools are on machines"):
+    with pytest.raises(InputError, match=r"cache_moves\.over: got scale_up; pools are on machines"):
         cmsim.run({"systems": ["hgx_h100"], "workload": base | pools | {"cache_moves": {"over": "scale_up"}}})
 
 
