@@ -109,6 +109,11 @@ class BatchingSpec(Spec):
     block_tokens: BlockTokens = Field(default=16, description="of a block of the cache")
     memory_share: Share = Field(default=0.9, description="of a rank's memory that the engine may use")
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")
+    preemption: Annotated[Literal["recompute", "swap"], ASKED] = Field(
+        default="recompute",
+        description="of who loses its place in the cache. recompute: it is prefilled again; swap: its cache goes to the "
+        "host's memory and comes back, and steps wait for that",
+    )
     context_tokens: Tokens | None = Field(
         default=None,
         description="that a request may have, prompt and answer; longer ones are refused. Default: no limit",
@@ -141,6 +146,13 @@ class CacheMovesSpec(Spec):
         "host: the network of the hosts",
     )
     layerwise: bool = Field(default=True, description="layer by layer while a prompt is computed; no: all at its end")
+
+
+class CancelsSpec(Spec):
+    """Users who go before their answer is there."""
+
+    share: Share = Field(description="of requests")
+    after_s: SecondsAtLeast = Field(description="from its arrival: drawn, exponential, of this mean")
 
 
 class CachePoolSpec(Spec):
@@ -206,6 +218,12 @@ class ServingSpec(ModelWorkloadSpec):
     patience_s: SecondsAtLeast | None = Field(
         default=None, description="after which a request without its last token is given up; default: never"
     )
+    priorities: tuple[Share, ...] | None = Field(
+        default=None,
+        description="shares of requests, drawn: those of the first class are begun before all others, and lose their "
+        "place last; together 1. Default: all are alike",
+    )
+    cancels: CancelsSpec | None = Field(default=None, description="users who go before their answer is there")
     slo: SloSpec | None = Field(default=None, description="what users are promised")
     goodput: bool = Field(
         default=False,
@@ -231,6 +249,8 @@ class ServingSpec(ModelWorkloadSpec):
             raise ValueError("cache_moves: goes with `prefill` and `decode`")
         if self.ranks is not None:
             raise ValueError("ranks: a service counts `accelerators` of a replica")
+        if self.priorities is not None and abs(sum(self.priorities) - 1) > 1e-6:
+            raise ValueError(f"priorities: got {sum(self.priorities):g} together. Allowed: 1")
         if self.goodput and (self.slo is None or self.arrivals.process == "closed"):
             raise ValueError("goodput: needs `slo`, and arrivals of an open loop")
         if self.turns is not None and self.arrivals.process not in ("poisson", "gamma"):
@@ -316,6 +336,7 @@ _METRICS = (
     Metric("moved_Bps", "B/s", "", "bytes of caches on links, over the run"),
     Metric("requests_done", "requests", "", "that had their last token"),
     Metric("requests_timed_out", "requests", "less", "that were given up"),
+    Metric("requests_cancelled", "requests", "", "that nobody wanted any more"),
     Metric("requests_refused", "requests", "less", "that are longer than the context or the cache"),
     Metric("preemptions", "1", "less", "times that a request lost its place in the cache"),
     Metric("energy_per_request_J", "J", "less", "facility energy over requests served", banded=True),
@@ -335,10 +356,11 @@ KIND = Kind(
             "requests",
             {
                 "request": "number, in order of arrival",
-                "outcome": "done, timed_out or refused",
+                "outcome": "done, timed_out, refused or cancelled",
                 "holder": "who decoded it, counted over all replicas",
                 "prompt_tokens": "of the prompt",
                 "output_tokens": "of the answer that was asked for",
+                "priority": "those of a lower number go first",
                 "generated_tokens": "of the answer that was made",
                 "cached_tokens": "of the prompt that were cached",
                 "fetched_tokens": "of these, those of a pool of caches and what is before them",

@@ -11,9 +11,9 @@ from cmsim.arrays import Ints
 from cmsim.serving.questions import Questions
 
 #: what became of a request; `WAITING` covers everything before its end
-WAITING, DONE, TIMED_OUT, REFUSED = range(4)
+WAITING, DONE, TIMED_OUT, REFUSED, CANCELLED = range(5)
 #: names of these, as results have them
-OUTCOMES = ("unfinished", "done", "timed_out", "refused")
+OUTCOMES = ("unfinished", "done", "timed_out", "refused", "cancelled")
 #: of times that never came [ps]
 NEVER = -1
 
@@ -31,6 +31,7 @@ class Book:
     moved            its cache has arrived at the pool that decodes, where that is another one
     end              last token, or when it was given up or refused
     generated        tokens so far    again  how often it was preempted    holder  who decoded it, counted over pools
+    priority         those of a lower number go first
     cached           tokens of the prompt that were found in a cache    fetched  of these, those of a pool of caches and
                      what is before them
     """
@@ -45,6 +46,7 @@ class Book:
     generated: array[int]
     again: array[int]
     holder: array[int]
+    priority: array[int]
     cached: array[int]
     fetched: array[int]
     outcome: array[int]
@@ -65,6 +67,7 @@ class Book:
             generated=_column(none),
             again=_column(none),
             holder=_column(never),
+            priority=_column(none if asked.priority is None else asked.priority),
             cached=_column(none),
             fetched=_column(none),
             outcome=_column(none),

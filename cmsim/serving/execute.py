@@ -168,6 +168,7 @@ class _Found:
             "requests_done": float(counts["done"]),
             "requests_timed_out": float(counts["timed_out"]),
             "requests_refused": float(counts["refused"]),
+            "requests_cancelled": float(counts["cancelled"]),
             "preemptions": float(sum(replica.record.preemptions for replica in self.replicas)),
             "makespan_s": self.end_s,
         }
@@ -232,7 +233,7 @@ class _Found:
                 f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load "
                 "have its beginning and its end in them"
             )
-        for what, why in (("timed_out", "were given up"), ("refused", "are longer than the context or the cache")):
+        for what, why in (("timed_out", "were given up"), ("cancelled", "were not wanted any more"), ("refused", "are longer than the context or the cache")):
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
         if error is not None:

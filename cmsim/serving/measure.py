@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import FailedError
 from cmsim.kinds.serving import PERCENTILES, SloSpec
-from cmsim.serving.book import DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
+from cmsim.serving.book import CANCELLED, DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
 from cmsim.serving.replica import Replica
 from cmsim.serving.service import Served
 from cmsim.units import PS_PER_S
@@ -163,7 +163,7 @@ def check(served: Served) -> None:
         raise FailedError(f"Little's law: requests stayed {stayed} ps, counted were {served.area_ps} ps")
     for replica in (one for pool in served.pools for one in pool):
         for holder in replica.holders:
-            if holder.begun or holder.blocks.used(replica.steps_done):
+            if holder.begun or holder.swapped or holder.blocks.used(replica.steps_done):
                 raise FailedError(f"holder {holder.number} still has {holder.blocks.used(replica.steps_done)} blocks")
 
 
@@ -175,6 +175,7 @@ def counts(book: Book) -> dict[str, int]:
         "done": int(done.sum()),
         "timed_out": int((outcome == TIMED_OUT).sum()),
         "refused": int((outcome == REFUSED).sum()),
+        "cancelled": int((outcome == CANCELLED).sum()),
         "prompt": int(book.column("prompt")[done].sum()),
         "output": int(book.column("output")[done].sum()),
     }
@@ -200,6 +201,7 @@ def frame(book: Book) -> dict[str, Ints | Floats]:
         "holder": np.maximum(book.column("holder"), 0),
         "prompt_tokens": book.column("prompt"),
         "output_tokens": book.column("output"),
+        "priority": book.column("priority"),
         "generated_tokens": book.column("generated"),
         "cached_tokens": book.column("cached"),
         "fetched_tokens": book.column("fetched"),

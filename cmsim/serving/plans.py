@@ -101,6 +101,7 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, who
         blocks - kept,
         batching.block_tokens,
         math.ceil((blocks - kept) * batching.spare_blocks),
+        _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
     )
     accepted = 1.0
     if spec.speculative is not None and decodes:
@@ -123,6 +124,14 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, who
         cached=kept * batching.block_tokens,
     )
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B)
+
+
+def _swap_ps(system: System, token_B: float) -> int:
+    """Of a token's cache from a rank to its host's memory, or back. [ps]"""
+    if system.accelerator.host_GBps is None:
+        message = f"how fast {system.accelerator.name} copies to its host is not known; set accelerator.host_GBps"
+        raise InputError(Problem(message, key="batching.preemption"))
+    return max(round(token_B / (system.accelerator.host_GBps * GIGA / system.ranks_per_package) * PS_PER_S), 1)
 
 
 def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
@@ -165,8 +174,8 @@ def links(
     ends = wires(seats(machines_, token_B), over, servers)
     pooled = None
     if keeps is not None:
-        room = [int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0)]
-        pooled = Pooled(ends, token_B, *room, evict=keeps.evict)
+        memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))
+        pooled = Pooled(ends, token_B, memory, drives, keeps.evict)
     layers = model.layers if spec.cache_moves.layerwise else 1
     return None if over is None else Moves(ends, token_B, layers), pooled
 

@@ -14,7 +14,7 @@ class StepLog:
             sequences that got a token in each, when they begin [ps]
     mixed   steps with prompts, three numbers each: time [ps], sequences that got a token beside, when it begins [ps]
     gaps    between two tokens of those that were preempted between them [ps]
-    joins   from the first token to the step that makes the second, where another pool made the first [ps]
+    joins   from the last token to the step that makes the next, of whose cache came from elsewhere [ps]
     joules  of each step with prompts, both ends of the band and the middle    preemptions  how many
     """
 
@@ -46,3 +46,7 @@ class StepLog:
         """Somebody has its next token."""
         if one in self._gone:
             self.gaps.append(now - self._gone.pop(one))
+
+    def joined(self, one: int, now: int, since: int) -> None:
+        """Somebody decodes whose cache came from elsewhere: of another pool since its first token, or of the host."""
+        self.joins.append(now - self._gone.pop(one, since))

@@ -15,8 +15,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from cmsim.serving.book import DONE, NEVER, WAITING, Book
-from cmsim.serving.costs import Costs
+from cmsim.serving.costs import Costs, Joules
 from cmsim.serving.holder import Holder
 from cmsim.serving.record import StepLog
 
@@ -83,15 +85,15 @@ class Replica:
         holder.waiting.append(one)
         self._active[holder.number] = holder
         if self._does == _JUMPS:
-            if len(holder.waiting) == 1:
+            if holder.waiting.first == one:
                 self._cut(now, holder)
         else:
             self.wake(now)
 
-    def give_up(self, one: int, holder: Holder, now: int) -> None:
+    def give_up(self, one: int, holder: Holder, now: int, outcome: int) -> None:
         """Somebody waits no longer, whether it was begun or not."""
-        first = bool(holder.waiting) and holder.waiting[0] == one
-        begun = holder.give_up(one, now)
+        first = holder.waiting.first == one
+        begun = holder.give_up(one, now, outcome)
         if begun:
             self._active[holder.number] = holder
         if self._does == _JUMPS and (begun or first):  # the one behind the first may be smaller
@@ -194,7 +196,7 @@ class Replica:
 
     def _begin(self, now: int) -> None:
         """The next step, or jump of steps."""
-        tokens = pairs = 0
+        tokens = pairs = copies_ps = 0
         crowded = self._make_room(now)
         for number, holder in list(self._active.items()):
             holder.schedule(now, self._step, admit=number not in crowded)
@@ -203,15 +205,19 @@ class Replica:
                 if (holder.tokens, holder.pairs) > (tokens, pairs):
                     tokens, pairs = holder.tokens, holder.pairs
             for one in holder.came:
-                self.record.joins.append(now - self.book.prefilled[one])
+                self.record.joined(one, now, self.book.prefilled[one])
                 self._decodes(one, holder)
+            if holder.copied:
+                copies_ps = max(copies_ps, holder.copied * holder.limits.swap_ps)
+                holder.copied = 0
             if holder.at_rest:
                 del self._active[number]
         self._keep_pace()
         self._began = now
-        if tokens:
+        if tokens or copies_ps:
             self._does = _MIXED
-            time_ps, joules = self.costs.mixed(self._pace, self._context, tokens, pairs)
+            time_ps, joules = self._mixed(tokens, pairs)
+            time_ps += copies_ps
             self.record.mix(time_ps, len(self._since), joules, now)
             if self._streams is not None:
                 for holder in self._active.values():
@@ -223,6 +229,17 @@ class Replica:
             self._jump(now, single=bool(crowded) or self._singly)
         else:
             self._does = _RESTS
+
+    def _mixed(self, tokens: int, pairs: int) -> tuple[int, Joules]:
+        """One step by itself, with prompts or without."""
+        if tokens:
+            return self.costs.mixed(self._pace, self._context, tokens, pairs)
+        if not self._since:
+            return 1, (0.0, 0.0, 0.0)
+        row, at = self.costs.row(self._pace), self._context
+        sums = row.upto(at + 1)
+        low, middle, high = row.joules(np.array([at]), np.array([at + 1]))[:, 0].tolist()
+        return sums[at + 1] - sums[at], (low, middle, high)
 
     def _make_room(self, now: int) -> dict[int, Holder]:
         """Preempts where a cache has no room for the next step; holders of which somebody was.

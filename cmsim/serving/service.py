@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import simpy
 
-from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
+from cmsim.serving.book import CANCELLED, NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
 from cmsim.serving.pooled import DRIVES, MEMORY, Pooled, Tiers
 from cmsim.serving.pools import Pool
@@ -121,6 +121,8 @@ class Service:
         self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
         self.env = simpy.Environment(initial_time=0)
         self.book = Book.of(asked)
+        self._classes = 1 if asked.priority is None else int(asked.priority.max(initial=0)) + 1
+        self._quits = None if asked.quits_ps is None else asked.quits_ps.tolist()
         self._lines: list[_Line] = []
         self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
         links = moves or pooled
@@ -155,7 +157,7 @@ class Service:
         if pool.cached and self._beginnings is not None and at == 0:
             blocks = pool.cached // self.asked.block_tokens
             prefixes = Prefixes(self._beginnings, self.asked.block_tokens, blocks, self.book.prompt)
-        return Holder(self.book, pool.limits, number, prefixes)
+        return Holder(self.book, pool.limits, number, prefixes, self._classes)
 
     def _replica(self, number: int, holders: Sequence[Holder], pool: Pool, at: int) -> Replica:
         two = len(self.pools) > 1
@@ -222,7 +224,9 @@ class Service:
             self._gone(one, now)
             return
         if rules.patience_ps is not None:
-            _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
+            _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._gives_up(one, TIMED_OUT))
+        if self._quits is not None and self._quits[one] >= 0:
+            _Call(self.env, now + self._quits[one], _COMES, lambda _: self._gives_up(one, CANCELLED))
         if rules.door_ps:
             _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one))
         else:
@@ -310,7 +314,7 @@ class Service:
             self.book.moved[one] = now
             replica.arrive(one, holder, now)
 
-    def _out_of_patience(self, one: int) -> None:
+    def _gives_up(self, one: int, outcome: int) -> None:
         book, now = self.book, int(self.env.now)
         if book.outcome[one] != WAITING:
             return
@@ -319,11 +323,11 @@ class Service:
         if number != NEVER and line is not None:
             replica, holder = line.of(number)
             line.gone(number)
-            replica.give_up(one, holder, now)
+            replica.give_up(one, holder, now, outcome)
             if line is self._lines[0] and (sending := self._sendings.pop(one, None)) is not None:
                 sending.drop()
                 self._lines[1].gone(sending.dst)
-        book.outcome[one], book.end[one] = TIMED_OUT, now
+        book.outcome[one], book.end[one] = outcome, now
         self._gone(one, now)
 
     def _gone(self, one: int, now: int) -> None:

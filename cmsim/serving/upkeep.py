@@ -26,7 +26,8 @@ def used(machines: Iterable[plans.PoolMachine]) -> list[System]:
 
 def idle_W(systems: Sequence[System]) -> Floats:
     """Facility power of machines that wait: the least, the middle, the most. [W]"""
-    return np.sum([plans.idle_W(one) for one in systems], axis=0)
+    out: Floats = np.array([plans.idle_W(one) for one in systems]).sum(axis=0)
+    return out
 
 
 def joules(replicas: Sequence[Replica]) -> Floats:
@@ -66,7 +67,7 @@ def power_W(replicas: Sequence[Replica], waits_W: float, edges_s: Floats) -> Flo
 
 def metrics(
     systems: Sequence[System], replicas: Sequence[Replica], end_s: float, output_per_s: float, done: int
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Energy of all pools, with its band; money and carbon where the systems have them."""
     low, middle, high = (idle_W(systems) * end_s + joules(replicas)).tolist()
     power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / end_s}
@@ -80,7 +81,7 @@ def metrics(
     if all(rents):
         power["cost_per_hour_USD"] = sum(one["cost_per_hour_USD"] for one in rents)
     if not done:
-        return power
+        return {**power}
     per_request = {
         name.replace("energy_J", "energy_per_request_J"): spent / done
         for name, spent in power.items()

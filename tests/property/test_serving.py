@@ -86,7 +86,8 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
     def pool() -> Pool:
         block, sequences = int(draw.choice([4, 16])), int(draw.integers(1, 12))
         blocks = int(draw.integers(200 // block, 1200 // block))
-        limits = Limits(int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)))
+        swap_ps = int(draw.choice([0, 10**7]))
+        limits = Limits(int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps)
         cached = int(draw.choice([0, 320]))
         return Pool(costs(draw), limits, int(draw.integers(1, 4)), int(draw.integers(1, 4)), cached=cached)
 
@@ -102,6 +103,10 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
         then = np.where(~later & (np.arange(count) + 1 < count), np.arange(count) + 1, -1)
         think_ps = draw.integers(0, 10**11, count)
         asked = replace(asked, arrival_ps=np.where(later, -1, arrival_ps), then=then, think_ps=think_ps)
+    if draw.random() < 0.5:
+        asked = replace(asked, priority=draw.integers(0, 3, count))
+    if draw.random() < 0.4:
+        asked = replace(asked, quits_ps=np.where(draw.random(count) < 0.5, -1, draw.integers(0, 10**12, count)))
     moves = Moves(wires(draw, sum(one.holders * one.replicas for one in pools)), 1e6, 8)
     pooled = None
     if prefix is not None and draw.random() < 0.6:
@@ -110,7 +115,7 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
     return asked, pools, rules, moves, pooled
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_jump_is_its_steps_to_the_picosecond(seed):
     asked, pools, rules, moves, pooled = drawn(seed)
@@ -130,7 +135,7 @@ def test_a_jump_is_its_steps_to_the_picosecond(seed):
     assert (drawn_W * np.diff(edges)).sum() == pytest.approx(spent[0][1], rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_nothing_is_lost(seed):
     asked, pools, rules, moves, pooled = drawn(seed)
@@ -146,6 +151,7 @@ def test_nothing_is_lost(seed):
             np.array(replica.record.mixed).reshape(-1, 3)[:, 1].sum()
         )
         resumed += len(replica.record.gaps)
+        assert len(replica.record.jumps) % 5 == 0 and len(replica.record.mixed) == len(replica.record.joules)
         for holder in replica.holders:
             assert not holder.decoding and not holder.prefilling and not holder.offsets
             assert all(outcome[one] for one in holder.waiting)
