@@ -12,11 +12,24 @@ from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
 from cmsim.kinds.parts import ASKED, ModelWorkloadSpec, ParallelSpec, PrecisionSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import NUMBER, Factor, GBps, GigaBytes, Places, SecondsAtLeast, Share, ShareOrNone, Tokens
+from cmsim.reading.quantities import (
+    NUMBER,
+    Factor,
+    GBps,
+    GigaBytes,
+    Places,
+    SecondsAtLeast,
+    Share,
+    ShareOrNone,
+    Tokens,
+    TokensOrNone,
+)
 from cmsim.reading.sizes import Size
 
 Rate = Annotated[float, NUMBER, Field(ge=1e-6, le=1e7)]
 Many = Annotated[int, NUMBER, Field(gt=0, le=10**7)]
+SecondsOrNone = Annotated[float, NUMBER, Field(ge=0, le=1e9)]
+RateOrNone = Annotated[float, NUMBER, Field(ge=0, le=1e7)]
 BlockTokens = Annotated[int, NUMBER, Field(gt=0, le=65536), Size("tokens")]
 MicroBatches = Annotated[int, Field(ge=1, le=2)]
 
@@ -24,17 +37,24 @@ MicroBatches = Annotated[int, Field(ge=1, le=2)]
 class ArrivalsSpec(Spec):
     """When requests come."""
 
-    process: Annotated[Literal["poisson", "gamma", "trace", "closed"], ASKED] = Field(
-        description="poisson: at random; gamma: at random, in bursts as `cv` says; trace: as recorded, or at "
-        "recorded rates; closed: users who ask again when they have their answer, all of them at once at the start"
+    process: Annotated[Literal["poisson", "gamma", "curve", "trace", "closed"], ASKED] = Field(
+        description="poisson: at random; gamma: at random, in bursts as `cv` says; curve: at random in a rate that "
+        "changes (a ramp, a day); trace: as recorded, or at recorded rates; closed: users who ask again when they have "
+        "their answer, all of them at once at the start"
     )
     rate_per_s: Rate | None = Field(
         default=None, description="requests per second; required for poisson and gamma; trace: default as recorded"
     )
     cv: Factor = Field(default=1.0, description="gamma: standard deviation of the time between two, over its mean")
+    curve: tuple[tuple[SecondsOrNone, RateOrNone], ...] | None = Field(
+        default=None,
+        description="curve: [time in s, requests per s] points, ascending, straight lines between them; goes on from its "
+        "beginning where there are more `requests`",
+    )
     concurrency: Many | None = Field(default=None, description="closed: how many users")
     requests: Many | None = Field(
-        default=None, description="of a run; default: 1000; trace: all; closed: ten for each user"
+        default=None,
+        description="of a run; default: 1000; curve: one round of it; trace: all; closed: ten for each user",
     )
     path: str | None = Field(
         default=None,
@@ -44,11 +64,18 @@ class ArrivalsSpec(Spec):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        needs = {"poisson": "rate_per_s", "gamma": "rate_per_s", "trace": "path", "closed": "concurrency"}[self.process]
+        needs = {
+            **dict.fromkeys(("poisson", "gamma"), "rate_per_s"),
+            **{"curve": "curve", "trace": "path", "closed": "concurrency"},
+        }[self.process]
         if getattr(self, needs) is None:
             raise ValueError(f"{needs}: required for `process: {self.process}`")
         if self.process == "closed" and self.rate_per_s is not None:
             raise ValueError("rate_per_s: goes with an open loop; of a closed one it is what comes out")
+        if self.process != "curve" and self.curve is not None:
+            raise ValueError("curve: goes with `process: curve` alone")
+        if self.curve is not None:
+            _check_curve(self.curve, self.rate_per_s)
         if self.process != "closed" and self.concurrency is not None:
             raise ValueError("concurrency: goes with `process: closed` alone")
         if self.process != "trace" and self.format is not None:
@@ -56,6 +83,14 @@ class ArrivalsSpec(Spec):
         if self.process != "gamma" and "cv" in self.model_fields_set:
             raise ValueError("cv: goes with `process: gamma` alone")
         return self
+
+
+def _check_curve(curve: tuple[tuple[float, float], ...], rate_per_s: float | None) -> None:
+    if rate_per_s is not None:
+        raise ValueError("rate_per_s: the curve says it")
+    times = [at for at, _ in curve]
+    if len(curve) < 2 or any(a >= b for a, b in zip(times, times[1:], strict=False)) or not any(r for _, r in curve):
+        raise ValueError("curve: two points or more, their times ascending, not all rates 0")
 
 
 class LengthsSpec(Spec):
@@ -94,6 +129,30 @@ class TurnsSpec(Spec):
     think_s: SecondsAtLeast = Field(
         default=10.0, description="from an answer to the next turn: drawn, exponential, of this mean"
     )
+
+
+class AgentsSpec(Spec):
+    """Tasks of agents: bursts of calls, each with all that was said before it, and a tool at work between two."""
+
+    calls: Annotated[float, NUMBER, Field(ge=1, le=1000)] = Field(
+        description="of a task, in the mean: drawn, geometric; `lengths` are of what each call brings anew and answers; "
+        "`arrivals` are of tasks"
+    )
+    most: Annotated[int, NUMBER, Field(ge=1, le=10000)] = Field(default=64, description="calls that a task has at most")
+    tool_s: SecondsAtLeast = Field(default=1.0, description="that a tool works: drawn, exponential, of this mean")
+    instruction_tokens: TokensOrNone = Field(default=1024, description="that all tasks begin with")
+
+
+class RetrievalSpec(Spec):
+    """Documents that are looked up and put before a prompt."""
+
+    documents: Many = Field(description="that there are")
+    document_tokens: Tokens = Field(description="of one")
+    each: Annotated[int, NUMBER, Field(ge=1, le=256)] = Field(default=1, description="documents of a prompt")
+    popularity: Annotated[float, NUMBER, Field(ge=0, le=10)] = Field(
+        default=1.0, description="exponent of Zipf's law over documents; 0: all alike"
+    )
+    instruction_tokens: TokensOrNone = Field(default=0, description="that all prompts begin with, before documents")
 
 
 class BatchingSpec(Spec):
@@ -191,6 +250,8 @@ class ServingSpec(ModelWorkloadSpec):
     arrivals: ArrivalsSpec = Field(description="when requests come")
     lengths: LengthsSpec = Field(default=LengthsSpec(), description="how many tokens requests and answers have")
     turns: TurnsSpec | None = Field(default=None, description="requests come in conversations; default: each is alone")
+    agents: AgentsSpec | None = Field(default=None, description="requests come in tasks of agents; default: none do")
+    retrieval: RetrievalSpec | None = Field(default=None, description="documents before prompts; default: none")
     replicas: Places = Field(default=1, description="copies of the model")
     accelerators: Places | None = Field(
         default=None, description="packages of one replica; default: those of the system, shared out"
@@ -255,6 +316,12 @@ class ServingSpec(ModelWorkloadSpec):
             raise ValueError("goodput: needs `slo`, and arrivals of an open loop")
         if self.turns is not None and self.arrivals.process not in ("poisson", "gamma"):
             raise ValueError("turns: goes with `process: poisson` or `gamma`; traces have their own conversations")
+        if self.agents is not None and self.arrivals.process not in ("poisson", "gamma"):
+            raise ValueError("agents: goes with `process: poisson` or `gamma`, of tasks")
+        if self.agents is not None and (self.turns is not None or self.retrieval is not None):
+            raise ValueError("agents: goes without `turns` and `retrieval`")
+        if self.retrieval is not None and (self.turns is not None or self.arrivals.process == "trace"):
+            raise ValueError("retrieval: goes without `turns` and without a trace, which say what prompts share")
         if self.arrivals.process != "trace" and self.lengths.path is None and self.lengths.prompt_tokens is None:
             raise ValueError("lengths: prompt_tokens and output_tokens, or path, is required without a trace")
         return self

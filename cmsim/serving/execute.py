@@ -13,7 +13,7 @@ from cmsim.hardware import System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import capacity, draw, measure, plans, sensitivity, upkeep
+from cmsim.serving import askers, capacity, measure, plans, sensitivity, upkeep
 from cmsim.serving.book import NEVER
 from cmsim.serving.goodput import goodput, none
 from cmsim.serving.pooled import Pooled
@@ -34,7 +34,7 @@ def execute(
     """Serves what a scenario asks. Raises InfeasibleError where no request fits, InputError for what is wrong in it."""
     spec = run.spec
     assert isinstance(spec, ServingSpec)
-    asked = draw.asked(spec, seed=run.seed, base=base)
+    asked = askers.asked(spec, seed=run.seed, base=base)
     machines = plans.machines(run, spec, system, base)
     rules = Rules(
         routing=spec.routing,
@@ -233,7 +233,11 @@ class _Found:
                 f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load "
                 "have its beginning and its end in them"
             )
-        for what, why in (("timed_out", "were given up"), ("cancelled", "were not wanted any more"), ("refused", "are longer than the context or the cache")):
+        for what, why in (
+            ("timed_out", "were given up"),
+            ("cancelled", "were not wanted any more"),
+            ("refused", "are longer than the context or the cache"),
+        ):
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
         if error is not None:

@@ -87,7 +87,9 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
         block, sequences = int(draw.choice([4, 16])), int(draw.integers(1, 12))
         blocks = int(draw.integers(200 // block, 1200 // block))
         swap_ps = int(draw.choice([0, 10**7]))
-        limits = Limits(int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps)
+        limits = Limits(
+            int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps
+        )
         cached = int(draw.choice([0, 320]))
         return Pool(costs(draw), limits, int(draw.integers(1, 4)), int(draw.integers(1, 4)), cached=cached)
 

@@ -206,10 +206,48 @@ def test_who_loses_its_blocks_begins_again():
     assert book.column("scheduled").tolist() == [0, 0] and book.end[1] > book.end[0]
 
 
+def test_who_loses_its_blocks_comes_back_from_the_host():
+    """Eight tokens of a prompt and eight made, there and back at a millisecond a token; nothing is computed again."""
+    limits = Limits(ENDLESS, 8, 8, 4, swap_ps=MS)
+    served = run(asked([8, 8], 17, [0, 0]), Pool(Plain(MS, MS // 1000), limits))
+    book = served.book
+    assert book.column("again").tolist() == [0, 1] and book.column("generated").tolist() == [17, 17]
+    # a prefill, then steps of a millisecond each; the second one leaves at some step, and comes back at another
+    cached = 16 * MS // 1000
+    assert (book.end[0] - cached) % MS == 0
+    gone_ms = round((book.end[0] - cached) / MS) - 16
+    assert gone_ms == 16 and round((book.end[1] - book.end[0]) / MS) == 16 + 8
+    assert len(served.pools[0][0].record.gaps) == 0 and len(served.pools[0][0].record.joins) == 1
+
+
+def test_who_goes_first_is_begun_first():
+    questions = asked([100, 10, 10, 10], 1, [0, 0.01, 0.02, 0.03], priority=np.array([1, 1, 0, 1]))
+    served = run(questions, line())
+    assert served.book.column("scheduled").tolist() == [0, 110 * MS, 100 * MS, 120 * MS]
+    # who was begun last loses its place, but for those that go first
+    pool = Pool(Plain(MS, MS // 1000), Limits(ENDLESS, 8, 8, 4))
+    lost = run(asked([8, 8], 17, [0, 0], priority=np.array([1, 0])), pool).book.column("again")
+    assert lost.tolist() == [1, 0]
+
+
+def test_who_goes_is_gone():
+    questions = asked([100, 100, 5], 1, [0, 0, 0], quits_ps=np.array([-1, 150 * MS, 20 * MS]))
+    book = run(questions, line()).book
+    assert book.column("outcome").tolist() == [1, 4, 4]
+    assert book.column("end").tolist() == [100 * MS, 150 * MS, 20 * MS]
+
+
 def test_who_is_too_long_is_refused():
     pool = Pool(Plain(MS, MS), Limits(ENDLESS, 8, 10, 16), context=120)
     served = run(asked([150, 10, 100], [11, 5, 30], [0, 0, 0]), pool)
-    assert measure.counts(served.book) == {"done": 1, "timed_out": 0, "refused": 2, "prompt": 10, "output": 5}
+    assert measure.counts(served.book) == {
+        "done": 1,
+        "timed_out": 0,
+        "refused": 2,
+        "cancelled": 0,
+        "prompt": 10,
+        "output": 5,
+    }
 
 
 def test_who_has_no_patience_leaves():
