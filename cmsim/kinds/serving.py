@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -48,8 +49,8 @@ class ArrivalsSpec(Spec):
     cv: Factor = Field(default=1.0, description="gamma: standard deviation of the time between two, over its mean")
     curve: tuple[tuple[SecondsOrNone, RateOrNone], ...] | None = Field(
         default=None,
-        description="curve: [time in s, requests per s] points, ascending, straight lines between them; goes on from its "
-        "beginning where there are more `requests`",
+        description="curve: [time in s, requests per s] points, ascending, straight lines between them; goes on from "
+        "its beginning where there are more `requests`",
     )
     concurrency: Many | None = Field(default=None, description="closed: how many users")
     requests: Many | None = Field(
@@ -89,7 +90,7 @@ def _check_curve(curve: tuple[tuple[float, float], ...], rate_per_s: float | Non
     if rate_per_s is not None:
         raise ValueError("rate_per_s: the curve says it")
     times = [at for at, _ in curve]
-    if len(curve) < 2 or any(a >= b for a, b in zip(times, times[1:], strict=False)) or not any(r for _, r in curve):
+    if len(curve) < 2 or any(a >= b for a, b in itertools.pairwise(times)) or not any(r for _, r in curve):
         raise ValueError("curve: two points or more, their times ascending, not all rates 0")
 
 
@@ -135,8 +136,8 @@ class AgentsSpec(Spec):
     """Tasks of agents: bursts of calls, each with all that was said before it, and a tool at work between two."""
 
     calls: Annotated[float, NUMBER, Field(ge=1, le=1000)] = Field(
-        description="of a task, in the mean: drawn, geometric; `lengths` are of what each call brings anew and answers; "
-        "`arrivals` are of tasks"
+        description="of a task, in the mean: drawn, geometric; `lengths` are of what each call brings anew and "
+        "answers; `arrivals` are of tasks"
     )
     most: Annotated[int, NUMBER, Field(ge=1, le=10000)] = Field(default=64, description="calls that a task has at most")
     tool_s: SecondsAtLeast = Field(default=1.0, description="that a tool works: drawn, exponential, of this mean")
@@ -170,8 +171,8 @@ class BatchingSpec(Spec):
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")
     preemption: Annotated[Literal["recompute", "swap"], ASKED] = Field(
         default="recompute",
-        description="of who loses its place in the cache. recompute: it is prefilled again; swap: its cache goes to the "
-        "host's memory and comes back, and steps wait for that",
+        description="of who loses its place in the cache. recompute: it is prefilled again; swap: its cache goes to "
+        "the host's memory and comes back, and steps wait for that",
     )
     context_tokens: Tokens | None = Field(
         default=None,
@@ -290,9 +291,10 @@ class ServingSpec(ModelWorkloadSpec):
         default=False,
         description="also seek the highest rate at which the promise is kept; needs `slo` and an open loop",
     )
-    sensitivity: bool = Field(
-        default=False,
-        description="also run with a fifth less and more cache and host time, and say what the first token waits then",
+    sensitivity: bool | None = Field(
+        default=None,
+        description="also run with a fifth less and more cache and host time, and say what the first token waits then; "
+        "default: of runs of up to 1000 requests",
     )
     warm_up: ShareOrNone = Field(
         default=0.0, description="share of requests, the first ones, that do not count in percentiles"
@@ -393,6 +395,14 @@ _METRICS = (
         "less",
         "by how much more come than are begun, over the later half of arrivals; 0 where not",
     ),
+    Metric(
+        "least_accelerators",
+        "1",
+        "",
+        "accelerators of a perfect machine (bytes, FLOPs, room for caches) that could serve the load, with as long "
+        "between tokens as is promised or, where nothing is, as it took",
+    ),
+    Metric("least_limit", "", "", "what the perfect machine needs them for: compute, bandwidth, memory"),
     Metric("in_system_mean", "requests", "", "requests in the service, mean over time"),
     Metric("waiting_mean", "requests", "less", "requests that wait to be begun, mean over time"),
     Metric("cache_peak_fraction", "1", "", "blocks of the cache in use over those there are, at the fullest time"),

@@ -1,5 +1,5 @@
-"""Who asks what: requests of a scenario, with conversations of agents, prompts made of documents, rates that change over
-a day, classes of priority and users who go."""
+"""Who asks what: requests of a scenario, with tasks of agents, documents before prompts, rates that change over a day,
+classes of priority and users who go."""
 
 from __future__ import annotations
 

@@ -16,16 +16,20 @@ from cmsim.scenario import Run
 from cmsim.serving import askers, capacity, measure, plans, sensitivity, upkeep
 from cmsim.serving.book import NEVER
 from cmsim.serving.goodput import goodput, none
+from cmsim.serving.perfect import perfect
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.serving.transfers import Moves
 from cmsim.units import PS_PER_S, to_ps
+from cmsim.workload.model import load_model, speculative_tokens_per_step
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
 #: request make a run that is not short
 _NEAR, _SPANS = 0.85, 10
+#: requests up to which a run is run again to see what its waits hang on
+_TRIED = 1000
 
 
 def execute(
@@ -55,8 +59,10 @@ def execute(
     if spec.goodput:
         metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, found.capacity)
         unkept += [none(spec, found.capacity)] if not metrics["goodput_requests_per_s"] else []
-    if spec.sensitivity and found.stable != "no":
+    tried = len(asked) <= _TRIED if spec.sensitivity is None else spec.sensitivity
+    if tried and found.stable != "no":
         metrics |= one.sensitivity()
+    metrics |= (least := found.least(base))
     error = found.steps_error()
     for machine in machines:
         machine.costs.save()
@@ -78,7 +84,7 @@ def execute(
         ranks=sum(machine.pool.replicas * machine.system.ranks for machine in machines),
         limiter="queue" if metrics["stable"] == "no" else "",
         plan=_plan(machines),
-        notes=(*unkept, *found.notes(error), *asked.notes),
+        notes=(*unkept, *found.notes(error), *_beside(least, machines), *asked.notes),
     )
 
 
@@ -189,6 +195,31 @@ class _Found:
         drawn = upkeep.metrics(self.systems, self.replicas, self.end_s, output_per_s, counts["done"])
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
+    def least(self, base: Path | None) -> dict[str, float | str]:
+        """The perfect machine for this load, of the accelerators of the one machine that it is on."""
+        one, spec = self.one, self.one.spec
+        if len(self.systems) > 1:
+            return {}
+        cached = self.served.book.column("cached")
+        mix = capacity.Mix.of(one.asked, one.pools[-1], cached)
+        times = measure.Times.of(self.served.book, spec.warm_up).tpot
+        took_s = float(np.nanmean(times)) if not np.isnan(times).all() else 1.0
+        rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
+        if not mix.prompt or not rate:
+            return {}
+        drafts = spec.speculative
+        accepted = 1.0 if drafts is None else speculative_tokens_per_step(drafts.acceptance, drafts.draft_tokens)
+        found = perfect(
+            load_model(spec.model, base=base),
+            spec.precision,
+            self.system,
+            mix,
+            rate,
+            took_s if spec.slo is None else spec.slo.tpot_s,
+            float(accepted),
+        )
+        return {"least_accelerators": float(found.accelerators), "least_limit": found.limit}
+
     def _span_s(self) -> float:
         """From the first arrival to the last. [s]"""
         arrival = self.served.book.column("arrival")
@@ -255,6 +286,17 @@ class _Found:
         if not serving.step_us:
             said.append(f"no host time of steps: the stack {self.system.stack.name} has no serving.step_us")
         return said
+
+
+def _beside(least: dict[str, float | str], machines: list[plans.PoolMachine]) -> list[str]:
+    """What a perfect machine would take."""
+    if not least:
+        return []
+    many, use = least["least_accelerators"], sum(machine.accelerators for machine in machines)
+    return [
+        f"a perfect machine would serve this load with {many:,.0f} of these accelerators, not {use:,}: it is bound "
+        f"by {least['least_limit']}"
+    ]
 
 
 def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 A holder is a rank with data-parallel attention, a tensor group otherwise. It batches as vLLM's scheduler does: those
 that decode go first, then prompts that are begun, then waiting ones in their order, as far as tokens of a step,
 sequences and blocks of the cache suffice. Blocks of a whole prompt are taken when it is begun. Where those that decode
-need a block and none is free, the one that was begun last, of the lowest priority there, gives its blocks back, and goes
-before all others of its priority that wait. It is prefilled again, with what it had made; or its cache goes to the
+need a block and none is free, the one that was begun last, of the lowest priority there, gives its blocks back, and
+goes before all others of its priority that wait. It is prefilled again, with what it had made; or its cache goes to the
 memory of the host and comes back, and the steps of both wait for that.
 """
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import cmsim
 from cmsim.cli.app import app
 from cmsim.errors import InputError
+from cmsim.hardware import load_system
 from cmsim.kinds.serving import PoolSpec, SloSpec
 from cmsim.requests import Prefix
 from cmsim.serving import capacity, draw, measure
@@ -22,6 +23,7 @@ from cmsim.serving.blocks import PagedCache
 from cmsim.serving.costs import Plain, StepRow, Told
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
+from cmsim.serving.perfect import perfect
 from cmsim.serving.played import PlayedSteps
 from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Prefixes
@@ -30,6 +32,7 @@ from cmsim.serving.service import Rules, Served, Service
 from cmsim.serving.transfers import Moves, Wires
 from cmsim.steps import between, plays, straight
 from cmsim.units import PS_PER_S
+from cmsim.workload.model import load_model
 
 MS = 10**9
 ENDLESS = 1 << 40
@@ -390,6 +393,28 @@ def test_what_is_found_in_a_cache_need_not_be_served():
     assert whole == capacity.requests_per_s((pool,), questions) and half == pytest.approx(2 * whole, rel=0.05)
 
 
+def test_the_least_machine_by_hand():
+    """Llama 3.1 8B: two bytes a parameter, 131,072 bytes of cache a token; a hundred requests a second of 1,000 tokens
+    in and 100 out, a promise of 10 ms a token."""
+    model, system = load_model("llama-3.1-8b"), load_system("hgx_h100")
+    spec = cmsim.load_scenario(scenario()).runs[0].spec
+    mix = capacity.Mix(1000.0, 1000.0, 500_000.0, 100.0)
+    found = perfect(model, spec.precision, system, mix, 100.0, 0.01)
+    linear, head, layers, width = 32 * (41_943_040 + 176_160_768), 525_336_576, 32, 4096
+    prefill = 1000 * (2 * linear + 2 * layers * width * 1000)
+    decode = 100 * (2 * (linear + head) + 4 * layers * width * 1050)
+    compute = 100 * (prefill + decode) / system.accelerator.peak_TFLOPps["bf16"] / 1e12
+    assert found.limit == "compute" and found.accelerators == int(np.ceil(compute)) == 2
+    # of answers alone what is read counts: weights once in ten milliseconds, caches for each token
+    mix = capacity.Mix(1000.0, 0.0, 0.0, 100.0)
+    found = perfect(model, spec.precision, system, mix, 100.0, 0.01)
+    read = (2 * model.active_parameters / found.token_s + 100 * 100 * 1050 * 131_072) / 3.35e12
+    assert found.limit == "bandwidth" and found.accelerators == int(np.ceil(read)) and found.token_s == 0.01
+    # with all the time there is, room for caches does
+    found = perfect(model, spec.precision, system, mix, 1.0, 1e6)
+    assert found.accelerators == 1 and perfect(model, spec.precision, system, mix, 100.0, 0.01, 2.0).accelerators == 1
+
+
 def test_a_load_above_capacity_has_no_latency():
     slo = {"ttft_s": 1, "tpot_s": 1}
     (one,) = cmsim.run(scenario(arrivals={"process": "poisson", "rate_per_s": 4000, "requests": 400}, slo=slo))
@@ -430,6 +455,7 @@ def test_a_scenario_runs(small):
     (one,) = results
     metrics = one.metrics
     assert metrics["stable"] == "yes" and metrics["requests_done"] == 60 and metrics["slo_attainment"] == 1
+    assert metrics["least_accelerators"] == 1 and metrics["ttft_less_cache_s_p99"] > 0
     assert metrics["ttft_s_p50"] < metrics["ttft_s_p99"] < metrics["e2e_s_p99"] and metrics["energy_per_token_J"] > 0
     frame = one.frame("requests")
     assert len(frame) == 60 and (frame["outcome"] == "done").all()
