@@ -42,13 +42,12 @@ class Holder:
     prefilling  who is begun -> tokens of its prompt that are left
     begun       all of these -> blocks that do not grow, the last one last    failing  who gave up while it was begun
     chunks      (who, tokens) of the step that runs, ``tokens`` and ``pairs`` together    came  who decodes without them
-    safe        the step before which its cache has room    swapped  whose cache is in the host's memory
-    copied      tokens that go there or come back in the step that begins
+    swapped     whose cache is in the host's memory    copied  tokens that go there or come back in the step that begins
     """
 
     __slots__ = (
         *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
-        *("_priority", "copied", "prefilling", "prefixes", "safe", "swapped", "tokens", "waiting"),
+        *("_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
     )
 
     def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None, classes: int = 1):
@@ -62,7 +61,7 @@ class Holder:
         self.failing: list[int] = []
         self.came: list[int] = []
         self.blocks = PagedCache(limits.blocks, limits.block_tokens)
-        self.offsets = self.tokens = self.pairs = self.safe = self.copied = 0
+        self.offsets = self.tokens = self.pairs = self.copied = 0
         self.chunks: list[tuple[int, int]] = []
 
     @property

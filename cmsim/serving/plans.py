@@ -171,7 +171,8 @@ def links(
         nodes = keeps.nodes or system.nodes
         drives_Bps = (keeps.drives_GBps or 0.0) * GIGA * nodes
         servers = Servers(keeps.over, memory_Bps(system, keeps.over) * nodes, drives_Bps)
-    ends = wires(seats(machines_, token_B), over, servers)
+    first = machines_[0].pool
+    ends = wires(seats(machines_, token_B), over, servers, first.replicas * first.holders)
     pooled = None
     if keeps is not None:
         memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))

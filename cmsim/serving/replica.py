@@ -17,9 +17,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cmsim.serving.blocks import ENDLESS
 from cmsim.serving.book import DONE, NEVER, WAITING, Book
 from cmsim.serving.costs import Costs, Joules
 from cmsim.serving.holder import Holder
+from cmsim.serving.pace import pace
 from cmsim.serving.record import StepLog
 
 #: (time, number of the replica, what to do): puts something on the clock
@@ -66,7 +68,11 @@ class Replica:
         #: holders where something is to be done of prompts; where something changed
         self._active: dict[int, Holder] = {}
         self._changed: dict[int, Holder] = {}
+        #: of each holder the step before which its cache has room
+        self._safe = [ENDLESS] * len(self.holders)
+        self._first = self.holders[0].number
         #: sequences and cached tokens that set the pace, and since which step
+        self._fullest = pace(self.holders)
         self._pace = self._context = self._at = 0
         #: what runs: when it began; of a jump the sums and where in them, and how many steps
         self._began = self._from = self._many = 0
@@ -246,16 +252,18 @@ class Replica:
 
         Since it was last asked how long there is room nobody took more: a prompt that is done has its blocks already.
         """
-        step, out = self._step, {}
-        if min([holder.safe for holder in self.holders]) <= step:
-            for holder in self.holders:
-                if holder.safe <= step:
+        step, safe, out = self._step, self._safe, {}
+        if min(safe) <= step:
+            for at, holder in enumerate(self.holders):
+                if safe[at] <= step:
                     gone = holder.make_room(step)
                     for one in gone:
                         self._lose(one)
                         self.record.preempted(one, now)
                     if gone:
                         out[holder.number] = self._changed[holder.number] = self._active[holder.number] = holder
+                    else:
+                        safe[at] = step + holder.blocks.sure(step)
         return out
 
     def _keep_pace(self) -> None:
@@ -263,12 +271,9 @@ class Replica:
         step = self._step
         if self._changed:
             for holder in self._changed.values():
-                holder.safe = step + holder.blocks.sure(step)
+                self._safe[holder.number - self._first] = step + holder.blocks.sure(step)
+            self._pace, self._context = self._fullest.of(self._changed.values(), step)
             self._changed.clear()
-            self._pace = max([len(holder.decoding) for holder in self.holders])
-            if self._pace:
-                held = max([holder.offsets + len(holder.decoding) * step for holder in self.holders])
-                self._context = held // self._pace
         else:
             self._context += step - self._at
         self._at = step
@@ -278,10 +283,12 @@ class Replica:
         while (found := self._since.get(ends[0][1])) is None or found[0] != ends[0][2]:  # it left before its end
             heapq.heappop(ends)
         most = 1 if single else ends[0][0] - step
-        for holder in self.holders:
-            if holder.safe < step + most and holder.begun:
-                most = holder.blocks.fits(step, most)
-                holder.safe = step + most
+        safe = self._safe
+        if min(safe) < step + most:
+            for at, holder in enumerate(self.holders):
+                if safe[at] < step + most:
+                    most = holder.blocks.fits(step, most)
+                    safe[at] = step + most
         self._from, self._many = self._context, most
         self._sums = sums = self.costs.row(self._pace).upto(self._context + most)
         self._next(now + sums[self._context + most] - sums[self._context])

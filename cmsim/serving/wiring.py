@@ -60,6 +60,10 @@ class _Links:
             self.capacity_Bps.append(rate_Bps)
         return self._number[key]
 
+    def most_Bps(self, crossed: Crossed) -> float:
+        """What goes over these where nobody else does. [B/s]"""
+        return min(self.capacity_Bps[number] / share for number, share in crossed)
+
     def sends(self, plane: Plane) -> tuple[Crossed, ...]:
         """Of each holder; each rank sends its part of what its holder has, once: where several have the same they share
         it out."""
@@ -78,11 +82,12 @@ class _Links:
         )
 
 
-def wires(seats: Sequence[Seat], over: Plane | None, servers: Servers | None = None) -> Wires:
+def wires(seats: Sequence[Seat], over: Plane | None, servers: Servers | None = None, fetch: int = 0) -> Wires:
     """What caches cross between holders, and between them and a pool of caches. A node's way out is crossed by all of
     its ranks, also where both ends are in one node.
 
-    seats  in the order of holders, counted over all pools    over  of caches between holders; None: none move
+    seats    in the order of holders, counted over all pools    over  of caches between holders; None: none move
+    fetch    how many of them, the first ones, use the pool of caches
     """
     links = _Links(seats)
     out, into = (links.sends(over), links.gets(over)) if over is not None else ((), ())
@@ -93,7 +98,9 @@ def wires(seats: Sequence[Seat], over: Plane | None, servers: Servers | None = N
     if servers is not None:
         put, got = links.sends(servers.plane), links.gets(servers.plane)
         memory = links.number("memory", 0, "out", servers.memory_Bps)
-        tiers = [((memory, 1.0),), ((memory, 1.0),)]
+        # where all holders together cannot get as much as memory gives, nobody meets there
+        meet = sum(links.most_Bps(one) for one in got[:fetch]) > servers.memory_Bps
+        tiers = [((memory, 1.0),) if meet else ()] * 2
         if servers.drives_Bps:  # what is on drives goes through memory
             tiers[1] = (*tiers[1], (links.number("drives", 0, "out", servers.drives_Bps), 1.0))
         kept = ((links.number("memory", 0, "in", servers.memory_Bps), 1.0),)
