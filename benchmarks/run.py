@@ -135,6 +135,7 @@ BENCHMARKS = (
         for name, what, target_s, target_MB in (
             ("service_100", "a hundred requests on one server", 1.5, 150),
             ("service_azure", "8,819 requests of a trace, on 384 packages in two pools", 6.0, 300),
+            ("service_mooncake", "12,031 requests of a trace, with what prompts share, on the same", 6.0, 400),
             ("service_day", "537,600 requests on 16 replicas", 60.0, 2000),
             ("service_1m", "a million requests on 8 replicas", 60.0, 2000),
             ("service_goodput", "goodput by bisection, 5,000 requests a run", 40.0, 500),

@@ -138,6 +138,10 @@ class NodeSpec(Spec):
         "and feeds them; default as the nodes that were metered",
     )
     other_W: Watts = Field(default=0.0, description="boards, drives, DPU and management, constant")
+    host_network_GBps: GBps | None = Field(
+        default=None,
+        description="what the node's network of its hosts (front end, VPC) carries, one direction; caches may cross it",
+    )
 
 
 class SwitchPower(Spec):

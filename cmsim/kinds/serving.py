@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -12,11 +13,24 @@ from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
 from cmsim.kinds.parts import ASKED, ModelWorkloadSpec, ParallelSpec, PrecisionSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import NUMBER, Factor, Places, SecondsAtLeast, Share, ShareOrNone, Tokens
+from cmsim.reading.quantities import (
+    NUMBER,
+    Factor,
+    GBps,
+    GigaBytes,
+    Places,
+    SecondsAtLeast,
+    Share,
+    ShareOrNone,
+    Tokens,
+    TokensOrNone,
+)
 from cmsim.reading.sizes import Size
 
 Rate = Annotated[float, NUMBER, Field(ge=1e-6, le=1e7)]
 Many = Annotated[int, NUMBER, Field(gt=0, le=10**7)]
+SecondsOrNone = Annotated[float, NUMBER, Field(ge=0, le=1e9)]
+RateOrNone = Annotated[float, NUMBER, Field(ge=0, le=1e7)]
 BlockTokens = Annotated[int, NUMBER, Field(gt=0, le=65536), Size("tokens")]
 MicroBatches = Annotated[int, Field(ge=1, le=2)]
 
@@ -24,17 +38,24 @@ MicroBatches = Annotated[int, Field(ge=1, le=2)]
 class ArrivalsSpec(Spec):
     """When requests come."""
 
-    process: Annotated[Literal["poisson", "gamma", "trace", "closed"], ASKED] = Field(
-        description="poisson: at random; gamma: at random, in bursts as `cv` says; trace: as recorded, or at "
-        "recorded rates; closed: users who ask again when they have their answer, all of them at once at the start"
+    process: Annotated[Literal["poisson", "gamma", "curve", "trace", "closed"], ASKED] = Field(
+        description="poisson: at random; gamma: at random, in bursts as `cv` says; curve: at random in a rate that "
+        "changes (a ramp, a day); trace: as recorded, or at recorded rates; closed: users who ask again when they have "
+        "their answer, all of them at once at the start"
     )
     rate_per_s: Rate | None = Field(
         default=None, description="requests per second; required for poisson and gamma; trace: default as recorded"
     )
     cv: Factor = Field(default=1.0, description="gamma: standard deviation of the time between two, over its mean")
+    curve: tuple[tuple[SecondsOrNone, RateOrNone], ...] | None = Field(
+        default=None,
+        description="curve: [time in s, requests per s] points, ascending, straight lines between them; goes on from "
+        "its beginning where there are more `requests`",
+    )
     concurrency: Many | None = Field(default=None, description="closed: how many users")
     requests: Many | None = Field(
-        default=None, description="of a run; default: 1000; trace: all; closed: ten for each user"
+        default=None,
+        description="of a run; default: 1000; curve: one round of it; trace: all; closed: ten for each user",
     )
     path: str | None = Field(
         default=None,
@@ -44,11 +65,18 @@ class ArrivalsSpec(Spec):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        needs = {"poisson": "rate_per_s", "gamma": "rate_per_s", "trace": "path", "closed": "concurrency"}[self.process]
+        needs = {
+            **dict.fromkeys(("poisson", "gamma"), "rate_per_s"),
+            **{"curve": "curve", "trace": "path", "closed": "concurrency"},
+        }[self.process]
         if getattr(self, needs) is None:
             raise ValueError(f"{needs}: required for `process: {self.process}`")
         if self.process == "closed" and self.rate_per_s is not None:
             raise ValueError("rate_per_s: goes with an open loop; of a closed one it is what comes out")
+        if self.process != "curve" and self.curve is not None:
+            raise ValueError("curve: goes with `process: curve` alone")
+        if self.curve is not None:
+            _check_curve(self.curve, self.rate_per_s)
         if self.process != "closed" and self.concurrency is not None:
             raise ValueError("concurrency: goes with `process: closed` alone")
         if self.process != "trace" and self.format is not None:
@@ -56,6 +84,14 @@ class ArrivalsSpec(Spec):
         if self.process != "gamma" and "cv" in self.model_fields_set:
             raise ValueError("cv: goes with `process: gamma` alone")
         return self
+
+
+def _check_curve(curve: tuple[tuple[float, float], ...], rate_per_s: float | None) -> None:
+    if rate_per_s is not None:
+        raise ValueError("rate_per_s: the curve says it")
+    times = [at for at, _ in curve]
+    if len(curve) < 2 or any(a >= b for a, b in itertools.pairwise(times)) or not any(r for _, r in curve):
+        raise ValueError("curve: two points or more, their times ascending, not all rates 0")
 
 
 class LengthsSpec(Spec):
@@ -96,6 +132,30 @@ class TurnsSpec(Spec):
     )
 
 
+class AgentsSpec(Spec):
+    """Tasks of agents: bursts of calls, each with all that was said before it, and a tool at work between two."""
+
+    calls: Annotated[float, NUMBER, Field(ge=1, le=1000)] = Field(
+        description="of a task, in the mean: drawn, geometric; `lengths` are of what each call brings anew and "
+        "answers; `arrivals` are of tasks"
+    )
+    most: Annotated[int, NUMBER, Field(ge=1, le=10000)] = Field(default=64, description="calls that a task has at most")
+    tool_s: SecondsAtLeast = Field(default=1.0, description="that a tool works: drawn, exponential, of this mean")
+    instruction_tokens: TokensOrNone = Field(default=1024, description="that all tasks begin with")
+
+
+class RetrievalSpec(Spec):
+    """Documents that are looked up and put before a prompt."""
+
+    documents: Many = Field(description="that there are")
+    document_tokens: Tokens = Field(description="of one")
+    each: Annotated[int, NUMBER, Field(ge=1, le=256)] = Field(default=1, description="documents of a prompt")
+    popularity: Annotated[float, NUMBER, Field(ge=0, le=10)] = Field(
+        default=1.0, description="exponent of Zipf's law over documents; 0: all alike"
+    )
+    instruction_tokens: TokensOrNone = Field(default=0, description="that all prompts begin with, before documents")
+
+
 class BatchingSpec(Spec):
     """How a scheduler makes steps of requests. One holds whole sequences: a rank with data-parallel attention, else a
     tensor group."""
@@ -109,6 +169,11 @@ class BatchingSpec(Spec):
     block_tokens: BlockTokens = Field(default=16, description="of a block of the cache")
     memory_share: Share = Field(default=0.9, description="of a rank's memory that the engine may use")
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")
+    preemption: Annotated[Literal["recompute", "swap"], ASKED] = Field(
+        default="recompute",
+        description="of who loses its place in the cache. recompute: it is prefilled again; swap: its cache goes to "
+        "the host's memory and comes back, and steps wait for that",
+    )
     context_tokens: Tokens | None = Field(
         default=None,
         description="that a request may have, prompt and answer; longer ones are refused. Default: no limit",
@@ -123,10 +188,52 @@ class PoolSpec(Spec):
 
     replicas: Places = Field(default=1, description="copies of the model")
     accelerators: Places = Field(description="packages of one replica")
+    machine: str | None = Field(
+        default=None, description="another system that this pool is on, a name in topologies/ or a path"
+    )
     parallel: ParallelSpec | None = Field(default=None, description="how one replica's work is split over its ranks")
     precision: PrecisionSpec | None = Field(default=None, description="number formats")
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
+
+
+class CacheMovesSpec(Spec):
+    """How caches come from prompts to answers, and whom they meet on their way."""
+
+    over: Annotated[Literal["scale_up", "scale_out", "host"], ASKED] = Field(
+        default="scale_out",
+        description="scale_up: the fabric of a domain, with what steps leave of it; scale_out: RDMA between packages; "
+        "host: the network of the hosts",
+    )
+    layerwise: bool = Field(default=True, description="layer by layer while a prompt is computed; no: all at its end")
+
+
+class CancelsSpec(Spec):
+    """Users who go before their answer is there."""
+
+    share: Share = Field(description="of requests")
+    after_s: SecondsAtLeast = Field(description="from its arrival: drawn, exponential, of this mean")
+
+
+class CachePoolSpec(Spec):
+    """Beginnings of prompts in the memory of hosts, for all holders: what one has computed, others fetch."""
+
+    memory_GB: GigaBytes = Field(description="of the memory of one host's node")
+    over: Annotated[Literal["scale_up", "scale_out", "host"], ASKED] = Field(
+        default="scale_up", description="how holders reach it, as `cache_moves.over`"
+    )
+    nodes: Places | None = Field(default=None, description="that give memory; default: those of the system")
+    drives_GB: GigaBytes | None = Field(default=None, description="of one node's drives, below its memory")
+    drives_GBps: GBps | None = Field(default=None, description="what one node's drives read; goes with drives_GB")
+    evict: Annotated[Literal["lru", "lfu"], ASKED] = Field(
+        default="lru", description="which blocks go: those used least recently, or least often"
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.drives_GB is None) != (self.drives_GBps is None):
+            raise ValueError("drives_GB, drives_GBps: both or none")
+        return self
 
 
 class SloSpec(Spec):
@@ -144,6 +251,8 @@ class ServingSpec(ModelWorkloadSpec):
     arrivals: ArrivalsSpec = Field(description="when requests come")
     lengths: LengthsSpec = Field(default=LengthsSpec(), description="how many tokens requests and answers have")
     turns: TurnsSpec | None = Field(default=None, description="requests come in conversations; default: each is alone")
+    agents: AgentsSpec | None = Field(default=None, description="requests come in tasks of agents; default: none do")
+    retrieval: RetrievalSpec | None = Field(default=None, description="documents before prompts; default: none")
     replicas: Places = Field(default=1, description="copies of the model")
     accelerators: Places | None = Field(
         default=None, description="packages of one replica; default: those of the system, shared out"
@@ -157,6 +266,12 @@ class ServingSpec(ModelWorkloadSpec):
         default=None, description="a pool that only makes first tokens; goes with `decode`"
     )
     decode: PoolSpec | None = Field(default=None, description="a pool that makes all others; goes with `prefill`")
+    cache_moves: CacheMovesSpec = Field(
+        default=CacheMovesSpec(), description="of pools apart: how caches come from one to the other"
+    )
+    cache_pool: CachePoolSpec | None = Field(
+        default=None, description="beginnings of prompts that holders share; default: each has its own alone"
+    )
     routing: Annotated[Literal["round_robin", "least_loaded", "prefix_aware"], ASKED] = Field(
         default="least_loaded",
         description="how a request finds its holder; least_loaded: where fewest are; prefix_aware: where most of its "
@@ -165,14 +280,21 @@ class ServingSpec(ModelWorkloadSpec):
     patience_s: SecondsAtLeast | None = Field(
         default=None, description="after which a request without its last token is given up; default: never"
     )
+    priorities: tuple[Share, ...] | None = Field(
+        default=None,
+        description="shares of requests, drawn: those of the first class are begun before all others, and lose their "
+        "place last; together 1. Default: all are alike",
+    )
+    cancels: CancelsSpec | None = Field(default=None, description="users who go before their answer is there")
     slo: SloSpec | None = Field(default=None, description="what users are promised")
     goodput: bool = Field(
         default=False,
         description="also seek the highest rate at which the promise is kept; needs `slo` and an open loop",
     )
-    sensitivity: bool = Field(
-        default=False,
-        description="also run with a fifth less and more cache and host time, and say what the first token waits then",
+    sensitivity: bool | None = Field(
+        default=None,
+        description="also run with a fifth less and more cache and host time, and say what the first token waits then; "
+        "default: of runs of up to 1000 requests",
     )
     warm_up: ShareOrNone = Field(
         default=0.0, description="share of requests, the first ones, that do not count in percentiles"
@@ -186,12 +308,22 @@ class ServingSpec(ModelWorkloadSpec):
             for name in ("replicas", "accelerators"):
                 if name in self.model_fields_set:
                     raise ValueError(f"{name}: each pool has its own")
+        if self.prefill is None and "cache_moves" in self.model_fields_set:
+            raise ValueError("cache_moves: goes with `prefill` and `decode`")
         if self.ranks is not None:
             raise ValueError("ranks: a service counts `accelerators` of a replica")
+        if self.priorities is not None and abs(sum(self.priorities) - 1) > 1e-6:
+            raise ValueError(f"priorities: got {sum(self.priorities):g} together. Allowed: 1")
         if self.goodput and (self.slo is None or self.arrivals.process == "closed"):
             raise ValueError("goodput: needs `slo`, and arrivals of an open loop")
         if self.turns is not None and self.arrivals.process not in ("poisson", "gamma"):
             raise ValueError("turns: goes with `process: poisson` or `gamma`; traces have their own conversations")
+        if self.agents is not None and self.arrivals.process not in ("poisson", "gamma"):
+            raise ValueError("agents: goes with `process: poisson` or `gamma`, of tasks")
+        if self.agents is not None and (self.turns is not None or self.retrieval is not None):
+            raise ValueError("agents: goes without `turns` and `retrieval`")
+        if self.retrieval is not None and (self.turns is not None or self.arrivals.process == "trace"):
+            raise ValueError("retrieval: goes without `turns` and without a trace, which say what prompts share")
         if self.arrivals.process != "trace" and self.lengths.path is None and self.lengths.prompt_tokens is None:
             raise ValueError("lengths: prompt_tokens and output_tokens, or path, is required without a trace")
         return self
@@ -263,16 +395,30 @@ _METRICS = (
         "less",
         "by how much more come than are begun, over the later half of arrivals; 0 where not",
     ),
+    Metric(
+        "least_accelerators",
+        "1",
+        "",
+        "accelerators of a perfect machine (bytes, FLOPs, room for caches) that could serve the load, with as long "
+        "between tokens as is promised or, where nothing is, as it took",
+    ),
+    Metric("least_limit", "", "", "what the perfect machine needs them for: compute, bandwidth, memory"),
     Metric("in_system_mean", "requests", "", "requests in the service, mean over time"),
     Metric("waiting_mean", "requests", "less", "requests that wait to be begun, mean over time"),
     Metric("cache_peak_fraction", "1", "", "blocks of the cache in use over those there are, at the fullest time"),
-    Metric("prefix_hit_fraction", "1", "more", "blocks of prompts that were found in the cache"),
+    Metric("prefix_hit_fraction", "1", "more", "blocks of prompts that were found in the cache of their holder"),
+    Metric("pool_hit_fraction", "1", "more", "blocks of prompts that came from the pool of caches"),
+    Metric("pool_drives_fraction", "1", "", "blocks of prompts that came from its drives"),
+    Metric("cached_tokens_fraction", "1", "more", "tokens of prompts that were cached, of those that were begun"),
+    Metric("moved_Bps", "B/s", "", "bytes of caches on links, over the run"),
     Metric("requests_done", "requests", "", "that had their last token"),
     Metric("requests_timed_out", "requests", "less", "that were given up"),
+    Metric("requests_cancelled", "requests", "", "that nobody wanted any more"),
     Metric("requests_refused", "requests", "less", "that are longer than the context or the cache"),
     Metric("preemptions", "1", "less", "times that a request lost its place in the cache"),
     Metric("energy_per_request_J", "J", "less", "facility energy over requests served", banded=True),
     common.MAKESPAN,
+    Metric("power_peak_W", "W", "less", "of the facility, highest of the stretches of the frame of load"),
     *(one for one in common.power_of("token") if one.name in common.OF_WHOLE),
 )
 
@@ -287,12 +433,14 @@ KIND = Kind(
             "requests",
             {
                 "request": "number, in order of arrival",
-                "outcome": "done, timed_out or refused",
+                "outcome": "done, timed_out, refused or cancelled",
                 "holder": "who decoded it, counted over all replicas",
                 "prompt_tokens": "of the prompt",
                 "output_tokens": "of the answer that was asked for",
+                "priority": "those of a lower number go first",
                 "generated_tokens": "of the answer that was made",
-                "cached_tokens": "of the prompt that were in the cache",
+                "cached_tokens": "of the prompt that were cached",
+                "fetched_tokens": "of these, those of a pool of caches and what is before them",
                 "preemptions": "how often it lost its place",
                 "arrival_s": "when it comes [s]",
                 "waited_s": "until its prompt is begun, or it is given up or refused [s]",
@@ -313,6 +461,7 @@ KIND = Kind(
                 "waiting": "requests that wait to be begun, mean",
                 "running": "requests that are begun, mean",
                 "cached_tokens": "tokens in caches, those of an answer coming evenly, mean",
+                "power_W": "of the facility, mean [W]",
             },
             "one row per stretch of the run",
             may_be_empty=True,

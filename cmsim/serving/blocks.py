@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-#: steps, where nothing grows
-_ENDLESS = 1 << 60
+#: steps for which there is room where nothing grows
+ENDLESS = 1 << 60
 
 
 class PagedCache:
@@ -57,7 +57,7 @@ class PagedCache:
         if free < 0:
             return 0
         # no sequence takes more than a block in as many steps as a block has tokens
-        return free // self._count * self.tokens + 1 if self._count else _ENDLESS
+        return free // self._count * self.tokens + 1 if self._count else ENDLESS
 
     def fits(self, step: int, most: int) -> int:
         """How many steps from ``step`` on have room, up to ``most``; 0 where not even the first has."""

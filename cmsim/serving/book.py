@@ -11,9 +11,9 @@ from cmsim.arrays import Ints
 from cmsim.serving.questions import Questions
 
 #: what became of a request; `WAITING` covers everything before its end
-WAITING, DONE, TIMED_OUT, REFUSED = range(4)
+WAITING, DONE, TIMED_OUT, REFUSED, CANCELLED = range(5)
 #: names of these, as results have them
-OUTCOMES = ("unfinished", "done", "timed_out", "refused")
+OUTCOMES = ("unfinished", "done", "timed_out", "refused", "cancelled")
 #: of times that never came [ps]
 NEVER = -1
 
@@ -31,7 +31,9 @@ class Book:
     moved            its cache has arrived at the pool that decodes, where that is another one
     end              last token, or when it was given up or refused
     generated        tokens so far    again  how often it was preempted    holder  who decoded it, counted over pools
-    cached           tokens of the prompt that were found in a cache
+    priority         those of a lower number go first
+    cached           tokens of the prompt that were found in a cache    fetched  of these, those of a pool of caches and
+                     what is before them
     """
 
     prompt: array[int]
@@ -44,7 +46,9 @@ class Book:
     generated: array[int]
     again: array[int]
     holder: array[int]
+    priority: array[int]
     cached: array[int]
+    fetched: array[int]
     outcome: array[int]
 
     @classmethod
@@ -63,7 +67,9 @@ class Book:
             generated=_column(none),
             again=_column(none),
             holder=_column(never),
+            priority=_column(none if asked.priority is None else asked.priority),
             cached=_column(none),
+            fetched=_column(none),
             outcome=_column(none),
         )
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmsim import cost, energy, results
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import capacity, draw, measure, plans, sensitivity
+from cmsim.serving import askers, capacity, measure, plans, sensitivity, upkeep
+from cmsim.serving.book import NEVER
 from cmsim.serving.goodput import goodput, none
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.perfect import perfect
+from cmsim.serving.pooled import Pooled
+from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
+from cmsim.serving.transfers import Moves
 from cmsim.units import PS_PER_S, to_ps
+from cmsim.workload.model import load_model, speculative_tokens_per_step
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
 #: request make a run that is not short
 _NEAR, _SPANS = 0.85, 10
+#: requests up to which a run is run again to see what its waits hang on
+_TRIED = 1000
 
 
 def execute(
@@ -33,14 +38,14 @@ def execute(
     """Serves what a scenario asks. Raises InfeasibleError where no request fits, InputError for what is wrong in it."""
     spec = run.spec
     assert isinstance(spec, ServingSpec)
-    asked = draw.asked(spec, seed=run.seed, base=base)
+    asked = askers.asked(spec, seed=run.seed, base=base)
     machines = plans.machines(run, spec, system, base)
     rules = Rules(
         routing=spec.routing,
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
         door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
     )
-    one = _Of(spec, asked, tuple(machines), rules, plans.moves(spec, machines, base))
+    one = _Of(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
     if not one.capacity:
         raise InfeasibleError(
             f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
@@ -54,8 +59,10 @@ def execute(
     if spec.goodput:
         metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, found.capacity)
         unkept += [none(spec, found.capacity)] if not metrics["goodput_requests_per_s"] else []
-    if spec.sensitivity and found.stable != "no":
+    tried = len(asked) <= _TRIED if spec.sensitivity is None else spec.sensitivity
+    if tried and found.stable != "no":
         metrics |= one.sensitivity()
+    metrics |= (least := found.least(base))
     error = found.steps_error()
     for machine in machines:
         machine.costs.save()
@@ -77,7 +84,7 @@ def execute(
         ranks=sum(machine.pool.replicas * machine.system.ranks for machine in machines),
         limiter="queue" if metrics["stable"] == "no" else "",
         plan=_plan(machines),
-        notes=(*unkept, *found.notes(error), *asked.notes),
+        notes=(*unkept, *found.notes(error), *_beside(least, machines), *asked.notes),
     )
 
 
@@ -91,8 +98,10 @@ class _Of:
         machines: tuple[plans.PoolMachine, ...],
         rules: Rules,
         moves: Moves | None,
+        pooled: Pooled | None,
     ):
-        self.spec, self.asked, self.machines, self._rules, self._moves = spec, asked, machines, rules, moves
+        self.spec, self.asked, self.machines, self._rules = spec, asked, machines, rules
+        self._moves, self._pooled = moves, pooled
         self.pools = tuple(machine.pool for machine in machines)
         self.capacity = capacity.requests_per_s(self.pools, asked)
 
@@ -107,7 +116,7 @@ class _Of:
         )
 
     def _served(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> Served:
-        served = Service(asked, pools, rules, self._moves).run()
+        served = Service(asked, pools, rules, self._moves, self._pooled).run()
         measure.check(served)
         return served
 
@@ -124,6 +133,10 @@ class _Found:
         cached = served.book.column("cached")
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
         self.load = measure.Load.of(served.book, served.end_ps)
+        self.systems = upkeep.used(one.machines)
+        self.load.columns["power_W"] = upkeep.power_W(
+            self.replicas, float(upkeep.idle_W(self.systems)[1]), self.load.edges_s
+        )
         self.growth, grows = measure.growth(served.book)
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         self.utilization = rate / self.capacity
@@ -161,13 +174,51 @@ class _Found:
             "requests_done": float(counts["done"]),
             "requests_timed_out": float(counts["timed_out"]),
             "requests_refused": float(counts["refused"]),
+            "requests_cancelled": float(counts["cancelled"]),
             "preemptions": float(sum(replica.record.preemptions for replica in self.replicas)),
             "makespan_s": self.end_s,
         }
         caches = [one.prefixes for replica in self.replicas for one in replica.holders if one.prefixes is not None]
         if asked := sum(one.asked for one in caches):
             out["prefix_hit_fraction"] = sum(one.hit for one in caches) / asked
-        return {**out, **self._energy(output_per_s)}
+        tiers = self.served.tiers
+        if tiers is not None and tiers.asked:
+            out["pool_hit_fraction"] = tiers.hit / tiers.asked
+            out["pool_drives_fraction"] = tiers.from_drives / tiers.asked
+        if caches or tiers is not None:
+            begun = book.column("scheduled") != NEVER
+            out["cached_tokens_fraction"] = book.column("cached")[begun].sum() / max(
+                book.column("prompt")[begun].sum(), 1
+            )
+        if self.served.moved_B:
+            out["moved_Bps"] = self.served.moved_B / self.end_s
+        drawn = upkeep.metrics(self.systems, self.replicas, self.end_s, output_per_s, counts["done"])
+        return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
+
+    def least(self, base: Path | None) -> dict[str, float | str]:
+        """The perfect machine for this load, of the accelerators of the one machine that it is on."""
+        one, spec = self.one, self.one.spec
+        if len(self.systems) > 1:
+            return {}
+        cached = self.served.book.column("cached")
+        mix = capacity.Mix.of(one.asked, one.pools[-1], cached)
+        times = measure.Times.of(self.served.book, spec.warm_up).tpot
+        took_s = float(np.nanmean(times)) if not np.isnan(times).all() else 1.0
+        rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
+        if not mix.prompt or not rate:
+            return {}
+        drafts = spec.speculative
+        accepted = 1.0 if drafts is None else speculative_tokens_per_step(drafts.acceptance, drafts.draft_tokens)
+        found = perfect(
+            load_model(spec.model, base=base),
+            spec.precision,
+            self.system,
+            mix,
+            rate,
+            took_s if spec.slo is None else spec.slo.tpot_s,
+            float(accepted),
+        )
+        return {"least_accelerators": float(found.accelerators), "least_limit": found.limit}
 
     def _span_s(self) -> float:
         """From the first arrival to the last. [s]"""
@@ -177,29 +228,6 @@ class _Found:
     def room_tokens(self) -> float:
         """Tokens that all caches hold."""
         return float(sum(one.cache_tokens * one.pool.holders * one.pool.replicas for one in self.one.machines))
-
-    def _energy(self, output_per_s: float) -> dict[str, float | str]:
-        """Energy of all pools, with its band; money and carbon where the system has them."""
-        used = replace(self.system, packages=sum(machine.accelerators for machine in self.one.machines))
-        waits_J = np.array(plans.idle_W(used)) * self.end_s
-        low, middle, high = (waits_J + measure.joules(self.replicas)).tolist()
-        power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / self.end_s}
-        if high > low:
-            power |= {"energy_J_low": low, "energy_J_high": high}
-            power |= {"power_avg_W_low": low / self.end_s, "power_avg_W_high": high / self.end_s}
-        of_kWh = self.system.spec.facility.carbon_g_per_kWh
-        if of_kWh is not None:
-            power["carbon_g"] = energy.carbon_g(middle, of_kWh)
-        power |= cost.rent(used)[0]
-        out: dict[str, float | str] = {}
-        if done := self.counts["done"]:
-            out |= {
-                name.replace("energy_J", "energy_per_request_J"): joules / done
-                for name, joules in power.items()
-                if name.startswith("energy_J")
-            }
-            out |= results.per_token(output_per_s, power)
-        return {**out, **power}
 
     def steps_error(self) -> float | None:
         """By how much steps are missed at those that were most of the run. [1]"""
@@ -236,7 +264,11 @@ class _Found:
                 f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load "
                 "have its beginning and its end in them"
             )
-        for what, why in (("timed_out", "were given up"), ("refused", "are longer than the context or the cache")):
+        for what, why in (
+            ("timed_out", "were given up"),
+            ("cancelled", "were not wanted any more"),
+            ("refused", "are longer than the context or the cache"),
+        ):
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
         if error is not None:
@@ -254,6 +286,17 @@ class _Found:
         if not serving.step_us:
             said.append(f"no host time of steps: the stack {self.system.stack.name} has no serving.step_us")
         return said
+
+
+def _beside(least: dict[str, float | str], machines: list[plans.PoolMachine]) -> list[str]:
+    """What a perfect machine would take."""
+    if not least:
+        return []
+    many, use = least["least_accelerators"], sum(machine.accelerators for machine in machines)
+    return [
+        f"a perfect machine would serve this load with {many:,.0f} of these accelerators, not {use:,}: it is bound "
+        f"by {least['least_limit']}"
+    ]
 
 
 def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 A holder is a rank with data-parallel attention, a tensor group otherwise. It batches as vLLM's scheduler does: those
 that decode go first, then prompts that are begun, then waiting ones in their order, as far as tokens of a step,
 sequences and blocks of the cache suffice. Blocks of a whole prompt are taken when it is begun. Where those that decode
-need a block and none is free, the one that was begun last gives its blocks back, and is prefilled again, with what it
-had made, before all others that wait.
+need a block and none is free, the one that was begun last, of the lowest priority there, gives its blocks back, and
+goes before all others of its priority that wait. It is prefilled again, with what it had made; or its cache goes to the
+memory of the host and comes back, and the steps of both wait for that.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from cmsim.serving.blocks import PagedCache
-from cmsim.serving.book import NEVER, TIMED_OUT, WAITING, Book
+from cmsim.serving.book import NEVER, WAITING, Book
 from cmsim.serving.prefixes import Prefixes
+from cmsim.serving.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Limits:
 
     step_tokens  of prompts and sequences together in one step    sequences  that are begun at once
     blocks       of the cache, of ``block_tokens`` tokens    spare  blocks that no new prompt may take
+    swap_ps      of a token to the host's memory, or back; 0: who loses its blocks is prefilled again [ps]
     """
 
     step_tokens: int
@@ -30,6 +32,7 @@ class Limits:
     blocks: int
     block_tokens: int = 16
     spare: int = 0
+    swap_ps: int = 0
 
 
 class Holder:
@@ -39,24 +42,26 @@ class Holder:
     prefilling  who is begun -> tokens of its prompt that are left
     begun       all of these -> blocks that do not grow, the last one last    failing  who gave up while it was begun
     chunks      (who, tokens) of the step that runs, ``tokens`` and ``pairs`` together    came  who decodes without them
-    safe        the step before which its cache has room
+    swapped     whose cache is in the host's memory    copied  tokens that go there or come back in the step that begins
     """
 
     __slots__ = (
         *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
-        *("prefilling", "prefixes", "safe", "tokens", "waiting"),
+        *("_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
     )
 
-    def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None):
+    def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None, classes: int = 1):
         self.book, self.limits, self.number, self.prefixes = book, limits, number, prefixes
-        self.waiting: deque[int] = deque()
+        self._priority = book.priority if classes > 1 else None
+        self.waiting = Waiting(self._priority, classes)
+        self.swapped: set[int] = set()
         self.prefilling: dict[int, int] = {}
         self.decoding: dict[int, int] = {}
         self.begun: dict[int, int] = {}
         self.failing: list[int] = []
         self.came: list[int] = []
         self.blocks = PagedCache(limits.blocks, limits.block_tokens)
-        self.offsets = self.tokens = self.pairs = self.safe = 0
+        self.offsets = self.tokens = self.pairs = self.copied = 0
         self.chunks: list[tuple[int, int]] = []
 
     @property
@@ -67,33 +72,43 @@ class Holder:
     def _whole(self, one: int) -> int:
         """Tokens that are cached when somebody begins to decode: of a preempted one what it had made too."""
         book = self.book
-        return book.prompt[one] + book.generated[one] - (1 if self._moved(one) else 0)
+        return book.prompt[one] + book.generated[one] - (1 if self._comes(one) else 0)
 
-    def _moved(self, one: int) -> bool:
-        """Whether its cache came with it, its first token made elsewhere."""
-        return self.book.moved[one] != NEVER and not self.book.again[one]
+    def _comes(self, one: int) -> bool:
+        """Whether its cache came with it, its first token made elsewhere, or comes back from the host."""
+        return (self.book.moved[one] != NEVER and not self.book.again[one]) or one in self.swapped
 
     def could_begin(self, step: int) -> bool:
         """Whether the next one that waits would be begun at this step."""
         waiting, outcome = self.waiting, self.book.outcome
-        while waiting and outcome[waiting[0]] != WAITING:
-            waiting.popleft()
-        if not waiting or len(self.begun) >= self.limits.sequences:
+        while (one := waiting.first) >= 0 and outcome[one] != WAITING:
+            self.swapped.discard(waiting.take())
+        if one < 0 or len(self.begun) >= self.limits.sequences:
             return False
         blocks = self.blocks
         free = blocks.total - blocks.used(step)
-        return blocks.need(self._whole(waiting[0]) + 1) <= free - (self.limits.spare if self.begun else 0)
+        return blocks.need(self._whole(one) + 1) <= free - (self.limits.spare if self.begun else 0)
 
     def make_room(self, step: int) -> list[int]:
         """Preempts until those that decode have room for a step; who was, the last one begun first."""
         out: list[int] = []
         while self.begun and self.blocks.used(step) > self.blocks.total:
-            one = next(reversed(self.begun))
+            one = self._last()
+            if self.limits.swap_ps and one in self.decoding:
+                self.copied += self.decoding[one] + step
+                self.swapped.add(one)
             self.leave(one)
             self.book.again[one] += 1
-            self.waiting.appendleft(one)
+            self.waiting.again(one)
             out.append(one)
         return out
+
+    def _last(self) -> int:
+        """Who was begun last, of those of the lowest priority."""
+        priority = self._priority
+        if priority is None:
+            return next(reversed(self.begun))
+        return max(reversed(self.begun), key=priority.__getitem__)
 
     def schedule(self, now: int, step: int, *, admit: bool = True) -> None:
         """What is done of prompts in the step that begins; fills ``chunks``, ``tokens``, ``pairs`` and ``came``."""
@@ -104,20 +119,26 @@ class Holder:
                 return
             budget -= self._chunk(one, left, budget)
         while admit and budget > 0 and self.could_begin(step):
-            budget -= self._begin(self.waiting.popleft(), now, step, budget)
+            budget -= self._begin(self.waiting.take(), now, step, budget)
 
     def _begin(self, one: int, now: int, step: int, budget: int) -> int:
         book = self.book
         if book.scheduled[one] == NEVER:
             book.scheduled[one] = now
-        if self._moved(one):
+        if self._comes(one):
+            if one in self.swapped:
+                self.swapped.discard(one)
+                self.copied += book.prompt[one] + book.generated[one] - 1
             self.begun[one] = 0
             self.came.append(one)
             self.start(one, step)
             return 1
         whole, found = self._whole(one), 0
-        if self.prefixes is not None and not book.again[one]:
-            found = book.cached[one] = self.prefixes.found(one)
+        if not book.again[one]:
+            found = book.fetched[one]
+            if self.prefixes is not None:
+                found = max(found, self.prefixes.found(one))
+            book.cached[one] = found
         held = self.begun[one] = self.blocks.need(whole + 1)
         self.blocks.take(held)
         left = self.prefilling[one] = whole - found
@@ -153,9 +174,10 @@ class Holder:
             self.blocks.join(offset, -1)
         return held
 
-    def give_up(self, one: int, now: int) -> bool:
+    def give_up(self, one: int, now: int, outcome: int) -> bool:
         """Somebody waits no longer; whether it was begun, and leaves at the end of the step."""
-        self.book.outcome[one], self.book.end[one] = TIMED_OUT, now
+        self.book.outcome[one], self.book.end[one] = outcome, now
+        self.swapped.discard(one)
         if one in self.begun:
             self.failing.append(one)
             return True

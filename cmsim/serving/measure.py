@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import FailedError
 from cmsim.kinds.serving import PERCENTILES, SloSpec
-from cmsim.serving.book import DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
+from cmsim.serving.book import CANCELLED, DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
 from cmsim.serving.replica import Replica
 from cmsim.serving.service import Served
 from cmsim.units import PS_PER_S
@@ -104,7 +104,7 @@ def itl(replicas: Sequence[Replica]) -> dict[str, float]:
 def _gaps(replicas: Sequence[Replica]) -> Iterator[tuple[Floats, Floats]]:
     """(times [ps], how many tokens came after each), some at a time."""
     for replica in replicas:
-        for pace, jumps in _by_pace(replica):
+        for pace, jumps in by_pace(replica):
             sums = np.frombuffer(replica.costs.row(pace).sums, np.int64)
             ends = np.cumsum(jumps[:, 2])
             for part in np.split(jumps, np.searchsorted(ends, np.arange(_AT_ONCE, int(ends[-1]), _AT_ONCE))):
@@ -113,21 +113,23 @@ def _gaps(replicas: Sequence[Replica]) -> Iterator[tuple[Floats, Floats]]:
                     within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
                     at = np.repeat(part[:, 1], steps) + within
                     yield (sums[at + 1] - sums[at]).astype(float), np.repeat(part[:, 3], steps).astype(float)
-        mixed = _rows(replica.record.mixed, 2)
+        mixed = rows(replica.record.mixed, 3)
         mixed = mixed[mixed[:, 1] > 0]
         if len(mixed):
             yield mixed[:, 0].astype(float), mixed[:, 1].astype(float)
         for apart in (replica.record.gaps, replica.record.joins):
-            gaps = np.maximum(_rows(apart, 1)[:, 0], 1).astype(float)
+            gaps = np.maximum(rows(apart, 1)[:, 0], 1).astype(float)
             yield gaps, np.ones(len(gaps))
 
 
-def _rows(flat: Sequence[int], width: int) -> Ints:
+def rows(flat: Sequence[int], width: int) -> Ints:
+    """A flat column as rows of so many numbers."""
     return np.frombuffer(flat, np.int64).reshape(-1, width) if len(flat) else np.zeros((0, width), np.int64)  # type: ignore[call-overload]
 
 
-def _by_pace(replica: Replica) -> Iterator[tuple[int, Ints]]:
-    jumps = _rows(replica.record.jumps, 4)
+def by_pace(replica: Replica) -> Iterator[tuple[int, Ints]]:
+    """Jumps of a replica by the sequences that set their pace."""
+    jumps = rows(replica.record.jumps, 5)
     order = np.argsort(jumps[:, 0], kind="stable")
     jumps = jumps[order]
     for part in np.split(jumps, np.flatnonzero(np.diff(jumps[:, 0])) + 1):
@@ -135,21 +137,11 @@ def _by_pace(replica: Replica) -> Iterator[tuple[int, Ints]]:
             yield int(part[0, 0]), part
 
 
-def joules(replicas: Sequence[Replica]) -> Floats:
-    """Facility energy of steps, over that of machines that wait: the least, the middle, the most. [J]"""
-    out = np.zeros(3)
-    for replica in replicas:
-        out += replica.record.joules
-        for pace, jumps in _by_pace(replica):
-            out += replica.costs.row(pace).joules(jumps[:, 1], jumps[:, 1] + jumps[:, 2]).sum(axis=1)
-    return out
-
-
 def typical(replicas: Sequence[Replica]) -> tuple[int, int]:
     """Sequences and cached tokens of the decode steps that most tokens came of; none where nothing was decoded."""
     best, found = 0, (0, 0)
     for replica in replicas:
-        for pace, jumps in _by_pace(replica):
+        for pace, jumps in by_pace(replica):
             weights = jumps[:, 2] * jumps[:, 3]
             if int(weights.sum()) > best:
                 best = int(weights.sum())
@@ -171,7 +163,7 @@ def check(served: Served) -> None:
         raise FailedError(f"Little's law: requests stayed {stayed} ps, counted were {served.area_ps} ps")
     for replica in (one for pool in served.pools for one in pool):
         for holder in replica.holders:
-            if holder.begun or holder.blocks.used(replica.steps_done):
+            if holder.begun or holder.swapped or holder.blocks.used(replica.steps_done):
                 raise FailedError(f"holder {holder.number} still has {holder.blocks.used(replica.steps_done)} blocks")
 
 
@@ -183,6 +175,7 @@ def counts(book: Book) -> dict[str, int]:
         "done": int(done.sum()),
         "timed_out": int((outcome == TIMED_OUT).sum()),
         "refused": int((outcome == REFUSED).sum()),
+        "cancelled": int((outcome == CANCELLED).sum()),
         "prompt": int(book.column("prompt")[done].sum()),
         "output": int(book.column("output")[done].sum()),
     }
@@ -208,8 +201,10 @@ def frame(book: Book) -> dict[str, Ints | Floats]:
         "holder": np.maximum(book.column("holder"), 0),
         "prompt_tokens": book.column("prompt"),
         "output_tokens": book.column("output"),
+        "priority": book.column("priority"),
         "generated_tokens": book.column("generated"),
         "cached_tokens": book.column("cached"),
+        "fetched_tokens": book.column("fetched"),
         "preemptions": book.column("again"),
         **{name: one / PS_PER_S for name, one in stages.items()},
     }
@@ -224,7 +219,12 @@ def _or(times: Ints, end: Ints) -> Ints:
 class Load:
     """Over stretches of a run, of one length each: columns as of the frame ``load``."""
 
-    columns: Mapping[str, Floats | Ints]
+    columns: dict[str, Floats | Ints]
+
+    @property
+    def edges_s(self) -> Floats:
+        """Where stretches begin, and the last one ends. [s]"""
+        return np.append(self.columns["start_s"], self.columns["end_s"][-1])
 
     @classmethod
     def of(cls, book: Book, end_ps: int) -> Load:
@@ -235,9 +235,9 @@ class Load:
         first = np.where(book.column("prefilled") == NEVER, end, first)
         prompt, made = (book.column(name).astype(float) for name in ("prompt", "generated"))
         one = np.ones(len(book))
-        come, starts, leaves = (_ramp(edges, at, one) for at in (arrival, begun, end))
+        come, starts, leaves = (ramp(edges, at, one) for at in (arrival, begun, end))
         growing = np.divide(made, end - first, out=np.zeros(len(book)), where=end > first)
-        tokens = _ramp(edges, begun, prompt) - _ramp(edges, end, prompt + made)
+        tokens = ramp(edges, begun, prompt) - ramp(edges, end, prompt + made)
         tokens += _bend(edges, first, growing) - _bend(edges, end, growing)
         wide = np.diff(edges)
         wide[wide == 0] = 1.0
@@ -261,7 +261,7 @@ def _within(edges: Floats, times: Floats) -> Ints:
     return np.diff(count)
 
 
-def _ramp(at: Floats, since: Floats, height: Floats) -> Floats:
+def ramp(at: Floats, since: Floats, height: Floats) -> Floats:
     """Sum of ``height`` (t - since) over those that are over, at each t."""
     order = np.argsort(since, kind="stable")
     since, height = since[order], height[order]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cmsim import energy
+from cmsim import api, energy
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.serving import PoolSpec, ServingSpec
-from cmsim.scenario import Run
+from cmsim.scenario import Run, SystemEntry
 from cmsim.serving.costs import Joules, Told
 from cmsim.serving.holder import Limits
-from cmsim.serving.played import CONTEXTS, SMALLEST, PlayedSteps
-from cmsim.serving.pools import Moves, Pool
-from cmsim.units import PS_PER_S, to_ps
+from cmsim.serving.played import CONTEXTS, PlayedSteps
+from cmsim.serving.pooled import Pooled
+from cmsim.serving.pools import Pool
+from cmsim.serving.questions import Questions
+from cmsim.serving.transfers import Moves
+from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
+from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S
 from cmsim.workload.model import load_model, speculative_tokens_per_step
 
 
@@ -28,6 +32,8 @@ class PoolMachine:
 
     pool    what the service needs of it    system  of one replica    ranks  of one holder
     costs   its steps, for who tries them    cache_tokens  room of one holder
+    machine  that it stands on, whole    first  of its packages there that is this pool's
+    token_B  of a cached token on one rank [B]
     """
 
     pool: Pool
@@ -35,6 +41,9 @@ class PoolMachine:
     ranks: int
     costs: PlayedSteps
     cache_tokens: int
+    machine: System
+    first: int
+    token_B: float
 
     @property
     def accelerators(self) -> int:
@@ -55,14 +64,23 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
                 Problem(f"got {spec.replicas}; {system.name} has {system.packages} accelerators", key="replicas")
             )
         pools = [PoolSpec(replicas=spec.replicas, accelerators=each)]
-    need = sum(pool.replicas * pool.accelerators for pool in pools)
-    if need > system.packages:
-        message = f"replicas take {need} accelerators together; {system.name} has {system.packages}"
-        raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
-    return [_machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
+    machines_ = api.Machines(base)
+    used: dict[int, int] = {}
+    out = []
+    for pool in pools:
+        one = run if pool.machine is None else replace(run, system=SystemEntry(system=pool.machine))
+        whole = system if pool.machine is None else machines_(one)
+        first = used.get(id(whole), 0)
+        used[id(whole)] = need = first + pool.replicas * pool.accelerators
+        if need > whole.packages:
+            message = f"replicas take {need} accelerators together; {whole.name} has {whole.packages}"
+            raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
+        out.append((one, pool, whole, first))
+    return [_machine(one, spec, pool, base, whole, first) for one, pool, whole, first in out]
 
 
-def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
+def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, whole: System, first: int) -> PoolMachine:
+    decodes = pool is not spec.prefill
     batching = pool.batching or spec.batching
     if batching.step_tokens <= batching.sequences:
         message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), a token each."
@@ -83,6 +101,7 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
         blocks - kept,
         batching.block_tokens,
         math.ceil((blocks - kept) * batching.spare_blocks),
+        _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
     )
     accepted = 1.0
     if spec.speculative is not None and decodes:
@@ -104,7 +123,15 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
         context=batching.context_tokens or 1 << 40,
         cached=kept * batching.block_tokens,
     )
-    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens)
+    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B)
+
+
+def _swap_ps(system: System, token_B: float) -> int:
+    """Of a token's cache from a rank to its host's memory, or back. [ps]"""
+    if system.accelerator.host_GBps is None:
+        message = f"how fast {system.accelerator.name} copies to its host is not known; set accelerator.host_GBps"
+        raise InputError(Problem(message, key="batching.preemption"))
+    return max(round(token_B / (system.accelerator.host_GBps * GIGA / system.ranks_per_package) * PS_PER_S), 1)
 
 
 def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
@@ -121,17 +148,47 @@ def idle_W(system: System) -> Joules:
     return low, middle, high
 
 
-def moves(spec: ServingSpec, machines_: Sequence[PoolMachine], base: Path | None) -> Moves | None:
-    """How caches come from one pool to the other: over the NICs of a holder's packages."""
-    if len(machines_) < 2:
-        return None
+def links(
+    spec: ServingSpec, machines_: Sequence[PoolMachine], system: System, asked: Questions, base: Path | None
+) -> tuple[Moves | None, Pooled | None]:
+    """How caches come from one pool to the other, and a pool of caches, where a scenario has them."""
+    if len(machines_) < 2 and spec.cache_pool is None:
+        return None, None
+    over = spec.cache_moves.over if len(machines_) > 1 else None
+    if over == "scale_up" and len({id(one.machine) for one in machines_}) > 1:
+        message = "got scale_up; pools are on machines of their own. Allowed: scale_out, host."
+        raise InputError(Problem(message, key="cache_moves.over"))
     model = load_model(spec.model, base=base)
+    precision = spec.precision if spec.prefill is None else spec.prefill.precision or spec.precision
+    token_B = model.kv_bytes_per_token(BYTES_PER_ELEMENT[precision.kv_cache])
+    servers, keeps = None, spec.cache_pool
+    if keeps is not None:
+        if not asked.block_tokens:
+            message = (
+                "requests do not say what their prompts share. Allowed: traces that do, `turns`, `agents`, `retrieval`."
+            )
+            raise InputError(Problem(message, key="cache_pool"))
+        nodes = keeps.nodes or system.nodes
+        drives_Bps = (keeps.drives_GBps or 0.0) * GIGA * nodes
+        servers = Servers(keeps.over, memory_Bps(system, keeps.over) * nodes, drives_Bps)
+    first = machines_[0].pool
+    ends = wires(seats(machines_, token_B), over, servers, first.replicas * first.holders)
+    pooled = None
+    if keeps is not None:
+        memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))
+        pooled = Pooled(ends, token_B, memory, drives, keeps.evict)
+    layers = model.layers if spec.cache_moves.layerwise else 1
+    return None if over is None else Moves(ends, token_B, layers), pooled
+
+
+def seats(machines_: Sequence[PoolMachine], token_B: float) -> list[Seat]:
+    """Where each holder sits, counted over all pools."""
     out = []
-    for machine in machines_:
-        _, token_B = machine.costs.memory(SMALLEST)
-        share = machine.system.stack.collectives.scale_out_efficiency
-        rank_Bps = machine.system.spec.scale_out.nic_GBps * 1e9 * share / machine.system.ranks_per_package
-        # each rank of a holder moves its part over its own NIC
-        out.append(max(int(to_ps(token_B / rank_Bps)), 1))
-    fixed = int(to_ps(machines_[0].system.spec.scale_out.cluster_us / 1e6))
-    return Moves((out[0], out[1]), model.layers, fixed)
+    for one in machines_:
+        held = min(one.token_B / token_B, 1.0) if token_B else 1.0
+        begins = one.first * one.machine.ranks_per_package
+        for replica in range(one.pool.replicas):
+            at = begins + replica * one.system.ranks
+            # holders beyond the ranks (a replica of fewer ranks than a holder has) begin with it
+            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held) for each in range(one.pool.holders)]
+    return out

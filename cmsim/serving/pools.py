@@ -27,22 +27,3 @@ class Pool:
         """Whether a request of so many tokens can ever be served."""
         blocks = -(-(prompt + output) // self.limits.block_tokens)
         return prompt + output <= self.context and blocks <= self.limits.blocks
-
-
-@dataclass(frozen=True)
-class Moves:
-    """How caches come from a pool that prefills to one that decodes, layer by layer while the prompt is computed.
-
-    token_ps   of a cached token over the link of a holder of either pool [ps]
-    layers     of the model    fixed_ps  latency of a transfer [ps]
-    """
-
-    token_ps: tuple[int, int]
-    layers: int
-    fixed_ps: int = 0
-
-    def exposed_ps(self, move_ps: int, prefill_ps: int) -> int:
-        """What is left of a transfer when the prompt is done: no less than one layer, and what does not fit under the
-        prefill of the layers before. [ps]"""
-        hidden = prefill_ps * (self.layers - 1) // self.layers
-        return max(move_ps // self.layers, move_ps - hidden)

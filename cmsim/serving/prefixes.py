@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from cmsim.requests import Prefix
+from cmsim.serving.shelves import shelf
 
 
 class Beginnings:
@@ -29,8 +29,8 @@ class Prefixes:
 
     def __init__(self, beginnings: Beginnings, block_tokens: int, most: int, prompt: Sequence[int]):
         self._beginnings = beginnings
-        self._tokens, self._most, self._prompt = block_tokens, most, prompt
-        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._tokens, self._prompt = block_tokens, prompt
+        self._kept = shelf("lru", most)
         self.asked = self.hit = 0
 
     def found(self, one: int) -> int:
@@ -39,21 +39,21 @@ class Prefixes:
         Blocks come in the order of the prompt, and are used from its end to its beginning, so that of a prompt what
         is needed first goes last.
         """
-        blocks = self._beginnings.of(one)
-        kept = self._kept
-        hits = 0
-        for block in blocks:
-            if block not in kept:
-                break
-            hits += 1
+        blocks, hits = self._beginnings.of(one), self.known(one)
         self.asked += len(blocks)
         self.hit += hits
         for block in reversed(blocks):
-            kept[block] = None
-            kept.move_to_end(block)
-        while len(kept) > self._most:
-            kept.popitem(last=False)
+            self._kept.use(block)
         return min(hits * self._tokens, self._prompt[one] - 1)
+
+    def known(self, one: int) -> int:
+        """Blocks of a prompt that are there, from its first on."""
+        kept, hits = self._kept, 0
+        for block in self._beginnings.of(one):
+            if block not in kept:
+                break
+            hits += 1
+        return hits
 
 
 #: of a prompt's blocks, how many make it worth to wait for who has them

@@ -15,6 +15,8 @@ class Questions:
     prompt, output   tokens, at least 1    arrival_ps  ascending; None: a closed loop, in which each user asks again
                      when the answer is there; below 0: of a later turn of a conversation
     then, think_ps   of each request the next turn, -1 for none, and how long after its end that comes [ps]
+    priority         those of a lower number go first; None: all alike
+    quits_ps         after its arrival, when somebody does not want the answer any more; -1: never [ps]
     prefix           blocks of the prompts where it is known what they share, of ``block_tokens`` tokens
     rate_per_s       of an open loop, on average    users  of a closed loop    notes  to say beside a result
     """
@@ -28,6 +30,8 @@ class Questions:
     think_ps: Ints | None = None
     rate_per_s: float = 0.0
     users: int = 0
+    priority: Ints | None = None
+    quits_ps: Ints | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:

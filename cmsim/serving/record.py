@@ -10,33 +10,32 @@ from cmsim.serving.costs import Joules
 class StepLog:
     """One per replica.
 
-    jumps   steps that only decode, four numbers each: sequences that set the pace, their cached tokens, how many steps,
-            sequences that got a token in each
-    mixed   steps with prompts, two numbers each: time [ps], sequences that got a token beside
+    jumps   steps that only decode, five numbers each: sequences that set the pace, their cached tokens, how many steps,
+            sequences that got a token in each, when they begin [ps]
+    mixed   steps with prompts, three numbers each: time [ps], sequences that got a token beside, when it begins [ps]
     gaps    between two tokens of those that were preempted between them [ps]
-    joins   from the first token to the step that makes the second, where another pool made the first [ps]
-    joules  of steps with prompts, both ends of the band and the middle    preemptions  how many
+    joins   from the last token to the step that makes the next, of whose cache came from elsewhere [ps]
+    joules  of each step with prompts, both ends of the band and the middle    preemptions  how many
     """
 
     def __init__(self) -> None:
         self.jumps, self.mixed, self.gaps, self.joins = array("q"), array("q"), array("q"), array("q")
-        self.joules = [0.0, 0.0, 0.0]
+        self.joules = array("d")
         self.preemptions = 0
         self._gone: dict[int, int] = {}
 
-    def jump(self, pace: int, context: int, steps: int, tokens: int) -> None:
+    def jump(self, pace: int, context: int, steps: int, tokens: int, began: int) -> None:
         """Adds a jump, or goes on with the last one."""
         jumps = self.jumps
-        if jumps and jumps[-3] + jumps[-2] == context and jumps[-4] == pace and jumps[-1] == tokens:
-            jumps[-2] += steps
+        if jumps and jumps[-4] + jumps[-3] == context and jumps[-5] == pace and jumps[-2] == tokens:
+            jumps[-3] += steps
         else:
-            jumps.extend((pace, context, steps, tokens))
+            jumps.extend((pace, context, steps, tokens, began))
 
-    def mix(self, time_ps: int, tokens: int, joules: Joules) -> None:
+    def mix(self, time_ps: int, tokens: int, joules: Joules, began: int) -> None:
         """Adds a step with prompts."""
-        self.mixed.extend((time_ps, tokens))
-        for end, more in enumerate(joules):
-            self.joules[end] += more
+        self.mixed.extend((time_ps, tokens, began))
+        self.joules.extend(joules)
 
     def preempted(self, one: int, now: int) -> None:
         """Somebody lost its blocks."""
@@ -47,3 +46,7 @@ class StepLog:
         """Somebody has its next token."""
         if one in self._gone:
             self.gaps.append(now - self._gone.pop(one))
+
+    def joined(self, one: int, now: int, since: int) -> None:
+        """Somebody decodes whose cache came from elsewhere: of another pool since its first token, or of the host."""
+        self.joins.append(now - self._gone.pop(one, since))

@@ -15,15 +15,21 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from cmsim.serving.blocks import ENDLESS
 from cmsim.serving.book import DONE, NEVER, WAITING, Book
-from cmsim.serving.costs import Costs
+from cmsim.serving.costs import Costs, Joules
 from cmsim.serving.holder import Holder
+from cmsim.serving.pace import pace
 from cmsim.serving.record import StepLog
 
 #: (time, number of the replica, what to do): puts something on the clock
 Later = Callable[[int, int, Callable[[object], None]], None]
 #: told of each request that leaves: who, from where, now, blocks that stay taken until its cache has moved
 Leaves = Callable[[int, Holder, int, int], None]
+#: told of each chunk of a prompt as its step begins: who, where, tokens, now, how long the step takes [ps]
+Streams = Callable[[int, Holder, int, int, int], None]
 
 _RESTS, _MIXED, _JUMPS = range(3)
 
@@ -33,7 +39,9 @@ class Replica:
 
     number   among all, by which ties are broken    holders  its schedulers
     singly   steps are done one by one; to hold jumps against
-    hands_over   requests leave with their first token, to be decoded elsewhere
+    computed  is told of each prompt that is computed for the first time
+    streams   who sends caches on while prompts are computed: requests leave with their first token then, to be decoded
+              elsewhere
     """
 
     def __init__(
@@ -45,11 +53,13 @@ class Replica:
         later: Later,
         leaves: Leaves,
         *,
-        hands_over: bool = False,
+        streams: Streams | None = None,
+        computed: Callable[[int, Holder], None] | None = None,
         singly: bool = False,
     ):
         self.number, self.book, self.holders, self.costs = number, book, tuple(holders), costs
-        self._later, self._leaves, self._hands_over, self._singly = later, leaves, hands_over, singly
+        self._later, self._leaves, self._streams, self._singly = later, leaves, streams, singly
+        self._computed = computed
         self.record = StepLog()
         self._does, self._turn, self._step = _RESTS, 0, 0
         #: (step after which somebody has its last token, who, when it began to decode), and the last two of who decodes
@@ -58,7 +68,11 @@ class Replica:
         #: holders where something is to be done of prompts; where something changed
         self._active: dict[int, Holder] = {}
         self._changed: dict[int, Holder] = {}
+        #: of each holder the step before which its cache has room
+        self._safe = [ENDLESS] * len(self.holders)
+        self._first = self.holders[0].number
         #: sequences and cached tokens that set the pace, and since which step
+        self._fullest = pace(self.holders)
         self._pace = self._context = self._at = 0
         #: what runs: when it began; of a jump the sums and where in them, and how many steps
         self._began = self._from = self._many = 0
@@ -77,15 +91,15 @@ class Replica:
         holder.waiting.append(one)
         self._active[holder.number] = holder
         if self._does == _JUMPS:
-            if len(holder.waiting) == 1:
+            if holder.waiting.first == one:
                 self._cut(now, holder)
         else:
             self.wake(now)
 
-    def give_up(self, one: int, holder: Holder, now: int) -> None:
+    def give_up(self, one: int, holder: Holder, now: int, outcome: int) -> None:
         """Somebody waits no longer, whether it was begun or not."""
-        first = bool(holder.waiting) and holder.waiting[0] == one
-        begun = holder.give_up(one, now)
+        first = holder.waiting.first == one
+        begun = holder.give_up(one, now, outcome)
         if begun:
             self._active[holder.number] = holder
         if self._does == _JUMPS and (begun or first):  # the one behind the first may be smaller
@@ -116,7 +130,7 @@ class Replica:
         """A step, or a jump of steps, is over: who is done leaves, and the next one begins."""
         if self._does == _JUMPS:
             self._step += self._many
-            self.record.jump(self._pace, self._from, self._many, len(self._since))
+            self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
         elif self._does == _MIXED:
             self._step += 1
         self._end(now)
@@ -160,11 +174,13 @@ class Replica:
             book.generated[one] += 1
             if book.prefilled[one] == NEVER:
                 book.prefilled[one] = now
+                if self._computed is not None:
+                    self._computed(one, holder)
             else:
                 self.record.resumed(one, now)
             if book.generated[one] >= book.output[one]:
                 self._finish(one, holder, now)
-            elif self._hands_over:
+            elif self._streams is not None:
                 self._changed[holder.number] = holder
                 self._leaves(one, holder, now, holder.leave(one, keep=True))
             else:
@@ -186,7 +202,7 @@ class Replica:
 
     def _begin(self, now: int) -> None:
         """The next step, or jump of steps."""
-        tokens = pairs = 0
+        tokens = pairs = copies_ps = 0
         crowded = self._make_room(now)
         for number, holder in list(self._active.items()):
             holder.schedule(now, self._step, admit=number not in crowded)
@@ -195,16 +211,24 @@ class Replica:
                 if (holder.tokens, holder.pairs) > (tokens, pairs):
                     tokens, pairs = holder.tokens, holder.pairs
             for one in holder.came:
-                self.record.joins.append(now - self.book.prefilled[one])
+                self.record.joined(one, now, self.book.prefilled[one])
                 self._decodes(one, holder)
+            if holder.copied:
+                copies_ps = max(copies_ps, holder.copied * holder.limits.swap_ps)
+                holder.copied = 0
             if holder.at_rest:
                 del self._active[number]
         self._keep_pace()
         self._began = now
-        if tokens:
+        if tokens or copies_ps:
             self._does = _MIXED
-            time_ps, joules = self.costs.mixed(self._pace, self._context, tokens, pairs)
-            self.record.mix(time_ps, len(self._since), joules)
+            time_ps, joules = self._mixed(tokens, pairs)
+            time_ps += copies_ps
+            self.record.mix(time_ps, len(self._since), joules, now)
+            if self._streams is not None:
+                for holder in self._active.values():
+                    for one, part in holder.chunks:
+                        self._streams(one, holder, part, now, time_ps)
             self._next(now + time_ps)
         elif self._since:
             self._does = _JUMPS
@@ -212,21 +236,34 @@ class Replica:
         else:
             self._does = _RESTS
 
+    def _mixed(self, tokens: int, pairs: int) -> tuple[int, Joules]:
+        """One step by itself, with prompts or without."""
+        if tokens:
+            return self.costs.mixed(self._pace, self._context, tokens, pairs)
+        if not self._since:
+            return 1, (0.0, 0.0, 0.0)
+        row, at = self.costs.row(self._pace), self._context
+        sums = row.upto(at + 1)
+        low, middle, high = row.joules(np.array([at]), np.array([at + 1]))[:, 0].tolist()
+        return sums[at + 1] - sums[at], (low, middle, high)
+
     def _make_room(self, now: int) -> dict[int, Holder]:
         """Preempts where a cache has no room for the next step; holders of which somebody was.
 
         Since it was last asked how long there is room nobody took more: a prompt that is done has its blocks already.
         """
-        step, out = self._step, {}
-        if min([holder.safe for holder in self.holders]) <= step:
-            for holder in self.holders:
-                if holder.safe <= step:
+        step, safe, out = self._step, self._safe, {}
+        if min(safe) <= step:
+            for at, holder in enumerate(self.holders):
+                if safe[at] <= step:
                     gone = holder.make_room(step)
                     for one in gone:
                         self._lose(one)
                         self.record.preempted(one, now)
                     if gone:
                         out[holder.number] = self._changed[holder.number] = self._active[holder.number] = holder
+                    else:
+                        safe[at] = step + holder.blocks.sure(step)
         return out
 
     def _keep_pace(self) -> None:
@@ -234,12 +271,9 @@ class Replica:
         step = self._step
         if self._changed:
             for holder in self._changed.values():
-                holder.safe = step + holder.blocks.sure(step)
+                self._safe[holder.number - self._first] = step + holder.blocks.sure(step)
+            self._pace, self._context = self._fullest.of(self._changed.values(), step)
             self._changed.clear()
-            self._pace = max([len(holder.decoding) for holder in self.holders])
-            if self._pace:
-                held = max([holder.offsets + len(holder.decoding) * step for holder in self.holders])
-                self._context = held // self._pace
         else:
             self._context += step - self._at
         self._at = step
@@ -249,10 +283,12 @@ class Replica:
         while (found := self._since.get(ends[0][1])) is None or found[0] != ends[0][2]:  # it left before its end
             heapq.heappop(ends)
         most = 1 if single else ends[0][0] - step
-        for holder in self.holders:
-            if holder.safe < step + most and holder.begun:
-                most = holder.blocks.fits(step, most)
-                holder.safe = step + most
+        safe = self._safe
+        if min(safe) < step + most:
+            for at, holder in enumerate(self.holders):
+                if safe[at] < step + most:
+                    most = holder.blocks.fits(step, most)
+                    safe[at] = step + most
         self._from, self._many = self._context, most
         self._sums = sums = self.costs.row(self._pace).upto(self._context + most)
         self._next(now + sums[self._context + most] - sums[self._context])

@@ -9,17 +9,19 @@ from typing import Literal
 import numpy as np
 import simpy
 
-from cmsim.serving.book import NEVER, REFUSED, TIMED_OUT, WAITING, Book
+from cmsim.serving.book import CANCELLED, NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pooled import DRIVES, MEMORY, Pooled, Tiers
+from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Homes, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.replica import Replica
+from cmsim.serving.transfers import Courier, Moves, Sending
 
 Routing = Literal["round_robin", "least_loaded", "prefix_aware"]
 
-#: who comes goes before steps that end in the same picosecond, so that these see it
-_COMES = 0
+#: who comes goes before steps that end in the same picosecond, so that these see it; links are between the two
+_COMES, _STEPS = 0, 3
 #: requests that a holder may have more than the one with the fewest, and times as many, and still be sent those whose
 #: beginnings it has
 _MORE, _TIMES = 1, 2
@@ -46,12 +48,15 @@ class Served:
 
     pools     replicas of each pool, in the order of the pools
     area_ps   requests in the service, over time: counted as they come and go [ps]
+    moved_B   bytes of caches that were on links [B]    tiers  of a pool of caches
     """
 
     book: Book
     pools: tuple[tuple[Replica, ...], ...]
     area_ps: int
     end_ps: int
+    moved_B: float = 0.0
+    tiers: Tiers | None = None
 
 
 class _Call(simpy.Event):
@@ -102,14 +107,29 @@ class Service:
     """One run of a service.
 
     pools  one that does all, or one that prefills and one that decodes    moves  between two pools
+    pooled  a pool of caches, where there is one: its wires are those of moves
     """
 
-    def __init__(self, asked: Questions, pools: Sequence[Pool], rules: Rules, moves: Moves | None = None):
+    def __init__(
+        self,
+        asked: Questions,
+        pools: Sequence[Pool],
+        rules: Rules,
+        moves: Moves | None = None,
+        pooled: Pooled | None = None,
+    ):
         self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
         self.env = simpy.Environment(initial_time=0)
         self.book = Book.of(asked)
+        self._classes = 1 if asked.priority is None else int(asked.priority.max(initial=0)) + 1
+        self._quits = None if asked.quits_ps is None else asked.quits_ps.tolist()
         self._lines: list[_Line] = []
         self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
+        links = moves or pooled
+        self._courier = None if links is None else Courier(self.env, links.wires)
+        self._pooled, self._tiers = pooled, None
+        if pooled is not None and self._beginnings is not None:
+            self._tiers = Tiers(pooled, self._beginnings, asked.block_tokens)
         first = 0
         for number, pool in enumerate(self.pools):
             replicas: list[Replica] = []
@@ -127,8 +147,8 @@ class Service:
         )
         self._then = None if asked.then is None else asked.then.tolist()
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
-        #: when the link of a holder is free again
-        self._free: dict[int, int] = {}
+        #: caches on their way, by request
+        self._sendings: dict[int, Sending] = {}
         self._here = self._since = self._area = 0
         self._next = 0
 
@@ -137,7 +157,7 @@ class Service:
         if pool.cached and self._beginnings is not None and at == 0:
             blocks = pool.cached // self.asked.block_tokens
             prefixes = Prefixes(self._beginnings, self.asked.block_tokens, blocks, self.book.prompt)
-        return Holder(self.book, pool.limits, number, prefixes)
+        return Holder(self.book, pool.limits, number, prefixes, self._classes)
 
     def _replica(self, number: int, holders: Sequence[Holder], pool: Pool, at: int) -> Replica:
         two = len(self.pools) > 1
@@ -148,12 +168,13 @@ class Service:
             pool.costs,
             self._later,
             self._prefilled if two and at == 0 else self._done,
-            hands_over=two and at == 0,
+            streams=self._streamed if two and at == 0 else None,
+            computed=self._computed if self._tiers is not None and at == 0 else None,
             singly=self.rules.singly,
         )
 
     def _later(self, at: int, number: int, what: Callable[[simpy.Event], None]) -> None:
-        _Call(self.env, at, 1 + number, what)
+        _Call(self.env, at, _STEPS + number, what)
 
     def run(self) -> Served:
         """Serves everybody there is."""
@@ -164,7 +185,10 @@ class Service:
             _Call(self.env, self.book.arrival[self._first[0]], _COMES, self._comes)
         self.env.run()
         # the clock may go on to times for which there is nothing to do any more
-        return Served(self.book, tuple(line.replicas for line in self._lines), self._area, self._since)
+        moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
+        return Served(
+            self.book, tuple(line.replicas for line in self._lines), self._area, self._since, moved_B, self._tiers
+        )
 
     # who comes
 
@@ -200,16 +224,53 @@ class Service:
             self._gone(one, now)
             return
         if rules.patience_ps is not None:
-            _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
+            _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._gives_up(one, TIMED_OUT))
+        if self._quits is not None and self._quits[one] >= 0:
+            _Call(self.env, now + self._quits[one], _COMES, lambda _: self._gives_up(one, CANCELLED))
         if rules.door_ps:
-            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one, 0))
+            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one))
         else:
-            self._route(one, 0)
+            self._route(one)
 
-    def _route(self, one: int, pool: int) -> None:
-        if self.book.outcome[one] == WAITING:
-            replica, holder = self._lines[pool].choose(one)
+    def _route(self, one: int) -> None:
+        if self.book.outcome[one] != WAITING:
+            return
+        replica, holder = self._lines[0].choose(one)
+        if self._tiers is None or not self._fetched(one, replica, holder):
             replica.arrive(one, holder, int(self.env.now))
+
+    def _fetched(self, one: int, replica: Replica, holder: Holder) -> bool:
+        """Whether some of a prompt comes from the pool of caches first, behind what its holder has."""
+        book, tiers, pooled, courier = self.book, self._tiers, self._pooled, self._courier
+        assert tiers is not None and pooled is not None and courier is not None
+        has = 0 if holder.prefixes is None else holder.prefixes.known(one)
+        most = book.prompt[one] - 1 - has * self.asked.block_tokens
+        found = tiers.found(one, has, max(most, 0))
+        left = [tier for tier in (MEMORY, DRIVES) if found[tier]]
+        if not left:
+            return False
+        book.holder[one] = holder.number
+
+        def there() -> None:
+            left.pop()
+            if not left:
+                book.fetched[one] = has * self.asked.block_tokens + sum(found)
+                _Call(self.env, int(self.env.now) + _SOON, _COMES, lambda _: self._begins(one, replica, holder))
+
+        for tier in list(left):
+            courier.fetch(tier, holder.number, found[tier] * pooled.token_B, there)
+        return True
+
+    def _begins(self, one: int, replica: Replica, holder: Holder) -> None:
+        if self.book.outcome[one] == WAITING:
+            replica.arrive(one, holder, int(self.env.now))
+
+    def _computed(self, one: int, holder: Holder) -> None:
+        """What the pool of caches has not of a prompt goes there, and is there when it has come."""
+        tiers, pooled, courier = self._tiers, self._pooled, self._courier
+        assert tiers is not None and pooled is not None and courier is not None
+        if news := tiers.news(one):
+            courier.put(holder.number, news * pooled.token_B, lambda: tiers.put(one))
 
     # who leaves
 
@@ -217,22 +278,34 @@ class Service:
         self._lines[-1].gone(holder.number)
         self._gone(one, now)
 
+    def _streamed(self, one: int, holder: Holder, tokens: int, now: int, takes_ps: int) -> None:
+        """A chunk of a prompt is computed from now on; its cache is sent on, and somebody chosen who gets it."""
+        book = self.book
+        if book.output[one] == 1:  # its first token is its last
+            return
+        sending = self._sendings.get(one)
+        if sending is None:
+            assert self.moves is not None and self._courier is not None
+            _, other = self._lines[1].choose(one)
+            sending = Sending(self._courier, self.moves, holder.number, other.number)
+            self._sendings[one] = sending
+            sending.whole(book.cached[one], now)
+        sending.chunk(tokens, now, takes_ps)
+
     def _prefilled(self, one: int, holder: Holder, now: int, kept: int) -> None:
-        """A prompt is done in a pool of its own: its cache moves, and the answer is made elsewhere."""
+        """A prompt is done in a pool of its own: the rest of its cache moves, and the answer is made elsewhere."""
         self._lines[0].gone(holder.number)
         if self.book.outcome[one] != WAITING:  # its first token was its last
             self._gone(one, now)
             return
-        assert self.moves is not None
-        replica, other = self._lines[1].choose(one)
-        self.book.holder[one] = other.number
-        prefill_ps = now - self.book.scheduled[one]
-        move_ps = self.book.prompt[one] * max(self.moves.token_ps)
-        begins = max(now, self._free.get(holder.number, 0), self._free.get(other.number, 0))
-        ends = max(begins + self.moves.exposed_ps(move_ps, prefill_ps) + self.moves.fixed_ps, now + _SOON)
-        self._free[holder.number] = ends
-        self._free[other.number] = ends
-        _Call(self.env, ends, _COMES, lambda _: self._moved(one, holder, kept, replica, other, ends))
+        sending = self._sendings.pop(one)
+        self.book.holder[one] = sending.dst
+        sending.close(now, lambda: self._arrives(one, holder, kept, sending.dst))
+
+    def _arrives(self, one: int, before: Holder, kept: int, number: int) -> None:
+        """The last of a cache is there; who batches hears of it."""
+        at = int(self.env.now) + _SOON
+        _Call(self.env, at, _COMES, lambda _: self._moved(one, before, kept, *self._lines[1].of(number), at))
 
     def _moved(self, one: int, before: Holder, kept: int, replica: Replica, holder: Holder, now: int) -> None:
         before.blocks.take(-kept)
@@ -241,7 +314,7 @@ class Service:
             self.book.moved[one] = now
             replica.arrive(one, holder, now)
 
-    def _out_of_patience(self, one: int) -> None:
+    def _gives_up(self, one: int, outcome: int) -> None:
         book, now = self.book, int(self.env.now)
         if book.outcome[one] != WAITING:
             return
@@ -250,8 +323,11 @@ class Service:
         if number != NEVER and line is not None:
             replica, holder = line.of(number)
             line.gone(number)
-            replica.give_up(one, holder, now)
-        book.outcome[one], book.end[one] = TIMED_OUT, now
+            replica.give_up(one, holder, now, outcome)
+            if line is self._lines[0] and (sending := self._sendings.pop(one, None)) is not None:
+                sending.drop()
+                self._lines[1].gone(sending.dst)
+        book.outcome[one], book.end[one] = outcome, now
         self._gone(one, now)
 
     def _gone(self, one: int, now: int) -> None:

@@ -10,15 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmsim.requests import Prefix
-from cmsim.serving import measure
+from cmsim.serving import measure, upkeep
 from cmsim.serving.book import OUTCOMES
 from cmsim.serving.costs import Costs, Plain, Told
 from cmsim.serving.holder import Limits
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pooled import Pooled
+from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Service
+from cmsim.serving.transfers import Moves, Wires
+from cmsim.units import PS_PER_S
 
-COLUMNS = ("arrival", "scheduled", "prefilled", "moved", "end", "generated", "again", "holder", "cached", "outcome")
+COLUMNS = (
+    "arrival",
+    "scheduled",
+    "prefilled",
+    "moved",
+    "end",
+    "generated",
+    "again",
+    "holder",
+    "cached",
+    "fetched",
+    "outcome",
+)
 
 
 def costs(draw: np.random.Generator) -> Costs:
@@ -40,8 +55,20 @@ def costs(draw: np.random.Generator) -> Costs:
     return Told(decode, passes, least=16, host=host, idle_W=(1.0, 2.0, 3.0), accepted=float(draw.choice([1, 1.7])))
 
 
-def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
-    """A service: what it is asked, its pools, its rules."""
+def wires(draw: np.random.Generator, holders: int) -> Wires:
+    """A link for each holder and one for all of them, slow enough that caches meet."""
+    every = (2 * holders, 1.0)
+    out = tuple(((at, 1.0), every) for at in range(holders))
+    into = tuple(((holders + at, 0.5), every) for at in range(holders))
+    rates = tuple(draw.choice([1e9, 1e10], 2 * holders).tolist())
+    servers = 2 * holders + 1
+    tiers = (((servers, 1.0),), ((servers, 1.0), (servers + 1, 1.0)))
+    latency_ps = int(draw.choice([0, 10**6]))
+    return Wires((*rates, 2e9 * holders, 4e9, 1e9), out, into, out, into, tiers, ((servers, 1.0),), latency_ps)
+
+
+def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]:
+    """A service: what it is asked, its pools, its rules, how caches move, and a pool of them."""
     draw = np.random.default_rng(seed)
     count = int(draw.integers(1, 60))
     prompt, output = draw.integers(1, 200, count), draw.integers(1, 80, count)
@@ -59,7 +86,10 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
     def pool() -> Pool:
         block, sequences = int(draw.choice([4, 16])), int(draw.integers(1, 12))
         blocks = int(draw.integers(200 // block, 1200 // block))
-        limits = Limits(int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)))
+        swap_ps = int(draw.choice([0, 10**7]))
+        limits = Limits(
+            int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps
+        )
         cached = int(draw.choice([0, 320]))
         return Pool(costs(draw), limits, int(draw.integers(1, 4)), int(draw.integers(1, 4)), cached=cached)
 
@@ -75,38 +105,55 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves]:
         then = np.where(~later & (np.arange(count) + 1 < count), np.arange(count) + 1, -1)
         think_ps = draw.integers(0, 10**11, count)
         asked = replace(asked, arrival_ps=np.where(later, -1, arrival_ps), then=then, think_ps=think_ps)
-    return asked, pools, rules, Moves((10**6, 10**5), 8, 10**6)
+    if draw.random() < 0.5:
+        asked = replace(asked, priority=draw.integers(0, 3, count))
+    if draw.random() < 0.4:
+        asked = replace(asked, quits_ps=np.where(draw.random(count) < 0.5, -1, draw.integers(0, 10**12, count)))
+    moves = Moves(wires(draw, sum(one.holders * one.replicas for one in pools)), 1e6, 8)
+    pooled = None
+    if prefix is not None and draw.random() < 0.6:
+        evict = str(draw.choice(["lru", "lfu"]))
+        pooled = Pooled(moves.wires, 1e6, int(draw.choice([64, 640])), int(draw.choice([0, 320])), evict)  # type: ignore[arg-type]
+    return asked, pools, rules, moves, pooled
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_jump_is_its_steps_to_the_picosecond(seed):
-    asked, pools, rules, moves = drawn(seed)
-    one, other = (Service(asked, pools, Rules(**rules, singly=singly), moves).run() for singly in (False, True))
+    asked, pools, rules, moves, pooled = drawn(seed)
+    one, other = (Service(asked, pools, Rules(**rules, singly=singly), moves, pooled).run() for singly in (False, True))
     for name in COLUMNS:
         assert (one.book.column(name) == other.book.column(name)).all(), name
+    assert one.moved_B == pytest.approx(other.moved_B)
+    if pooled is not None:
+        assert (one.tiers.asked, one.tiers.hit) == (other.tiers.asked, other.tiers.hit)
     assert one.end_ps == other.end_ps and one.area_ps == other.area_ps
     assert measure.itl(one.pools[-1]) == pytest.approx(measure.itl(other.pools[-1]))
+    edges = np.linspace(0, max(one.end_ps, 1) / PS_PER_S, 20)
     replicas = [[replica for pool in served.pools for replica in pool] for served in (one, other)]
-    assert measure.joules(replicas[0]) == pytest.approx(measure.joules(replicas[1]))
+    spent = [upkeep.joules(some) for some in replicas]
+    assert spent[0] == pytest.approx(spent[1])
+    drawn_W = upkeep.power_W(replicas[0], 0.0, edges)
+    assert (drawn_W * np.diff(edges)).sum() == pytest.approx(spent[0][1], rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_nothing_is_lost(seed):
-    asked, pools, rules, moves = drawn(seed)
-    served = Service(asked, pools, Rules(**rules), moves).run()
+    asked, pools, rules, moves, pooled = drawn(seed)
+    served = Service(asked, pools, Rules(**rules), moves, pooled).run()
     measure.check(served)  # everybody ends once, Little's law, no block is left
     book = served.book
     outcome = book.column("outcome")
     made = book.column("generated")
     tokens = resumed = 0
     for replica in (one for pool in served.pools for one in pool):
-        jumps = np.array(replica.record.jumps).reshape(-1, 4)
+        jumps = np.array(replica.record.jumps).reshape(-1, 5)
         tokens += int((jumps[:, 2] * jumps[:, 3]).sum()) + int(
-            np.array(replica.record.mixed).reshape(-1, 2)[:, 1].sum()
+            np.array(replica.record.mixed).reshape(-1, 3)[:, 1].sum()
         )
         resumed += len(replica.record.gaps)
+        assert len(replica.record.jumps) % 5 == 0 and len(replica.record.mixed) == len(replica.record.joules)
         for holder in replica.holders:
             assert not holder.decoding and not holder.prefilling and not holder.offsets
             assert all(outcome[one] for one in holder.waiting)

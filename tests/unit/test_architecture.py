@@ -124,9 +124,10 @@ PERMITTED: dict[str, frozenset[str]] = {
         | {"engine", "execution", "graphs", "hardware", "workload", "workload/generate"}
     ),
     # requests on one clock: what a step costs it asks of steps, what comes of traces; of the machine it knows memory
-    # and links, of results what a token costs
+    # and links, of results what a token costs; caches are demands on a network, over levels of the fabric
     "serving": frozenset(
         {"api", "cost", "energy", "hardware", "kinds", "requests", "results", "scenario", "steps", "workload"}
+        | {"network", "topology"}
     ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),

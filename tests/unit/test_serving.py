@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import cmsim
 from cmsim.cli.app import app
 from cmsim.errors import InputError
+from cmsim.hardware import load_system
 from cmsim.kinds.serving import PoolSpec, SloSpec
 from cmsim.requests import Prefix
 from cmsim.serving import capacity, draw, measure
@@ -22,13 +23,16 @@ from cmsim.serving.blocks import PagedCache
 from cmsim.serving.costs import Plain, StepRow, Told
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
+from cmsim.serving.perfect import perfect
 from cmsim.serving.played import PlayedSteps
-from cmsim.serving.pools import Moves, Pool
+from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
+from cmsim.serving.transfers import Moves, Wires
 from cmsim.steps import between, plays, straight
 from cmsim.units import PS_PER_S
+from cmsim.workload.model import load_model
 
 MS = 10**9
 ENDLESS = 1 << 40
@@ -205,10 +209,48 @@ def test_who_loses_its_blocks_begins_again():
     assert book.column("scheduled").tolist() == [0, 0] and book.end[1] > book.end[0]
 
 
+def test_who_loses_its_blocks_comes_back_from_the_host():
+    """Eight tokens of a prompt and eight made, there and back at a millisecond a token; nothing is computed again."""
+    limits = Limits(ENDLESS, 8, 8, 4, swap_ps=MS)
+    served = run(asked([8, 8], 17, [0, 0]), Pool(Plain(MS, MS // 1000), limits))
+    book = served.book
+    assert book.column("again").tolist() == [0, 1] and book.column("generated").tolist() == [17, 17]
+    # a prefill, then steps of a millisecond each; the second one leaves at some step, and comes back at another
+    cached = 16 * MS // 1000
+    assert (book.end[0] - cached) % MS == 0
+    gone_ms = round((book.end[0] - cached) / MS) - 16
+    assert gone_ms == 16 and round((book.end[1] - book.end[0]) / MS) == 16 + 8
+    assert len(served.pools[0][0].record.gaps) == 0 and len(served.pools[0][0].record.joins) == 1
+
+
+def test_who_goes_first_is_begun_first():
+    questions = asked([100, 10, 10, 10], 1, [0, 0.01, 0.02, 0.03], priority=np.array([1, 1, 0, 1]))
+    served = run(questions, line())
+    assert served.book.column("scheduled").tolist() == [0, 110 * MS, 100 * MS, 120 * MS]
+    # who was begun last loses its place, but for those that go first
+    pool = Pool(Plain(MS, MS // 1000), Limits(ENDLESS, 8, 8, 4))
+    lost = run(asked([8, 8], 17, [0, 0], priority=np.array([1, 0])), pool).book.column("again")
+    assert lost.tolist() == [1, 0]
+
+
+def test_who_goes_is_gone():
+    questions = asked([100, 100, 5], 1, [0, 0, 0], quits_ps=np.array([-1, 150 * MS, 20 * MS]))
+    book = run(questions, line()).book
+    assert book.column("outcome").tolist() == [1, 4, 4]
+    assert book.column("end").tolist() == [100 * MS, 150 * MS, 20 * MS]
+
+
 def test_who_is_too_long_is_refused():
     pool = Pool(Plain(MS, MS), Limits(ENDLESS, 8, 10, 16), context=120)
     served = run(asked([150, 10, 100], [11, 5, 30], [0, 0, 0]), pool)
-    assert measure.counts(served.book) == {"done": 1, "timed_out": 0, "refused": 2, "prompt": 10, "output": 5}
+    assert measure.counts(served.book) == {
+        "done": 1,
+        "timed_out": 0,
+        "refused": 2,
+        "cancelled": 0,
+        "prompt": 10,
+        "output": 5,
+    }
 
 
 def test_who_has_no_patience_leaves():
@@ -237,19 +279,43 @@ def test_routing(routing, holders):
     assert served.book.column("holder").tolist() == holders
 
 
+def links(*rates_GBps: float) -> Wires:
+    """Holders with a link of their own each, both ways."""
+    ends = tuple((((2 * at, 1.0),), ((2 * at + 1, 1.0),)) for at in range(len(rates_GBps)))
+    capacity = tuple(rate * 1e9 for rate in rates_GBps for _ in range(2))
+    return Wires(capacity, tuple(out for out, _ in ends), tuple(into for _, into in ends))
+
+
 def test_a_cache_moves_layer_by_layer():
-    """S12, S13: 4,096 tokens over 25 GB/s under a prefill of 200 ms."""
-    move_ps = round(4096 * 70272 / 25e9 * PS_PER_S)
-    moves = Moves((move_ps // 4096, 1), 61)
-    assert moves.exposed_ps(move_ps, 200 * MS) / MS == pytest.approx(0.18874368, rel=1e-6)
-    assert moves.exposed_ps(move_ps, 0) / MS == pytest.approx(11.5133645, rel=1e-6)
+    """S12, S13: 4,096 tokens over 25 GB/s under a prefill of 200 ms; two at once get half of a link each."""
     first = Pool(Plain(MS, 200 * MS // 4096), Limits(ENDLESS, 8, ENDLESS))
     last = Pool(Plain(5 * MS, MS), Limits(ENDLESS, 8, ENDLESS))
-    served = run(asked([4096, 4096], 3, [0, 0]), first, last, moves=moves)
-    moved = (served.book.column("moved") - served.book.column("prefilled")) / MS
-    # one after the other over the link of the holder that prefills
-    assert moved == pytest.approx([0.18874368, 2 * 0.18874368], rel=1e-3)
-    assert (seconds(served, "moved", "end") >= 0.01).all()
+
+    def moved_ms(many: int, layers: int) -> np.ndarray:
+        moves = Moves(links(25, 1000), 70272, layers)
+        served = run(asked(np.full(many, 4096), 3, np.zeros(many)), first, last, moves=moves)
+        assert (seconds(served, "moved", "end") >= 0.01).all() and served.moved_B == pytest.approx(many * 4096 * 70272)
+        return seconds(served, "prefilled", "moved") * 1e3
+
+    assert moved_ms(1, 61) == pytest.approx([0.18874368], rel=1e-3)
+    assert moved_ms(1, 1) == pytest.approx([11.5133645], rel=1e-4)
+    assert moved_ms(2, 61) == pytest.approx(np.full(2, 2 * 0.18874368), rel=1e-3)
+    assert moved_ms(2, 1) == pytest.approx(np.full(2, 2 * 11.5133645), rel=1e-4)
+
+
+def test_a_slow_link_keeps_caches_waiting():
+    """What does not fit under the prefill comes after it: all but the first layer's time of it."""
+    pools = [Pool(Plain(MS, MS), Limits(ENDLESS, 8, ENDLESS)) for _ in range(2)]
+    served = run(asked([1000], 3, [0]), *pools, moves=Moves(links(1, 1000), 4e6, 10))
+    assert seconds(served, "prefilled", "moved") == pytest.approx([4 - 0.9], rel=1e-6)
+
+
+def test_who_gives_up_while_a_cache_moves_is_forgotten():
+    pools = [Pool(Plain(MS, MS), Limits(500, 8, ENDLESS)) for _ in range(2)]
+    for patience_ms in (700, 1500, 5000):  # in its second chunk, on the link, while it decodes
+        moves = Moves(links(1, 1000), 1e6, 10)
+        served = run(asked([1000], 9000, [0]), *pools, moves=moves, patience_ps=patience_ms * MS)
+        assert served.book.column("outcome").tolist() == [2] and served.book.end[0] == patience_ms * MS
 
 
 def test_beginnings_that_are_kept():
@@ -327,6 +393,28 @@ def test_what_is_found_in_a_cache_need_not_be_served():
     assert whole == capacity.requests_per_s((pool,), questions) and half == pytest.approx(2 * whole, rel=0.05)
 
 
+def test_the_least_machine_by_hand():
+    """Llama 3.1 8B: two bytes a parameter, 131,072 bytes of cache a token; a hundred requests a second of 1,000 tokens
+    in and 100 out, a promise of 10 ms a token."""
+    model, system = load_model("llama-3.1-8b"), load_system("hgx_h100")
+    spec = cmsim.load_scenario(scenario()).runs[0].spec
+    mix = capacity.Mix(1000.0, 1000.0, 500_000.0, 100.0)
+    found = perfect(model, spec.precision, system, mix, 100.0, 0.01)
+    linear, head, layers, width = 32 * (41_943_040 + 176_160_768), 525_336_576, 32, 4096
+    prefill = 1000 * (2 * linear + 2 * layers * width * 1000)
+    decode = 100 * (2 * (linear + head) + 4 * layers * width * 1050)
+    compute = 100 * (prefill + decode) / system.accelerator.peak_TFLOPps["bf16"] / 1e12
+    assert found.limit == "compute" and found.accelerators == int(np.ceil(compute)) == 2
+    # of answers alone what is read counts: weights once in ten milliseconds, caches for each token
+    mix = capacity.Mix(1000.0, 0.0, 0.0, 100.0)
+    found = perfect(model, spec.precision, system, mix, 100.0, 0.01)
+    read = (2 * model.active_parameters / found.token_s + 100 * 100 * 1050 * 131_072) / 3.35e12
+    assert found.limit == "bandwidth" and found.accelerators == int(np.ceil(read)) and found.token_s == 0.01
+    # with all the time there is, room for caches does
+    found = perfect(model, spec.precision, system, mix, 1.0, 1e6)
+    assert found.accelerators == 1 and perfect(model, spec.precision, system, mix, 100.0, 0.01, 2.0).accelerators == 1
+
+
 def test_a_load_above_capacity_has_no_latency():
     slo = {"ttft_s": 1, "tpot_s": 1}
     (one,) = cmsim.run(scenario(arrivals={"process": "poisson", "rate_per_s": 4000, "requests": 400}, slo=slo))
@@ -367,6 +455,7 @@ def test_a_scenario_runs(small):
     (one,) = results
     metrics = one.metrics
     assert metrics["stable"] == "yes" and metrics["requests_done"] == 60 and metrics["slo_attainment"] == 1
+    assert metrics["least_accelerators"] == 1 and metrics["ttft_less_cache_s_p99"] > 0
     assert metrics["ttft_s_p50"] < metrics["ttft_s_p99"] < metrics["e2e_s_p99"] and metrics["energy_per_token_J"] > 0
     frame = one.frame("requests")
     assert len(frame) == 60 and (frame["outcome"] == "done").all()
@@ -376,6 +465,8 @@ def test_a_scenario_runs(small):
     assert np.median(ttft) == pytest.approx(metrics["ttft_s_p50"])
     load = one.frame("load")
     assert load["arrived"].sum() == load["served"].sum() == 60
+    assert load["power_W"].mean() == pytest.approx(metrics["power_avg_W"], rel=1e-6)
+    assert metrics["power_avg_W"] < metrics["power_peak_W"] == load["power_W"].max()
     mean = (load["waiting"] + load["running"]).mean()
     assert mean == pytest.approx(metrics["in_system_mean"], rel=1e-6)
     assert {path.name for path in folder.iterdir()} == {
@@ -415,6 +506,31 @@ def test_pools_apart():
     assert one.accelerators == 8 and one.plan["decode_ranks_per_holder"] == 4
     frame = one.frame("requests")
     assert (frame["moved_s"] > 0).all() and (frame["holder"] == 2).all()
+
+
+def test_pools_are_on_machines_of_their_own():
+    """Prompts where products are quick, answers where memory is: energy and rent of both."""
+    pools = {"prefill": {"accelerators": 2}, "decode": {"accelerators": 2, "machine": "hgx_h200"}}
+    base = {key: value for key, value in SMALL.items() if key != "accelerators"}
+    other = {**pools, "decode": {"accelerators": 2}}
+    one, same = (cmsim.run({"systems": ["hgx_h100"], "workload": base | some})[0] for some in (pools, other))
+    assert one.metrics["tpot_s_p50"] < same.metrics["tpot_s_p50"]
+    assert one.metrics["ttft_s_p50"] == same.metrics["ttft_s_p50"]
+    assert one.metrics["cost_per_hour_USD"] != same.metrics["cost_per_hour_USD"]
+    with pytest.raises(InputError, match=r"cache_moves\.over: got scale_up; pools are on machines"):
+        cmsim.run({"systems": ["hgx_h100"], "workload": base | pools | {"cache_moves": {"over": "scale_up"}}})
+
+
+def test_caches_move_over_other_planes():
+    pools = {"prefill": {"accelerators": 2}, "decode": {"accelerators": 2}}
+    base = {key: value for key, value in SMALL.items() if key != "accelerators"} | pools
+    moved = {}
+    for over in ("scale_up", "scale_out", "host"):
+        one = cmsim.run({"systems": ["hgx_h100"], "workload": base | {"cache_moves": {"over": over}}})[0]
+        moved[over] = one.frame("requests")["moved_s"].mean()
+    assert moved["scale_up"] < moved["scale_out"] < moved["host"]
+    late = cmsim.run({"systems": ["hgx_h100"], "workload": base | {"cache_moves": {"layerwise": False}}})[0]
+    assert late.frame("requests")["moved_s"].mean() > moved["scale_out"]
 
 
 def test_a_trace_is_replayed():
@@ -626,6 +742,7 @@ WRONG = [
     ({"lengths": {"prompt_tokens": 0, "output_tokens": 1}}, "prompt_tokens"),
     ({"prefill": {"accelerators": 1}}, "prefill, decode: both pools or none"),
     ({"prefill": {"accelerators": 1}, "decode": {"accelerators": 1}}, "accelerators: each pool has its own"),
+    ({"cache_moves": {"over": "host"}}, "cache_moves: goes with `prefill`"),
     ({"ranks": 2}, "ranks: a service counts `accelerators`"),
     ({"goodput": True}, "goodput: needs `slo`"),
     ({"routing": "random"}, "routing"),

@@ -1,0 +1,90 @@
+"""What a service draws and costs: machines that wait, and steps on top of them, in sum and over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cmsim import cost, energy, results
+from cmsim.arrays import Floats
+from cmsim.hardware import System
+from cmsim.serving import plans
+from cmsim.serving.measure import by_pace, ramp, rows
+from cmsim.serving.replica import Replica
+from cmsim.units import PS_PER_S
+
+
+def used(machines: Iterable[plans.PoolMachine]) -> list[System]:
+    """Machines that pools are on, each with the packages that are in use."""
+    packages: dict[int, tuple[System, int]] = {}
+    for one in machines:
+        packages[id(one.machine)] = one.machine, packages.get(id(one.machine), (one.machine, 0))[1] + one.accelerators
+    return [replace(system, packages=many) for system, many in packages.values()]
+
+
+def idle_W(systems: Sequence[System]) -> Floats:
+    """Facility power of machines that wait: the least, the middle, the most. [W]"""
+    out: Floats = np.array([plans.idle_W(one) for one in systems]).sum(axis=0)
+    return out
+
+
+def joules(replicas: Sequence[Replica]) -> Floats:
+    """Facility energy of steps, over that of machines that wait: the least, the middle, the most. [J]"""
+    out = np.zeros(3)
+    for replica in replicas:
+        out += np.frombuffer(replica.record.joules).reshape(-1, 3).sum(axis=0)
+        for pace, jumps in by_pace(replica):
+            out += replica.costs.row(pace).joules(jumps[:, 1], jumps[:, 1] + jumps[:, 2]).sum(axis=1)
+    return out
+
+
+def power_W(replicas: Sequence[Replica], waits_W: float, edges_s: Floats) -> Floats:
+    """Facility power, mean of each stretch between edges; of a jump it is spread evenly; a step that runs on
+    after the last of them has gone counts as if it ended then. [W]"""
+    begins, ends, spent = [], [], []
+    for replica in replicas:
+        for pace, jumps in by_pace(replica):
+            row = replica.costs.row(pace)
+            first, last = jumps[:, 1], jumps[:, 1] + jumps[:, 2]
+            sums = np.frombuffer(row.sums, np.int64)
+            begins.append(jumps[:, 4])
+            ends.append(jumps[:, 4] + sums[last] - sums[first])
+            spent.append(row.joules(first, last)[1])
+        mixed = rows(replica.record.mixed, 3)
+        begins.append(mixed[:, 2])
+        ends.append(mixed[:, 2] + mixed[:, 0])
+        spent.append(np.frombuffer(replica.record.joules).reshape(-1, 3)[:, 1])
+    begin_s, end_s = (np.concatenate(one) / PS_PER_S for one in (begins, ends))
+    end_s = np.minimum(end_s, edges_s[-1])
+    begin_s = np.minimum(begin_s, end_s * (1 - 1e-9))
+    draws_W = np.concatenate(spent) / np.maximum(end_s - begin_s, 1e-12)
+    sums_J = ramp(edges_s, begin_s, draws_W) - ramp(edges_s, end_s, draws_W)
+    wide = np.diff(edges_s)
+    return waits_W + np.divide(np.diff(sums_J), wide, out=np.zeros(len(wide)), where=wide > 0)
+
+
+def metrics(
+    systems: Sequence[System], replicas: Sequence[Replica], end_s: float, output_per_s: float, done: int
+) -> dict[str, float | str]:
+    """Energy of all pools, with its band; money and carbon where the systems have them."""
+    low, middle, high = (idle_W(systems) * end_s + joules(replicas)).tolist()
+    power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / end_s}
+    if high > low:
+        power |= {"energy_J_low": low, "energy_J_high": high}
+        power |= {"power_avg_W_low": low / end_s, "power_avg_W_high": high / end_s}
+    grams = [one.spec.facility.carbon_g_per_kWh for one in systems]
+    if all(of_kWh == grams[0] for of_kWh in grams) and grams[0] is not None:
+        power["carbon_g"] = energy.carbon_g(middle, grams[0])
+    rents = [cost.rent(one)[0] for one in systems]
+    if all(rents):
+        power["cost_per_hour_USD"] = sum(one["cost_per_hour_USD"] for one in rents)
+    if not done:
+        return {**power}
+    per_request = {
+        name.replace("energy_J", "energy_per_request_J"): spent / done
+        for name, spent in power.items()
+        if name.startswith("energy_J")
+    }
+    return {**per_request, **results.per_token(output_per_s, power), **power}
