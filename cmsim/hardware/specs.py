@@ -33,9 +33,9 @@ from cmsim.reading.quantities import (
     WattsAtLeast,
 )
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4"]
 #: formats of products, those among them that have another's peak and kernels of their own
-ProductFormat = Literal[Precision, "fp8_block", "mxfp8"]
+ProductFormat = Literal[Precision, "fp8_block", "mxfp8", "mxint8", "mxfp6", "mxfp4"]
 
 
 class Assumed(Spec):

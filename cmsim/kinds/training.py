@@ -37,27 +37,34 @@ class OffloadSpec(Spec):
     )
 
 
-#: by recipe the format of elements, and that of weights as they are gathered where nothing is said (NVFP4 is gathered
-#: in 16 bits: NVIDIA/TransformerEngine keeps no primary weights in it)
+#: by recipe the format of elements, and that of weights as they are gathered where nothing is said (below 8 bits in 16:
+#: NVIDIA/TransformerEngine keeps no primary weights in NVFP4; pytorch/ao casts to INT8 what it has gathered)
 OF_RECIPES = {
     "current": ("fp8", "fp8"),
     "delayed": ("fp8", "fp8"),
     "block": ("fp8", "fp8"),
     "mxfp8": ("fp8", "fp8"),
     "nvfp4": ("fp4", "bf16"),
+    "int8": ("int8", "bf16"),
+    "mxint8": ("int8", "bf16"),
+    "mxfp6": ("fp6", "bf16"),
+    "mxfp4": ("fp4", "bf16"),
 }
 
 
 class TrainingPrecisionSpec(PrecisionSpec):
     """Number formats of a training step."""
 
-    recipe: Literal["current", "delayed", "block", "mxfp8", "nvfp4"] | None = Field(
+    recipe: (
+        Literal["current", "delayed", "block", "mxfp8", "nvfp4", "int8", "mxint8", "mxfp6", "mxfp4"] | None
+    ) = Field(
         default=None,
         description="how linear layers multiply in narrow formats, forward and both gradients. current, delayed: FP8, "
         "one scale a tensor, of this step or of earlier ones; block: FP8, scales of 1 x 128 and 128 x 128; mxfp8: "
-        "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights. Casts are counted, of "
+        "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights; int8: a scale for "
+        "each row; mxint8, mxfp6, mxfp4: scales of 32, mxfp4 with Hadamard transforms too. Casts are counted, of "
         "weights once per step. `weights` (as they are gathered) and `activations` are the recipe's where not given, "
-        "weights of nvfp4 bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in `weights` and "
+        "weights of all but FP8's bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in `weights` and "
         "`activations`, gradients not cast",
     )
 

@@ -171,6 +171,9 @@ def test_scenarios_know_the_recipes():
         ("block", "fp8_block", 2 + 2 * (1 + 4 / 128)),
         ("mxfp8", "mxfp8", 2 + 2 * (1 + 1 / 32)),
         ("nvfp4", "fp4", 6 + 2 * (0.5 + 1 / 16)),
+        ("int8", "int8", 6),
+        ("mxfp6", "mxfp6", 2 + 2 * (0.75 + 1 / 32)),
+        ("mxfp4", "mxfp4", 4 + 2 * (0.5 + 1 / 32)),
     ],
 )
 def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, each_B):
@@ -224,6 +227,7 @@ def test_some_layers_stay_in_16_bits(model):
         ({"recipe": "block"}, 1, 1),
         ({"recipe": "nvfp4"}, 2, 2),
         ({"recipe": "current", "weights": "bf16"}, 2, 2),
+        ({"recipe": "mxfp4"}, 2, 2),
     ],
 )
 def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precision, each_B, recipe_B):
@@ -240,8 +244,10 @@ def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precis
     ("system", "precision", "message"),
     [
         ("hgx_h100", {"recipe": "mxfp8"}, "precision.recipe: got mxfp8, whose products the h100_sxm does not compute"),
-        ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block."),
-        ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. It has none."),
+        ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block, int8."),
+        ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. Allowed: int8."),
+        ("atlas950_superpod", {"recipe": "mxfp6"}, "got mxfp6, whose products the ascend_950dt does not compute."),
+        ("hgx_b200", {"recipe": "mxint8"}, "got mxint8, whose products the b200_sxm does not compute."),
         (
             "hgx_b200",
             {"recipe": "mxfp8", "activations": "int8"},
