@@ -55,9 +55,7 @@ OF_RECIPES = {
 class TrainingPrecisionSpec(PrecisionSpec):
     """Number formats of a training step."""
 
-    recipe: (
-        Literal["current", "delayed", "block", "mxfp8", "nvfp4", "int8", "mxint8", "mxfp6", "mxfp4"] | None
-    ) = Field(
+    recipe: Literal["current", "delayed", "block", "mxfp8", "nvfp4", "int8", "mxint8", "mxfp6", "mxfp4"] | None = Field(
         default=None,
         description="how linear layers multiply in narrow formats, forward and both gradients. current, delayed: FP8, "
         "one scale a tensor, of this step or of earlier ones; block: FP8, scales of 1 x 128 and 128 x 128; mxfp8: "
@@ -135,10 +133,15 @@ class TrainingParallelSpec(ParallelSpec):
         description="layers of each (virtual) stage, in the order of the model; default: as equal as can be, fewer on "
         "the first and the last, which also hold the token table and the head",
     )
-    cp_comm_type: Literal["all_gather", "p2p", "a2a"] = Field(
+    cp_comm_type: Literal["all_gather", "p2p", "a2a", "a2a+p2p"] = Field(
         default="all_gather",
         description="context parallel: keys and values of the whole sequence gathered; p2p: passed on in a ring beside "
-        "attention; a2a: heads exchanged for tokens (Ulysses)",
+        "attention; a2a: heads exchanged for tokens (Ulysses); a2a+p2p: heads among neighbours, rings across their groups",
+    )
+    cp_a2a: Places | None = Field(
+        default=None,
+        description="a2a+p2p: neighbouring context ranks that exchange heads (Megatron-LM: the first of "
+        "hierarchical-context-parallel-sizes); default: the most that divide cp and a rank's heads of keys and values",
     )
     order: Annotated[list[Literal["tp", "cp", "dp", "pp"]], Field(min_length=4, max_length=4)] = Field(
         default=["tp", "cp", "dp", "pp"],
@@ -150,6 +153,12 @@ class TrainingParallelSpec(ParallelSpec):
         description="ranks that share each expert's matrices; tokens are gathered among them and sums scattered. "
         "Expert groups are ep x expert_tp neighbours inside tp x cp x dp. Megatron-LM takes tp where nothing is said",
     )
+
+    @model_validator(mode="after")
+    def _in_two_ways(self) -> TrainingParallelSpec:
+        if self.cp_a2a is not None and self.cp_comm_type != "a2a+p2p":
+            raise ValueError(f"cp_a2a: goes with `cp_comm_type: a2a+p2p`; got {self.cp_comm_type}")
+        return self
 
     @field_validator("order")
     @classmethod

@@ -253,7 +253,7 @@ def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precis
             {"recipe": "mxfp8", "activations": "int8"},
             "precision.activations: got int8; recipe mxfp8 allows fp8",
         ),
-        ("hgx_b200", {"recipe": "tensor"}, "precision.recipe: got 'tensor'. Allowed: block, current, delayed, mxfp8"),
+        ("hgx_b200", {"recipe": "tensor"}, "precision.recipe: got 'tensor'. Allowed: block, current, delayed, int8"),
     ],
 )
 def test_recipes_that_cannot_be_are_told(model, system, precision, message):
@@ -478,6 +478,39 @@ def test_t30_heads_are_exchanged_for_tokens(model):
     assert len(sent) == 4 * 2 * 2
     for kernel in ("attention_prefill", "gemm"):
         assert flops(programs, kernel=kernel) == pytest.approx(flops(plain, kernel=kernel))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 8])
+def test_heads_are_exchanged_near_and_keys_passed_on_afar(model, heads):
+    """Of 8 = a r ranks a rank sends (a - 1)/a of what T30 counts, and in a ring of r keys and values of 1/a of the
+    heads: r - 1 steps of s/8 tokens x 8 heads x 2 x 128; all heads, all FLOPs."""
+    programs = long(model, cp_comm_type="a2a+p2p", cp_a2a=heads)
+    plain = long(model)
+    sent = bytes_B(programs, collective="all_to_all", slot="cp_a2a").sum() * (heads - 1) / heads
+    assert sent == pytest.approx(4 * 2 * (heads - 1) / heads * 131072 / 8 * (2 * 64 + 2 * 8) * 128 * 2)
+    rings = 8 // heads
+    passed = bytes_B(programs, collective="all_gather", slot="cp_p2p") * (rings - 1) / rings
+    each = (rings - 1) * 131072 / 8 * 2 * 8 * 128 * 2
+    assert sorted(passed.tolist()) == pytest.approx([each] * 4 + [2 * each] * 4 if rings > 1 else [])
+    assert flops(programs, kernel="attention_prefill") == pytest.approx(flops(plain, kernel="attention_prefill"))
+    members = Layout(2, 8, 2, 1, 1, cp_a2a=heads).groups()
+    for slot, size, step in (("cp_a2a", heads, 2), ("cp_p2p", rings, 2 * heads)):
+        found = np.flatnonzero(members[slot] == members[slot][1]).tolist()
+        assert found == (list(range(1, 1 + step * size, step)) if size > 1 else list(range(32)))
+
+
+def test_neighbours_that_exchange_heads_divide_ranks_and_heads(model):
+    """By default as many as divide both the ranks and a rank's heads of keys and values."""
+    sizes = {"cp_comm_type": "a2a+p2p", "tp": 4, "cp": 2}
+    given, default = (long(model, **sizes, **more) for more in ({"cp_a2a": 2}, {}))
+    sent = bytes_B(given, collective="all_to_all", slot="cp_a2a").tolist()
+    assert sent and sent == bytes_B(default, collective="all_to_all", slot="cp_a2a").tolist()
+    with pytest.raises(
+        InfeasibleError, match=r"cp_a2a: got 3; it must divide cp 8 and the 64 heads of a rank. Nearest"
+    ):
+        long(model, cp_comm_type="a2a+p2p", cp_a2a=3)
+    with pytest.raises(InputError, match="cp_a2a: goes with `cp_comm_type: a2a\\+p2p`; got p2p"):
+        long(model, cp_comm_type="p2p", cp_a2a=2)
 
 
 @pytest.mark.parametrize(
