@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: format: the one whose peak it has, and the one that a matrix engine must have, too, to scale such blocks itself. Engines
-#: that take 4 bits scale blocks of 32 floats on the way; none is known to scale blocks of integers, which would have to
-#: stand among an accelerator's peaks by its own name. Source: NVIDIA, PTX ISA 8.7, tcgen05.mma, kinds mxf8f6f4 and mxf4;
-#: Open Compute Project, Microscaling Formats (MX) 1.0, table 1
+#: format: the one whose peak it has, and the one that a matrix engine must have, too, to scale such blocks itself.
+#: Engines that take 4 bits scale blocks of 32 floats on the way; none is known to scale blocks of integers, which would
+#: have to stand among an accelerator's peaks by their own name.
+#: Source: NVIDIA, PTX ISA 8.7, tcgen05.mma, kinds mxf8f6f4 and mxf4; Open Compute Project, Microscaling Formats 1.0
 VARIANTS = {
     "fp8_block": ("fp8", "fp8"),
     "mxfp8": ("fp8", "fp4"),

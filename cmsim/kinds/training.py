@@ -62,8 +62,8 @@ class TrainingPrecisionSpec(PrecisionSpec):
         "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights; int8: a scale for "
         "each row; mxint8, mxfp6, mxfp4: scales of 32, mxfp4 with Hadamard transforms too. Casts are counted, of "
         "weights once per step. `weights` (as they are gathered) and `activations` are the recipe's where not given, "
-        "weights of all but FP8's bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in `weights` and "
-        "`activations`, gradients not cast",
+        "weights of all but FP8's bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in "
+        "`weights` and `activations`, gradients not cast",
     )
 
     layers_at_start_in_bf16: Slots = Field(
@@ -136,7 +136,7 @@ class TrainingParallelSpec(ParallelSpec):
     cp_comm_type: Literal["all_gather", "p2p", "a2a", "a2a+p2p"] = Field(
         default="all_gather",
         description="context parallel: keys and values of the whole sequence gathered; p2p: passed on in a ring beside "
-        "attention; a2a: heads exchanged for tokens (Ulysses); a2a+p2p: heads among neighbours, rings across their groups",
+        "attention; a2a: heads exchanged for tokens (Ulysses); a2a+p2p: heads among neighbours, rings across them",
     )
     cp_a2a: Places | None = Field(
         default=None,

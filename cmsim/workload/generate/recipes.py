@@ -22,8 +22,8 @@ few numbers, and left out.
 Source: NVIDIA/TransformerEngine, common/recipe and common/transpose (recipes and layouts); Micikevicius et al.,
 arXiv:2209.05433 (delayed); DeepSeek-AI, arXiv:2412.19437, section 3.3 (block); NVIDIA, arXiv:2506.08027 (mxfp8) and
 arXiv:2509.25149 (nvfp4); pytorch/ao, prototype/quantized_training, int8_mixed_precision (int8); Open Compute Project,
-Microscaling Formats (MX) 1.0 (blocks of 32, one 8-bit scale each); Rouhani et al., arXiv:2310.10537, section 5 (training
-in mxfp6); Tseng et al., arXiv:2502.20586 (mxfp4). The counts of bytes are ours.
+Microscaling Formats (MX) 1.0 (blocks of 32, one 8-bit scale each); Rouhani et al., arXiv:2310.10537, section 5
+(training in mxfp6); Tseng et al., arXiv:2502.20586 (mxfp4). The counts of bytes are ours.
 """
 
 from __future__ import annotations
