@@ -116,7 +116,12 @@ class AcceleratorSpec(Spec):
     cores: Count = Field(description="matrix cores (AIC, SM) of the package")
     peak_TFLOPps: dict[Precision, TFLOPps] = Field(description="dense peak of the package by precision")
     vector_TFLOPps: TFLOPps = Field(description="peak of the vector units of the package, 16-bit")
-    memory_GB: GigaBytes = Field(description="capacity of the package's memory")
+    memory_GB: GigaBytes = Field(description="capacity of the package's memory, as sold")
+    memory_reported: Factor = Field(
+        default=1.0,
+        description="what the device reports over that, which is what programs can have: what is sold as GB of stacked "
+        "memory is GiB, less what firmware keeps",
+    )
     memory_GBps: GBps = Field(description="peak bandwidth of the package's memory")
     host_GBps: GBps | None = Field(
         default=None, description="what copies between the package and its host's memory reach, one direction"
