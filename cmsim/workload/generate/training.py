@@ -395,7 +395,7 @@ class _Stage:
         """The half of a layer that mixes tokens, its norm first."""
         model, tp = self.model, self.layout.tp
         if mixer == "recurrence":
-            return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
+            return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False, trained=True)
         sequence, cp = self.spec.sequence_length, self.layout.cp
         seen = _causal_context(sequence, cp)
         # some tokens of all heads, or more of fewer: whole sequences where all ranks of a group exchange heads
