@@ -48,6 +48,7 @@ BYTES_PER_ELEMENT: dict[str, float] = {
     "fp16": 2.0,
     "fp8": 1.0,
     "int8": 1.0,
+    "fp6": 0.75,
     "fp4": 0.5,
 }
 

@@ -12,7 +12,7 @@ from cmsim.compute.attention import (
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
 from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, energy_bound_s, slowed
-from cmsim.compute.recurrence import recurrence_chunked, recurrence_step, short_convolution
+from cmsim.compute.recurrence import recurrence_chunked, recurrence_scanned, recurrence_step, short_convolution
 from cmsim.compute.roofline import (
     BOUNDS,
     COMPUTE_BOUND,
@@ -78,6 +78,7 @@ __all__ = [
     "price",
     "quantise",
     "recurrence_chunked",
+    "recurrence_scanned",
     "recurrence_step",
     "rope",
     "sampling",

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from cmsim.compute.work import Column, Work
 
+#: decays, sums and states in 32 bits [B]
+_SINGLE_B = 4.0
+
 
 def recurrence_chunked(
     tokens: Column,
@@ -35,6 +38,40 @@ def recurrence_chunked(
     flops = tokens * (2.0 * products * state + chunk * heads * (key_dim + value_dim))
     moved_B = tokens * (2 * groups * key_dim + 2 * heads * value_dim) * element_bytes
     return Work(flops, moved_B + 2 * (tokens / chunk + sequences) * state * state_bytes)
+
+
+def recurrence_scanned(
+    tokens: Column,
+    *,
+    heads: Column,
+    groups: Column,
+    key_dim: int,
+    value_dim: int,
+    products: int,
+    chunk: int,
+    element_bytes: float,
+) -> Work:
+    """The same as five kernels one after the other, which is how training runs it: sums of decays, every chunk's
+    state, states handed on, products of queries and keys in a chunk, results.
+
+    flops = T heads (2 p d_k d_v + c d_v) + 2 T groups c d_k: of a chunk's square what is not causal is left out where
+    values are read, not where queries meet keys. bytes = values in, twice, and results; queries and keys twice; six
+    numbers of 32 bits a head; a chunk's products written and read in 32 bits; and of every chunk's state 4 + 4 bytes as
+    they are made and handed on, and an element each as what a chunk starts from is written and read.
+
+    Source: state-spaces/mamba, ops/triton/ssd_combined.py, ssd_chunk_state.py, ssd_state_passing.py, ssd_bmm.py,
+    ssd_chunk_scan.py; Dao and Gu, arXiv:2405.21060, section 6. The count is ours.
+
+    >>> sizes = dict(heads=2, groups=1, key_dim=4, value_dim=8, products=2, chunk=16, element_bytes=2)
+    >>> recurrence_scanned(16, **sizes)
+    Work(flops=6144.0, bytes_B=6144.0)
+    """
+    state = heads * key_dim * value_dim
+    flops = tokens * (2.0 * products * state + chunk * heads * value_dim + 2.0 * groups * chunk * key_dim)
+    operands_B = (3.0 * heads * value_dim + 4.0 * groups * key_dim) * element_bytes + 6 * _SINGLE_B * heads
+    inside_B = 2.0 * groups * chunk * _SINGLE_B
+    states_B = state / chunk * 2.0 * (_SINGLE_B + element_bytes)
+    return Work(flops, tokens * (operands_B + inside_B + states_B))
 
 
 def recurrence_step(

@@ -46,8 +46,12 @@ KERNELS: dict[str, KernelClass] = {
     "embedding": KernelClass(VECTOR, "gather from the token table"),
     "optimizer": KernelClass(VECTOR, "update of weights and optimizer state"),
     "sampling": KernelClass(VECTOR, "softmax over the vocabulary and choice of a token"),
+    "recurrence": KernelClass(EITHER, "the core of a layer with a state over whole sequences, in training"),
     "generic": KernelClass(EITHER, "anything else: on the matrix engine where a precision is named, else on vectors"),
 }
+
+#: classes that are priced as another where a stack says nothing of them
+_LIKE = {"recurrence": "generic"}
 
 #: what held an op back, by code; ``host`` is for the engine, which knows when ops are issued
 BOUNDS = ("compute", "memory", "overhead", "host")
@@ -157,6 +161,8 @@ def price(
 def _efficiency(kernel: str, rates: Rates) -> Efficiency:
     if kernel not in KERNELS:
         raise InputError(f"no kernel class '{kernel}'. {did_you_mean(kernel, KERNELS, limit=len(KERNELS))}")
+    if kernel not in rates.efficiency and _LIKE.get(kernel) in rates.efficiency:
+        return rates.efficiency[_LIKE[kernel]]
     if kernel not in rates.efficiency:
         hint = did_you_mean(kernel, rates.efficiency, limit=len(KERNELS))
         raise InputError(f"{rates.name} has no efficiency for kernel class '{kernel}'. {hint}")

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: format: the one whose peak it has, and the one that a matrix engine must have, too, to scale such blocks itself
-VARIANTS = {"fp8_block": ("fp8", "fp8"), "mxfp8": ("fp8", "fp4")}
+#: format: the one whose peak it has, and the one that a matrix engine must have, too, to scale such blocks itself.
+#: Engines that take 4 bits scale blocks of 32 floats on the way; none is known to scale blocks of integers, which would
+#: have to stand among an accelerator's peaks by their own name.
+#: Source: NVIDIA, PTX ISA 8.7, tcgen05.mma, kinds mxf8f6f4 and mxf4; Open Compute Project, Microscaling Formats 1.0
+VARIANTS = {
+    "fp8_block": ("fp8", "fp8"),
+    "mxfp8": ("fp8", "fp4"),
+    "mxfp6": ("fp6", "fp4"),
+    "mxfp4": ("fp4", "fp4"),
+    "mxint8": ("int8", "mxint8"),
+}
 
 
 def plain(precision: str) -> str:
@@ -19,6 +28,9 @@ def plain(precision: str) -> str:
 
 def with_variants(peaks: Mapping[str, float]) -> dict[str, float]:
     """Peaks by format, with those of formats that follow from them.
+
+    >>> sorted(with_variants({"fp6": 2.0, "fp4": 4.0}))
+    ['fp4', 'fp6', 'mxfp4', 'mxfp6']
 
     >>> with_variants({"fp8": 2.0})
     {'fp8': 2.0, 'fp8_block': 2.0}

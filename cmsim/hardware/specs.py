@@ -33,9 +33,9 @@ from cmsim.reading.quantities import (
     WattsAtLeast,
 )
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4"]
 #: formats of products, those among them that have another's peak and kernels of their own
-ProductFormat = Literal[Precision, "fp8_block", "mxfp8"]
+ProductFormat = Literal[Precision, "fp8_block", "mxfp8", "mxint8", "mxfp6", "mxfp4"]
 
 
 class Assumed(Spec):
@@ -116,7 +116,12 @@ class AcceleratorSpec(Spec):
     cores: Count = Field(description="matrix cores (AIC, SM) of the package")
     peak_TFLOPps: dict[Precision, TFLOPps] = Field(description="dense peak of the package by precision")
     vector_TFLOPps: TFLOPps = Field(description="peak of the vector units of the package, 16-bit")
-    memory_GB: GigaBytes = Field(description="capacity of the package's memory")
+    memory_GB: GigaBytes = Field(description="capacity of the package's memory, as sold")
+    memory_reported: Factor = Field(
+        default=1.0,
+        description="what the device reports over that, which is what programs can have: what is sold as GB of stacked "
+        "memory is GiB, less what firmware keeps",
+    )
     memory_GBps: GBps = Field(description="peak bandwidth of the package's memory")
     host_GBps: GBps | None = Field(
         default=None, description="what copies between the package and its host's memory reach, one direction"

@@ -88,7 +88,7 @@ class System:
     @property
     def rank_memory_B(self) -> float:
         """Memory of one rank. [B]"""
-        return self.accelerator.memory_GB * GB / self.ranks_per_package
+        return self.accelerator.memory_GB * self.accelerator.memory_reported * GB / self.ranks_per_package
 
     @property
     def rank_memory_Bps(self) -> float:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cmsim.reading import Spec
 from cmsim.reading.quantities import Coefficient, Factor, Places, Seed, Slots
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4"]
 AutoInt = Literal["auto"] | Slots
 
 

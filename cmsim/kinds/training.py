@@ -37,28 +37,33 @@ class OffloadSpec(Spec):
     )
 
 
-#: by recipe the format of elements, and that of weights as they are gathered where nothing is said (NVFP4 is gathered
-#: in 16 bits: NVIDIA/TransformerEngine keeps no primary weights in it)
+#: by recipe the format of elements, and that of weights as they are gathered where nothing is said (below 8 bits in 16:
+#: NVIDIA/TransformerEngine keeps no primary weights in NVFP4; pytorch/ao casts to INT8 what it has gathered)
 OF_RECIPES = {
     "current": ("fp8", "fp8"),
     "delayed": ("fp8", "fp8"),
     "block": ("fp8", "fp8"),
     "mxfp8": ("fp8", "fp8"),
     "nvfp4": ("fp4", "bf16"),
+    "int8": ("int8", "bf16"),
+    "mxint8": ("int8", "bf16"),
+    "mxfp6": ("fp6", "bf16"),
+    "mxfp4": ("fp4", "bf16"),
 }
 
 
 class TrainingPrecisionSpec(PrecisionSpec):
     """Number formats of a training step."""
 
-    recipe: Literal["current", "delayed", "block", "mxfp8", "nvfp4"] | None = Field(
+    recipe: Literal["current", "delayed", "block", "mxfp8", "nvfp4", "int8", "mxint8", "mxfp6", "mxfp4"] | None = Field(
         default=None,
         description="how linear layers multiply in narrow formats, forward and both gradients. current, delayed: FP8, "
         "one scale a tensor, of this step or of earlier ones; block: FP8, scales of 1 x 128 and 128 x 128; mxfp8: "
-        "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights. Casts are counted, of "
+        "scales of 32; nvfp4: FP4, scales of 16, Hadamard transform before gradients of weights; int8: a scale for "
+        "each row; mxint8, mxfp6, mxfp4: scales of 32, mxfp4 with Hadamard transforms too. Casts are counted, of "
         "weights once per step. `weights` (as they are gathered) and `activations` are the recipe's where not given, "
-        "weights of nvfp4 bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in `weights` and "
-        "`activations`, gradients not cast",
+        "weights of all but FP8's bf16. Tokens go to experts in 16 bits, with block in FP8. Default: products in "
+        "`weights` and `activations`, gradients not cast",
     )
 
     layers_at_start_in_bf16: Slots = Field(
@@ -128,10 +133,15 @@ class TrainingParallelSpec(ParallelSpec):
         description="layers of each (virtual) stage, in the order of the model; default: as equal as can be, fewer on "
         "the first and the last, which also hold the token table and the head",
     )
-    cp_comm_type: Literal["all_gather", "p2p", "a2a"] = Field(
+    cp_comm_type: Literal["all_gather", "p2p", "a2a", "a2a+p2p"] = Field(
         default="all_gather",
         description="context parallel: keys and values of the whole sequence gathered; p2p: passed on in a ring beside "
-        "attention; a2a: heads exchanged for tokens (Ulysses)",
+        "attention; a2a: heads exchanged for tokens (Ulysses); a2a+p2p: heads among neighbours, rings across them",
+    )
+    cp_a2a: Places | None = Field(
+        default=None,
+        description="a2a+p2p: neighbouring context ranks that exchange heads (Megatron-LM: the first of "
+        "hierarchical-context-parallel-sizes); default: the most that divide cp and a rank's heads of keys and values",
     )
     order: Annotated[list[Literal["tp", "cp", "dp", "pp"]], Field(min_length=4, max_length=4)] = Field(
         default=["tp", "cp", "dp", "pp"],
@@ -143,6 +153,12 @@ class TrainingParallelSpec(ParallelSpec):
         description="ranks that share each expert's matrices; tokens are gathered among them and sums scattered. "
         "Expert groups are ep x expert_tp neighbours inside tp x cp x dp. Megatron-LM takes tp where nothing is said",
     )
+
+    @model_validator(mode="after")
+    def _in_two_ways(self) -> TrainingParallelSpec:
+        if self.cp_a2a is not None and self.cp_comm_type != "a2a+p2p":
+            raise ValueError(f"cp_a2a: goes with `cp_comm_type: a2a+p2p`; got {self.cp_comm_type}")
+        return self
 
     @field_validator("order")
     @classmethod

@@ -117,6 +117,9 @@ def test_a_plan_that_fits_by_a_hair_says_so():
     (plain,) = cmsim.run({"systems": ["gb200_nvl72"], "workload": work})
     needed_GB = plain.metric("memory_peak_B") / 1e9
     for room, said in ((1.02, True), (1.2, False)):
-        system = {"system": "gb200_nvl72", "set": {"accelerator.memory_GB": room * needed_GB}}
+        system = {
+            "system": "gb200_nvl72",
+            "set": {"accelerator.memory_GB": room * needed_GB, "accelerator.memory_reported": 1},
+        }
         (result,) = cmsim.run({"systems": [system], "workload": work})
         assert any("it may not fit" in text for text in result.warnings) == said

@@ -239,3 +239,20 @@ def test_every_class_is_documented():
 def test_work_adds_and_scales():
     assert Work(1, 2) + Work(3, 4) == Work(4, 6)
     assert Work(1, 2) * 3 == Work(3, 6)
+
+
+def test_a_recurrence_is_trained_by_five_kernels_and_a_backward():
+    """64 heads of 64 x 128, 8 groups, chunks of 128, as of Nemotron 3 Nano: 24,576 B of values and results a token,
+    8,192 of queries and keys, 1,536 of decays, 8,192 of products in chunks and 49,152 of states."""
+    sizes = {"heads": 64, "groups": 8, "key_dim": 128, "value_dim": 64, "products": 2, "chunk": 128}
+    work = compute.recurrence_scanned(1024, **sizes, element_bytes=2)
+    assert work.bytes_B == 1024 * (24_576 + 8_192 + 1_536 + 8_192 + 49_152)
+    assert work.flops == 1024 * (64 * (4 * 128 * 64 + 128 * 64) + 2 * 8 * 128 * 128)
+
+
+def test_a_class_that_a_stack_does_not_name_is_priced_as_its_like():
+    rates = Rates({"bf16": 1e15}, 1e14, 1e12, {"generic": Efficiency(0.5, 0.5)})
+    plain = _price(rates, ["generic", "recurrence"], ["bf16", "bf16"], np.full(2, 1e9), np.full(2, 1e9))
+    assert plain.time_s[0] == plain.time_s[1] > 0
+    own = Rates(rates.peak_FLOPps, 1e14, 1e12, {**rates.efficiency, "recurrence": Efficiency(0.5, 0.25)})
+    assert _price(own, ["recurrence"], ["bf16"], np.array([1e9]), np.array([1e9])).time_s[0] == 2 * plain.time_s[0]

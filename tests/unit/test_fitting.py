@@ -23,7 +23,7 @@ DENSE = {
     "recompute": "none",
     "parallel": {"tp": 4, "pp": 2},
 }
-BOXES = {"system": "hgx_h100", "domains": 8}
+BOXES = {"system": "hgx_h100", "domains": 8, "set": {"accelerator.memory_reported": 1}}
 
 
 def refused(system=BOXES, **work):

@@ -166,6 +166,17 @@ def test_layers_of_several_kinds_run_as_their_pattern_says(system):
     assert ops_named(made, "ffn up") == ops_named(made, "expert up") == 2
 
 
+def test_a_recurrence_has_kernels_of_its_own_in_training(system):
+    for spec in runs(str(SMALL["nemotron_h"]), {}):
+        made = programs(spec, system)
+        names = np.array(made.ops.names)[made.ops.name_id]
+        kinds = {made.ops.kernels[at] for at in made.ops.kernel[names == "recurrence"]}
+        assert kinds == ({"recurrence"} if spec.kind == "training" else {"generic"})
+        if spec.kind == "training":
+            forward, back = (made.ops.bytes_B[names == f"recurrence{end}"] for end in ("", " backward"))
+            assert back.tolist() == (3 * forward[: len(back)]).tolist()
+
+
 def test_experts_without_a_gate_have_one_product_up(tmp_path, system):
     model = load_model(SMALL["nemotron_h"])
     assert not model.gated

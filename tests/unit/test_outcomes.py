@@ -40,7 +40,7 @@ def said(*arguments):
 
 @pytest.fixture
 def mixed() -> Results:
-    """Two points, of which the second needs more than the 80 GB of an H100."""
+    """Two points, of which the second needs more than the 81,559 MiB of an H100."""
     return cmsim.run(scenario())
 
 
@@ -50,8 +50,8 @@ def test_a_point_that_does_not_fit_is_an_outcome_and_the_other_is_there(mixed):
     (missing,) = mixed.missing
     assert isinstance(missing, Infeasible)
     budget = missing.budget
-    assert (budget["what"], budget["of"], budget["available_B"]) == ("memory", "package", 80e9)
-    assert budget["needed_B"] == pytest.approx(sum(budget["parts_B"].values())) and budget["needed_B"] > 80e9
+    assert (budget["what"], budget["of"], budget["available_B"]) == ("memory", "package", 85.52e9)
+    assert budget["needed_B"] == pytest.approx(sum(budget["parts_B"].values())) and budget["needed_B"] > 85.52e9
     # 5000 sequences of 4096 tokens of 32 layers, 8 heads of 128, keys and values, 2 bytes each
     assert budget["parts_B"]["cache"] == pytest.approx(5000 * 4097 * 32 * 8 * 128 * 2 * 2)
 
@@ -60,9 +60,9 @@ def test_the_only_run_that_is_infeasible_says_so_where_it_is_asked_for():
     alone = cmsim.run(scenario(batches=[5000]))
     assert len(alone) == 0 and len(alone.missing) == 1
     for ask in (lambda: alone[0], lambda: alone[alone.missing[0].run], lambda: alone.ops, lambda: list(alone)):
-        with pytest.raises(InfeasibleError, match=r"does not fit.*needs \d+\.\d GB .* has 80.0 GB") as caught:
+        with pytest.raises(InfeasibleError, match=r"does not fit.*needs \d+\.\d GB .* has 85.5 GB") as caught:
             ask()
-        assert caught.value.budget["available_B"] == 80e9
+        assert caught.value.budget["available_B"] == 85.52e9
 
 
 def test_several_reasons_come_together():
@@ -171,7 +171,7 @@ def test_the_command_line_counts_them_and_exits_1(tmp_path, monkeypatch):
     assert [row[2] == "infeasible" for row in rows] == [False, True, False, True]
     assert "2 of 4 runs gave no result: 2 infeasible" in done.stdout
     assert done.stderr.splitlines()[-1] == "note: 2 of 4 runs gave no result: 2 infeasible"
-    assert "80.0 GB" in done.stdout and "does not fit" in done.stdout
+    assert "85.5 GB" in done.stdout and "does not fit" in done.stdout
     quiet = said("run", file, "--quiet")
     assert quiet.exit_code == 1 and quiet.stdout == "" and "2 of 4 runs gave no result" in quiet.stderr
     document = json.loads(said("run", file, "--json").stdout)

@@ -171,6 +171,9 @@ def test_scenarios_know_the_recipes():
         ("block", "fp8_block", 2 + 2 * (1 + 4 / 128)),
         ("mxfp8", "mxfp8", 2 + 2 * (1 + 1 / 32)),
         ("nvfp4", "fp4", 6 + 2 * (0.5 + 1 / 16)),
+        ("int8", "int8", 6),
+        ("mxfp6", "mxfp6", 2 + 2 * (0.75 + 1 / 32)),
+        ("mxfp4", "mxfp4", 4 + 2 * (0.5 + 1 / 32)),
     ],
 )
 def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, each_B):
@@ -224,6 +227,7 @@ def test_some_layers_stay_in_16_bits(model):
         ({"recipe": "block"}, 1, 1),
         ({"recipe": "nvfp4"}, 2, 2),
         ({"recipe": "current", "weights": "bf16"}, 2, 2),
+        ({"recipe": "mxfp4"}, 2, 2),
     ],
 )
 def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precision, each_B, recipe_B):
@@ -240,14 +244,16 @@ def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precis
     ("system", "precision", "message"),
     [
         ("hgx_h100", {"recipe": "mxfp8"}, "precision.recipe: got mxfp8, whose products the h100_sxm does not compute"),
-        ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block."),
-        ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. It has none."),
+        ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block, int8."),
+        ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. Allowed: int8."),
+        ("atlas950_superpod", {"recipe": "mxfp6"}, "got mxfp6, whose products the ascend_950dt does not compute."),
+        ("hgx_b200", {"recipe": "mxint8"}, "got mxint8, whose products the b200_sxm does not compute."),
         (
             "hgx_b200",
             {"recipe": "mxfp8", "activations": "int8"},
             "precision.activations: got int8; recipe mxfp8 allows fp8",
         ),
-        ("hgx_b200", {"recipe": "tensor"}, "precision.recipe: got 'tensor'. Allowed: block, current, delayed, mxfp8"),
+        ("hgx_b200", {"recipe": "tensor"}, "precision.recipe: got 'tensor'. Allowed: block, current, delayed, int8"),
     ],
 )
 def test_recipes_that_cannot_be_are_told(model, system, precision, message):
@@ -472,6 +478,39 @@ def test_t30_heads_are_exchanged_for_tokens(model):
     assert len(sent) == 4 * 2 * 2
     for kernel in ("attention_prefill", "gemm"):
         assert flops(programs, kernel=kernel) == pytest.approx(flops(plain, kernel=kernel))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 8])
+def test_heads_are_exchanged_near_and_keys_passed_on_afar(model, heads):
+    """Of 8 = a r ranks a rank sends (a - 1)/a of what T30 counts, and in a ring of r keys and values of 1/a of the
+    heads: r - 1 steps of s/8 tokens x 8 heads x 2 x 128; all heads, all FLOPs."""
+    programs = long(model, cp_comm_type="a2a+p2p", cp_a2a=heads)
+    plain = long(model)
+    sent = bytes_B(programs, collective="all_to_all", slot="cp_a2a").sum() * (heads - 1) / heads
+    assert sent == pytest.approx(4 * 2 * (heads - 1) / heads * 131072 / 8 * (2 * 64 + 2 * 8) * 128 * 2)
+    rings = 8 // heads
+    passed = bytes_B(programs, collective="all_gather", slot="cp_p2p") * (rings - 1) / rings
+    each = (rings - 1) * 131072 / 8 * 2 * 8 * 128 * 2
+    assert sorted(passed.tolist()) == pytest.approx([each] * 4 + [2 * each] * 4 if rings > 1 else [])
+    assert flops(programs, kernel="attention_prefill") == pytest.approx(flops(plain, kernel="attention_prefill"))
+    members = Layout(2, 8, 2, 1, 1, cp_a2a=heads).groups()
+    for slot, size, step in (("cp_a2a", heads, 2), ("cp_p2p", rings, 2 * heads)):
+        found = np.flatnonzero(members[slot] == members[slot][1]).tolist()
+        assert found == (list(range(1, 1 + step * size, step)) if size > 1 else list(range(32)))
+
+
+def test_neighbours_that_exchange_heads_divide_ranks_and_heads(model):
+    """By default as many as divide both the ranks and a rank's heads of keys and values."""
+    sizes = {"cp_comm_type": "a2a+p2p", "tp": 4, "cp": 2}
+    given, default = (long(model, **sizes, **more) for more in ({"cp_a2a": 2}, {}))
+    sent = bytes_B(given, collective="all_to_all", slot="cp_a2a").tolist()
+    assert sent and sent == bytes_B(default, collective="all_to_all", slot="cp_a2a").tolist()
+    with pytest.raises(
+        InfeasibleError, match=r"cp_a2a: got 3; it must divide cp 8 and the 64 heads of a rank. Nearest"
+    ):
+        long(model, cp_comm_type="a2a+p2p", cp_a2a=3)
+    with pytest.raises(InputError, match="cp_a2a: goes with `cp_comm_type: a2a\\+p2p`; got p2p"):
+        long(model, cp_comm_type="p2p", cp_a2a=2)
 
 
 @pytest.mark.parametrize(

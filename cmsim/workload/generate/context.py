@@ -8,18 +8,24 @@
     a2a         every rank has the whole sequence of some heads: queries, keys and values are exchanged before
                 attention, its results after it, and so are gradients (DeepSpeed-Ulysses). Keys and values of fewer
                 heads than ranks are sent to all that need them
+    a2a+p2p     in two ways: c = a r ranks, of which a neighbours exchange heads as in a2a, so that each has s/r tokens
+                of some heads; those with the same heads, one of each neighbourhood, are a ring of r as in p2p
 
 Bytes a rank sends: (c - 1)/c of 2 s b h_kv d elements, twice as many in backward; with a2a (c - 1)/c of those of its
-own s/c tokens, (2 h_q + 2 h_kv) d, in each pass. Latent attention sends latents. Layers with a state hand on states.
+own s/c tokens, (2 h_q + 2 h_kv) d, in each pass; in two ways (a - 1)/a of those, and in the ring (r - 1)/r of
+2 s b (h_kv/a) d elements. Latent attention sends latents. Layers with a state hand on states.
 
 Source: Liu et al., arXiv:2310.01889 (ring); Jacobs et al., arXiv:2309.14509 (a2a); Llama team, arXiv:2407.21783,
-section 3.3.2, and NVIDIA/TransformerEngine, pytorch/attention context parallelism (all_gather). Words as Megatron-LM's
+section 3.3.2, and NVIDIA/TransformerEngine, pytorch/attention context parallelism (all_gather, a2a+p2p); Fang and Zhao,
+arXiv:2405.07719, section 3 (in two ways). Words as Megatron-LM's
 cp_comm_type.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.kinds.training import TrainingSpec
@@ -27,6 +33,7 @@ from cmsim.workload.generate.chain import Comm, Kernel, Piece
 from cmsim.workload.generate.overlap import cut
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
+from cmsim.workload.moe import divisors
 from cmsim.workload.whole import busiest
 
 _CORES = ("attention_prefill", "mla_prefill")
@@ -35,18 +42,38 @@ AGAIN = "gather keys, values"
 RING = "ring keys, values"
 
 
-def check(spec: TrainingSpec, model: ModelSpec, layout: Layout) -> None:
-    """Raises InfeasibleError for a way to share the sequence that the model or the sizes do not have."""
-    if layout.cp == 1 or spec.parallel.cp_comm_type != "a2a":
-        return
+def shared(spec: TrainingSpec, model: ModelSpec, layout: Layout) -> Layout:
+    """The layout with its groups that exchange heads. Raises InfeasibleError for a way to share the sequence that the
+    model or the sizes do not have."""
+    way = spec.parallel.cp_comm_type
+    if layout.cp == 1 or way not in ("a2a", "a2a+p2p"):
+        return layout
     if model.attention == "mla":
-        raise InfeasibleError(Problem("got a2a; latent attention takes all_gather, p2p", key="parallel.cp_comm_type"))
+        said = f"got {way}; latent attention takes all_gather, p2p"
+        raise InfeasibleError(Problem(said, key="parallel.cp_comm_type"))
     heads = model.heads // layout.tp
-    if heads % layout.cp:
-        sizes = [size for size in range(1, heads + 1) if heads % size == 0]
-        near = ", ".join(map(str, sorted(sorted(sizes, key=lambda size: abs(size - layout.cp))[:2])))
-        said = f"got {layout.cp}; with cp_comm_type a2a it must divide the {heads} heads of a rank. Nearest: {near}."
-        raise InfeasibleError(Problem(said, key="parallel.cp"))
+    if way == "a2a":
+        if heads % layout.cp:
+            said = f"got {layout.cp}; with cp_comm_type a2a it must divide the {heads} heads of a rank. "
+            raise InfeasibleError(Problem(said + _nearest(heads, heads, layout.cp), key="parallel.cp"))
+        return layout
+    kv_heads = max(model.kv_heads // layout.tp, 1)
+    size = spec.parallel.cp_a2a or math.gcd(layout.cp, kv_heads)
+    if heads % size or layout.cp % size:
+        said = f"got {size}; it must divide cp {layout.cp} and the {heads} heads of a rank. "
+        raise InfeasibleError(Problem(said + _nearest(heads, layout.cp, size), key="parallel.cp_a2a"))
+    return replace(layout, cp_a2a=size)
+
+
+def _nearest(one: int, other: int, wanted: int) -> str:
+    """The sizes nearest to the wanted one that divide both numbers."""
+    sizes = divisors(math.gcd(one, other))
+    return f"Nearest: {', '.join(map(str, sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:2])))}."
+
+
+def by_heads(spec: TrainingSpec, layout: Layout) -> int:
+    """Ranks of a context group that exchange heads for tokens. [1]"""
+    return layout.cp_a2a or (layout.cp if spec.parallel.cp_comm_type == "a2a" else 1)
 
 
 def pieces(
@@ -64,7 +91,7 @@ def pieces(
     if mixer == "recurrence" and model.recurrence:
         state_B = spec.micro_batch * layout.cp * model.recurrence.state_B_on(layout.tp)
         return [Piece([], Comm("gather states", "all_gather", state_B, "cp")), Piece(kernels, out)]
-    if spec.parallel.cp_comm_type == "a2a":
+    if layout.cp_a2a or spec.parallel.cp_comm_type == "a2a":
         return _by_heads(spec, model, layout, kernels, out, element_B)
     if model.attention == "mla":
         width = float(model.kv_lora_rank + model.rope_dim)
@@ -74,28 +101,40 @@ def pieces(
     if spec.parallel.cp_comm_type == "all_gather":
         return [Piece([], Comm(AGAIN, "all_gather", size_B, "cp")), Piece(kernels, out)]
     before, core, behind = _around_core(kernels)
-    last = 1.0 / layout.cp
-    ring = Comm(RING, "all_gather", size_B, "cp")
-    return [
-        Piece(before, ring, beside=[cut(core, 1.0 - last)]),
-        Piece([cut(core, last), *behind], out),
-    ]
+    first, last = _ring(before, core, Comm(RING, "all_gather", size_B, "cp"), layout.cp)
+    return [first, replace(last, kernels=[*last.kernels, *behind], comm=out)]
+
+
+def _ring(before: list[Kernel], core: Kernel, comm: Comm, ranks: int) -> list[Piece]:
+    """Attention over ``ranks`` parts of keys and values, of which the last is worked on when all are there."""
+    last = 1.0 / ranks
+    return [Piece(before, comm, beside=[cut(core, 1.0 - last)]), Piece([cut(core, last)])]
 
 
 def _by_heads(
     spec: TrainingSpec, model: ModelSpec, layout: Layout, kernels: list[Kernel], out: Comm | None, element_B: float
 ) -> list[Piece]:
+    size, slot = by_heads(spec, layout), "cp_a2a" if layout.cp_a2a else "cp"
+    rings = layout.cp // size
     tokens_B = spec.micro_batch * busiest(spec.sequence_length, layout.cp) * element_B
     heads = busiest(model.heads, layout.tp)
     # a head of keys and values goes to every rank that has queries of it
-    kv_heads = max(busiest(model.kv_heads, layout.tp), float(layout.cp))
+    kv_width = max(busiest(model.kv_heads, layout.tp), float(size)) * (model.head_dim + model.v_head_dim)
     before, core, behind = _around_core(kernels)
-    asked_B = tokens_B * (heads * model.head_dim + kv_heads * (model.head_dim + model.v_head_dim))
-    return [
-        Piece(before, Comm("exchange queries, keys, values", "all_to_all", asked_B, "cp")),
-        Piece([core], Comm("exchange results", "all_to_all", tokens_B * heads * model.v_head_dim, "cp")),
-        Piece(behind, out),
-    ]
+    asked = Comm("exchange queries, keys, values", "all_to_all", tokens_B * (heads * model.head_dim + kv_width), slot)
+    results = Comm("exchange results", "all_to_all", tokens_B * heads * model.v_head_dim, slot)
+    middle = [Piece([core])]
+    if rings > 1:
+        # a rank has keys and values of some heads, of as many tokens as its neighbours have together
+        passed = Comm(RING, "all_gather", tokens_B * kv_width * rings, "cp_p2p")
+        middle = _ring([], core, passed, rings)
+    if size == 1:
+        return [
+            replace(middle[0], kernels=before),
+            replace(middle[-1], kernels=[*middle[-1].kernels, *behind], comm=out),
+        ]
+    middle[-1] = replace(middle[-1], comm=results)
+    return [Piece(before, asked), *middle, Piece(behind, out)]
 
 
 def _around_core(kernels: Sequence[Kernel]) -> tuple[list[Kernel], Kernel, list[Kernel]]:

@@ -75,8 +75,8 @@ def of_layer(spec: TrainingSpec, model: ModelSpec, layout: Layout, mixture: Expe
         layout.tp if spec.parallel.sequence_parallel else 1,
         BYTES_PER_ELEMENT[spec.precision.activations],
         # gathered all, or in a ring those that are worked on and those that come
-        {"all_gather": spec.sequence_length * spec.micro_batch, "p2p": 2 * tokens}.get(way, 0.0),
-        way == "a2a",
+        {"all_gather": spec.sequence_length * spec.micro_batch, "p2p": 2 * tokens, "a2a+p2p": 2 * tokens}.get(way, 0.0),
+        way.startswith("a2a"),
     )
     return kept.of_layer(half, layer)
 

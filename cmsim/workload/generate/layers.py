@@ -20,6 +20,11 @@ from cmsim.workload.whole import busiest
 #: bytes of an element of the cache and of attention's operands
 _WIDTH = BYTES_PER_ELEMENT
 
+#: arithmetic and bytes of the backward pass of a recurrence over those of its forward: states and products of queries
+#: and keys are made again, then gradients of states, values, keys, queries, products and decays, a kernel each: 10 d_k
+#: d_v and 5 c d_v for 4 and 1. Source: state-spaces/mamba, ops/triton/ssd_combined.py; the count is ours
+_AGAIN = (3.0, 3.0)
+
 #: how names of kernels end that make gradients of weights
 _OF_WEIGHTS = " wgrad"
 
@@ -175,12 +180,13 @@ def index_scores(model: ModelSpec, sequences: float, pairs: float, context: floa
 
 
 def recurrence(
-    model: ModelSpec, sequences: float, new: float, tp: int, form: Formats, *, stepwise: bool
+    model: ModelSpec, sequences: float, new: float, tp: int, form: Formats, *, stepwise: bool, trained: bool = False
 ) -> list[Kernel]:
     """A layer's mixer with a state: norm, product in, convolution, core, gated norm, product out.
 
-    stepwise: the state is there already, and ``new`` tokens of each sequence go on from it. Kernels of its own class
-    were never measured: core and convolution are priced as any other kernel.
+    stepwise: the state is there already, and ``new`` tokens of each sequence go on from it. trained: the core as a
+    training step runs it, several kernels of a class of their own. Otherwise core and convolution are priced as any
+    other kernel: none was measured.
     """
     of, tokens = model.recurrence, sequences * new
     assert of is not None, "a model without such layers"
@@ -197,6 +203,17 @@ def recurrence(
             products=of.products,
             element_bytes=form.stream_B,
             state_bytes=STATE_B,
+        )
+    elif trained:
+        core = compute.recurrence_scanned(
+            tokens,
+            heads=heads,
+            groups=groups,
+            key_dim=of.key_dim,
+            value_dim=of.value_dim,
+            products=of.products,
+            chunk=of.chunk,
+            element_bytes=form.stream_B,
         )
     else:
         core = compute.recurrence_chunked(
@@ -222,7 +239,7 @@ def recurrence(
     gate = compute.activation(tokens, width, element_bytes=form.stream_B)
     return [
         *out,
-        _kernel("recurrence", "generic", form.attention, core),
+        _kernel("recurrence", "recurrence" if trained else "generic", form.attention, core),
         _kernel("mixer gate", "activation", "", gate),
         _kernel("result norm", "norm", "", closing),
         *_quantise("result quantise", form, tokens, width),
@@ -445,7 +462,7 @@ def backward(kernels: list[Kernel], recipe: Recipe | None = None) -> list[Kernel
             # a gradient passes a cast as it is
             continue
         fused = kernel.kernel in ("attention_prefill", "mla_prefill")
-        arithmetic, traffic = (2.5, 2.0) if fused else (2.0, 1.5)
+        arithmetic, traffic = (2.5, 2.0) if fused else _AGAIN if kernel.kernel == "recurrence" else (2.0, 1.5)
         out.append(
             kernel._replace(
                 name=f"{kernel.name} backward",

@@ -28,6 +28,7 @@ class Layout:
     """Resolved parallel sizes; ``ranks`` = tp x cp x pp x dp.
 
     expert_tp           ranks that share each expert
+    cp_a2a              neighbours of a context group that exchange heads, with rings across; 0: the group is one
     sharded             data-parallel ranks that share weights where groups of them hold the same; 0: all do
     wraps, turns_back   ways of messages between stages, as a schedule says (``PipelineSchedule``)
     mirrored            the first stage and the last hold the same, the second and the last but one, and so on
@@ -40,6 +41,7 @@ class Layout:
     pp: int
     ep: int
     expert_tp: int = 1
+    cp_a2a: int = 0
     sharded: int = 0
     wraps: bool = False
     turns_back: bool = False
@@ -135,9 +137,20 @@ class Layout:
         }
         if self.expert_tp > 1:
             out["expert_tp"] = rank // self.expert_tp
+        if self.cp_a2a:
+            out |= self._in_two_ways(out["cp"], rank // self.tp % self.cp)
         if self.sharded:
             out |= self._hybrid(stage, inner, rank // self.stage_ranks != stage)
         return _apart(out)
+
+    def _in_two_ways(self, group: Shorts, place: Shorts) -> dict[str, Shorts]:
+        """Neighbours of a context group that exchange heads, and those across which keys and values go round."""
+        rings = self.cp // self.cp_a2a
+        none = np.full(self.ranks, -1, np.int32)
+        return {
+            "cp_a2a": group * rings + place // self.cp_a2a if self.cp_a2a > 1 else none,
+            "cp_p2p": group * self.cp_a2a + place % self.cp_a2a if rings > 1 else none,
+        }
 
     def _hybrid(self, stage: Shorts, inner: Shorts, mirror: NDArray[np.bool_]) -> dict[str, Shorts]:
         """Groups that share weights, neighbours, and those of the ranks that hold the same shares."""

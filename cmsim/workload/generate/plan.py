@@ -38,7 +38,7 @@ def plan_of(spec: TrainingSpec, system: System, base: Path | None = None, *, mod
     model = model or load_model(spec.model, base=base)
     layout, mixture = _layout(spec, model, system, base)
     layout = sharded(spec, layout, system)
-    context.check(spec, model, layout)
+    layout = context.shared(spec, model, layout)
     _check_wide(spec, model)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)

@@ -11,13 +11,19 @@ weights once per step. Both layouts are made at once, for a gradient of a weight
     mxfp8     2 + 2 (1 + 1/32)     one 8-bit scale for 32 elements, along either dimension
     nvfp4     2 + (2 + b) + (2 + b), b = 1/2 + 1/16   the maximum; rows; columns after a Hadamard transform, which only
                                    gradients of weights need
+    int8      (2 + 1) + (2 + 1)    one scale for a row, whose maximum is found while it is held; columns apart
+    mxint8    2 + 2 (1 + 1/32)     as mxfp8
+    mxfp6     2 + 2 (3/4 + 1/32)   as mxfp8
+    mxfp4     (2 + b) + (2 + b), b = 1/2 + 1/32   as nvfp4, but no maximum of the tensor: scales are powers of two
 
 Counted apart from the kernels before and after, which may be fused with them. All-reduces of maxima over ranks are of a
 few numbers, and left out.
 
 Source: NVIDIA/TransformerEngine, common/recipe and common/transpose (recipes and layouts); Micikevicius et al.,
 arXiv:2209.05433 (delayed); DeepSeek-AI, arXiv:2412.19437, section 3.3 (block); NVIDIA, arXiv:2506.08027 (mxfp8) and
-arXiv:2509.25149 (nvfp4). The counts of bytes are ours.
+arXiv:2509.25149 (nvfp4); pytorch/ao, prototype/quantized_training, int8_mixed_precision (int8); Open Compute Project,
+Microscaling Formats (MX) 1.0 (blocks of 32, one 8-bit scale each); Rouhani et al., arXiv:2310.10537, section 5
+(training in mxfp6); Tseng et al., arXiv:2502.20586 (mxfp4). The counts of bytes are ours.
 """
 
 from __future__ import annotations
@@ -49,6 +55,7 @@ class Recipe:
 
 
 _BLOCK_B, _MX_B, _NV_B = 1 + 4 / 128, 1 + 1 / 32, 0.5 + 1 / 16
+_MX6_B, _MX4_B = 0.75 + 1 / 32, 0.5 + 1 / 32
 
 #: by the name that scenarios give
 RECIPES = {
@@ -57,6 +64,11 @@ RECIPES = {
     "block": Recipe("fp8_block", "fp8", "fp8_block", _BLOCK_B, 2 + 2 * _BLOCK_B, dispatched=True),
     "mxfp8": Recipe("mxfp8", "fp8", "fp8_block", _MX_B, 2 + 2 * _MX_B),
     "nvfp4": Recipe("fp4", "fp4", "fp4", _NV_B, 2 + 2 * (2 + _NV_B)),
+    "int8": Recipe("int8", "int8", "int8", 1.0, 2 * (2 + 1.0)),
+    "mxint8": Recipe("mxint8", "int8", "int8", _MX_B, 2 + 2 * _MX_B),
+    # one instruction with mxfp8, whose tables stand for it
+    "mxfp6": Recipe("mxfp6", "fp6", "fp8_block", _MX6_B, 2 + 2 * _MX6_B),
+    "mxfp4": Recipe("mxfp4", "fp4", "fp4", _MX4_B, 2 * (2 + _MX4_B)),
 }
 
 

@@ -395,12 +395,15 @@ class _Stage:
         """The half of a layer that mixes tokens, its norm first."""
         model, tp = self.model, self.layout.tp
         if mixer == "recurrence":
-            return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False)
-        by_heads = self.spec.parallel.cp_comm_type == "a2a"
+            return layers.recurrence(model, self.spec.micro_batch, self.queries, tp, form, stepwise=False, trained=True)
         sequence, cp = self.spec.sequence_length, self.layout.cp
         seen = _causal_context(sequence, cp)
-        # whole sequences of some heads, or some tokens of all
-        queries, context_, heads_tp = (sequence, sequence, tp * cp) if by_heads else (self.queries, seen, tp)
+        # some tokens of all heads, or more of fewer: whole sequences where all ranks of a group exchange heads
+        heads = context.by_heads(self.spec, self.layout)
+        queries, context_, heads_tp = self.queries, seen, tp
+        if heads > 1:
+            queries, context_ = busiest(sequence, cp // heads), _causal_context(sequence, cp // heads)
+            heads_tp = tp * heads
         pairs = self.queries * (seen - self.queries / 2)
         core = layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form)
         *before, attention = core
