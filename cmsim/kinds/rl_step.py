@@ -37,7 +37,7 @@ class RolloutSpec(Spec):
 
     accelerators: Places = Field(description="packages of one copy")
     replicas: Places | None = Field(
-        default=None, description="copies; default: as many as the machine has room for. Pools apart: required"
+        default=None, description="copies; default: as many as the machine has room for, pools apart half of it"
     )
     parallel: ParallelSpec = Field(default=ParallelSpec(), description="how one copy's work is split over its ranks")
     precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats; weights come in its own")
@@ -74,15 +74,11 @@ class RlStepSpec(WorkloadSpec):
     samples: Many = Field(default=1, description="answers to each prompt")
     prompt_tokens: Tokens = Field(description="of each prompt")
     answers: AnswersSpec = Field(description="how many tokens answers have")
-    pools: Annotated[Literal["colocated", "separate"], ASKED] = Field(
+    pools: Annotated[Literal["colocated", "separate", "one_step_off"], ASKED] = Field(
         default="colocated",
         description="colocated: the same accelerators make answers and train, by turns; separate: trainers are the "
-        "first accelerators of the machine, those behind them make answers",
-    )
-    off_policy_steps: Annotated[Literal[0, 1], ASKED] = Field(
-        default=0,
-        description="separate: by how many steps weights may be old that answers are made with; 1: answers of the next "
-        "step are made while this one is trained on",
+        "first accelerators of the machine, those behind them make answers; one_step_off: apart too, and answers of "
+        "the next step are made, with weights that are a step old, while this one is trained on",
     )
     rollout: RolloutSpec = Field(description="who makes answers")
     forwards: list[ForwardSpec] = Field(
@@ -112,13 +108,8 @@ class RlStepSpec(WorkloadSpec):
 
     @model_validator(mode="after")
     def _go_together(self) -> RlStepSpec:
-        if self.pools == "separate":
-            if self.rollout.replicas is None:
-                raise ValueError("rollout.replicas: required for `pools: separate`; the other accelerators train")
-            if "offload" in self.model_fields_set:
-                raise ValueError("offload: goes with `pools: colocated` alone")
-        elif self.off_policy_steps:
-            raise ValueError("off_policy_steps: got 1; colocated accelerators take turns. Allowed: 0.")
+        if self.pools != "colocated" and "offload" in self.model_fields_set:
+            raise ValueError("offload: goes with `pools: colocated` alone")
         longest, room = self.prompt_tokens + self.answers.most, self.training.sequence_length
         if longest > room:
             raise ValueError(

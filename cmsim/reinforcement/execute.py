@@ -54,15 +54,16 @@ def execute(
 def _pools(spec: RlStepSpec, system: System) -> tuple[int, int]:
     """Copies that make answers, and packages that train. Raises InfeasibleError where the machine has not as many."""
     each, there = spec.rollout.accelerators, system.packages
-    copies = spec.rollout.replicas or there // each
+    together = spec.pools == "colocated"
+    copies = spec.rollout.replicas or max((there if together else there // 2) // each, 1)
     taken = copies * each
-    room = there if spec.pools == "colocated" else there - 1
-    if not copies or taken > room:
+    room = there if together else there - 1
+    if taken > room:
         most = f"{room // each} copies of {each}" if each <= room else f"copies of up to {room}"
-        left = "" if spec.pools == "colocated" else ", one of which trains at least"
-        message = f"{max(copies, 1)} copies of {each} accelerators; {system.name} has {there}{left}. Allowed: {most}."
+        left = "" if together else ", one of which trains at least"
+        message = f"{copies} copies of {each} accelerators; {system.name} has {there}{left}. Allowed: {most}."
         raise InfeasibleError(Problem(message, key="rollout.replicas" if each <= room else "rollout.accelerators"))
-    return copies, there if spec.pools == "colocated" else there - taken
+    return copies, there if together else there - taken
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class _Step:
 
     def parts(self) -> list[_Part]:
         """What happens in a step, in order. Who has nothing to do waits, and that is a part too."""
-        return self._apart() if self.spec.pools == "separate" else self._by_turns()
+        return self._by_turns() if self.spec.pools == "colocated" else self._apart()
 
     def _by_turns(self) -> list[_Part]:
         """All accelerators do everything, one thing after the other."""
@@ -159,7 +160,7 @@ class _Step:
         makers = made.accelerators
         done = day.add("rollout", _MAKERS, makers, 0.0, made.seconds, made.joules)
         done = day.add("reward", _MAKERS, makers, done, self.spec.reward_s)
-        begins = 0.0 if self.spec.off_policy_steps else day.add("wait", _TRAINERS, trains, 0.0, done)
+        begins = 0.0 if self.spec.pools == "one_step_off" else day.add("wait", _TRAINERS, trains, 0.0, done)
         learnt = self._learn(day, _TRAINERS, begins)
         ends = max(learnt, done)
         day.add("wait", _TRAINERS, trains, learnt, ends - learnt)

@@ -26,7 +26,7 @@ STEP = {
     "training": {"sequence_length": 2048, "global_batch": 8, "parallel": {"tp": 2}, "recompute": "full"},
 }
 #: as STEP, on pools of their own
-APART = {"pools": "separate", "rollout": STEP["rollout"] | {"replicas": 2}}
+APART = {"pools": "separate"}
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_parts_add_up_by_turns_and_at_once():
     parts = ("rollout_s", "forward_s", "training_s", "weights_s", "offload_s")
     assert turns.metric("step_time_s") == pytest.approx(sum(turns.metric(part) for part in parts))
     assert apart.metric("step_time_s") == pytest.approx(sum(apart.metric(part) for part in parts))
-    at_once = run(**APART, off_policy_steps=1)
+    at_once = run(pools="one_step_off")
     learnt = at_once.metric("forward_s") + at_once.metric("training_s")
     longer = max(at_once.metric("rollout_s"), learnt)
     assert at_once.metric("step_time_s") == pytest.approx(longer + at_once.metric("weights_s"))
@@ -186,11 +186,9 @@ def test_no_plan_is_said_with_its_place(changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pools": "separate"}, "rollout.replicas: required"),
-        ({"off_policy_steps": 1}, "Allowed: 0"),
         ({"answers": {"mean": 600, "most": 512}}, "Allowed: up to `most` (512)"),
         ({"prompt_tokens": 2000}, "sequence_length: got 2048. Allowed: from 2512"),
-        (APART | {"offload": {"weights": True}}, "goes with `pools: colocated` alone"),
+        ({"pools": "one_step_off", "offload": {"weights": True}}, "goes with `pools: colocated` alone"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, said):
