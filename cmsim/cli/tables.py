@@ -64,7 +64,7 @@ def _plans(title: str, runs: list[Outcome], width: int) -> list[Table]:
 def budgets(outcomes: Iterable[Outcome]) -> list[Table]:
     """Memory line by line of the first runs that do not fit, each in a table of its own."""
     full = [one for one in outcomes if isinstance(one, Infeasible) and one.budget.get("what") == "memory"]
-    return [_budget(one) for one in full[:_BUDGETS] if len(one.budget["parts_B"]) > 1]
+    return [_budget(one) for one in full[:_BUDGETS] if len(one.budget.get("parts_B", ())) > 1]
 
 
 def _budget(one: Infeasible) -> Table:

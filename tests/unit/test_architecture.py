@@ -129,6 +129,12 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "cost", "energy", "hardware", "kinds", "requests", "results", "scenario", "steps", "workload"}
         | {"network", "topology"}
     ),
+    # a step of reinforcement learning is put together of what others play: answers by a service, updates and passes as
+    # runs, weights as messages on the engine; of the plan of who trains it asks which ranks hold the model between them
+    "reinforcement": frozenset(
+        {"api", "cost", "energy", "engine", "execution", "hardware", "kinds", "requests", "results", "scenario"}
+        | {"serving", "workload", "workload/generate"}
+    ),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
