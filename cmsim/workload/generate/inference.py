@@ -29,8 +29,8 @@ from cmsim.workload.generate.stored import as_stored
 from cmsim.workload.model import LayerKind, ModelSpec, load_model, speculative_tokens_per_step
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
-#: builds the attention core of one layer for a share of the rank's sequences
-Core = Callable[[float], list[Kernel]]
+#: builds the attention core of one layer, with a window or not, for a share of the rank's sequences
+Core = Callable[[float, bool], list[Kernel]]
 
 
 def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Programs:
@@ -40,12 +40,12 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
     form = layers.formats(spec.precision)
 
-    def core(held: float) -> list[Kernel]:
+    def core(held: float, narrow: bool) -> list[Kernel]:
         prompt, seen = float(spec.prompt_tokens), spec.cached_tokens + spec.prompt_tokens
         pairs = prompt * spec.cached_tokens + prompt**2 / 2
         return [
             *layers.index_scores(model, held, pairs, float(seen), prompt),
-            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form),
+            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form, narrow=narrow),
         ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
@@ -67,12 +67,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     form = layers.formats(spec.precision)
 
     def of(new: float) -> Core:
-        def core(held: float) -> list[Kernel]:
+        def core(held: float, narrow: bool) -> list[Kernel]:
             context = spec.context_tokens
             seen = min(context, model.index_top) if model.index_top else context
             return [
                 *layers.index_scores(model, held, new * context, context, new),
-                *layers.core_decode(model, held, new, seen, _heads_tp(layout, spec), form),
+                *layers.core_decode(model, held, new, seen, _heads_tp(layout, spec), form, narrow=narrow),
             ]
 
         return core
@@ -234,9 +234,10 @@ class _Step:
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
         # layers of one kind are the same pieces
-        made = {kind: self._layer(held, mixture, kind) for kind in dict.fromkeys(map(model.kind, which))}
-        for layer in which:
-            pieces += made[model.kind(layer)]
+        kinds = [(model.kind(layer), model.narrow(layer)) for layer in which]
+        made = {kind: self._layer(held, mixture, *kind) for kind in dict.fromkeys(kinds)}
+        for kind in kinds:
+            pieces += made[kind]
         last = tokens if self.spec.kind == "decode" else held
         gathered = self._gathered("all_gather", last)
         if gathered:
@@ -245,16 +246,16 @@ class _Step:
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
 
-    def _layer(self, held: float, mixture: Experts | None, kind: LayerKind) -> list[Piece]:
-        """A layer of one kind."""
-        pieces = [self._mixer(held, kind.mixer)] if kind.mixer else []
+    def _layer(self, held: float, mixture: Experts | None, kind: LayerKind, narrow: bool) -> list[Piece]:
+        """A layer of one kind, whose tokens see a window or all."""
+        pieces = [self._mixer(held, kind.mixer, narrow)] if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
                 self.model, self.form, slot="ep", routing=self.attention, working=self.expert
             )
         return pieces + self._dense(held) if kind.ffn else pieces
 
-    def _mixer(self, held: float, mixer: str) -> Piece:
+    def _mixer(self, held: float, mixer: str, narrow: bool) -> Piece:
         """What mixes tokens, with its projections: attention, or a state."""
         tokens = held * self.per_sequence
         if mixer == "recurrence":
@@ -263,7 +264,7 @@ class _Step:
             return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
         kernels = [
             *layers.attention_in(self.model, tokens, self.tp, self.form),
-            *self.core(held),
+            *self.core(held, narrow),
             *layers.attention_out(self.model, tokens, self.tp, self.form),
         ]
         return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
@@ -330,7 +331,8 @@ def _assemble(
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
     widest = max(columns, 4 * model.hidden, model.recurrence.columns_on(heads_tp) if model.recurrence else 0.0)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
-    cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), before + new, tp=heads_tp, kv_heads=kv_heads)
+    kept = model.cached_tokens(before + new)
+    cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), kept, tp=heads_tp, kv_heads=kv_heads)
     cache_B += model.state_B_on(heads_tp)
     return assemble(
         [build],

@@ -103,11 +103,16 @@ def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> li
 
 
 def core_prefill(
-    model: ModelSpec, sequences: float, queries: float, context: float, tp: int, form: Formats
+    model: ModelSpec, sequences: float, queries: float, context: float, tp: int, form: Formats, *, narrow: bool = False
 ) -> list[Kernel]:
-    """The attention core over whole sequences, causal."""
+    """The attention core over whole sequences, causal; ``narrow``: in a layer whose tokens see a window."""
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
+    window = model.window if narrow and model.window < context else 0
+    if window and model.chunked:
+        # chunks are as so many sequences
+        within = min(queries, float(window))
+        sequences, queries, context, window = sequences * queries / within, within, float(window), 0
     if model.attention == "mla":
         tokens = sequences * context
         expand = compute.mla_expand(
@@ -156,8 +161,9 @@ def core_prefill(
         d_v=model.v_head_dim,
         element_bytes=element,
         sequences=sequences,
+        window=float(window) if window else None,
     )
-    asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form)
+    asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form, window)
     return [_kernel("attention", "attention_prefill", form.attention, core, asked)]
 
 
@@ -231,7 +237,15 @@ def recurrence(
 
 
 def _attention_shape(
-    model: ModelSpec, kind: str, sequences: float, new: float, before: float, heads: float, tp: int, form: Formats
+    model: ModelSpec,
+    kind: str,
+    sequences: float,
+    new: float,
+    before: float,
+    heads: float,
+    tp: int,
+    form: Formats,
+    window: float = 0.0,
 ) -> Shape | None:
     if model.head_dim != model.v_head_dim:
         return None
@@ -245,6 +259,7 @@ def _attention_shape(
         head_dim=model.head_dim,
         precision=form.attention,
         cached=form.cached,
+        window=float(window),
     )
 
 
@@ -253,9 +268,9 @@ def _latent(model: ModelSpec) -> tuple[int, int, int, int]:
 
 
 def core_decode(
-    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats
+    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats, *, narrow: bool = False
 ) -> list[Kernel]:
-    """The attention core of a decode step over the cache."""
+    """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window."""
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
     tokens = sequences * q_tokens
@@ -294,9 +309,10 @@ def core_decode(
             _kernel("attention", "mla_decode", form.attention, core, sizes),
             _kernel("v expand", "gemm", form.attention, expand, from_latents),
         ]
+    seen = model.within(context) if narrow else context
     core = compute.attention_decode(
         q_tokens,
-        context,
+        seen,
         heads=heads,
         kv_heads=busiest(model.kv_heads, tp),
         d_qk=model.head_dim,
@@ -306,7 +322,8 @@ def core_decode(
         sequences=sequences,
     )
     before = max(context - q_tokens, 0.0)
-    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form)
+    window = seen if seen < context else 0.0
+    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form, window)
     return [_kernel("attention", "attention_decode", form.attention, core, asked)]
 
 
