@@ -33,6 +33,7 @@ class Experts:
     imbalance         busiest rank's load over the mean
     dispatch_B, combine_B   bytes of one message
     costs             what a training framework does beside
+    joined            all ranks of the group have all of its tokens: results are added up, and no tokens travel
     """
 
     ranks: int
@@ -47,6 +48,7 @@ class Experts:
     notes: tuple[str, ...] = ()
     tp: int = 1
     costs: ExpertCosts | None = None
+    joined: bool = False
 
     def at(self, share: float) -> Experts:
         """The same experts with a share of the tokens."""
@@ -65,6 +67,8 @@ class Experts:
 
         The shared expert, where every rank has it, is computed while tokens travel.
         """
+        if self.joined:
+            return [self._summed(model, form, *routing)]
         # ranks that share experts work on what arrives at all of them
         arriving = self.tokens * self.copies * self.imbalance * self.tp
         everywhere = self.tokens * self.ranks * self.tp
@@ -101,6 +105,28 @@ class Experts:
             *([Piece(work, scattered, *working), Piece([], back)] if scattered else [Piece(work, back, *working)]),
             Piece(total, None, *routing),
         ]
+
+    def _summed(self, model: ModelSpec, form: layers.Formats, stream: str, cores: float) -> Piece:
+        """Every rank routes all tokens, works with its own experts and its part of the shared one, and the results of
+        all are added up, as engines do where experts lie on the ranks that attention is split over."""
+        ranks = self.ranks * self.tp
+        tokens, arriving = self.tokens * ranks, self.tokens * self.copies * self.imbalance * self.tp
+        active = float(
+            moe.experts_touched(self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=tokens)
+        )
+        shared = model.shared_experts and not self.shared_in_slots
+        kernels = [
+            *layers.ffn_norm(model, tokens, form),
+            *layers.router(model, tokens),
+            *(
+                layers.dense_ffn(model, tokens, ranks, form, width=model.shared_width, name="shared expert")
+                if shared
+                else []
+            ),
+            *layers.experts(model, arriving, active, form, tp=self.tp),
+            *layers.combine_sum(model, tokens, arriving / tokens, form),
+        ]
+        return Piece(kernels, Comm("tp sum", "all_reduce", tokens * model.hidden * form.stream_B, "tp"), stream, cores)
 
     def _shared(self, arriving: float) -> tuple[Comm | None, Comm | None]:
         """Messages among the ranks that share experts: tokens to all of them, and sums back, in 16 bits."""

@@ -10,7 +10,7 @@ Sequences are whole: every rank is priced as the busiest, and fills up with empt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -156,10 +156,11 @@ def _layout(
         raise InfeasibleError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
     heads = model.heads if parallel.attention == "tp" else 0
     if not model.experts:
-        layout = resolve(parallel, system, ranks=spec.ranks, experts=0, heads=heads)
+        layout = resolve(parallel, system, ranks=spec.ranks, experts=0, heads=heads, expert_tp=parallel.expert_tp)
         return layout, None, _batch(spec, layout, system)
     alone = parallel.model_copy(update={"ep": 1})
-    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=heads)
+    tp = parallel.expert_tp
+    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=heads, expert_tp=tp)
     batch = _batch(spec, plain, system)
     mixture = plan_experts(
         model,
@@ -172,8 +173,11 @@ def _layout(
         message_B=BYTES_PER_ELEMENT[spec.precision.activations],
         once_per_domain=spec.kind == "prefill",
         base=base,
+        expert_tp=tp,
     )
-    return resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks), mixture, batch
+    mixture = replace(mixture, joined=_heads_tp(plain, spec) == mixture.ranks * tp > 1)
+    layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
+    return layout, mixture, batch
 
 
 def _heads_tp(layout: Layout, spec: PrefillSpec | DecodeSpec) -> int:
@@ -316,15 +320,16 @@ def _assemble(
     notes: Sequence[str] = (),
 ) -> Programs:
     """Programs of a step that adds ``new`` tokens to the ``before`` cached ones of each sequence."""
-    groups = {name: layout.groups()[name] for name in ("tp", "ep")}
+    groups = {name: group for name, group in layout.groups().items() if name in ("tp", "ep", "expert_tp")}
     tp, heads_tp = layout.tp, _heads_tp(layout, spec)
     weights = model.attention_layers * model.attention_parameters_on(heads_tp)
     weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
     weights += model.dense_layers * model.dense_ffn_parameters_on(tp)
     if mixture:
-        local_shared = 0 if mixture.shared_in_slots else model.shared_parameters
+        share = layout.tp if mixture.joined else 1
+        local_shared = 0 if mixture.shared_in_slots else model.shared_parameters / share
         weights += model.moe_layers * (
-            model.router_parameters + mixture.experts_per_rank * model.expert_parameters + local_shared
+            model.router_parameters + mixture.experts_per_rank * model.expert_parameters_on(mixture.tp) + local_shared
         )
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
     # of tokens that are brought together every rank has a part of the columns
