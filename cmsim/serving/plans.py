@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,16 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
     if need > system.packages:
         message = f"replicas take {need} accelerators together; {system.name} has {system.packages}"
         raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
+    run = _on_its_stack(run, system)
     return [_machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
+
+
+def _on_its_stack(run: Run, system: System) -> Run:
+    """The run with the stack of services written down: its steps are played on that, not on the one of steps alone."""
+    if run.system.stack is not None:
+        return run
+    stack = system.spec.stack_of.get(run.spec.kind, system.spec.stack)
+    return dataclasses.replace(run, system=run.system.model_copy(update={"stack": stack}))
 
 
 def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:

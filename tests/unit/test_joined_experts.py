@@ -1,4 +1,4 @@
-"""Experts on the ranks that attention is split over: no tokens travel, results are added up; and ranks that share one."""
+"""Experts on the ranks that attention is split over add up their results, no tokens travel; ranks that share one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.decode import DecodeFacts, DecodeSpec
 from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
-from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.units import BYTES_PER_ELEMENT, MB, US
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
@@ -175,7 +175,8 @@ def _layout(
         base=base,
         expert_tp=tp,
     )
-    mixture = replace(mixture, joined=_heads_tp(plain, spec) == mixture.ranks * tp > 1)
+    joined = _heads_tp(plain, spec) == mixture.ranks * tp > 1
+    mixture = replace(mixture, joined=joined, served=system.stack.steps.cast_experts)
     layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
     return layout, mixture, batch
 
@@ -202,6 +203,7 @@ class _Step:
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.core, self.batch, self.per_sequence = core, batch, tokens_per_sequence
+        self.costs = system.stack.steps
         self.tp = _heads_tp(layout, spec)
         several = len(batch.parts) > 1
         overlap = system.stack.overlap.decode if spec.kind == "decode" else system.stack.overlap.bulk
@@ -214,14 +216,23 @@ class _Step:
 
     def build(self) -> ProgramBuilder:
         build = ProgramBuilder()
+        prepared = self._prepared(build)
         parts, every = self.batch.parts, range(self.model.layers)
         # micro-batches of one size are alike
         chains = {
             part: self._chain(part, every, self.mixture and self.mixture.at(part / parts[0]), opening=True)
             for part in dict.fromkeys(parts)
         }
-        interleave(build, [chains[part] for part in parts])
+        interleave(build, [chains[part] for part in parts], after=[prepared] * len(parts))
         return build
+
+    def _prepared(self, build: ProgramBuilder) -> list[int]:
+        """What kernels wait for: the host, where it has not prepared this step while the last one ran."""
+        host_s = (self.costs.host_us + self.costs.sequence_us * self.batch.held) * US
+        if not host_s:
+            return []
+        row = build.host("prepare step", stream="host", recorded_s=host_s)
+        return [] if self.costs.overlapped else [row]
 
     def draft(self, build: ProgramBuilder) -> None:
         """One more layer, as the last one with attention, then the head, after all that is built."""
@@ -246,7 +257,8 @@ class _Step:
         gathered = self._gathered("all_gather", last)
         if gathered:
             pieces.append(Piece([], gathered, stream, cores))
-        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True)
+        sampled_B = self.costs.sampling_MB * MB
+        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True, sampled_B=sampled_B)
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
 
