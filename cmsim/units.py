@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cmsim.errors import FailedError
 
+MB = 1e6
 GB = 1e9
 TB = 1e12
 TERA = 1e12

@@ -10,6 +10,8 @@ lengths, sum the columns. Softmax arithmetic is left out, as it is in published 
 
 from __future__ import annotations
 
+import numpy as np
+
 from cmsim.compute.gemm import gemm
 from cmsim.compute.work import Column, Work
 
@@ -26,21 +28,28 @@ def attention_prefill(
     kv_bytes: float | None = None,
     causal: bool = True,
     sequences: Column = 1,
+    window: Column | None = None,
 ) -> Work:
     """Attention of ``queries`` new tokens over ``context`` keys, the new ones included (so queries <= context).
 
     flops = 2 pairs heads (d_qk + d_v), pairs = s L, or s (L - s/2) if causal: half the square for s = L, as
-    published counts have it (the diagonal's half token is left out).
-    bytes = Q and O of the queries, K and V of the context, each once.
+    published counts have it (the diagonal's half token is left out). In a window w the first w - (L - s) queries see
+    all that is before them, the others w.
+    bytes = Q and O of the queries, K and V of the context, or of what windows reach of it, each once.
 
     element_bytes: of Q and O [B]    kv_bytes: of K and V, default ``element_bytes`` [B]
-    sequences: alike sequences in the batch [1]
+    sequences: alike sequences in the batch [1]    window: tokens that one sees at most, itself included; causal only
     """
     kv = element_bytes if kv_bytes is None else kv_bytes
     pairs = queries * (context - queries / 2) if causal else queries * context
+    read = context
+    if window is not None:
+        growing = np.clip(window - (context - queries), 0.0, queries)
+        pairs = growing * (context - queries + growing / 2) + (queries - growing) * window
+        read = np.minimum(context, queries + window)
     width = d_qk + d_v
     flops = 2.0 * pairs * heads * width
-    bytes_B = (queries * heads * element_bytes + context * kv_heads * kv) * width
+    bytes_B = (queries * heads * element_bytes + read * kv_heads * kv) * width
     return Work(flops * sequences, bytes_B * sequences)
 
 

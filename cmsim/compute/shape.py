@@ -62,10 +62,12 @@ def attention_shape(
     head_dim: float,
     precision: str,
     cached: str,
+    window: float = 0.0,
 ) -> Shape:
     """Attention over a cache of keys and values per head: ``kind`` is attention_context or attention_generation.
 
     new, before: tokens of a sequence that ask, and that stand in the cache before them    cached: format of the cache
+    window: tokens that one sees at most, 0 for all
     """
     return Shape(
         kind,
@@ -76,7 +78,7 @@ def attention_shape(
             ("num_heads", heads),
             ("num_key_value_heads", kv_heads),
             ("head_dim", head_dim),
-            ("window_size", 0.0),
+            ("window_size", window),
         ),
         (("attn_dtype", precision), ("kv_cache_dtype", cached)),
     )

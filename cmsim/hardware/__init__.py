@@ -10,7 +10,7 @@ from cmsim.hardware.specs import (
     Source,
     SystemSpec,
 )
-from cmsim.hardware.stacks import StackSpec
+from cmsim.hardware.stacks import CastExperts, StackSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,
@@ -31,6 +31,7 @@ __all__ = [
     "BoardWatts",
     "Cable",
     "CallCost",
+    "CastExperts",
     "ExpertCosts",
     "Source",
     "StackSpec",

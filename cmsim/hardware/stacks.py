@@ -109,6 +109,39 @@ class ServingTuning(Spec):
     )
 
 
+class CastExperts(Spec):
+    """What an engine does around experts' products whose activations are cast to 8 bits or less: rows are put in the
+    order of experts, each expert's filled up to whole tiles, cast, multiplied and weighed by kernels of their own."""
+
+    padded_rows: Coefficient = Field(
+        default=0.0, description="rows by which those of each expert of a rank are filled up"
+    )
+    moved: Coefficient = Field(
+        default=0.0,
+        description="rows x hidden 16-bit elements are read or written so many times beside the products' own traffic",
+    )
+
+
+class StepTuning(Spec):
+    """What a serving engine adds to the kernels of one step of prefill or decode."""
+
+    host_us: Microseconds = Field(
+        default=0.0, description="host time of a step: batch chosen, inputs made, results taken over"
+    )
+    sequence_us: Microseconds = Field(default=0.0, description="the same, for each sequence of the busiest holder")
+    overlapped: bool = Field(
+        default=True,
+        description="the host prepares a step while the device works on another, so that a step takes no less than "
+        "the host; else the device waits for it",
+    )
+    sampling_MB: Coefficient = Field(
+        default=0.0,
+        description="what a sampler moves through memory to choose one token, beside two reads of its logits: sorts, "
+        "sums and draws over the vocabulary [MB]",
+    )
+    cast_experts: CastExperts = CastExperts()
+
+
 class Sharing(Spec):
     """How two micro-batches share a rank when one computes while the other communicates."""
 
@@ -141,6 +174,7 @@ class StackSpec(Spec):
     aliases: tuple[str, ...] = ()
     host: HostTuning
     serving: ServingTuning = Field(default=ServingTuning(), description="what the host of a serving engine takes")
+    steps: StepTuning = Field(default=StepTuning(), description="what an engine adds to one step of prefill or decode")
     kernels: dict[str, KernelEfficiency] = Field(description="by kernel class (cmsim.compute.KERNELS)")
     measured: MeasuredKernels = Field(
         default=MeasuredKernels(),

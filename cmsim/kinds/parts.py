@@ -62,6 +62,17 @@ class ParallelSpec(Spec):
     )
 
 
+class InferenceParallelSpec(ParallelSpec):
+    """Parallel sizes of prefill and decode."""
+
+    expert_tp: Places = Field(
+        default=1,
+        description="ranks that share each expert's matrices. Where the ranks of attention by tp are those of the "
+        "experts (tp = ep x expert_tp), all of them have every token: each works with its own experts, or its part of "
+        "them, and results are added up; no tokens are exchanged",
+    )
+
+
 class Balance(Spec):
     """How unevenly tokens reach experts. The busiest rank sets the pace."""
 

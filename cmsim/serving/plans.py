@@ -75,8 +75,16 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
         if need > whole.packages:
             message = f"replicas take {need} accelerators together; {whole.name} has {whole.packages}"
             raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
-        out.append((one, pool, whole, first))
+        out.append((_on_its_stack(one, whole), pool, whole, first))
     return [_machine(one, spec, pool, base, whole, first) for one, pool, whole, first in out]
+
+
+def _on_its_stack(run: Run, system: System) -> Run:
+    """The run with the stack of services written down: its steps are played on that, not on the one of steps alone."""
+    if run.system.stack is not None:
+        return run
+    stack = system.spec.stack_of.get(run.spec.kind, system.spec.stack)
+    return replace(run, system=run.system.model_copy(update={"stack": stack}))
 
 
 def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, whole: System, first: int) -> PoolMachine:

@@ -113,6 +113,18 @@ class ModelSpec:
             return LayerKind(*self.kinds[layer])
         return LayerKind("attention", "dense" if layer < self.dense_layers or not self.experts else "experts")
 
+    def narrow(self, layer: int) -> bool:
+        """Whether tokens see a window only in layer number ``layer``: such layers are spread evenly over all."""
+        times = self.window_layers if self.window else 0
+        return -(-(layer + 1) * times // self.layers) > -(-layer * times // self.layers)
+
+    def within(self, context: float) -> float:
+        """Tokens that one sees of ``context`` ones in a layer with a window; of chunks, as the mean of tokens that
+        stand anywhere in theirs, where this one has no more. [1]"""
+        if not self.window or context <= self.window:
+            return context
+        return max(context % self.window, self.window / 2) if self.chunked else float(self.window)
+
     @property
     def attention_layers(self) -> int:
         return sum(mixer == "attention" for mixer, _ in self.kinds) if self.kinds else self.layers
@@ -138,7 +150,7 @@ class ModelSpec:
             sees = f"their chunk of {self.window} tokens" if self.chunked else f"a window of {self.window} tokens"
             notes += (
                 f"{self.window_layers} of {self.layers} layers see {sees}; "
-                "their attention and cache are priced over the whole context",
+                "their attention and cache are priced so, in training over the whole context",
             )
         if self.index_top:
             notes += (
@@ -332,6 +344,13 @@ class ModelSpec:
         counter of Megatron-LM (training.py) and in arXiv:2505.09343, table 4.
         """
         return 3.0 * self.forward_flops_per_token(sequence, causal=causal)
+
+    def cached_tokens(self, context: float) -> float:
+        """Tokens of ``context`` ones that a sequence keeps, the mean of layers with attention: of windows the last."""
+        if not self.window or context <= self.window:
+            return context
+        share = self.window_layers / max(self.attention_layers, 1)
+        return (1.0 - share) * context + share * self.window
 
     def kv_bytes_per_token(self, element_bytes: float) -> float:
         """Cache of one token over all layers, the whole model's (not one rank's); an encoder has none. [B]"""

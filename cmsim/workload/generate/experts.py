@@ -10,12 +10,12 @@ import numpy as np
 
 from cmsim.arrays import Ints
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import ExpertCosts, System
+from cmsim.hardware import CastExperts, ExpertCosts, System
 from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
 from cmsim.workload import moe
 from cmsim.workload.generate import framework, layers
-from cmsim.workload.generate.chain import Comm, Piece
+from cmsim.workload.generate.chain import Comm, Kernel, Piece
 from cmsim.workload.model import ModelSpec
 
 
@@ -33,6 +33,9 @@ class Experts:
     imbalance         busiest rank's load over the mean
     dispatch_B, combine_B   bytes of one message
     costs             what a training framework does beside
+    even              no rank has more experts with a token than another
+    served            what a serving engine does beside
+    joined            all ranks of the group have all of its tokens: results are added up, and no tokens travel
     """
 
     ranks: int
@@ -47,6 +50,9 @@ class Experts:
     notes: tuple[str, ...] = ()
     tp: int = 1
     costs: ExpertCosts | None = None
+    served: CastExperts | None = None
+    joined: bool = False
+    even: bool = False
 
     def at(self, share: float) -> Experts:
         """The same experts with a share of the tokens."""
@@ -65,12 +71,12 @@ class Experts:
 
         The shared expert, where every rank has it, is computed while tokens travel.
         """
+        if self.joined:
+            return [self._summed(model, form, *routing)]
         # ranks that share experts work on what arrives at all of them
         arriving = self.tokens * self.copies * self.imbalance * self.tp
         everywhere = self.tokens * self.ranks * self.tp
-        active = float(
-            moe.experts_touched(self.experts_per_rank, experts=model.experts, top_k=model.top_k, tokens=everywhere)
-        )
+        active = self._active(model, everywhere)
         local = (
             []
             if self.shared_in_slots or not model.shared_experts
@@ -84,6 +90,7 @@ class Experts:
         work = layers.experts(model, arriving, active, form, tp=self.tp)
         if self.costs is not None:
             work = [*framework.around_experts(model, arriving, active, form, self.costs, tp=self.tp), *work]
+        work += self._around(model, arriving, form)
         total = layers.combine_sum(model, self.tokens, self.copies, form)
         gathered, scattered = self._shared(arriving)
         if self.ranks == 1:
@@ -101,6 +108,45 @@ class Experts:
             *([Piece(work, scattered, *working), Piece([], back)] if scattered else [Piece(work, back, *working)]),
             Piece(total, None, *routing),
         ]
+
+    def _around(self, model: ModelSpec, arriving: float, form: layers.Formats) -> list[Kernel]:
+        """What a serving engine moves around products of cast rows."""
+        of = self.served
+        if of is None or not of.moved or not form.quantised:
+            return []
+        rows = arriving + self.experts_per_rank * of.padded_rows
+        return [Kernel("expert rows", "generic", "", 0.0, of.moved * rows * model.hidden * form.stream_B)]
+
+    def _active(self, model: ModelSpec, tokens: float) -> float:
+        """Experts of the busiest rank that some of the group's tokens go to. [1]"""
+        return moe.busiest_touched(
+            self.experts_per_rank,
+            ranks=1 if self.even else self.ranks,
+            experts=model.experts,
+            top_k=model.top_k,
+            tokens=tokens,
+        )
+
+    def _summed(self, model: ModelSpec, form: layers.Formats, stream: str, cores: float) -> Piece:
+        """Every rank routes all tokens, works with its own experts and its part of the shared one, and the results of
+        all are added up, as engines do where experts lie on the ranks that attention is split over."""
+        ranks = self.ranks * self.tp
+        tokens, arriving = self.tokens * ranks, self.tokens * self.copies * self.imbalance * self.tp
+        active = self._active(model, tokens)
+        shared = model.shared_experts and not self.shared_in_slots
+        kernels = [
+            *layers.ffn_norm(model, tokens, form),
+            *layers.router(model, tokens),
+            *(
+                layers.dense_ffn(model, tokens, ranks, form, width=model.shared_width, name="shared expert")
+                if shared
+                else []
+            ),
+            *layers.experts(model, arriving, active, form, tp=self.tp),
+            *self._around(model, arriving, form),
+            *layers.combine_sum(model, tokens, arriving / tokens, form),
+        ]
+        return Piece(kernels, Comm("tp sum", "all_reduce", tokens * model.hidden * form.stream_B, "tp"), stream, cores)
 
     def _shared(self, arriving: float) -> tuple[Comm | None, Comm | None]:
         """Messages among the ranks that share experts: tokens to all of them, and sums back, in 16 bits."""
@@ -188,6 +234,7 @@ def plan_experts(
         combine_B=model.hidden * 2.0 + stack.combine.scale_bytes_per_token,
         notes=tuple(notes),
         tp=expert_tp,
+        even=balance.model == "balanced" or capacity_factor is not None,
     )
 
 

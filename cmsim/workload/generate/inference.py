@@ -10,7 +10,7 @@ Sequences are whole: every rank is priced as the busiest, and fills up with empt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.decode import DecodeFacts, DecodeSpec
 from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
-from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.units import BYTES_PER_ELEMENT, MB, US
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
@@ -29,8 +29,8 @@ from cmsim.workload.generate.stored import as_stored
 from cmsim.workload.model import LayerKind, ModelSpec, load_model, speculative_tokens_per_step
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
-#: builds the attention core of one layer for a share of the rank's sequences
-Core = Callable[[float], list[Kernel]]
+#: builds the attention core of one layer, with a window or not, for a share of the rank's sequences
+Core = Callable[[float, bool], list[Kernel]]
 
 
 def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Programs:
@@ -40,12 +40,12 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
     form = layers.formats(spec.precision)
 
-    def core(held: float) -> list[Kernel]:
+    def core(held: float, narrow: bool) -> list[Kernel]:
         prompt, seen = float(spec.prompt_tokens), spec.cached_tokens + spec.prompt_tokens
         pairs = prompt * spec.cached_tokens + prompt**2 / 2
         return [
             *layers.index_scores(model, held, pairs, float(seen), prompt),
-            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form),
+            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form, narrow=narrow),
         ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
@@ -67,12 +67,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     form = layers.formats(spec.precision)
 
     def of(new: float) -> Core:
-        def core(held: float) -> list[Kernel]:
+        def core(held: float, narrow: bool) -> list[Kernel]:
             context = spec.context_tokens
             seen = min(context, model.index_top) if model.index_top else context
             return [
                 *layers.index_scores(model, held, new * context, context, new),
-                *layers.core_decode(model, held, new, seen, _heads_tp(layout, spec), form),
+                *layers.core_decode(model, held, new, seen, _heads_tp(layout, spec), form, narrow=narrow),
             ]
 
         return core
@@ -156,10 +156,11 @@ def _layout(
         raise InfeasibleError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
     heads = model.heads if parallel.attention == "tp" else 0
     if not model.experts:
-        layout = resolve(parallel, system, ranks=spec.ranks, experts=0, heads=heads)
+        layout = resolve(parallel, system, ranks=spec.ranks, experts=0, heads=heads, expert_tp=parallel.expert_tp)
         return layout, None, _batch(spec, layout, system)
     alone = parallel.model_copy(update={"ep": 1})
-    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=heads)
+    tp = parallel.expert_tp
+    plain = resolve(alone, system, ranks=spec.ranks, experts=model.experts, heads=heads, expert_tp=tp)
     batch = _batch(spec, plain, system)
     mixture = plan_experts(
         model,
@@ -172,8 +173,12 @@ def _layout(
         message_B=BYTES_PER_ELEMENT[spec.precision.activations],
         once_per_domain=spec.kind == "prefill",
         base=base,
+        expert_tp=tp,
     )
-    return resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks), mixture, batch
+    joined = _heads_tp(plain, spec) == mixture.ranks * tp > 1
+    mixture = replace(mixture, joined=joined, served=system.stack.steps.cast_experts)
+    layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
+    return layout, mixture, batch
 
 
 def _heads_tp(layout: Layout, spec: PrefillSpec | DecodeSpec) -> int:
@@ -198,6 +203,7 @@ class _Step:
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
         self.core, self.batch, self.per_sequence = core, batch, tokens_per_sequence
+        self.costs = system.stack.steps
         self.tp = _heads_tp(layout, spec)
         several = len(batch.parts) > 1
         overlap = system.stack.overlap.decode if spec.kind == "decode" else system.stack.overlap.bulk
@@ -210,14 +216,23 @@ class _Step:
 
     def build(self) -> ProgramBuilder:
         build = ProgramBuilder()
+        prepared = self._prepared(build)
         parts, every = self.batch.parts, range(self.model.layers)
         # micro-batches of one size are alike
         chains = {
             part: self._chain(part, every, self.mixture and self.mixture.at(part / parts[0]), opening=True)
             for part in dict.fromkeys(parts)
         }
-        interleave(build, [chains[part] for part in parts])
+        interleave(build, [chains[part] for part in parts], after=[prepared] * len(parts))
         return build
+
+    def _prepared(self, build: ProgramBuilder) -> list[int]:
+        """What kernels wait for: the host, where it has not prepared this step while the last one ran."""
+        host_s = (self.costs.host_us + self.costs.sequence_us * self.batch.held) * US
+        if not host_s:
+            return []
+        row = build.host("prepare step", stream="host", recorded_s=host_s)
+        return [] if self.costs.overlapped else [row]
 
     def draft(self, build: ProgramBuilder) -> None:
         """One more layer, as the last one with attention, then the head, after all that is built."""
@@ -234,27 +249,29 @@ class _Step:
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
         # layers of one kind are the same pieces
-        made = {kind: self._layer(held, mixture, kind) for kind in dict.fromkeys(map(model.kind, which))}
-        for layer in which:
-            pieces += made[model.kind(layer)]
+        kinds = [(model.kind(layer), model.narrow(layer)) for layer in which]
+        made = {kind: self._layer(held, mixture, *kind) for kind in dict.fromkeys(kinds)}
+        for kind in kinds:
+            pieces += made[kind]
         last = tokens if self.spec.kind == "decode" else held
         gathered = self._gathered("all_gather", last)
         if gathered:
             pieces.append(Piece([], gathered, stream, cores))
-        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True)
+        sampled_B = self.costs.sampling_MB * MB
+        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True, sampled_B=sampled_B)
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
 
-    def _layer(self, held: float, mixture: Experts | None, kind: LayerKind) -> list[Piece]:
-        """A layer of one kind."""
-        pieces = [self._mixer(held, kind.mixer)] if kind.mixer else []
+    def _layer(self, held: float, mixture: Experts | None, kind: LayerKind, narrow: bool) -> list[Piece]:
+        """A layer of one kind, whose tokens see a window or all."""
+        pieces = [self._mixer(held, kind.mixer, narrow)] if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
                 self.model, self.form, slot="ep", routing=self.attention, working=self.expert
             )
         return pieces + self._dense(held) if kind.ffn else pieces
 
-    def _mixer(self, held: float, mixer: str) -> Piece:
+    def _mixer(self, held: float, mixer: str, narrow: bool) -> Piece:
         """What mixes tokens, with its projections: attention, or a state."""
         tokens = held * self.per_sequence
         if mixer == "recurrence":
@@ -263,7 +280,7 @@ class _Step:
             return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
         kernels = [
             *layers.attention_in(self.model, tokens, self.tp, self.form),
-            *self.core(held),
+            *self.core(held, narrow),
             *layers.attention_out(self.model, tokens, self.tp, self.form),
         ]
         return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
@@ -315,22 +332,24 @@ def _assemble(
     notes: Sequence[str] = (),
 ) -> Programs:
     """Programs of a step that adds ``new`` tokens to the ``before`` cached ones of each sequence."""
-    groups = {name: layout.groups()[name] for name in ("tp", "ep")}
+    groups = {name: group for name, group in layout.groups().items() if name in ("tp", "ep", "expert_tp")}
     tp, heads_tp = layout.tp, _heads_tp(layout, spec)
     weights = model.attention_layers * model.attention_parameters_on(heads_tp)
     weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
     weights += model.dense_layers * model.dense_ffn_parameters_on(tp)
     if mixture:
-        local_shared = 0 if mixture.shared_in_slots else model.shared_parameters
+        share = layout.tp if mixture.joined else 1
+        local_shared = 0 if mixture.shared_in_slots else model.shared_parameters / share
         weights += model.moe_layers * (
-            model.router_parameters + mixture.experts_per_rank * model.expert_parameters + local_shared
+            model.router_parameters + mixture.experts_per_rank * model.expert_parameters_on(mixture.tp) + local_shared
         )
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
     # of tokens that are brought together every rank has a part of the columns
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
     widest = max(columns, 4 * model.hidden, model.recurrence.columns_on(heads_tp) if model.recurrence else 0.0)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
-    cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), before + new, tp=heads_tp, kv_heads=kv_heads)
+    kept = model.cached_tokens(before + new)
+    cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), kept, tp=heads_tp, kv_heads=kv_heads)
     cache_B += model.state_B_on(heads_tp)
     return assemble(
         [build],

@@ -108,11 +108,16 @@ def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> li
 
 
 def core_prefill(
-    model: ModelSpec, sequences: float, queries: float, context: float, tp: int, form: Formats
+    model: ModelSpec, sequences: float, queries: float, context: float, tp: int, form: Formats, *, narrow: bool = False
 ) -> list[Kernel]:
-    """The attention core over whole sequences, causal."""
+    """The attention core over whole sequences, causal; ``narrow``: in a layer whose tokens see a window."""
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
+    window = model.window if narrow and model.window < context else 0
+    if window and model.chunked:
+        # chunks are as so many sequences
+        within = min(queries, float(window))
+        sequences, queries, context, window = sequences * queries / within, within, float(window), 0
     if model.attention == "mla":
         tokens = sequences * context
         expand = compute.mla_expand(
@@ -161,8 +166,9 @@ def core_prefill(
         d_v=model.v_head_dim,
         element_bytes=element,
         sequences=sequences,
+        window=float(window) if window else None,
     )
-    asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form)
+    asked = _attention_shape(model, "attention_context", sequences, queries, context - queries, heads, tp, form, window)
     return [_kernel("attention", "attention_prefill", form.attention, core, asked)]
 
 
@@ -248,7 +254,15 @@ def recurrence(
 
 
 def _attention_shape(
-    model: ModelSpec, kind: str, sequences: float, new: float, before: float, heads: float, tp: int, form: Formats
+    model: ModelSpec,
+    kind: str,
+    sequences: float,
+    new: float,
+    before: float,
+    heads: float,
+    tp: int,
+    form: Formats,
+    window: float = 0.0,
 ) -> Shape | None:
     if model.head_dim != model.v_head_dim:
         return None
@@ -262,6 +276,7 @@ def _attention_shape(
         head_dim=model.head_dim,
         precision=form.attention,
         cached=form.cached,
+        window=float(window),
     )
 
 
@@ -270,9 +285,9 @@ def _latent(model: ModelSpec) -> tuple[int, int, int, int]:
 
 
 def core_decode(
-    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats
+    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats, *, narrow: bool = False
 ) -> list[Kernel]:
-    """The attention core of a decode step over the cache."""
+    """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window."""
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
     tokens = sequences * q_tokens
@@ -311,9 +326,10 @@ def core_decode(
             _kernel("attention", "mla_decode", form.attention, core, sizes),
             _kernel("v expand", "gemm", form.attention, expand, from_latents),
         ]
+    seen = model.within(context) if narrow else context
     core = compute.attention_decode(
         q_tokens,
-        context,
+        seen,
         heads=heads,
         kv_heads=busiest(model.kv_heads, tp),
         d_qk=model.head_dim,
@@ -323,7 +339,8 @@ def core_decode(
         sequences=sequences,
     )
     before = max(context - q_tokens, 0.0)
-    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form)
+    window = seen if seen < context else 0.0
+    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form, window)
     return [_kernel("attention", "attention_decode", form.attention, core, asked)]
 
 
@@ -421,14 +438,20 @@ def embedding(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
     ]
 
 
-def head(model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool) -> list[Kernel]:
-    """Final norm, the output matrix, and for inference the choice of a token. 16 bits: heads are not quantised."""
+def head(
+    model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool, sampled_B: float = 0.0
+) -> list[Kernel]:
+    """Final norm, the output matrix, and for inference the choice of a token. 16 bits: heads are not quantised.
+
+    sampled_B: what a sampler moves beside, for a token that it chooses [B]
+    """
     final = compute.norm(tokens, model.hidden, element_bytes=form.stream_B)
     words = busiest(model.vocab, tp)
     logits = compute.gemm(tokens, words, model.hidden, in_bytes=2.0, out_bytes=4.0 if not sample else 2.0)
     sizes = compute.gemm_shape(tokens, words, model.hidden, "bf16")
     out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits, sizes)]
     last = compute.sampling(tokens, words, element_bytes=2.0 if sample else 4.0)
+    last = Work(last.flops, last.bytes_B + sampled_B * tokens)
     return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
 
 

@@ -6,7 +6,7 @@ tokens meet, once over all ranks; the cache of every sequence, once; a row of th
 weights, gradients and optimizer states of every parameter, once. Activations count as staying on chip.
 
 Of experts, those that tokens reach on average under the routing the scenario names: however a plan cuts the batch, its
-parts together reach as many or more. Windows count, though runs price the whole context. Draft layers are left out:
+parts together reach as many or more. Windows count; training prices the whole context. Draft layers are left out:
 drafts may come from anywhere, and only the tokens that are verified are asked for. A decoder's ranks need exchange next
 to nothing (with as many stages as ranks one vector of each token goes on), so that nothing is counted; ranks that train
 a graph must add up its gradients.

@@ -1,0 +1,93 @@
+"""What serving engines add to a step: host time before it or beside it, samplers that sort, rows of experts moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import cmsim
+from cmsim.hardware import load_stack, load_system
+from cmsim.serving.plans import _on_its_stack
+from cmsim.workload import moe
+
+MODEL = "llama-3.1-8b"
+
+
+def step(stack: dict[str, Any] | None = None, *, base: str = "cuda_graph", **keys: Any) -> cmsim.Result:
+    of = {f"stack.steps.{key}": value for key, value in (stack or {}).items()}
+    workload = {"kind": "decode", "model": MODEL, "batch_per_accelerator": 32, "context_tokens": 512, **keys}
+    system = {"system": "hgx_h100", "accelerators": 1, "stack": base, "set": of}
+    return cmsim.run({"systems": [system], "workload": workload})[0]
+
+
+@pytest.fixture(scope="module")
+def bare() -> cmsim.Result:
+    return step()
+
+
+def test_a_host_in_turn_is_added(bare: cmsim.Result):
+    waited = step({"host_us": 900, "sequence_us": 10, "overlapped": False})
+    assert waited.metrics["makespan_s"] - bare.metrics["makespan_s"] == pytest.approx(900e-6 + 32 * 10e-6)
+    assert waited.breakdown["host_s"] == pytest.approx(1220e-6)
+    # the device waits: it draws less
+    assert waited.metrics["power_avg_W"] < bare.metrics["power_avg_W"]
+
+
+def test_a_host_beside_the_device_is_a_floor(bare: cmsim.Result):
+    short = step({"host_us": 900})
+    assert short.metrics["makespan_s"] == bare.metrics["makespan_s"]
+    assert step({"host_us": 50000}).metrics["makespan_s"] == pytest.approx(0.05)
+
+
+def test_a_sampler_keeps_the_device_at_work(bare: cmsim.Result):
+    sorted_ = step({"sampling_MB": 120})
+    added_s = 32 * 120e6 / (3350e9 * 0.6)
+    assert sorted_.metrics["makespan_s"] - bare.metrics["makespan_s"] == pytest.approx(added_s, rel=1e-3)
+    assert sorted_.metrics["power_avg_W"] > 0.9 * bare.metrics["power_avg_W"]
+
+
+def test_rows_of_experts_are_moved_where_they_are_cast():
+    mixture = {"model": "qwen3-30b-a3b", "batch_per_accelerator": 4}
+    cast = {"weights": "fp8", "activations": "fp8"}
+    of = {"cast_experts.padded_rows": 127, "cast_experts.moved": 8}
+
+    def longer_s(**precision: str) -> float:
+        made = [step(one, **mixture, precision=precision).metrics["makespan_s"] for one in (of, None)]
+        return made[0] - made[1]
+
+    assert longer_s() == 0
+    # 48 layers, 128 experts on the one rank, 4 tokens of 8 experts
+    assert longer_s(**cast) > 48 * 8 * (128 * 127 + 32) * 2048 * 2 / 3350e9
+
+
+def test_the_stack_of_a_machine_goes_by_the_kind_of_workload():
+    assert load_system("hgx_h100", kind="decode").stack.name == "vllm_0_11"
+    assert load_system("hgx_h100", kind="serving").stack.name == load_system("hgx_h100").stack.name == "cuda_graph"
+    assert load_stack("sglang_0_4").steps.overlapped
+    assert load_stack("sglang_0_4").steps.cast_experts == load_stack("vllm_0_11").steps.cast_experts
+
+
+def test_the_busiest_rank_reaches_more_experts():
+    few = {"experts": 128, "top_k": 8, "tokens": 8}
+    mean = float(moe.experts_touched(16, **few))
+    assert moe.busiest_touched(16, ranks=1, **few) == mean
+    # 400 draws: 9.26 on 8 ranks, 15.7 of 32 on 4
+    assert moe.busiest_touched(16, ranks=8, **few) == pytest.approx(9.26, rel=0.03)
+    assert moe.busiest_touched(32, ranks=4, **few) == pytest.approx(15.72, rel=0.03)
+    assert moe.busiest_touched(16, ranks=8, experts=128, top_k=8, tokens=1e6) == 16
+
+
+def test_services_keep_their_own_stack():
+    one = cmsim.load_scenario(
+        {
+            "systems": [{"system": "hgx_h100", "accelerators": 1}],
+            "workload": {
+                "kind": "serving",
+                "model": MODEL,
+                "arrivals": {"process": "poisson", "rate_per_s": 1.0},
+                "lengths": {"prompt_tokens": 8, "output_tokens": 8},
+            },
+        }
+    ).runs[0]
+    assert _on_its_stack(one, load_system("hgx_h100")).system.stack == "cuda_graph"
