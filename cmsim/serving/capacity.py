@@ -59,7 +59,7 @@ def _most(pool: Pool, mix: Mix, *, prefills: bool, decodes: bool) -> float:
     if not mix.prompt:
         return 0.0
     if not decodes or mix.output <= 1:
-        return _of_prompts(pool, mix) if prefills else math.inf
+        return of_prompts(pool, mix) if prefills else math.inf
     limits = pool.limits
     held = mix.prompt + mix.output / 2 + limits.block_tokens / 2
     room = (limits.blocks - limits.spare) * limits.block_tokens
@@ -68,8 +68,8 @@ def _most(pool: Pool, mix: Mix, *, prefills: bool, decodes: bool) -> float:
     return max(_of_batch(pool, mix, size, prefills=prefills) for size in sizes)
 
 
-def _of_prompts(pool: Pool, mix: Mix) -> float:
-    """Of a pool that only prefills: passes of one prompt, or as full as they may be."""
+def of_prompts(pool: Pool, mix: Mix) -> float:
+    """Of a pool that only prefills: passes of one prompt, or as full as they may be. [1/s]"""
     rates = []
     for tokens in {min(mix.new, pool.limits.step_tokens), float(pool.limits.step_tokens)}:
         pairs = tokens * mix.pairs / mix.new
@@ -133,4 +133,4 @@ def in_words(rate: float, capacity: float) -> str:
     )
 
 
-__all__ = ["Mix", "Steady", "in_words", "requests_per_s", "steady"]
+__all__ = ["Mix", "Steady", "in_words", "of_prompts", "requests_per_s", "steady"]

@@ -59,10 +59,12 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
     if need > system.packages:
         message = f"replicas take {need} accelerators together; {system.name} has {system.packages}"
         raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
-    return [_machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
+    return [machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
 
 
-def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
+def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
+    """One pool of a service, which makes answers or only first tokens. Raises InfeasibleError where it has no plan, or
+    no room for a block of a cache."""
     batching = pool.batching or spec.batching
     if batching.step_tokens <= batching.sequences:
         message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), a token each."
