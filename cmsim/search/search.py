@@ -108,6 +108,14 @@ def search(
     return of.run(values)
 
 
+def load(folder: str | Path) -> SearchResult | services.ServiceResult:
+    """What a search left in a folder, of whatever it was. Raises InputError for a folder that is none of a search."""
+    try:
+        return services.ServiceResult.load(folder)
+    except InputError:
+        return SearchResult.load(folder)
+
+
 def _objective(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise InputError(Problem(f"no such objective. {did_you_mean(name, OBJECTIVES)}", key="search.objective"))

@@ -123,7 +123,8 @@ def _most(curve: Curve, cap: int) -> float:
 
 
 def _copies(asked: Question, load: Load, made: PoolSpace, curve: Curve, cap: int) -> list[int]:
-    """Numbers of replicas to try: those asked for, or as many as carry the load and up to twice as many."""
+    """Numbers of replicas to try: those asked for, or as many as carry the load and up to twice as many; all there may
+    be where these are too few."""
     there = asked.system.packages // curve.accelerators
     if made.copies != (AUTO,):
         return [int(one) for one in made.copies]
@@ -131,7 +132,7 @@ def _copies(asked: Question, load: Load, made: PoolSpace, curve: Curve, cap: int
         return [1 << n for n in range(there.bit_length()) if 1 << n <= there]
     least = max(math.floor(load.rate_per_s / _most(curve, cap) * (1 + 1e-12)) + 1, 1)
     tried = sorted({math.ceil(least * more) for more in _MORE} | {least + 1})
-    return [one for one in tried if one <= there] or [least]
+    return [one for one in tried if one <= there] or [max(there, 1)]
 
 
 def _row(

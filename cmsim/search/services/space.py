@@ -44,7 +44,9 @@ def space(asked: Question, pool: str, values: Mapping[str, tuple[Any, ...]]) -> 
     for its in _each({key: one for key, one in mine.items() if key not in COUNTED}):
         reason = _refusal(asked, its)
         # where nothing is split over ranks, each has whole sequences
-        alike = tuple("dp" if key == "parallel.attention" and its.get("parallel.tp", 1) == 1 else one for key, one in its.items())
+        alike = tuple(
+            "dp" if key == "parallel.attention" and its.get("parallel.tp", 1) == 1 else one for key, one in its.items()
+        )
         reason = reason or (SAME if alike in seen else "")
         seen.add(alike)
         fit = tuple(cap for cap in caps if cap < its.get("batching.step_tokens", 1 << 60)) if not reason else ()
