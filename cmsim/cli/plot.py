@@ -65,12 +65,9 @@ def plot(
 
     from cmsim import plots
 
-    if kind == "search":
-        from cmsim.search import SearchResult
-
-        if len(sources) > 1:
-            raise InputError(Problem("takes one folder, which `cmsim search --out` wrote", key=kind))
-        say.line(str(plots.save(plots.search.draw(SearchResult.load(sources[0])), out)))
+    found = _searches(kind, sources)
+    if found:
+        say.line(str(plots.save(plots.pareto.draw(found) if kind == "pareto" else plots.search.draw(found[0]), out)))
         return
     from cmsim.cli import notes
     from cmsim.cli.compare import load, short
@@ -85,6 +82,35 @@ def plot(
     if measured:
         chosen["measured"] = [_measured(file) for file in measured]
     say.line(str(plots.save(plots.KINDS[kind](results, **chosen), out)))
+
+
+def _searches(kind: str, sources: list[str]) -> list[Any]:
+    """What searches left in folders, where a figure is of them; a folder of several searches is as its parts."""
+    from cmsim.search import SearchResult, load
+    from cmsim.search.found import MARK
+
+    if kind not in ("search", "pareto"):
+        return []
+    folders = [folder for source in sources for folder in _parts(Path(source), MARK)]
+    if kind == "pareto" and not any((folder / MARK).is_file() for folder in folders):
+        return []
+    if kind == "search" and len(folders) > 1:
+        raise InputError(Problem("takes one folder, which `cmsim search --out` wrote", key=kind))
+    found = [load(folder) for folder in folders]
+    for one, folder in zip(found, folders, strict=True):
+        trains = isinstance(one, SearchResult)
+        if trains != (kind == "search"):
+            of, other = ("a training run", "search") if trains else ("a service", "pareto")
+            raise InputError(Problem(f"is of a search of {of}: `cmsim plot {other}` draws it", str(folder)))
+    return found
+
+
+def _parts(folder: Path, mark: str) -> list[Path]:
+    """The numbered folders of a search of several runs, else the folder itself."""
+    inner = (
+        sorted((one.parent for one in folder.glob(f"*/{mark}")), key=lambda one: one.name) if folder.is_dir() else []
+    )
+    return [folder] if (folder / mark).is_file() or not inner else inner
 
 
 def _measured(file: Path) -> Any:

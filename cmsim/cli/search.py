@@ -1,4 +1,4 @@
-"""``cmsim search``: the best plan of a training run."""
+"""``cmsim search``: the best plan of a training run, or of a service."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import typer
 from cmsim.cli import say
 from cmsim.cli.app import app, loaded
 from cmsim.cli.run import Json, ScenarioName
+from cmsim.cli.search_service import counted
 
 if TYPE_CHECKING:
-    from cmsim.search import SearchResult
+    from cmsim.search import SearchResult, ServiceResult
 
 #: rows of the front that are printed, and parts of a step
 _MOST = 8
@@ -25,7 +26,11 @@ _MOST = 8
 def search(
     scenario: ScenarioName,
     objective: Annotated[
-        str | None, typer.Option(help="step_time, tokens_per_joule or dollars_per_token; default as the scenario says.")
+        str | None,
+        typer.Option(
+            help="step_time, tokens_per_joule or dollars_per_token; of a service tokens_per_s_per_accelerator, "
+            "tokens_per_joule, dollars_per_token or accelerators. Default as the scenario says."
+        ),
     ] = None,
     keep: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Plans that are simulated, the best as priced. Default 8.")
@@ -53,7 +58,7 @@ def search(
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
-    """Find the best plan of a training run: all plans are priced, the best are simulated."""
+    """Find the best plan of a training run or a service: all plans are priced, the best are simulated."""
     from cmsim import search as room
 
     begin_s = time.monotonic()
@@ -73,11 +78,11 @@ def search(
                 jobs=jobs,
                 progress=bar,
             )
-        parts = report(found, say.console().width)
+        parts = _of(found).report(found, say.console().width)
         if folder is not None:
             _save(found, folder)
         if json:
-            documents.append(document(found))
+            documents.append(_of(found).document(found))
         elif not quiet:
             say.show(*parts)
     if json:
@@ -87,6 +92,16 @@ def search(
         say.message(
             f"{len(asked.runs)} search{'es' * (len(asked.runs) != 1)} in {time.monotonic() - begin_s:.2g} s{where}"
         )
+
+
+def _of(found: SearchResult | ServiceResult) -> Any:
+    """The page that prints what was found."""
+    import sys
+
+    from cmsim.cli import search_service
+    from cmsim.search import SearchResult
+
+    return sys.modules[__name__] if isinstance(found, SearchResult) else search_service
 
 
 def axes_of(given: Sequence[str]) -> dict[str, list[Any]]:
@@ -115,7 +130,7 @@ def report(found: SearchResult, width: int) -> list[Any]:
         _best(found),
         *_why(found),
         _front(found),
-        _counted(found),
+        counted(found.counts, "simulated"),
         say.notes(_notes(found), say.prose(width)),
     ]
 
@@ -195,19 +210,6 @@ def _front(found: SearchResult) -> Any:
     return say.table(heads, lines, title=f"front of throughput and memory left: {more} plans")
 
 
-def _counted(found: SearchResult) -> Any:
-    """Every plan of the space, by what became of it."""
-    counts = found.counts
-    rows = [[f"refused: {reason}", f"{count:,}"] for reason, count in counts.refused.items()]
-    rows += [
-        ["simulated", f"{counts.simulated:,}"],
-        ["priced, and pruned: their bound is no better than the best", f"{counts.pruned:,}"],
-        ["priced worse than those simulated, not excluded by their bound", f"{counts.left:,}"],
-        ["all", f"{counts.plans:,}"],
-    ]
-    return say.table(["plans", "count"], rows)
-
-
 def _notes(found: SearchResult) -> list[str]:
     best, out = found.best, []
     step_s = best.metric("step_time_s")
@@ -233,14 +235,14 @@ def _notes(found: SearchResult) -> list[str]:
     return [*out, *found.notes]
 
 
-def _save(found: SearchResult, folder: Path) -> None:
+def _save(found: SearchResult | ServiceResult, folder: Path) -> None:
     from cmsim.reading import write_text
 
     found.save(folder)
     write_text(folder / "report.txt", _text(found))
 
 
-def _text(found: SearchResult) -> str:
+def _text(found: SearchResult | ServiceResult) -> str:
     """The report as a file has it: as on a screen of no width."""
     import io
 
@@ -248,7 +250,7 @@ def _text(found: SearchResult) -> str:
 
     text = io.StringIO()
     to = Console(width=say.WHOLE, highlight=False, emoji=False, file=text)
-    for number, part in enumerate(report(found, say.WHOLE)):
+    for number, part in enumerate(_of(found).report(found, say.WHOLE)):
         if number:
             to.print()
         if isinstance(part, str):

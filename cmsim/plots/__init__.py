@@ -3,13 +3,25 @@
 from collections.abc import Callable
 from typing import Any
 
-from cmsim.plots import breakdown, collective, power, power_throughput, predicted, roofline, search, timeline, trade_off
+from cmsim.plots import (
+    breakdown,
+    collective,
+    pareto,
+    power,
+    power_throughput,
+    predicted,
+    roofline,
+    search,
+    timeline,
+    trade_off,
+)
 from cmsim.plots.style import save
 
-#: by the name the command line uses; ``search`` draws what a search found, which is no set of results
+#: by the name the command line uses; ``search`` draws what a search found, which is no set of results, ``pareto`` both
 KINDS: dict[str, Callable[..., Any]] = {
     "power-throughput": power_throughput.draw,
     "trade-off": trade_off.draw,
+    "pareto": pareto.draw,
     "timeline": timeline.draw,
     "breakdown": breakdown.draw,
     "power": power.draw,
@@ -21,6 +33,7 @@ __all__ = [
     "KINDS",
     "breakdown",
     "collective",
+    "pareto",
     "power",
     "power_throughput",
     "predicted",

@@ -87,8 +87,12 @@ class ReportSpec(Spec):
 class SearchSpec(Spec):
     """What ``cmsim search`` is asked; runs heed nothing of it."""
 
-    objective: Literal["step_time", "tokens_per_joule", "dollars_per_token"] = Field(
-        default="step_time", description="what the best plan has best"
+    objective: (
+        Literal["step_time", "tokens_per_joule", "dollars_per_token", "tokens_per_s_per_accelerator", "accelerators"]
+        | None
+    ) = Field(
+        default=None,
+        description="what the best plan has best; default: step_time, of a service tokens_per_s_per_accelerator",
     )
     keep: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=8, description="plans that are simulated, the best as priced in closed form"

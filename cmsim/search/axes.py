@@ -85,7 +85,7 @@ def _listed(key: str, *known: Any) -> Callable[[Question], Sequence[Any]]:
     """Those of the values known here that the key takes."""
 
     def values(_: Question) -> Sequence[Any]:
-        takes = _literals(_field(key))
+        takes = _literals(field_of(key))
         return [one for one in known if not takes or one in takes]
 
     return values
@@ -116,7 +116,7 @@ AXES = (
 
 def there() -> dict[str, SearchAxis]:
     """The axes whose keys training has, by their keys."""
-    return {axis.key: axis for axis in AXES if _field(axis.key) is not None}
+    return {axis.key: axis for axis in AXES if field_of(axis.key) is not None}
 
 
 def values_of(asked: Question, given: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
@@ -201,7 +201,7 @@ def settled(spec: TrainingSpec, values: Mapping[str, Any]) -> TrainingSpec:
 
 def at(spec: TrainingSpec, values: Mapping[str, Any]) -> TrainingSpec:
     """A workload with values at dotted keys, which are checked already: a tenth of the time of `settled`."""
-    if "zero_stage" in values and "fsdp" not in values and _field("fsdp") is not None:
+    if "zero_stage" in values and "fsdp" not in values and field_of("fsdp") is not None:
         values = {**values, "fsdp": "full" if values["zero_stage"] == 3 else "none"}
     nested: dict[str, dict[str, Any]] = {}
     flat: dict[str, Any] = {}
@@ -217,12 +217,12 @@ def at(spec: TrainingSpec, values: Mapping[str, Any]) -> TrainingSpec:
 
 def has(key: str) -> bool:
     """Whether training has a dotted key."""
-    return _field(key) is not None
+    return field_of(key) is not None
 
 
-def _field(key: str) -> Any:
-    """The field of a dotted key of training, None where it has none."""
-    model: Any = TrainingSpec
+def field_of(key: str, of: type[BaseModel] = TrainingSpec) -> Any:
+    """The field of a dotted key of training, or of another spec; None where it has none."""
+    model: Any = of
     field = None
     for part in key.split("."):
         field = getattr(model, "model_fields", {}).get(part)

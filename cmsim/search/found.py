@@ -189,11 +189,11 @@ class SearchResult:
         import pyarrow.parquet as pq
 
         folder.mkdir(parents=True, exist_ok=True)
-        table = pa.table({name: pa.array(_plain(column)) for name, column in self.table.items()})
+        table = pa.table({name: pa.array(plain_column(column)) for name, column in self.table.items()})
         with written(folder / PLANS) as beside:
             pq.write_table(table, beside, compression="zstd", version="2.6", store_schema=False)
         if not (folder / RESULTS).exists() or Results.load(folder / RESULTS).summary() != self.results.summary():
-            _removed(folder / RESULTS)
+            removed(folder / RESULTS)
             self.results.save(folder / RESULTS)
         write_text(folder / MARK, json.dumps(self.data(), indent=2, allow_nan=False) + "\n")
 
@@ -229,14 +229,14 @@ class SearchResult:
         )
 
 
-def _removed(folder: Path) -> None:
+def removed(folder: Path) -> None:
     import shutil
 
     if folder.exists():
         shutil.rmtree(folder)
 
 
-def _plain(column: Any) -> Any:
+def plain_column(column: Any) -> Any:
     """A column as files have it; of values of several types, as text."""
     if column.dtype != object:
         return column

@@ -1,4 +1,7 @@
-"""The whole search on one page: axes, space, probes, prices, simulation of the best, and what is to be said of it."""
+"""The whole search on one page: axes, space, probes, prices, simulation of the best, and what is to be said of it.
+
+Of a training run; services have other axes and another price, and are searched by `cmsim.search.services`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean
 from cmsim.graphs.load import find_model, load_any
 from cmsim.identity import Identity
+from cmsim.kinds.serving import ServingSpec
 from cmsim.kinds.training import TrainingSpec
 from cmsim.results import Result, Results
 from cmsim.scenario import Run, Scenario, load_scenario
-from cmsim.search import axes, price, probes
+from cmsim.search import axes, price, probes, services
 from cmsim.search.axes import Question
 from cmsim.search.found import OBJECTIVES, STORE, Counts, Objective, SearchResult, table_of
 from cmsim.search.space import Space, space
@@ -36,18 +40,19 @@ Progress = Callable[[str, float], None]
 
 
 def questions(scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None = None) -> Scenario:
-    """A scenario with its training runs alone.
+    """A scenario with its training runs and services alone.
 
     Raises InputError where it has none, or one leaves keys open to `best`.
     """
     if set or not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, set=set)
-    runs = [one for one in scenario.runs if isinstance(one.spec, TrainingSpec)]
+    runs = [one for one in scenario.runs if isinstance(one.spec, TrainingSpec | ServingSpec)]
     if not runs:
         kinds = ", ".join(dict.fromkeys(one.spec.kind for one in scenario.runs))
         raise InputError(
             Problem(
-                f"has no training workload to search a plan for. Allowed: kind: training; got {kinds}.", scenario.file
+                f"has no workload to search a plan for. Allowed: kind: training, serving; got {kinds}.",
+                scenario.file,
             )
         )
     left_open = next((one for one in runs if one.open), None)
@@ -69,10 +74,11 @@ def search(
     out: str | Path | None = None,
     jobs: int | None = 1,
     progress: Progress | None = None,
-) -> SearchResult:
-    """The best plan of the one training run of a scenario.
+) -> SearchResult | services.ServiceResult:
+    """The best plan of the one training run or service of a scenario.
 
-    set        dotted keys to change first    objective  one of ``OBJECTIVES``    keep  plans that are simulated
+    set        dotted keys to change first    keep  plans that are simulated
+    objective  one of ``OBJECTIVES``, of a service of ``services.OBJECTIVES``
     over       axis -> values to try, beside those of the scenario's ``search.axes``
     out        folder to write; simulations that it has already are passed over
     jobs       processes; None: as many as cores, where that is sooner
@@ -81,9 +87,14 @@ def search(
     """
     asked_of = questions(scenario, set)
     if len(asked_of.runs) > 1:
-        raise InputError(f"a search is of one training run; the scenario has {len(asked_of.runs)}")
+        raise InputError(f"a search is of one training run or service; the scenario has {len(asked_of.runs)}")
+    if isinstance(asked_of.runs[0].spec, ServingSpec):
+        folder = Path(out) if out is not None else None
+        return services.seek(
+            asked_of, objective=objective, keep=keep, over=over or {}, out=folder, jobs=jobs, progress=progress
+        )
     said = dict(asked_of.data.get("search") or {})
-    objective_ = _objective(objective or said.get("objective", "step_time"))
+    objective_ = _objective(objective or said.get("objective") or next(iter(OBJECTIVES)))
     keep = keep or int(said.get("keep", KEEP))
     one = asked_of.runs[0]
     machines = api.Machines(asked_of.base)
@@ -95,6 +106,14 @@ def search(
         asked_of, one, machines, asked, objective_, keep, Path(out) if out is not None else None, jobs, progress
     )
     return of.run(values)
+
+
+def load(folder: str | Path) -> SearchResult | services.ServiceResult:
+    """What a search left in a folder, of whatever it was. Raises InputError for a folder that is none of a search."""
+    try:
+        return services.ServiceResult.load(folder)
+    except InputError:
+        return SearchResult.load(folder)
 
 
 def _objective(name: str) -> Objective:

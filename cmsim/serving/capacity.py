@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cmsim.arrays import Ints
+import numpy as np
+
+from cmsim.arrays import Floats, Ints
+from cmsim.serving.costs import Joules
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.units import PS_PER_S
@@ -56,7 +59,7 @@ def _most(pool: Pool, mix: Mix, *, prefills: bool, decodes: bool) -> float:
     if not mix.prompt:
         return 0.0
     if not decodes or mix.output <= 1:
-        return _of_prompts(pool, mix) if prefills else math.inf
+        return of_prompts(pool, mix) if prefills else math.inf
     limits = pool.limits
     held = mix.prompt + mix.output / 2 + limits.block_tokens / 2
     room = (limits.blocks - limits.spare) * limits.block_tokens
@@ -65,8 +68,8 @@ def _most(pool: Pool, mix: Mix, *, prefills: bool, decodes: bool) -> float:
     return max(_of_batch(pool, mix, size, prefills=prefills) for size in sizes)
 
 
-def _of_prompts(pool: Pool, mix: Mix) -> float:
-    """Of a pool that only prefills: passes of one prompt, or as full as they may be."""
+def of_prompts(pool: Pool, mix: Mix) -> float:
+    """Of a pool that only prefills: passes of one prompt, or as full as they may be. [1/s]"""
     rates = []
     for tokens in {min(mix.new, pool.limits.step_tokens), float(pool.limits.step_tokens)}:
         pairs = tokens * mix.pairs / mix.new
@@ -77,20 +80,49 @@ def _of_prompts(pool: Pool, mix: Mix) -> float:
 
 def _of_batch(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> float:
     """With so many sequences on each holder."""
+    return steady(pool, mix, size, prefills=prefills).requests_per_s
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A pool whose holders have as many sequences at every time.
+
+    requests_per_s  that end, and come    step_s  mean time from a token to the next [s]
+    over_W          what a replica draws in the mean beyond waiting: the least, the middle, the most [W]
+    """
+
+    requests_per_s: float
+    step_s: float
+    over_W: Joules
+
+
+def steady(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> Steady:
+    """With ``size`` sequences on each holder; ``prefills``: and the prompts that come for those that end."""
     context = round(mix.prompt + mix.output / 2)
-    sums = pool.costs.row(size).upto(context + 1)
+    row = pool.costs.row(size)
+    sums = row.upto(context + 1)
     step_ps = float(sums[context + 1] - sums[context])
+    joules = row.joules(np.array([context]), np.array([context + 1]))[:, 0]
     come = size / (mix.output - 1)
     if prefills:
         budget = pool.limits.step_tokens - size
         tokens = min(max(mix.new, come * mix.new), budget)
         pairs = tokens * mix.pairs / mix.new
-        with_ps, _ = pool.costs.mixed(size, context, max(round(tokens), 1), round(pairs))
+        with_ps, more = pool.costs.mixed(size, context, max(round(tokens), 1), round(pairs))
         share = come * mix.new / tokens
         if share > 1:  # steps are full of prompts, and fewer sequences are there than could be
-            return pool.holders * pool.replicas * tokens / mix.new / with_ps * PS_PER_S
-        step_ps += (1 - (1 - share) ** pool.holders) * max(with_ps - step_ps, 0.0)
-    return pool.holders * pool.replicas * come / step_ps * PS_PER_S
+            rate = pool.holders * pool.replicas * tokens / mix.new / with_ps * PS_PER_S
+            return _steady(rate, float(with_ps), np.array(more))
+        often = 1 - (1 - share) ** pool.holders
+        if with_ps > step_ps:
+            joules = joules + often * (np.array(more) - joules)
+        step_ps += often * max(with_ps - step_ps, 0.0)
+    return _steady(pool.holders * pool.replicas * come / step_ps * PS_PER_S, step_ps, joules)
+
+
+def _steady(rate: float, step_ps: float, joules: Floats) -> Steady:
+    low, middle, high = (joules / step_ps * PS_PER_S).tolist()
+    return Steady(rate, step_ps / PS_PER_S, (low, middle, high))
 
 
 def in_words(rate: float, capacity: float) -> str:
@@ -101,4 +133,4 @@ def in_words(rate: float, capacity: float) -> str:
     )
 
 
-__all__ = ["Mix", "in_words", "requests_per_s"]
+__all__ = ["Mix", "Steady", "in_words", "of_prompts", "requests_per_s", "steady"]

@@ -75,20 +75,19 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
         if need > whole.packages:
             message = f"replicas take {need} accelerators together; {whole.name} has {whole.packages}"
             raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
-        out.append((_on_its_stack(one, whole), pool, whole, first))
-    return [_machine(one, spec, pool, base, whole, first) for one, pool, whole, first in out]
+        out.append((one, pool, whole, first))
+    return [
+        machine(one, spec, pool, base, whole, first, decodes=pool is not spec.prefill)
+        for one, pool, whole, first in out
+    ]
 
 
-def _on_its_stack(run: Run, system: System) -> Run:
-    """The run with the stack of services written down: its steps are played on that, not on the one of steps alone."""
-    if run.system.stack is not None:
-        return run
-    stack = system.spec.stack_of.get(run.spec.kind, system.spec.stack)
-    return replace(run, system=run.system.model_copy(update={"stack": stack}))
-
-
-def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, whole: System, first: int) -> PoolMachine:
-    decodes = pool is not spec.prefill
+def machine(
+    run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, whole: System, first: int = 0, *, decodes: bool
+) -> PoolMachine:
+    """One pool of a service on a system, from a package on, which makes answers or only first tokens. Raises
+    InfeasibleError where it has no plan, or no room for a block of a cache."""
+    run = _on_its_stack(run, whole)
     batching = pool.batching or spec.batching
     if batching.step_tokens <= batching.sequences:
         message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), a token each."
@@ -132,6 +131,14 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, who
         cached=kept * batching.block_tokens,
     )
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B)
+
+
+def _on_its_stack(run: Run, system: System) -> Run:
+    """The run with the stack of services written down: its steps are played on that, not on the one of steps alone."""
+    if run.system.stack is not None:
+        return run
+    stack = system.spec.stack_of.get(run.spec.kind, system.spec.stack)
+    return replace(run, system=run.system.model_copy(update={"stack": stack}))
 
 
 def _swap_ps(system: System, token_B: float) -> int:

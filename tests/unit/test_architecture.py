@@ -118,9 +118,10 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "kinds", "results", "scenario"}
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
-    # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is
+    # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is;
+    # those of a service by what serving says of its pools before it serves
     "search": frozenset(
-        {"api", "cost", "identity", "kinds", "results", "scenario", "side_by_side"}
+        {"api", "cost", "identity", "kinds", "results", "scenario", "serving", "side_by_side"}
         | {"engine", "execution", "graphs", "hardware", "workload", "workload/generate"}
     ),
     # requests on one clock: what a step costs it asks of steps, what comes of traces; of the machine it knows memory
