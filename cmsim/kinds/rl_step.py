@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from cmsim.kinds import common
 from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
-from cmsim.kinds.parts import ASKED, Balance, ParallelSpec, PrecisionSpec, WorkloadSpec
+from cmsim.kinds.parts import ASKED, Balance, InferenceParallelSpec, PrecisionSpec, WorkloadSpec
 from cmsim.kinds.serving import BatchingSpec, Many, MicroBatches
 from cmsim.kinds.training import Moved, TrainingSpec
 from cmsim.reading import Spec
@@ -39,7 +39,9 @@ class RolloutSpec(Spec):
     replicas: Places | None = Field(
         default=None, description="copies; default: as many as the machine has room for, pools apart half of it"
     )
-    parallel: ParallelSpec = Field(default=ParallelSpec(), description="how one copy's work is split over its ranks")
+    parallel: InferenceParallelSpec = Field(
+        default=InferenceParallelSpec(), description="how one copy's work is split over its ranks"
+    )
     precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats; weights come in its own")
     microbatches: MicroBatches = Field(default=1, description="2: one computes while one communicates")
     speculative: Speculative | None = Field(default=None, description="draft tokens verified beside the last one")
@@ -54,7 +56,9 @@ class ForwardSpec(Spec):
 
     model: str | None = Field(default=None, description="as of workloads; default: the model that is trained")
     sequences: Tokens = Field(default=1, description="of `training.sequence_length` tokens, that a tensor group passes")
-    parallel: ParallelSpec = Field(default=ParallelSpec(), description="how its work is split over the trainers' ranks")
+    parallel: InferenceParallelSpec = Field(
+        default=InferenceParallelSpec(), description="how its work is split over the trainers' ranks"
+    )
     precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
 
 

@@ -19,7 +19,7 @@ from cmsim.kinds.rl_step import RlStepSpec
 from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec
 from cmsim.requests import Prefix
 from cmsim.scenario import Run
-from cmsim.serving import measure, plans
+from cmsim.serving import measure, plans, upkeep
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps
@@ -115,7 +115,7 @@ def rollout(run: Run, spec: RlStepSpec, system: System, replicas: int, base: Pat
         served,
         machine,
         weights_B,
-        waits_J + measure.joules(replicas_),
+        waits_J + upkeep.joules(replicas_),
         machine.costs.error(*typical, tokens, spec.prompt_tokens),
         machine.costs.points,
     )

@@ -128,7 +128,7 @@ def busiest_touched(local_experts: float, *, ranks: float, experts: int, top_k: 
     >>> round(busiest_touched(16, ranks=8, experts=128, top_k=8, tokens=8), 1)  # 9.26 in 400 draws
     9.4
     """
-    share = 1.0 - (1.0 - top_k / experts) ** tokens
+    share = float(1.0 - (1.0 - top_k / experts) ** tokens)
     mean = local_experts * share
     if ranks <= 1:
         return mean
