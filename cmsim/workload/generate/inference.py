@@ -19,7 +19,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import Sharing, System
 from cmsim.kinds.decode import DecodeFacts, DecodeSpec
 from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
-from cmsim.units import BYTES_PER_ELEMENT, MB, US
+from cmsim.units import MB, US
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
@@ -189,7 +189,7 @@ def _layout(
         # a tensor group shares its tokens out: all of its ranks have each of them
         tokens_per_rank=batch.parts[0] * tokens_per_sequence / _heads_tp(plain, spec),
         system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        message_B=layers.of_experts(spec.precision).activation_B,
         once_per_domain=spec.kind == "prefill",
         base=base,
         expert_tp=tp,
@@ -292,7 +292,11 @@ class _Step:
         pieces = [self._mixer(held, kind.mixer, narrow, on)] if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
-                self.model, self.form, slot="ep", routing=self.attention, working=self.expert
+                self.model,
+                layers.of_experts(self.spec.precision),
+                slot="ep",
+                routing=self.attention,
+                working=self.expert,
             )
         return pieces + self._dense(held) if kind.ffn else pieces
 
@@ -362,12 +366,13 @@ def _assemble(
     weights = model.attention_layers * model.attention_parameters_on(heads_tp)
     weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
     weights += model.dense_layers * model.dense_ffn_parameters_on(tp)
+    weights_B = weights * form.weight_B
     if mixture:
         share = layout.tp if mixture.joined else 1
         local_shared = 0 if mixture.shared_in_slots else model.shared_parameters / share
-        weights += model.moe_layers * (
-            model.router_parameters + mixture.experts_per_rank * model.expert_parameters_on(mixture.tp) + local_shared
-        )
+        held = mixture.experts_per_rank * model.expert_parameters_on(mixture.tp) + local_shared
+        weights_B += model.moe_layers * model.router_parameters * form.weight_B
+        weights_B += model.moe_layers * held * layers.of_experts(spec.precision).weight_B
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
     # of tokens that are brought together every rank has a part of the columns
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
@@ -389,7 +394,7 @@ def _assemble(
             *model.said,
         ],
         footprint_B={
-            "weights": [weights * form.weight_B + ends],
+            "weights": [weights_B + ends],
             "cache": [float(batch.held * cache_B)],
             # the residual stream and the widest layer's temporaries, for the tokens in flight
             "activations": [batch.parts[0] * new * (model.hidden * 4 + widest) * form.stream_B],
