@@ -22,7 +22,7 @@ from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.timeline import Timeline
 from cmsim.repeats import Repeat
 from cmsim.units import PS_PER_S, to_ps
-from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, RECV, SEND
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, LATE, RECV, SEND
 
 #: what a stretch of time can be put down to, in the order in which ties are settled
 LIMITERS = ("compute", "memory", "link", "latency", "host", "bubble", "imbalance")
@@ -167,7 +167,9 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     stretches += [(at, end_ps, link) for at, (_, end_ps) in zip(lead, moves, strict=True)]
     stretches += [(start_ps, at, latency) for at, (start_ps, _) in zip(lead, moves, strict=True)]
     stretches += [(start_ps, end_ps, imbalance) for start_ps, end_ps in waits]
-    stretches.append((start[kind == HOST], end[kind == HOST], host))
+    late = (kind == HOST) & (ops.name_id[rows] == (ops.names.index(LATE) if LATE in ops.names else -1))
+    for told, lane in ((late, imbalance), ((kind == HOST) & ~late, host)):
+        stretches.append((start[told], end[told], lane))
     if timeline.host_ps:
         stretches.append((start - timeline.host_ps[worst], start, host))
     length_ps, count = _sweep(stretches, host + 1, timeline.kept_ps, repeat)

@@ -10,7 +10,7 @@ from cmsim.hardware.specs import (
     Source,
     SystemSpec,
 )
-from cmsim.hardware.stacks import CastExperts, StackSpec
+from cmsim.hardware.stacks import CastExperts, LateRanks, Sharing, StackSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,
@@ -33,6 +33,8 @@ __all__ = [
     "CallCost",
     "CastExperts",
     "ExpertCosts",
+    "LateRanks",
+    "Sharing",
     "Source",
     "StackSpec",
     "System",

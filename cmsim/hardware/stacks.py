@@ -122,6 +122,14 @@ class CastExperts(Spec):
     )
 
 
+class LateRanks(Spec):
+    """How long ranks that decode wait for the slowest one where tokens travel to experts and back: no two have as much
+    to do."""
+
+    dispatch_us: Coefficient = Field(default=0.0, description="before a dispatch, for each token of a rank [us]")
+    combine_us: Coefficient = Field(default=0.0, description="before a combine, for each token of a rank [us]")
+
+
 class StepTuning(Spec):
     """What a serving engine adds to the kernels of one step of prefill or decode."""
 
@@ -140,6 +148,7 @@ class StepTuning(Spec):
         "sums and draws over the vocabulary [MB]",
     )
     cast_experts: CastExperts = CastExperts()
+    late: LateRanks = LateRanks()
 
 
 class Sharing(Spec):
@@ -150,6 +159,10 @@ class Sharing(Spec):
     )
     attention_cores: Share = Field(default=1.0, description="split: share of the cores of the attention stream")
     expert_cores: Share = Field(default=1.0, description="split: share of the cores of the expert stream")
+    least_tokens: Coefficient = Field(
+        default=0.0,
+        description="tokens of a rank from which on a batch is cut in two: smaller ones would read their weights twice",
+    )
     communication_cores: float = Field(
         default=0.0, ge=0, lt=1, description="interleave: share of the cores that overlapped communication takes"
     )

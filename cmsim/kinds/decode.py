@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
-from cmsim.kinds.parts import InferenceParallelSpec, ModelWorkloadSpec
+from cmsim.kinds.parts import InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
 from cmsim.reading.quantities import Drafts, PerAccelerator, ShareOrNone, Tokens
 
@@ -25,6 +25,7 @@ class DecodeSpec(ModelWorkloadSpec):
     """One decoding step of a full batch."""
 
     kind: Literal["decode"]
+    precision: InferencePrecisionSpec = Field(default=InferencePrecisionSpec(), description="number formats")
     parallel: InferenceParallelSpec = Field(default=InferenceParallelSpec(), description="how work is split over ranks")
     batch_per_accelerator: PerAccelerator = Field(description="sequences per accelerator package")
     context_tokens: Tokens = Field(description="tokens already in the cache, per sequence")

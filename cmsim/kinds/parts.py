@@ -30,6 +30,18 @@ class PrecisionSpec(Spec):
     gradients: Precision = Field(default="fp32", description="training: gradients as they are reduced")
 
 
+class InferencePrecisionSpec(PrecisionSpec):
+    """Number formats of prefill and decode."""
+
+    experts: Precision | None = Field(
+        default=None, description="weights of experts, shared ones with them; default: as `weights`"
+    )
+    expert_activations: Precision | None = Field(
+        default=None,
+        description="activations that enter experts' products and travel to them; default: as `activations`",
+    )
+
+
 class ExpertSlotsSpec(Spec):
     """Places for experts beside the routed ones."""
 

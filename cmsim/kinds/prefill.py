@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
-from cmsim.kinds.parts import InferenceParallelSpec, ModelWorkloadSpec
+from cmsim.kinds.parts import InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading.quantities import PerAccelerator, Tokens, TokensOrNone
 
 
@@ -17,6 +17,7 @@ class PrefillSpec(ModelWorkloadSpec):
     """Prompts in, first tokens out: one batch."""
 
     kind: Literal["prefill"]
+    precision: InferencePrecisionSpec = Field(default=InferencePrecisionSpec(), description="number formats")
     parallel: InferenceParallelSpec = Field(default=InferenceParallelSpec(), description="how work is split over ranks")
     batch_per_accelerator: PerAccelerator = Field(description="prompts per accelerator package")
     prompt_tokens: Tokens = Field(description="tokens of one prompt")

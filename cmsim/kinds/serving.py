@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from cmsim.kinds import common
 from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
-from cmsim.kinds.parts import ASKED, InferenceParallelSpec, ModelWorkloadSpec, PrecisionSpec
+from cmsim.kinds.parts import ASKED, InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
 from cmsim.reading.quantities import (
     NUMBER,
@@ -198,7 +198,7 @@ class PoolSpec(Spec):
     parallel: InferenceParallelSpec | None = Field(
         default=None, description="how one replica's work is split over its ranks"
     )
-    precision: PrecisionSpec | None = Field(default=None, description="number formats")
+    precision: InferencePrecisionSpec | None = Field(default=None, description="number formats")
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
 
@@ -254,6 +254,7 @@ class ServingSpec(ModelWorkloadSpec):
     """A service under load."""
 
     kind: Literal["serving"]
+    precision: InferencePrecisionSpec = Field(default=InferencePrecisionSpec(), description="number formats")
     parallel: InferenceParallelSpec = Field(default=InferenceParallelSpec(), description="how work is split over ranks")
     arrivals: ArrivalsSpec = Field(description="when requests come")
     lengths: LengthsSpec = Field(default=LengthsSpec(), description="how many tokens requests and answers have")

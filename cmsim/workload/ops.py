@@ -22,6 +22,8 @@ from cmsim.kinds import Facts
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
 COMPUTE, HOST, COLLECTIVE, SEND, RECV = range(len(KINDS))
+#: name of host rows that stand for a wait: the slowest rank of a group comes so late
+LATE = "slowest rank"
 
 
 @dataclass(frozen=True)

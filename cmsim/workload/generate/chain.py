@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cmsim.compute import Shape
-from cmsim.workload.ops import ProgramBuilder, awaited
+from cmsim.workload.ops import LATE, ProgramBuilder, awaited
 
 #: a pattern of pieces that recurs has at most so many [1]
 _PERIOD = 16
@@ -30,12 +30,16 @@ class Kernel(NamedTuple):
 
 
 class Comm(NamedTuple):
-    """One collective of the rank's group in ``slot``; ``size_B`` as nccl-tests counts it."""
+    """One collective of the rank's group in ``slot``; ``size_B`` as nccl-tests counts it.
+
+    late_s: the group's slowest rank comes so much later [s]
+    """
 
     name: str
     collective: str
     size_B: float
     slot: str
+    late_s: float = 0.0
 
 
 @dataclass
@@ -102,9 +106,12 @@ def _add(
         before = pending
         if piece.comm is not None:
             comm = piece.comm
+            stream = "comm" if number == 0 else f"comm.{number}"
+            if comm.late_s:
+                pending = [build.host(LATE, stream=stream, recorded_s=comm.late_s, after=pending)]
             last[number] = build.collective(
                 comm.name,
-                stream="comm" if number == 0 else f"comm.{number}",
+                stream=stream,
                 collective=comm.collective,
                 size_B=comm.size_B,
                 slot=comm.slot,

@@ -10,9 +10,10 @@ import numpy as np
 
 from cmsim.arrays import Ints
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import CastExperts, ExpertCosts, System
+from cmsim.hardware import CastExperts, ExpertCosts, LateRanks, System
 from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
+from cmsim.units import US
 from cmsim.workload import moe
 from cmsim.workload.generate import framework, layers
 from cmsim.workload.generate.chain import Comm, Kernel, Piece
@@ -34,7 +35,7 @@ class Experts:
     dispatch_B, combine_B   bytes of one message
     costs             what a training framework does beside
     even              no rank has more experts with a token than another
-    served            what a serving engine does beside
+    served, late      what a serving engine does beside, and how late its ranks come
     joined            all ranks of the group have all of its tokens: results are added up, and no tokens travel
     """
 
@@ -51,6 +52,7 @@ class Experts:
     tp: int = 1
     costs: ExpertCosts | None = None
     served: CastExperts | None = None
+    late: LateRanks | None = None
     joined: bool = False
     even: bool = False
 
@@ -100,8 +102,9 @@ class Experts:
                 Piece(total, None, *working),
             ]
         wire = self.tokens * self.wire_copies * self.imbalance
-        out = Comm("dispatch", "dispatch", wire * self.dispatch_B, slot)
-        back = Comm("combine", "combine", wire * self.combine_B, slot)
+        late = self.late or LateRanks()
+        out = Comm("dispatch", "dispatch", wire * self.dispatch_B, slot, late.dispatch_us * self.tokens * US)
+        back = Comm("combine", "combine", wire * self.combine_B, slot, late.combine_us * self.tokens * US)
         return [
             Piece([*before, *local], out, *routing),
             *([Piece([], gathered)] if gathered else []),

@@ -65,6 +65,15 @@ def wide(precision: TrainingPrecisionSpec) -> Formats:
     return formats(precision.model_copy(update={"recipe": None, "weights": "bf16", "activations": "bf16"}))
 
 
+def of_experts(precision: PrecisionSpec) -> Formats:
+    """What a scenario's precision means for kernels of experts, which may have formats of their own."""
+    own = {
+        "weights": getattr(precision, "experts", None),
+        "activations": getattr(precision, "expert_activations", None),
+    }
+    return formats(precision.model_copy(update={key: name for key, name in own.items() if name is not None}))
+
+
 def formats(precision: PrecisionSpec) -> Formats:
     """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations."""
     weights, activations = precision.weights, precision.activations

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import Sharing, System
 from cmsim.kinds.decode import DecodeFacts, DecodeSpec
 from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
-from cmsim.units import BYTES_PER_ELEMENT, MB, US
+from cmsim.units import MB, US
 from cmsim.workload import memory, whole
 from cmsim.workload.generate import layers, least
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
@@ -132,17 +132,36 @@ class _Batch:
     notes: tuple[str, ...] = ()
 
 
+def _new_tokens(spec: PrefillSpec | DecodeSpec) -> float:
+    """Tokens that a step works on, of each sequence. [1]"""
+    if spec.kind == "prefill":
+        return float(spec.prompt_tokens)
+    return 1.0 + (spec.speculative.draft_tokens if spec.speculative else 0)
+
+
+def _sharing(spec: PrefillSpec | DecodeSpec, system: System) -> Sharing:
+    """How micro-batches of its kind of work share a rank."""
+    return system.stack.overlap.decode if spec.kind == "decode" else system.stack.overlap.bulk
+
+
 def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _Batch:
     what = "prompts" if spec.kind == "prefill" else "sequences"
     total, notes = whole.counted(spec.batch_per_accelerator, layout.ranks / system.ranks_per_package, what)
     holders = layout.ranks // _heads_tp(layout, spec)
     held = whole.busiest(total, holders)
     parts = whole.parts(held, spec.microbatches)
+    tokens, least = held * _new_tokens(spec), _sharing(spec, system).least_tokens
+    if spec.microbatches > 1 and tokens < least:
+        parts = (held,)
+        notes = (
+            *notes,
+            f"one micro-batch: {tokens:g} tokens of the busiest rank, and engines cut batches from {least:g} on",
+        )
     holder = "rank" if holders == layout.ranks else "tensor group"
     if held * holders > total:
         filled = f"{total:g} {what} on {holders} {holder}s: every {holder} is priced as the busiest, with {held:g}"
         notes = (*notes, filled)
-    if len(parts) < spec.microbatches:
+    if len(parts) < spec.microbatches and tokens >= least:
         notes = (*notes, f"the busiest {holder} holds {held:g} of the {what}, too few for {spec.microbatches} parts")
     return _Batch(total, held, parts, notes)
 
@@ -170,13 +189,15 @@ def _layout(
         # a tensor group shares its tokens out: all of its ranks have each of them
         tokens_per_rank=batch.parts[0] * tokens_per_sequence / _heads_tp(plain, spec),
         system=system,
-        message_B=BYTES_PER_ELEMENT[spec.precision.activations],
+        message_B=layers.of_experts(spec.precision).activation_B,
         once_per_domain=spec.kind == "prefill",
         base=base,
         expert_tp=tp,
     )
     joined = _heads_tp(plain, spec) == mixture.ranks * tp > 1
-    mixture = replace(mixture, joined=joined, served=system.stack.steps.cast_experts)
+    costs = system.stack.steps
+    late = costs.late if spec.kind == "decode" else None
+    mixture = replace(mixture, joined=joined, served=costs.cast_experts, late=late)
     layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
     return layout, mixture, batch
 
@@ -206,13 +227,15 @@ class _Step:
         self.costs = system.stack.steps
         self.tp = _heads_tp(layout, spec)
         several = len(batch.parts) > 1
-        overlap = system.stack.overlap.decode if spec.kind == "decode" else system.stack.overlap.bulk
+        overlap = _sharing(spec, system)
         split = overlap.mode == "split" and several and mixture is not None
         self.attention = ("attention", overlap.attention_cores) if split else ("compute", 1.0)
         self.expert = ("experts", overlap.expert_cores) if split else ("compute", 1.0)
+        # layers without experts, and the ends of the model, share their cores with nobody
+        self.alone = ("attention" if split else "compute", 1.0)
         taken = overlap.communication_cores if several and not split else 0.0
         if taken:
-            self.attention = self.expert = ("compute", 1.0 - taken)
+            self.attention = self.expert = self.alone = ("compute", 1.0 - taken)
 
     def build(self) -> ProgramBuilder:
         build = ProgramBuilder()
@@ -237,6 +260,7 @@ class _Step:
     def draft(self, build: ProgramBuilder) -> None:
         """One more layer, as the last one with attention, then the head, after all that is built."""
         last = len(build) - 1
+        self.attention, self.expert = self.alone, (self.expert[0], self.alone[1])
         which = [self.model.drafting_layer]
         chain = self._chain(self.batch.held, which, self.mixture, opening=False)
         interleave(build, [chain], after=[[last]])
@@ -244,7 +268,7 @@ class _Step:
     def _chain(self, held: float, which: Sequence[int], mixture: Experts | None, *, opening: bool) -> list[Piece]:
         model, form = self.model, self.form
         tokens = held * self.per_sequence
-        stream, cores = self.attention
+        stream, cores = self.alone
         pieces: list[Piece] = []
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
@@ -264,26 +288,31 @@ class _Step:
 
     def _layer(self, held: float, mixture: Experts | None, kind: LayerKind, narrow: bool) -> list[Piece]:
         """A layer of one kind, whose tokens see a window or all."""
-        pieces = [self._mixer(held, kind.mixer, narrow)] if kind.mixer else []
+        on = self.attention if kind.ffn == "experts" and mixture is not None else self.alone
+        pieces = [self._mixer(held, kind.mixer, narrow, on)] if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
-                self.model, self.form, slot="ep", routing=self.attention, working=self.expert
+                self.model,
+                layers.of_experts(self.spec.precision),
+                slot="ep",
+                routing=self.attention,
+                working=self.expert,
             )
         return pieces + self._dense(held) if kind.ffn else pieces
 
-    def _mixer(self, held: float, mixer: str, narrow: bool) -> Piece:
-        """What mixes tokens, with its projections: attention, or a state."""
+    def _mixer(self, held: float, mixer: str, narrow: bool, on: tuple[str, float]) -> Piece:
+        """What mixes tokens, with its projections: attention, or a state. ``on``: its stream and share of the cores."""
         tokens = held * self.per_sequence
         if mixer == "recurrence":
             stepwise = self.spec.kind == "decode"
             kernels = layers.recurrence(self.model, held, self.per_sequence, self.tp, self.form, stepwise=stepwise)
-            return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
+            return Piece(kernels, self._sum(tokens, self.tp), *on)
         kernels = [
             *layers.attention_in(self.model, tokens, self.tp, self.form),
             *self.core(held, narrow),
             *layers.attention_out(self.model, tokens, self.tp, self.form),
         ]
-        return Piece(kernels, self._sum(tokens, self.tp), *self.attention)
+        return Piece(kernels, self._sum(tokens, self.tp), *on)
 
     def _dense(self, held: float) -> list[Piece]:
         """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
@@ -294,10 +323,10 @@ class _Step:
         ffn = layers.dense_ffn(model, tokens * self._joined, tp, form)
         gathered = self._gathered("all_gather", tokens)
         if gathered is None:
-            return [Piece([*norm, *ffn], self._sum(tokens, tp), *self.attention)]
+            return [Piece([*norm, *ffn], self._sum(tokens, tp), *self.alone)]
         return [
-            Piece(norm, gathered, *self.attention),
-            Piece(ffn, self._gathered("reduce_scatter", tokens), *self.attention),
+            Piece(norm, gathered, *self.alone),
+            Piece(ffn, self._gathered("reduce_scatter", tokens), *self.alone),
         ]
 
     @property
@@ -337,12 +366,13 @@ def _assemble(
     weights = model.attention_layers * model.attention_parameters_on(heads_tp)
     weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
     weights += model.dense_layers * model.dense_ffn_parameters_on(tp)
+    weights_B = weights * form.weight_B
     if mixture:
         share = layout.tp if mixture.joined else 1
         local_shared = 0 if mixture.shared_in_slots else model.shared_parameters / share
-        weights += model.moe_layers * (
-            model.router_parameters + mixture.experts_per_rank * model.expert_parameters_on(mixture.tp) + local_shared
-        )
+        held = mixture.experts_per_rank * model.expert_parameters_on(mixture.tp) + local_shared
+        weights_B += model.moe_layers * model.router_parameters * form.weight_B
+        weights_B += model.moe_layers * held * layers.of_experts(spec.precision).weight_B
     ends = (model.table_parameters_on(tp) + model.head_parameters_on(tp)) * 2.0
     # of tokens that are brought together every rank has a part of the columns
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
@@ -364,7 +394,7 @@ def _assemble(
             *model.said,
         ],
         footprint_B={
-            "weights": [weights * form.weight_B + ends],
+            "weights": [weights_B + ends],
             "cache": [float(batch.held * cache_B)],
             # the residual stream and the widest layer's temporaries, for the tokens in flight
             "activations": [batch.parts[0] * new * (model.hidden * 4 + widest) * form.stream_B],

@@ -12,6 +12,7 @@ from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload.generate.chain import Kernel
 from cmsim.workload.generate.formats import Formats as Formats
 from cmsim.workload.generate.formats import formats as formats
+from cmsim.workload.generate.formats import of_experts as of_experts
 from cmsim.workload.generate.recipes import Recipe
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.recurrence import STATE_B

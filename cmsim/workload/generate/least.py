@@ -37,18 +37,18 @@ _PLAIN = "bf16"
 
 def training(spec: TrainingSpec, model: ModelSpec, *, ranks: int, base: Path | None = None) -> Least:
     """One optimizer step on all of ``ranks``: three forward passes of FLOPs, and every state once."""
-    form = layers.formats(spec.precision)
+    form, its = layers.formats(spec.precision), layers.of_experts(spec.precision)
     tokens = float(spec.global_batch * spec.sequence_length)
     cores = tokens * model.attention_flops_per_token(spec.sequence_length)
-    once = _sum(_products(model, form, tokens, absorbed=False), {form.attention: cores}, _head(model, tokens))
+    once = _sum(_products(model, form, its, tokens, absorbed=False), {form.attention: cores}, _head(model, tokens))
     if spec.capacity_factor is not None and spec.capacity_factor < 1.0:
         # tokens beyond the places that experts have are dropped
         routed = 2.0 * tokens * model.moe_layers * model.top_k * model.expert_parameters
-        once[form.gemm] -= (1.0 - spec.capacity_factor) * routed
+        once[its.gemm] -= (1.0 - spec.capacity_factor) * routed
     update = compute.optimizer(
         _trained(model), weight_bytes=form.stream_B, gradient_bytes=BYTES_PER_ELEMENT[spec.precision.gradients]
     )
-    read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)
+    read_B = _weights_B(model, form, its, tokens, spec.balance, base) + _table_B(model, tokens)
     if spec.lora is not None:
         # of frozen products a forward and the gradient of the input; of adapters nothing is counted
         return Least(ranks, {name: 2.0 * flops for name, flops in once.items()}, read_B)
@@ -60,18 +60,18 @@ def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, 
 
     A token that sees some that are cached sees as many as the mean one of a prompt so much longer; that those are read
     is left out."""
-    form = layers.formats(spec.precision)
+    form, its = layers.formats(spec.precision), layers.of_experts(spec.precision)
     tokens = prompts * spec.prompt_tokens
     cores = tokens * model.attention_flops_per_token(spec.prompt_tokens + 2 * spec.cached_tokens)
-    flops = _sum(_products(model, form, tokens, absorbed=False), {form.attention: cores}, _head(model, prompts))
+    flops = _sum(_products(model, form, its, tokens, absorbed=False), {form.attention: cores}, _head(model, prompts))
     written_B = tokens * model.kv_bytes_per_token(min(form.kv_B, form.stream_B)) + prompts * model.state_B_on(1)
-    read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)
+    read_B = _weights_B(model, form, its, tokens, spec.balance, base) + _table_B(model, tokens)
     return Least(ranks, flops, read_B + written_B)
 
 
 def decode(spec: DecodeSpec, model: ModelSpec, *, sequences: float, ranks: int, base: Path | None = None) -> Least:
     """One step of ``sequences``: the tokens that are verified, over the cache of each, latents absorbed."""
-    form = layers.formats(spec.precision)
+    form, its = layers.formats(spec.precision), layers.of_experts(spec.precision)
     tokens = sequences * (1.0 + (spec.speculative.draft_tokens if spec.speculative else 0))
     seen = _seen(model, float(spec.context_tokens))
     cores = 2.0 * tokens * seen * model.heads * _core_width(model)
@@ -79,11 +79,11 @@ def decode(spec: DecodeSpec, model: ModelSpec, *, sequences: float, ranks: int, 
         cores += 2.0 * tokens * model.attention_layers * spec.context_tokens * model.index_heads * model.index_dim
     if model.recurrence:
         cores += tokens * model.recurrent_layers * model.recurrence.flops_per_token
-    flops = _sum(_products(model, form, tokens, absorbed=True), {form.attention: cores}, _head(model, tokens))
+    flops = _sum(_products(model, form, its, tokens, absorbed=True), {form.attention: cores}, _head(model, tokens))
     cache_B = sequences * seen * model.kv_bytes_per_token(form.kv_B) / max(model.attention_layers, 1)
     # states are read and written
     cache_B += 2.0 * sequences * model.state_B_on(1)
-    read_B = _weights_B(model, form, tokens, spec.balance, base) + _table_B(model, tokens)
+    read_B = _weights_B(model, form, its, tokens, spec.balance, base) + _table_B(model, tokens)
     return Least(ranks, flops, read_B + cache_B)
 
 
@@ -93,18 +93,25 @@ def _sum(*parts: dict[str, float]) -> dict[str, float]:
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
-def _products(model: ModelSpec, form: layers.Formats, tokens: float, *, absorbed: bool) -> dict[str, float]:
+def _products(
+    model: ModelSpec, form: layers.Formats, its: layers.Formats, tokens: float, *, absorbed: bool
+) -> dict[str, float]:
     """FLOPs of the linear layers by format. Latents' up-projections that are absorbed run beside the core. [FLOP]"""
     up = _latent_up(model) if absorbed else 0.0
     linear = (
         model.attention_layers * (model.attention_parameters - up) + model.dense_layers * model.dense_ffn_parameters
     )
     linear += model.recurrent_layers * model.recurrent_parameters_on(1)
-    linear += model.moe_layers * (model.top_k * model.expert_parameters + model.shared_parameters)
+    experts = model.moe_layers * (model.top_k * model.expert_parameters + model.shared_parameters)
+    if its == form:
+        linear, experts = linear + experts, 0.0
     routers = model.moe_layers * model.router_parameters
     twice = 2.0 * tokens
     return _sum(
-        {form.gemm: twice * linear}, {form.attention: twice * model.attention_layers * up}, {_PLAIN: twice * routers}
+        {form.gemm: twice * linear},
+        {its.gemm: twice * experts},
+        {form.attention: twice * model.attention_layers * up},
+        {_PLAIN: twice * routers},
     )
 
 
@@ -134,17 +141,22 @@ def _seen(model: ModelSpec, context: float) -> float:
     return (model.attention_layers - narrow) * wide + narrow * within
 
 
-def _weights_B(model: ModelSpec, form: layers.Formats, tokens: float, balance: Balance, base: Path | None) -> float:
+def _weights_B(
+    model: ModelSpec, form: layers.Formats, its: layers.Formats, tokens: float, balance: Balance, base: Path | None
+) -> float:
     """Weights that ``tokens`` tokens meet, the token table left out. [B]"""
     up = model.attention_layers * _latent_up(model)
     linear = model.attention_layers * model.attention_parameters + model.dense_layers * model.dense_ffn_parameters - up
     linear += model.recurrent_layers * model.recurrent_parameters_on(1)
+    experts = 0.0
     if model.moe_layers:
         reached = _experts_reached(model, tokens, balance, base)
-        linear += model.moe_layers * (model.shared_parameters + reached * model.expert_parameters)
+        experts = model.moe_layers * (model.shared_parameters + reached * model.expert_parameters)
+    if its == form:
+        linear, experts = linear + experts, 0.0
     plain = model.moe_layers * model.router_parameters + model.vocab * model.hidden
     # what makes keys and values of latents is absorbed in 16 bits, where it is not read as it lies
-    return linear * form.weight_B + up * min(form.weight_B, _PLAIN_B) + plain * _PLAIN_B
+    return linear * form.weight_B + experts * its.weight_B + up * min(form.weight_B, _PLAIN_B) + plain * _PLAIN_B
 
 
 def _experts_reached(model: ModelSpec, tokens: float, balance: Balance, base: Path | None) -> float:

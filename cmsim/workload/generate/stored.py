@@ -28,13 +28,21 @@ def as_stored(spec: Asked, model: ModelSpec, system: System) -> tuple[Asked, tup
     if stored.kv_cache:
         wanted["kv_cache"] = stored.kv_cache
     lacking = ""
+    apart = bool(stored.partly and model.experts)
+    if apart:
+        # what files leave in 16 bits of mixtures is attention
+        wanted |= {"weights": _PLAIN, "activations": _PLAIN}
+        wanted |= {"experts": stored.weights, "expert_activations": stored.activations}
+    if wanted.get("expert_activations", _PLAIN) not in system.accelerator.peak_TFLOPps:
+        lacking = f"; {system.accelerator.name} has no {stored.activations}, and multiplies in {_PLAIN}"
+        wanted["expert_activations"] = _PLAIN
     if wanted["activations"] not in system.accelerator.peak_TFLOPps:
         lacking = f"; {system.accelerator.name} has no {wanted['activations']}, and multiplies in {_PLAIN}"
         wanted["activations"] = _PLAIN
     new = {key: value for key, value in wanted.items() if key not in written}
     formats = ", ".join(f"{key} {value}" for key, value in new.items())
     said = f"no precision.weights in the scenario: {formats}, as the model's quantization_config has it ({stored.said})"
-    if stored.partly:
+    if stored.partly and not apart:
         lacking += "; layers that it leaves in 16 bits are priced as the others"
     precision = spec.precision.model_copy(update=new)
     return spec.model_copy(update={"precision": precision}), (said + lacking,)
