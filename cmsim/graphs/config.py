@@ -7,51 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cmsim.compute import conv_out_size
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.graphs.graph import PARAMETER, Graph, GraphBuilder
+from cmsim.graphs.graph import Graph
+from cmsim.graphs.net import Net
+from cmsim.graphs.recommender import recommender
 from cmsim.workload.families import FAMILIES, Keys, text_tower
 from cmsim.workload.model import ModelSpec, parse_model
-
-Shape = Sequence[int]
-
-
-class _Net:
-    """Adds layers one after the other; a tensor is its number."""
-
-    def __init__(self, name: str):
-        self.build = GraphBuilder(name, "config")
-        self._made = 0
-
-    def given(self, name: str, shape: Shape, *, floating: bool = True) -> int:
-        return self.build.tensor(name, shape, width_B=2.0 if floating else 8.0, floating=floating)
-
-    def weight(self, *shape: int, trained: bool = True) -> int:
-        self._made += 1
-        number = self.build.tensor(f"weight.{self._made}", shape, width_B=2.0, kind=PARAMETER)
-        if not trained:
-            self.build.freeze(number)
-        return number
-
-    def op(self, op: str, name: str, reads: Sequence[int], shape: Shape, **numbers: float) -> int:
-        self._made += 1
-        made = self.build.tensor(f"{name}.{self._made}", shape, width_B=2.0)
-        self.build.node(op, reads, [made], name=name, attributes=numbers)
-        return made
-
-    def linear(self, name: str, x: int, rows: int, wide: int, out: int, *, bias: bool = True) -> int:
-        reads = [x, self.weight(wide, out), *([self.weight(out)] if bias else [])]
-        return self.op("Gemm", name, reads, (1, rows, out))
-
-    def norm(self, name: str, x: int, rows: int, wide: int) -> int:
-        return self.op("LayerNormalization", name, [x, self.weight(wide), self.weight(wide)], (1, rows, wide))
-
-    def conv(self, name: str, x: int, channels: int, out: int, kernel: int, size: int) -> int:
-        return self.op("Conv", name, [x, self.weight(out, channels, kernel, kernel)], (1, out, size, size))
-
-    def batch_norm(self, name: str, x: int, channels: int, size: int, *, relu: bool = True) -> int:
-        own = [self.weight(channels), self.weight(channels)]
-        running = [self.weight(channels, trained=False), self.weight(channels, trained=False)]
-        y = self.op("BatchNormalization", name, [x, *own, *running], (1, channels, size, size))
-        return self.op("Relu", f"{name} relu", [y], (1, channels, size, size)) if relu else y
 
 
 def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
@@ -65,7 +25,7 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         raise InputError(
             Problem(f"got {sequence}; {model.name} has {model.max_positions} positions", key="sequence_length")
         )
-    net, hidden = _Net(model.name), model.hidden
+    net, hidden = Net(model.name), model.hidden
     if model.patch_inputs:
         pixels = net.given("pixels", (1, (sequence - 1) * model.patch_inputs))
         x = net.op(
@@ -102,11 +62,11 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
     return net.build.graph(inputs=[given], outputs=[first])
 
 
-def _patched(net: _Net, pixels: int, patches: int, model: ModelSpec) -> int:
+def _patched(net: Net, pixels: int, patches: int, model: ModelSpec) -> int:
     return net.op("Reshape", "cut", [pixels], (1, patches, model.patch_inputs))
 
 
-def _encoder_layer(net: _Net, model: ModelSpec, x: int, rows: int, name: str) -> int:
+def _encoder_layer(net: Net, model: ModelSpec, x: int, rows: int, name: str) -> int:
     hidden, wide = model.hidden, (1, rows, model.hidden)
     before = bool(model.patch_inputs)  # where the norms stand: before each half, or after its sum
     y = net.norm(f"{name} norm 1", x, rows, hidden) if before else x
@@ -149,7 +109,7 @@ def _resnet(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None:
         keys.mismatch("depths", f"{len(depths)} depths for {len(widths)} hidden_sizes")
     if keys.problems or not isinstance(image, int):
         return None
-    net = _Net(name)
+    net = Net(name)
     pixels = net.given("pixels", (1, channels, image, image))
     size = conv_out_size(image, 7, stride=2, padding=3)
     x = net.batch_norm("stem norm", net.conv("stem", pixels, channels, stem, 7, size), stem, size)
@@ -169,7 +129,7 @@ def _resnet(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None:
 
 
 def _block(
-    net: _Net, x: int, held: int, wide: int, size: int, stride: int, bottleneck: bool, name: str
+    net: Net, x: int, held: int, wide: int, size: int, stride: int, bottleneck: bool, name: str
 ) -> tuple[int, int]:
     small = conv_out_size(size, 3, stride=stride, padding=1)
     short = x
@@ -191,8 +151,10 @@ def _block(
     return net.op("Relu", f"{name} relu", [y], (1, wide, small, small)), small
 
 
+#: sizes that a family's config may leave open
+_OPEN = {"resnet": ("image_size",)}
 #: families that are graphs and no transformers
-NETS: dict[str, Callable[[Keys, str, Mapping[str, int]], Graph | None]] = {"resnet": _resnet}
+NETS: dict[str, Callable[[Keys, str, Mapping[str, int]], Graph | None]] = {"resnet": _resnet, "dlrm": recommender}
 
 
 def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | None = None) -> Graph | ModelSpec:
@@ -204,7 +166,7 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
     family = family_of(text)
     if family in NETS:
         keys = Keys(json.loads(text), file, text)
-        _refuse(given, ("image_size",), file)
+        _refuse(given, _OPEN.get(family, ()), file)
         graph = NETS[family](keys, name, given)
         if graph is None or keys.problems:
             raise InputError(keys.problems)

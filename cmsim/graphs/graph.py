@@ -21,6 +21,22 @@ MAX_RANK = 8
 
 
 @dataclass(frozen=True)
+class Tables:
+    """Tables of a recommendation model, beside its graph: rows of each, rows a sample looks up in it, and their width.
+
+    What is looked up of a table is summed; the graph's last input has one such sum a table.
+    """
+
+    rows: tuple[int, ...]
+    lookups: tuple[int, ...]
+    width: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.rows) * self.width
+
+
+@dataclass(frozen=True)
 class Graph:
     """A model read from a file.
 
@@ -34,6 +50,7 @@ class Graph:
     samples        first dimension of the first input: how many samples one pass of this graph holds
     facts          what else the file says of itself    notes  assumptions and what was left out
     counts         what the file holds, in the words of its format
+    tables         what is looked up beside it, of a recommendation model
     """
 
     name: str
@@ -60,6 +77,7 @@ class Graph:
     facts: Mapping[str, str | float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     counts: Mapping[str, Any] = field(default_factory=dict)
+    tables: Tables | None = None
 
     def __len__(self) -> int:
         return len(self.op)

@@ -12,7 +12,7 @@ from cmsim.graphs.work import graph_work
 from cmsim.reading import DATA
 from cmsim.scenario import load_scenario
 from cmsim.workload import generate
-from cmsim.workload.generate.graph import roots
+from cmsim.workload.generate.graph_pass import roots
 from cmsim.workload.ops import COLLECTIVE, COMPUTE
 
 BOX = {"system": "hgx_h100", "accelerators": 8}
