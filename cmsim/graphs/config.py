@@ -14,10 +14,16 @@ from cmsim.workload.families import FAMILIES, Keys, text_tower
 from cmsim.workload.model import ModelSpec, parse_model
 
 
-def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
+#: share of a text's words that a training step guesses. Source: Devlin et al., arXiv:1810.04805, section 3.1
+_MASKED = 0.15
+
+
+def encoder_graph(model: ModelSpec, sequence: int, *, trained: bool = False) -> Graph:
     """One pass of one sample through an encoder; ``sequence`` is of texts, an image has its own tokens [1].
 
     Projections of queries, keys and values are one product; the attention core is fused (scores stay on chip).
+    trained: of a text with the heads of its pre-training, which guess masked words, and where there is a pooler whether
+    a second sentence follows the first
     """
     if model.patch_inputs:
         sequence = model.max_positions
@@ -38,7 +44,8 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         x = net.op("Add", "positions", [x, net.weight(sequence, hidden)], (1, sequence, hidden))
     else:
         words = net.given("tokens", (1, sequence), floating=False)
-        x = net.op("Gather", "embedding", [net.weight(model.vocab, hidden), words], (1, sequence, hidden))
+        table = net.weight(model.vocab, hidden)
+        x = net.op("Gather", "embedding", [table, words], (1, sequence, hidden))
         tables = net.weight(model.learned_positions, hidden)
         places = net.op("Gather", "positions", [tables, words], (1, sequence, hidden))
         x = net.op("Add", "embedding sum", [x, places], (1, sequence, hidden))
@@ -47,9 +54,14 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         x = _encoder_layer(net, model, x, sequence, f"layer {layer}")
     if model.patch_inputs:
         x = net.norm("final norm", x, sequence, hidden)
+    outputs = []
+    if trained and not model.patch_inputs:
+        outputs = [_masked_words(net, model, x, table, max(round(_MASKED * sequence), 1))]
     first = net.op("Slice", "first token", [x], (1, 1, hidden))
     if model.pooler:
         first = net.op("Tanh", "pooler tanh", [net.linear("pooler", first, 1, hidden, hidden)], (1, 1, hidden))
+        if outputs:
+            first = net.linear("next sentence", first, 1, hidden, 2)
     if model.classes:
         first = net.linear("classifier", first, 1, hidden, model.classes)
     net.build.facts.update(family=model.family)
@@ -59,7 +71,18 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
             f"the config's quantization_config ({model.stored.said}) is left out: formats are the scenario's"
         )
     given = 0  # the first tensor
-    return net.build.graph(inputs=[given], outputs=[first])
+    return net.build.graph(inputs=[given], outputs=[*outputs, first])
+
+
+def _masked_words(net: Net, model: ModelSpec, x: int, table: int, masked: int) -> int:
+    """The loss of the words that are masked, over the whole vocabulary: the table of words is the output matrix too."""
+    hidden, wide = model.hidden, (1, masked, model.vocab)
+    x = net.op("Slice", "masked words", [x], (1, masked, hidden))
+    x = net.op("Gelu", "guess gelu", [net.linear("guess", x, masked, hidden, hidden)], (1, masked, hidden))
+    x = net.norm("guess norm", x, masked, hidden)
+    logits = net.op("MatMul", "guess words", [x, table], wide)
+    logits = net.op("Add", "guess bias", [logits, net.weight(model.vocab)], wide)
+    return net.op("SoftmaxCrossEntropyLoss", "loss", [logits], wide)
 
 
 def _patched(net: Net, pixels: int, patches: int, model: ModelSpec) -> int:
@@ -157,10 +180,13 @@ _OPEN = {"resnet": ("image_size",)}
 NETS: dict[str, Callable[[Keys, str, Mapping[str, int]], Graph | None]] = {"resnet": _resnet, "dlrm": recommender}
 
 
-def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | None = None) -> Graph | ModelSpec:
+def parse_config(
+    text: str, *, name: str, file: str, sizes: Mapping[str, int] | None = None, trained: bool = False
+) -> Graph | ModelSpec:
     """A ``config.json``: a graph where it is of images or texts that are read whole, else the sizes of a decoder.
 
     sizes: ``sequence`` of a text encoder, ``image_size`` of a net whose config does not say it
+    trained: of a text encoder with the heads of its pre-training
     """
     given = dict(sizes or {})
     family = family_of(text)
@@ -183,7 +209,7 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
     _refuse(given, () if model.patch_inputs else ("sequence",), file)
     if not model.patch_inputs and "sequence" not in given:
         raise InputError(Problem(f"tokens of a text are needed for {name}", key="sequence_length"))
-    return encoder_graph(model, given.get("sequence", 0))
+    return encoder_graph(model, given.get("sequence", 0), trained=trained)
 
 
 def family_of(text: str) -> str | None:

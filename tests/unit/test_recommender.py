@@ -129,7 +129,7 @@ def test_configs_that_are_wrong_are_told(tmp_path, changes, message):
 
 def test_what_cannot_be_is_told(tmp_path):
     assert shares(Tables((10, 10), (1, 1), 8), 4).read == 4
-    with pytest.raises(InfeasibleError, match="parallel.dp: got 8 ranks; tables go to at most 4"):
+    with pytest.raises(InfeasibleError, match=r"parallel.dp: got 8 ranks; tables go to at most 4"):
         shares(Tables((10, 10), (1, 1), 8), 8)
     with pytest.raises(InfeasibleError, match="recompute: got full"):
         programs(recompute="full")

@@ -69,7 +69,7 @@ def encoder(spec: EncoderSpec, system: System, base: Path | None = None) -> Prog
 
 def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Programs:
     """One optimizer step, of a decoder or of a graph."""
-    found = load_any(spec.model, base=base, sizes=_sizes(spec, base))
+    found = load_any(spec.model, base=base, sizes=_sizes(spec, base), trained=True)
     if isinstance(found, ModelSpec):
         if not spec.sequence_length:
             raise InputError(Problem("the key is required for a model of text", key="sequence_length"))
