@@ -13,7 +13,6 @@ from cmsim.graphs.recommender import recommender
 from cmsim.workload.families import FAMILIES, Keys, text_tower
 from cmsim.workload.model import ModelSpec, parse_model
 
-
 #: share of a text's words that a training step guesses. Source: Devlin et al., arXiv:1810.04805, section 3.1
 _MASKED = 0.15
 

@@ -182,16 +182,16 @@ class GraphBuilder:
         for key, value in (attributes or {}).items():
             self._attributes.setdefault(key, {})[row] = value
 
-    def graph(self, *, inputs: Sequence[int], outputs: Sequence[int]) -> Graph:
+    def graph(self, *, inputs: Sequence[int], outputs: Sequence[int], tables: Tables | None = None) -> Graph:
         count = len(self._dims)
         rank = np.array([-1 if dims is None else len(dims) for dims in self._dims], np.int64).reshape(count)
-        table = np.ones((count, MAX_RANK))
+        padded = np.ones((count, MAX_RANK))
         for number, dims in enumerate(self._dims):
             if dims:
                 if len(dims) > MAX_RANK:
                     extra = len(dims) - MAX_RANK + 1
                     dims = (int(np.prod(dims[:extra], dtype=np.float64)), *dims[extra:])
-                table[number, MAX_RANK - len(dims) :] = dims
+                padded[number, MAX_RANK - len(dims) :] = dims
         attributes = {}
         for key, values in self._attributes.items():
             column = np.full(len(self._op), np.nan)
@@ -211,7 +211,7 @@ class GraphBuilder:
             **_csr("out", self._writes),
             tensors=tuple(self._tensors),
             rank=rank,
-            dims=table,
+            dims=padded,
             width_B=np.array(self._width, np.float64),
             floating=np.array(self._floating, np.bool_),
             kind=np.array(self._kind, np.int64),
@@ -223,6 +223,7 @@ class GraphBuilder:
             facts=dict(self.facts),
             notes=tuple(dict.fromkeys(self.notes)),
             counts=dict(self.counts),
+            tables=tables,
         )
 
 

@@ -12,7 +12,6 @@ Source: Naumov et al., arXiv:1906.00091 (dot: products of every two features); W
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from cmsim.graphs.graph import Graph, Tables
 from cmsim.graphs.net import Net
@@ -53,8 +52,8 @@ def recommender(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None
     x = _layers(net, "over", x, wide, over, last=False)
     net.op("Sigmoid", "click", [x], (1, over[-1]))
     net.build.facts.update(family=keys.family)
-    graph = net.build.graph(inputs=[dense, pooled], outputs=[x])
-    return replace(graph, tables=Tables(tuple(rows), tuple(lookups), width))
+    tables = Tables(tuple(rows), tuple(lookups), width)
+    return net.build.graph(inputs=[dense, pooled], outputs=[x], tables=tables)
 
 
 def _layers(net: Net, name: str, x: int, held: int, sizes: list[int], *, last: bool) -> int:

@@ -78,7 +78,11 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
         from cmsim.workload.generate import training as of_decoders
 
         made = of_decoders.programs(spec, system, base)
-        notes = (*trained_as(spec, found), *found.said)
+        # where images are seen, their tower is not left out
+        notes = (
+            *trained_as(spec, found),
+            *(one for one in found.said if not (spec.images_per_sample and "vision" in one)),
+        )
         return replace(made, notes=(*made.notes, *notes)) if notes else made
     _check_keys(spec)
     layout = _layout(spec, system)
@@ -104,7 +108,7 @@ def training(spec: TrainingSpec, system: System, base: Path | None = None) -> Pr
 _OF_DECODERS = (
     *(("parallel", key) for key in ("expert_tp", "stage_layers")),
     ("precision", "recipe"),
-    *(("", key) for key in ("tp_overlap", "capacity_factor", "lora")),
+    *(("", key) for key in ("tp_overlap", "capacity_factor", "lora", "images_per_sample", "image_size")),
 )
 
 
