@@ -7,57 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cmsim.compute import conv_out_size
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.graphs.graph import PARAMETER, Graph, GraphBuilder
+from cmsim.graphs.graph import Graph
+from cmsim.graphs.net import Net
+from cmsim.graphs.recommender import recommender
 from cmsim.workload.families import FAMILIES, Keys, text_tower
 from cmsim.workload.model import ModelSpec, parse_model
 
-Shape = Sequence[int]
+#: share of a text's words that a training step guesses. Source: Devlin et al., arXiv:1810.04805, section 3.1
+_MASKED = 0.15
 
 
-class _Net:
-    """Adds layers one after the other; a tensor is its number."""
-
-    def __init__(self, name: str):
-        self.build = GraphBuilder(name, "config")
-        self._made = 0
-
-    def given(self, name: str, shape: Shape, *, floating: bool = True) -> int:
-        return self.build.tensor(name, shape, width_B=2.0 if floating else 8.0, floating=floating)
-
-    def weight(self, *shape: int, trained: bool = True) -> int:
-        self._made += 1
-        number = self.build.tensor(f"weight.{self._made}", shape, width_B=2.0, kind=PARAMETER)
-        if not trained:
-            self.build.freeze(number)
-        return number
-
-    def op(self, op: str, name: str, reads: Sequence[int], shape: Shape, **numbers: float) -> int:
-        self._made += 1
-        made = self.build.tensor(f"{name}.{self._made}", shape, width_B=2.0)
-        self.build.node(op, reads, [made], name=name, attributes=numbers)
-        return made
-
-    def linear(self, name: str, x: int, rows: int, wide: int, out: int, *, bias: bool = True) -> int:
-        reads = [x, self.weight(wide, out), *([self.weight(out)] if bias else [])]
-        return self.op("Gemm", name, reads, (1, rows, out))
-
-    def norm(self, name: str, x: int, rows: int, wide: int) -> int:
-        return self.op("LayerNormalization", name, [x, self.weight(wide), self.weight(wide)], (1, rows, wide))
-
-    def conv(self, name: str, x: int, channels: int, out: int, kernel: int, size: int) -> int:
-        return self.op("Conv", name, [x, self.weight(out, channels, kernel, kernel)], (1, out, size, size))
-
-    def batch_norm(self, name: str, x: int, channels: int, size: int, *, relu: bool = True) -> int:
-        own = [self.weight(channels), self.weight(channels)]
-        running = [self.weight(channels, trained=False), self.weight(channels, trained=False)]
-        y = self.op("BatchNormalization", name, [x, *own, *running], (1, channels, size, size))
-        return self.op("Relu", f"{name} relu", [y], (1, channels, size, size)) if relu else y
-
-
-def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
+def encoder_graph(model: ModelSpec, sequence: int, *, trained: bool = False) -> Graph:
     """One pass of one sample through an encoder; ``sequence`` is of texts, an image has its own tokens [1].
 
     Projections of queries, keys and values are one product; the attention core is fused (scores stay on chip).
+    trained: of a text with the heads of its pre-training, which guess masked words, and where there is a pooler whether
+    a second sentence follows the first
     """
     if model.patch_inputs:
         sequence = model.max_positions
@@ -65,7 +30,7 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         raise InputError(
             Problem(f"got {sequence}; {model.name} has {model.max_positions} positions", key="sequence_length")
         )
-    net, hidden = _Net(model.name), model.hidden
+    net, hidden = Net(model.name), model.hidden
     if model.patch_inputs:
         pixels = net.given("pixels", (1, (sequence - 1) * model.patch_inputs))
         x = net.op(
@@ -78,7 +43,8 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         x = net.op("Add", "positions", [x, net.weight(sequence, hidden)], (1, sequence, hidden))
     else:
         words = net.given("tokens", (1, sequence), floating=False)
-        x = net.op("Gather", "embedding", [net.weight(model.vocab, hidden), words], (1, sequence, hidden))
+        table = net.weight(model.vocab, hidden)
+        x = net.op("Gather", "embedding", [table, words], (1, sequence, hidden))
         tables = net.weight(model.learned_positions, hidden)
         places = net.op("Gather", "positions", [tables, words], (1, sequence, hidden))
         x = net.op("Add", "embedding sum", [x, places], (1, sequence, hidden))
@@ -87,9 +53,14 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
         x = _encoder_layer(net, model, x, sequence, f"layer {layer}")
     if model.patch_inputs:
         x = net.norm("final norm", x, sequence, hidden)
+    outputs = []
+    if trained and not model.patch_inputs:
+        outputs = [_masked_words(net, model, x, table, max(round(_MASKED * sequence), 1))]
     first = net.op("Slice", "first token", [x], (1, 1, hidden))
     if model.pooler:
         first = net.op("Tanh", "pooler tanh", [net.linear("pooler", first, 1, hidden, hidden)], (1, 1, hidden))
+        if outputs:
+            first = net.linear("next sentence", first, 1, hidden, 2)
     if model.classes:
         first = net.linear("classifier", first, 1, hidden, model.classes)
     net.build.facts.update(family=model.family)
@@ -99,14 +70,25 @@ def encoder_graph(model: ModelSpec, sequence: int) -> Graph:
             f"the config's quantization_config ({model.stored.said}) is left out: formats are the scenario's"
         )
     given = 0  # the first tensor
-    return net.build.graph(inputs=[given], outputs=[first])
+    return net.build.graph(inputs=[given], outputs=[*outputs, first])
 
 
-def _patched(net: _Net, pixels: int, patches: int, model: ModelSpec) -> int:
+def _masked_words(net: Net, model: ModelSpec, x: int, table: int, masked: int) -> int:
+    """The loss of the words that are masked, over the whole vocabulary: the table of words is the output matrix too."""
+    hidden, wide = model.hidden, (1, masked, model.vocab)
+    x = net.op("Slice", "masked words", [x], (1, masked, hidden))
+    x = net.op("Gelu", "guess gelu", [net.linear("guess", x, masked, hidden, hidden)], (1, masked, hidden))
+    x = net.norm("guess norm", x, masked, hidden)
+    logits = net.op("MatMul", "guess words", [x, table], wide)
+    logits = net.op("Add", "guess bias", [logits, net.weight(model.vocab)], wide)
+    return net.op("SoftmaxCrossEntropyLoss", "loss", [logits], wide)
+
+
+def _patched(net: Net, pixels: int, patches: int, model: ModelSpec) -> int:
     return net.op("Reshape", "cut", [pixels], (1, patches, model.patch_inputs))
 
 
-def _encoder_layer(net: _Net, model: ModelSpec, x: int, rows: int, name: str) -> int:
+def _encoder_layer(net: Net, model: ModelSpec, x: int, rows: int, name: str) -> int:
     hidden, wide = model.hidden, (1, rows, model.hidden)
     before = bool(model.patch_inputs)  # where the norms stand: before each half, or after its sum
     y = net.norm(f"{name} norm 1", x, rows, hidden) if before else x
@@ -149,7 +131,7 @@ def _resnet(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None:
         keys.mismatch("depths", f"{len(depths)} depths for {len(widths)} hidden_sizes")
     if keys.problems or not isinstance(image, int):
         return None
-    net = _Net(name)
+    net = Net(name)
     pixels = net.given("pixels", (1, channels, image, image))
     size = conv_out_size(image, 7, stride=2, padding=3)
     x = net.batch_norm("stem norm", net.conv("stem", pixels, channels, stem, 7, size), stem, size)
@@ -169,7 +151,7 @@ def _resnet(keys: Keys, name: str, sizes: Mapping[str, int]) -> Graph | None:
 
 
 def _block(
-    net: _Net, x: int, held: int, wide: int, size: int, stride: int, bottleneck: bool, name: str
+    net: Net, x: int, held: int, wide: int, size: int, stride: int, bottleneck: bool, name: str
 ) -> tuple[int, int]:
     small = conv_out_size(size, 3, stride=stride, padding=1)
     short = x
@@ -191,20 +173,25 @@ def _block(
     return net.op("Relu", f"{name} relu", [y], (1, wide, small, small)), small
 
 
+#: sizes that a family's config may leave open
+_OPEN = {"resnet": ("image_size",)}
 #: families that are graphs and no transformers
-NETS: dict[str, Callable[[Keys, str, Mapping[str, int]], Graph | None]] = {"resnet": _resnet}
+NETS: dict[str, Callable[[Keys, str, Mapping[str, int]], Graph | None]] = {"resnet": _resnet, "dlrm": recommender}
 
 
-def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | None = None) -> Graph | ModelSpec:
+def parse_config(
+    text: str, *, name: str, file: str, sizes: Mapping[str, int] | None = None, trained: bool = False
+) -> Graph | ModelSpec:
     """A ``config.json``: a graph where it is of images or texts that are read whole, else the sizes of a decoder.
 
     sizes: ``sequence`` of a text encoder, ``image_size`` of a net whose config does not say it
+    trained: of a text encoder with the heads of its pre-training
     """
     given = dict(sizes or {})
     family = family_of(text)
     if family in NETS:
         keys = Keys(json.loads(text), file, text)
-        _refuse(given, ("image_size",), file)
+        _refuse(given, _OPEN.get(family, ()), file)
         graph = NETS[family](keys, name, given)
         if graph is None or keys.problems:
             raise InputError(keys.problems)
@@ -221,7 +208,7 @@ def parse_config(text: str, *, name: str, file: str, sizes: Mapping[str, int] | 
     _refuse(given, () if model.patch_inputs else ("sequence",), file)
     if not model.patch_inputs and "sequence" not in given:
         raise InputError(Problem(f"tokens of a text are needed for {name}", key="sequence_length"))
-    return encoder_graph(model, given.get("sequence", 0))
+    return encoder_graph(model, given.get("sequence", 0), trained=trained)
 
 
 def family_of(text: str) -> str | None:

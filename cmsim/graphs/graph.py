@@ -21,6 +21,22 @@ MAX_RANK = 8
 
 
 @dataclass(frozen=True)
+class Tables:
+    """Tables of a recommendation model, beside its graph: rows of each, rows a sample looks up in it, and their width.
+
+    What is looked up of a table is summed; the graph's last input has one such sum a table.
+    """
+
+    rows: tuple[int, ...]
+    lookups: tuple[int, ...]
+    width: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.rows) * self.width
+
+
+@dataclass(frozen=True)
 class Graph:
     """A model read from a file.
 
@@ -34,6 +50,7 @@ class Graph:
     samples        first dimension of the first input: how many samples one pass of this graph holds
     facts          what else the file says of itself    notes  assumptions and what was left out
     counts         what the file holds, in the words of its format
+    tables         what is looked up beside it, of a recommendation model
     """
 
     name: str
@@ -60,6 +77,7 @@ class Graph:
     facts: Mapping[str, str | float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     counts: Mapping[str, Any] = field(default_factory=dict)
+    tables: Tables | None = None
 
     def __len__(self) -> int:
         return len(self.op)
@@ -164,16 +182,16 @@ class GraphBuilder:
         for key, value in (attributes or {}).items():
             self._attributes.setdefault(key, {})[row] = value
 
-    def graph(self, *, inputs: Sequence[int], outputs: Sequence[int]) -> Graph:
+    def graph(self, *, inputs: Sequence[int], outputs: Sequence[int], tables: Tables | None = None) -> Graph:
         count = len(self._dims)
         rank = np.array([-1 if dims is None else len(dims) for dims in self._dims], np.int64).reshape(count)
-        table = np.ones((count, MAX_RANK))
+        padded = np.ones((count, MAX_RANK))
         for number, dims in enumerate(self._dims):
             if dims:
                 if len(dims) > MAX_RANK:
                     extra = len(dims) - MAX_RANK + 1
                     dims = (int(np.prod(dims[:extra], dtype=np.float64)), *dims[extra:])
-                table[number, MAX_RANK - len(dims) :] = dims
+                padded[number, MAX_RANK - len(dims) :] = dims
         attributes = {}
         for key, values in self._attributes.items():
             column = np.full(len(self._op), np.nan)
@@ -193,7 +211,7 @@ class GraphBuilder:
             **_csr("out", self._writes),
             tensors=tuple(self._tensors),
             rank=rank,
-            dims=table,
+            dims=padded,
             width_B=np.array(self._width, np.float64),
             floating=np.array(self._floating, np.bool_),
             kind=np.array(self._kind, np.int64),
@@ -205,6 +223,7 @@ class GraphBuilder:
             facts=dict(self.facts),
             notes=tuple(dict.fromkeys(self.notes)),
             counts=dict(self.counts),
+            tables=tables,
         )
 
 

@@ -67,11 +67,15 @@ def is_model(path: Path) -> bool:
 
 
 def load_any(
-    name_or_path: str | Path, *, base: Path | None = None, sizes: Mapping[str, int] | None = None
+    name_or_path: str | Path,
+    *,
+    base: Path | None = None,
+    sizes: Mapping[str, int] | None = None,
+    trained: bool = False,
 ) -> Graph | ModelSpec:
     """A graph, or the sizes of a decoder.
 
-    sizes: of dimensions that the file leaves open, by name
+    sizes: of dimensions that the file leaves open, by name    trained: of a config, with what only training has
     """
     path = find_model(name_or_path, base=base)
     form = model_format(path)
@@ -86,7 +90,7 @@ def load_any(
             raise InputError(Problem("a MindIR file fixes all sizes", str(path), key="dims"))
         return read_mindir(path)
     name = path.parent.resolve().name if path.name == "config.json" else path.stem
-    return parse_config(reading.read_text(path), name=name, file=str(path), sizes=sizes)
+    return parse_config(reading.read_text(path), name=name, file=str(path), sizes=sizes, trained=trained)
 
 
 def parameters_of(name_or_path: str | Path, *, base: Path | None = None) -> int:

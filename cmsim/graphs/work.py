@@ -300,7 +300,7 @@ def graph_info(graph: Graph, work: GraphWork | None = None) -> dict[str, Any]:
         "inputs": [[graph.tensors[i], _shape(graph, i)] for i in graph.inputs],
         "outputs": [[graph.tensors[i], _shape(graph, i)] for i in graph.outputs],
         "samples": graph.samples,
-        "parameters": int(elements[parameter].sum()),
+        "parameters": int(elements[parameter].sum()) + (graph.tables.parameters if graph.tables else 0),
         "trainable_parameters": int(elements[parameter & graph.trained].sum()),
         "constant_elements": int(elements[constant].sum()),
         "matrix_weights": int(elements[matrices].sum()),

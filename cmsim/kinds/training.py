@@ -177,6 +177,14 @@ class TrainingSpec(ModelWorkloadSpec):
     )
     global_batch: Tokens = Field(description="sequences (or images) per step, over all data-parallel ranks")
     micro_batch: Tokens = Field(default=1, description="sequences per micro-batch and data-parallel rank")
+    images_per_sample: Slots = Field(
+        default=0,
+        description="of a multimodal model, images (or tiles) of each sequence, which go through its vision tower, and "
+        "whose tokens are among those of `sequence_length`; 0: text alone",
+    )
+    image_size: Slots = Field(
+        default=0, description="pixels of an image's side; 0: the tower's own, where it has one size"
+    )
     parallel: TrainingParallelSpec = Field(default=TrainingParallelSpec(), description="how work is split over ranks")
     schedule: Literal["auto", "gpipe", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipe"] = Field(
         default="auto",

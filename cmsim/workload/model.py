@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 from cmsim import reading
 from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.workload.families import FAMILIES, Keys, Stored, settle, stored_in, text_tower
+from cmsim.workload.families import FAMILIES, Keys, Stored, settle, stored_in, text_tower, vision_tower
 from cmsim.workload.recurrence import Recurrence
+from cmsim.workload.vision import VisionTower
 from cmsim.workload.whole import busiest
 
 MODELS = "workloads/models"
@@ -55,6 +56,7 @@ class ModelSpec:
     index_heads, index_dim, index_top   an indexer that chooses ``index_top`` tokens; 0 without one
     recurrence    the mixer of layers with a state of fixed size
     stored        number formats of the file's weights, None where it names none
+    tower         of a multimodal model the one that sees, where it is read: counts are of the text tower alone
     notes         what of the file is left out, to say beside every run
     encoder       every token sees every other: images or whole texts in, nothing cached
     patch_inputs  of an image, the numbers in a patch, which one matrix turns into a token
@@ -105,6 +107,7 @@ class ModelSpec:
     index_top: int = 0
     recurrence: Recurrence | None = None
     stored: Stored | None = None
+    tower: VisionTower | None = None
     notes: tuple[str, ...] = ()
 
     def kind(self, layer: int) -> LayerKind:
@@ -416,7 +419,8 @@ def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
     sizes = FAMILIES[str(family)](keys)
     stored = stored_in(outer, keys)
     settle(keys)
-    spec = ModelSpec(name=name, family=str(family), stored=stored, notes=tuple(keys.notes), **sizes)
+    tower = vision_tower(data, file, text)
+    spec = ModelSpec(name=name, family=str(family), stored=stored, tower=tower, notes=tuple(keys.notes), **sizes)
     _check_experts(spec, keys)
     if keys.problems:
         raise InputError(keys.problems)

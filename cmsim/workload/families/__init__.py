@@ -15,7 +15,7 @@ from cmsim.workload.families.gpt import gpt2
 from cmsim.workload.families.keys import Keys
 from cmsim.workload.families.settings import SETTINGS, settle
 from cmsim.workload.families.stored import Stored, stored_in
-from cmsim.workload.families.towers import text_tower
+from cmsim.workload.families.towers import text_tower, vision_tower
 
 #: how each ``model_type`` is read
 FAMILIES: dict[str, Callable[[Keys], dict[str, Any]]] = {
@@ -73,4 +73,4 @@ FAMILIES: dict[str, Callable[[Keys], dict[str, Any]]] = {
     "bert": bert,
 }
 
-__all__ = ["FAMILIES", "SETTINGS", "Keys", "Stored", "settle", "stored_in", "text_tower"]
+__all__ = ["FAMILIES", "SETTINGS", "Keys", "Stored", "settle", "stored_in", "text_tower", "vision_tower"]

@@ -1,4 +1,4 @@
-"""A model of several towers: its text tower is the one that is read."""
+"""A model of several towers: its text tower, and the sizes of one that sees where its keys are known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cmsim.workload.families.keys import Keys
+from cmsim.workload.vision import VisionTower
 
 #: where files keep the text tower, the first that is there
 _TEXT = ("text_config", "language_config", "llm_config", "thinker_config")
@@ -57,3 +58,76 @@ def tower_parameters(tower: Mapping[str, Any]) -> int:
     width = size("embed_dim", "hidden_size", "width", "vt_hidden_size", "d_model")
     ffn = size("intermediate_size", "vt_intermediate_size", "encoder_ffn_dim") or 4 * width
     return layers * (4 * width**2 + 2 * width * ffn)
+
+
+def vision_tower(data: Mapping[str, Any], file: str, text: str) -> VisionTower | None:
+    """The tower that sees, of families whose keys are known; None of others, and of models of text alone.
+
+    Source: Hugging Face transformers, models/qwen2_5_vl and models/llama4 (configuration and modelling pages).
+    """
+    for name in ("vision_config", "visual"):
+        found = data.get(name)
+        if isinstance(found, dict):
+            keys = Keys(found, file, text)
+            read = next((reader for key, reader in _TOWERS if key in found), None)
+            tower = read(keys, data) if read is not None else None
+            return None if keys.problems else tower
+    return None
+
+
+def _qwen(keys: Keys, data: Mapping[str, Any]) -> VisionTower:
+    """Patches of two frames, gated FFNs with biases, windows in most layers; four patches make a token."""
+    layers, hidden, ffn = keys.layers("depth"), keys.whole("hidden_size"), keys.whole("intermediate_size")
+    patch, merge = keys.whole("patch_size", 14), keys.whole("spatial_merge_size", 2)
+    full = keys.numbers("fullatt_block_indexes", below=layers)
+    wide, out = hidden * merge**2, keys.whole("out_hidden_size", int(data.get("hidden_size") or 1))
+    # norms have weights alone; the projector has a norm before it, and biases
+    small = layers * (2 * hidden + 4 * hidden + 2 * ffn + hidden) + hidden + wide + out
+    return VisionTower(
+        layers=layers,
+        hidden=hidden,
+        heads=keys.whole("num_heads"),
+        ffn=ffn,
+        gated=True,
+        patch=patch,
+        channels=keys.whole("in_channels", keys.whole("in_chans", 3)),
+        frames=keys.whole("temporal_patch_size", 2),
+        image=0,
+        extra=0,
+        merge=merge,
+        projector=((wide, wide), (wide, out)),
+        small_parameters=small,
+        window=keys.whole("window_size", 0, least=0) // patch,
+        full_layers=len(full),
+    )
+
+
+def _llama(keys: Keys, data: Mapping[str, Any]) -> VisionTower:
+    """Tiles of one size with a token beside their patches; four patches make a token, through three products."""
+    layers, hidden, ffn = keys.layers(), keys.whole("hidden_size"), keys.whole("intermediate_size")
+    image, patch = keys.whole("image_size"), keys.whole("patch_size")
+    inner, out = keys.whole("projector_input_dim"), keys.whole("projector_output_dim")
+    text = data.get("text_config")
+    wide = int(text["hidden_size"]) if isinstance(text, dict) and type(text.get("hidden_size")) is int else out
+    rows = (image // patch) ** 2 + 1
+    # two norms and six biases a layer; a token, positions, two norms
+    small = layers * (4 * hidden + 4 * hidden + ffn + hidden) + hidden + rows * hidden + 4 * hidden
+    return VisionTower(
+        layers=layers,
+        hidden=hidden,
+        heads=keys.whole("num_attention_heads"),
+        ffn=ffn,
+        gated=False,
+        patch=patch,
+        channels=keys.whole("num_channels", 3),
+        frames=1,
+        image=image,
+        extra=1,
+        merge=2,
+        projector=((4 * hidden, inner), (out, out), (out, wide)),
+        small_parameters=small,
+    )
+
+
+#: by a key that only this kind of tower has
+_TOWERS = (("fullatt_block_indexes", _qwen), ("pixel_shuffle_ratio", _llama))

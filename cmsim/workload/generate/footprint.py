@@ -14,7 +14,7 @@ from cmsim.hardware import System
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import memory
-from cmsim.workload.generate import kept, recompute
+from cmsim.workload.generate import kept, recompute, seeing
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.kept import STREAM_B, Half, Needs
 from cmsim.workload.generate.parallel import Layout
@@ -220,6 +220,10 @@ class _Stage:
         each = [sum(kept.kept_B(one.tensors, modules).values()) for one in layers] or [0.0]
         rooms = (1.0 - here) * min(2 * max(each), at_peak.activations * sum(each))
         out = {part: at_peak.activations * here * size_B for part, size_B in sums.items()}
+        if any(part.first for part in self.parts) and self.spec.images_per_sample:
+            out["activations of the vision tower"] = at_peak.activations * seeing.kept_B(
+                self.spec, self.model, self.layout
+            )
         out["offload buffers"] = rooms
         out["inputs of waiting gradients"] = at_peak.weight_inputs * sum(self._waiting_B(one) for one in layers)
         return out

@@ -8,7 +8,7 @@ from pathlib import Path
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.training import TrainingSpec
-from cmsim.workload.generate import context, layers, stages
+from cmsim.workload.generate import context, layers, seeing, stages
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
 from cmsim.workload.generate.parallel import Layout, resolve
@@ -40,6 +40,7 @@ def plan_of(spec: TrainingSpec, system: System, base: Path | None = None, *, mod
     layout = sharded(spec, layout, system)
     layout = context.shared(spec, model, layout)
     _check_wide(spec, model)
+    seeing.check(spec, model)
     micro_batches = _micro_batches(spec, layout)
     schedule = stages.pipeline(spec, layout, mixture, micro_batches)
     layout = replace(layout, wraps=schedule.wraps, turns_back=schedule.turns_back, mirrored=schedule.copies > 1)

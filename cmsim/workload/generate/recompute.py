@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from cmsim.kinds.training import TrainingSpec
+from cmsim.workload.generate import seeing
 from cmsim.workload.generate.chain import Kernel, Piece
 from cmsim.workload.model import ModelSpec
 
@@ -74,7 +75,7 @@ def flops_again(spec: TrainingSpec, model: ModelSpec) -> float:
     forward = model.forward_flops_per_token(spec.sequence_length, causal=True)
     attention = model.attention_flops_per_token(spec.sequence_length, causal=True)
     if spec.recompute == "full":
-        return forward - 2.0 * model.hidden * model.vocab
+        return forward - 2.0 * model.hidden * model.vocab + seeing.flops_per_token(spec, model)
     wanted = modules(spec.recompute)
     shared, dense = model.shared_parameters * model.moe_layers, model.dense_ffn_parameters * _dense_layers(model)
     routed = model.moe_layers * (model.top_k * model.expert_parameters + model.router_parameters)

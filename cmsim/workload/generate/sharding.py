@@ -10,7 +10,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System, TrainingTuning
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
-from cmsim.workload.generate import context, formats, layers, stages
+from cmsim.workload.generate import context, formats, layers, seeing, stages
 from cmsim.workload.generate.chain import Comm, Kernel, Piece
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.overlap import TensorOverlap
@@ -173,7 +173,16 @@ class Sharding:
                 )
             if last:
                 out += self._add_up(build, part, layer, out[-1:] or [row])
-        return out
+        return [*out, *self._of_images(build, part, row)] if last else out
+
+    def _of_images(self, build: ProgramBuilder, part: stages.ModelPart, row: int) -> list[int]:
+        """Gradients of a vision tower, of which every tensor rank has seen other images."""
+        seen = seeing.parameters(self.spec, self.model) if part.first else 0
+        if not seen or self.layout.tp == 1:
+            return []
+        size_B = seen * BYTES_PER_ELEMENT[self.spec.precision.gradients]
+        said = "add up gradients of images"
+        return [build.collective(said, stream="dp", collective="all_reduce", size_B=size_B, slot="tp", after=[row])]
 
     def _add_up(self, build: ProgramBuilder, part: stages.ModelPart, layer: int, after: Sequence[int]) -> list[int]:
         """Gradients of the shares that several groups hold alike."""

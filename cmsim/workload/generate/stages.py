@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cmsim.errors import CmsimError, InfeasibleError, Problem
 from cmsim.kinds.training import TrainingSpec
-from cmsim.workload.generate import adapters
+from cmsim.workload.generate import adapters, seeing
 from cmsim.workload.generate.experts import Experts
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
@@ -220,7 +220,8 @@ def trained_parameters(
             return 0.0, 0.0
         return adapters.parameters(spec.lora, model, layout, like(model, layer), mixture)
     shared, routed = layer_parameters(model, layout, layer, mixture)
-    return shared + ends_beside(model, layout, part, layer), routed
+    seen = seeing.parameters(spec, model) if part.first and layer == part.buckets[0] else 0
+    return shared + ends_beside(model, layout, part, layer) + seen, routed
 
 
 def ends_beside(model: ModelSpec, layout: Layout, part: ModelPart, layer: int) -> float:

@@ -32,6 +32,7 @@ from cmsim.workload.generate import (
     least,
     offload,
     recompute,
+    seeing,
     stages,
 )
 from cmsim.workload.generate.chain import Comm, Kernel, Piece, interleave, joined
@@ -144,7 +145,8 @@ def _model_flops(spec: TrainingSpec, model: ModelSpec) -> float:
     """FLOPs per token that the model needs, nothing computed twice."""
     if spec.lora is not None:
         return adapters.flops_per_token(spec.lora, model, spec.sequence_length)
-    return model.training_flops_per_token(spec.sequence_length, causal=True)
+    seen = 3.0 * seeing.flops_per_token(spec, model)
+    return model.training_flops_per_token(spec.sequence_length, causal=True) + seen
 
 
 def _hardware_flops(spec: TrainingSpec, model: ModelSpec, mixture: Experts | None) -> float:
@@ -329,6 +331,7 @@ class _Stage:
         model = self.model
         pieces: list[Piece] = []
         if part.first:
+            pieces += seeing.pieces(self.spec, model, self.layout, self.wide)
             # every rank has a part of the words: what it finds is added up
             found = self.split.tensor("reduce", "reduce_scatter")
             pieces.append(Piece(layers.embedding(model, self.tokens, self.form), found))
