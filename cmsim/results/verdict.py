@@ -1,7 +1,8 @@
 """What results say, in words: who gives more, per what, how quickly, and what limits each.
 
-Every sentence is computed. Systems are held against each other at equal points of the sweep only; what a result does
-not have (racks, a latency, a second system) is not spoken of, and where bands of power overlap that is said.
+Every sentence is computed. Systems are held against each other at equal points of the sweep only, one that no swept
+key concerns at each of them. What a result does not have (racks, a latency, a second system) is not spoken of, and
+where bands of power overlap that is said.
 """
 
 from __future__ import annotations
@@ -64,11 +65,16 @@ def _of_workload(runs: Sequence[Outcome]) -> list[str]:
 
 
 def _shared(results: Sequence[Result], systems: Sequence[str]) -> dict[str, dict[str, Result]]:
-    """Points that every system ran."""
+    """Points that every system ran; one that no swept key concerns stands at all points of the others."""
     points: dict[str, dict[str, Result]] = {}
+    alone: dict[str, Result] = {}
     for result in results:
         system, point = named(result)
-        points.setdefault(_label(point), {})[system] = result
+        if point:
+            points.setdefault(_label(point), {})[system] = result
+        else:
+            alone[system] = result
+    points = {point: {**alone, **by} for point, by in points.items()} or {"": alone}
     return {point: by for point, by in points.items() if len(by) == len(systems)}
 
 
@@ -118,7 +124,10 @@ def _everywhere(leads: Sequence[Lead]) -> bool:
 
 def _at_equal(points: Points) -> str:
     keys = dict.fromkeys(key for by in points.values() for result in by.values() for key in named(result)[1])
-    return f"at equal {_listed(list(keys))} " if keys and len(points) > 1 else ""
+    if not keys or len(points) < 2:
+        return ""
+    every = all(named(result)[1] for by in points.values() for result in by.values())
+    return f"{'at equal' if every else 'whatever the'} {_listed(list(keys))} "
 
 
 def _leads(points: Points, what: str) -> list[Lead]:

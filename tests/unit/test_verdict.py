@@ -72,6 +72,13 @@ def test_ranges_over_a_sweep_and_the_rate_at_the_pace_of_the_slower():
     assert "large is limited by memory at 8 and compute at 64 and reaches 50 % of its physical bound; small is" in text
 
 
+def test_who_is_not_concerned_by_the_sweep_stands_at_each_of_its_points():
+    (text,) = verdict([made(batch=0), *(made("small", batch, rate=rate) for batch, rate in ((8, 500.0), (64, 250.0)))])
+    assert text.startswith(
+        "decode: whatever the batch_per_accelerator large gives 2.0 to 4.0 times the tokens/s of small in all"
+    )
+
+
 def test_leads_that_change_over_the_sweep_are_told_by_point():
     results = [made(batch=b, rate=r) for b, r in ((8, 100.0), (16, 200.0), (32, 5000.0))]
     results += [made("small", b, rate=500.0) for b in (8, 16, 32)]
