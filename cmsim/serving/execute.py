@@ -282,6 +282,12 @@ class _Found:
                 f"the {holders} holders of a replica step together, each priced as the fullest: where few of them "
                 "have something to do steps are too long"
             )
+        spec = self.one.spec
+        keeps = spec.cache_pool is not None and spec.cache_pool.over == "scale_up"
+        if keeps or (spec.prefill is not None and spec.cache_moves.over == "scale_up"):
+            said.append(
+                "caches move over the fabric that steps use: they have what full steps leave of ports, and slow no step"
+            )
         serving = self.system.stack.serving
         if not serving.step_us:
             said.append(f"no host time of steps: the stack {self.system.stack.name} has no serving.step_us")

@@ -25,6 +25,9 @@ from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
 from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S
 from cmsim.workload.model import load_model, speculative_tokens_per_step
 
+#: of a port that steps are said to use all of, what caches get all the same [1]
+_LEAST_LEFT = 0.02
+
 
 @dataclass(frozen=True)
 class PoolMachine:
@@ -171,8 +174,11 @@ def links(
         nodes = keeps.nodes or system.nodes
         drives_Bps = (keeps.drives_GBps or 0.0) * GIGA * nodes
         servers = Servers(keeps.over, memory_Bps(system, keeps.over) * nodes, drives_Bps)
+    left = [1.0 for _ in machines_]
+    if over == "scale_up" or (keeps is not None and keeps.over == "scale_up"):
+        left = [_left(one, asked, spec, last=one is machines_[-1]) for one in machines_]
     first = machines_[0].pool
-    ends = wires(seats(machines_, token_B), over, servers, first.replicas * first.holders)
+    ends = wires(seats(machines_, token_B, left), over, servers, first.replicas * first.holders)
     pooled = None
     if keeps is not None:
         memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))
@@ -181,14 +187,25 @@ def links(
     return None if over is None else Moves(ends, token_B, layers), pooled
 
 
-def seats(machines_: Sequence[PoolMachine], token_B: float) -> list[Seat]:
+def _left(one: PoolMachine, asked: Questions, spec: ServingSpec, *, last: bool) -> float:
+    """What the fullest steps of a pool leave of the ports of its ranks: where it decodes, of all sequences there may
+    be. [1]"""
+    decodes = last or spec.prefill is None
+    limits = one.pool.limits
+    tokens = float(asked.prompt.mean() + asked.output.mean() / 2) if decodes else limits.step_tokens
+    room = limits.blocks * limits.block_tokens / max(tokens, 1.0)
+    sequences = max(int(min(limits.sequences, room)), 1)
+    return max(1.0 - one.costs.port_share(sequences, max(round(tokens), 1), decodes=decodes), _LEAST_LEFT)
+
+
+def seats(machines_: Sequence[PoolMachine], token_B: float, left: Sequence[float]) -> list[Seat]:
     """Where each holder sits, counted over all pools."""
     out = []
-    for one in machines_:
+    for one, its in zip(machines_, left, strict=True):
         held = min(one.token_B / token_B, 1.0) if token_B else 1.0
         begins = one.first * one.machine.ranks_per_package
         for replica in range(one.pool.replicas):
             at = begins + replica * one.system.ranks
             # holders beyond the ranks (a replica of fewer ranks than a holder has) begin with it
-            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held) for each in range(one.pool.holders)]
+            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held, its) for each in range(one.pool.holders)]
     return out

@@ -15,9 +15,11 @@ from cmsim.arrays import Floats
 from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import BatchingSpec, PoolSpec, ServingSpec
+from cmsim.results import Result
 from cmsim.scenario import Run
 from cmsim.serving.costs import Joules
 from cmsim.steps import Axis, Points
+from cmsim.units import PS_PER_S
 
 #: cached tokens at which decode steps are played, each so many times the last from the second on
 CONTEXTS, _FURTHER = (128, 1024), 4
@@ -156,6 +158,21 @@ class PlayedSteps:
             found = self._chunks((1, tokens, cached)) if cached else self._prefill((1, tokens))
             worst = max(worst, abs(self.passes(tokens, tokens + 2 * cached)[0] / found[_SECONDS] - 1))
         return worst
+
+    def port_share(self, sequences: int, tokens: int, *, decodes: bool) -> float:
+        """Share of a rank's port that a step uses over its time: one that decodes, or a pass over ``tokens``. [1]"""
+        points, point = (self._decode, (sequences, tokens)) if decodes else (self._prefill, (1, tokens))
+        found = api.evaluate(points.at(point), self._machines)
+        if not isinstance(found, Result):
+            return 0.0
+        links = found.columns["links"]
+        ports = np.char.startswith(np.asarray(links["resource"], str), "port.")
+        if not ports.any():
+            return 0.0
+        busy = links["utilization"] * (links["end_ps"] - links["start_ps"])
+        names, which = np.unique(np.asarray(links["resource"], str)[ports], return_inverse=True)
+        used_ps = np.bincount(which, busy[ports], minlength=len(names)).max()
+        return min(float(used_ps) / (found.metrics["makespan_s"] * PS_PER_S), 1.0)
 
     def memory(self, tokens: int) -> tuple[float, float]:
         """What a rank holds beside its cache, with the largest pass in flight, and a cached token's share of it. [B]"""
