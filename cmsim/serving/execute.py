@@ -134,9 +134,11 @@ class _Found:
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
         self.load = measure.Load.of(served.book, served.end_ps)
         self.systems = upkeep.used(one.machines)
-        self.load.columns["power_W"] = upkeep.power_W(
-            self.replicas, float(upkeep.idle_W(self.systems)[1]), self.load.edges_s
-        )
+        edges_s = self.load.edges_s
+        self.on = upkeep.on_share(one.machines, served.scalers, edges_s)
+        waits_W = float(upkeep.idle_W(self.systems)[1]) * self.on
+        self.load.columns["accelerators"] = self.on * sum(machine.accelerators for machine in one.machines)
+        self.load.columns["power_W"] = upkeep.power_W(self.replicas, waits_W, edges_s)
         self.growth, grows = measure.growth(served.book)
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         self.utilization = rate / self.capacity
@@ -190,9 +192,17 @@ class _Found:
             out["cached_tokens_fraction"] = book.column("cached")[begun].sum() / max(
                 book.column("prompt")[begun].sum(), 1
             )
+        if any(self.served.scalers):
+            scaled = [one for one in self.served.scalers if one is not None]
+            out["replicas_mean"] = sum(one.mean(self.served.end_ps) for one in scaled)
+            out["replicas_started"] = float(sum(one.started for one in scaled))
+            loads_ps = [one.pool.scaling.load_ps for one in self.one.machines if one.pool.scaling is not None]
+            out["load_time_s"] = max(loads_ps) / PS_PER_S
         if self.served.moved_B:
             out["moved_Bps"] = self.served.moved_B / self.end_s
-        drawn = upkeep.metrics(self.systems, self.replicas, self.end_s, output_per_s, counts["done"])
+        drawn = upkeep.metrics(
+            self.systems, self.replicas, self.end_s, output_per_s, counts["done"], float(self.on.mean())
+        )
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
     def least(self, base: Path | None) -> dict[str, float | str]:

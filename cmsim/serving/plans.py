@@ -20,9 +20,10 @@ from cmsim.serving.played import CONTEXTS, PlayedSteps
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
+from cmsim.serving.scaling import Scaling, load_s
 from cmsim.serving.transfers import Moves
 from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
-from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S
+from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S, to_ps
 from cmsim.workload.model import load_model, speculative_tokens_per_step
 
 #: of a port that steps are said to use all of, what caches get all the same [1]
@@ -125,8 +126,24 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, who
         holders=max(system.ranks // ranks, 1),
         context=batching.context_tokens or 1 << 40,
         cached=kept * batching.block_tokens,
+        scaling=_scaling(spec, pool, whole, base),
     )
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B)
+
+
+def _scaling(spec: ServingSpec, pool: PoolSpec, machine: System, base: Path | None) -> Scaling | None:
+    """Of a pool whose replicas come and go."""
+    how = pool.autoscale or spec.autoscale
+    if how is None:
+        return None
+    if how.least > pool.replicas:
+        message = f"got {how.least}. Allowed: at most {pool.replicas}, the replicas."
+        raise InputError(Problem(message, key="autoscale.least"))
+    weights = (pool.precision or spec.precision).weights
+    weights_B = load_model(spec.model, base=base).total_parameters * BYTES_PER_ELEMENT[weights]
+    takes_s = load_s(weights_B, how, machine, pool.accelerators) + (how.start_s or 0.0)
+    every_ps, load_ps = int(to_ps(how.every_s)), int(to_ps(takes_s))
+    return Scaling(how.least, how.target, every_ps, load_ps, how.weights_from == "storage")
 
 
 def _swap_ps(system: System, token_B: float) -> int:
