@@ -206,6 +206,15 @@ class AutoscaleSpec(Spec):
         return self
 
 
+class ExpertsApartSpec(Spec):
+    """Experts on packages of their own, beside those that have attention and caches."""
+
+    accelerators: Places = Field(description="packages of a replica that have experts alone, beside the pool's own")
+    microbatches: Annotated[int, NUMBER, Field(ge=1, le=16)] = Field(
+        default=3, description="that go to and fro between the two"
+    )
+
+
 class PoolSpec(Spec):
     """Replicas that do a part of the work; what is not said is as of the whole workload."""
 
@@ -219,6 +228,14 @@ class PoolSpec(Spec):
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
     autoscale: AutoscaleSpec | None = Field(default=None, description="of this pool: replicas come and go")
+    experts_apart: ExpertsApartSpec | None = Field(
+        default=None, description="of a pool that decodes: experts on packages of their own; default: everywhere"
+    )
+
+    @property
+    def packages(self) -> int:
+        """Of a replica, with those that have experts alone."""
+        return self.accelerators + (0 if self.experts_apart is None else self.experts_apart.accelerators)
 
 
 class CacheMovesSpec(Spec):
@@ -335,6 +352,8 @@ class ServingSpec(ModelWorkloadSpec):
             for name in ("replicas", "accelerators", "autoscale"):
                 if name in self.model_fields_set:
                     raise ValueError(f"{name}: each pool has its own")
+        if self.prefill is not None and self.prefill.experts_apart is not None:
+            raise ValueError("prefill.experts_apart: goes with `decode`")
         if self.prefill is None and "cache_moves" in self.model_fields_set:
             raise ValueError("cache_moves: goes with `prefill` and `decode`")
         if self.ranks is not None:

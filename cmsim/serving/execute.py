@@ -321,7 +321,7 @@ def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
     for before, machine in zip([""] if len(machines) == 1 else ["prefill_", "decode_"], machines, strict=True):
         sizes = {
             "replicas": machine.pool.replicas,
-            "accelerators_each": machine.system.packages,
+            "accelerators_each": machine.each,
             "holders_each": machine.pool.holders,
             "ranks_per_holder": machine.ranks,
             "cache_tokens": machine.cache_tokens,

@@ -17,6 +17,7 @@ from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import BatchingSpec, PoolSpec, ServingSpec
 from cmsim.results import Result
 from cmsim.scenario import Run
+from cmsim.serving.apart import Apart
 from cmsim.serving.costs import Joules
 from cmsim.steps import Axis, Points
 from cmsim.units import PS_PER_S
@@ -54,7 +55,10 @@ class PlayedSteps:
         decode = dataclasses.replace(one, spec=DecodeSpec(kind="decode", context_tokens=1, **said, **drafts))  # type: ignore[arg-type]
         prefill = dataclasses.replace(one, spec=PrefillSpec(kind="prefill", prompt_tokens=1, **said))  # type: ignore[arg-type]
         self.system = self._machines(decode)
-        self._decode = Points(decode, _axes(decode, self._machines), self._machines)
+        apart = pool.experts_apart
+        evaluate = api.evaluate if apart is None else Apart(apart, base)
+        self._decode = Points(decode, _axes(decode, self._machines), self._machines, evaluate=evaluate)
+        self._apart = apart is not None
         axes = _axes(prefill, self._machines)
         self._prefill = Points(prefill, axes, self._machines)
         cached = Axis("workload.cached_tokens", 1, 1 << 30)
@@ -179,6 +183,8 @@ class PlayedSteps:
         few, many = CONTEXTS[1], CONTEXTS[1] * _FURTHER
         less, more = self._decode((1, few))[_MEMORY], self._decode((1, many))[_MEMORY]
         of_token = (more - less) / (many - few)
+        if self._apart:
+            return less - of_token * few, of_token
         largest = max(node for node in self._passes if node <= max(tokens, SMALLEST))
         beside = self._prefill((1, largest))[_MEMORY] - of_token * largest
         return max(beside, less - of_token * few), of_token

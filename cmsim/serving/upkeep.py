@@ -10,7 +10,7 @@ import numpy as np
 from cmsim import cost, energy, results
 from cmsim.arrays import Floats
 from cmsim.hardware import System
-from cmsim.serving import plans
+from cmsim.serving import idle, plans
 from cmsim.serving.measure import by_pace, ramp, rows
 from cmsim.serving.replica import Replica
 from cmsim.serving.scaling import Scaler
@@ -27,7 +27,7 @@ def used(machines: Iterable[plans.PoolMachine]) -> list[System]:
 
 def idle_W(systems: Sequence[System]) -> Floats:
     """Facility power of machines that wait: the least, the middle, the most. [W]"""
-    out: Floats = np.array([plans.idle_W(one) for one in systems]).sum(axis=0)
+    out: Floats = np.array([idle.idle_W(one) for one in systems]).sum(axis=0)
     return out
 
 
@@ -35,7 +35,7 @@ def on_share(machines: Sequence[plans.PoolMachine], scalers: Sequence[Scaler | N
     """Share of accelerators that are with the service, mean of each stretch; others are given back. [1]"""
     wide, with_ = np.diff(edges_s), np.zeros(len(edges_s) - 1)
     for one, scaler in zip(machines, scalers, strict=True):
-        each = one.system.packages
+        each = one.each
         if scaler is None:
             with_ += one.accelerators
             continue

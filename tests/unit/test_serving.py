@@ -149,8 +149,8 @@ def erlang_c(servers: int, load: float) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "mean"), [("M/M/1", 2.0), ("M/D/1", 1.5), ("M/G/1", 2.625), ("M/M/8", 0.0)])
 def test_means_are_those_of_closed_forms(name, mean):
-    """models.md 6.5 at half load (of eight servers six tenths): within 1 %. Times are quantiles in random order, so that
-    chance has only the order to say."""
+    """models.md 6.5 at half load (of eight servers six tenths): within 1 %. Times are quantiles in random order: chance
+    has only the order to say."""
     jobs, chance = 300_000, np.random.default_rng(8)
 
     def exponential(mean: float) -> np.ndarray:
