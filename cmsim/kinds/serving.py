@@ -187,6 +187,38 @@ class BatchingSpec(Spec):
     )
 
 
+class AutoscaleSpec(Spec):
+    """Replicas that come and go with the load; `replicas` is the most."""
+
+    target: Annotated[float, NUMBER, Field(gt=0, le=1e6)] = Field(
+        description="requests of a holder, in the mean, waiting ones too: as many replicas are wanted as bring it there"
+    )
+    least: Places = Field(default=1, description="replicas that are always there")
+    every_s: SecondsAtLeast = Field(default=10.0, description="between two looks at the load")
+    weights_from: Annotated[Literal["storage", "host", "pool"], ASKED] = Field(
+        default="storage",
+        description="where weights come from. storage: that of the site, at storage_GBps, which all that load at "
+        "once share; host: memory of its own hosts; pool: memory of all hosts, over the fabric",
+    )
+    storage_GBps: GBps | None = Field(default=None, description="what the storage of the site gives")
+    start_s: SecondsAtLeast | None = Field(default=None, description="of the engine, beside its weights; default: none")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.weights_from == "storage") != (self.storage_GBps is not None):
+            raise ValueError("storage_GBps: goes with `weights_from: storage`, which needs it")
+        return self
+
+
+class ExpertsApartSpec(Spec):
+    """Experts on packages of their own, beside those that have attention and caches."""
+
+    accelerators: Places = Field(description="packages of a replica that have experts alone, beside the pool's own")
+    microbatches: Annotated[int, NUMBER, Field(ge=1, le=16)] = Field(
+        default=3, description="that go to and fro between the two"
+    )
+
+
 class PoolSpec(Spec):
     """Replicas that do a part of the work; what is not said is as of the whole workload."""
 
@@ -201,6 +233,15 @@ class PoolSpec(Spec):
     precision: InferencePrecisionSpec | None = Field(default=None, description="number formats")
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
+    autoscale: AutoscaleSpec | None = Field(default=None, description="of this pool: replicas come and go")
+    experts_apart: ExpertsApartSpec | None = Field(
+        default=None, description="of a pool that decodes: experts on packages of their own; default: everywhere"
+    )
+
+    @property
+    def packages(self) -> int:
+        """Of a replica, with those that have experts alone."""
+        return self.accelerators + (0 if self.experts_apart is None else self.experts_apart.accelerators)
 
 
 class CacheMovesSpec(Spec):
@@ -270,6 +311,9 @@ class ServingSpec(ModelWorkloadSpec):
         default=None, description="draft tokens verified beside the last one; a step is shared out over what it gives"
     )
     batching: BatchingSpec = Field(default=BatchingSpec(), description="how steps are made of requests")
+    autoscale: AutoscaleSpec | None = Field(
+        default=None, description="replicas come and go with the load; default: all are there, always"
+    )
     prefill: PoolSpec | None = Field(
         default=None, description="a pool that only makes first tokens; goes with `decode`"
     )
@@ -313,9 +357,11 @@ class ServingSpec(ModelWorkloadSpec):
         if (self.prefill is None) != (self.decode is None):
             raise ValueError("prefill, decode: both pools or none")
         if self.prefill is not None:
-            for name in ("replicas", "accelerators"):
+            for name in ("replicas", "accelerators", "autoscale"):
                 if name in self.model_fields_set:
                     raise ValueError(f"{name}: each pool has its own")
+        if self.prefill is not None and self.prefill.experts_apart is not None:
+            raise ValueError("prefill.experts_apart: goes with `decode`")
         if self.prefill is None and "cache_moves" in self.model_fields_set:
             raise ValueError("cache_moves: goes with `prefill` and `decode`")
         if self.ranks is not None:
@@ -423,6 +469,9 @@ _METRICS = (
     Metric("requests_timed_out", "requests", "less", "that were given up"),
     Metric("requests_cancelled", "requests", "", "that nobody wanted any more"),
     Metric("requests_refused", "requests", "less", "that are longer than the context or the cache"),
+    Metric("replicas_mean", "1", "", "of pools whose replicas come and go: those loading or loaded, mean over time"),
+    Metric("replicas_started", "1", "", "times that one was loaded"),
+    Metric("load_time_s", "s", "less", "until a replica has its weights, where nobody else loads"),
     Metric("preemptions", "1", "less", "times that a request lost its place in the cache"),
     Metric("energy_per_request_J", "J", "less", "facility energy over requests served", banded=True),
     common.MAKESPAN,
@@ -469,6 +518,7 @@ KIND = Kind(
                 "waiting": "requests that wait to be begun, mean",
                 "running": "requests that are begun, mean",
                 "cached_tokens": "tokens in caches, those of an answer coming evenly, mean",
+                "accelerators": "that are with the service, mean",
                 "power_W": "of the facility, mean [W]",
             },
             "one row per stretch of the run",

@@ -134,9 +134,11 @@ class _Found:
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
         self.load = measure.Load.of(served.book, served.end_ps)
         self.systems = upkeep.used(one.machines)
-        self.load.columns["power_W"] = upkeep.power_W(
-            self.replicas, float(upkeep.idle_W(self.systems)[1]), self.load.edges_s
-        )
+        edges_s = self.load.edges_s
+        self.on = upkeep.on_share(one.machines, served.scalers, edges_s)
+        waits_W = float(upkeep.idle_W(self.systems)[1]) * self.on
+        self.load.columns["accelerators"] = self.on * sum(machine.accelerators for machine in one.machines)
+        self.load.columns["power_W"] = upkeep.power_W(self.replicas, waits_W, edges_s)
         self.growth, grows = measure.growth(served.book)
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         self.utilization = rate / self.capacity
@@ -190,9 +192,17 @@ class _Found:
             out["cached_tokens_fraction"] = book.column("cached")[begun].sum() / max(
                 book.column("prompt")[begun].sum(), 1
             )
+        if any(self.served.scalers):
+            scaled = [one for one in self.served.scalers if one is not None]
+            out["replicas_mean"] = sum(one.mean(self.served.end_ps) for one in scaled)
+            out["replicas_started"] = float(sum(one.started for one in scaled))
+            loads_ps = [one.pool.scaling.load_ps for one in self.one.machines if one.pool.scaling is not None]
+            out["load_time_s"] = max(loads_ps) / PS_PER_S
         if self.served.moved_B:
             out["moved_Bps"] = self.served.moved_B / self.end_s
-        drawn = upkeep.metrics(self.systems, self.replicas, self.end_s, output_per_s, counts["done"])
+        drawn = upkeep.metrics(
+            self.systems, self.replicas, self.end_s, output_per_s, counts["done"], float(self.on.mean())
+        )
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
     def least(self, base: Path | None) -> dict[str, float | str]:
@@ -282,6 +292,12 @@ class _Found:
                 f"the {holders} holders of a replica step together, each priced as the fullest: where few of them "
                 "have something to do steps are too long"
             )
+        spec = self.one.spec
+        keeps = spec.cache_pool is not None and spec.cache_pool.over == "scale_up"
+        if keeps or (spec.prefill is not None and spec.cache_moves.over == "scale_up"):
+            said.append(
+                "caches move over the fabric that steps use: they have what full steps leave of ports, and slow no step"
+            )
         serving = self.system.stack.serving
         if not serving.step_us:
             said.append(f"no host time of steps: the stack {self.system.stack.name} has no serving.step_us")
@@ -305,7 +321,7 @@ def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
     for before, machine in zip([""] if len(machines) == 1 else ["prefill_", "decode_"], machines, strict=True):
         sizes = {
             "replicas": machine.pool.replicas,
-            "accelerators_each": machine.system.packages,
+            "accelerators_each": machine.each,
             "holders_each": machine.pool.holders,
             "ranks_per_holder": machine.ranks,
             "cache_tokens": machine.cache_tokens,

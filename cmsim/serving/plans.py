@@ -7,30 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from cmsim import api, energy
+from cmsim import api
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run, SystemEntry
 from cmsim.serving.costs import Joules, Told
 from cmsim.serving.holder import Limits
+from cmsim.serving.idle import idle_W
 from cmsim.serving.played import CONTEXTS, PlayedSteps
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
+from cmsim.serving.scaling import Scaling, load_s
 from cmsim.serving.transfers import Moves
 from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
-from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S
+from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S, to_ps
 from cmsim.workload.model import load_model, speculative_tokens_per_step
+
+#: of a port that steps are said to use all of, what caches get all the same [1]
+_LEAST_LEFT = 0.02
 
 
 @dataclass(frozen=True)
 class PoolMachine:
     """A pool with what it is made of.
 
-    pool    what the service needs of it    system  of one replica    ranks  of one holder
+    pool    what the service needs of it    ranks  of one holder
+    system  of one replica, without packages that have experts alone: those are ``apart``
     costs   its steps, for who tries them    cache_tokens  room of one holder
     machine  that it stands on, whole    first  of its packages there that is this pool's
     token_B  of a cached token on one rank [B]
@@ -44,10 +48,16 @@ class PoolMachine:
     machine: System
     first: int
     token_B: float
+    apart: int = 0
+
+    @property
+    def each(self) -> int:
+        """Packages of a replica."""
+        return self.system.packages + self.apart
 
     @property
     def accelerators(self) -> int:
-        return self.pool.replicas * self.system.packages
+        return self.pool.replicas * self.each
 
 
 def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> list[PoolMachine]:
@@ -71,7 +81,7 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
         one = run if pool.machine is None else replace(run, system=SystemEntry(system=pool.machine))
         whole = system if pool.machine is None else machines_(one)
         first = used.get(id(whole), 0)
-        used[id(whole)] = need = first + pool.replicas * pool.accelerators
+        used[id(whole)] = need = first + pool.replicas * pool.packages
         if need > whole.packages:
             message = f"replicas take {need} accelerators together; {whole.name} has {whole.packages}"
             raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
@@ -95,6 +105,8 @@ def machine(
     parallel = pool.parallel or spec.parallel
     played = PlayedSteps(run, spec, pool, batching, base)
     system = played.system
+    if pool.experts_apart is not None and parallel.attention != "dp":
+        raise InputError(Problem("goes with `parallel.attention: dp`", key="decode.experts_apart"))
     ranks = parallel.tp if parallel.attention == "tp" else 1
     beside_B, token_B = played.memory(batching.step_tokens)
     free_B = system.rank_memory_B * batching.memory_share - beside_B
@@ -110,6 +122,7 @@ def machine(
         math.ceil((blocks - kept) * batching.spare_blocks),
         _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
     )
+    apart = 0 if pool.experts_apart is None else pool.experts_apart.accelerators
     accepted = 1.0
     if spec.speculative is not None and decodes:
         accepted = float(speculative_tokens_per_step(spec.speculative.acceptance, spec.speculative.draft_tokens))
@@ -119,7 +132,7 @@ def machine(
         played.passes,
         least=CONTEXTS[0],
         host=(host.step_us / 1e6, host.sequence_us / 1e6),
-        idle_W=idle_W(system),
+        idle_W=_waits_W(system, apart),
         accepted=accepted,
     )
     pool_ = Pool(
@@ -129,8 +142,33 @@ def machine(
         holders=max(system.ranks // ranks, 1),
         context=batching.context_tokens or 1 << 40,
         cached=kept * batching.block_tokens,
+        scaling=_scaling(spec, pool, whole, base),
     )
-    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B)
+    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B, apart)
+
+
+def _waits_W(system: System, apart: int) -> Joules:
+    """Of a replica that waits, with its packages that have experts alone. [W]"""
+    waits = idle_W(system)
+    if not apart:
+        return waits
+    low, middle, high = (a + b for a, b in zip(waits, idle_W(replace(system, packages=apart)), strict=True))
+    return low, middle, high
+
+
+def _scaling(spec: ServingSpec, pool: PoolSpec, machine: System, base: Path | None) -> Scaling | None:
+    """Of a pool whose replicas come and go."""
+    how = pool.autoscale or spec.autoscale
+    if how is None:
+        return None
+    if how.least > pool.replicas:
+        message = f"got {how.least}. Allowed: at most {pool.replicas}, the replicas."
+        raise InputError(Problem(message, key="autoscale.least"))
+    weights = (pool.precision or spec.precision).weights
+    weights_B = load_model(spec.model, base=base).total_parameters * BYTES_PER_ELEMENT[weights]
+    takes_s = load_s(weights_B, how, machine, pool.packages) + (how.start_s or 0.0)
+    every_ps, load_ps = int(to_ps(how.every_s)), int(to_ps(takes_s))
+    return Scaling(how.least, how.target, every_ps, load_ps, how.weights_from == "storage")
 
 
 def _on_its_stack(run: Run, system: System) -> Run:
@@ -153,14 +191,6 @@ def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
     message = f"weights and activations of a rank need {needed_B / 1e9:.1f} GB, its share is {available_B / 1e9:.1f} GB"
     budget = {"what": "memory", "needed_B": needed_B, "available_B": available_B}
     return InfeasibleError(f"{run.key}: no room for a cache: {message}", budget)
-
-
-def idle_W(system: System) -> Joules:
-    """Facility power of a machine whose accelerators wait: the least, the middle, the most. [W]"""
-    none = {name: np.zeros(0) for name in (*energy.OPS, *energy.LINKS)}
-    found = energy.power_over_time(system, none, none, makespan_ps=PS_PER_S)
-    low, middle, high = (float(one.sum(axis=0).mean()) for one in (found.low_W, found.middle_W, found.high_W))
-    return low, middle, high
 
 
 def links(
@@ -186,8 +216,11 @@ def links(
         nodes = keeps.nodes or system.nodes
         drives_Bps = (keeps.drives_GBps or 0.0) * GIGA * nodes
         servers = Servers(keeps.over, memory_Bps(system, keeps.over) * nodes, drives_Bps)
+    left = [1.0 for _ in machines_]
+    if over == "scale_up" or (keeps is not None and keeps.over == "scale_up"):
+        left = [_left(one, asked, spec, last=one is machines_[-1]) for one in machines_]
     first = machines_[0].pool
-    ends = wires(seats(machines_, token_B), over, servers, first.replicas * first.holders)
+    ends = wires(seats(machines_, token_B, left), over, servers, first.replicas * first.holders)
     pooled = None
     if keeps is not None:
         memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))
@@ -196,14 +229,25 @@ def links(
     return None if over is None else Moves(ends, token_B, layers), pooled
 
 
-def seats(machines_: Sequence[PoolMachine], token_B: float) -> list[Seat]:
+def _left(one: PoolMachine, asked: Questions, spec: ServingSpec, *, last: bool) -> float:
+    """What the fullest steps of a pool leave of the ports of its ranks: where it decodes, of all sequences there may
+    be. [1]"""
+    decodes = last or spec.prefill is None
+    limits = one.pool.limits
+    tokens = float(asked.prompt.mean() + asked.output.mean() / 2) if decodes else limits.step_tokens
+    room = limits.blocks * limits.block_tokens / max(tokens, 1.0)
+    sequences = max(int(min(limits.sequences, room)), 1)
+    return max(1.0 - one.costs.port_share(sequences, max(round(tokens), 1), decodes=decodes), _LEAST_LEFT)
+
+
+def seats(machines_: Sequence[PoolMachine], token_B: float, left: Sequence[float]) -> list[Seat]:
     """Where each holder sits, counted over all pools."""
     out = []
-    for one in machines_:
+    for one, its in zip(machines_, left, strict=True):
         held = min(one.token_B / token_B, 1.0) if token_B else 1.0
         begins = one.first * one.machine.ranks_per_package
         for replica in range(one.pool.replicas):
-            at = begins + replica * one.system.ranks
+            at = begins + replica * one.each * one.machine.ranks_per_package
             # holders beyond the ranks (a replica of fewer ranks than a holder has) begin with it
-            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held) for each in range(one.pool.holders)]
+            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held, its) for each in range(one.pool.holders)]
     return out

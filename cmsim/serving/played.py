@@ -15,9 +15,12 @@ from cmsim.arrays import Floats
 from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import BatchingSpec, PoolSpec, ServingSpec
+from cmsim.results import Result
 from cmsim.scenario import Run
+from cmsim.serving.apart import Apart
 from cmsim.serving.costs import Joules
 from cmsim.steps import Axis, Points
+from cmsim.units import PS_PER_S
 
 #: cached tokens at which decode steps are played, each so many times the last from the second on
 CONTEXTS, _FURTHER = (128, 1024), 4
@@ -52,7 +55,10 @@ class PlayedSteps:
         decode = dataclasses.replace(one, spec=DecodeSpec(kind="decode", context_tokens=1, **said, **drafts))  # type: ignore[arg-type]
         prefill = dataclasses.replace(one, spec=PrefillSpec(kind="prefill", prompt_tokens=1, **said))  # type: ignore[arg-type]
         self.system = self._machines(decode)
-        self._decode = Points(decode, _axes(decode, self._machines), self._machines)
+        apart = pool.experts_apart
+        evaluate = api.evaluate if apart is None else Apart(apart, base)
+        self._decode = Points(decode, _axes(decode, self._machines), self._machines, evaluate=evaluate)
+        self._apart = apart is not None
         axes = _axes(prefill, self._machines)
         self._prefill = Points(prefill, axes, self._machines)
         cached = Axis("workload.cached_tokens", 1, 1 << 30)
@@ -157,11 +163,28 @@ class PlayedSteps:
             worst = max(worst, abs(self.passes(tokens, tokens + 2 * cached)[0] / found[_SECONDS] - 1))
         return worst
 
+    def port_share(self, sequences: int, tokens: int, *, decodes: bool) -> float:
+        """Share of a rank's port that a step uses over its time: one that decodes, or a pass over ``tokens``. [1]"""
+        points, point = (self._decode, (sequences, tokens)) if decodes else (self._prefill, (1, tokens))
+        found = api.evaluate(points.at(point), self._machines)
+        if not isinstance(found, Result):
+            return 0.0
+        links = found.columns["links"]
+        ports = np.char.startswith(np.asarray(links["resource"], str), "port.")
+        if not ports.any():
+            return 0.0
+        busy = links["utilization"] * (links["end_ps"] - links["start_ps"])
+        names, which = np.unique(np.asarray(links["resource"], str)[ports], return_inverse=True)
+        used_ps = np.bincount(which, busy[ports], minlength=len(names)).max()
+        return min(float(used_ps) / (found.metrics["makespan_s"] * PS_PER_S), 1.0)
+
     def memory(self, tokens: int) -> tuple[float, float]:
         """What a rank holds beside its cache, with the largest pass in flight, and a cached token's share of it. [B]"""
         few, many = CONTEXTS[1], CONTEXTS[1] * _FURTHER
         less, more = self._decode((1, few))[_MEMORY], self._decode((1, many))[_MEMORY]
         of_token = (more - less) / (many - few)
+        if self._apart:
+            return less - of_token * few, of_token
         largest = max(node for node in self._passes if node <= max(tokens, SMALLEST))
         beside = self._prefill((1, largest))[_MEMORY] - of_token * largest
         return max(beside, less - of_token * few), of_token

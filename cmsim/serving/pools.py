@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cmsim.serving.costs import Costs
 from cmsim.serving.holder import Limits
+from cmsim.serving.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Pool:
 
     replicas, holders  how many, and of each    context  tokens a request may have, prompt and answer
     cached  tokens of shared beginnings that each holder keeps beside its sequences
+    scaling  where replicas come and go with the load
     """
 
     costs: Costs
@@ -22,6 +24,7 @@ class Pool:
     holders: int = 1
     context: int = 1 << 40
     cached: int = 0
+    scaling: Scaling | None = None
 
     def takes(self, prompt: int, output: int) -> bool:
         """Whether a request of so many tokens can ever be served."""

@@ -16,6 +16,7 @@ from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Homes, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.serving.replica import Replica
+from cmsim.serving.scaling import Scaler, Scaling
 from cmsim.serving.transfers import Courier, Moves, Sending
 
 Routing = Literal["round_robin", "least_loaded", "prefix_aware"]
@@ -49,6 +50,7 @@ class Served:
     pools     replicas of each pool, in the order of the pools
     area_ps   requests in the service, over time: counted as they come and go [ps]
     moved_B   bytes of caches that were on links [B]    tiers  of a pool of caches
+    scalers   of pools whose replicas come and go
     """
 
     book: Book
@@ -57,6 +59,7 @@ class Served:
     end_ps: int
     moved_B: float = 0.0
     tiers: Tiers | None = None
+    scalers: tuple[Scaler | None, ...] = ()
 
 
 class _Call(simpy.Event):
@@ -72,7 +75,14 @@ class _Call(simpy.Event):
 class _Line:
     """A pool and the choice of a holder in it."""
 
-    def __init__(self, replicas: Sequence[Replica], rules: Rules, homes: Homes | None):
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        rules: Rules,
+        homes: Homes | None,
+        scaling: Scaling | None,
+        later: Callable[[int, Callable[[], None]], None],
+    ):
         self._homes = homes
         self.replicas = tuple(replicas)
         self.places = [(replica, holder) for replica in replicas for holder in replica.holders]
@@ -80,20 +90,23 @@ class _Line:
         self._first = self.places[0][1].number
         self._turns = rules.routing == "round_robin"
         self._next = 0
+        self._holders = len(replicas[0].holders)
+        self.scaler = None if scaling is None else Scaler(scaling, self.loads, self._holders, later)
 
     def choose(self, one: int) -> tuple[Replica, Holder]:
-        loads = self.loads
+        loads = self.loads if self.scaler is None else self.loads[: self.scaler.open * self._holders]
         if self._homes is not None:
             least = min(loads)
             known = self._homes.of(one)
-            at = loads.index(least) if known is None or loads[known] > max(least + _MORE, _TIMES * least) else known
+            away = known is None or known >= len(loads) or loads[known] > max(least + _MORE, _TIMES * least)
+            at = loads.index(least) if away or known is None else known
             self._homes.put(one, at)
         elif self._turns:
-            at = self._next
-            self._next = (at + 1) % len(loads)
+            at = self._next % len(loads)
+            self._next = at + 1
         else:
             at = loads.index(min(loads))
-        loads[at] += 1
+        self.loads[at] += 1
         return self.places[at]
 
     def of(self, number: int) -> tuple[Replica, Holder]:
@@ -140,7 +153,7 @@ class Service:
             homes = None
             if rules.routing == "prefix_aware" and self._beginnings is not None and not number:
                 homes = Homes(self._beginnings)
-            self._lines.append(_Line(replicas, rules, homes))
+            self._lines.append(_Line(replicas, rules, homes, pool.scaling, self._soon))
         #: requests that come by themselves, and of each what comes after it
         self._first = (
             range(len(asked)) if asked.then is None else np.flatnonzero(self.book.column("arrival") >= 0).tolist()
@@ -149,7 +162,7 @@ class Service:
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
         #: caches on their way, by request
         self._sendings: dict[int, Sending] = {}
-        self._here = self._since = self._area = 0
+        self._here = self._since = self._area = self._ended = 0
         self._next = 0
 
     def _holder(self, pool: Pool, number: int, at: int) -> Holder:
@@ -183,12 +196,30 @@ class Service:
                 self._ask(0)
         elif self._first:
             _Call(self.env, self.book.arrival[self._first[0]], _COMES, self._comes)
+        for line, pool in zip(self._lines, self.pools, strict=True):
+            if line.scaler is not None and pool.scaling is not None:
+                self._looks(line.scaler, pool.scaling.every_ps)
         self.env.run()
         # the clock may go on to times for which there is nothing to do any more
         moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
         return Served(
-            self.book, tuple(line.replicas for line in self._lines), self._area, self._since, moved_B, self._tiers
+            self.book,
+            tuple(line.replicas for line in self._lines),
+            self._area,
+            self._since,
+            moved_B,
+            self._tiers,
+            tuple(line.scaler for line in self._lines),
         )
+
+    def _soon(self, after_ps: int, what: Callable[[], None]) -> None:
+        _Call(self.env, int(self.env.now) + max(after_ps, _SOON), _COMES, lambda _: what())
+
+    def _looks(self, scaler: Scaler, every_ps: int) -> None:
+        """Looks at the load again and again, until everybody has gone."""
+        if self._ended < len(self.book):
+            scaler.look(int(self.env.now))
+            self._soon(every_ps, lambda: self._looks(scaler, every_ps))
 
     # who comes
 
@@ -332,6 +363,7 @@ class Service:
 
     def _gone(self, one: int, now: int) -> None:
         self._count(now, -1)
+        self._ended += 1
         if self.asked.arrival_ps is None:
             self._ask(now + _SOON)
         else:

@@ -10,9 +10,10 @@ import numpy as np
 from cmsim import cost, energy, results
 from cmsim.arrays import Floats
 from cmsim.hardware import System
-from cmsim.serving import plans
+from cmsim.serving import idle, plans
 from cmsim.serving.measure import by_pace, ramp, rows
 from cmsim.serving.replica import Replica
+from cmsim.serving.scaling import Scaler
 from cmsim.units import PS_PER_S
 
 
@@ -26,7 +27,22 @@ def used(machines: Iterable[plans.PoolMachine]) -> list[System]:
 
 def idle_W(systems: Sequence[System]) -> Floats:
     """Facility power of machines that wait: the least, the middle, the most. [W]"""
-    out: Floats = np.array([plans.idle_W(one) for one in systems]).sum(axis=0)
+    out: Floats = np.array([idle.idle_W(one) for one in systems]).sum(axis=0)
+    return out
+
+
+def on_share(machines: Sequence[plans.PoolMachine], scalers: Sequence[Scaler | None], edges_s: Floats) -> Floats:
+    """Share of accelerators that are with the service, mean of each stretch; others are given back. [1]"""
+    wide, with_ = np.diff(edges_s), np.zeros(len(edges_s) - 1)
+    for one, scaler in zip(machines, scalers, strict=True):
+        each = one.each
+        if scaler is None:
+            with_ += one.accelerators
+            continue
+        at_s, many = (np.array(column, float) for column in zip(*scaler.on, strict=True))
+        sums = ramp(edges_s, at_s / PS_PER_S, np.diff(many, prepend=0.0))
+        with_ += each * np.divide(np.diff(sums), wide, out=np.full(len(wide), many[0]), where=wide > 0)
+    out: Floats = with_ / sum(one.accelerators for one in machines)
     return out
 
 
@@ -40,7 +56,7 @@ def joules(replicas: Sequence[Replica]) -> Floats:
     return out
 
 
-def power_W(replicas: Sequence[Replica], waits_W: float, edges_s: Floats) -> Floats:
+def power_W(replicas: Sequence[Replica], waits_W: Floats | float, edges_s: Floats) -> Floats:
     """Facility power, mean of each stretch between edges; of a jump it is spread evenly; a step that runs on
     after the last of them has gone counts as if it ended then. [W]"""
     begins, ends, spent = [], [], []
@@ -66,10 +82,18 @@ def power_W(replicas: Sequence[Replica], waits_W: float, edges_s: Floats) -> Flo
 
 
 def metrics(
-    systems: Sequence[System], replicas: Sequence[Replica], end_s: float, output_per_s: float, done: int
+    systems: Sequence[System],
+    replicas: Sequence[Replica],
+    end_s: float,
+    output_per_s: float,
+    done: int,
+    on: float = 1.0,
 ) -> dict[str, float | str]:
-    """Energy of all pools, with its band; money and carbon where the systems have them."""
-    low, middle, high = (idle_W(systems) * end_s + joules(replicas)).tolist()
+    """Energy of all pools, with its band; money and carbon where the systems have them.
+
+    on  share of accelerators that are with the service, mean over time [1]
+    """
+    low, middle, high = (idle_W(systems) * on * end_s + joules(replicas)).tolist()
     power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / end_s}
     if high > low:
         power |= {"energy_J_low": low, "energy_J_high": high}
@@ -79,7 +103,7 @@ def metrics(
         power["carbon_g"] = energy.carbon_g(middle, grams[0])
     rents = [cost.rent(one)[0] for one in systems]
     if all(rents):
-        power["cost_per_hour_USD"] = sum(one["cost_per_hour_USD"] for one in rents)
+        power["cost_per_hour_USD"] = on * sum(one["cost_per_hour_USD"] for one in rents)
     if not done:
         return {**power}
     per_request = {

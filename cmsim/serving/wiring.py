@@ -24,12 +24,14 @@ class Seat:
 
     machine      whole, with all packages in use
     first, ranks  of them    held  of what is sent to it, what each of its ranks gets [1]
+    left         of its ports, by steps [1]
     """
 
     machine: System
     first: int
     ranks: int
     held: float
+    left: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,9 @@ def _levels(seat: Seat, at: int, level: Fabric, plane: Plane, each: float) -> It
     tuning = seat.machine.stack.collectives
     ranks = range(seat.first, seat.first + seat.ranks)
     if plane == "scale_up":
-        yield "port", at, level.port_Bps * tuning.scale_up_efficiency, each
-        higher = (("node", level.ranks_per_node, level.uplink_Bps * tuning.scale_up_efficiency),)
+        share = tuning.scale_up_efficiency * seat.left
+        yield "port", at, level.port_Bps * share, each
+        higher = (("node", level.ranks_per_node, level.uplink_Bps * share),)
     elif plane == "scale_out":
         yield "nic", at, level.nic_Bps * tuning.scale_out_efficiency, each
         higher = (("leaf", level.ranks_per_leaf, level.leaf_Bps * tuning.scale_out_efficiency),)

@@ -8,6 +8,7 @@ Kernels' tiles make costs jump between points of this grid; `Points.trial` says 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import zipfile
 from collections.abc import Callable, Sequence
@@ -80,6 +81,10 @@ class Points:
             axes = ", ".join(f"{axis.called} {x}" for axis, x in zip(self._plays.axes, point, strict=True))
             raise self._plays.refused or InfeasibleError(f"no step of {axes} is possible")
         return found
+
+    def at(self, point: Point) -> Run:
+        """The run at a point, whole: for who looks at more than its columns."""
+        return dataclasses.replace(self._plays.at(point), record="full")
 
     def _read(self) -> dict[Point, Floats]:
         if self._file is None:

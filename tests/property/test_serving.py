@@ -17,6 +17,7 @@ from cmsim.serving.holder import Limits
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
+from cmsim.serving.scaling import Scaling
 from cmsim.serving.service import Rules, Service
 from cmsim.serving.transfers import Moves, Wires
 from cmsim.units import PS_PER_S
@@ -91,7 +92,11 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
             int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps
         )
         cached = int(draw.choice([0, 320]))
-        return Pool(costs(draw), limits, int(draw.integers(1, 4)), int(draw.integers(1, 4)), cached=cached)
+        replicas, scaling = int(draw.integers(1, 4)), None
+        if draw.random() < 0.3:
+            every_ps, load_ps = int(draw.choice([10**9, 10**11])), int(draw.choice([0, 10**10, 10**12]))
+            scaling = Scaling(1, float(draw.choice([0.5, 3])), every_ps, load_ps, bool(draw.random() < 0.5))
+        return Pool(costs(draw), limits, replicas, int(draw.integers(1, 4)), cached=cached, scaling=scaling)
 
     pools = [pool() for _ in range(2 if draw.random() < 0.4 else 1)]
     rules = {
@@ -125,6 +130,8 @@ def test_a_jump_is_its_steps_to_the_picosecond(seed):
     for name in COLUMNS:
         assert (one.book.column(name) == other.book.column(name)).all(), name
     assert one.moved_B == pytest.approx(other.moved_B)
+    for this, that in zip(one.scalers, other.scalers, strict=True):
+        assert (None if this is None else this.on) == (None if that is None else that.on)
     if pooled is not None:
         assert (one.tiers.asked, one.tiers.hit) == (other.tiers.asked, other.tiers.hit)
     assert one.end_ps == other.end_ps and one.area_ps == other.area_ps

@@ -226,7 +226,7 @@ def test_azure_and_vidur_are_the_same_requests() -> None:
 def test_samples_are_the_files_that_the_attribution_names() -> None:
     page = (SAMPLES / "ATTRIBUTION.md").read_text()
     paths = sorted(path for path in SAMPLES.rglob("*.gz"))
-    assert len(paths) == 5
+    assert len(paths) == 6
     for path in paths:
         assert f"`{path.name}` {hashlib.sha256(path.read_bytes()).hexdigest()}" in page, path
 
