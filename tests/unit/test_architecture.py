@@ -128,6 +128,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "serving": frozenset(
         {"api", "cost", "energy", "hardware", "kinds", "requests", "results", "scenario", "steps", "workload"}
     ),
+    # a job whose parts fail: what fails it asks of the machine, what a step takes of a run of it, as any run is
+    "reliability": frozenset({"api", "execution", "hardware", "kinds", "results", "scenario", "topology", "workload"}),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
