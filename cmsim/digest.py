@@ -20,7 +20,7 @@ from cmsim.scenario import Run
 from cmsim.version import __version__
 
 #: keys of a workload whose text may name a file or a folder
-_FILES = frozenset({"model", "path", "matrix", "file", "placement", "machine"})
+_FILES = frozenset({"model", "path", "matrix", "file", "placement", "machine", "failures"})
 #: where built-in ones of them lie
 _HOMES = ("", "topologies", "workloads/models", "workloads/graphs", "workloads/traces", "workloads/requests")
 #: built-in data that runs read beside what a scenario names: systems, kernels, libraries, models by name

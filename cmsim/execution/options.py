@@ -9,6 +9,7 @@ from cmsim.errors import InputError
 from cmsim.execution.means import Means
 from cmsim.hardware import System
 from cmsim.scenario import Run
+from cmsim.topology import drawn
 from cmsim.units import to_ps
 
 
@@ -37,7 +38,7 @@ def options_of(one: Run, system: System) -> engine.Options:
         "seed": one.seed,
         "faults": [
             engine.Fault(
-                fault.part,
+                fault.part if fault.share == 1 else drawn(fault.part, fault.share, one.seed),
                 fault.left,
                 int(to_ps(fault.from_s)),
                 None if fault.until_s is None else int(to_ps(fault.until_s)),

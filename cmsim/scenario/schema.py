@@ -20,7 +20,10 @@ class FaultSpec(Spec):
     part: str = Field(
         description="rank/R/plane/P, accelerator/A/plane/P, module/NODE/PLANE/CHIP, l1/NODE/PLANE, "
         "l2/DOMAIN/PLANE/CHIP, switch/DOMAIN/CHIP, link/A/B, rank/R/port, rank/R/nic, nic/A, leaf/L, spine/S; "
-        "numbers count from 0"
+        "numbers count from 0; * for a number: all of them"
+    )
+    share: Share = Field(
+        default=1.0, description="of those that a name with * stands for: so many are drawn, by the scenario's seed"
     )
     left: ShareOrNone = Field(default=0.0, description="share of its rate that is left; 0: down")
     from_s: Seconds = Field(default=0.0, description="when it begins, from the start of the run")
@@ -30,6 +33,8 @@ class FaultSpec(Spec):
     def _in_order(self) -> FaultSpec:
         if self.until_s is not None and self.until_s <= self.from_s:
             raise ValueError(f"until_s: must be after from_s ({self.from_s:g}), got {self.until_s:g}")
+        if self.share < 1 and "*" not in self.part:
+            raise ValueError(f"share: goes with a part that is many, as module/*/*/*; got {self.part}")
         return self
 
 

@@ -1,6 +1,7 @@
 """How ranks are joined: the graph, where each rank sits, what each level carries, and derived totals."""
 
 from cmsim.topology.crossings import Crossings, Paths
+from cmsim.topology.faults import drawn
 from cmsim.topology.graph import between, build, check
 from cmsim.topology.levels import Fabric, fabric
 from cmsim.topology.paths import paths
@@ -22,6 +23,7 @@ __all__ = [
     "build",
     "check",
     "comparison",
+    "drawn",
     "fabric",
     "paths",
     "places",

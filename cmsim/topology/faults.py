@@ -9,12 +9,14 @@ Which parts a domain has, the page of its wiring says (``wirings``); those of th
     nic/PACKAGE, leaf/LEAF, spine/SPINE    parts of the scale-out network
 
 Numbers count over the whole system, as the graph's nodes do; planes and second-tier chips count from 0 in their domain
-and plane. A part takes a factor: what is left of its rate, 0 for down. Both directions are affected alike. Where a link
+and plane; with * for a number a name stands for all parts of its form, or for some of them (`drawn`). A part takes a
+factor: what is left of its rate, 0 for down. Both directions are affected alike. Where a link
 is named more than once, factors multiply.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -61,6 +63,38 @@ def factors(faults: Faults) -> dict[str, float]:
     return dict(faults) if isinstance(faults, Mapping) else dict.fromkeys(faults, 0.0)
 
 
+def drawn(name: str, share: float, seed: int) -> str:
+    """The name of a share of all parts that a name with * stands for, drawn by a seed.
+
+    >>> drawn("module/*/*/*", 0.1, 7)
+    'module/*/*/* 0.1 7'
+    """
+    return f"{name} {share!r} {seed}"
+
+
+def _each(name: str, parts: Mapping[str, Form]) -> list[str]:
+    """The parts that a name with * stands for; the name itself where it has none, or no form has its words."""
+    words, *some = name.split(" ")
+    if "*" not in words:
+        return [name]
+    form, numbers = _read(words, parts)
+    if form not in parts:
+        return [name]
+    counts, _, missing = parts[form]
+    if any(number >= count for number, count in zip(numbers, counts, strict=True)):
+        return [words.replace("*", "0")]  # which says what is allowed
+    ranges = [
+        range(count) if number < 0 else range(number, number + 1) for number, count in zip(numbers, counts, strict=True)
+    ]
+    found = [list(one) for one in itertools.product(*ranges)]
+    there = [one for one in found if not (missing and missing(one))]
+    if some:
+        share, seed = float(some[0]), int(some[1])
+        chosen = np.random.default_rng([seed, *words.encode()]).permutation(len(there))[: round(share * len(there))]
+        there = [there[i] for i in sorted(chosen.tolist())]
+    return [_write(form, one) for one in there]
+
+
 def apply(system: System, wires: Edges, faults: Faults, inside: Forms | None = None) -> Edges:
     """The links that are left, with the named parts slowed or down; without ``inside`` of the scale-out network. [B/s]
 
@@ -72,7 +106,8 @@ def apply(system: System, wires: Edges, faults: Faults, inside: Forms | None = N
     listed = sorted(known, key=lambda form: form.count("/") if form.startswith("rank/") else _LAST)
     parts = {form: known[form] for form in listed if all(known[form].counts)}
     problems: list[Problem] = []
-    for name, factor in factors(faults).items():
+    asked = [(name, factor) for said, factor in factors(faults).items() for name in _each(said, parts)]
+    for name, factor in asked:
         form, numbers = _read(name, parts)
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor <= 1:
             problems.append(Problem(f"'{name}': what is left is a number from 0 to 1, got {factor!r}", key="faults"))
@@ -144,14 +179,17 @@ def slow_ports(left: Edges, ranks: Any, plane: int, factor: float) -> None:
 
 
 def _read(name: str, forms: Iterable[str]) -> tuple[str, list[int]]:
-    """The form that a name has, or the name itself, and its numbers."""
+    """The form that a name has, or the name itself, and its numbers; -1 for *."""
     words = name.split("/")
     for form in forms:
         pattern = form.split("/")
         if len(pattern) == len(words) and all(
-            whole(word) if slot.isupper() else word == slot for word, slot in zip(words, pattern, strict=True)
+            whole(word) or word == "*" if slot.isupper() else word == slot
+            for word, slot in zip(words, pattern, strict=True)
         ):
-            return form, [int(word) for word, slot in zip(words, pattern, strict=True) if slot.isupper()]
+            return form, [
+                -1 if word == "*" else int(word) for word, slot in zip(words, pattern, strict=True) if slot.isupper()
+            ]
     return name, []
 
 

@@ -136,6 +136,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "cost", "energy", "engine", "execution", "hardware", "kinds", "requests", "results", "scenario"}
         | {"serving", "workload", "workload/generate"}
     ),
+    # a job whose parts fail: what fails it asks of the machine, what a step takes of a run of it, as any run is
+    "reliability": frozenset({"api", "execution", "hardware", "kinds", "results", "scenario", "topology", "workload"}),
     # the front door: names what is public
     "__init__": frozenset({"api", "hardware", "results", "scenario", "validation"}),
     # the command line may call anything
