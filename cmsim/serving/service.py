@@ -206,7 +206,9 @@ class Service:
             _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
         if rules.door_ps or rules.token_ps:
             self._read = max(self._read, now) + rules.token_ps * book.prompt[one]
-            _Call(self.env, (self._read if rules.token_ps else now) + rules.door_ps, _COMES, lambda _: self._route(one, 0))
+            _Call(
+                self.env, (self._read if rules.token_ps else now) + rules.door_ps, _COMES, lambda _: self._route(one, 0)
+            )
         else:
             self._route(one, 0)
 

@@ -65,7 +65,10 @@ def rows(area: str, progress: Progress) -> list[Row]:
 def pairs(area: str, _: Sequence[Row]) -> list[Pairs]:
     """Every measured number beside its prediction, by set."""
     spec, _document = reference.read_spec(area, ServingAreaSpec)
-    return [pairs_of(name, spec.sets[name], _UNITS[spec.sets[name].quantity], some) for name, some in _compared(area).items()]
+    return [
+        pairs_of(name, spec.sets[name], _UNITS[spec.sets[name].quantity], some)
+        for name, some in _compared(area).items()
+    ]
 
 
 _Chosen = tuple[ServiceForm, str, Record, Case]
@@ -77,9 +80,7 @@ def _compared(area: str) -> dict[str, tuple[Compared, ...]]:
     spec, _ = reference.read_spec(area, ServingAreaSpec)
     chosen = {name: _chosen(of) for name, of in spec.sets.items()}
     played = iter(serve_all([case for some in chosen.values() for *_, case in some], jobs=None))
-    return {
-        name: tuple(_one(spec.sets[name], *each, next(played)) for each in some) for name, some in chosen.items()
-    }
+    return {name: tuple(_one(spec.sets[name], *each, next(played)) for each in some) for name, some in chosen.items()}
 
 
 def _chosen(of: ServiceSetSpec) -> list[_Chosen]:

@@ -76,7 +76,10 @@ def rows(area: str, progress: Progress) -> list[Row]:
 def pairs(area: str, _: Sequence[Row]) -> list[Pairs]:
     """Every measured number beside its prediction, by set."""
     spec, _document = reference.read_spec(area, TrainingAreaSpec)
-    return [pairs_of(name, spec.sets[name], _UNITS[spec.sets[name].quantity], some) for name, some in _compared(area).items()]
+    return [
+        pairs_of(name, spec.sets[name], _UNITS[spec.sets[name].quantity], some)
+        for name, some in _compared(area).items()
+    ]
 
 
 @while_unchanged(*_READ)
