@@ -226,7 +226,7 @@ class Replica:
             self._pauses.clear()
 
     def _resume(self) -> None:
-        """A step after steps of prompts alone, for which those that decode waited: the longer, the earlier they came."""
+        """A step after steps of prompts alone, for which those that decode waited: the longer, the longer they are."""
         row, at, done = self.costs.row(self._pace), self._from, 0
         step_ps = self._sums[at + 1] - self._sums[at]
         low, middle, high = row.joules(np.array([at]), np.array([at + 1]))[:, 0].tolist()

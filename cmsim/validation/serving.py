@@ -52,7 +52,7 @@ def rows(area: str, progress: Progress) -> list[Row]:
     for name, compared in _compared(area).items():
         of = spec.sets[name]
         some = [one for one in compared if one.predicted is not None]
-        found += statistics(area, name, of, some, "fitted" if of.fitted else "")
+        found += statistics(area, name, of, some, "fitted" if of.fitted else None)
         for one in compared:
             if one.predicted is None and one.measured is not None:
                 id_, unit = f"{one.id}/{of.quantity}", _UNITS[of.quantity]

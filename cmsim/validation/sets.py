@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from cmsim.reading import Spec
 from cmsim.validation.pairs import Pairs
-from cmsim.validation.row import Row
+from cmsim.validation.row import Role, Row
 
 
 class SetOfRows(Spec):
@@ -40,7 +40,7 @@ class Compared:
     reason: str
 
 
-def statistics(area: str, name: str, of: SetOfRows, some: Sequence[Compared], role: str = "") -> list[Row]:
+def statistics(area: str, name: str, of: SetOfRows, some: Sequence[Compared], role: Role | None = None) -> list[Row]:
     """Two rows of a set, its median error and the 90th percentile. role: instead of judged or left out"""
     if not some:
         return []

@@ -143,7 +143,8 @@ def test_prompts_that_begin_alike_are_computed_once():
     found = {}
     for shared in (0.0, 0.75):
         workload = {
-            "kind": "serving", "model": "llama-3.1-8b", "arrivals": {"process": "closed", "concurrency": 1, "requests": 4},
+            "kind": "serving", "model": "llama-3.1-8b",
+            "arrivals": {"process": "closed", "concurrency": 1, "requests": 4},
             "lengths": {"prompt_tokens": 2048, "output_tokens": 2, "shared": shared},
             "batching": {"prefix_share": 0.2, "sequences": 1},
         }  # fmt: skip
