@@ -113,6 +113,15 @@ class ServingTuning(Spec):
         "it takes",
     )
     expert_layer_us: Microseconds = Field(default=0.0, description="the same of a layer with experts")
+    meeting_us: Microseconds = Field(
+        default=0.0,
+        description="of every sum over tensor-parallel ranks in a step, beside its messages: ranks wait for each other",
+    )
+    token_us: Microseconds = Field(
+        default=0.0,
+        description="of each token of a prompt, before it waits to be batched: read and split into tokens, one request "
+        "after the other",
+    )
     prompts_alone: bool = Field(
         default=False, description="steps have prompts or sequences that decode, not both: prompts go first"
     )

@@ -91,7 +91,7 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
         played.decode,
         played.passes,
         least=CONTEXTS[0],
-        host=_host(system.stack.serving, load_model(spec.model, base=base)),
+        host=_host(system.stack.serving, load_model(spec.model, base=base), parallel.tp),
         idle_W=idle_W(system),
         accepted=accepted,
     )
@@ -106,12 +106,14 @@ def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, 
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens)
 
 
-def _host(of: ServingTuning, model: ModelSpec) -> Host:
+def _host(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
     plain = model.layers - model.moe_layers
     return Host(
         step_s=of.step_us / 1e6,
         each_s=of.sequence_us / 1e6,
         prompts_s=(of.layer_us * plain + of.expert_layer_us * model.moe_layers) / 1e6,
+        # attention and what follows it add up once each
+        meets_s=of.meeting_us * 2 * model.layers / 1e6 if tp > 1 else 0.0,
         alone=of.prompts_alone,
         decode=of.decode_times,
         prefill=of.prefill_times,
