@@ -10,7 +10,7 @@ from cmsim.hardware.specs import (
     Source,
     SystemSpec,
 )
-from cmsim.hardware.stacks import CastExperts, LateRanks, Sharing, StackSpec
+from cmsim.hardware.stacks import CastExperts, LateRanks, ServingTuning, Sharing, StackSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,
@@ -34,6 +34,7 @@ __all__ = [
     "CastExperts",
     "ExpertCosts",
     "LateRanks",
+    "ServingTuning",
     "Sharing",
     "Source",
     "StackSpec",

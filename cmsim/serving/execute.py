@@ -44,6 +44,7 @@ def execute(
         routing=spec.routing,
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
         door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
+        token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
     )
     one = _Of(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
     if not one.capacity:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from cmsim import api
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import ServingTuning, System
 from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run, SystemEntry
-from cmsim.serving.costs import Joules, Told
+from cmsim.serving.costs import Host, Joules, Told
 from cmsim.serving.holder import Limits
 from cmsim.serving.idle import idle_W
-from cmsim.serving.played import CONTEXTS, PlayedSteps
+from cmsim.serving.played import CONTEXTS, SMALLEST, PlayedSteps
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
@@ -23,7 +23,7 @@ from cmsim.serving.scaling import Scaling, load_s
 from cmsim.serving.transfers import Moves
 from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
 from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S, to_ps
-from cmsim.workload.model import load_model, speculative_tokens_per_step
+from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
 
 #: of a port that steps are said to use all of, what caches get all the same [1]
 _LEAST_LEFT = 0.02
@@ -126,12 +126,11 @@ def machine(
     accepted = 1.0
     if spec.speculative is not None and decodes:
         accepted = float(speculative_tokens_per_step(spec.speculative.acceptance, spec.speculative.draft_tokens))
-    host = system.stack.serving
     costs = Told(
         played.decode,
         played.passes,
         least=CONTEXTS[0],
-        host=(host.step_us / 1e6, host.sequence_us / 1e6),
+        host=_host(system.stack.serving, load_model(spec.model, base=base), parallel.tp),
         idle_W=_waits_W(system, apart),
         accepted=accepted,
     )
@@ -185,6 +184,20 @@ def _swap_ps(system: System, token_B: float) -> int:
         message = f"how fast {system.accelerator.name} copies to its host is not known; set accelerator.host_GBps"
         raise InputError(Problem(message, key="batching.preemption"))
     return max(round(token_B / (system.accelerator.host_GBps * GIGA / system.ranks_per_package) * PS_PER_S), 1)
+
+
+def _host(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
+    plain = model.layers - model.moe_layers
+    return Host(
+        step_s=of.step_us / 1e6,
+        each_s=of.sequence_us / 1e6,
+        prompts_s=(of.layer_us * plain + of.expert_layer_us * model.moe_layers) / 1e6,
+        # attention and what follows it add up once each
+        meets_s=of.meeting_us * 2 * model.layers / 1e6 if tp > 1 else 0.0,
+        alone=of.prompts_alone,
+        decode=of.decode_times,
+        prefill=of.prefill_times,
+    )
 
 
 def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:

@@ -31,7 +31,7 @@ Leaves = Callable[[int, Holder, int, int], None]
 #: told of each chunk of a prompt as its step begins: who, where, tokens, now, how long the step takes [ps]
 Streams = Callable[[int, Holder, int, int, int], None]
 
-_RESTS, _MIXED, _JUMPS = range(3)
+_RESTS, _MIXED, _PROMPTS, _JUMPS = range(4)
 
 
 class Replica:
@@ -77,6 +77,8 @@ class Replica:
         #: what runs: when it began; of a jump the sums and where in them, and how many steps
         self._began = self._from = self._many = 0
         self._sums = array("q")
+        #: steps of prompts alone since the last token: who waited, and how long [ps]
+        self._pauses: list[tuple[int, int]] = []
 
     @property
     def steps_done(self) -> int:
@@ -130,7 +132,10 @@ class Replica:
         """A step, or a jump of steps, is over: who is done leaves, and the next one begins."""
         if self._does == _JUMPS:
             self._step += self._many
-            self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
+            if self._pauses:
+                self._resume(*self._one(self._from, self._sums))
+            else:
+                self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
         elif self._does == _MIXED:
             self._step += 1
         self._end(now)
@@ -221,10 +226,16 @@ class Replica:
         self._keep_pace()
         self._began = now
         if tokens or copies_ps:
-            self._does = _MIXED
+            alone = self.costs.alone and tokens > 0
+            self._does = _PROMPTS if alone else _MIXED
             time_ps, joules = self._mixed(tokens, pairs)
             time_ps += copies_ps
-            self.record.mix(time_ps, len(self._since), joules, now)
+            if self._pauses and not alone:
+                self._resume(time_ps, joules)
+            else:
+                self.record.mix(time_ps, 0 if alone else len(self._since), joules, now)
+            if alone and self._since:
+                self._pauses.append((len(self._since), time_ps))
             if self._streams is not None:
                 for holder in self._active.values():
                     for one, part in holder.chunks:
@@ -232,19 +243,35 @@ class Replica:
             self._next(now + time_ps)
         elif self._since:
             self._does = _JUMPS
-            self._jump(now, single=bool(crowded) or self._singly)
+            self._jump(now, single=bool(crowded or self._pauses) or self._singly)
         else:
             self._does = _RESTS
+            self._pauses.clear()
+
+    def _resume(self, step_ps: int, joules: Joules) -> None:
+        """A step after steps of prompts alone, for which those that decode waited: the longer, the longer they are."""
+        wait_ps, done = sum(time_ps for _, time_ps in self._pauses), 0
+        for there, time_ps in self._pauses:
+            waited = max(min(there, len(self._since)) - done, 0)
+            self.record.mix(step_ps + wait_ps, waited, (0.0, 0.0, 0.0), self._began - wait_ps)
+            done, wait_ps = max(done, there), wait_ps - time_ps
+        self.record.mix(step_ps, max(len(self._since) - done, 0), joules, self._began)
+        self._pauses.clear()
 
     def _mixed(self, tokens: int, pairs: int) -> tuple[int, Joules]:
         """One step by itself, with prompts or without."""
+        if tokens and self.costs.alone:
+            return self.costs.mixed(0, 0, tokens, pairs)
         if tokens:
             return self.costs.mixed(self._pace, self._context, tokens, pairs)
         if not self._since:
             return 1, (0.0, 0.0, 0.0)
-        row, at = self.costs.row(self._pace), self._context
-        sums = row.upto(at + 1)
-        low, middle, high = row.joules(np.array([at]), np.array([at + 1]))[:, 0].tolist()
+        return self._one(self._context, self.costs.row(self._pace).upto(self._context + 1))
+
+    def _one(self, at: int, sums: array[int]) -> tuple[int, Joules]:
+        """One step that only decodes."""
+        joules = self.costs.row(self._pace).joules(np.array([at]), np.array([at + 1]))
+        low, middle, high = joules[:, 0].tolist()
         return sums[at + 1] - sums[at], (low, middle, high)
 
     def _make_room(self, now: int) -> dict[int, Holder]:

@@ -34,12 +34,14 @@ _SOON = 1
 class Rules:
     """routing    how a holder is chosen    patience_ps  after which a request is given up; none: never
     door_ps    what the host takes from a request's arrival until it waits to be batched [ps]
+    token_ps   before that, of each token of its prompt, one request after the other [ps]
     singly     steps are done one by one, to hold jumps against
     """
 
     routing: Routing = "least_loaded"
     patience_ps: int | None = None
     door_ps: int = 0
+    token_ps: int = 0
     singly: bool = False
 
 
@@ -162,6 +164,8 @@ class Service:
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
         #: caches on their way, by request
         self._sendings: dict[int, Sending] = {}
+        #: when the host has read the prompts that came
+        self._read = 0
         self._here = self._since = self._area = self._ended = 0
         self._next = 0
 
@@ -258,8 +262,10 @@ class Service:
             _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._gives_up(one, TIMED_OUT))
         if self._quits is not None and self._quits[one] >= 0:
             _Call(self.env, now + self._quits[one], _COMES, lambda _: self._gives_up(one, CANCELLED))
-        if rules.door_ps:
-            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one))
+        if rules.door_ps or rules.token_ps:
+            self._read = max(self._read, now) + rules.token_ps * book.prompt[one]
+            at = (self._read if rules.token_ps else now) + rules.door_ps
+            _Call(self.env, at, _COMES, lambda _: self._route(one))
         else:
             self._route(one)
 
