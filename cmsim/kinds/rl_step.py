@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from cmsim.kinds import common
 from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
-from cmsim.kinds.parts import ASKED, Balance, InferenceParallelSpec, PrecisionSpec, WorkloadSpec
+from cmsim.kinds.parts import ASKED, Balance, InferenceParallelSpec, InferencePrecisionSpec, WorkloadSpec
 from cmsim.kinds.serving import BatchingSpec, Many, MicroBatches
 from cmsim.kinds.training import Moved, TrainingSpec
 from cmsim.reading import Spec
@@ -42,7 +42,9 @@ class RolloutSpec(Spec):
     parallel: InferenceParallelSpec = Field(
         default=InferenceParallelSpec(), description="how one copy's work is split over its ranks"
     )
-    precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats; weights come in its own")
+    precision: InferencePrecisionSpec = Field(
+        default=InferencePrecisionSpec(), description="number formats; weights come in its own"
+    )
     microbatches: MicroBatches = Field(default=1, description="2: one computes while one communicates")
     speculative: Speculative | None = Field(default=None, description="draft tokens verified beside the last one")
     batching: BatchingSpec = Field(
@@ -59,7 +61,7 @@ class ForwardSpec(Spec):
     parallel: InferenceParallelSpec = Field(
         default=InferenceParallelSpec(), description="how its work is split over the trainers' ranks"
     )
-    precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
+    precision: InferencePrecisionSpec = Field(default=InferencePrecisionSpec(), description="number formats")
 
 
 class StatesSpec(Spec):

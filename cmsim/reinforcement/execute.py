@@ -23,7 +23,7 @@ from cmsim.reinforcement import weights
 from cmsim.reinforcement.rollout import Rollout
 from cmsim.reinforcement.training import Trainers, said_of, trainers
 from cmsim.scenario import Run
-from cmsim.serving.plans import idle_W
+from cmsim.serving.idle import idle_W
 from cmsim.units import GB, GIGA
 
 #: who is at work, as the frame of parts has them

@@ -19,7 +19,7 @@ from cmsim.kinds.rl_step import RlStepSpec
 from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec
 from cmsim.requests import Prefix
 from cmsim.scenario import Run
-from cmsim.serving import measure, plans, upkeep
+from cmsim.serving import idle, measure, plans, upkeep
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps
@@ -107,7 +107,7 @@ def rollout(run: Run, spec: RlStepSpec, system: System, replicas: int, base: Pat
     measure.check(served)
     machine.costs.save()
     replicas_ = served.pools[0]
-    waits_J = np.array(plans.idle_W(machine.system)) * replicas * served.end_ps / PS_PER_S
+    waits_J = np.array(idle.idle_W(machine.system)) * replicas * served.end_ps / PS_PER_S
     typical = measure.typical(replicas_)
     tokens = min(spec.prompt_tokens, machine.pool.limits.step_tokens)
     return Rollout(

@@ -15,7 +15,7 @@ from cmsim.scenario import Run, SystemEntry
 from cmsim.serving.costs import Host, Joules, Told
 from cmsim.serving.holder import Limits
 from cmsim.serving.idle import idle_W
-from cmsim.serving.played import CONTEXTS, SMALLEST, PlayedSteps
+from cmsim.serving.played import CONTEXTS, PlayedSteps
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions

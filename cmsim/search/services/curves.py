@@ -20,7 +20,7 @@ from cmsim.errors import InfeasibleError
 from cmsim.kinds.serving import PoolSpec
 from cmsim.search.services.axes import Question, own
 from cmsim.search.services.load import Load
-from cmsim.serving import capacity, plans
+from cmsim.serving import capacity, idle, plans
 from cmsim.serving.pools import Pool
 from cmsim.units import PS_PER_S
 
@@ -123,7 +123,7 @@ def pool_spec(asked: Question, shape: Shape, sequences: int) -> PoolSpec:
 def _measured(asked: Question, load: Load, shape: Shape, machine: plans.PoolMachine, caps: tuple[int, ...]) -> Curve:
     pool = machine.pool
     limits, mix = pool.limits, load.mix
-    idle_W = plans.idle_W(machine.system)[1]
+    idle_W = idle.idle_W(machine.system)[1]
     base = Curve(accelerators=machine.system.packages, holders=pool.holders, idle_W=idle_W)
     if not pool.takes(load.longest, 0):
         return replace(base, reason=LONG)
