@@ -52,6 +52,10 @@ from cmsim.workload.whole import busiest
 #: are played in vain
 _SHORTER, _OF_ROUNDS = 2.0, 0.8
 
+#: formats of attention whose tables are of kernels of serving engines, which read a cache in that format: a training step
+#: has others, priced by their share as their backward is
+_OF_SERVING = ("fp8",)
+
 #: what a turn is made of, and its rows as a block with the last row of each pass
 _Key = tuple[Any, ...]
 _Block = tuple[ProgramBuilder, list[int]]
@@ -410,6 +414,8 @@ class _Stage:
         pairs = self.queries * (seen - self.queries / 2)
         core = layers.core_prefill(model, self.spec.micro_batch, queries, context_, heads_tp, form)
         *before, attention = core
+        if form.attention in _OF_SERVING:
+            attention = attention._replace(shape=None)
         scores = self.spec.micro_batch * queries * context_
         return [
             *layers.attention_in(model, self.tokens, tp, form),
