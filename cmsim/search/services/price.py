@@ -196,8 +196,8 @@ def _row(
 def _wait_s(busy: float, servers: int, work_s: float, share: float) -> float:
     """What a share of those who come waits no longer than, at so many servers of equal work. [s]"""
     busy = min(busy, _NEAR)
-    mean_s = busy ** (math.sqrt(2.0 * (servers + 1)) - 1.0) / (servers * (1.0 - busy)) * work_s / 2.0
-    return mean_s * max(-math.log(1.0 - min(share, 0.999)), 0.0)
+    queue = math.pow(busy, math.sqrt(2.0 * (servers + 1)) - 1.0) / (servers * (1.0 - busy))
+    return queue * work_s / 2.0 * max(-math.log(1.0 - min(share, 0.999)), 0.0)
 
 
 @dataclass(frozen=True)
