@@ -16,8 +16,12 @@ from cmsim.errors import InputError, did_you_mean
 _explain = typer.Typer(no_args_is_help=True, help="The candidates, their times, and why one won.")
 app.add_typer(_explain, name="explain")
 
-#: the kind of prediction that plays runs
+#: the kinds of prediction that play runs, what their tables hold, and the column that tells who has one
 TRAINING = "training"
+RUNS = {
+    TRAINING: ("training runs", "predicted_step_time_s"),
+    "serving": ("served models", "predicted_output_tokens_per_s"),
+}
 
 Collective = Annotated[str | None, typer.Option(help="Of a log that does not say it: all_reduce, all_gather, ...")]
 Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator, of a log that does not say them.")]
@@ -26,7 +30,10 @@ Ranks = Annotated[int | None, typer.Option(min=2, help="Ranks of a communicator,
 @app.command()
 def predict(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="collective, moe_alltoall, deepep, a kernel (gemm, ...), or training")
+        str,
+        typer.Argument(
+            metavar="KIND", help="collective, moe_alltoall, deepep, a kernel (gemm, ...), training or serving"
+        ),
     ],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, or a log of a collective benchmark.")],
     out: Annotated[Path, typer.Option(help="CSV or Parquet file to write: the same rows, and what is predicted.")],
@@ -37,20 +44,20 @@ def predict(
     ranks: Ranks = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="training: processes. Default: as many as is soonest."),
+        typer.Option("--jobs", "-j", min=1, help="training, serving: processes. Default: as many as is soonest."),
     ] = None,
 ) -> None:
     """Predict the rows of a table of measured times."""
-    if kind == TRAINING:
+    if kind in RUNS:
         for option, value in (("--system", system), ("--collective", collective), ("--ranks", ranks)):
             if value is not None:
-                raise InputError(f"{option}: a table of training runs says it itself")
-        _predict_training(table, out, jobs)
+                raise InputError(f"{option}: a table of {RUNS[kind][0]} says it itself")
+        _predict_runs(kind, table, out, jobs)
         return
     from cmsim import calibration
 
     if kind not in calibration.KINDS:
-        raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, (*calibration.KINDS, TRAINING))}")
+        raise InputError(f"no predictions of kind '{kind}'. {did_you_mean(kind, (*calibration.KINDS, *RUNS))}")
     frame = calibration.predict(kind, table, out=out, system=system, collective=collective, n_ranks=ranks)
     said = f"{len(frame)} rows; wrote {out}"
     if "note" in frame.columns and (outside := int((frame["note"] != "").sum())):
@@ -58,12 +65,13 @@ def predict(
     say.message(said)
 
 
-def _predict_training(table: Path, out: Path, jobs: int | None) -> None:
+def _predict_runs(kind: str, table: Path, out: Path, jobs: int | None) -> None:
     from cmsim import published
 
+    of_kind = published.predict_training if kind == TRAINING else published.predict_serving
     with say.Bar() as bar:
-        frame = published.predict_training(table, out=out, jobs=jobs, progress=bar)
-    done = int(frame["predicted_step_time_s"].notna().sum())
+        frame = of_kind(table, out=out, jobs=jobs, progress=bar)
+    done = int(frame[RUNS[kind][1]].notna().sum())
     said = f"{len(frame)} rows, {done} of them predicted; wrote {out}; the column note says what was taken"
     say.message(said + (f" and why {len(frame) - done} are empty" if done < len(frame) else ""))
 

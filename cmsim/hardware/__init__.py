@@ -10,7 +10,7 @@ from cmsim.hardware.specs import (
     Source,
     SystemSpec,
 )
-from cmsim.hardware.stacks import StackSpec
+from cmsim.hardware.stacks import ServingTuning, StackSpec
 from cmsim.hardware.system import (
     ACCELERATORS,
     STACKS,
@@ -32,6 +32,7 @@ __all__ = [
     "Cable",
     "CallCost",
     "ExpertCosts",
+    "ServingTuning",
     "Source",
     "StackSpec",
     "System",

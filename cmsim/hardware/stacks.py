@@ -107,6 +107,19 @@ class ServingTuning(Spec):
     arrival_us: Microseconds = Field(
         default=0.0, description="from a request's arrival until it waits to be batched: parsing, tokens, queues"
     )
+    layer_us: Microseconds = Field(
+        default=0.0,
+        description="a step with prompts is no captured graph: host time to issue one layer of it, no less than which "
+        "it takes",
+    )
+    expert_layer_us: Microseconds = Field(default=0.0, description="the same of a layer with experts")
+    prompts_alone: bool = Field(
+        default=False, description="steps have prompts or sequences that decode, not both: prompts go first"
+    )
+    decode_times: Factor = Field(
+        default=1.0, description="device time of a decode step in the engine, over that of its kernels and messages"
+    )
+    prefill_times: Factor = Field(default=1.0, description="the same of a step with prompts")
 
 
 class Sharing(Spec):

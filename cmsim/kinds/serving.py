@@ -70,6 +70,10 @@ class LengthsSpec(Spec):
     least: Share = Field(
         default=1.0, description="lengths are drawn evenly between this share of them and all; 1: all are alike"
     )
+    shared: ShareOrNone = Field(
+        default=0.0,
+        description="share of a prompt, its beginning, that all have in common; `batching.prefix_share` keeps it",
+    )
     path: str | None = Field(
         default=None, description="a trace whose lengths are drawn with replacement, where arrivals are none of a trace"
     )
@@ -78,7 +82,7 @@ class LengthsSpec(Spec):
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         said = [name for name in ("prompt_tokens", "output_tokens") if getattr(self, name) is not None]
-        if self.path is not None and (said or "least" in self.model_fields_set):
+        if self.path is not None and (said or {"least", "shared"} & self.model_fields_set):
             raise ValueError("path: lengths come from a file or from numbers, not both")
         if len(said) == 1:
             raise ValueError("prompt_tokens, output_tokens: both or none")

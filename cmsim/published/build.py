@@ -8,13 +8,14 @@ from typing import Any
 
 from cmsim import reading
 from cmsim.hardware import STACKS, SYSTEMS, load_system
+from cmsim.kinds.parts import WorkloadSpec
 from cmsim.kinds.training import TrainingSpec
 from cmsim.published.case import Case, NoPlan, RowPlan
-from cmsim.published.names import RecipeRule, config_of, found, names
+from cmsim.published.names import ModelName, RecipeRule, config_of, found, names
 from cmsim.reading.kept import while_unchanged
 
 #: keys of a config that say how many experts there are
-_EXPERTS = ("n_routed_experts", "num_routed_experts", "num_experts", "num_local_experts")
+EXPERTS = ("n_routed_experts", "num_routed_experts", "num_experts", "num_local_experts")
 
 
 def build(plan: RowPlan, cells: Mapping[str, str], rules: Sequence[RecipeRule]) -> Case:
@@ -25,7 +26,7 @@ def build(plan: RowPlan, cells: Mapping[str, str], rules: Sequence[RecipeRule]) 
     Raises NoPlan, with the reason.
     """
     known = names()
-    config, model = _model(plan)
+    config, model = (plan.config, dict(plan.config)) if plan.config else model_of(plan.model, plan.change)
     said = {key: value for key, value in plan.keys.items() if value is not None}
     form = found(known.formats, plan.precision, "number format")
     said.setdefault("precision.weights", form.weights)
@@ -42,29 +43,29 @@ def build(plan: RowPlan, cells: Mapping[str, str], rules: Sequence[RecipeRule]) 
     there = {key: value for key, value in keys.items() if _there(key, value)}
     absent = {key: value for key, value in keys.items() if key not in there and _SILENT.get(key) != value}
     entry, of_system = _entry(plan)
-    if _STACK in there:
-        entry[_STACK] = there[_STACK]
-    workload = _nested({"kind": "training", "model": model, **{k: v for k, v in there.items() if k != _STACK}})
+    if STACK in there:
+        entry[STACK] = there[STACK]
+    workload = nested({"kind": "training", "model": model, **{k: v for k, v in there.items() if k != STACK}})
     return Case(
         scenario={"systems": [entry], "workload": workload},
-        documented=(*_said(there, completed, taken=False), *of_system),
-        taken=_said(there, completed, taken=True),
-        unsaid=(*plan.unsaid, *(f"{key} {_shown(value)}" for key, value in absent.items())),
+        documented=(*completed_by(there, completed, taken=False), *of_system),
+        taken=completed_by(there, completed, taken=True),
+        unsaid=(*plan.unsaid, *(f"{key} {shown(value)}" for key, value in absent.items())),
         extras=tuple(key for key in there if key in _NEWER),
     )
 
 
-def _said(keys: Mapping[str, Any], completed: Mapping[str, RecipeRule], *, taken: bool) -> tuple[str, ...]:
+def completed_by(keys: Mapping[str, Any], completed: Mapping[str, RecipeRule], *, taken: bool) -> tuple[str, ...]:
     """What rules completed, a text for each rule."""
     texts: dict[str, list[str]] = {}
     for key, rule in completed.items():
         if key in keys and rule.taken == taken:
-            texts.setdefault(rule.why, []).append(f"{key} {_shown(keys[key])}")
+            texts.setdefault(rule.why, []).append(f"{key} {shown(keys[key])}")
     return tuple(f"{', '.join(each)} ({why})" for why, each in texts.items())
 
 
 #: the key of rules that says which generation of software ran: of the system, not of the workload
-_STACK = "stack"
+STACK = "stack"
 #: what runs without a key do anyway
 _SILENT: Mapping[str, Any] = {"schedule": "1f1b", "tp_overlap": False, "mtp_layers": 0, "fsdp": "none"}
 #: keys whose range this program may not cover: a run that is refused for them is tried without, and says so
@@ -84,17 +85,20 @@ def left_out(cells: Mapping[str, str], rules: Sequence[RecipeRule]) -> str:
     return next((rule.left_out for rule in rules if rule.left_out and rule.holds(cells)), "")
 
 
-def _model(plan: RowPlan) -> tuple[Mapping[str, Any], Any]:
-    """The keys of the model's file, and the model as the scenario says it: a name, or the keys themselves."""
-    if plan.config:
-        return plan.config, dict(plan.config)
-    line = found(names().models, plan.model, "model")
+def model_of(
+    text: str, change: Mapping[str, Any], lines: Sequence[ModelName] | None = None
+) -> tuple[Mapping[str, Any], Any]:
+    """The keys of a named model's file, and the model as the scenario says it: a name, or the keys themselves.
+
+    text: as a table spells it    change: keys to set over the file's    lines: that say what texts mean; default: ours
+    """
+    line = found(names().models if lines is None else lines, text, "model")
     if line.why:
-        raise NoPlan(f"{plan.model}: {line.why}")
+        raise NoPlan(f"{text}: {line.why}")
     if line.config:
-        config = {**line.config, **plan.change}
+        config = {**line.config, **change}
         return config, config
-    change = {**line.change, **plan.change}
+    change = {**line.change, **change}
     own = config_of(line.model)
     return ({**own, **change}, {**own, **change}) if change else (own, line.model)
 
@@ -104,7 +108,7 @@ def _entry(plan: RowPlan) -> tuple[dict[str, Any], list[str]]:
     line = found(names().machines, plan.system, "system")
     if line.why:
         raise NoPlan(line.why)
-    count, (size, ranks) = plan.accelerators, _sizes(line.system)
+    count, (size, ranks) = plan.accelerators, sizes_of(line.system)
     _check_ranks(plan, count * ranks)
     entry: dict[str, Any] = {"system": line.system}
     change, said = dict(line.set), list[str]()
@@ -124,7 +128,7 @@ def _entry(plan: RowPlan) -> tuple[dict[str, Any], list[str]]:
 
 
 @while_unchanged(SYSTEMS)
-def _sizes(system: str) -> tuple[int, int]:
+def sizes_of(system: str) -> tuple[int, int]:
     """Accelerators of a domain, and ranks of an accelerator."""
     loaded = load_system(system)
     return loaded.spec.accelerators, loaded.ranks // loaded.packages
@@ -139,7 +143,7 @@ def _check_ranks(plan: RowPlan, ranks: int) -> None:
 def _bears(key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a key says anything of this run: experts of a mixture, stages of a pipeline, formats of 8 bits."""
     if key in ("parallel.ep", "parallel.expert_tp", "capacity_factor", "overlap_experts", "balance.model"):
-        return any(name in config for name in _EXPERTS)
+        return any(name in config for name in EXPERTS)
     if key in ("parallel.virtual_stages", "schedule"):
         interleaved = (said.get("parallel.virtual_stages") or 1) > 1
         # whoever has one stage a rank does not interleave
@@ -158,12 +162,12 @@ def _bears(key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> bool
 
 def _there(key: str, value: Any) -> bool:
     """Whether this program has a key of a rule, or the stack that it names."""
-    return value in reading.builtin_files(STACKS) if key == _STACK else has_key(key)
+    return value in reading.builtin_files(STACKS) if key == STACK else has_key(key)
 
 
-def has_key(key: str) -> bool:
-    """Whether workloads of training have a (dotted) key."""
-    at: Any = TrainingSpec
+def has_key(key: str, spec: type[WorkloadSpec] = TrainingSpec) -> bool:
+    """Whether workloads of a kind have a (dotted) key."""
+    at: Any = spec
     for name in key.split("."):
         fields = getattr(at, "model_fields", {})
         if name not in fields:
@@ -179,7 +183,7 @@ def _spec_in(annotation: Any) -> Any:
     return next((one for one in getattr(annotation, "__args__", ()) if hasattr(one, "model_fields")), None)
 
 
-def _nested(keys: Mapping[str, Any]) -> dict[str, Any]:
+def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in keys.items():
         *path, last = key.split(".")
@@ -190,5 +194,5 @@ def _nested(keys: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)

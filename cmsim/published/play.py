@@ -49,7 +49,7 @@ def play_all(
     jobs: processes    progress: called with the share that is done, 0 to 1
     """
     with tempfile.TemporaryDirectory(prefix="cmsim-") as folder:
-        texts = [json.dumps(_with_files(one, Path(folder)), sort_keys=True) for one in cases if one.scenario]
+        texts = [json.dumps(with_files(one, Path(folder)), sort_keys=True) for one in cases if one.scenario]
         items = list(dict.fromkeys(zip(texts, [one.extras for one in cases if one.scenario], strict=True)))
         done: dict[tuple[str, tuple[str, ...]], PlayedCase] = {}
         for number, played in enumerate(side_by_side.in_order(_play_text, _play_text, items, jobs), 1):
@@ -65,7 +65,7 @@ def play(case: Case) -> PlayedCase:
     return play_all([case])[0]
 
 
-def _with_files(case: Case, folder: Path) -> dict[str, Any]:
+def with_files(case: Case, folder: Path) -> dict[str, Any]:
     """The scenario of a case; sizes of a model that stand in it go to a file of ``folder``, named by what it holds."""
     scenario = copy.deepcopy(dict(case.scenario or {}))
     model = scenario["workload"]["model"]
@@ -89,10 +89,10 @@ def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -
     except InputError as error:
         # the first problem says enough; the others often follow from it
         return _without(scenario, extras, notes, f"refused: {error.problems[0].message}", str(error))
-    if isinstance(outcome, Infeasible) and outcome.budget and not _has_room(scenario):
+    if isinstance(outcome, Infeasible) and outcome.budget and not has_room(scenario):
         needed, there = (outcome.budget.get(key, 0.0) / GB for key in ("needed_B", "available_B"))
         note = f"does not fit: {needed:.1f} GB of {there:.1f} GB; played as if it did"
-        return _play(_roomy(scenario), extras, (*notes, note))
+        return _play(roomy(scenario), extras, (*notes, note))
     if not isinstance(outcome, Result):
         return _without(scenario, extras, notes, f"{outcome.outcome}: {outcome.message}", outcome.message)
     value_of = functools.partial(_metric, outcome)
@@ -110,7 +110,7 @@ def _without(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]
     for key in extras:
         name = key.rsplit(".", 1)[-1]
         if name in said or name.replace("_", " ") in said:
-            note = f"without {key} {_drop(scenario, key)} ({reason})"
+            note = f"without {key} {drop(scenario, key)} ({reason})"
             return _play(scenario, [one for one in extras if one != key], (*notes, note))
     return PlayedCase(reason=reason, notes=notes)
 
@@ -120,7 +120,7 @@ def _metric(outcome: Result, name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _drop(scenario: dict[str, Any], key: str) -> Any:
+def drop(scenario: dict[str, Any], key: str) -> Any:
     *path, last = key.split(".")
     at = scenario["workload"]
     for name in path:
@@ -128,11 +128,11 @@ def _drop(scenario: dict[str, Any], key: str) -> Any:
     return at.pop(last)
 
 
-def _has_room(scenario: Mapping[str, Any]) -> bool:
+def has_room(scenario: Mapping[str, Any]) -> bool:
     return bool(scenario["systems"][0].get("set", {}).get("accelerator.memory_GB") == _ROOMY_GB)
 
 
-def _roomy(scenario: dict[str, Any]) -> dict[str, Any]:
+def roomy(scenario: dict[str, Any]) -> dict[str, Any]:
     out = copy.deepcopy(scenario)
     out["systems"][0].setdefault("set", {})["accelerator.memory_GB"] = _ROOMY_GB
     return out

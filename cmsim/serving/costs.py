@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -60,7 +61,13 @@ class StepRow:
 
 
 class Costs(Protocol):
-    """What steps cost; sequences and tokens are those of the busiest holder, which sets the pace of all."""
+    """What steps cost; sequences and tokens are those of the busiest holder, which sets the pace of all.
+
+    alone  steps have prompts or sequences that decode, not both: those that decode wait
+    """
+
+    @property
+    def alone(self) -> bool: ...
 
     def row(self, sequences: int) -> StepRow:
         """Steps that only decode."""
@@ -76,6 +83,8 @@ class Plain:
     """Costs by formula, to hold the engine against queueing theory: so long a step that decodes, so long each token of
     a prompt; no energy."""
 
+    alone = False
+
     def __init__(self, step_ps: int, token_ps: int):
         self._token_ps = token_ps
         self._step_ps = step_ps
@@ -88,6 +97,28 @@ class Plain:
         return (self._step_ps if sequences else 0) + tokens * self._token_ps, (0.0, 0.0, 0.0)
 
 
+@dataclass(frozen=True)
+class Host:
+    """What a serving engine and its host add to steps.
+
+    step_s, each_s   to prepare a step while the last one runs, and for each sequence in it: a step takes no less [s]
+    prompts_s        to issue a step with prompts, which is no captured graph: it takes no less [s]
+    alone            steps have prompts or sequences that decode, not both
+    decode, prefill  device time in the engine, over that of kernels and messages [1]
+    """
+
+    step_s: float = 0.0
+    each_s: float = 0.0
+    prompts_s: float = 0.0
+    alone: bool = False
+    decode: float = 1.0
+    prefill: float = 1.0
+
+    def slower(self, times: float) -> Host:
+        """A host that takes so many times as long."""
+        return replace(self, step_s=self.step_s * times, each_s=self.each_s * times, prompts_s=self.prompts_s * times)
+
+
 class Told:
     """Costs between points that were played.
 
@@ -95,7 +126,7 @@ class Told:
     passes  (tokens, length) -> seconds, joules of a pass over prompts of that many tokens, each of which sees half of
             ``length`` others in the mean
     least   cached tokens below which nothing is told
-    host    (floor of a step, for each sequence) [s]: what the host needs to prepare a step while the last one runs
+    host    what the engine and its host add
     idle_W  what the machine draws that waits, which is not counted here [W]
     accepted  tokens of a sequence in one step; a step is shared out over them
     """
@@ -106,7 +137,7 @@ class Told:
         passes: Callable[[float, float], tuple[float, Joules]],
         *,
         least: int,
-        host: tuple[float, float],
+        host: Host,
         idle_W: Joules,
         accepted: float = 1.0,
     ):
@@ -117,11 +148,15 @@ class Told:
 
     def with_host(self, times: float) -> Told:
         """The same steps, with a host that takes so many times as long."""
-        floor_s, each_s = self._host
-        host = (floor_s * times, each_s * times)
+        host = self._host.slower(times)
         return Told(
             self._decode, self._passes, least=self._least, host=host, idle_W=self._idle_W, accepted=self._accepted
         )
+
+    @property
+    def alone(self) -> bool:
+        """Whether steps have prompts or sequences that decode, not both."""
+        return self._host.alone
 
     def row(self, sequences: int) -> StepRow:
         found = self._rows.get(sequences)
@@ -131,17 +166,19 @@ class Told:
 
     def _tell(self, sequences: int, first: int, last: int) -> tuple[Ints, Floats]:
         seconds, joules = self._decode(sequences, np.arange(first, last, dtype=float))
+        seconds = seconds * self._host.decode
         joules = joules - np.array(self._idle_W)[:, None] * seconds
         long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
         return np.maximum(to_ps(long_s), 1), joules / self._accepted
 
     def _floor_s(self, sequences: int) -> float:
-        return self._host[0] + self._host[1] * sequences
+        return self._host.step_s + self._host.each_s * sequences
 
     def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:
         """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that
         decode comes on top: by how much their step is longer than with next to nothing cached. No shorter than it."""
         seconds, joules = self._passes(tokens + sequences, 2.0 * pairs / (tokens + sequences))
+        seconds *= self._host.prefill
         if sequences:
             alone, its = self._one(sequences, context)
             bare, its_bare = self._one(sequences, self._least)
@@ -151,7 +188,8 @@ class Told:
             else:
                 seconds, joules = alone, its
         over = tuple([joule - watts * seconds for joule, watts in zip(joules, self._idle_W, strict=True)])
-        return max(round(max(seconds, self._floor_s(sequences + 1)) * PS_PER_S), 1), over  # type: ignore[return-value]
+        floor_s = max(self._floor_s(sequences + 1), self._host.prompts_s)
+        return max(round(max(seconds, floor_s) * PS_PER_S), 1), over  # type: ignore[return-value]
 
     def _one(self, sequences: int, context: int) -> tuple[float, Joules]:
         """A step that only decodes, near a number of cached tokens: it goes with them so slowly that a hundredth of
@@ -161,5 +199,5 @@ class Told:
         found = self._at.get(key)
         if found is None:
             seconds, joules = self._decode(sequences, np.array([float(key[1])]))
-            found = self._at[key] = float(seconds[0]), tuple(joules[:, 0].tolist())
+            found = self._at[key] = float(seconds[0]) * self._host.decode, tuple(joules[:, 0].tolist())
         return found

@@ -34,14 +34,23 @@ def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Questions:
         return _replayed(how, spec.lengths, base, seed)
     count = how.requests or (_OF_USER * (how.concurrency or 0) if how.process == "closed" else _USUAL)
     prompt, output, notes = _lengths(spec.lengths, count, base, seed)
+    shared = _shared(spec.lengths.shared, prompt) if spec.lengths.shared and spec.turns is None else None
+    block = _BLOCK if shared is not None else 0
     if how.process == "closed":
-        return Questions(prompt, output, None, users=how.concurrency or 1, notes=notes)
+        return Questions(prompt, output, None, shared, block, users=how.concurrency or 1, notes=notes)
     assert how.rate_per_s is not None
     if spec.turns is not None:
         return _conversations(spec, spec.turns, prompt, output, seed, notes)
     gaps = _gaps(how, count, np.random.default_rng([seed, _ARRIVALS]))
     arrival_ps = _whole(np.cumsum(gaps) / how.rate_per_s)
-    return Questions(prompt, output, arrival_ps, rate_per_s=how.rate_per_s, notes=notes)
+    return Questions(prompt, output, arrival_ps, shared, block, rate_per_s=how.rate_per_s, notes=notes)
+
+
+def _shared(share: float, prompt: Ints) -> Prefix:
+    """Prompts that all begin alike; their other blocks are nobody else's, and need no number."""
+    blocks = (prompt * share).astype(np.int64) // _BLOCK
+    ptr = np.concatenate([[0], np.cumsum(blocks)])
+    return Prefix(ptr, np.arange(ptr[-1]) - np.repeat(ptr[:-1], blocks))
 
 
 def faster(one: Questions, times: float) -> Questions:

@@ -11,15 +11,15 @@ import numpy as np
 
 from cmsim import energy
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import System
+from cmsim.hardware import ServingTuning, System
 from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving.costs import Joules, Told
+from cmsim.serving.costs import Host, Joules, Told
 from cmsim.serving.holder import Limits
 from cmsim.serving.played import CONTEXTS, SMALLEST, PlayedSteps
 from cmsim.serving.pools import Moves, Pool
 from cmsim.units import PS_PER_S, to_ps
-from cmsim.workload.model import load_model, speculative_tokens_per_step
+from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,11 @@ def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, d
     accepted = 1.0
     if spec.speculative is not None and decodes:
         accepted = float(speculative_tokens_per_step(spec.speculative.acceptance, spec.speculative.draft_tokens))
-    host = system.stack.serving
     costs = Told(
         played.decode,
         played.passes,
         least=CONTEXTS[0],
-        host=(host.step_us / 1e6, host.sequence_us / 1e6),
+        host=_host(system.stack.serving, load_model(spec.model, base=base)),
         idle_W=idle_W(system),
         accepted=accepted,
     )
@@ -107,6 +106,18 @@ def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, d
         cached=kept * batching.block_tokens,
     )
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens)
+
+
+def _host(of: ServingTuning, model: ModelSpec) -> Host:
+    plain = model.layers - model.moe_layers
+    return Host(
+        step_s=of.step_us / 1e6,
+        each_s=of.sequence_us / 1e6,
+        prompts_s=(of.layer_us * plain + of.expert_layer_us * model.moe_layers) / 1e6,
+        alone=of.prompts_alone,
+        decode=of.decode_times,
+        prefill=of.prefill_times,
+    )
 
 
 def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:

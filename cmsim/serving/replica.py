@@ -15,6 +15,8 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from cmsim.serving.book import DONE, NEVER, WAITING, Book
 from cmsim.serving.costs import Costs
 from cmsim.serving.holder import Holder
@@ -63,6 +65,8 @@ class Replica:
         #: what runs: when it began; of a jump the sums and where in them, and how many steps
         self._began = self._from = self._many = 0
         self._sums = array("q")
+        #: steps of prompts alone since the last token: who waited, and how long [ps]
+        self._pauses: list[tuple[int, int]] = []
 
     @property
     def steps_done(self) -> int:
@@ -116,8 +120,11 @@ class Replica:
         """A step, or a jump of steps, is over: who is done leaves, and the next one begins."""
         if self._does == _JUMPS:
             self._step += self._many
-            self.record.jump(self._pace, self._from, self._many, len(self._since))
-        elif self._does == _MIXED:
+            if self._pauses:
+                self._resume()
+            else:
+                self.record.jump(self._pace, self._from, self._many, len(self._since))
+        elif self._does == _MIXED and not self.costs.alone:
             self._step += 1
         self._end(now)
         for holder in list(self._active.values()):
@@ -203,14 +210,32 @@ class Replica:
         self._began = now
         if tokens:
             self._does = _MIXED
-            time_ps, joules = self.costs.mixed(self._pace, self._context, tokens, pairs)
-            self.record.mix(time_ps, len(self._since), joules)
+            pace, context, decode = self._pace, self._context, len(self._since)
+            if self.costs.alone:
+                pace = context = decode = 0
+            time_ps, joules = self.costs.mixed(pace, context, tokens, pairs)
+            self.record.mix(time_ps, decode, joules)
+            if self.costs.alone and self._since:
+                self._pauses.append((len(self._since), time_ps))
             self._next(now + time_ps)
         elif self._since:
             self._does = _JUMPS
-            self._jump(now, single=bool(crowded) or self._singly)
+            self._jump(now, single=bool(crowded or self._pauses) or self._singly)
         else:
             self._does = _RESTS
+            self._pauses.clear()
+
+    def _resume(self) -> None:
+        """A step after steps of prompts alone, for which those that decode waited: the longer, the longer they are."""
+        row, at, done = self.costs.row(self._pace), self._from, 0
+        step_ps = self._sums[at + 1] - self._sums[at]
+        low, middle, high = row.joules(np.array([at]), np.array([at + 1]))[:, 0].tolist()
+        wait_ps = sum(time_ps for _, time_ps in self._pauses)
+        for there, time_ps in self._pauses:
+            self.record.mix(step_ps + wait_ps, max(min(there, len(self._since)) - done, 0), (0.0, 0.0, 0.0))
+            done, wait_ps = max(done, there), wait_ps - time_ps
+        self.record.mix(step_ps, max(len(self._since) - done, 0), (low, middle, high))
+        self._pauses.clear()
 
     def _make_room(self, now: int) -> dict[int, Holder]:
         """Preempts where a cache has no room for the next step; holders of which somebody was.

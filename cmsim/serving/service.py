@@ -31,12 +31,14 @@ _SOON = 1
 class Rules:
     """routing    how a holder is chosen    patience_ps  after which a request is given up; none: never
     door_ps    what the host takes from a request's arrival until it waits to be batched [ps]
+    token_ps   before that, of each token of its prompt, one request after the other [ps]
     singly     steps are done one by one, to hold jumps against
     """
 
     routing: Routing = "least_loaded"
     patience_ps: int | None = None
     door_ps: int = 0
+    token_ps: int = 0
     singly: bool = False
 
 
@@ -127,7 +129,8 @@ class Service:
         )
         self._then = None if asked.then is None else asked.then.tolist()
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
-        #: when the link of a holder is free again
+        #: when the host has read the prompts that came, and when the link of a holder is free again
+        self._read = 0
         self._free: dict[int, int] = {}
         self._here = self._since = self._area = 0
         self._next = 0
@@ -201,8 +204,11 @@ class Service:
             return
         if rules.patience_ps is not None:
             _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._out_of_patience(one))
-        if rules.door_ps:
-            _Call(self.env, now + rules.door_ps, _COMES, lambda _: self._route(one, 0))
+        if rules.door_ps or rules.token_ps:
+            self._read = max(self._read, now) + rules.token_ps * book.prompt[one]
+            _Call(
+                self.env, (self._read if rules.token_ps else now) + rules.door_ps, _COMES, lambda _: self._route(one, 0)
+            )
         else:
             self._route(one, 0)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cmsim.errors import InputError, did_you_mean
 from cmsim.reading.outside import brought, opened
-from cmsim.validation import backend, folds, points, power_load, totals, training
+from cmsim.validation import backend, folds, points, power_load, serving, totals, training
 from cmsim.validation.area import Area, Progress
 from cmsim.validation.report import Report
 from cmsim.validation.row import Row
@@ -32,6 +32,7 @@ AREAS: dict[str, Area] = {
         Area("trace-replays", points.rows),
         Area("training", training.rows, training.pairs),
         Area("training-memory", training.rows, training.pairs),
+        Area("serving", serving.rows, serving.pairs),
     )
 }
 

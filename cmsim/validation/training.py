@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
 from cmsim.published import Case, PlayedCase, TableForm, form_of, play_all
-from cmsim.reading import Spec
 from cmsim.reading.kept import while_unchanged
 from cmsim.reading.tables import Record, read_records
 from cmsim.units import GIB
@@ -24,6 +21,7 @@ from cmsim.validation.area import Progress
 from cmsim.validation.pairs import Pairs
 from cmsim.validation.reference import AreaSpec
 from cmsim.validation.row import Row
+from cmsim.validation.sets import Compared, SetOfRows, pairs_of, statistics
 
 #: what a run of a built-in model on a built-in system reads, and the rows
 _READ = (
@@ -33,25 +31,14 @@ _READ = (
 _UNITS = {"time": "s", "memory": "GiB"}
 
 
-class SetSpec(Spec):
-    """Which rows belong together, and what their errors have to stay under."""
+class SetSpec(SetOfRows):
+    """Rows of training that belong together, and what their errors have to stay under."""
 
-    what: str
-    table: str = Field(description="a CSV beside this file")
-    of: dict[str, str] = Field(default={}, description="pattern by column; all must be found")
     plans: Literal["complete", "completed"] = Field(
         default="complete", description="completed: rows with a detail that nobody states of the run"
     )
     experts: bool | None = Field(default=None, description="only mixtures of experts, or only others")
     quantity: Literal["time", "memory"] = "time"
-    every: PositiveInt = Field(
-        default=1, description="every so many-th of them, evenly: what a validation has time for"
-    )
-    median_pct: NonNegativeFloat
-    p90_pct: NonNegativeFloat
-    aim_pct: tuple[float, float] | None = Field(default=None, description="what is asked for: median, 90th percentile")
-    judged: bool = True
-    source: str
 
 
 class TrainingAreaSpec(AreaSpec):
@@ -59,17 +46,6 @@ class TrainingAreaSpec(AreaSpec):
 
     sets: dict[str, SetSpec]
     slow: dict[str, str] = Field(default={}, description="patterns of ids of rows that are not played: the reason")
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A row of a set, with what was measured and predicted in its unit; without a prediction, the reason."""
-
-    id: str
-    system: str
-    measured: float | None
-    predicted: float | None
-    reason: str
 
 
 def rows(area: str, progress: Progress) -> list[Row]:
@@ -80,7 +56,7 @@ def rows(area: str, progress: Progress) -> list[Row]:
     left: dict[str, Row] = {}
     for name, compared in _compared(area).items():
         of = spec.sets[name]
-        found += _statistics(area, name, of, [one for one in compared if one.predicted is not None])
+        found += statistics(area, name, of, [one for one in compared if one.predicted is not None])
         for one in compared:
             if one.predicted is None and one.measured is not None:
                 left[one.id] = Row(
@@ -100,40 +76,10 @@ def rows(area: str, progress: Progress) -> list[Row]:
 def pairs(area: str, _: Sequence[Row]) -> list[Pairs]:
     """Every measured number beside its prediction, by set."""
     spec, _document = reference.read_spec(area, TrainingAreaSpec)
-    found = []
-    for name, compared in _compared(area).items():
-        of, some = spec.sets[name], [one for one in compared if one.predicted is not None]
-        measured, predicted = (np.array([getattr(one, key) for one in some]) for key in ("measured", "predicted"))
-        found.append(Pairs(name, _UNITS[of.quantity], "judged" if of.judged else "left_out", measured, predicted))
-    return found
-
-
-def _statistics(area: str, name: str, of: SetSpec, some: Sequence[Compared]) -> list[Row]:
-    if not some:
-        return []
-    error = np.array([(one.predicted or 0.0) / (one.measured or 1.0) - 1 for one in some])
-    aim = f"; asked for: {of.aim_pct[0]:g} and {of.aim_pct[1]:g} %" if of.aim_pct else ""
-    out = []
-    for statistic, value, limit in (
-        ("median", float(np.median(np.abs(error))), of.median_pct),
-        ("p90", float(np.percentile(np.abs(error), 90)), of.p90_pct),
-    ):
-        out.append(
-            Row(
-                id=f"{name}/{statistic}",
-                area=area,
-                role="judged" if of.judged else "left_out",
-                system=", ".join(dict.fromkeys(one.system for one in some)),
-                what=f"{of.what}: {statistic} absolute error of {len(some)} rows, added to 1",
-                published=1.0,
-                unit="",
-                source=of.source,
-                note=f"signed median {100 * float(np.median(error)):+.1f} %{aim}",
-                predicted=1.0 + value,
-                tolerance_pct=limit,
-            )
-        )
-    return out
+    return [
+        pairs_of(name, spec.sets[name], _UNITS[spec.sets[name].quantity], some)
+        for name, some in _compared(area).items()
+    ]
 
 
 @while_unchanged(*_READ)

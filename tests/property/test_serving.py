@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cmsim.requests import Prefix
 from cmsim.serving import measure
 from cmsim.serving.book import OUTCOMES
-from cmsim.serving.costs import Costs, Plain, Told
+from cmsim.serving.costs import Costs, Host, Plain, Told
 from cmsim.serving.holder import Limits
 from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.questions import Questions
@@ -36,7 +36,7 @@ def costs(draw: np.random.Generator) -> Costs:
         seconds = a + 2e-5 * tokens + 1e-9 * tokens * length
         return seconds, (seconds, seconds, seconds)
 
-    host = (float(draw.choice([0, 4e-3])), 1e-5)
+    host = Host(float(draw.choice([0, 4e-3])), 1e-5, alone=bool(draw.random() < 0.3))
     return Told(decode, passes, least=16, host=host, idle_W=(1.0, 2.0, 3.0), accepted=float(draw.choice([1, 1.7])))
 
 

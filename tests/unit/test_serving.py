@@ -19,7 +19,7 @@ from cmsim.kinds.serving import PoolSpec, SloSpec
 from cmsim.requests import Prefix
 from cmsim.serving import capacity, draw, measure
 from cmsim.serving.blocks import PagedCache
-from cmsim.serving.costs import Plain, StepRow, Told
+from cmsim.serving.costs import Host, Plain, StepRow, Told
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
 from cmsim.serving.played import PlayedSteps
@@ -586,15 +586,15 @@ def test_points_are_what_is_played(played):
 
 def test_prompts_beside_sequences(played):
     steps, _ = played
-    costs = Told(steps.decode, steps.passes, least=128, host=(0.0, 0.0), idle_W=(0.0, 0.0, 0.0))
+    costs = Told(steps.decode, steps.passes, least=128, host=Host(), idle_W=(0.0, 0.0, 0.0))
     alone_ps = costs.row(16).upto(2049)[2049] - costs.row(16).upto(2049)[2048]
     times = [costs.mixed(16, 2048, tokens, tokens**2 // 2)[0] for tokens in (1, 64, 512, 1000)]
     assert times[0] >= alone_ps and times == sorted(times)
     # weights are read once: less than both apart
     assert times[2] < alone_ps + costs.mixed(0, 0, 512, 512**2 // 2)[0]
-    slow = Told(steps.decode, steps.passes, least=128, host=(0.1, 0.001), idle_W=(0.0, 0.0, 0.0))
+    slow = Told(steps.decode, steps.passes, least=128, host=Host(0.1, 0.001), idle_W=(0.0, 0.0, 0.0))
     assert slow.mixed(16, 2048, 64, 2048)[0] == pytest.approx(0.117 * PS_PER_S)
-    fast = Told(steps.decode, steps.passes, least=128, host=(0.0, 0.0), idle_W=(0.0, 0.0, 0.0), accepted=2.0)
+    fast = Told(steps.decode, steps.passes, least=128, host=Host(), idle_W=(0.0, 0.0, 0.0), accepted=2.0)
     sums = fast.row(16).upto(2049)
     assert sums[2049] - sums[2048] == pytest.approx(alone_ps / 2)
 

@@ -1,0 +1,154 @@
+"""Rows of tables of served models as services: forms, plans, rules, and what is said of them."""
+
+from __future__ import annotations
+
+import csv
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cmsim import api, reading
+from cmsim.cli.app import app
+from cmsim.errors import InputError
+from cmsim.published import SERVICE_FORMS, predict_serving, service_form_of
+from cmsim.published.service_row import serving_file
+
+ROW = {
+    "id": "a-1", "silicon_data_source": "source_file=x.csv; silicon_concurrency=16", "backend": "trtllm",
+    "backend_version": "1.2.0", "model_path": "deepseek-ai/DeepSeek-R1", "system": "h200_sxm", "precision": "fp8",
+    "mode": "agg", "isl": "1024", "osl": "1024", "gemm_quant_mode": "fp8", "moe_quant_mode": "fp8",
+    "batch_size": "16.0", "tp_size": "8.0", "pp_size": "1.0", "attention_dp_size": "1.0", "moe_tp_size": "1.0",
+    "moe_ep_size": "8.0",
+}  # fmt: skip
+NIGHT = {
+    "file": "x/Qwen3-32B-A2.yaml", "case": "Qwen3-32B", "bench": "perf", "model": "vllm-ascend/Qwen3-32B-W8A8",
+    "tp": "4", "dp": "", "pp": "", "ep": "", "max_num_seqs": "", "max_batched": "40960", "spec": "", "quant": "ascend",
+    "dataset": "vllm-ascend/GSM8K_prefix90_in65536_bs100", "num_prompts": "80", "max_out": "1024", "concurrency": "20",
+    "request_rate": "0.0", "baseline_output_tok_s": "100",
+}  # fmt: skip
+
+
+def case(**change):
+    return SERVICE_FORMS["aiconfigurator"].case({**ROW, **change})
+
+
+def plan(**change):
+    return case(**change).scenario["workload"]["parallel"]
+
+
+def test_a_row_becomes_the_service_that_it_describes():
+    one = case()
+    (entry,) = one.scenario["systems"]
+    assert entry == {"system": "hgx_h200", "accelerators": 8, "stack": "tensorrt_llm"}
+    workload = one.scenario["workload"]
+    assert workload["arrivals"] == {"process": "closed", "concurrency": 16}
+    assert workload["lengths"] == {"prompt_tokens": 1024, "output_tokens": 1024, "least": 0.8}
+    assert (workload["model"], workload["accelerators"]) == ("deepseek-r1", 8)
+    assert {name: workload["parallel"][name] for name in ("tp", "dp", "ep")} == {"tp": 8, "dp": 1, "ep": 8}
+    assert workload["precision"]["weights"] == "fp8" and workload["batching"]["sequences"] == 16
+    assert "InferenceX draws lengths" in one.note and not one.reason
+
+
+def test_sizes_that_hold_concurrency_and_that_are_missing():
+    assert (plan(tp_size="64")["tp"], plan(tp_size="16", moe_ep_size="4")["tp"]) == (8, 4)
+    of_data = plan(tp_size="1", attention_dp_size="64")
+    assert (of_data["tp"], of_data["dp"], of_data["attention"]) == (1, 8, "dp")
+    assert plan(tp_size="1", attention_dp_size="", batch_size="2")["dp"] == 8, "16 users over batches of 2"
+    assert plan(tp_size="2", attention_dp_size="", batch_size="16")["dp"] == 4, "experts' ranks over those of attention"
+    assert plan(model_path="meta-llama/Llama-3.1-8B", tp_size="2", moe_tp_size="2", moe_ep_size="1")["tp"] == 2
+    assert "ep" not in plan(model_path="meta-llama/Llama-3.1-8B"), "a dense model has no experts"
+
+
+def test_pools_apart():
+    pools = {f"{name}_{key}": value for name in ("prefill", "decode") for key, value in (
+        ("tp_size", "8.0"), ("pp_size", "1"), ("attention_dp_size", "1"), ("moe_tp_size", "1"), ("moe_ep_size", "8"),
+    )}  # fmt: skip
+    one = case(**pools, mode="disagg", decode_num_workers="9", prefill_num_workers="")
+    workload = one.scenario["workload"]
+    assert (workload["prefill"]["replicas"], workload["decode"]["replicas"]) == (1, 9)
+    assert workload["decode"]["accelerators"] == 8 and workload["decode"]["parallel"]["ep"] == 8
+    assert one.scenario["systems"][0]["domains"] == 10
+    assert "prefill.replicas 1 (not in the row)" in one.taken
+
+
+def test_what_is_not_known_is_said():
+    assert "no model known" in case(model_path="nobody/Nothing-7B").reason
+    assert "no system known" in case(system="abacus").reason
+    assert "pipeline stages" in case(pp_size="2").reason
+    assert "neither a concurrency nor a batch" in case(silicon_data_source="", batch_size="").reason
+    odd = case(gemm_quant_mode="int3", precision="int3", backend="another")
+    assert odd.scenario["workload"]["precision"]["weights"] == "bf16" and "stack" not in odd.scenario["systems"][0]
+    assert any("the format is not known here" in one for one in odd.taken)
+    doubtful = case(isl="4000", osl="1000")
+    assert doubtful.scenario is not None and "lengths of another kind" in doubtful.note
+
+
+def test_nightly_rows():
+    form = SERVICE_FORMS["nightly"]
+    one = form.case(NIGHT)
+    workload = one.scenario["workload"]
+    assert one.scenario["systems"][0]["system"] == "atlas_800_a2" and workload["accelerators"] == 4
+    assert workload["lengths"] == {"prompt_tokens": 65536, "output_tokens": 1024, "shared": 0.9}
+    assert workload["arrivals"] == {"process": "closed", "concurrency": 20, "requests": 80}
+    assert workload["precision"]["weights"] == "int8"
+    other = form.case({**NIGHT, "file": "x.yaml", "spec": "mtp", "tp": "8", "dp": "2", "request_rate": "0.5"})
+    assert other.scenario["systems"][0] == {"system": "cloudmatrix384", "accelerators": 8, "stack": "vllm_ascend"}
+    assert "speculative.draft_tokens" in other.note and "0.5 requests/s at most" in other.unsaid
+    assert "310P" in form.case({**NIGHT, "file": "Qwen3-14B-310p.yaml"}).reason
+    assert "no length of prompts" in form.case({**NIGHT, "dataset": "GSM8K"}).reason
+
+
+def test_most_rows_that_ship_run():
+    for table, most_without in (("serving_measured.csv", 0.0), ("ascend_serving_ci.csv", 0.1)):
+        with (reading.DATA / "workloads/reference" / table).open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        form = service_form_of(list(rows[0]))
+        reasons = [form.case(row).reason for row in rows]
+        assert sum(map(bool, reasons)) <= most_without * len(rows), set(reasons)
+
+
+def test_a_table_is_predicted_row_by_row(tmp_path):
+    small = {**ROW, "model_path": "Llama-3.1-8B", "tp_size": "1", "moe_ep_size": "1", "isl": "128", "osl": "16"}
+    small["silicon_data_source"] = "silicon_concurrency=2"
+    table, out = tmp_path / "rows.csv", tmp_path / "out.csv"
+    pd.DataFrame([small, {**small, "system": "abacus"}, small]).to_csv(table, index=False)
+    done = CliRunner().invoke(app, ["predict", "serving", str(table), "--out", str(out), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    frame = pd.read_csv(out)
+    assert list(frame["id"]) == ["a-1"] * 3 and frame["predicted_tpot_ms"].notna().tolist() == [True, False, True]
+    first, _, third = frame.to_dict("records")
+    assert first["predicted_ttft_ms"] == third["predicted_ttft_ms"] > first["predicted_tpot_ms"] > 0
+    # two users of 12.8 to 16 tokens each: Little's law of the closed loop, ends of the run apart
+    e2e_s = (first["predicted_ttft_ms"] + 13.4 * first["predicted_tpot_ms"]) / 1e3
+    assert first["predicted_output_tokens_per_s"] == pytest.approx(2 * 14.4 / e2e_s, rel=0.1)
+    assert "no system known" in frame["note"][1]
+
+
+def test_a_table_of_no_form(tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(InputError, match="no such column"):
+        predict_serving(table)
+
+
+def test_rules_name_what_there_is():
+    for rule in (*serving_file().aiconfigurator, *serving_file().nightly):
+        assert rule.why or rule.left_out or rule.ttft_left_out, rule
+        if "stack" in rule.set:
+            assert rule.set["stack"] in reading.builtin_files("topologies/stacks")
+
+
+def test_prompts_that_begin_alike_are_computed_once():
+    found = {}
+    for shared in (0.0, 0.75):
+        workload = {
+            "kind": "serving", "model": "llama-3.1-8b",
+            "arrivals": {"process": "closed", "concurrency": 1, "requests": 4},
+            "lengths": {"prompt_tokens": 2048, "output_tokens": 2, "shared": shared},
+            "batching": {"prefix_share": 0.2, "sequences": 1},
+        }  # fmt: skip
+        (one,) = api.run({"systems": [{"system": "hgx_h100", "accelerators": 1}], "workload": workload}).outcomes
+        found[shared] = one.metrics
+    assert found[0.75]["prefix_hit_fraction"] == pytest.approx(0.75)  # of blocks that prompts share, the first has none
+    assert found[0.75]["ttft_s_p50"] < 0.6 * found[0.0]["ttft_s_p50"]
