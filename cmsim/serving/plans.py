@@ -93,7 +93,7 @@ def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, d
         played.decode,
         played.passes,
         least=CONTEXTS[0],
-        host=_host(system.stack.serving, load_model(spec.model, base=base)),
+        host=host_of(system.stack.serving, load_model(spec.model, base=base)),
         idle_W=idle_W(system),
         accepted=accepted,
     )
@@ -108,7 +108,8 @@ def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, d
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens)
 
 
-def _host(of: ServingTuning, model: ModelSpec) -> Host:
+def host_of(of: ServingTuning, model: ModelSpec) -> Host:
+    """What an engine and its host add to steps of a model."""
     plain = model.layers - model.moe_layers
     return Host(
         step_s=of.step_us / 1e6,
