@@ -149,6 +149,13 @@ BENCHMARKS = (
         target_s=20.0,
     ),
     Benchmark(
+        "service_search",
+        "`cmsim search benchmarks/scenarios/service_search.yaml --quiet`: plans of a service in two pools, 256 served",
+        ("-m", "cmsim", "search", "benchmarks/scenarios/service_search.yaml", "--quiet"),
+        target_s=600.0,
+        target_MB=500,
+    ),
+    Benchmark(
         "search_price",
         "`python benchmarks/search.py`: the closed form of a step over columns of plans; the target is about 300,000",
         ("benchmarks/search.py",),

@@ -17,7 +17,7 @@ from cmsim.arrays import Floats
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.plots.place import Page
-from cmsim.plots.series import colours, system_of
+from cmsim.plots.series import MARKERS, STROKES, Series, colours, series, system_of
 from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class _Cloud:
 
     name: str
     colour: str
+    stroke: Any
+    marker: str
     user: Floats
     gives: tuple[Floats, Floats]
     served: tuple[Floats, Floats, Floats]
@@ -95,7 +97,17 @@ def _of_searches(found: Sequence[Any]) -> list[_Cloud]:
     for one in found:
         points = one.points
         name = system_of(one.best)
-        out.append(_Cloud(name, looks[name], points["user"], (points["each"], points["megawatt"]), _served(one)))
+        out.append(
+            _Cloud(
+                name,
+                looks[name],
+                STROKES[0],
+                MARKERS[0],
+                points["user"],
+                (points["each"], points["megawatt"]),
+                _served(one),
+            )
+        )
     return out
 
 
@@ -106,17 +118,24 @@ def _served(found: Any) -> tuple[Floats, Floats, Floats]:
 
 
 def _of_runs(results: Results) -> list[_Cloud]:
-    looks = colours(results)
-    runs: dict[str, list[Result]] = {}
-    for one in results:
-        if _first(one, _TOKEN_S) and _first(one, _TOKENS) and "power_avg_W" in one.metrics:
-            runs.setdefault(system_of(one), []).append(one)
+    """Of one set of results, workload and system each; whatever was swept, they are points of one cloud."""
+    runs: dict[tuple[str, str, str], list[Series]] = {}
+    for line in series(results, _has_both):
+        runs.setdefault((line.source, line.workload, line.system), []).append(line)
+    several = [len(set(part)) > 1 for part in zip(*runs, strict=True)]
     out = []
     none = np.zeros(0)
-    for name, its in runs.items():
-        user, each, megawatt = _columns(its)
-        out.append(_Cloud(name, looks[name], user, (each, megawatt), (none, none, none)))
+    for (source, workload, system), lines in runs.items():
+        first = lines[0]
+        user, each, megawatt = _columns([one for line in lines for one in line.runs])
+        told = [part for part, many in zip((workload, system, source), several[1:] + several[:1], strict=True) if many]
+        look = ", ".join(told) or system, first.ink, first.stroke, first.marker
+        out.append(_Cloud(*look, user, (each, megawatt), (none, none, none)))
     return out
+
+
+def _has_both(one: Result) -> bool:
+    return bool(_first(one, _TOKEN_S) and _first(one, _TOKENS) and "power_avg_W" in one.metrics)
 
 
 def _columns(runs: Sequence[Result]) -> tuple[Floats, Floats, Floats]:
@@ -159,8 +178,9 @@ def _cloud(ax: Axes, one: _Cloud, which: int, unit: float) -> None:
         one.user[rows],
         gives[rows],
         color=one.colour,
+        linestyle=one.stroke,
         linewidth=1.8,
-        marker="o",
+        marker=one.marker,
         markersize=_DOT,
         label=one.name,
         zorder=3,

@@ -84,7 +84,7 @@ def _of_batch(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> float:
 
 
 @dataclass(frozen=True)
-class Steady:
+class SteadyPool:
     """A pool whose holders have as many sequences at every time.
 
     requests_per_s  that end, and come    step_s  mean time from a token to the next [s]
@@ -96,7 +96,7 @@ class Steady:
     over_W: Joules
 
 
-def steady(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> Steady:
+def steady(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> SteadyPool:
     """With ``size`` sequences on each holder; ``prefills``: and the prompts that come for those that end."""
     context = round(mix.prompt + mix.output / 2)
     row = pool.costs.row(size)
@@ -120,9 +120,9 @@ def steady(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> Steady:
     return _steady(pool.holders * pool.replicas * come / step_ps * PS_PER_S, step_ps, joules)
 
 
-def _steady(rate: float, step_ps: float, joules: Floats) -> Steady:
+def _steady(rate: float, step_ps: float, joules: Floats) -> SteadyPool:
     low, middle, high = (joules / step_ps * PS_PER_S).tolist()
-    return Steady(rate, step_ps / PS_PER_S, (low, middle, high))
+    return SteadyPool(rate, step_ps / PS_PER_S, (low, middle, high))
 
 
 def in_words(rate: float, capacity: float) -> str:
@@ -133,4 +133,4 @@ def in_words(rate: float, capacity: float) -> str:
     )
 
 
-__all__ = ["Mix", "Steady", "in_words", "of_prompts", "requests_per_s", "steady"]
+__all__ = ["Mix", "SteadyPool", "in_words", "of_prompts", "requests_per_s", "steady"]

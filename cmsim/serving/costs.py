@@ -150,7 +150,10 @@ class Told:
 
     def with_host(self, times: float) -> Told:
         """The same steps, with a host that takes so many times as long."""
-        host = self._host.slower(times)
+        return self.hosted(self._host.slower(times))
+
+    def hosted(self, host: Host) -> Told:
+        """The same steps, with another host."""
         return Told(
             self._decode, self._passes, least=self._least, host=host, idle_W=self._idle_W, accepted=self._accepted
         )

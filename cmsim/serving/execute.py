@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from cmsim.errors import InfeasibleError
-from cmsim.hardware import System
+from cmsim.hardware import ServingTuning, System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving import askers, capacity, measure, plans, sensitivity, upkeep
 from cmsim.serving.book import NEVER
+from cmsim.serving.costs import Told
 from cmsim.serving.goodput import goodput, none
 from cmsim.serving.perfect import perfect
 from cmsim.serving.pooled import Pooled
@@ -23,7 +24,7 @@ from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.serving.transfers import Moves
 from cmsim.units import PS_PER_S, to_ps
-from cmsim.workload.model import load_model, speculative_tokens_per_step
+from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
 #: request make a run that is not short
@@ -38,15 +39,8 @@ def execute(
     """Serves what a scenario asks. Raises InfeasibleError where no request fits, InputError for what is wrong in it."""
     spec = run.spec
     assert isinstance(spec, ServingSpec)
-    asked = askers.asked(spec, seed=run.seed, base=base)
-    machines = plans.machines(run, spec, system, base)
-    rules = Rules(
-        routing=spec.routing,
-        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
-        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
-        token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
-    )
-    one = _Of(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
+    one = prepared(run, system, base=base)
+    asked, machines = one.asked, list(one.machines)
     if not one.capacity:
         raise InfeasibleError(
             f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
@@ -89,7 +83,22 @@ def execute(
     )
 
 
-class _Of:
+def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
+    """A service that has served nobody yet. Raises InfeasibleError where its pools have no plan or no room."""
+    spec = run.spec
+    assert isinstance(spec, ServingSpec)
+    asked = askers.asked(spec, seed=run.seed, base=base)
+    machines = plans.machines(run, spec, system, base)
+    rules = Rules(
+        routing=spec.routing,
+        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
+        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
+        token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
+    )
+    return Prepared(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
+
+
+class Prepared:
     """A service as a scenario has it, to be asked again and again."""
 
     def __init__(
@@ -110,6 +119,16 @@ class _Of:
         """One run; its own checks hold."""
         return self._served(asked, self.pools, self._rules)
 
+    def served_by(self, engine: ServingTuning, model: ModelSpec) -> Served:
+        """The same requests, served by an engine with other constants of its host."""
+        host = plans.host_of(engine, model, self.spec.parallel.tp)
+        pools = tuple(
+            replace(pool, costs=pool.costs.hosted(host)) if isinstance(pool.costs, Told) else pool
+            for pool in self.pools
+        )
+        door_ps, token_ps = (int(to_ps(one / 1e6)) for one in (engine.arrival_us, engine.token_us))
+        return self._served(self.asked, pools, replace(self._rules, door_ps=door_ps, token_ps=token_ps))
+
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""
         return sensitivity.of_ttft(
@@ -125,7 +144,7 @@ class _Of:
 class _Found:
     """What one run says."""
 
-    def __init__(self, one: _Of, served: Served, system: System):
+    def __init__(self, one: Prepared, served: Served, system: System):
         self.one, self.served, self.system = one, served, system
         self.replicas = [replica for pool in served.pools for replica in pool]
         self.end_s = max(served.end_ps, 1) / PS_PER_S

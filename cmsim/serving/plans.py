@@ -130,7 +130,7 @@ def machine(
         played.decode,
         played.passes,
         least=CONTEXTS[0],
-        host=_host(system.stack.serving, load_model(spec.model, base=base), parallel.tp),
+        host=host_of(system.stack.serving, load_model(spec.model, base=base), parallel.tp),
         idle_W=_waits_W(system, apart),
         accepted=accepted,
     )
@@ -186,7 +186,8 @@ def _swap_ps(system: System, token_B: float) -> int:
     return max(round(token_B / (system.accelerator.host_GBps * GIGA / system.ranks_per_package) * PS_PER_S), 1)
 
 
-def _host(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
+def host_of(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
+    """What an engine and its host add to steps of a model on so many tensor-parallel ranks."""
     plain = model.layers - model.moe_layers
     return Host(
         step_s=of.step_us / 1e6,

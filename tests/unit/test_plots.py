@@ -17,6 +17,7 @@ from cmsim.plots import (
     KINDS,
     breakdown,
     collective,
+    pareto,
     parts,
     power,
     power_throughput,
@@ -109,7 +110,7 @@ def calls() -> Results:
 
 
 def of(kind) -> Results:
-    return calls() if kind == "collective" else swept()
+    return calls() if kind == "collective" else Results(tuple(_with_latency())) if kind == "pareto" else swept()
 
 
 def swept_twice(points=((8, 1024), (24, 1024), (96, 1024), (8, 4096), (24, 4096))) -> list[Result]:
@@ -245,6 +246,36 @@ def _with_latency() -> list[Result]:
         )
         for one in swept()
     ]
+
+
+def paced(system, batch, token_s) -> Result:
+    """Every user of a batch has a token after so long."""
+    one = made(system, batch, tokens_per_s=batch * 8 / token_s)
+    return dataclasses.replace(one, kind="decode", metrics={**one.metrics, "tpot_s": token_s})
+
+
+def test_what_users_get_against_what_accelerators_give():
+    runs = [paced(name, n, t * (1 + n / 50)) for name, t in (("supernode", 0.02), ("rack", 0.01)) for n in (8, 24, 96)]
+    # as slow as 96 and with less throughput: on no front
+    beaten = paced("rack", 90, 0.01 * (1 + 96 / 50))
+    said = {"workload": {"slo": {"ttft_s": 1, "tpot_s": 0.03}}}
+    upper = pareto.draw(Results((*runs, beaten), scenario=said))
+    figure = upper.get_figure()
+    below = next(ax for ax in figure.axes if ax is not upper)
+    looks = {line.get_label(): line for line in lines_of(upper)}
+    assert [line.get_color() for line in looks.values()] == list(style.SERIES[:2])
+    x, y = looks["rack"].get_data()
+    assert len(x) == 3 and sorted(x, reverse=True) == list(x) and sorted(y) == list(y)
+    assert max(y) == pytest.approx(96 * 8 / (0.01 * (1 + 96 / 50)) / 8)
+    assert below.get_lines()[0].get_data()[1][0] == pytest.approx(8 * 8 / (0.02 * 1.16) / 4e4)
+    # the pace that is promised stands in both, and its words lie on no point
+    for ax in (upper, below):
+        assert texts(ax) == ["30 ms a token"]
+        assert any(np.allclose(line.get_xdata(), 1 / 0.03) for line in ax.lines)
+        figure.draw_without_rendering()
+        box = ax.texts[0].get_window_extent()
+        points = np.concatenate([one.get_offsets() for one in ax.collections])
+        assert not any(box.contains(*at) for at in ax.transData.transform(points))
 
 
 def test_latency_stands_below_power():

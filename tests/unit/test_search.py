@@ -206,7 +206,7 @@ def test_other_workloads_have_no_plans_to_search() -> None:
         "systems": ["hgx_a100"],
         "workload": {"kind": "collective", "collective": "all_reduce", "message_bytes": 1e6},
     }
-    with pytest.raises(InputError, match="no training workload"):
+    with pytest.raises(InputError, match="no workload to search a plan for"):
         questions(data)
 
 

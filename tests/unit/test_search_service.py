@@ -21,7 +21,7 @@ from cmsim.search import ServiceResult, load, search
 from cmsim.search.services import OBJECTIVES
 from cmsim.search.services.found import kept, score
 from cmsim.search.services.least import least_machine
-from cmsim.search.services.load import Load, best_found
+from cmsim.search.services.traffic import Traffic, best_found
 from cmsim.serving import draw
 from cmsim.serving.prefixes import Beginnings, Prefixes
 from cmsim.serving.questions import Questions
@@ -176,7 +176,7 @@ def test_a_perfect_system_needs_no_more() -> None:
     one = scenario.runs[0]
     system = api.Machines()(one)
     model = load_model("llama-3.1-8b")
-    mix = Load.of(draw.asked(one.spec, seed=0, base=None), one.spec, keeps=False)
+    mix = Traffic.of(draw.asked(one.spec, seed=0, base=None), one.spec, keeps=False)
     least = least_machine(one.spec, system, model, mix, 100.0)
     flying = 100.0 * 64 * least.token_s
     context = 1024 + 65 / 2

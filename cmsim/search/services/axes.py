@@ -29,7 +29,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Question:
+class ServiceQuestion:
     """What is served on what; ``spec`` is that of ``one``, as `plain` leaves it."""
 
     one: Run
@@ -51,38 +51,38 @@ class PoolAxis:
     """
 
     key: str
-    values: Callable[[Question, str], Sequence[Any]] | None
+    values: Callable[[ServiceQuestion, str], Sequence[Any]] | None
 
 
-def _accelerators(asked: Question, _: str) -> Sequence[int]:
+def _accelerators(asked: ServiceQuestion, _: str) -> Sequence[int]:
     """Powers of two, numbers halfway between them, and all."""
     most = asked.system.packages
     some = [one for n in range(most.bit_length()) for one in (1 << n, 3 << n)]
     return sorted({*(one for one in some if one <= most), most})
 
 
-def _tensor(asked: Question, _: str) -> Sequence[int]:
+def _tensor(asked: ServiceQuestion, _: str) -> Sequence[int]:
     most = min(asked.system.ranks, asked.model.heads)
     return [1 << n for n in range(most.bit_length()) if asked.model.heads % (1 << n) == 0]
 
 
-def _attention(asked: Question, _: str) -> Sequence[str]:
+def _attention(asked: ServiceQuestion, _: str) -> Sequence[str]:
     return ["tp", "dp"] if asked.model.experts else ["tp"]
 
 
-def _experts(asked: Question, _: str) -> Sequence[Any]:
+def _experts(asked: ServiceQuestion, _: str) -> Sequence[Any]:
     return [1, "max"] if asked.model.experts else [1]
 
 
-def _parts(asked: Question, _: str) -> Sequence[int]:
+def _parts(asked: ServiceQuestion, _: str) -> Sequence[int]:
     return [1, 2] if asked.model.experts else [1]
 
 
-def _sequences(asked: Question, pool: str) -> Sequence[int]:
+def _sequences(asked: ServiceQuestion, pool: str) -> Sequence[int]:
     return [own(asked.spec, pool).batching.sequences] if pool == "prefill" else [8, 16, 32, 64, 128, 256, 512]  # type: ignore[union-attr]
 
 
-def _chunks(asked: Question, pool: str) -> Sequence[int]:
+def _chunks(asked: ServiceQuestion, pool: str) -> Sequence[int]:
     return [own(asked.spec, pool).batching.step_tokens] if pool == "decode" else [2048, 8192]  # type: ignore[union-attr]
 
 
@@ -119,7 +119,9 @@ def dotted(pool: str, key: str) -> str:
     return f"{pool}.{key}" if pool else key
 
 
-def values_of(asked: Question, given: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], dict[str, tuple[Any, ...]]]:
+def values_of(
+    asked: ServiceQuestion, given: Mapping[str, Sequence[Any]]
+) -> dict[tuple[str, ...], dict[str, tuple[Any, ...]]]:
     """By the pools that a service may have: every axis that is varied and its values, those given or else its own.
 
     given: by key. Raises InputError for an unknown axis, an empty list, and a value that the key does not take.
@@ -150,7 +152,7 @@ def values_of(asked: Question, given: Mapping[str, Sequence[Any]]) -> dict[tuple
 
 
 def _of_form(
-    asked: Question, form: tuple[str, ...], known: Mapping[str, PoolAxis], chosen: Mapping[str, tuple[Any, ...]]
+    asked: ServiceQuestion, form: tuple[str, ...], known: Mapping[str, PoolAxis], chosen: Mapping[str, tuple[Any, ...]]
 ) -> Iterable[tuple[str, tuple[Any, ...]]]:
     for pool in form:
         for key, axis in known.items():
@@ -169,7 +171,7 @@ def _heads(name: str, known: Iterable[str]) -> list[str]:
     return [dotted(pool, found[0]) for pool in pools] if len(found) == 1 else []
 
 
-def _refused(asked: Question, name: str, head: str, values: Sequence[Any]) -> list[Problem]:
+def _refused(asked: ServiceQuestion, name: str, head: str, values: Sequence[Any]) -> list[Problem]:
     """What the schema says against values of a key."""
     problems = []
     for value in values:

@@ -18,8 +18,8 @@ from cmsim import side_by_side
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError
 from cmsim.kinds.serving import PoolSpec
-from cmsim.search.services.axes import Question, own
-from cmsim.search.services.load import Load
+from cmsim.search.services.axes import ServiceQuestion, own
+from cmsim.search.services.traffic import Traffic
 from cmsim.serving import capacity, idle, plans
 from cmsim.serving.pools import Pool
 from cmsim.units import PS_PER_S
@@ -32,7 +32,7 @@ LONG = "requests are longer than a cache holds"
 
 
 @dataclass(frozen=True)
-class Shape:
+class PoolShape:
     """A plan of a pool but for its cap on sequences and its copies.
 
     pool    "", prefill or decode    values  by key of a pool
@@ -78,9 +78,9 @@ class Curve:
 
 
 def measure(
-    asked: Question,
-    load: Load,
-    shapes: Sequence[tuple[Shape, tuple[int, ...]]],
+    asked: ServiceQuestion,
+    load: Traffic,
+    shapes: Sequence[tuple[PoolShape, tuple[int, ...]]],
     *,
     jobs: int | None,
     progress: Callable[[float], None] | None = None,
@@ -95,7 +95,7 @@ def measure(
     return out
 
 
-def _curve(asked: Question, load: Load, item: tuple[Shape, tuple[int, ...]]) -> Curve:
+def _curve(asked: ServiceQuestion, load: Traffic, item: tuple[PoolShape, tuple[int, ...]]) -> Curve:
     shape, caps = item
     spec = pool_spec(asked, shape, max(caps))
     try:
@@ -107,7 +107,7 @@ def _curve(asked: Question, load: Load, item: tuple[Shape, tuple[int, ...]]) -> 
     return found
 
 
-def pool_spec(asked: Question, shape: Shape, sequences: int) -> PoolSpec:
+def pool_spec(asked: ServiceQuestion, shape: PoolShape, sequences: int) -> PoolSpec:
     """The pool of a shape, one copy of it."""
     its = own(asked.spec, shape.pool)
     data = its.model_dump(exclude_unset=True)
@@ -120,7 +120,9 @@ def pool_spec(asked: Question, shape: Shape, sequences: int) -> PoolSpec:
     return PoolSpec.model_validate(data)
 
 
-def _measured(asked: Question, load: Load, shape: Shape, machine: plans.PoolMachine, caps: tuple[int, ...]) -> Curve:
+def _measured(
+    asked: ServiceQuestion, load: Traffic, shape: PoolShape, machine: plans.PoolMachine, caps: tuple[int, ...]
+) -> Curve:
     pool = machine.pool
     limits, mix = pool.limits, load.mix
     idle_W = idle.idle_W(machine.system)[1]

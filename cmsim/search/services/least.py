@@ -19,7 +19,7 @@ from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import ServingSpec
 from cmsim.search.services.axes import own, pools_of
-from cmsim.search.services.load import Load
+from cmsim.search.services.traffic import Traffic
 from cmsim.workload.generate import layers, least
 from cmsim.workload.model import ModelSpec, speculative_tokens_per_step
 from cmsim.workload.ops import Least
@@ -48,7 +48,7 @@ class LeastMachine:
 
 
 def least_machine(
-    spec: ServingSpec, system: System, model: ModelSpec, load: Load, rate_per_s: float, *, base: Path | None = None
+    spec: ServingSpec, system: System, model: ModelSpec, load: Traffic, rate_per_s: float, *, base: Path | None = None
 ) -> LeastMachine:
     """What requests that come at a rate need at least; formats of weights and caches as the scenario has them."""
     its = own(spec, "decode" if len(pools_of(spec)) > 1 else "")
@@ -95,7 +95,7 @@ def least_machine(
     return found
 
 
-def _first(load: Load) -> dict[str, int]:
+def _first(load: Traffic) -> dict[str, int]:
     """The prompt that promises are measured by."""
     new = max(round(load.first[0]), 1)
     return {"prompt_tokens": new, "cached_tokens": max(round(load.first[1] / new - new / 2), 0)}

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from cmsim.arrays import Bools, Floats, Ints
-from cmsim.search.services.axes import AUTO, TWO, Question
+from cmsim.search.services.axes import AUTO, TWO, ServiceQuestion
 from cmsim.search.services.curves import Curve
-from cmsim.search.services.load import Load
 from cmsim.search.services.space import MACHINE, PoolSpace
+from cmsim.search.services.traffic import Traffic
 
 #: reasons
 FIRST, TOKEN = "no first token comes in time, even alone", "no token comes in time, even alone"
@@ -28,7 +28,7 @@ BUSY, SLOW = "cannot keep up with what comes", "keeps up only with tokens twice 
 #: a cap on sequences that is this many times those there are, and some more, changes nothing
 _SPARE, _SOME = 2.0, 8
 #: of the load that some replicas carry at most, up to how many times as many are tried
-_MORE = (1.0, 1.25, 1.5, 2.0)
+_MORE = (1.0, 1.3, 1.6, 2.0)
 #: a wait is not told from a load nearer to what can be served [1]
 _NEAR = 0.98
 
@@ -76,7 +76,7 @@ class _Promise:
 
 
 def pool_plans(
-    asked: Question, load: Load, made: PoolSpace, curves: Sequence[Curve]
+    asked: ServiceQuestion, load: Traffic, made: PoolSpace, curves: Sequence[Curve]
 ) -> tuple[PoolPlans, Counter[str], int]:
     """(plans of a pool that may go, the others by reason, how many there are).
 
@@ -122,7 +122,7 @@ def _most(curve: Curve, cap: int) -> float:
     return float(np.max(curve.rate[curve.sizes <= max(cap, int(curve.sizes[0]))]))
 
 
-def _copies(asked: Question, load: Load, made: PoolSpace, curve: Curve, cap: int) -> list[int]:
+def _copies(asked: ServiceQuestion, load: Traffic, made: PoolSpace, curve: Curve, cap: int) -> list[int]:
     """Numbers of replicas to try: those asked for, or as many as carry the load and up to twice as many; all there may
     be where these are too few."""
     there = asked.system.packages // curve.accelerators
@@ -136,8 +136,8 @@ def _copies(asked: Question, load: Load, made: PoolSpace, curve: Curve, cap: int
 
 
 def _row(
-    asked: Question,
-    load: Load,
+    asked: ServiceQuestion,
+    load: Traffic,
     curve: Curve,
     pool: str,
     cap: int,
@@ -196,8 +196,8 @@ def _row(
 def _wait_s(busy: float, servers: int, work_s: float, share: float) -> float:
     """What a share of those who come waits no longer than, at so many servers of equal work. [s]"""
     busy = min(busy, _NEAR)
-    mean_s: float = busy ** (math.sqrt(2.0 * (servers + 1)) - 1.0) / (servers * (1.0 - busy)) * work_s / 2.0
-    return mean_s * max(-math.log(1.0 - min(share, 0.999)), 0.0)
+    queue = math.pow(busy, math.sqrt(2.0 * (servers + 1)) - 1.0) / (servers * (1.0 - busy))
+    return queue * work_s / 2.0 * max(-math.log(1.0 - min(share, 0.999)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class Priced:
 
 
 def together(
-    asked: Question, load: Load, form: tuple[str, ...], parts: Sequence[tuple[PoolPlans, Counter[str], int]]
+    asked: ServiceQuestion, load: Traffic, form: tuple[str, ...], parts: Sequence[tuple[PoolPlans, Counter[str], int]]
 ) -> tuple[Priced, Counter[str], int]:
     """(plans of all pools together, the others by reason, how many there are)."""
     if form != TWO:
@@ -245,7 +245,7 @@ def together(
     return _priced(asked, load, form, both), +refused, firsts * lasts
 
 
-def _priced(asked: Question, load: Load, form: tuple[str, ...], pools: tuple[PoolPlans, ...]) -> Priced:
+def _priced(asked: ServiceQuestion, load: Traffic, form: tuple[str, ...], pools: tuple[PoolPlans, ...]) -> Priced:
     first_s = sum((one.first_s for one in pools), np.zeros(len(pools[0])))
     token_s = sum((one.token_s for one in pools), np.zeros(len(pools[0])))
     accelerators = sum((one.accelerators for one in pools), np.zeros(len(pools[0]), np.int64))
@@ -277,7 +277,7 @@ def _priced(asked: Question, load: Load, form: tuple[str, ...], pools: tuple[Poo
     )
 
 
-def front_points(load: Load, parts: Mapping[str, Sequence[tuple[int, Curve]]]) -> dict[str, Any]:
+def front_points(load: Traffic, parts: Mapping[str, Sequence[tuple[int, Curve]]]) -> dict[str, Any]:
     """Where pools can be run, whatever the load: tokens/s of a user, and per accelerator and megawatt.
 
     parts: pool -> (number of the shape, its curve). Of two pools as many accelerators prefill as the others need, in

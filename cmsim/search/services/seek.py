@@ -20,13 +20,13 @@ from cmsim.results import Result, Results
 from cmsim.scenario import Run, Scenario
 from cmsim.search.found import STORE, Counts, Objective
 from cmsim.search.services import axes, curves, price
-from cmsim.search.services.axes import Question
-from cmsim.search.services.curves import Curve, Shape
+from cmsim.search.services.axes import ServiceQuestion
+from cmsim.search.services.curves import Curve, PoolShape
 from cmsim.search.services.found import OBJECTIVES, ServiceResult, kept, missed, score
 from cmsim.search.services.least import LeastMachine, least_machine
-from cmsim.search.services.load import Load
 from cmsim.search.services.price import Priced
 from cmsim.search.services.space import PoolSpace, named, space
+from cmsim.search.services.traffic import Traffic
 from cmsim.serving import draw
 from cmsim.workload.model import load_model
 
@@ -65,7 +65,7 @@ def seek(
     system = machines(one)
     assert isinstance(one.spec, ServingSpec)
     model = load_model(one.spec.model, base=scenario.base)
-    asked = Question(one, one.spec, system, model, scenario.base)
+    asked = ServiceQuestion(one, one.spec, system, model, scenario.base)
     if name == "dollars_per_token" and not cost.rent(system)[0]:
         raise InputError(Problem(cost.rent(system)[1][0], key="search.objective"))
     values = axes.values_of(asked, {**dict(said.get("axes") or {}), **dict(over)})
@@ -89,7 +89,7 @@ class _Form:
 @dataclasses.dataclass
 class _Seek:
     scenario: Scenario
-    asked: Question
+    asked: ServiceQuestion
     machines: api.Machines
     objective: Objective
     keep: int
@@ -99,7 +99,7 @@ class _Seek:
 
     def run(self, values: Mapping[tuple[str, ...], Mapping[str, tuple[Any, ...]]]) -> ServiceResult:
         requests = draw.asked(self.asked.spec, seed=self.asked.one.seed, base=self.asked.base)
-        load = Load.of(requests, self.asked.spec, keeps=self._keeps(values))
+        load = Traffic.of(requests, self.asked.spec, keeps=self._keeps(values))
         forms = [self._form(load, form, its) for form, its in values.items()]
         refused, count = Counter[str](), 0
         for one in forms:
@@ -122,7 +122,7 @@ class _Seek:
 
     # prices
 
-    def _form(self, load: Load, form: tuple[str, ...], values: Mapping[str, tuple[Any, ...]]) -> _Form:
+    def _form(self, load: Traffic, form: tuple[str, ...], values: Mapping[str, tuple[Any, ...]]) -> _Form:
         spec = axes.pooled(self.asked.spec, form)
         asked = dataclasses.replace(self.asked, spec=spec, one=dataclasses.replace(self.asked.one, spec=spec))
         spaces = [space(asked, pool, values) for pool in form]
@@ -188,7 +188,7 @@ class _Seek:
         """Values of all keys of a plan."""
         out: dict[str, Any] = {}
         for made, plans in zip(one.spaces, one.priced.pools, strict=True):
-            shape: Shape = made.shapes[int(plans.shape[row])][0]
+            shape: PoolShape = made.shapes[int(plans.shape[row])][0]
             counted = {"batching.sequences": int(plans.cap[row]), "replicas": int(plans.copies[row])}
             out |= named(made.pool, {**shape.values, **counted})
         return out
@@ -199,7 +199,7 @@ class _Seek:
         self,
         values: Mapping[tuple[str, ...], Mapping[str, tuple[Any, ...]]],
         forms: Sequence[_Form],
-        load: Load,
+        load: Traffic,
         ranks: _Ranks,
         served: Mapping[tuple[int, int], Result],
         unfit: int,
@@ -257,11 +257,11 @@ class _Seek:
             notes=tuple(notes),
         )
 
-    def _least(self, load: Load, rate: float) -> LeastMachine:
+    def _least(self, load: Traffic, rate: float) -> LeastMachine:
         asked = self.asked
         return least_machine(asked.spec, asked.system, asked.model, load, rate, base=asked.base)
 
-    def _none(self, refused: Counter[str], count: int, load: Load) -> InfeasibleError:
+    def _none(self, refused: Counter[str], count: int, load: Traffic) -> InfeasibleError:
         reasons = ", ".join(f"{many:,} {reason}" for reason, many in refused.most_common())
         message = f"{self.asked.one.key}: none of {count:,} plans goes: {reasons}"
         if load.rate_per_s:
@@ -273,7 +273,7 @@ class _Seek:
 class _Ranks:
     """In which order plans are served: those priced to keep the promise first, each by its score."""
 
-    def __init__(self, asked: Question, objective: Objective, forms: Sequence[_Form]):
+    def __init__(self, asked: ServiceQuestion, objective: Objective, forms: Sequence[_Form]):
         self._slo, self._objective = asked.spec.slo, objective
         self.place = [(number, row) for number, one in enumerate(forms) for row in range(len(one.priced))]
         self.margin = _joined(forms, "margin")
@@ -381,7 +381,7 @@ def _table(
     return out
 
 
-def _points(forms: Sequence[_Form], load: Load) -> dict[str, Any]:
+def _points(forms: Sequence[_Form], load: Traffic) -> dict[str, Any]:
     """Where pools can be run, with the keys of their shapes."""
     columns: list[dict[str, Any]] = []
     for one in forms:

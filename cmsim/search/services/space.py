@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cmsim.search.services.axes import COUNTED, Question, dotted
-from cmsim.search.services.curves import SIZES, Shape
+from cmsim.search.services.axes import COUNTED, ServiceQuestion, dotted
+from cmsim.search.services.curves import SIZES, PoolShape
 
 #: reasons
 MACHINE, SAME = "more accelerators than there are", "the same plan as another"
@@ -25,13 +25,13 @@ class PoolSpace:
     """
 
     pool: str
-    shapes: list[tuple[Shape, tuple[int, ...]]]
+    shapes: list[tuple[PoolShape, tuple[int, ...]]]
     copies: tuple[Any, ...]
     refused: Counter[str] = field(default_factory=Counter)
     caps: tuple[int, ...] = ()
 
 
-def space(asked: Question, pool: str, values: Mapping[str, tuple[Any, ...]]) -> PoolSpace:
+def space(asked: ServiceQuestion, pool: str, values: Mapping[str, tuple[Any, ...]]) -> PoolSpace:
     """All plans of a pool, from the values of its keys."""
     mine = {
         key.removeprefix(f"{pool}.") if pool else key: its
@@ -52,7 +52,7 @@ def space(asked: Question, pool: str, values: Mapping[str, tuple[Any, ...]]) -> 
         fit = tuple(cap for cap in caps if cap < its.get("batching.step_tokens", 1 << 60)) if not reason else ()
         made.refused[reason or CHUNK] += len(caps) - len(fit)
         if fit:
-            made.shapes.append((Shape(pool, its), fit))
+            made.shapes.append((PoolShape(pool, its), fit))
     made.refused = +made.refused
     return made
 
@@ -62,7 +62,7 @@ def _each(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(values, one, strict=True))
 
 
-def _refusal(asked: Question, its: Mapping[str, Any]) -> str:
+def _refusal(asked: ServiceQuestion, its: Mapping[str, Any]) -> str:
     """Why a plan is none, as far as that is seen without making its programs."""
     system, model = asked.system, asked.model
     if its["accelerators"] > system.packages:

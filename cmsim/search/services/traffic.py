@@ -14,7 +14,7 @@ from cmsim.units import PS_PER_S
 
 
 @dataclass(frozen=True)
-class Load:
+class Traffic:
     """Requests in sum.
 
     mix          in the mean, and with what a cache that forgets nothing would find, where plans keep beginnings
@@ -39,7 +39,7 @@ class Load:
     last_output: int
 
     @classmethod
-    def of(cls, asked: Questions, spec: ServingSpec, *, keeps: bool) -> Load:
+    def of(cls, asked: Questions, spec: ServingSpec, *, keeps: bool) -> Traffic:
         """keeps: whether plans keep beginnings of prompts"""
         prompt, output = asked.prompt.astype(float), asked.output.astype(float)
         found = best_found(asked).astype(float) if keeps else np.zeros(len(prompt))
