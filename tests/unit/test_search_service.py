@@ -187,7 +187,7 @@ def test_a_perfect_system_needs_no_more() -> None:
         (weights_B + cached_B) / least.token_s / chip.memory_GBps / 1e9, rel=2e-3
     )
     assert least.parts["memory"] == pytest.approx(
-        (model.total_parameters * 2 + cached_B) / chip.memory_GB / 1e9, rel=1e-3
+        (model.total_parameters * 2 + cached_B) / chip.memory_GB / chip.memory_reported / 1e9, rel=1e-3
     )
     tokens = 2 * model.matmul_parameters * (64 + 1024) + model.attention_flops_per_token(1024) * 1024
     peak = chip.peak_TFLOPps["bf16"] * 1e12
