@@ -54,10 +54,13 @@ CONSTANTS = {
 _TPOT, _TTFT = 0.08, 0.2
 #: of the finite differences, as long as what a request more or less in a batch does not count
 _STEP = 0.1
-#: evaluations of a fit at most; rows that are fitted, at most, and at least
+#: times a constant at which a floor is looked for that does not bind where it starts
+_AHEAD = (2.0, 4.0)
+#: rounds of a fit at most; rows that are fitted, at most, and at least
 _ROUNDS, _MOST, _FEWEST = 6, 48, 6
-#: of a constant's width, what is left where rows tell it; correlation of two that rows tell only together
-_TOLD, _TIED = 0.5, 0.9
+#: of a constant's width, what is left where rows tell it, and where they say nothing at all of it; correlation of two
+#: that rows tell only together
+_TOLD, _NOTHING, _TIED = 0.5, 0.95, 0.9
 #: standard deviations of an interval that nine of ten lie in
 _NINE_OF_TEN = 1.645
 
@@ -131,8 +134,10 @@ class EngineFit:
         """A stack file: that of the system with the fitted constants over it, and how they were found."""
         import yaml
 
-        serving = {one.name: _rounded(one.value) for one in self.constants}
-        sources = {f"serving.{one.name}": self._source(one) for one in self.constants}
+        # of what rows say nothing, the stack's own stays
+        known = [one for one in self.constants if np.isfinite(one.high)]
+        serving = {one.name: _rounded(one.value) for one in known}
+        sources = {f"serving.{one.name}": self._source(one) for one in known}
         data = {
             "name": name,
             "extends": self.stack,
@@ -144,10 +149,9 @@ class EngineFit:
         return "\n".join([*said, yaml.safe_dump(data, sort_keys=False, width=110)])
 
     def _source(self, one: FittedConstant) -> str:
-        what = f"fitted to {self.fitted} rows of {self.source}"
-        if not one.told:
-            return f"{what}, which do not tell it: near {_rounded(one.before)}, where it started"
-        return f"{what}; nine of ten between {_rounded(one.low)} and {_rounded(one.high)}"
+        told = "" if one.told else ", which hardly tell it"
+        ends = f"nine of ten between {_rounded(one.low):g} and {_rounded(one.high):g}"
+        return f"fitted to {self.fitted} rows of {self.source}{told}; {ends}"
 
     def said(self) -> list[str]:
         """What the rows could and could not tell apart, and what became of the errors."""
@@ -158,7 +162,7 @@ class EngineFit:
             + ")"
         ]
         if untold := [one.name for one in self.constants if not one.told]:
-            out.append(f"not told by these rows, and near where they started: {', '.join(untold)}")
+            out.append(f"not told by these rows, and at or near where they started: {', '.join(untold)}")
         out += [f"{a} and {b} are told only together (correlation {r:+.2f})" for a, b, r in self.tied]
         for name, (tpot, tpot_after, ttft, ttft_after) in self.errors_pct.items():
             what = f"{name} ({self.held_out})" if name == "held out" else name
@@ -249,14 +253,7 @@ def _fitted(
     spread = np.linalg.inv(normal + np.diag(width**-2.0))
     sd = np.sqrt(np.diag(spread))
     constants = tuple(
-        FittedConstant(
-            name,
-            float(getattr(tuning, name)),
-            values[name],
-            float(values[name] * np.exp(-_NINE_OF_TEN * sd[at])),
-            float(values[name] * np.exp(_NINE_OF_TEN * sd[at])),
-            bool(sd[at] < _TOLD * width[at]),
-        )
+        _constant(name, float(getattr(tuning, name)), values[name], float(sd[at]), float(width[at]))
         for at, name in enumerate(names)
     )
     both = spread / np.outer(sd, sd)
@@ -276,6 +273,13 @@ def _fitted(
         held_out=how,
         errors_pct=errors,
     )
+
+
+def _constant(name: str, before: float, value: float, sd: float, width: float) -> FittedConstant:
+    if sd > _NOTHING * width:
+        return FittedConstant(name, before, before, 0.0, float("inf"), False)
+    ends = (float(value * np.exp(sign * _NINE_OF_TEN * sd)) for sign in (-1, 1))
+    return FittedConstant(name, before, value, *ends, bool(sd < _TOLD * width))
 
 
 # rows
@@ -416,11 +420,16 @@ class _Fit:
         out = out[np.isfinite(np.log(wanted)).T.ravel()]
         return np.nan_to_num(out, nan=0.0)
 
-    def slopes(self, rows: Sequence[MeasuredService], x: Floats, here: Floats | None = None) -> Floats:
-        """Of residuals over the logarithms, shape (residuals, constants)."""
+    def slopes(
+        self, rows: Sequence[MeasuredService], x: Floats, here: Floats | None = None, without: Sequence[int] = ()
+    ) -> Floats:
+        """Of residuals over the logarithms, shape (residuals, constants); 0 of those that are left out."""
         here = self.residuals(rows, x) if here is None else here
         columns = []
         for at in range(len(x)):
+            if at in without:
+                columns.append(np.zeros(len(here)))
+                continue
             moved = x.copy()
             moved[at] += _STEP
             columns.append((self.residuals(rows, moved) - here) / _STEP)
@@ -428,15 +437,25 @@ class _Fit:
 
     def found(self, rows: Sequence[MeasuredService], begin: Floats, what: str) -> Floats:
         """Where the sum of losses and pulls is least, from ``begin`` on: Gauss and Newton, steps that do not help
-        halved."""
+        halved. A floor that binds nowhere has no slope: it is looked for further up."""
         x, here = begin, self.residuals(rows, begin)
         loss = self._loss(here, x)
+        flat = [at for at in range(len(self.names)) if not self.slopes(rows, x, here, self._others(at)).any()]
+        for at in list(flat):
+            for times in _AHEAD:
+                moved = begin.copy()
+                moved[at] += np.log(times)
+                there = self.residuals(rows, moved)
+                if (there != here).any() and at in flat:
+                    flat.remove(at)
+                if (better := self._loss(there, moved)) < loss:
+                    x, here, loss, begin = moved, there, better, moved
         for number in range(_ROUNDS):
             if self._progress is not None:
                 self._progress(f"fit to {what}", number / _ROUNDS)
             # the soft L1 loss as weights of squares
             weight = (1.0 + here**2) ** -0.25
-            slopes = self.slopes(rows, x, here) * weight[:, None]
+            slopes = self.slopes(rows, x, here, flat) * weight[:, None]
             pull = np.diag(self._width**-2.0)
             down = slopes.T @ (here * weight) + pull @ (x - self.begin)
             step = -np.linalg.solve(slopes.T @ slopes + pull, down)
@@ -452,6 +471,9 @@ class _Fit:
             if before - loss < 1e-2 * max(loss, 1.0):
                 break
         return x
+
+    def _others(self, at: int) -> list[int]:
+        return [other for other in range(len(self.names)) if other != at]
 
     def _loss(self, residuals: Floats, x: Floats) -> float:
         pulls = (x - self.begin) / self._width
