@@ -360,7 +360,11 @@ def _prepared(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> Measure
     workload: Mapping[str, Any] = scenario["workload"]
     plan = {key: value for key, value in workload.items() if key not in ("arrivals", "lengths", "batching")}
     model = str(workload["model"])
-    return MeasuredService(service, load_model(model), ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
+    sizes = load_model(model)
+    service.served_by(service.machines[0].system.stack.serving, sizes)
+    for machine in service.machines:
+        machine.costs.save()  # rows of the same plan ask for the same steps
+    return MeasuredService(service, sizes, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
 
 
 def _service(scenario: Mapping[str, Any]) -> Prepared:

@@ -10,23 +10,23 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cmsim import api, published
+from cmsim import api, published, validation
 from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.scenario import load_scenario
 from cmsim.serving import measure
 from cmsim.serving.execute import prepared
-from cmsim.validation import fit_engine
+from cmsim.validation import EngineFit, fit_engine
 from cmsim.workload.model import load_model
 
 ROW = {
     "backend": "vllm", "backend_version": "0.11", "model_path": "meta-llama/Llama-3.1-8B", "system": "h100_sxm",
-    "precision": "fp8", "mode": "agg", "isl": 512, "osl": 48, "gemm_quant_mode": "fp8", "moe_quant_mode": "",
+    "precision": "fp8", "mode": "agg", "isl": 512, "osl": 24, "gemm_quant_mode": "fp8", "moe_quant_mode": "",
     "pp_size": 1, "attention_dp_size": 1, "moe_tp_size": 1, "moe_ep_size": 1,
 }  # fmt: skip
 #: an engine of whose steps the host is a floor, and that reads requests slowly
 TRUE = {"step_us": 9000.0, "sequence_us": 60.0, "arrival_us": 30_000.0}
-USERS = (1, 2, 4, 8, 12, 16)
+USERS = (1, 2, 3, 4, 6, 8)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,12 +38,16 @@ def _kept(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def fit(table: Path) -> EngineFit:
+    return fit_engine(table)
+
+
+@pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """Rows that were served by the true engine."""
     rows = []
-    for number, users in enumerate((*USERS, *USERS)):
-        tp = 1 + number // len(USERS)
-        cells = {**ROW, "id": f"r{number}", "batch_size": users, "tp_size": tp}
+    for number, users in enumerate(USERS):
+        cells = {**ROW, "id": f"r{number}", "batch_size": users, "tp_size": 1}
         cells["silicon_data_source"] = f"silicon_concurrency={users}"
         form = published.service_form_of(list(cells), "rows")
         case = form.case({key: str(value) for key, value in cells.items()})
@@ -57,8 +61,7 @@ def table(tmp_path_factory) -> Path:
     return path
 
 
-def test_constants_that_made_a_table_come_back(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = fit_engine(table)
+def test_constants_that_made_a_table_come_back(fit: EngineFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {one.name: one for one in fit.constants}
     assert found["step_us"].value == pytest.approx(TRUE["step_us"], rel=0.1) and found["step_us"].told
     assert found["arrival_us"].value == pytest.approx(TRUE["arrival_us"], rel=0.1) and found["arrival_us"].told
@@ -86,11 +89,14 @@ def test_constants_that_made_a_table_come_back(table: Path, tmp_path: Path, monk
     assert run.metric("tpot_s_p50") >= 0.008
 
 
-def test_the_command(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(fit: EngineFit, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    said = lambda *_, accelerator, only, progress: asked.append((accelerator, tuple(only))) or fit  # noqa: E731
+    monkeypatch.setattr(validation, "fit_engine", said)
     monkeypatch.chdir(tmp_path)
-    pd.read_csv(table).head(6).to_csv("bench.csv", index=False)
-    done = CliRunner().invoke(app, ["calibrate", "serving", "bench.csv", "--out", "mine.yaml"])
+    done = CliRunner().invoke(app, ["calibrate", "serving", str(table), "--only", "vllm", "--out", "mine.yaml"])
     assert done.exit_code == 0, done.output
+    assert asked == [("", ("vllm",))]
     assert "told by the rows" in done.stdout and "combinations of the constants apart" in done.stdout
     assert yaml.safe_load(Path("mine.yaml").read_text())["extends"] == "vllm"
 
@@ -99,7 +105,7 @@ def test_rows_of_several_engines_are_refused(table: Path, tmp_path: Path) -> Non
     rows = pd.read_csv(table)
     two = pd.concat([rows, rows.assign(backend="trtllm")])
     two.to_csv(tmp_path / "two.csv", index=False)
-    with pytest.raises(InputError, match=r"tensorrt_llm on hgx_h100 \(12 rows\)\. Choose with --only"):
+    with pytest.raises(InputError, match=r"tensorrt_llm on hgx_h100 \(6 rows\)\. Choose with --only"):
         fit_engine(tmp_path / "two.csv")
     with pytest.raises(InputError, match="no rows of these"):
         fit_engine(table, accelerator="hgx_b200")
