@@ -278,8 +278,8 @@ def _fitted(
 def _constant(name: str, before: float, value: float, sd: float, width: float) -> FittedConstant:
     if sd > _NOTHING * width:
         return FittedConstant(name, before, before, 0.0, float("inf"), False)
-    ends = (float(value * np.exp(sign * _NINE_OF_TEN * sd)) for sign in (-1, 1))
-    return FittedConstant(name, before, value, *ends, bool(sd < _TOLD * width))
+    wide = float(np.exp(_NINE_OF_TEN * sd))
+    return FittedConstant(name, before, value, value / wide, value * wide, bool(sd < _TOLD * width))
 
 
 # rows
