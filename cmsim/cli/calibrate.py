@@ -18,6 +18,8 @@ app.add_typer(_explain, name="explain")
 
 #: the kinds of prediction that play runs, what their tables hold, and the column that tells who has one
 TRAINING = "training"
+#: before a benchmark whose engine is fitted
+SERVING = "serving"
 RUNS = {
     TRAINING: ("training runs", "predicted_step_time_s"),
     "serving": ("served models", "predicted_output_tokens_per_s"),
@@ -81,9 +83,12 @@ def calibrate(
     table: Annotated[
         Path | None,
         typer.Argument(
-            metavar="TABLE", help="Measured collectives, kernels or power of served models: CSV, Parquet, or a log."
+            metavar="[serving] TABLE",
+            help="Measured collectives, kernels or power of served models: CSV, Parquet, or a log. With `serving` "
+            "before it, a benchmark of served models as `cmsim predict serving` takes it: the host of their engine.",
         ),
     ] = None,
+    results: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     accelerator: Annotated[str, typer.Option(help="Whose rows these are: a system's or an accelerator's name.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="YAML file to write, default: print it; with --measure the folder of tables.")
@@ -93,13 +98,22 @@ def calibrate(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="--measure: gemm, copy, ...; of metered runs: families of models. May be repeated."),
+        typer.Option(
+            help="--measure: gemm, copy, ...; of metered runs: families of models; serving: an engine. May be repeated."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="--measure: a fifth of the shapes.")] = False,
     collective: Collective = None,
     ranks: Ranks = None,
 ) -> None:
-    """Fit constants of collectives, kernels or power to measured rows; says the error on rows held out."""
+    """Fit constants of collectives, kernels, power or engines to measured rows; says the error on rows held out."""
+    if str(table) == SERVING and results is not None:
+        if measure or collective is not None or ranks is not None:
+            raise InputError("serving: takes --accelerator, --only and --out")
+        _calibrate_serving(results, accelerator, only or [], out)
+        return
+    if results is not None:
+        raise InputError(f"got two files. Allowed: {SERVING} before the second")
     if measure:
         if table is not None or out is None:
             raise InputError("--measure takes no TABLE, and --out FOLDER")
@@ -126,6 +140,26 @@ def calibrate(
     )
     if out is None:
         say.text(fit.text())
+
+
+def _calibrate_serving(table: Path, accelerator: str, only: list[str], out: Path | None) -> None:
+    from cmsim import reading, validation
+
+    with say.Bar() as bar:
+        fit = validation.fit_engine(table, accelerator=accelerator, only=only, progress=bar)
+    rows = [
+        [one.name, *map(numbers.digits, (one.before, one.value, one.low, one.high)), "yes" if one.told else "no"]
+        for one in fit.constants
+    ]
+    title = f"the host of {fit.stack} on {fit.accelerator}, fitted to {fit.fitted} of {fit.rows} rows"
+    heads = ["stack.serving", "before", "fitted", "9 of 10 from", "to", "told by the rows"]
+    if out is not None:
+        reading.write_text(out, fit.text(out.stem))
+    say.show(say.table(heads, rows, title=title), say.notes(fit.said(), say.prose(say.console().width)))
+    if out is None:
+        say.text(fit.text())
+    else:
+        say.message(f"wrote {out}; name it in a scenario: systems: [{{system: {fit.accelerator}, stack: {out}}}]")
 
 
 def _measured(kind: str, number: int, _: int) -> None:

@@ -93,10 +93,10 @@ PERMITTED: dict[str, frozenset[str]] = {
     "plots": frozenset({"identity", "numbers", "results"}),
     # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow
     "published": frozenset({"api", "calibration", "hardware", "kinds", "results", "side_by_side"}),
-    # runs what was published or measured and compares
+    # runs what was published or measured and compares; hosts of engines are fitted to services, served again and again
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
-        | {"energy", "results", "api", "calibration", "published"}
+        | {"energy", "results", "api", "calibration", "published", "serving"}
     ),
     # how a run comes about: the programs of most kinds, played and measured, or the function of a kind
     "execution": frozenset(

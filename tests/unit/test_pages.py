@@ -32,6 +32,7 @@ SLOW = (
     "cmsim run scenarios/faults.yaml",
     "cmsim run service",
     "cmsim search llama2_13b_910b --axis pp=1",
+    "cmsim calibrate serving my_benchmark.csv",
 )
 #: what blocks of commands hold beside those of cmsim
 OTHERS = ("make", "pip", "git")
@@ -111,6 +112,19 @@ def metered_runs(path: Path) -> None:
     rows[rows["family"].isin(["Qwen3-8B", "Llama-3.1-8B"]) & (rows["batch"] < 100)].to_csv(path, index=False)
 
 
+def a_benchmark(path: Path) -> None:
+    """A few rows of ours, of one engine on one system."""
+    import pandas as pd
+
+    rows = pd.read_csv(ROOT / "workloads/reference/serving_measured.csv")
+    mine = (
+        (rows["backend"] == "vllm")
+        & (rows["system"] == "h100_sxm")
+        & rows["silicon_data_source"].str.contains("=(?:4|8|16);")
+    )
+    rows[mine].head(8).to_csv(path, index=False)
+
+
 def of_ours(source: str) -> Callable[[Path], None]:
     def put(path: Path) -> None:
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
@@ -123,6 +137,7 @@ YOURS: dict[str, Callable[[Path], None]] = {
     "model.onnx": a_model,
     "gemm.parquet": a_table,
     "metered_runs.csv": metered_runs,
+    "my_benchmark.csv": a_benchmark,
     "topologies/my_rack.yaml": of_ours("topologies/gb200_nvl72.yaml"),
     "worker0.pt.trace.json.gz": of_ours("workloads/traces/kineto/dlrm_8gpu/worker0.pt.trace.json.gz"),
     "run_ascend_pt": of_ours("workloads/traces/ascend/alexnet_ddp_level1"),
@@ -159,6 +174,8 @@ def test_commands_of_a_page(page, tmp_path, monkeypatch):
 def test_slow_commands(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert any(step.command.startswith(command) for page in PAGES for step in steps(page)), "no page shows it"
+    for name in needs(command):
+        YOURS[name](tmp_path / name)
     run(command)
 
 
