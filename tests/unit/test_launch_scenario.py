@@ -89,6 +89,10 @@ def test_keys_that_are_there_are_used(write, more, want):
         ("--num-experts 8 --expert-model-parallel-size 4", {"ep": 4, "expert_tp": 2}),
         ("--context-parallel-size 2", {"cp_comm_type": "p2p"}),
         ("--context-parallel-size 2 --cp-comm-type a2a", {"cp_comm_type": "a2a"}),
+        (
+            "--context-parallel-size 4 --cp-comm-type a2a+p2p --hierarchical-context-parallel-sizes 2 2",
+            {"cp_comm_type": "a2a+p2p", "cp_a2a": 2},
+        ),
         ("--decoder-last-pipeline-num-layers 15", {"stage_layers": [17, 15]}),
         (
             "--num-layers 30 --account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split",
