@@ -16,7 +16,12 @@ HEAD += "--num-attention-heads 32 --seq-length 4096 --micro-batch-size 1 --globa
 HEAD += "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 "
 
 Parallel = create_model(
-    "Parallel", virtual_stages=(int, 1), expert_tp=(int, 1), stage_layers=(list[int], []), cp_comm_type=(str, "")
+    "Parallel",
+    virtual_stages=(int, 1),
+    expert_tp=(int, 1),
+    stage_layers=(list[int], []),
+    cp_comm_type=(str, ""),
+    cp_a2a=(int | None, None),
 )
 Precision = create_model("Precision", recipe=(Literal["current", "delayed", "block"] | None, None))
 Lora = create_model("Lora", rank=(int, 1), targets=(list[Literal["linear_qkv", "linear_proj"]], []))
