@@ -255,6 +255,7 @@ def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precis
         ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block, int8."),
         ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. Allowed: int8."),
         ("atlas950_superpod", {"recipe": "mxfp6"}, "got mxfp6, whose products the ascend_950dt does not compute."),
+        ("atlas950_superpod", {"recipe": "nvfp4"}, "got nvfp4, whose products the ascend_950dt does not compute."),
         ("hgx_b200", {"recipe": "mxint8"}, "got mxint8, whose products the b200_sxm does not compute."),
         (
             "hgx_b200",
