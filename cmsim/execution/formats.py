@@ -25,7 +25,7 @@ def check(spec: WorkloadSpec, accelerator: AcceleratorSpec) -> None:
     if (recipe := getattr(precision, "recipe", None)) is None:
         if precision.weights == precision.activations:
             asked["weights"] = precision.weights
-    elif recipe not in (known := recipes_in(peaks)):
+    elif recipe not in (known := [name for name in recipes_in(peaks) if name not in accelerator.lacks]):
         allowed = f"Allowed: {', '.join(known)}." if known else "It has none."
         said = f"got {recipe}, whose products the {accelerator.name} does not compute. {allowed}"
         problems.append(Problem(said, key="precision.recipe"))

@@ -115,6 +115,9 @@ class AcceleratorSpec(Spec):
     dies: Parts = Field(description="dies that a communicator may count as ranks")
     cores: Count = Field(description="matrix cores (AIC, SM) of the package")
     peak_TFLOPps: dict[Precision, TFLOPps] = Field(description="dense peak of the package by precision")
+    lacks: tuple[str, ...] = Field(
+        default=(), description="recipes of training whose elements its engine multiplies, but whose scales it does not"
+    )
     vector_TFLOPps: TFLOPps = Field(description="peak of the vector units of the package, 16-bit")
     memory_GB: GigaBytes = Field(description="capacity of the package's memory, as sold")
     memory_reported: Factor = Field(

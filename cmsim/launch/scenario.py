@@ -177,6 +177,9 @@ def _parallel(plan: LaunchPlan, keys: SpecKeys, notes: list[str]) -> dict[str, A
         own = next(iter(table)) if plan.tool in data("scenario")["own_order"] else None
         if (named := table.get(plan.details.get("cp_comm") or own)) is not None:
             out["cp_comm_type"] = named
+        near = str(plan.details.get("cp_a2a") or "")
+        if named == "a2a+p2p" and near.isdecimal() and keys.has("parallel", "cp_a2a"):
+            out["cp_a2a"] = int(near)
     return out
 
 

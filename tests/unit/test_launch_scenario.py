@@ -16,7 +16,12 @@ HEAD += "--num-attention-heads 32 --seq-length 4096 --micro-batch-size 1 --globa
 HEAD += "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 "
 
 Parallel = create_model(
-    "Parallel", virtual_stages=(int, 1), expert_tp=(int, 1), stage_layers=(list[int], []), cp_comm_type=(str, "")
+    "Parallel",
+    virtual_stages=(int, 1),
+    expert_tp=(int, 1),
+    stage_layers=(list[int], []),
+    cp_comm_type=(str, ""),
+    cp_a2a=(int | None, None),
 )
 Precision = create_model("Precision", recipe=(Literal["current", "delayed", "block"] | None, None))
 Lora = create_model("Lora", rank=(int, 1), targets=(list[Literal["linear_qkv", "linear_proj"]], []))
@@ -89,6 +94,10 @@ def test_keys_that_are_there_are_used(write, more, want):
         ("--num-experts 8 --expert-model-parallel-size 4", {"ep": 4, "expert_tp": 2}),
         ("--context-parallel-size 2", {"cp_comm_type": "p2p"}),
         ("--context-parallel-size 2 --cp-comm-type a2a", {"cp_comm_type": "a2a"}),
+        (
+            "--context-parallel-size 4 --cp-comm-type a2a+p2p --hierarchical-context-parallel-sizes 2 2",
+            {"cp_comm_type": "a2a+p2p", "cp_a2a": 2},
+        ),
         ("--decoder-last-pipeline-num-layers 15", {"stage_layers": [17, 15]}),
         (
             "--num-layers 30 --account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split",

@@ -296,9 +296,12 @@ def test_a_chunk_is_seen_from_its_first_token_on():
 
 
 def test_built_in_models_leave_nothing_out():
-    assert {name: load_model(name).notes for name in builtin_files(MODELS, "*.json")} == dict.fromkeys(
-        builtin_files(MODELS, "*.json"), ()
-    )
+    """But for towers that see, which only training with images works through."""
+    models = {name: load_model(name) for name in builtin_files(MODELS, "*.json")}
+    left = {
+        name: [note for note in one.notes if one.tower is None or "vision" not in note] for name, one in models.items()
+    }
+    assert not any(left.values())
 
 
 @pytest.mark.parametrize("family", SMALL)

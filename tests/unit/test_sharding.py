@@ -198,6 +198,14 @@ def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, eac
         assert ops.precisions[ops.precision[rows(programs, name=name)[0]]] == "bf16"
 
 
+@pytest.mark.parametrize(("attention", "measured"), [("bf16", True), ("fp8", False)])
+def test_attention_in_8_bits_is_no_kernel_of_a_serving_engine(model, attention, measured):
+    """Its tables are of kernels that read a cache; forward and backward are priced by their share."""
+    programs = training(model("dense"), precision={"recipe": "delayed", "attention": attention})
+    (first, *_) = rows(programs, name="attention")
+    assert (programs.ops.shape[first] >= 0) == measured
+
+
 def test_some_layers_stay_in_16_bits(model):
     """One first and two last layers of four: a quarter of the casts, and the others' products in 16 bits."""
     system, recipe = {"system": "hgx_b200", "domains": 8}, {"recipe": "nvfp4"}
@@ -247,6 +255,7 @@ def test_weights_are_gathered_and_tokens_sent_as_the_recipe_has_it(model, precis
         ("hgx_h100", {"recipe": "nvfp4"}, "Allowed: current, delayed, block, int8."),
         ("cloudmatrix384", {"recipe": "block"}, "the ascend_910c does not compute. Allowed: int8."),
         ("atlas950_superpod", {"recipe": "mxfp6"}, "got mxfp6, whose products the ascend_950dt does not compute."),
+        ("atlas950_superpod", {"recipe": "nvfp4"}, "got nvfp4, whose products the ascend_950dt does not compute."),
         ("hgx_b200", {"recipe": "mxint8"}, "got mxint8, whose products the b200_sxm does not compute."),
         (
             "hgx_b200",

@@ -105,7 +105,8 @@ def test_system_loads_with_each_of_its_stacks(name: str) -> None:
     assert system.ranks == system.packages * system.ranks_per_package
     for stack in (system.spec.stack, *system.spec.stacks):
         loaded = load_system(name, stack=stack).stack
-        assert set(loaded.kernels) == KERNELS
+        # a class that a stack does not name is priced as its like
+        assert set(loaded.kernels) - {"recurrence"} == KERNELS
 
 
 @pytest.mark.parametrize("name", SYSTEM_NAMES)

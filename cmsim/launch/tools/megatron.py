@@ -140,6 +140,7 @@ def parallel(settings: Settings, sizes: JobSizes, plan: LaunchPlan, *, recipe: b
             plan.warn.append(f"{', '.join(left)} is left to the recipe; dp is worked out as if it were 1")
     _experts(settings, plan, recipe=recipe)
     plan.details["cp_comm"] = settings.text("cp_algorithm") or settings.said.get("cp-comm-type")
+    plan.details["cp_a2a"] = settings.said.get("hierarchical-context-parallel-sizes")
     if (
         settings.has("cp_algorithm") and (plan.cp or 1) > 1
     ):  # says how, which is not modelled; without cp it says nothing

@@ -52,8 +52,8 @@ from cmsim.workload.whole import busiest
 #: are played in vain
 _SHORTER, _OF_ROUNDS = 2.0, 0.8
 
-#: formats of attention whose tables are of kernels of serving engines, which read a cache in that format: a training step
-#: has others, priced by their share as their backward is
+#: formats of attention whose tables are of kernels of serving engines, which read a cache in that format: training has
+#: others, priced by their share as their backward is
 _OF_SERVING = ("fp8",)
 
 #: what a turn is made of, and its rows as a block with the last row of each pass
