@@ -12,6 +12,9 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
 from cmsim.workload.ops import COMPUTE, HOST
 
+#: the stream of random numbers that says which ranks scatter; those of ranks are their numbers
+_WHO = 2**63
+
 
 @dataclass(frozen=True)
 class Perturbation:
@@ -29,12 +32,14 @@ class Jitter:
     distribution  lognormal, normal (cut at 0), gamma or exponential
     cv            standard deviation over mean; of a normal before the cut [1]
     per           "op" or "rank"    of: which ops, "compute", "host" or "all"
+    ranks         of how many ranks, drawn; None: of all
     """
 
     distribution: str = "lognormal"
     cv: float = 0.05
     per: str = "op"
     of: str = "compute"
+    ranks: int | None = None
 
 
 def rank_factors(perturb: Mapping[int, Perturbation], ranks: int) -> Floats:
@@ -62,6 +67,19 @@ def alike(factors: Floats) -> Ints:
     out = np.full(len(factors), kind[-1], np.int64)
     out[others] = kind[: len(others)]
     return out
+
+
+def scattered(jitter: Jitter, ranks: int, seed: int) -> Ints:
+    """Ranks whose times scatter, ascending. Draws depend on the seed and on how many ranks there are.
+
+    InputError: of more ranks than there are.
+    """
+    if jitter.ranks is None:
+        return np.arange(ranks)
+    if jitter.ranks > ranks:
+        raise InputError(Problem(f"got {jitter.ranks}. Allowed: 1 to {ranks}, the workload's.", key="jitter.ranks"))
+    made = np.random.Generator(np.random.Philox(key=np.array([seed, _WHO], np.uint64)))
+    return np.sort(made.choice(ranks, jitter.ranks, replace=False))
 
 
 def drawn(jitter: Jitter, kind: Ints, *, rank: int, seed: int) -> Floats:

@@ -16,7 +16,7 @@ from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.engine.by_level import ByLevel
 from cmsim.engine.calls import Call, Pricer
 from cmsim.engine.fold import Folding, fold, members
-from cmsim.engine.perturb import Jitter, Perturbation, alike, drawn, rank_factors
+from cmsim.engine.perturb import Jitter, Perturbation, alike, drawn, rank_factors, scattered
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
@@ -46,7 +46,7 @@ class Options:
     """How to plan.
 
     algorithm  policy or name for collectives    fold  simulate equal ranks once    perturb  by rank
-    jitter     scatter of times, drawn from ``seed``: every rank is then simulated by itself
+    jitter     scatter of times, drawn from ``seed``: who scatters is simulated by itself
     host_idle  share of kernel streams in which the device waits for the host: stretches modelled kernels [1]
     network    ideal, fluid or flow    routing  of messages, flow only    faults  of links, flow only
     seed       of everything drawn: routes, jitter
@@ -131,8 +131,10 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     factors = rank_factors(options.perturb, programs.ranks)
     who = members(programs.groups, node=node, domain=domain, leaf=leaf)
     start = [programs.program, alike(factors)]
+    scatter = np.zeros(0, np.int64)
     if options.jitter is not None:
-        start.append(np.arange(programs.ranks))
+        scatter = scattered(options.jitter, programs.ranks, options.seed)
+        start.append(_singled(scatter, programs.ranks))
     if options.apart is not None:
         start.append(_apart(options.apart, programs.ranks))
     changes_ps: tuple[int, ...] = ()
@@ -173,13 +175,14 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     seconds, bound, notes = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
+    scatters = frozenset(scatter.tolist())
     hold_ps = []
     for rank_class in range(classes):
         program = int(programs.program[folding.first[rank_class]])
         rows = slice(int(programs.program_ptr[program]), int(programs.program_ptr[program + 1]))
         held_s = seconds[rows] * class_factor[rank_class]
-        if options.jitter is not None:
-            first = int(folding.first[rank_class])
+        first = int(folding.first[rank_class])
+        if options.jitter is not None and first in scatters:
             held_s = held_s * drawn(options.jitter, programs.ops.kind[rows], rank=first, seed=options.seed)
         hold_ps.append(to_ps(held_s))
     return Plan(
@@ -225,7 +228,15 @@ def plan_together(programs: Sequence[Programs], system: System, options: Options
 
 def _recurs(options: Options, system: System) -> bool:
     """Whether nothing in a run goes by the clock, or by the number of a row."""
-    return options.jitter is None and not options.faults and system.stack.host.launch != "eager"
+    by_row = options.jitter is not None and options.jitter.per == "op"
+    return not by_row and not options.faults and system.stack.host.launch != "eager"
+
+
+def _singled(which: Ints, ranks: int) -> Ints:
+    """A number of its own for some ranks, one for all others, shape (ranks,)."""
+    column = np.zeros(ranks, np.int64)
+    column[which] = np.arange(1, len(which) + 1)
+    return column
 
 
 def _apart(numbers: Sequence[int] | Ints, ranks: int) -> Ints:

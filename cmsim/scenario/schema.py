@@ -70,7 +70,7 @@ class PerturbSpec(Spec):
 
 
 class JitterSpec(Spec):
-    """Times that scatter: factors of mean 1, drawn by `seed`; every rank is then simulated by itself."""
+    """Times that scatter: factors of mean 1, drawn by `seed`; a rank that scatters is simulated by itself."""
 
     distribution: Literal["lognormal", "normal", "gamma", "exponential"] = Field(
         default="lognormal", description="of the factors; exponential: 1 - cv, and an exponential of mean cv on top"
@@ -78,6 +78,7 @@ class JitterSpec(Spec):
     cv: Share = Field(default=0.05, description="standard deviation over mean")
     per: Literal["op", "rank"] = Field(default="op", description="drawn for every op, or once for a rank")
     of: Literal["compute", "host", "all"] = Field(default="compute", description="which ops scatter")
+    ranks: Places | None = Field(default=None, description="of how many ranks, drawn by `seed` too; default: of all")
 
 
 class ReportSpec(Spec):

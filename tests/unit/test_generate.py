@@ -333,10 +333,18 @@ def test_channels_join_neighbouring_stages():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"parallel": {"tp": 5}}, "parallel: tp 5 x cp 1 x pp 1 = 5 does not divide 64 ranks"),
+        ({"parallel": {"tp": 5}}, "parallel: tp 5 x cp 1 x pp 1 = 5 does not divide 64 ranks. Nearest that do: tp 4"),
         ({"parallel": {"tp": 128}}, "parallel: tp 128"),
+        ({"parallel": {"tp": 8, "pp": 3}}, "tp 8 x cp 1 x pp 3 = 24 does not divide 64 ranks. Nearest that do: pp 2"),
+        (
+            {"sequence_length": 4098, "parallel": {"cp": 4}},
+            "got 4098, which does not divide by cp 4. Nearest multiples: 4096, 4100.",
+        ),
         ({"parallel": {"tp": 8, "dp": 16}}, "tp x cp x pp x dp = 128 is more than the 64 ranks there are"),
-        ({"global_batch": 12, "parallel": {"tp": 8}}, "global_batch: got 12, which is not a multiple of micro_batch 1"),
+        (
+            {"global_batch": 12, "parallel": {"tp": 8}},
+            "global_batch: got 12, which is not a multiple of micro_batch 1 x dp 8. Nearest multiples: 8, 16.",
+        ),
         ({"parallel": {"tp": 8, "dp": 3}}, "global_batch: got 64, which is not a multiple of micro_batch 1 x dp 3"),
         ({"parallel": {"tp": 1, "pp": 64}}, "parallel.pp: 64 stages for 4 layers"),
         ({"parallel": {"ep": 4}}, "parallel.ep: got 4, but the model has no experts. Allowed: 1."),

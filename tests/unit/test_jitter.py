@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import cmsim
-from cmsim.engine import Jitter
-from cmsim.engine.perturb import drawn
+from cmsim.engine import Jitter, plan
+from cmsim.engine.perturb import drawn, scattered
 from cmsim.errors import InputError
+from cmsim.execution import options_of, system
 from cmsim.scenario import load_scenario
 from cmsim.scenario.perturb import read_perturb
+from cmsim.workload import generate
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST
 
 TRAIN = """
@@ -116,3 +118,32 @@ def test_a_file_that_is_not_there():
 def test_a_rank_beyond_the_workload(tmp_path):
     with pytest.raises(InputError, match="no rank 8: the workload has ranks 0 to 7"):
         cmsim.run(load_scenario(TRAIN + "perturb: {8: {compute: 2}}\n"))
+
+
+def test_few_ranks_scatter_and_the_others_stay_one():
+    """Which ones is drawn too; what they do is what `perturb` with their factors does, steady state and all."""
+    text = TRAIN.replace("global_batch: 8", "global_batch: 64").replace("dp: 8", "pp: 2, dp: 4")
+    how = Jitter(cv=0.1, per="rank", ranks=2)
+    who = scattered(how, 8, seed=3)
+    assert len(set(who)) == 2 and (who == scattered(how, 8, seed=3)).all()
+    assert len({tuple(scattered(how, 8, seed=seed)) for seed in range(8)}) > 4
+    (few,) = cmsim.run(load_scenario(text + "jitter: {cv: 0.1, per: rank, ranks: 2}\nseed: 3\n"))
+    slow = {int(r): {"compute": float(drawn(how, np.zeros(1, np.int64), rank=r, seed=3)[0])} for r in who}
+    (named,) = cmsim.run(load_scenario(text, set={"perturb": slow}))
+    assert few.metrics == named.metrics
+    assert few.ops.equals(named.ops)
+    assert few.ops["rank_class"].nunique() < 8
+
+
+def test_more_ranks_than_there_are_do_not_scatter():
+    with pytest.raises(InputError, match=r"jitter\.ranks: got 9\. Allowed: 1 to 8"):
+        cmsim.run(load_scenario(TRAIN + "jitter: {ranks: 9}\n"))
+
+
+def test_a_slow_rank_of_16384_makes_64_classes():
+    """TP8 PP16 DP128: the slow one, its tensor group and its pipeline, and those that wait for them."""
+    scenario = load_scenario("stragglers", set={"jitter": None, "sweep": {}, "perturb": {5000: {"compute": 1.1}}})
+    (one,) = scenario.runs
+    its = system(one)
+    programs = generate.programs(one.spec, its, loops=True)
+    assert plan(programs, its, options_of(one, its)).classes == 64

@@ -238,7 +238,8 @@ def resolve(
         if world % inner:
             problems.append(
                 Problem(
-                    f"tp {spec.tp} x cp {spec.cp} x pp {spec.pp} = {inner} does not divide {world} ranks",
+                    f"tp {spec.tp} x cp {spec.cp} x pp {spec.pp} = {inner} does not divide {world} ranks"
+                    f"{_that_divide(spec, world, heads)}",
                     key="parallel",
                 )
             )
@@ -254,6 +255,18 @@ def resolve(
     if problems:
         raise InfeasibleError(problems)
     return Layout(spec.tp, spec.cp, dp, spec.pp, size, expert_tp, order=tuple(getattr(spec, "order", ORDER)))
+
+
+def _that_divide(spec: ParallelSpec, world: int, heads: int) -> str:
+    """Of each size the nearest with which all of them divide the ranks, where there is one."""
+    near = []
+    for name in ("tp", "cp", "pp"):
+        own = getattr(spec, name)
+        others = spec.tp * spec.cp * spec.pp // own
+        if world % others == 0:
+            sizes = [size for size in _divisors(world // others) if name != "tp" or not heads or heads % size == 0]
+            near.append(f"{name} {_nearest(sizes, own)}")
+    return f". Nearest that do: {' or '.join(near)}" if near else ""
 
 
 def _expert_problems(ep: int, expert_tp: int, stage: int, experts: int) -> list[Problem]:

@@ -39,6 +39,7 @@ def plan_of(spec: TrainingSpec, system: System, base: Path | None = None, *, mod
     layout, mixture = _layout(spec, model, system, base)
     layout = sharded(spec, layout, system)
     layout = context.shared(spec, model, layout)
+    _check_sequence(spec, layout)
     _check_wide(spec, model)
     seeing.check(spec, model)
     micro_batches = _micro_batches(spec, layout)
@@ -108,8 +109,22 @@ def _micro_batches(spec: TrainingSpec, layout: Layout) -> int:
     if spec.global_batch % per_step:
         raise InfeasibleError(
             Problem(
-                f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}",
+                f"got {spec.global_batch}, which is not a multiple of micro_batch {spec.micro_batch} x dp {layout.dp}. "
+                f"{_nearest_multiples(spec.global_batch, per_step)}",
                 key="global_batch",
             )
         )
     return spec.global_batch // per_step
+
+
+def _check_sequence(spec: TrainingSpec, layout: Layout) -> None:
+    """Ranks of a context group take parts of a sequence that are alike."""
+    if spec.sequence_length % layout.cp:
+        near = _nearest_multiples(spec.sequence_length, layout.cp)
+        said = f"got {spec.sequence_length}, which does not divide by cp {layout.cp}. {near}"
+        raise InfeasibleError(Problem(said, key="sequence_length"))
+
+
+def _nearest_multiples(got: int, of: int) -> str:
+    below = got // of * of
+    return f"Nearest multiples: {', '.join(str(x) for x in (below, below + of) if x)}."
