@@ -17,7 +17,7 @@ import numpy as np
 
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import Sharing, System
-from cmsim.kinds.decode import DecodeFacts, DecodeSpec
+from cmsim.kinds.decode import ChunkSpec, DecodeFacts, DecodeSpec
 from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
 from cmsim.units import MB, US
 from cmsim.workload import memory, whole
@@ -63,6 +63,8 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     spec, said = as_stored(spec, model, system)
     draft = spec.speculative.draft_tokens if spec.speculative else 0
     q_tokens = 1.0 + draft
+    if spec.chunk is not None and model.recurrence:
+        raise InfeasibleError(Problem("prompts beside sequences are not modelled for layers with a state", key="chunk"))
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
     form = layers.formats(spec.precision)
 
@@ -77,7 +79,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
 
         return core
 
-    step = _Step(spec, system, model, layout, mixture, form, of(q_tokens), batch, tokens_per_sequence=q_tokens)
+    def mixed(held: float, narrow: bool) -> list[Kernel]:
+        chunk = spec.chunk
+        beside = [] if chunk is None else _chunk(chunk, model, held / batch.held, _heads_tp(layout, spec), form, narrow)
+        return [*of(q_tokens)(held, narrow), *beside]
+
+    step = _Step(spec, system, model, layout, mixture, form, mixed, batch, tokens_per_sequence=q_tokens)
     build = step.build()
     notes = list(said)
     if draft and not model.mtp_layers:
@@ -89,11 +96,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
             system,
             model,
             layout,
-            mixture and mixture.at(batch.held / (batch.parts[0] * q_tokens)),
+            mixture and mixture.at(batch.held / batch.tokens(batch.parts[0], q_tokens)),
             form,
             of(1.0),
             batch,
             tokens_per_sequence=1.0,
+            alone=True,
         )
         guess.draft(build)
     accepted = speculative_tokens_per_step(spec.speculative.acceptance, draft) if spec.speculative else 1.0
@@ -124,12 +132,18 @@ class _Batch:
 
     total  of all ranks    held  of the busiest rank with data-parallel attention, of the busiest tensor group otherwise
     parts  its micro-batches, the largest first    notes  what to say of them
+    beside tokens of prompts that are worked on with those of the busiest one, shared out over its sequences
     """
 
     total: float
     held: float
     parts: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    beside: float = 0.0
+
+    def tokens(self, held: float, per_sequence: float) -> float:
+        """Tokens that a step works on for so many of the busiest one's sequences. [1]"""
+        return held * per_sequence + self.beside * (held / self.held)
 
 
 def _new_tokens(spec: PrefillSpec | DecodeSpec) -> float:
@@ -163,7 +177,20 @@ def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _B
         notes = (*notes, filled)
     if len(parts) < spec.microbatches and tokens >= least:
         notes = (*notes, f"the busiest {holder} holds {held:g} of the {what}, too few for {spec.microbatches} parts")
-    return _Batch(total, held, parts, notes)
+    chunk = getattr(spec, "chunk", None)
+    return _Batch(total, held, parts, notes, float(chunk.tokens) if chunk else 0.0)
+
+
+def _chunk(
+    chunk: ChunkSpec, model: ModelSpec, share: float, tp: int, form: layers.Formats, narrow: bool
+) -> list[Kernel]:
+    """The attention core of a share of a chunk, as one prompt."""
+    new, seen = float(chunk.tokens), float(chunk.cached_tokens + chunk.tokens)
+    pairs = new * chunk.cached_tokens + new**2 / 2
+    return [
+        *layers.index_scores(model, share, pairs, seen, new),
+        *layers.core_prefill(model, share, new, seen, tp, form, narrow=narrow),
+    ]
 
 
 def _layout(
@@ -187,7 +214,7 @@ def _layout(
         spec.balance,
         ranks=plain.stage_ranks,
         # a tensor group shares its tokens out: all of its ranks have each of them
-        tokens_per_rank=batch.parts[0] * tokens_per_sequence / _heads_tp(plain, spec),
+        tokens_per_rank=batch.tokens(batch.parts[0], tokens_per_sequence) / _heads_tp(plain, spec),
         system=system,
         message_B=layers.of_experts(spec.precision).activation_B,
         once_per_domain=spec.kind == "prefill",
@@ -221,9 +248,12 @@ class _Step:
         batch: _Batch,
         *,
         tokens_per_sequence: float,
+        alone: bool = False,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.core, self.batch, self.per_sequence = core, batch, tokens_per_sequence
+        self.core, self.per_sequence = core, tokens_per_sequence
+        # drafts are of sequences alone
+        self.batch = replace(batch, beside=0.0) if alone else batch
         self.costs = system.stack.steps
         self.tp = _heads_tp(layout, spec)
         several = len(batch.parts) > 1
@@ -267,7 +297,7 @@ class _Step:
 
     def _chain(self, held: float, which: Sequence[int], mixture: Experts | None, *, opening: bool) -> list[Piece]:
         model, form = self.model, self.form
-        tokens = held * self.per_sequence
+        tokens = self.batch.tokens(held, self.per_sequence)
         stream, cores = self.alone
         pieces: list[Piece] = []
         if opening:
@@ -277,7 +307,8 @@ class _Step:
         made = {kind: self._layer(held, mixture, *kind) for kind in dict.fromkeys(kinds)}
         for kind in kinds:
             pieces += made[kind]
-        last = tokens if self.spec.kind == "decode" else held
+        # of prompts beside sequences one is done at most
+        last = held if self.spec.kind == "prefill" else held * self.per_sequence + bool(self.batch.beside)
         gathered = self._gathered("all_gather", last)
         if gathered:
             pieces.append(Piece([], gathered, stream, cores))
@@ -302,7 +333,7 @@ class _Step:
 
     def _mixer(self, held: float, mixer: str, narrow: bool, on: tuple[str, float]) -> Piece:
         """What mixes tokens, with its projections: attention, or a state. ``on``: its stream and share of the cores."""
-        tokens = held * self.per_sequence
+        tokens = self.batch.tokens(held, self.per_sequence)
         if mixer == "recurrence":
             stepwise = self.spec.kind == "decode"
             kernels = layers.recurrence(self.model, held, self.per_sequence, self.tp, self.form, stepwise=stepwise)
@@ -318,7 +349,7 @@ class _Step:
         """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
         tokens together for it, and each takes its own of the sums."""
         model, form, tp = self.model, self.form, self.layout.tp
-        tokens = held * self.per_sequence
+        tokens = self.batch.tokens(held, self.per_sequence)
         norm = layers.ffn_norm(model, tokens, form)
         ffn = layers.dense_ffn(model, tokens * self._joined, tp, form)
         gathered = self._gathered("all_gather", tokens)
@@ -381,6 +412,13 @@ def _assemble(
     kept = model.cached_tokens(before + new)
     cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), kept, tp=heads_tp, kv_heads=kv_heads)
     cache_B += model.state_B_on(heads_tp)
+    chunk = getattr(spec, "chunk", None)
+    prompts_B = chunk and memory.kv_cache_B(
+        model.kv_bytes_per_token(form.kv_B),
+        model.cached_tokens(chunk.tokens + chunk.cached_tokens),
+        tp=heads_tp,
+        kv_heads=kv_heads,
+    )
     return assemble(
         [build],
         program=np.zeros(layout.ranks, np.int64),
@@ -395,9 +433,9 @@ def _assemble(
         ],
         footprint_B={
             "weights": [weights_B + ends],
-            "cache": [float(batch.held * cache_B)],
+            "cache": [float(batch.held * cache_B) + (prompts_B or 0.0)],
             # the residual stream and the widest layer's temporaries, for the tokens in flight
-            "activations": [batch.parts[0] * new * (model.hidden * 4 + widest) * form.stream_B],
+            "activations": [batch.tokens(batch.parts[0], new) * (model.hidden * 4 + widest) * form.stream_B],
         },
         plan={**layout.sizes, "sequences_per_rank": int(batch.held), "micro_batches": len(batch.parts)},
     )
