@@ -37,24 +37,26 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
     """A batch of prompts, from the token table to the first token of each."""
     model = _decoder(spec, base)
     spec, said = as_stored(spec, model, system)
-    layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
+    own = whole.busiest(spec.prompt_tokens, spec.parallel.cp)
+    layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=own)
     form = layers.formats(spec.precision)
 
     def core(held: float, narrow: bool) -> list[Kernel]:
-        prompt, seen = float(spec.prompt_tokens), spec.cached_tokens + spec.prompt_tokens
-        pairs = prompt * spec.cached_tokens + prompt**2 / 2
+        seen = float(spec.cached_tokens + spec.prompt_tokens)
+        # ranks that share prompts have parts near their ends and near their beginnings, so that all see as many
+        mean = seen if own == spec.prompt_tokens else spec.cached_tokens + (spec.prompt_tokens + own) / 2
+        pairs = own * (mean - own / 2)
+        tp = _heads_tp(layout, spec)
         return [
-            *layers.index_scores(model, held, pairs, float(seen), prompt),
-            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form, narrow=narrow),
+            *layers.index_scores(model, held, pairs, seen, own),
+            *layers.core_prefill(model, held, own, mean, tp, form, narrow=narrow, expanded=seen),
         ]
 
-    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
+    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=own)
     facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
     need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
     cached = float(spec.cached_tokens)
-    return _assemble(
-        step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, cached, said
-    )
+    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, need, own, cached, said)
 
 
 def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Programs:
@@ -161,7 +163,7 @@ def _sharing(spec: PrefillSpec | DecodeSpec, system: System) -> Sharing:
 def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _Batch:
     what = "prompts" if spec.kind == "prefill" else "sequences"
     total, notes = whole.counted(spec.batch_per_accelerator, layout.ranks / system.ranks_per_package, what)
-    holders = layout.ranks // _heads_tp(layout, spec)
+    holders = layout.ranks // (_heads_tp(layout, spec) * layout.cp)
     held = whole.busiest(total, holders)
     parts = whole.parts(held, spec.microbatches)
     tokens, least = held * _new_tokens(spec), _sharing(spec, system).least_tokens
@@ -171,7 +173,7 @@ def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _B
             *notes,
             f"one micro-batch: {tokens:g} tokens of the busiest rank, and engines cut batches from {least:g} on",
         )
-    holder = "rank" if holders == layout.ranks else "tensor group"
+    holder = "rank" if holders == layout.ranks else "group of ranks" if layout.cp > 1 else "tensor group"
     if held * holders > total:
         filled = f"{total:g} {what} on {holders} {holder}s: every {holder} is priced as the busiest, with {held:g}"
         notes = (*notes, filled)
@@ -197,7 +199,7 @@ def _layout(
     spec: PrefillSpec | DecodeSpec, model: ModelSpec, system: System, base: Path | None, *, tokens_per_sequence: float
 ) -> tuple[Layout, Experts | None, _Batch]:
     parallel = spec.parallel
-    if parallel.pp > 1 or parallel.cp > 1:
+    if parallel.pp > 1 or (parallel.cp > 1 and (spec.kind == "decode" or model.recurrence)):
         size = "pp" if parallel.pp > 1 else "cp"
         raise InfeasibleError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
     heads = model.heads if parallel.attention == "tp" else 0
@@ -320,7 +322,7 @@ class _Step:
     def _layer(self, held: float, mixture: Experts | None, kind: LayerKind, narrow: bool) -> list[Piece]:
         """A layer of one kind, whose tokens see a window or all."""
         on = self.attention if kind.ffn == "experts" and mixture is not None else self.alone
-        pieces = [self._mixer(held, kind.mixer, narrow, on)] if kind.mixer else []
+        pieces = self._mixer(held, kind.mixer, narrow, on) if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
                 self.model,
@@ -331,19 +333,29 @@ class _Step:
             )
         return pieces + self._dense(held) if kind.ffn else pieces
 
-    def _mixer(self, held: float, mixer: str, narrow: bool, on: tuple[str, float]) -> Piece:
+    def _mixer(self, held: float, mixer: str, narrow: bool, on: tuple[str, float]) -> list[Piece]:
         """What mixes tokens, with its projections: attention, or a state. ``on``: its stream and share of the cores."""
         tokens = self.batch.tokens(held, self.per_sequence)
         if mixer == "recurrence":
             stepwise = self.spec.kind == "decode"
             kernels = layers.recurrence(self.model, held, self.per_sequence, self.tp, self.form, stepwise=stepwise)
-            return Piece(kernels, self._sum(tokens, self.tp), *on)
-        kernels = [
-            *layers.attention_in(self.model, tokens, self.tp, self.form),
-            *self.core(held, narrow),
-            *layers.attention_out(self.model, tokens, self.tp, self.form),
-        ]
-        return Piece(kernels, self._sum(tokens, self.tp), *on)
+            return [Piece(kernels, self._sum(tokens, self.tp), *on)]
+        before = layers.attention_in(self.model, tokens, self.tp, self.form)
+        after = [*self.core(held, narrow), *layers.attention_out(self.model, tokens, self.tp, self.form)]
+        added = self._sum(tokens, self.tp)
+        if self.layout.cp == 1:
+            return [Piece([*before, *after], added, *on)]
+        return [Piece(before, self._keys(tokens), *on), Piece(after, added, *on)]
+
+    def _keys(self, tokens: float) -> Comm:
+        """Keys and values, or latents, of all parts of the prompts, in 16 bits, to the ranks that share them."""
+        model = self.model
+        if model.attention == "mla":
+            width = float(model.kv_lora_rank + model.rope_dim)
+        else:
+            width = whole.busiest(model.kv_heads, self.tp) * (model.head_dim + model.v_head_dim)
+        size_B = tokens * self.layout.cp * (width + model.index_dim) * self.form.stream_B
+        return Comm("cp gather", "all_gather", size_B, "cp")
 
     def _dense(self, held: float) -> list[Piece]:
         """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
@@ -392,7 +404,7 @@ def _assemble(
     notes: Sequence[str] = (),
 ) -> Programs:
     """Programs of a step that adds ``new`` tokens to the ``before`` cached ones of each sequence."""
-    groups = {name: group for name, group in layout.groups().items() if name in ("tp", "ep", "expert_tp")}
+    groups = {name: group for name, group in layout.groups().items() if name in ("tp", "cp", "ep", "expert_tp")}
     tp, heads_tp = layout.tp, _heads_tp(layout, spec)
     weights = model.attention_layers * model.attention_parameters_on(heads_tp)
     weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
@@ -409,7 +421,8 @@ def _assemble(
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
     widest = max(columns, 4 * model.hidden, model.recurrence.columns_on(heads_tp) if model.recurrence else 0.0)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
-    kept = model.cached_tokens(before + new)
+    # ranks that share prompts share their cache
+    kept = model.cached_tokens(before / layout.cp + new)
     cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), kept, tp=heads_tp, kv_heads=kv_heads)
     cache_B += model.state_B_on(heads_tp)
     chunk = getattr(spec, "chunk", None)
@@ -433,7 +446,7 @@ def _assemble(
         ],
         footprint_B={
             "weights": [weights_B + ends],
-            "cache": [float(batch.held * cache_B) + (prompts_B or 0.0)],
+            "cache": [float(batch.held * cache_B + (prompts_B or 0.0))],
             # the residual stream and the widest layer's temporaries, for the tokens in flight
             "activations": [batch.tokens(batch.parts[0], new) * (model.hidden * 4 + widest) * form.stream_B],
         },
