@@ -49,7 +49,7 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
         tp = _heads_tp(layout, spec)
         return [
             *layers.index_scores(model, held, pairs, seen, own),
-            *layers.core_prefill(model, held, own, mean, tp, form, narrow=narrow, expanded=seen),
+            *layers.core_prefill(model, held, own, mean, tp, form, narrow=narrow, made=seen),
         ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=own)

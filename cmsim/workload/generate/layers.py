@@ -112,11 +112,11 @@ def core_prefill(
     form: Formats,
     *,
     narrow: bool = False,
-    expanded: float | None = None,
+    made: float | None = None,
 ) -> list[Kernel]:
     """The attention core over whole sequences, causal; ``narrow``: in a layer whose tokens see a window.
 
-    expanded: tokens of a sequence whose keys and values are made of latents, default ``context`` [1]
+    made: tokens of a sequence whose keys and values are made of latents, default ``context`` [1]
     """
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
@@ -126,7 +126,7 @@ def core_prefill(
         within = min(queries, float(window))
         sequences, queries, context, window = sequences * queries / within, within, float(window), 0
     if model.attention == "mla":
-        tokens = sequences * (context if expanded is None else expanded)
+        tokens = sequences * (context if made is None else made)
         expand = compute.mla_expand(
             tokens,
             heads=heads,
