@@ -11,7 +11,7 @@ from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Drafts, PerAccelerator, ShareOrNone, Tokens
+from cmsim.reading.quantities import Drafts, PerAccelerator, ShareOrNone, Tokens, TokensOrNone
 
 
 class Speculative(Spec):
@@ -19,6 +19,13 @@ class Speculative(Spec):
 
     draft_tokens: Drafts = Field(default=1, description="tokens proposed per step")
     acceptance: ShareOrNone = Field(description="probability that one is accepted")
+
+
+class ChunkSpec(Spec):
+    """Prompts that are worked on in the same step (chunked prefill)."""
+
+    tokens: Tokens = Field(description="tokens of prompts beside the sequences of one rank, or of one tensor group")
+    cached_tokens: TokensOrNone = Field(default=0, description="tokens before them that are in the cache already")
 
 
 class DecodeSpec(ModelWorkloadSpec):
@@ -33,6 +40,7 @@ class DecodeSpec(ModelWorkloadSpec):
         default=1, description="2: one computes while one communicates"
     )
     speculative: Speculative | None = Field(default=None, description="draft tokens verified beside the last one")
+    chunk: ChunkSpec | None = Field(default=None, description="prompts worked on in the same step")
 
 
 @dataclass(frozen=True)

@@ -128,13 +128,13 @@ def busiest_touched(local_experts: float, *, ranks: float, experts: int, top_k: 
     >>> round(busiest_touched(16, ranks=8, experts=128, top_k=8, tokens=8), 1)  # 9.26 in 400 draws
     9.4
     """
-    share = float(1.0 - (1.0 - top_k / experts) ** tokens)
-    mean = local_experts * share
+    share = 1.0 - (1.0 - top_k / experts) ** tokens
+    mean = float(local_experts * share)
     if ranks <= 1:
         return mean
     spread = math.sqrt(mean * (1.0 - share))
     largest = NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
-    return min(mean + spread * largest, float(local_experts))
+    return float(min(mean + spread * largest, local_experts))
 
 
 def distinct_ranks(experts: int, top_k: int, ranks: int, *, limit: int | None = None) -> float:

@@ -14,10 +14,10 @@ from cmsim.workload import moe
 MODEL = "llama-3.1-8b"
 
 
-def step(stack: dict[str, Any] | None = None, *, base: str = "cuda_graph", **keys: Any) -> cmsim.Result:
+def step(stack: dict[str, Any] | None = None, *, base: str = "cuda_graph", count: int = 1, **keys: Any) -> cmsim.Result:
     of = {f"stack.steps.{key}": value for key, value in (stack or {}).items()}
     workload = {"kind": "decode", "model": MODEL, "batch_per_accelerator": 32, "context_tokens": 512, **keys}
-    system = {"system": "hgx_h100", "accelerators": 1, "stack": base, "set": of}
+    system = {"system": "hgx_h100", "accelerators": count, "stack": base, "set": of}
     return cmsim.run({"systems": [system], "workload": workload})[0]
 
 
@@ -48,17 +48,21 @@ def test_a_sampler_keeps_the_device_at_work(bare: cmsim.Result):
 
 
 def test_rows_of_experts_are_moved_where_they_are_cast():
-    mixture = {"model": "qwen3-30b-a3b", "batch_per_accelerator": 4}
+    mixture = {"model": "qwen3-30b-a3b", "batch_per_accelerator": 2}
+    spread = {"tp": 2, "ep": 2}
     cast = {"weights": "fp8", "activations": "fp8"}
     of = {"cast_experts.padded_rows": 128, "cast_experts.moved": 8}
 
-    def longer_s(**precision: str) -> float:
-        made = [step(one, **mixture, precision=precision).metrics["makespan_s"] for one in (of, None)]
+    def longer_s(parallel: dict[str, int], **precision: str) -> float:
+        keys = {**mixture, "parallel": parallel, "precision": precision, "count": 2}
+        made = [step(one, **keys).metrics["makespan_s"] for one in (of, None)]
         return made[0] - made[1]
 
-    assert longer_s() == 0
-    # 48 layers, 128 experts on the one rank, 4 tokens of 8 experts
-    assert longer_s(**cast) > 48 * 8 * (128 * 128 + 32) * 2048 * 2 / 3350e9
+    assert longer_s(spread) == 0
+    # 48 layers, 64 experts on a rank, some of 4 tokens of 8 experts
+    assert longer_s(spread, **cast) > 48 * 8 * (64 * 128 + 16) * 2048 * 2 / 3350e9
+    # ranks that share all experts have kernels that read rows where they lie
+    assert longer_s({"tp": 2, "expert_tp": 2}, **cast) == 0
 
 
 def test_the_stack_of_a_machine_goes_by_the_kind_of_workload():

@@ -113,9 +113,10 @@ class Experts:
         ]
 
     def _around(self, model: ModelSpec, arriving: float, form: layers.Formats) -> list[Kernel]:
-        """What a serving engine moves around products of cast rows."""
+        """What a serving engine moves around products of cast rows, where experts are spread over ranks whole; kernels
+        for all experts of a layer, or for parts of them, read rows where they lie."""
         of = self.served
-        if of is None or not of.moved or not form.quantised:
+        if of is None or not of.moved or not form.quantised or self.ranks == 1 or self.tp > 1:
             return []
         rows = arriving + self.experts_per_rank * of.padded_rows
         return [Kernel("expert rows", "generic", "", 0.0, of.moved * rows * model.hidden * form.stream_B)]

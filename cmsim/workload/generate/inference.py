@@ -17,7 +17,7 @@ import numpy as np
 
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import Sharing, System
-from cmsim.kinds.decode import DecodeFacts, DecodeSpec
+from cmsim.kinds.decode import ChunkSpec, DecodeFacts, DecodeSpec
 from cmsim.kinds.prefill import PrefillFacts, PrefillSpec
 from cmsim.units import MB, US
 from cmsim.workload import memory, whole
@@ -37,24 +37,26 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
     """A batch of prompts, from the token table to the first token of each."""
     model = _decoder(spec, base)
     spec, said = as_stored(spec, model, system)
-    layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=float(spec.prompt_tokens))
+    own = whole.busiest(spec.prompt_tokens, spec.parallel.cp)
+    layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=own)
     form = layers.formats(spec.precision)
 
     def core(held: float, narrow: bool) -> list[Kernel]:
-        prompt, seen = float(spec.prompt_tokens), spec.cached_tokens + spec.prompt_tokens
-        pairs = prompt * spec.cached_tokens + prompt**2 / 2
+        seen = float(spec.cached_tokens + spec.prompt_tokens)
+        # ranks that share prompts have parts near their ends and near their beginnings, so that all see as many
+        mean = seen if own == spec.prompt_tokens else spec.cached_tokens + (spec.prompt_tokens + own) / 2
+        pairs = own * (mean - own / 2)
+        tp = _heads_tp(layout, spec)
         return [
-            *layers.index_scores(model, held, pairs, float(seen), prompt),
-            *layers.core_prefill(model, held, spec.prompt_tokens, seen, _heads_tp(layout, spec), form, narrow=narrow),
+            *layers.index_scores(model, held, pairs, seen, own),
+            *layers.core_prefill(model, held, own, mean, tp, form, narrow=narrow, made=seen),
         ]
 
-    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=float(spec.prompt_tokens))
+    step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=own)
     facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
     need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
     cached = float(spec.cached_tokens)
-    return _assemble(
-        step.build(), layout, facts, mixture, spec, model, form, batch, need, spec.prompt_tokens, cached, said
-    )
+    return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, need, own, cached, said)
 
 
 def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Programs:
@@ -63,6 +65,8 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     spec, said = as_stored(spec, model, system)
     draft = spec.speculative.draft_tokens if spec.speculative else 0
     q_tokens = 1.0 + draft
+    if spec.chunk is not None and model.recurrence:
+        raise InfeasibleError(Problem("prompts beside sequences are not modelled for layers with a state", key="chunk"))
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
     form = layers.formats(spec.precision)
 
@@ -77,7 +81,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
 
         return core
 
-    step = _Step(spec, system, model, layout, mixture, form, of(q_tokens), batch, tokens_per_sequence=q_tokens)
+    def mixed(held: float, narrow: bool) -> list[Kernel]:
+        chunk = spec.chunk
+        beside = [] if chunk is None else _chunk(chunk, model, held / batch.held, _heads_tp(layout, spec), form, narrow)
+        return [*of(q_tokens)(held, narrow), *beside]
+
+    step = _Step(spec, system, model, layout, mixture, form, mixed, batch, tokens_per_sequence=q_tokens)
     build = step.build()
     notes = list(said)
     if draft and not model.mtp_layers:
@@ -89,11 +98,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
             system,
             model,
             layout,
-            mixture and mixture.at(batch.held / (batch.parts[0] * q_tokens)),
+            mixture and mixture.at(batch.held / batch.tokens(batch.parts[0], q_tokens)),
             form,
             of(1.0),
             batch,
             tokens_per_sequence=1.0,
+            alone=True,
         )
         guess.draft(build)
     accepted = speculative_tokens_per_step(spec.speculative.acceptance, draft) if spec.speculative else 1.0
@@ -124,12 +134,18 @@ class _Batch:
 
     total  of all ranks    held  of the busiest rank with data-parallel attention, of the busiest tensor group otherwise
     parts  its micro-batches, the largest first    notes  what to say of them
+    beside tokens of prompts that are worked on with those of the busiest one, shared out over its sequences
     """
 
     total: float
     held: float
     parts: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    beside: float = 0.0
+
+    def tokens(self, held: float, per_sequence: float) -> float:
+        """Tokens that a step works on for so many of the busiest one's sequences. [1]"""
+        return held * per_sequence + self.beside * (held / self.held)
 
 
 def _new_tokens(spec: PrefillSpec | DecodeSpec) -> float:
@@ -147,7 +163,7 @@ def _sharing(spec: PrefillSpec | DecodeSpec, system: System) -> Sharing:
 def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _Batch:
     what = "prompts" if spec.kind == "prefill" else "sequences"
     total, notes = whole.counted(spec.batch_per_accelerator, layout.ranks / system.ranks_per_package, what)
-    holders = layout.ranks // _heads_tp(layout, spec)
+    holders = layout.ranks // (_heads_tp(layout, spec) * layout.cp)
     held = whole.busiest(total, holders)
     parts = whole.parts(held, spec.microbatches)
     tokens, least = held * _new_tokens(spec), _sharing(spec, system).least_tokens
@@ -157,20 +173,33 @@ def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _B
             *notes,
             f"one micro-batch: {tokens:g} tokens of the busiest rank, and engines cut batches from {least:g} on",
         )
-    holder = "rank" if holders == layout.ranks else "tensor group"
+    holder = "rank" if holders == layout.ranks else "group of ranks" if layout.cp > 1 else "tensor group"
     if held * holders > total:
         filled = f"{total:g} {what} on {holders} {holder}s: every {holder} is priced as the busiest, with {held:g}"
         notes = (*notes, filled)
     if len(parts) < spec.microbatches and tokens >= least:
         notes = (*notes, f"the busiest {holder} holds {held:g} of the {what}, too few for {spec.microbatches} parts")
-    return _Batch(total, held, parts, notes)
+    chunk = getattr(spec, "chunk", None)
+    return _Batch(total, held, parts, notes, float(chunk.tokens) if chunk else 0.0)
+
+
+def _chunk(
+    chunk: ChunkSpec, model: ModelSpec, share: float, tp: int, form: layers.Formats, narrow: bool
+) -> list[Kernel]:
+    """The attention core of a share of a chunk, as one prompt."""
+    new, seen = float(chunk.tokens), float(chunk.cached_tokens + chunk.tokens)
+    pairs = new * chunk.cached_tokens + new**2 / 2
+    return [
+        *layers.index_scores(model, share, pairs, seen, new),
+        *layers.core_prefill(model, share, new, seen, tp, form, narrow=narrow),
+    ]
 
 
 def _layout(
     spec: PrefillSpec | DecodeSpec, model: ModelSpec, system: System, base: Path | None, *, tokens_per_sequence: float
 ) -> tuple[Layout, Experts | None, _Batch]:
     parallel = spec.parallel
-    if parallel.pp > 1 or parallel.cp > 1:
+    if parallel.pp > 1 or (parallel.cp > 1 and (spec.kind == "decode" or model.recurrence)):
         size = "pp" if parallel.pp > 1 else "cp"
         raise InfeasibleError(Problem(f"{spec.kind} takes 1, got {getattr(parallel, size)}", key=f"parallel.{size}"))
     heads = model.heads if parallel.attention == "tp" else 0
@@ -187,7 +216,7 @@ def _layout(
         spec.balance,
         ranks=plain.stage_ranks,
         # a tensor group shares its tokens out: all of its ranks have each of them
-        tokens_per_rank=batch.parts[0] * tokens_per_sequence / _heads_tp(plain, spec),
+        tokens_per_rank=batch.tokens(batch.parts[0], tokens_per_sequence) / _heads_tp(plain, spec),
         system=system,
         message_B=layers.of_experts(spec.precision).activation_B,
         once_per_domain=spec.kind == "prefill",
@@ -221,9 +250,12 @@ class _Step:
         batch: _Batch,
         *,
         tokens_per_sequence: float,
+        alone: bool = False,
     ):
         self.spec, self.model, self.layout, self.mixture, self.form = spec, model, layout, mixture, form
-        self.core, self.batch, self.per_sequence = core, batch, tokens_per_sequence
+        self.core, self.per_sequence = core, tokens_per_sequence
+        # drafts are of sequences alone
+        self.batch = replace(batch, beside=0.0) if alone else batch
         self.costs = system.stack.steps
         self.tp = _heads_tp(layout, spec)
         several = len(batch.parts) > 1
@@ -267,7 +299,7 @@ class _Step:
 
     def _chain(self, held: float, which: Sequence[int], mixture: Experts | None, *, opening: bool) -> list[Piece]:
         model, form = self.model, self.form
-        tokens = held * self.per_sequence
+        tokens = self.batch.tokens(held, self.per_sequence)
         stream, cores = self.alone
         pieces: list[Piece] = []
         if opening:
@@ -277,7 +309,8 @@ class _Step:
         made = {kind: self._layer(held, mixture, *kind) for kind in dict.fromkeys(kinds)}
         for kind in kinds:
             pieces += made[kind]
-        last = tokens if self.spec.kind == "decode" else held
+        # of prompts beside sequences one is done at most
+        last = held if self.spec.kind == "prefill" else held * self.per_sequence + bool(self.batch.beside)
         gathered = self._gathered("all_gather", last)
         if gathered:
             pieces.append(Piece([], gathered, stream, cores))
@@ -289,7 +322,7 @@ class _Step:
     def _layer(self, held: float, mixture: Experts | None, kind: LayerKind, narrow: bool) -> list[Piece]:
         """A layer of one kind, whose tokens see a window or all."""
         on = self.attention if kind.ffn == "experts" and mixture is not None else self.alone
-        pieces = [self._mixer(held, kind.mixer, narrow, on)] if kind.mixer else []
+        pieces = self._mixer(held, kind.mixer, narrow, on) if kind.mixer else []
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
                 self.model,
@@ -300,25 +333,35 @@ class _Step:
             )
         return pieces + self._dense(held) if kind.ffn else pieces
 
-    def _mixer(self, held: float, mixer: str, narrow: bool, on: tuple[str, float]) -> Piece:
+    def _mixer(self, held: float, mixer: str, narrow: bool, on: tuple[str, float]) -> list[Piece]:
         """What mixes tokens, with its projections: attention, or a state. ``on``: its stream and share of the cores."""
-        tokens = held * self.per_sequence
+        tokens = self.batch.tokens(held, self.per_sequence)
         if mixer == "recurrence":
             stepwise = self.spec.kind == "decode"
             kernels = layers.recurrence(self.model, held, self.per_sequence, self.tp, self.form, stepwise=stepwise)
-            return Piece(kernels, self._sum(tokens, self.tp), *on)
-        kernels = [
-            *layers.attention_in(self.model, tokens, self.tp, self.form),
-            *self.core(held, narrow),
-            *layers.attention_out(self.model, tokens, self.tp, self.form),
-        ]
-        return Piece(kernels, self._sum(tokens, self.tp), *on)
+            return [Piece(kernels, self._sum(tokens, self.tp), *on)]
+        before = layers.attention_in(self.model, tokens, self.tp, self.form)
+        after = [*self.core(held, narrow), *layers.attention_out(self.model, tokens, self.tp, self.form)]
+        added = self._sum(tokens, self.tp)
+        if self.layout.cp == 1:
+            return [Piece([*before, *after], added, *on)]
+        return [Piece(before, self._keys(tokens), *on), Piece(after, added, *on)]
+
+    def _keys(self, tokens: float) -> Comm:
+        """Keys and values, or latents, of all parts of the prompts, in 16 bits, to the ranks that share them."""
+        model = self.model
+        if model.attention == "mla":
+            width = float(model.kv_lora_rank + model.rope_dim)
+        else:
+            width = whole.busiest(model.kv_heads, self.tp) * (model.head_dim + model.v_head_dim)
+        size_B = tokens * self.layout.cp * (width + model.index_dim) * self.form.stream_B
+        return Comm("cp gather", "all_gather", size_B, "cp")
 
     def _dense(self, held: float) -> list[Piece]:
         """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
         tokens together for it, and each takes its own of the sums."""
         model, form, tp = self.model, self.form, self.layout.tp
-        tokens = held * self.per_sequence
+        tokens = self.batch.tokens(held, self.per_sequence)
         norm = layers.ffn_norm(model, tokens, form)
         ffn = layers.dense_ffn(model, tokens * self._joined, tp, form)
         gathered = self._gathered("all_gather", tokens)
@@ -361,7 +404,7 @@ def _assemble(
     notes: Sequence[str] = (),
 ) -> Programs:
     """Programs of a step that adds ``new`` tokens to the ``before`` cached ones of each sequence."""
-    groups = {name: group for name, group in layout.groups().items() if name in ("tp", "ep", "expert_tp")}
+    groups = {name: group for name, group in layout.groups().items() if name in ("tp", "cp", "ep", "expert_tp")}
     tp, heads_tp = layout.tp, _heads_tp(layout, spec)
     weights = model.attention_layers * model.attention_parameters_on(heads_tp)
     weights += model.recurrent_layers * model.recurrent_parameters_on(heads_tp)
@@ -378,9 +421,17 @@ def _assemble(
     columns = tp // heads_tp * whole.busiest(model.ffn, tp) * (2 if model.gated else 1)
     widest = max(columns, 4 * model.hidden, model.recurrence.columns_on(heads_tp) if model.recurrence else 0.0)
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
-    kept = model.cached_tokens(before + new)
+    # ranks that share prompts share their cache
+    kept = model.cached_tokens(before / layout.cp + new)
     cache_B = memory.kv_cache_B(model.kv_bytes_per_token(form.kv_B), kept, tp=heads_tp, kv_heads=kv_heads)
     cache_B += model.state_B_on(heads_tp)
+    chunk = getattr(spec, "chunk", None)
+    prompts_B = chunk and memory.kv_cache_B(
+        model.kv_bytes_per_token(form.kv_B),
+        model.cached_tokens(chunk.tokens + chunk.cached_tokens),
+        tp=heads_tp,
+        kv_heads=kv_heads,
+    )
     return assemble(
         [build],
         program=np.zeros(layout.ranks, np.int64),
@@ -395,9 +446,9 @@ def _assemble(
         ],
         footprint_B={
             "weights": [weights_B + ends],
-            "cache": [float(batch.held * cache_B)],
+            "cache": [float(batch.held * cache_B + (prompts_B or 0.0))],
             # the residual stream and the widest layer's temporaries, for the tokens in flight
-            "activations": [batch.parts[0] * new * (model.hidden * 4 + widest) * form.stream_B],
+            "activations": [batch.tokens(batch.parts[0], new) * (model.hidden * 4 + widest) * form.stream_B],
         },
         plan={**layout.sizes, "sequences_per_rank": int(batch.held), "micro_batches": len(batch.parts)},
     )

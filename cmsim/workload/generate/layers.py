@@ -109,9 +109,20 @@ def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> li
 
 
 def core_prefill(
-    model: ModelSpec, sequences: float, queries: float, context: float, tp: int, form: Formats, *, narrow: bool = False
+    model: ModelSpec,
+    sequences: float,
+    queries: float,
+    context: float,
+    tp: int,
+    form: Formats,
+    *,
+    narrow: bool = False,
+    made: float | None = None,
 ) -> list[Kernel]:
-    """The attention core over whole sequences, causal; ``narrow``: in a layer whose tokens see a window."""
+    """The attention core over whole sequences, causal; ``narrow``: in a layer whose tokens see a window.
+
+    made: tokens of a sequence whose keys and values are made of latents, default ``context`` [1]
+    """
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
     window = model.window if narrow and model.window < context else 0
@@ -120,7 +131,7 @@ def core_prefill(
         within = min(queries, float(window))
         sequences, queries, context, window = sequences * queries / within, within, float(window), 0
     if model.attention == "mla":
-        tokens = sequences * context
+        tokens = sequences * (context if made is None else made)
         expand = compute.mla_expand(
             tokens,
             heads=heads,

@@ -102,7 +102,7 @@ def _products(
         model.attention_layers * (model.attention_parameters - up) + model.dense_layers * model.dense_ffn_parameters
     )
     linear += model.recurrent_layers * model.recurrent_parameters_on(1)
-    experts = model.moe_layers * (model.top_k * model.expert_parameters + model.shared_parameters)
+    experts = float(model.moe_layers) * (model.top_k * model.expert_parameters + model.shared_parameters)
     if its == form:
         linear, experts = linear + experts, 0.0
     routers = model.moe_layers * model.router_parameters
