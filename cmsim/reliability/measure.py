@@ -12,13 +12,13 @@ from cmsim.kinds import Metrics
 from cmsim.kinds.reliability import ReliabilitySpec
 from cmsim.reliability.events import US_PER_S
 from cmsim.reliability.job import Outcome, Saving
-from cmsim.reliability.saving import Written
+from cmsim.reliability.saving import SaveTimes
 from cmsim.results import Result
 
 _ENDS = (5, 50, 95)
 
 
-def metrics(found: Outcome, kept: Saving, took: Written, spec: ReliabilitySpec, step: Result | None) -> Metrics:
+def metrics(found: Outcome, kept: Saving, took: SaveTimes, spec: ReliabilitySpec, step: Result | None) -> Metrics:
     """As the kind declares them; shares are of the clocks of all draws together."""
     clock = float(found.clock.sum())
     goodput = float(found.useful.sum()) / clock
