@@ -131,7 +131,7 @@ def walked(hosts, spares, *, interval, stall, start):
     useful = resumes = 0.0
     stops, waits = 0, False
     for at, _, leaves, number in sorted(turns, key=lambda one: (one[0], one[1])):
-        if number not in mine:
+        if number not in mine or at >= end:
             continue
         if not leaves:
             if short:
