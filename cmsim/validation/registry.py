@@ -32,6 +32,7 @@ AREAS: dict[str, Area] = {
         Area("trace-replays", points.rows),
         Area("training", training.rows, training.pairs),
         Area("training-memory", training.rows, training.pairs),
+        Area("reliability", points.rows),
     )
 }
 
