@@ -55,7 +55,8 @@ def execute(
             f"{kept.start_us / US_PER_S:.4g} s to start again, and something fails every {mtbf_s:.4g} s"
         )
     lived = _live(spec, source, crew, kept, took, expected)
-    lines = [*notes, *source.notes(), *_unfinished(spec, lived.outcome)]
+    of_step = [] if steps is None else [one for one in steps.result.warnings if one not in system.notes]
+    lines = [*notes, *source.notes(), *_unfinished(spec, lived.outcome), *of_step]
     return Executed(
         metrics=measure.metrics(lived.outcome, kept, took, spec, steps.result if steps else None),
         frames=measure.frames(lived.outcome, source.names, source.parts) if run.record == "full" else {},
