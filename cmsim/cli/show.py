@@ -52,7 +52,7 @@ def show(
     ],
     json: Json = False,
 ) -> None:
-    """Show a system, accelerator, stack, model or failures: numbers with their sources, totals beside published ones."""
+    """Show a system, accelerator, stack, model or failures: numbers with sources, totals beside published ones."""
     (kind, path), *others = found(name)
     document = {"system": _system, "accelerator": _part, "stack": _part, "failures": _part, "model": _model}[kind](
         kind, path
