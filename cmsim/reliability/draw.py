@@ -12,7 +12,7 @@ from cmsim.reliability.causes import HOUR_S, Cause
 from cmsim.reliability.events import Failures, Floats, Ints, to_us
 
 #: failures of all draws together
-_MOST = 50_000_000
+_MOST = 20_000_000
 
 
 def expected(cause: Cause, window_s: float) -> float:

@@ -90,8 +90,9 @@ def test_keys_of_a_scenario_lie_over_those_of_a_file():
 
 
 def failures(rows, *, runs=1, window_s, hosts=1):
-    """Failures of (run, start, until, breaks, slows)."""
-    run, start, until, breaks, slows = (np.array(column) for column in zip(*rows, strict=True))
+    """Failures of (run, start, until, breaks, slows, and how long nobody notices)."""
+    rows = [row if len(row) > 5 else (*row, 0.0) for row in rows]
+    run, start, until, breaks, slows, unseen = (np.array(column) for column in zip(*rows, strict=True))
     order = np.lexsort((start, run))
     zero = np.zeros(len(run), np.int64)
     return Failures(
@@ -99,7 +100,7 @@ def failures(rows, *, runs=1, window_s, hosts=1):
         int(to_us(window_s)),
         run[order],
         to_us(start[order]),
-        to_us(start[order]),
+        to_us((start + unseen)[order]),
         to_us(until[order]),
         zero,
         breaks[order],
@@ -110,17 +111,16 @@ def failures(rows, *, runs=1, window_s, hosts=1):
 
 def lived_through(rows, window_s, *, interval, stall, start, lag=0.0, crew, step=1.0):
     """One draw, second by second: (kept work, seconds down)."""
-    breaks = sorted(one[1] for one in rows if one[3])
+    breaks = sorted((one[1], one[5]) for one in rows if one[3])
     kept = done = 0.0
     down = 0
     ready, begun = 0.0, 0.0
     pending = []
     t = 0.0
     while t < window_s:
-        if breaks and breaks[0] <= t:
-            while breaks and breaks[0] <= t:
-                breaks.pop(0)
-            ready, pending, done = max(ready, t + start), [], kept
+        while breaks and breaks[0][0] <= t:
+            _, unseen = breaks.pop(0)
+            ready, pending, done = max(ready, t + unseen + start), [], kept
         away = sum(one[1] <= t < one[2] for one in rows if one[3])
         speed = float(crew.speed(np.array([away]))[0])
         for factor in {one[4] for one in rows if one[4] > 1 and one[1] <= t < one[2]}:
@@ -148,9 +148,10 @@ def lived_through(rows, window_s, *, interval, stall, start, lag=0.0, crew, step
 def test_a_job_is_as_lived_through(seed, lag, shrinks):
     random = np.random.default_rng(seed)
     rows = []
-    for at in np.sort(random.choice(np.arange(50, 4000), 12, replace=False)).tolist():
+    for at in np.sort(random.choice(np.arange(50, 4000), 16, replace=False)).tolist():
         stops = bool(random.random() < 0.6)
-        rows.append((0, at, at + int(random.integers(20, 400)), stops, 1.0 if stops else 1.25))
+        unseen = int(random.choice([0, 5, 200]))
+        rows.append((0, at, at + int(random.integers(20, 500)), stops, 1.0 if stops else 1.25, unseen))
     crew = outages.Crew(hosts=6, spares=1, replica_hosts=2.0 if shrinks else 0.0, least=0.3)
     saving = job.Saving(*(int(to_us(value)) for value in (40, 10, lag, 25)))
     events = failures(rows, window_s=4000)
@@ -160,6 +161,15 @@ def test_a_job_is_as_lived_through(seed, lag, shrinks):
     assert found.useful[0] / US_PER_S == pytest.approx(done, abs=1e-6)
     parts = found.useful + found.stood + found.lost + found.down + found.slow
     assert parts[0] == pytest.approx(found.clock[0])
+
+
+def test_a_job_gives_up_whole_replicas():
+    crew = outages.Crew(hosts=12, spares=1, replica_hosts=3.0, least=0.5)
+    away = np.array([0, 1, 2, 4, 5, 7, 8])
+    assert crew.speed(away).tolist() == [1, 1, 0.75, 0.75, 0.5, 0.5, 0]
+    halves = outages.Crew(hosts=4, replica_hosts=0.5, least=0.25)  # two replicas in a host
+    assert halves.speed(np.array([1, 3, 4])).tolist() == [0.75, 0.25, 0]
+    assert outages.Crew(hosts=12, spares=1).speed(away).tolist() == [1, 1, 0, 0, 0, 0, 0]
 
 
 def test_draws_do_not_meet():
