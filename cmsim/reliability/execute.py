@@ -20,6 +20,7 @@ from cmsim.reliability.causes import Cause
 from cmsim.reliability.events import US_PER_S, Failures, to_us
 from cmsim.reliability.outages import Crew, speeds
 from cmsim.reliability.slowdown import JobSteps
+from cmsim.results import Result
 from cmsim.scenario import Run
 
 DAY_S = 86400.0
@@ -55,8 +56,9 @@ def execute(
             f"{kept.start_us / US_PER_S:.4g} s to start again, and something fails every {mtbf_s:.4g} s"
         )
     lived = _live(spec, source, crew, kept, took, expected)
-    of_step = [] if steps is None else [one for one in steps.result.warnings if one not in system.notes]
-    lines = [*notes, *source.notes(), *_unfinished(spec, lived.outcome), *of_step]
+    lines = [*measure.told(lived.outcome, source.names), *notes, *source.notes(), *_unfinished(spec, lived.outcome)]
+    if steps is not None:
+        lines += _of_step(steps.result, system)
     return Executed(
         metrics=measure.metrics(lived.outcome, kept, took, spec, steps.result if steps else None),
         frames=measure.frames(lived.outcome, source.names, source.parts) if run.record == "full" else {},
@@ -205,6 +207,14 @@ def _live(
         if window_s >= work_s * _MOST or (outcome.end >= 0).all():
             return _Done(outcome, window_s)
         window_s = min(2 * window_s, work_s * _MOST)
+
+
+def _of_step(step: Result, system: System) -> list[str]:
+    """What is to be known of the step, and whether it takes the whole machine."""
+    lines = [one for one in step.warnings if one not in system.notes]
+    if step.accelerators < system.packages:
+        lines.append(f"a step takes {step.accelerators} accelerators; parts of all {system.packages} fail")
+    return lines
 
 
 def _unfinished(spec: ReliabilitySpec, outcome: job.Outcome) -> list[str]:

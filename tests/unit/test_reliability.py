@@ -228,6 +228,7 @@ def test_a_run_says_where_its_time_went():
     assert rows["share"].sum() == pytest.approx(1) and set(rows["cause"]) >= {"accelerator", "software", "all"}
     assert rows["interruptions"].sum() == pytest.approx(metrics["interruptions"])
     assert len(one.frame("runs")) == 50 and one.frame("runs")["interruptions"].mean() == metrics["interruptions"]
+    assert one.warnings[0].startswith("stopped by: all ")
     again = asked(failures="by_part", extra={"domains": 64}, spares=4, work_days=30)
     assert again.metrics == metrics
 
