@@ -142,6 +142,13 @@ BENCHMARKS = (
         )
     ),
     Benchmark(
+        "failures_90_days",
+        "`cmsim run benchmarks/scenarios/failures_90_days.yaml --quiet`: 1,000 draws of 90 days of 16,384 accelerators",
+        (*CMSIM_RUN, "benchmarks/scenarios/failures_90_days.yaml", "--quiet"),
+        target_s=2.0,
+        target_MB=600,
+    ),
+    Benchmark(
         "gpt3_search",
         "`cmsim search benchmarks/scenarios/gpt3_search.yaml --quiet`: every plan of GPT-3 175B on 512 accelerators, "
         "the best simulated",

@@ -23,6 +23,7 @@ FOLDERS = {
     "system": ("topologies", "*.yaml"),
     "accelerator": ("topologies/accelerators", "*.yaml"),
     "stack": ("topologies/stacks", "*.yaml"),
+    "failures": ("topologies/failures", "*.yaml"),
     "model": ("workloads/models", "*.json"),
 }
 
@@ -42,7 +43,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is built in: systems, stacks, models, scenarios, traces and their formats, collectives, workloads."""
+    """List what is built in: systems, stacks, failures, models, scenarios, traces, formats, collectives, workloads."""
     if kind is not None and kind not in KINDS:
         near = {**{name: name for name in KINDS}, **SAME}
         if kind not in near:
@@ -104,6 +105,18 @@ def stacks() -> Rows:
             "aliases": data.get("aliases", []),
         }
         for name, data in _yaml("stack")
+    ]
+
+
+def failures() -> Rows:
+    return [
+        {
+            "name": name,
+            "causes": list(data["causes"]),
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("failures")
     ]
 
 
@@ -206,6 +219,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "systems": systems,
     "accelerators": accelerators,
     "stacks": stacks,
+    "failures": failures,
     "models": models,
     "scenarios": scenarios,
     "traces": traces,

@@ -60,7 +60,7 @@ def _checked(name: str) -> tuple[CmsimError | None, str]:
             wrong = problems(scenario)
             runs = "1 run" if len(scenario.runs) == 1 else f"{len(scenario.runs)} runs"
             return wrong, f"{name} (scenario, {runs})"
-        {"system": _system, "accelerator": _accelerator, "stack": _stack}[kind](path)
+        {"system": _system, "accelerator": _accelerator, "stack": _stack, "failures": _failures}[kind](path)
         return None, f"{name} ({kind})"
     except CmsimError as error:
         return error, name
@@ -144,6 +144,14 @@ def _accelerator(path: Path) -> None:
     from cmsim.hardware import load_accelerator
 
     spec = load_accelerator(str(path))
+    _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
+
+
+def _failures(path: Path) -> None:
+    from cmsim.cli.show import unsourced
+    from cmsim.reliability import causes
+
+    spec = causes.load(str(path))
     _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
 
 

@@ -14,7 +14,7 @@ from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.errors import InputError, Problem, did_you_mean
 
-KINDS = ("scenario", "system", "accelerator", "stack")
+KINDS = ("scenario", "system", "accelerator", "stack", "failures")
 
 _HEAD = """\
 # Reference: scenario and system files
@@ -71,6 +71,7 @@ def _files() -> dict[str, tuple[str, list[Any]]]:
     """Title and models of each kind of file, the whole file's first."""
     from cmsim import kinds
     from cmsim.hardware import AcceleratorSpec, StackSpec, SystemSpec
+    from cmsim.reliability.causes import FailuresSpec
     from cmsim.scenario import ScenarioSpec
 
     return {
@@ -78,6 +79,7 @@ def _files() -> dict[str, tuple[str, list[Any]]]:
         "system": ("System files (`topologies/`)", [SystemSpec]),
         "accelerator": ("Accelerator files (`topologies/accelerators/`)", [AcceleratorSpec]),
         "stack": ("Stack files (`topologies/stacks/`)", [StackSpec]),
+        "failures": ("Files of failures (`topologies/failures/`)", [FailuresSpec]),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,9 +52,11 @@ def show(
     ],
     json: Json = False,
 ) -> None:
-    """Show a system, accelerator, stack or model: its numbers with their sources, its totals beside published ones."""
+    """Show a system, accelerator, stack, model or failures: numbers with sources, totals beside published ones."""
     (kind, path), *others = found(name)
-    document = {"system": _system, "accelerator": _part, "stack": _part, "model": _model}[kind](kind, path)
+    document = {"system": _system, "accelerator": _part, "stack": _part, "failures": _part, "model": _model}[kind](
+        kind, path
+    )
     if json:
         say.document(document)
         return
@@ -98,12 +100,15 @@ def kind_of(document: Document) -> str:
         return "system"
     if stack:
         return "stack"
+    if "causes" in keys:
+        return "failures"
     if keys & {"peak_TFLOPps", "memory_GBps", "vector_TFLOPps", "dies"}:
         return "accelerator"
     raise InputError(
         document.problem(
             (),
-            "is neither a scenario (systems, workloads), nor a system (scale_up), accelerator (memory_GBps) or stack",
+            "is neither a scenario (systems, workloads), nor a system (scale_up), accelerator (memory_GBps), stack or "
+            "failures (causes)",
         )
     )
 
@@ -185,10 +190,15 @@ def _system(kind: str, path: Path) -> dict[str, Any]:
 
 
 def _part(kind: str, path: Path) -> dict[str, Any]:
-    from cmsim.hardware import AcceleratorSpec, StackSpec, load_accelerator, load_stack
+    from cmsim.hardware import load_accelerator, load_stack
+    from cmsim.reliability import causes
 
-    spec: AcceleratorSpec | StackSpec
-    spec = load_accelerator(str(path)) if kind == "accelerator" else load_stack(str(path))
+    load: dict[str, Callable[[str], Any]] = {
+        "accelerator": load_accelerator,
+        "stack": load_stack,
+        "failures": causes.load,
+    }
+    spec = load[kind](str(path))
     return {
         "kind": kind,
         "name": spec.name,

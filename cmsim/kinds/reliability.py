@@ -266,7 +266,7 @@ KIND = Kind(
     decisive=("run_time_s", "tokens_per_s", "goodput_fraction"),
     table=(
         *("goodput_fraction", "availability", "mtbf_s", "interruptions", "checkpoint_interval_s", "run_time_s"),
-        *("step_time_s", "tokens_per_s"),
+        *("step_time_s", "fault_slowdown", "tokens_per_s"),
     ),
     headline=("goodput_fraction", "mtbf_s", "checkpoint_interval_s", "step_time_s", "tokens_per_s", "makespan_s"),
     rates=("tokens_per_s",),

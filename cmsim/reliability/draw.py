@@ -9,24 +9,29 @@ import numpy as np
 
 from cmsim.errors import InputError, Problem
 from cmsim.reliability.causes import HOUR_S, Cause
-from cmsim.reliability.events import Events, Floats, Ints, to_us
+from cmsim.reliability.events import Failures, Floats, Ints, to_us
 
 #: failures of all draws together
-_MOST = 50_000_000
+_MOST = 20_000_000
 
 
 def expected(cause: Cause, window_s: float) -> float:
-    """Failures of one draw, mean: that of a law whose parts are mended as old as they were (exact for shape 1). [1]
+    """Failures of one draw, mean; where the law is not exponential, about so many. [1]
 
-    n ((a + T)^k - a^k) / scale^k, of n parts of age a.
+    n T / m, m the mean life. Else the lesser of n ((a + T)^k - a^k) / s^k, of parts mended as old as they were, and
+    n (T / m + E[X^2] / m^2), Lorden's bound on parts that are renewed (Ann. Math. Stat. 41(2), 1970).
     """
     if not cause.parts or math.isinf(cause.scale_s):
         return 0.0
-    hazard = _hazard(cause, cause.age_s + window_s) - _hazard(cause, cause.age_s)
-    return cause.parts * hazard
+    mended = _hazard(cause, cause.age_s + window_s) - _hazard(cause, cause.age_s)
+    if cause.shape == 1:
+        return cause.parts * mended
+    mean = math.gamma(1 + 1 / cause.shape)
+    renewed = window_s / (cause.scale_s * mean) + math.gamma(1 + 2 / cause.shape) / mean**2
+    return cause.parts * min(mended, renewed)
 
 
-def events(causes: Sequence[Cause], *, runs: int, window_s: float, seed: int) -> Events:
+def events(causes: Sequence[Cause], *, runs: int, window_s: float, seed: int) -> Failures:
     """Failures of every cause in every draw. A part that fails has a new one in its place at once.
 
     Draws of a cause do not change with the others. Raises InputError for more failures than there is room for.
@@ -57,7 +62,7 @@ def events(causes: Sequence[Cause], *, runs: int, window_s: float, seed: int) ->
         )
     joined = [np.concatenate(parts) for parts in zip(*columns, strict=True)]
     order = np.lexsort((joined[4], joined[1], joined[0]))
-    return Events(runs, int(to_us(window_s)), *(column[order] for column in joined))
+    return Failures(runs, int(to_us(window_s)), *(column[order] for column in joined))
 
 
 def _failures(cause: Cause, runs: int, window_s: float, random: np.random.Generator) -> tuple[Ints, Floats]:

@@ -25,7 +25,7 @@ def to_us(seconds: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Events:
+class Failures:
     """Failures, sorted by draw and time.
 
     runs, window_us   draws, and how long each is looked at [us]
@@ -56,7 +56,7 @@ class Events:
             raise InputError(Problem(f"got {self.runs}; of a window this long up to {most}", key="runs"))
         return span
 
-    def taken(self, rows: Any) -> Events:
+    def taken(self, rows: Any) -> Failures:
         """Some rows, in their order."""
         columns = ("run", "start_us", "ready_us", "until_us", "cause", "breaks", "hosts", "slows")
-        return Events(self.runs, self.window_us, *(getattr(self, name)[rows] for name in columns))
+        return Failures(self.runs, self.window_us, *(getattr(self, name)[rows] for name in columns))

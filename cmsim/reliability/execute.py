@@ -17,9 +17,10 @@ from cmsim.reliability import causes as causes_
 from cmsim.reliability import checkpoint, draw, job, measure, replay
 from cmsim.reliability import saving as saving_
 from cmsim.reliability.causes import Cause
-from cmsim.reliability.events import US_PER_S, Events, to_us
+from cmsim.reliability.events import US_PER_S, Failures, to_us
 from cmsim.reliability.outages import Crew, speeds
-from cmsim.reliability.slowdown import Steps
+from cmsim.reliability.slowdown import JobSteps
+from cmsim.results import Result
 from cmsim.scenario import Run
 
 DAY_S = 86400.0
@@ -40,14 +41,14 @@ def execute(
         raise InputError(f"{run.key}: faults slow a step: they go with `training`, whose step is simulated")
     crew = _crew(spec, system)
     took = saving_.written(spec, system, base)
-    steps = None if spec.training is None else Steps(run, spec.training, base)
+    steps = None if spec.training is None else JobSteps(run, spec.training, base)
     source = _Replayed(spec, crew, run.seed, base) if spec.trace else _Drawn(spec, system, steps, run.seed, base)
     if progress is not None:
         progress(0.5)
-    mtbf_s = source.mtbf_s()
+    mtbf_s = source.mtbf_s
     kept, notes = saving_.saving(spec, took, mtbf_s=mtbf_s, window_s=source.window_s)
     expected = checkpoint.goodput(
-        kept.interval_us / US_PER_S, took.stall_s, kept.start_us / US_PER_S + source.detect_s(), mtbf_s
+        kept.interval_us / US_PER_S, took.stall_s, kept.start_us / US_PER_S + source.detect_s, mtbf_s
     )
     if took.stall_s >= mtbf_s or (expected < _NEVER and not spec.trace):
         raise InfeasibleError(
@@ -55,7 +56,9 @@ def execute(
             f"{kept.start_us / US_PER_S:.4g} s to start again, and something fails every {mtbf_s:.4g} s"
         )
     lived = _live(spec, source, crew, kept, took, expected)
-    lines = [*notes, *source.notes(), *_unfinished(spec, lived.outcome)]
+    lines = [*measure.told(lived.outcome, source.names), *notes, *source.notes(), *_unfinished(spec, lived.outcome)]
+    if steps is not None:
+        lines += _of_step(steps.result, system)
     return Executed(
         metrics=measure.metrics(lived.outcome, kept, took, spec, steps.result if steps else None),
         frames=measure.frames(lived.outcome, source.names, source.parts) if run.record == "full" else {},
@@ -94,30 +97,30 @@ def _crew(spec: ReliabilitySpec, system: System) -> Crew:
 class _Drawn:
     """Failures by the laws of their parts."""
 
-    def __init__(self, spec: ReliabilitySpec, system: System, steps: Steps | None, seed: int, base: Path | None):
+    def __init__(self, spec: ReliabilitySpec, system: System, steps: JobSteps | None, seed: int, base: Path | None):
         self.spec, self.seed = spec, seed
         self.causes = tuple(_simulated(one, steps) for one in causes_.counted(spec.failures, spec.causes, system, base))
         self.names: Sequence[str] = [one.name for one in self.causes]
         self.parts: Sequence[int] = [one.parts for one in self.causes]
         self.wide = np.array([one.wide for one in self.causes], np.bool_)
         self.window_s = (spec.work_days or spec.days or _DAYS) * DAY_S
+        rates = self._rates()
+        many = sum(rates)
+        #: between failures that stop the job, and until one is noticed, means [s]
+        self.mtbf_s = self.window_s / many if many else math.inf
+        detects = sum(rate * one.detect_s for rate, one in zip(rates, self.causes, strict=True))
+        self.detect_s = detects / many if many else 0.0
         self._assumed = 0 if spec.failures is None else causes_.assumed(spec.failures, base)
 
-    def rates(self) -> list[float]:
-        """Failures of the window that stop the job, by cause, mean."""
-        return [one.breaks * draw.expected(one, self.window_s) for one in self.causes]
+    def _rates(self) -> list[float]:
+        """Failures of the window that stop the job, by cause, mean: by the law where it is exponential, else drawn."""
+        if all(one.shape == 1 for one in self.causes):
+            return [one.breaks * draw.expected(one, self.window_s) for one in self.causes]
+        events = self.events(self.window_s)
+        stops = np.bincount(events.cause[events.breaks], minlength=len(self.causes))
+        return [float(count) / self.spec.runs for count in stops]
 
-    def mtbf_s(self) -> float:
-        many = sum(self.rates())
-        return self.window_s / many if many else math.inf
-
-    def detect_s(self) -> float:
-        """Until a failure is noticed, mean."""
-        rates = self.rates()
-        whole = sum(rates)
-        return sum(rate * one.detect_s for rate, one in zip(rates, self.causes, strict=True)) / whole if whole else 0.0
-
-    def events(self, window_s: float) -> Events:
+    def events(self, window_s: float) -> Failures:
         return draw.events(self.causes, runs=self.spec.runs, window_s=window_s, seed=self.seed)
 
     def notes(self) -> list[str]:
@@ -126,7 +129,7 @@ class _Drawn:
         return [f"{self._assumed} numbers of the failures {self.spec.failures} are assumed, with their ranges there"]
 
 
-def _simulated(cause: Cause, steps: Steps | None) -> Cause:
+def _simulated(cause: Cause, steps: JobSteps | None) -> Cause:
     """A cause with its slow-down. Raises InputError where that needs a step and there is none."""
     if cause.fault is None:
         return cause
@@ -153,16 +156,12 @@ class _Replayed:
         )
         self.parts: Sequence[int] = [crew.hosts] * len(self.names)
         self.wide = np.zeros(len(self.names), np.bool_)
+        many = int(self._events.breaks.sum())
+        self.mtbf_s = self.window_s / many if many else math.inf
+        self.detect_s = 0.0
         self._after = self.window_s > last_s
 
-    def mtbf_s(self) -> float:
-        many = int(self._events.breaks.sum())
-        return self.window_s / many if many else math.inf
-
-    def detect_s(self) -> float:
-        return 0.0
-
-    def events(self, window_s: float) -> Events:
+    def events(self, window_s: float) -> Failures:
         assert window_s == self.window_s
         return self._events
 
@@ -181,13 +180,13 @@ def _live(
     source: _Drawn | _Replayed,
     crew: Crew,
     kept: job.Saving,
-    took: saving_.Written,
+    took: saving_.SaveTimes,
     expected: float,
 ) -> _Done:
     """All draws to their end: of the clock, or of the job, looked for in ever longer windows."""
     far_us = int(to_us(took.write_s - took.near_s))
 
-    def once(window_s: float, work_us: float) -> tuple[Events, job.Outcome]:
+    def once(window_s: float, work_us: float) -> tuple[Failures, job.Outcome]:
         events = source.events(window_s)
         if far_us and source.wide.any():
             # what was in memory is gone: it is read from storage
@@ -208,6 +207,14 @@ def _live(
         if window_s >= work_s * _MOST or (outcome.end >= 0).all():
             return _Done(outcome, window_s)
         window_s = min(2 * window_s, work_s * _MOST)
+
+
+def _of_step(step: Result, system: System) -> list[str]:
+    """What is to be known of the step, and whether it takes the whole machine."""
+    lines = [one for one in step.warnings if one not in system.notes]
+    if step.accelerators < system.packages:
+        lines.append(f"a step takes {step.accelerators} accelerators; parts of all {system.packages} fail")
+    return lines
 
 
 def _unfinished(spec: ReliabilitySpec, outcome: job.Outcome) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmsim.reliability.events import Events, Flags, Floats, Ints
+from cmsim.reliability.events import Failures, Flags, Floats, Ints
 from cmsim.reliability.outages import Speeds, waits_until
 
 #: halvings that find a microsecond in any window
@@ -82,7 +82,7 @@ class _Stretches:
 
 
 def live(
-    events: Events, speeds: Speeds, saving: Saving, *, wide: Flags, ends_us: Ints | None = None, work_us: float = 0.0
+    events: Failures, speeds: Speeds, saving: Saving, *, wide: Flags, ends_us: Ints | None = None, work_us: float = 0.0
 ) -> Outcome:
     """Every draw of a job.
 
@@ -114,7 +114,7 @@ def live(
 
 
 def _stretches(
-    breaking: Events, speeds: Speeds, saving: Saving, clocks: Ints, ends: Ints, wide: Flags
+    breaking: Failures, speeds: Speeds, saving: Saving, clocks: Ints, ends: Ints, wide: Flags
 ) -> tuple[_Stretches, Ints]:
     """Stretches of work of all draws, the first of each from its beginning, one behind each failure; and how long the
     job is down after each failure. clocks, ends: of each draw on the axis. [us]"""

@@ -12,13 +12,15 @@ from cmsim.kinds import Metrics
 from cmsim.kinds.reliability import ReliabilitySpec
 from cmsim.reliability.events import US_PER_S
 from cmsim.reliability.job import Outcome, Saving
-from cmsim.reliability.saving import Written
+from cmsim.reliability.saving import SaveTimes
 from cmsim.results import Result
 
 _ENDS = (5, 50, 95)
+#: causes that are named, and the share from which they are
+_NAMED, _SHARE = 5, 0.01
 
 
-def metrics(found: Outcome, kept: Saving, took: Written, spec: ReliabilitySpec, step: Result | None) -> Metrics:
+def metrics(found: Outcome, kept: Saving, took: SaveTimes, spec: ReliabilitySpec, step: Result | None) -> Metrics:
     """As the kind declares them; shares are of the clocks of all draws together."""
     clock = float(found.clock.sum())
     goodput = float(found.useful.sum()) / clock
@@ -79,6 +81,16 @@ def breakdown(found: Outcome) -> dict[str, float]:
         "down_s": found.down,
     }
     return {name: float(column.sum()) / column.size / US_PER_S for name, column in parts.items()}
+
+
+def told(found: Outcome, names: Sequence[str]) -> list[str]:
+    """What stops the job, in a sentence."""
+    whole = int(found.breaks_of.sum())
+    if not whole:
+        return ["nothing stops the job"]
+    order = np.argsort(-found.breaks_of, kind="stable")[:_NAMED].tolist()
+    shares = [(names[i], found.breaks_of[i] / whole) for i in order]
+    return ["stopped by: " + ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= _SHARE)]
 
 
 def frames(found: Outcome, names: Sequence[str], parts: Sequence[int]) -> dict[str, dict[str, NDArray[Any]]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cmsim.reliability.events import Events, Floats, Ints
+from cmsim.reliability.events import Failures, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Speeds:
     speed: Floats
 
 
-def speeds(events: Events, crew: Crew) -> Speeds:
+def speeds(events: Failures, crew: Crew) -> Speeds:
     """Of hosts that are missing and of what is slow, together: speeds multiply."""
     span = events.span_us
     base = events.run * span

@@ -21,7 +21,7 @@ from cmsim.errors import InputError, Problem
 from cmsim.kinds.reliability import FaultTraceSpec
 from cmsim.reading.bytes_in import read_bytes
 from cmsim.reliability.causes import FOLDER
-from cmsim.reliability.events import Events, to_us
+from cmsim.reliability.events import Failures, to_us
 
 DAY_S = 86400.0
 #: an event takes a few hundred bytes
@@ -107,7 +107,7 @@ def _joined(faults: Sequence[Away]) -> list[Away]:
 
 def events(
     away: Sequence[Away], *, fleet: int, hosts: int, spares: int, window_s: float, seed: int
-) -> tuple[Events, tuple[str, ...]]:
+) -> tuple[Failures, tuple[str, ...]]:
     """One draw: faults on the hosts of a job, which takes a spare one in place of each that leaves; names of causes.
 
     Hosts of the job and its spares are drawn from the fleet; those that the trace does not name never fail. Raises
@@ -120,9 +120,11 @@ def events(
     mine = np.random.default_rng(seed).permutation(fleet)[: hosts + spares].tolist()
     crew = _Crew(mine[:hosts], mine[hosts:])
     number = {name: i for i, name in enumerate(names)}
-    turns = [(one.start_s, 1, one) for one in away] + [(one.end_s, 0, one) for one in away]
+    # who is back is back before others leave, but for a fault of no length
+    turns = [(one.start_s, one.end_s > one.start_s, True, one) for one in away]
+    turns += [(one.end_s, False, False, one) for one in away]
     rows = []
-    for at, begins, one in sorted(turns, key=lambda turn: (turn[0], turn[1], turn[2].host)):
+    for at, _, begins, one in sorted(turns, key=lambda turn: turn[:2]):
         host = number[one.host]
         if host not in crew.all or at > window_s:
             continue
@@ -132,7 +134,7 @@ def events(
             crew.comes_back(host)
     causes = tuple(sorted({cause for *_, cause, _ in rows}))
     start = to_us([at for at, *_ in rows])
-    made = Events(
+    made = Failures(
         1,
         int(to_us(window_s)),
         run=np.zeros(len(rows), np.int64),

@@ -17,7 +17,7 @@ from cmsim.workload.model import load_model
 
 
 @dataclass(frozen=True)
-class Written:
+class SaveTimes:
     """size_B  of all ranks together, None where only times are given    write_s  to storage, and back from there
     stall_s  the job stands for one    near_s  to read one that is not in storage"""
 
@@ -27,7 +27,7 @@ class Written:
     near_s: float
 
 
-def written(spec: ReliabilitySpec, system: System, base: Path | None) -> Written:
+def written(spec: ReliabilitySpec, system: System, base: Path | None) -> SaveTimes:
     """Times of a checkpoint: bytes over what storage, NICs or links to hosts carry, all ranks sharing the work.
 
     Raises InputError where neither sizes nor times are given.
@@ -43,7 +43,7 @@ def written(spec: ReliabilitySpec, system: System, base: Path | None) -> Written
     stall_s = said.stall_s
     if stall_s is None:
         stall_s = write_s if said.mode == "synchronous" else _copy_s(said, size_B, system, nics_Bps)
-    return Written(size_B, write_s, stall_s, stall_s if said.mode == "in_memory" else write_s)
+    return SaveTimes(size_B, write_s, stall_s, stall_s if said.mode == "in_memory" else write_s)
 
 
 def _copy_s(said: CheckpointSpec, size_B: float | None, system: System, nics_Bps: float) -> float:
@@ -72,7 +72,7 @@ def _known(size_B: float | None, key: str) -> float:
     return size_B
 
 
-def saving(spec: ReliabilitySpec, took: Written, *, mtbf_s: float, window_s: float) -> tuple[Saving, tuple[str, ...]]:
+def saving(spec: ReliabilitySpec, took: SaveTimes, *, mtbf_s: float, window_s: float) -> tuple[Saving, tuple[str, ...]]:
     """How a job saves, and what was decided for the user. Raises InputError for an interval shorter than a write."""
     said, notes = spec.checkpoint, []
     asked = said.interval_s

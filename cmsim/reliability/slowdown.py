@@ -12,8 +12,8 @@ from cmsim.results import Result
 from cmsim.scenario import FaultSpec, Run
 
 
-class Steps:
-    """Steps of the training workload inside a run. Raises what its runs raise."""
+class JobSteps:
+    """JobSteps of the training workload inside a run. Raises what its runs raise."""
 
     def __init__(self, run: Run, training: TrainingSpec, base: Path | None):
         self._run = replace(run, spec=training, open=(), of=None, record="summary")

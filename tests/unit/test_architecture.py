@@ -145,7 +145,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published", "search"}
+        | {"published", "search", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),

@@ -352,6 +352,13 @@ RUNS = {
         "slo": {"ttft_s": 1, "tpot_s": 0.1},
         "goodput": True,
     },
+    "reliability": {
+        "kind": "reliability",
+        "training": {key: value for key, value in TRAINING.items() if key != "kind"},
+        "causes": {"any": {"part": "job", "mtbf_h": 30}},
+        "work_days": 3,
+        "runs": 20,
+    },
 }
 
 

@@ -352,7 +352,8 @@ def test_list_in_short():
 
 
 @pytest.mark.parametrize(
-    "kind", ["systems", "accelerators", "stacks", "models", "scenarios", "traces", "collectives", "workloads"]
+    "kind",
+    ["systems", "accelerators", "stacks", "failures", "models", "scenarios", "traces", "collectives", "workloads"],
 )
 def test_list_a_kind(kind):
     said = cmsim("list", kind)
@@ -422,7 +423,12 @@ def test_show_nothing():
 
 
 def test_all_built_in_files_pass():
-    folders = [ROOT / "topologies", ROOT / "topologies" / "accelerators", ROOT / "topologies" / "stacks"]
+    folders = [
+        ROOT / "topologies",
+        ROOT / "topologies" / "accelerators",
+        ROOT / "topologies" / "stacks",
+        ROOT / "topologies" / "failures",
+    ]
     files = [path for folder in folders for path in folder.glob("*.yaml")]
     files += (ROOT / "workloads" / "models").glob("*.json")
     said = cmsim("check", *sorted(files))
@@ -479,7 +485,7 @@ def test_every_field_has_a_row():
 
 def test_json_schema():
     document = json.loads(cmsim("schema", "--json").out)
-    assert list(document) == ["scenario", "system", "accelerator", "stack"]
+    assert list(document) == ["scenario", "system", "accelerator", "stack", "failures"]
     scenario = document["scenario"]
     kinds = [ref["$ref"].rpartition("/")[2] for ref in scenario["properties"]["workload"]["anyOf"]]
     assert set(kinds) <= scenario["$defs"].keys()

@@ -30,6 +30,7 @@ PAGES = [
 SLOW = (
     "cmsim validate",
     "cmsim run scenarios/faults.yaml",
+    "cmsim run scenarios/optics.yaml",
     "cmsim run service",
     "cmsim search llama2_13b_910b --axis pp=1",
     "cmsim calibrate serving my_benchmark.csv",

@@ -23,9 +23,10 @@ from cmsim.hardware import (
     load_system,
     stack_data,
 )
+from cmsim.reliability import causes
 from cmsim.topology import comparison, fabric
 
-FOLDERS = {SYSTEMS: SystemSpec, ACCELERATORS: AcceleratorSpec, STACKS: StackSpec}
+FOLDERS = {SYSTEMS: SystemSpec, ACCELERATORS: AcceleratorSpec, STACKS: StackSpec, causes.FOLDER: causes.FailuresSpec}
 FILES = [(folder, name) for folder in FOLDERS for name in reading.builtin_files(folder)]
 SYSTEM_NAMES = sorted(reading.builtin_files(SYSTEMS))
 KERNELS = {
