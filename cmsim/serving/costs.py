@@ -201,5 +201,8 @@ class Told:
         found = self._at.get(key)
         if found is None:
             seconds, joules = self._decode(sequences, np.array([float(key[1])]))
-            found = self._at[key] = float(seconds[0]) * self._host.decode + self._host.meets_s, tuple(joules[:, 0].tolist())
+            found = self._at[key] = (
+                float(seconds[0]) * self._host.decode + self._host.meets_s,
+                tuple(joules[:, 0].tolist()),
+            )
         return found
