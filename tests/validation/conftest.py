@@ -1,4 +1,4 @@
-"""One validation for all tests of this room: it takes some seconds, and with steps of training and services some minutes."""
+"""One validation for all tests of this room: some seconds, and with steps of training and services some minutes."""
 
 from __future__ import annotations
 
