@@ -67,6 +67,14 @@ def test_prompts_in_steps_of_their_own():
     assert gaps["itl_mean_s"] * more.sum() == pytest.approx(float((times.tpot * more).sum()))
 
 
+def test_the_wait_is_that_of_who_waited():
+    """Two prompts come at once and take two steps: the first of them waits for the second step alone."""
+    output = np.array([50, 5, 5, 5, 5])
+    served, times = serve(told(alone=True), [100, 100, 100, 3000, 3000], output, users=3)
+    gaps = measure.itl(served.pools[0])
+    assert gaps["itl_mean_s"] * (output - 1).sum() == pytest.approx(float((times.tpot * (output - 1)).sum()))
+
+
 def test_prompts_are_read_one_after_the_other():
     _, times = serve(told(), [100, 100, 100], [2, 2, 2], users=3, token_ps=MS, door_ps=5 * MS)
     # 100 ms each, one after the other, then 5 ms; a pass of 1 ms
