@@ -129,6 +129,9 @@ class ServingTuning(Spec):
         default=1.0, description="device time of a decode step in the engine, over that of its kernels and messages"
     )
     prefill_times: Factor = Field(default=1.0, description="the same of a step with prompts")
+    expert_prefill_times: Factor | None = Field(
+        default=None, description="the same of models with experts; default: as others"
+    )
 
 
 class CastExperts(Spec):

@@ -197,7 +197,7 @@ def host_of(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
         meets_s=of.meeting_us * 2 * model.layers / 1e6 if tp > 1 else 0.0,
         alone=of.prompts_alone,
         decode=of.decode_times,
-        prefill=of.prefill_times,
+        prefill=of.expert_prefill_times if model.is_moe and of.expert_prefill_times else of.prefill_times,
     )
 
 
