@@ -13,6 +13,7 @@ from cmsim.reading.quantities import (
     Bytes,
     Coefficient,
     Factor,
+    GBps,
     Microseconds,
     MicrosecondsAtLeast,
     Parts,
@@ -107,6 +108,12 @@ class ServingTuning(Spec):
     arrival_us: Microseconds = Field(
         default=0.0, description="from a request's arrival until it waits to be batched: parsing, tokens, queues"
     )
+    pool_GBps: GBps | None = Field(
+        default=None,
+        description="of caches that one accelerator package gets of a pool of caches, or gives to it: what the client "
+        "of the pool reaches, whatever the links carry. Default: what they carry",
+    )
+    pool_host_GBps: GBps | None = Field(default=None, description="the same over the network of the hosts")
 
 
 class Sharing(Spec):

@@ -264,14 +264,14 @@ class Service:
             self._route(one)
 
     def _route(self, one: int) -> None:
-        if self.book.outcome[one] != WAITING:
-            return
-        replica, holder = self._lines[0].choose(one)
-        if self._tiers is None or not self._fetched(one, replica, holder):
+        if self.book.outcome[one] == WAITING:
+            replica, holder = self._lines[0].choose(one)
+            if self._tiers is not None:
+                self._fetch(one, replica, holder)
             replica.arrive(one, holder, int(self.env.now))
 
-    def _fetched(self, one: int, replica: Replica, holder: Holder) -> bool:
-        """Whether some of a prompt comes from the pool of caches first, behind what its holder has."""
+    def _fetch(self, one: int, replica: Replica, holder: Holder) -> None:
+        """What its holder lacks of a prompt comes from the pool of caches, layer by layer while it is computed."""
         book, tiers, pooled, courier = self.book, self._tiers, self._pooled, self._courier
         assert tiers is not None and pooled is not None and courier is not None
         has = 0 if holder.prefixes is None else holder.prefixes.known(one)
@@ -279,22 +279,18 @@ class Service:
         found = tiers.found(one, has, max(most, 0))
         left = [tier for tier in (MEMORY, DRIVES) if found[tier]]
         if not left:
-            return False
-        book.holder[one] = holder.number
+            return
+        book.fetched[one] = has * self.asked.block_tokens + sum(found)
+        replica.awaited.add(one)
 
         def there() -> None:
             left.pop()
             if not left:
-                book.fetched[one] = has * self.asked.block_tokens + sum(found)
-                _Call(self.env, int(self.env.now) + _SOON, _COMES, lambda _: self._begins(one, replica, holder))
+                at = int(self.env.now) + _SOON
+                _Call(self.env, at, _COMES, lambda _: replica.fetched(one, at))
 
         for tier in list(left):
             courier.fetch(tier, holder.number, found[tier] * pooled.token_B, there)
-        return True
-
-    def _begins(self, one: int, replica: Replica, holder: Holder) -> None:
-        if self.book.outcome[one] == WAITING:
-            replica.arrive(one, holder, int(self.env.now))
 
     def _computed(self, one: int, holder: Holder) -> None:
         """What the pool of caches has not of a prompt goes there, and is there when it has come."""
