@@ -151,10 +151,10 @@ class SloSpec(Spec):
     attainment: Share = Field(default=0.9, description="share of requests that must have both")
 
 
-class ServingSpec(ModelWorkloadSpec):
-    """A service under load."""
+class ServiceSpec(ModelWorkloadSpec):
+    """A service of one model."""
 
-    kind: Literal["serving"]
+    kind: Literal["serving"] = "serving"
     arrivals: ArrivalsSpec = Field(description="when requests come")
     lengths: LengthsSpec = Field(default=LengthsSpec(), description="how many tokens requests and answers have")
     turns: TurnsSpec | None = Field(default=None, description="requests come in conversations; default: each is alone")
@@ -239,6 +239,39 @@ class ServingSpec(ModelWorkloadSpec):
         if self.arrivals.process != "trace" and self.lengths.path is None and self.lengths.prompt_tokens is None:
             raise ValueError("lengths: prompt_tokens and output_tokens, or path, is required without a trace")
         return self
+
+
+class ServingSpec(ServiceSpec):
+    """A service under load."""
+
+    kind: Literal["serving"]
+    beside: dict[str, ServiceSpec] = Field(
+        default={},
+        description="services of other models on the same machine at the same time, by names of theirs: each has "
+        "accelerators of its own, behind those before it, and caches of all share links; what became of them stands in "
+        "the frame `models`",
+    )
+
+    @model_validator(mode="after")
+    def _others(self) -> Self:
+        for name, other in self.beside.items():
+            for key in ("goodput", "sensitivity", "cache_pool"):
+                if key in other.model_fields_set:
+                    raise ValueError(f"beside.{name}.{key}: goes with the first service alone")
+        return self
+
+    def others(self) -> list[tuple[str, ServingSpec]]:
+        """Services beside this one, each as if it were alone."""
+        keys = ServiceSpec.model_fields
+        return [
+            (
+                name,
+                ServingSpec.model_construct(
+                    _fields_set=other.model_fields_set, **{key: getattr(other, key) for key in keys}
+                ),
+            )
+            for name, other in self.beside.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -380,6 +413,18 @@ KIND = Kind(
                 "power_W": "of the facility, mean [W]",
             },
             "one row per stretch of the run",
+            may_be_empty=True,
+        ),
+        Frame(
+            "models",
+            {
+                "name": "of the service",
+                "model": "that it serves",
+                "stable": "yes, no, or closed",
+                "metric": "of those of the whole run, as they are called there; `accelerators` are those it has",
+                "value": "of it",
+            },
+            "one row per service and metric that it has, where there are several services",
             may_be_empty=True,
         ),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,23 @@ def execute(
     """Serves what a scenario asks. Raises InfeasibleError where no request fits, InputError for what is wrong in it."""
     spec = run.spec
     assert isinstance(spec, ServingSpec)
-    asked = askers.asked(spec, seed=run.seed, base=base)
-    machines = plans.machines(run, spec, system, base)
-    rules = Rules(
-        routing=spec.routing,
-        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
-        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
-    )
-    one = _Of(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
-    if not one.capacity:
-        raise InfeasibleError(
-            f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
-        )
-    served = one.serve(asked)
+    used: dict[int, int] = {}
+    parts = [
+        _part(run, its, system, base, number, used) for number, (_, its) in enumerate([("", spec), *spec.others()])
+    ]
+    moves, pooled = plans.links(parts, system)
+    ones = [
+        _Of(part, _rules(part.spec, system), its, None if number else pooled)
+        for number, (part, its) in enumerate(zip(parts, moves, strict=True))
+    ]
+    for each in ones:
+        if not each.capacity:
+            raise InfeasibleError(
+                f"{run.key}: none of the {len(each.asked):,} requests fits the context or the cache of a holder"
+            )
+    one, asked, machines = ones[0], ones[0].asked, parts[0].machines
+    one.beside = ones[1:]
+    served, *others = one.together(asked, one.pools, one.rules)
     if progress is not None:
         progress(1.0 if not spec.goodput else 0.2)
     found = _Found(one, served, system)
@@ -69,7 +73,9 @@ def execute(
     last = machines[-1]
     return Executed(
         metrics=metrics,
-        frames={"requests": measure.frame(served.book), "load": found.load.columns} if run.record == "full" else {},
+        frames=_frames(spec, found, [_Found(*both, system) for both in zip(ones[1:], others, strict=True)])
+        if run.record == "full"
+        else {},
         facts=ServingFacts(
             prompt_tokens=float(asked.prompt.mean()),
             output_tokens=float(asked.output.mean()),
@@ -88,37 +94,69 @@ def execute(
     )
 
 
-class _Of:
-    """A service as a scenario has it, to be asked again and again."""
+def _part(
+    run: Run, spec: ServingSpec, system: System, base: Path | None, number: int, used: dict[int, int]
+) -> plans.Part:
+    """A service of the scenario; others than the first one draw from seeds of their own."""
+    asked = askers.asked(spec, seed=run.seed + number, base=base)
+    machines = tuple(plans.machines(run, spec, system, base, used))
+    return plans.Part(spec, asked, machines, load_model(spec.model, base=base).layers)
 
-    def __init__(
-        self,
-        spec: ServingSpec,
-        asked: Questions,
-        machines: tuple[plans.PoolMachine, ...],
-        rules: Rules,
-        moves: Moves | None,
-        pooled: Pooled | None,
-    ):
-        self.spec, self.asked, self.machines, self._rules = spec, asked, machines, rules
+
+def _rules(spec: ServingSpec, system: System) -> Rules:
+    return Rules(
+        routing=spec.routing,
+        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
+        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
+    )
+
+
+class _Of:
+    """A service as a scenario has it, to be asked again and again; those beside it are asked the same each time."""
+
+    def __init__(self, part: plans.Part, rules: Rules, moves: Moves | None, pooled: Pooled | None):
+        self.spec, self.asked, self.machines, self.rules = part.spec, part.asked, part.machines, rules
         self._moves, self._pooled = moves, pooled
-        self.pools = tuple(machine.pool for machine in machines)
-        self.capacity = capacity.requests_per_s(self.pools, asked)
+        self.pools = tuple(machine.pool for machine in part.machines)
+        self.capacity = capacity.requests_per_s(self.pools, part.asked)
+        self.beside: list[_Of] = []
 
     def serve(self, asked: Questions) -> Served:
         """One run; its own checks hold."""
-        return self._served(asked, self.pools, self._rules)
+        return self.together(asked, self.pools, self.rules)[0]
 
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""
         return sensitivity.of_ttft(
-            lambda pools, rules: self._served(self.asked, pools, rules), self.pools, self._rules, self.spec.warm_up
+            lambda pools, rules: self.together(self.asked, pools, rules)[0], self.pools, self.rules, self.spec.warm_up
         )
 
-    def _served(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> Served:
-        served = Service(asked, pools, rules, self._moves, self._pooled).run()
-        measure.check(served)
-        return served
+    def together(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> list[Served]:
+        """This one and those beside it, on one clock."""
+        services = [Service(asked, pools, rules, self._moves, self._pooled)]
+        for one in self.beside:
+            services.append(Service(one.asked, one.pools, one.rules, one._moves, None, services[-1]))
+        for service in services:
+            service.begin()
+        services[0].env.run()
+        out = [service.served() for service in services]
+        for served in out:
+            measure.check(served)
+        return out
+
+
+def _frames(spec: ServingSpec, found: _Found, others: list[_Found]) -> dict[str, Mapping[str, Any]]:
+    """Of a run that keeps them; of several services how each fared."""
+    frames: dict[str, Mapping[str, Any]] = {"requests": measure.frame(found.served.book), "load": found.load.columns}
+    if others:
+        names = ["first", *spec.beside]
+        rows = [row for name, each in zip(names, [found, *others], strict=True) for row in each.rows(name)]
+        columns = zip(*rows, strict=True)
+        frames["models"] = {
+            key: np.array(column)
+            for key, column in zip(("name", "model", "stable", "metric", "value"), columns, strict=True)
+        }
+    return frames
 
 
 class _Found:
@@ -230,6 +268,16 @@ class _Found:
         )
         return {"least_accelerators": float(found.accelerators), "least_limit": found.limit}
 
+    def rows(self, name: str) -> list[tuple[str, str, str, str, float]]:
+        """Of the frame of services."""
+        one = self.one
+        told = {"accelerators": float(sum(machine.accelerators for machine in one.machines)), **self.metrics()}
+        return [
+            (name, str(one.spec.model), self.stable, key, value)
+            for key, value in told.items()
+            if isinstance(value, float)
+        ]
+
     def _span_s(self) -> float:
         """From the first arrival to the last. [s]"""
         arrival = self.served.book.column("arrival")
@@ -304,7 +352,7 @@ class _Found:
         return said
 
 
-def _beside(least: dict[str, float | str], machines: list[plans.PoolMachine]) -> list[str]:
+def _beside(least: dict[str, float | str], machines: Sequence[plans.PoolMachine]) -> list[str]:
     """What a perfect machine would take."""
     if not least:
         return []
@@ -315,7 +363,7 @@ def _beside(least: dict[str, float | str], machines: list[plans.PoolMachine]) ->
     ]
 
 
-def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
+def _plan(machines: Sequence[plans.PoolMachine]) -> dict[str, Any]:
     """Sizes of each pool, under its name where there are two."""
     out: dict[str, Any] = {}
     for before, machine in zip([""] if len(machines) == 1 else ["prefill_", "decode_"], machines, strict=True):

@@ -26,6 +26,8 @@ _COMES, _STEPS = 0, 3
 #: requests that a holder may have more than the one with the fewest, and times as many, and still be sent those whose
 #: beginnings it has
 _MORE, _TIMES = 1, 2
+#: numbers of replicas that a pool may have
+_POOL = 1_000_000
 #: what one part tells another arrives no earlier than this [ps]
 _SOON = 1
 
@@ -121,6 +123,7 @@ class Service:
 
     pools  one that does all, or one that prefills and one that decodes    moves  between two pools
     pooled  a pool of caches, where there is one: its wires are those of moves
+    beside  another one on the same clock and links, whose holders and replicas are counted before these
     """
 
     def __init__(
@@ -130,30 +133,37 @@ class Service:
         rules: Rules,
         moves: Moves | None = None,
         pooled: Pooled | None = None,
+        beside: Service | None = None,
     ):
         self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
-        self.env = simpy.Environment(initial_time=0)
+        self.env: simpy.Environment = simpy.Environment(initial_time=0) if beside is None else beside.env
         self.book = Book.of(asked)
         self._classes = 1 if asked.priority is None else int(asked.priority.max(initial=0)) + 1
         self._quits = None if asked.quits_ps is None else asked.quits_ps.tolist()
         self._lines: list[_Line] = []
         self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
         links = moves or pooled
-        self._courier = None if links is None else Courier(self.env, links.wires)
+        self._courier: Courier | None = None if beside is None else beside._courier
+        if self._courier is None and links is not None:
+            self._courier = Courier(self.env, links.wires)
         self._pooled, self._tiers = pooled, None
         if pooled is not None and self._beginnings is not None:
             self._tiers = Tiers(pooled, self._beginnings, asked.block_tokens)
-        first = 0
+        #: holders and numbers of replicas up to here, over all services
+        self.holders: int
+        self.numbers: int
+        first, before = (0, 0) if beside is None else (beside.holders, beside.numbers)
         for number, pool in enumerate(self.pools):
             replicas: list[Replica] = []
             for _ in range(pool.replicas):
                 holders = [self._holder(pool, first + each, number) for each in range(pool.holders)]
                 first += pool.holders
-                replicas.append(self._replica(len(replicas) + 1000 * number, holders, pool, number))
+                replicas.append(self._replica(before + len(replicas) + _POOL * number, holders, pool, number))
             homes = None
             if rules.routing == "prefix_aware" and self._beginnings is not None and not number:
                 homes = Homes(self._beginnings)
             self._lines.append(_Line(replicas, rules, homes, pool.scaling, self._soon))
+        self.holders, self.numbers = first, before + _POOL * len(self.pools)
         #: requests that come by themselves, and of each what comes after it
         self._first = (
             range(len(asked)) if asked.then is None else np.flatnonzero(self.book.column("arrival") >= 0).tolist()
@@ -191,6 +201,12 @@ class Service:
 
     def run(self) -> Served:
         """Serves everybody there is."""
+        self.begin()
+        self.env.run()
+        return self.served()
+
+    def begin(self) -> None:
+        """Puts those who come first on the clock."""
         if self.asked.arrival_ps is None:
             for _ in range(min(self.asked.users, len(self.book))):
                 self._ask(0)
@@ -199,7 +215,9 @@ class Service:
         for line, pool in zip(self._lines, self.pools, strict=True):
             if line.scaler is not None and pool.scaling is not None:
                 self._looks(line.scaler, pool.scaling.every_ps)
-        self.env.run()
+
+    def served(self) -> Served:
+        """What it did, when nothing is left on the clock."""
         # the clock may go on to times for which there is nothing to do any more
         moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
         return Served(
