@@ -13,6 +13,7 @@ from cmsim.reading.quantities import (
     Bytes,
     Coefficient,
     Factor,
+    GBps,
     Microseconds,
     MicrosecondsAtLeast,
     Parts,
@@ -132,11 +133,17 @@ class ServingTuning(Spec):
     expert_prefill_times: Factor | None = Field(
         default=None, description="the same of models with experts; default: as others"
     )
+    pool_GBps: GBps | None = Field(
+        default=None,
+        description="of caches that one accelerator package gets of a pool of caches, or gives to it: what the client "
+        "of the pool reaches, whatever the links carry. Default: what they carry",
+    )
+    pool_host_GBps: GBps | None = Field(default=None, description="the same over the network of the hosts")
 
 
 class CastExperts(Spec):
-    """What an engine does around experts' products whose activations are cast to 8 bits or less, where experts are spread
-    over ranks whole: rows are put in the order of experts, each expert's filled up to whole tiles, cast, multiplied and
+    """What an engine does around experts' products whose activations are cast to 8 bits or less, where experts are
+    spread over ranks whole: rows are put in the order of experts, each expert's filled up to whole tiles, cast, multiplied and
     weighed by kernels of their own."""
 
     padded_rows: Coefficient = Field(

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cmsim.kinds import common
+from cmsim.kinds.asking import Many
 from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
 from cmsim.kinds.parts import ASKED, Balance, InferenceParallelSpec, InferencePrecisionSpec, WorkloadSpec
-from cmsim.kinds.serving import BatchingSpec, Many, MicroBatches
+from cmsim.kinds.serving import BatchingSpec, MicroBatches
 from cmsim.kinds.training import Moved, TrainingSpec
 from cmsim.reading import Spec
 from cmsim.reading.quantities import Coefficient, Places, Seconds, Tokens

@@ -14,9 +14,10 @@ from cmsim import api
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
+from cmsim.kinds.asking import ArrivalsSpec, LengthsSpec
 from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.rl_step import RlStepSpec
-from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec
+from cmsim.kinds.serving import ServingSpec
 from cmsim.requests import Prefix
 from cmsim.scenario import Run
 from cmsim.serving import idle, measure, plans, upkeep

@@ -67,7 +67,7 @@ class Apart:
         step_s += (experts_s + exchange_s) / layers
         beside = machines(dataclasses.replace(run, system=experts))
         metrics = {**first.metrics, **_joules(first, many, step_s, system, beside)}
-        metrics["memory_peak_B"] = first.metrics["memory_peak_B"] - self._experts_B(spec, first.plan)
+        metrics["memory_peak_B"] = float(first.metrics["memory_peak_B"]) - self._experts_B(spec, first.plan)
         return dataclasses.replace(first, metrics=metrics | {"makespan_s": step_s})
 
     def _experts_B(self, spec: DecodeSpec, plan: Mapping[str, Any]) -> float:
@@ -100,8 +100,8 @@ def _joules(first: Result, many: int, step_s: float, system: System, beside: Sys
     """The work of all micro-batches, as if all of it were on packages of attention, and both machines that wait."""
     out = {}
     for name, waits_W, others_W in zip(_JOULES, idle_W(system), idle_W(beside), strict=True):
-        spent = first.metrics.get(name, first.metrics["energy_J"])
-        out[name] = many * (spent - waits_W * first.metrics["makespan_s"]) + (waits_W + others_W) * step_s
+        spent, took_s = (float(first.metrics.get(one, first.metrics["energy_J"])) for one in (name, "makespan_s"))
+        out[name] = many * (spent - waits_W * took_s) + (waits_W + others_W) * step_s
     return out
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem
-from cmsim.kinds.serving import AgentsSpec, ArrivalsSpec, RetrievalSpec, ServingSpec
+from cmsim.kinds.asking import AgentsSpec, ArrivalsSpec, RetrievalSpec
+from cmsim.kinds.serving import ServingSpec
 from cmsim.requests import Prefix
 from cmsim.serving import draw
 from cmsim.serving.questions import Questions

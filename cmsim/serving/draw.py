@@ -10,7 +10,8 @@ import numpy as np
 from cmsim import reading
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.kinds.serving import ArrivalsSpec, LengthsSpec, ServingSpec, TurnsSpec
+from cmsim.kinds.asking import ArrivalsSpec, LengthsSpec, TurnsSpec
+from cmsim.kinds.serving import ServingSpec
 from cmsim.requests import Prefix, RateWindows, draw_arrivals, load_requests, open_requests
 from cmsim.serving.questions import Questions
 from cmsim.units import CLOCK_PS, PS_PER_S, to_ps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,13 @@ def execute(
     spec = run.spec
     assert isinstance(spec, ServingSpec)
     one = prepared(run, system, base=base)
-    asked, machines = one.asked, list(one.machines)
-    if not one.capacity:
-        raise InfeasibleError(
-            f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
-        )
-    served = one.serve(asked)
+    asked, machines = one.asked, one.machines
+    for each in (one, *one.beside):
+        if not each.capacity:
+            raise InfeasibleError(
+                f"{run.key}: none of the {len(each.asked):,} requests fits the context or the cache of a holder"
+            )
+    served, *others = one.together(asked, one.pools, one.rules)
     if progress is not None:
         progress(1.0 if not spec.goodput else 0.2)
     found = _Found(one, served, system)
@@ -65,7 +66,9 @@ def execute(
     last = machines[-1]
     return Executed(
         metrics=metrics,
-        frames={"requests": measure.frame(served.book), "load": found.load.columns} if run.record == "full" else {},
+        frames=_frames(spec, found, [_Found(*both, system) for both in zip(one.beside, others, strict=True)])
+        if run.record == "full"
+        else {},
         facts=ServingFacts(
             prompt_tokens=float(asked.prompt.mean()),
             output_tokens=float(asked.output.mean()),
@@ -88,37 +91,50 @@ def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
     """A service that has served nobody yet. Raises InfeasibleError where its pools have no plan or no room."""
     spec = run.spec
     assert isinstance(spec, ServingSpec)
-    asked = askers.asked(spec, seed=run.seed, base=base)
-    machines = plans.machines(run, spec, system, base)
-    rules = Rules(
+    used: dict[int, int] = {}
+    parts = [
+        _part(run, its, system, base, number, used) for number, (_, its) in enumerate([("", spec), *spec.others()])
+    ]
+    moves, pooled = plans.links(parts, system)
+    one, *beside = [
+        Prepared(part, _rules(part.spec, system), its, None if number else pooled)
+        for number, (part, its) in enumerate(zip(parts, moves, strict=True))
+    ]
+    one.beside = beside
+    return one
+
+
+def _part(
+    run: Run, spec: ServingSpec, system: System, base: Path | None, number: int, used: dict[int, int]
+) -> plans.Part:
+    """A service of the scenario; others than the first one draw from seeds of their own."""
+    asked = askers.asked(spec, seed=run.seed + number, base=base)
+    machines = tuple(plans.machines(run, spec, system, base, used))
+    return plans.Part(spec, asked, machines, load_model(spec.model, base=base).layers)
+
+
+def _rules(spec: ServingSpec, system: System) -> Rules:
+    return Rules(
         routing=spec.routing,
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
         door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
         token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
     )
-    return Prepared(spec, asked, tuple(machines), rules, *plans.links(spec, machines, system, asked, base))
 
 
 class Prepared:
-    """A service as a scenario has it, to be asked again and again."""
+    """A service as a scenario has it, to be asked again and again; those beside it are asked the same each time."""
 
-    def __init__(
-        self,
-        spec: ServingSpec,
-        asked: Questions,
-        machines: tuple[plans.PoolMachine, ...],
-        rules: Rules,
-        moves: Moves | None,
-        pooled: Pooled | None,
-    ):
-        self.spec, self.asked, self.machines, self._rules = spec, asked, machines, rules
+    def __init__(self, part: plans.Part, rules: Rules, moves: Moves | None, pooled: Pooled | None):
+        self.spec, self.asked, self.machines, self.rules = part.spec, part.asked, part.machines, rules
         self._moves, self._pooled = moves, pooled
-        self.pools = tuple(machine.pool for machine in machines)
-        self.capacity = capacity.requests_per_s(self.pools, asked)
+        self.pools = tuple(machine.pool for machine in part.machines)
+        self.capacity = capacity.requests_per_s(self.pools, part.asked)
+        self.beside: list[Prepared] = []
 
     def serve(self, asked: Questions) -> Served:
         """One run; its own checks hold."""
-        return self._served(asked, self.pools, self._rules)
+        return self.together(asked, self.pools, self.rules)[0]
 
     def served_by(self, engine: ServingTuning, model: ModelSpec) -> Served:
         """The same requests, served by an engine with other constants of its host."""
@@ -128,18 +144,40 @@ class Prepared:
             for pool in self.pools
         )
         door_ps, token_ps = (int(to_ps(one / 1e6)) for one in (engine.arrival_us, engine.token_us))
-        return self._served(self.asked, pools, replace(self._rules, door_ps=door_ps, token_ps=token_ps))
+        return self.together(self.asked, pools, replace(self.rules, door_ps=door_ps, token_ps=token_ps))[0]
 
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""
         return sensitivity.of_ttft(
-            lambda pools, rules: self._served(self.asked, pools, rules), self.pools, self._rules, self.spec.warm_up
+            lambda pools, rules: self.together(self.asked, pools, rules)[0], self.pools, self.rules, self.spec.warm_up
         )
 
-    def _served(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> Served:
-        served = Service(asked, pools, rules, self._moves, self._pooled).run()
-        measure.check(served)
-        return served
+    def together(self, asked: Questions, pools: tuple[Pool, ...], rules: Rules) -> list[Served]:
+        """This one and those beside it, on one clock."""
+        services = [Service(asked, pools, rules, self._moves, self._pooled)]
+        for one in self.beside:
+            services.append(Service(one.asked, one.pools, one.rules, one._moves, None, services[-1]))
+        for service in services:
+            service.begin()
+        services[0].env.run()
+        out = [service.served() for service in services]
+        for served in out:
+            measure.check(served)
+        return out
+
+
+def _frames(spec: ServingSpec, found: _Found, others: list[_Found]) -> dict[str, Mapping[str, Any]]:
+    """Of a run that keeps them; of several services how each fared."""
+    frames: dict[str, Mapping[str, Any]] = {"requests": measure.frame(found.served.book), "load": found.load.columns}
+    if others:
+        names = ["first", *spec.beside]
+        rows = [row for name, each in zip(names, [found, *others], strict=True) for row in each.rows(name)]
+        columns = zip(*rows, strict=True)
+        frames["models"] = {
+            key: np.array(column)
+            for key, column in zip(("name", "model", "stable", "metric", "value"), columns, strict=True)
+        }
+    return frames
 
 
 class _Found:
@@ -251,6 +289,16 @@ class _Found:
         )
         return {"least_accelerators": float(found.accelerators), "least_limit": found.limit}
 
+    def rows(self, name: str) -> list[tuple[str, str, str, str, float]]:
+        """Of the frame of services."""
+        one = self.one
+        told = {"accelerators": float(sum(machine.accelerators for machine in one.machines)), **self.metrics()}
+        return [
+            (name, str(one.spec.model), self.stable, key, value)
+            for key, value in told.items()
+            if isinstance(value, float)
+        ]
+
     def _span_s(self) -> float:
         """From the first arrival to the last. [s]"""
         arrival = self.served.book.column("arrival")
@@ -325,7 +373,7 @@ class _Found:
         return said
 
 
-def _beside(least: dict[str, float | str], machines: list[plans.PoolMachine]) -> list[str]:
+def _beside(least: dict[str, float | str], machines: Sequence[plans.PoolMachine]) -> list[str]:
     """What a perfect machine would take."""
     if not least:
         return []
@@ -336,7 +384,7 @@ def _beside(least: dict[str, float | str], machines: list[plans.PoolMachine]) ->
     ]
 
 
-def _plan(machines: list[plans.PoolMachine]) -> dict[str, Any]:
+def _plan(machines: Sequence[plans.PoolMachine]) -> dict[str, Any]:
     """Sizes of each pool, under its name where there are two."""
     out: dict[str, Any] = {}
     for before, machine in zip([""] if len(machines) == 1 else ["prefill_", "decode_"], machines, strict=True):

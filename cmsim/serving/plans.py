@@ -37,7 +37,7 @@ class PoolMachine:
     system  of one replica, without packages that have experts alone: those are ``apart``
     costs   its steps, for who tries them    cache_tokens  room of one holder
     machine  that it stands on, whole    first  of its packages there that is this pool's
-    token_B  of a cached token on one rank [B]
+    token_B, whole_B  of a cached token on one rank, and of the whole model [B]
     """
 
     pool: Pool
@@ -48,6 +48,7 @@ class PoolMachine:
     machine: System
     first: int
     token_B: float
+    whole_B: float
     apart: int = 0
 
     @property
@@ -60,8 +61,12 @@ class PoolMachine:
         return self.pool.replicas * self.each
 
 
-def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> list[PoolMachine]:
+def machines(
+    run: Run, spec: ServingSpec, system: System, base: Path | None, used: dict[int, int] | None = None
+) -> list[PoolMachine]:
     """The pools of a service, in the order in which requests pass them.
+
+    used  packages of each machine that others have, the first ones; this service's are added
 
     Raises InfeasibleError where there are not as many accelerators, or a cache has no room for a block.
     """
@@ -75,7 +80,7 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
             )
         pools = [PoolSpec(replicas=spec.replicas, accelerators=each)]
     machines_ = api.Machines(base)
-    used: dict[int, int] = {}
+    used = {} if used is None else used
     out = []
     for pool in pools:
         one = run if pool.machine is None else replace(run, system=SystemEntry(system=pool.machine))
@@ -122,6 +127,8 @@ def machine(
         math.ceil((blocks - kept) * batching.spare_blocks),
         _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
     )
+    precision = pool.precision or spec.precision
+    whole_B = load_model(spec.model, base=base).kv_bytes_per_token(BYTES_PER_ELEMENT[precision.kv_cache])
     apart = 0 if pool.experts_apart is None else pool.experts_apart.accelerators
     accepted = 1.0
     if spec.speculative is not None and decodes:
@@ -143,7 +150,9 @@ def machine(
         cached=kept * batching.block_tokens,
         scaling=_scaling(spec, pool, whole, base),
     )
-    return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B, apart)
+    return PoolMachine(
+        pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B, whole_B, apart
+    )
 
 
 def _waits_W(system: System, apart: int) -> Joules:
@@ -207,22 +216,30 @@ def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
     return InfeasibleError(f"{run.key}: no room for a cache: {message}", budget)
 
 
-def links(
-    spec: ServingSpec, machines_: Sequence[PoolMachine], system: System, asked: Questions, base: Path | None
-) -> tuple[Moves | None, Pooled | None]:
-    """How caches come from one pool to the other, and a pool of caches, where a scenario has them."""
-    if len(machines_) < 2 and spec.cache_pool is None:
-        return None, None
-    over = spec.cache_moves.over if len(machines_) > 1 else None
-    if over == "scale_up" and len({id(one.machine) for one in machines_}) > 1:
+@dataclass(frozen=True)
+class Part:
+    """A service of a scenario: what it is, what it is asked, its pools in the order in which requests pass them."""
+
+    spec: ServingSpec
+    asked: Questions
+    machines: tuple[PoolMachine, ...]
+    layers: int
+
+
+def links(parts: Sequence[Part], system: System) -> tuple[list[Moves | None], Pooled | None]:
+    """How caches come from one pool of each service to the other, and the pool of caches of the first service, where a
+    scenario has them. All of them share links."""
+    spec, first = parts[0].spec, parts[0].machines
+    two = [len(part.machines) > 1 for part in parts]
+    if not any(two) and spec.cache_pool is None:
+        return [None for _ in parts], None
+    over = spec.cache_moves.over if any(two) else None
+    if over == "scale_up" and any(len({id(one.machine) for one in part.machines}) > 1 for part in parts):
         message = "got scale_up; pools are on machines of their own. Allowed: scale_out, host."
         raise InputError(Problem(message, key="cache_moves.over"))
-    model = load_model(spec.model, base=base)
-    precision = spec.precision if spec.prefill is None else spec.prefill.precision or spec.precision
-    token_B = model.kv_bytes_per_token(BYTES_PER_ELEMENT[precision.kv_cache])
     servers, keeps = None, spec.cache_pool
     if keeps is not None:
-        if not asked.block_tokens:
+        if not parts[0].asked.block_tokens:
             message = (
                 "requests do not say what their prompts share. Allowed: traces that do, `turns`, `agents`, `retrieval`."
             )
@@ -230,17 +247,19 @@ def links(
         nodes = keeps.nodes or system.nodes
         drives_Bps = (keeps.drives_GBps or 0.0) * GIGA * nodes
         servers = Servers(keeps.over, memory_Bps(system, keeps.over) * nodes, drives_Bps)
-    left = [1.0 for _ in machines_]
-    if over == "scale_up" or (keeps is not None and keeps.over == "scale_up"):
-        left = [_left(one, asked, spec, last=one is machines_[-1]) for one in machines_]
-    first = machines_[0].pool
-    ends = wires(seats(machines_, token_B, left), over, servers, first.replicas * first.holders)
+    fabric = over == "scale_up" or (keeps is not None and keeps.over == "scale_up")
+    places = [seat for part in parts for seat in _seats(part, fabric=fabric)]
+    ends = wires(places, over, servers, first[0].pool.replicas * first[0].pool.holders)
     pooled = None
     if keeps is not None:
+        token_B = first[0].whole_B
         memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))
         pooled = Pooled(ends, token_B, memory, drives, keeps.evict)
-    layers = model.layers if spec.cache_moves.layerwise else 1
-    return None if over is None else Moves(ends, token_B, layers), pooled
+    moves = [
+        Moves(ends, part.machines[0].whole_B, part.layers if spec.cache_moves.layerwise else 1) if its else None
+        for part, its in zip(parts, two, strict=True)
+    ]
+    return moves, pooled
 
 
 def _left(one: PoolMachine, asked: Questions, spec: ServingSpec, *, last: bool) -> float:
@@ -254,14 +273,15 @@ def _left(one: PoolMachine, asked: Questions, spec: ServingSpec, *, last: bool) 
     return max(1.0 - one.costs.port_share(sequences, max(round(tokens), 1), decodes=decodes), _LEAST_LEFT)
 
 
-def seats(machines_: Sequence[PoolMachine], token_B: float, left: Sequence[float]) -> list[Seat]:
-    """Where each holder sits, counted over all pools."""
+def _seats(part: Part, *, fabric: bool) -> list[Seat]:
+    """Where each holder sits, counted over all pools. fabric: ports are shared with steps"""
     out = []
-    for one, its in zip(machines_, left, strict=True):
-        held = min(one.token_B / token_B, 1.0) if token_B else 1.0
+    for one in part.machines:
+        left = _left(one, part.asked, part.spec, last=one is part.machines[-1]) if fabric else 1.0
+        held = min(one.token_B / one.whole_B, 1.0) if one.whole_B else 1.0
         begins = one.first * one.machine.ranks_per_package
         for replica in range(one.pool.replicas):
             at = begins + replica * one.each * one.machine.ranks_per_package
             # holders beyond the ranks (a replica of fewer ranks than a holder has) begin with it
-            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held, its) for each in range(one.pool.holders)]
+            out += [Seat(one.machine, at + each * one.ranks, one.ranks, held, left) for each in range(one.pool.holders)]
     return out

@@ -176,7 +176,7 @@ class PlayedSteps:
         busy = links["utilization"] * (links["end_ps"] - links["start_ps"])
         names, which = np.unique(np.asarray(links["resource"], str)[ports], return_inverse=True)
         used_ps = np.bincount(which, busy[ports], minlength=len(names)).max()
-        return min(float(used_ps) / (found.metrics["makespan_s"] * PS_PER_S), 1.0)
+        return min(float(used_ps) / (float(found.metrics["makespan_s"]) * PS_PER_S), 1.0)
 
     def memory(self, tokens: int) -> tuple[float, float]:
         """What a rank holds beside its cache, with the largest pass in flight, and a cached token's share of it. [B]"""

@@ -37,6 +37,10 @@ class StepLog:
         self.mixed.extend((time_ps, tokens, began))
         self.joules.extend(joules)
 
+    def took(self, time_ps: int) -> None:
+        """The last step with prompts is over: it may have waited for a cache."""
+        self.mixed[-3] = time_ps
+
     def preempted(self, one: int, now: int) -> None:
         """Somebody lost its blocks."""
         self.preemptions += 1

@@ -61,6 +61,9 @@ class Replica:
         self._later, self._leaves, self._streams, self._singly = later, leaves, streams, singly
         self._computed = computed
         self.record = StepLog()
+        #: whose cache is on its way from a pool of caches: a step that computes their prompts waits for the last layer
+        self.awaited: set[int] = set()
+        self._stalled = False
         self._does, self._turn, self._step = _RESTS, 0, 0
         #: (step after which somebody has its last token, who, when it began to decode), and the last two of who decodes
         self._ends: list[tuple[int, int, int]] = []
@@ -107,6 +110,18 @@ class Replica:
         if self._does == _JUMPS and (begun or first):  # the one behind the first may be smaller
             self._cut(now, None if begun else holder)
 
+    def fetched(self, one: int, now: int) -> None:
+        """A cache has come from the pool of caches; a step that was done but for it ends."""
+        self.awaited.discard(one)
+        if self._stalled and not self._waits():
+            self._stalled = False
+            self._next(now)
+
+    def _waits(self) -> bool:
+        """Whether the step that runs computes a prompt whose cache is on its way."""
+        awaited = self.awaited
+        return any(one in awaited for holder in self._active.values() for one, _ in holder.chunks)
+
     def wake(self, now: int) -> None:
         """Looks at what there is to do, where nothing is done."""
         if self._does == _RESTS:
@@ -137,6 +152,10 @@ class Replica:
             else:
                 self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
         elif self._does == _MIXED:
+            if self.awaited and self._waits():
+                self._stalled = True
+                return
+            self.record.took(now - self._began)
             self._step += 1
         self._end(now)
         for holder in list(self._active.values()):

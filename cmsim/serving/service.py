@@ -26,6 +26,8 @@ _COMES, _STEPS = 0, 3
 #: requests that a holder may have more than the one with the fewest, and times as many, and still be sent those whose
 #: beginnings it has
 _MORE, _TIMES = 1, 2
+#: numbers of replicas that a pool may have
+_POOL = 1_000_000
 #: what one part tells another arrives no earlier than this [ps]
 _SOON = 1
 
@@ -123,6 +125,7 @@ class Service:
 
     pools  one that does all, or one that prefills and one that decodes    moves  between two pools
     pooled  a pool of caches, where there is one: its wires are those of moves
+    beside  another one on the same clock and links, whose holders and replicas are counted before these
     """
 
     def __init__(
@@ -132,30 +135,37 @@ class Service:
         rules: Rules,
         moves: Moves | None = None,
         pooled: Pooled | None = None,
+        beside: Service | None = None,
     ):
         self.asked, self.rules, self.pools, self.moves = asked, rules, tuple(pools), moves
-        self.env = simpy.Environment(initial_time=0)
+        self.env: simpy.Environment = simpy.Environment(initial_time=0) if beside is None else beside.env
         self.book = Book.of(asked)
         self._classes = 1 if asked.priority is None else int(asked.priority.max(initial=0)) + 1
         self._quits = None if asked.quits_ps is None else asked.quits_ps.tolist()
         self._lines: list[_Line] = []
         self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
         links = moves or pooled
-        self._courier = None if links is None else Courier(self.env, links.wires)
+        self._courier: Courier | None = None if beside is None else beside._courier
+        if self._courier is None and links is not None:
+            self._courier = Courier(self.env, links.wires)
         self._pooled, self._tiers = pooled, None
         if pooled is not None and self._beginnings is not None:
             self._tiers = Tiers(pooled, self._beginnings, asked.block_tokens)
-        first = 0
+        #: holders and numbers of replicas up to here, over all services
+        self.holders: int
+        self.numbers: int
+        first, before = (0, 0) if beside is None else (beside.holders, beside.numbers)
         for number, pool in enumerate(self.pools):
             replicas: list[Replica] = []
             for _ in range(pool.replicas):
                 holders = [self._holder(pool, first + each, number) for each in range(pool.holders)]
                 first += pool.holders
-                replicas.append(self._replica(len(replicas) + 1000 * number, holders, pool, number))
+                replicas.append(self._replica(before + len(replicas) + _POOL * number, holders, pool, number))
             homes = None
             if rules.routing == "prefix_aware" and self._beginnings is not None and not number:
                 homes = Homes(self._beginnings)
             self._lines.append(_Line(replicas, rules, homes, pool.scaling, self._soon))
+        self.holders, self.numbers = first, before + _POOL * len(self.pools)
         #: requests that come by themselves, and of each what comes after it
         self._first = (
             range(len(asked)) if asked.then is None else np.flatnonzero(self.book.column("arrival") >= 0).tolist()
@@ -195,6 +205,12 @@ class Service:
 
     def run(self) -> Served:
         """Serves everybody there is."""
+        self.begin()
+        self.env.run()
+        return self.served()
+
+    def begin(self) -> None:
+        """Puts those who come first on the clock."""
         if self.asked.arrival_ps is None:
             for _ in range(min(self.asked.users, len(self.book))):
                 self._ask(0)
@@ -203,7 +219,9 @@ class Service:
         for line, pool in zip(self._lines, self.pools, strict=True):
             if line.scaler is not None and pool.scaling is not None:
                 self._looks(line.scaler, pool.scaling.every_ps)
-        self.env.run()
+
+    def served(self) -> Served:
+        """What it did, when nothing is left on the clock."""
         # the clock may go on to times for which there is nothing to do any more
         moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
         return Served(
@@ -270,14 +288,14 @@ class Service:
             self._route(one)
 
     def _route(self, one: int) -> None:
-        if self.book.outcome[one] != WAITING:
-            return
-        replica, holder = self._lines[0].choose(one)
-        if self._tiers is None or not self._fetched(one, replica, holder):
+        if self.book.outcome[one] == WAITING:
+            replica, holder = self._lines[0].choose(one)
+            if self._tiers is not None:
+                self._fetch(one, replica, holder)
             replica.arrive(one, holder, int(self.env.now))
 
-    def _fetched(self, one: int, replica: Replica, holder: Holder) -> bool:
-        """Whether some of a prompt comes from the pool of caches first, behind what its holder has."""
+    def _fetch(self, one: int, replica: Replica, holder: Holder) -> None:
+        """What its holder lacks of a prompt comes from the pool of caches, layer by layer while it is computed."""
         book, tiers, pooled, courier = self.book, self._tiers, self._pooled, self._courier
         assert tiers is not None and pooled is not None and courier is not None
         has = 0 if holder.prefixes is None else holder.prefixes.known(one)
@@ -285,22 +303,18 @@ class Service:
         found = tiers.found(one, has, max(most, 0))
         left = [tier for tier in (MEMORY, DRIVES) if found[tier]]
         if not left:
-            return False
-        book.holder[one] = holder.number
+            return
+        book.fetched[one] = has * self.asked.block_tokens + sum(found)
+        replica.awaited.add(one)
 
         def there() -> None:
             left.pop()
             if not left:
-                book.fetched[one] = has * self.asked.block_tokens + sum(found)
-                _Call(self.env, int(self.env.now) + _SOON, _COMES, lambda _: self._begins(one, replica, holder))
+                at = int(self.env.now) + _SOON
+                _Call(self.env, at, _COMES, lambda _: replica.fetched(one, at))
 
         for tier in list(left):
             courier.fetch(tier, holder.number, found[tier] * pooled.token_B, there)
-        return True
-
-    def _begins(self, one: int, replica: Replica, holder: Holder) -> None:
-        if self.book.outcome[one] == WAITING:
-            replica.arrive(one, holder, int(self.env.now))
 
     def _computed(self, one: int, holder: Holder) -> None:
         """What the pool of caches has not of a prompt goes there, and is there when it has come."""

@@ -66,6 +66,19 @@ class _Links:
         """What goes over these where nobody else does. [B/s]"""
         return min(self.capacity_Bps[number] / share for number, share in crossed)
 
+    def with_clients(self, crossed: tuple[Crossed, ...], way: str, plane: Plane) -> tuple[Crossed, ...]:
+        """What clients of a pool of caches reach stands in the way too; each rank of a holder has its part of them."""
+        out = []
+        for at, (seat, one) in enumerate(zip(self._seats, crossed, strict=True)):
+            tuning = seat.machine.stack.serving
+            each_GBps = tuning.pool_host_GBps if plane == "host" else tuning.pool_GBps
+            if each_GBps is None:
+                out.append(one)
+                continue
+            rank_Bps = each_GBps * GIGA / seat.machine.ranks_per_package
+            out.append((*one, (self.number("client", at, way, rank_Bps), 1 / seat.ranks)))
+        return tuple(out)
+
     def sends(self, plane: Plane) -> tuple[Crossed, ...]:
         """Of each holder; each rank sends its part of what its holder has, once: where several have the same they share
         it out."""
@@ -98,7 +111,8 @@ def wires(seats: Sequence[Seat], over: Plane | None, servers: Servers | None = N
     tiers: list[Crossed] = []
     kept: Crossed = ()
     if servers is not None:
-        put, got = links.sends(servers.plane), links.gets(servers.plane)
+        put = links.with_clients(links.sends(servers.plane), "out", servers.plane)
+        got = links.with_clients(links.gets(servers.plane), "in", servers.plane)
         memory = links.number("memory", 0, "out", servers.memory_Bps)
         # where all holders together cannot get as much as memory gives, nobody meets there
         meet = sum(links.most_Bps(one) for one in got[:fetch]) > servers.memory_Bps

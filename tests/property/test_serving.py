@@ -178,3 +178,29 @@ def test_nothing_is_lost(seed):
     stages = measure.frame(book)
     total = sum(stages[name] for name in ("waited_s", "prefill_s", "moved_s", "decode_s"))
     assert total == pytest.approx(stages["e2e_s"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_services_beside_each_other_are_their_steps(seed):
+    """Two services on one clock, whose caches share links."""
+    parts = [drawn(seed), drawn(seed + 1)]
+    holders = [sum(pool.holders * pool.replicas for pool in pools) for _, pools, _, _, _ in parts]
+    ends = wires(np.random.default_rng(seed), sum(holders))
+    found = []
+    for singly in (False, True):
+        services: list[Service] = []
+        for asked, pools, rules, _, _ in parts:
+            before = services[-1] if services else None
+            services.append(Service(asked, pools, Rules(**rules, singly=singly), Moves(ends, 1e6, 8), None, before))
+        for service in services:
+            service.begin()
+        services[0].env.run()
+        found.append([service.served() for service in services])
+    for one, other in zip(*found, strict=True):
+        measure.check(one)
+        for name in COLUMNS:
+            assert (one.book.column(name) == other.book.column(name)).all(), name
+        assert one.end_ps == other.end_ps and one.area_ps == other.area_ps
+    numbers = [{*served.book.column("holder").tolist()} - {-1} for served in found[0]]
+    assert not numbers[0] & numbers[1] and all(number < holders[0] for number in numbers[0])
