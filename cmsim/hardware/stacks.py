@@ -143,8 +143,8 @@ class ServingTuning(Spec):
 
 class CastExperts(Spec):
     """What an engine does around experts' products whose activations are cast to 8 bits or less, where experts are
-    spread over ranks whole: rows are put in the order of experts, each expert's filled up to whole tiles, cast, multiplied and
-    weighed by kernels of their own."""
+    spread over ranks whole: rows are put in the order of experts, each expert's filled up to whole tiles, cast,
+    multiplied and weighed by kernels of their own."""
 
     padded_rows: Coefficient = Field(
         default=0.0, description="rows by which those of each expert of a rank are filled up"
