@@ -6,7 +6,8 @@ row, stretches between them, work in each. Nothing is played event by event, and
     causes.py      rates of a scenario and its file, counted in a machine
     draw.py        lives of parts as failures of many draws        replay.py   faults as recorded, on hosts of a job
     events.py      what both give                                  outages.py  when hosts are missing, steps slow
-    checkpoint.py  how long one takes, how often is best           job.py      what a job makes of it
+    checkpoint.py  how often one is best, closed forms              saving.py   how large and long one is in a scenario
+    job.py         what a job makes of it
     slowdown.py    steps simulated with faults in the system
     measure.py     metrics and frames                              execute.py  a run of the kind, from spec to result
 """
