@@ -25,8 +25,10 @@ class ArrivalsSpec(Spec):
         "changes (a ramp, a day); trace: as recorded, or at recorded rates; closed: users who ask again when they have "
         "their answer, all of them at once at the start"
     )
-    rate_per_s: Rate | None = Field(
-        default=None, description="requests per second; required for poisson and gamma; trace: default as recorded"
+    rate_per_s: Rate | Literal["most"] | None = Field(
+        default=None,
+        description="requests per second; required for poisson and gamma; trace: default as recorded; most: the "
+        "highest rate at which `slo` is kept",
     )
     cv: Factor = Field(default=1.0, description="gamma: standard deviation of the time between two, over its mean")
     curve: tuple[tuple[SecondsOrNone, RateOrNone], ...] | None = Field(
@@ -58,7 +60,9 @@ class ArrivalsSpec(Spec):
         if self.process != "curve" and self.curve is not None:
             raise ValueError("curve: goes with `process: curve` alone")
         if self.curve is not None:
-            _check_curve(self.curve, self.rate_per_s)
+            _check_curve(self.curve)
+        if self.curve is not None and self.rate_per_s is not None:
+            raise ValueError("rate_per_s: the curve says it")
         if self.process != "closed" and self.concurrency is not None:
             raise ValueError("concurrency: goes with `process: closed` alone")
         if self.process != "trace" and self.format is not None:
@@ -67,10 +71,15 @@ class ArrivalsSpec(Spec):
             raise ValueError("cv: goes with `process: gamma` alone")
         return self
 
+    @property
+    def rate(self) -> float | None:
+        """Requests per second that are drawn or replayed; where the most is sought, some to begin with."""
+        if self.rate_per_s == "most":
+            return None if self.process == "trace" else 1.0
+        return self.rate_per_s
 
-def _check_curve(curve: tuple[tuple[float, float], ...], rate_per_s: float | None) -> None:
-    if rate_per_s is not None:
-        raise ValueError("rate_per_s: the curve says it")
+
+def _check_curve(curve: tuple[tuple[float, float], ...]) -> None:
     times = [at for at, _ in curve]
     if len(curve) < 2 or any(a >= b for a, b in itertools.pairwise(times)) or not any(r for _, r in curve):
         raise ValueError("curve: two points or more, their times ascending, not all rates 0")

@@ -232,6 +232,8 @@ class ServiceSpec(ModelWorkloadSpec):
             raise ValueError(f"priorities: got {sum(self.priorities):g} together. Allowed: 1")
         if self.goodput and (self.slo is None or self.arrivals.process == "closed"):
             raise ValueError("goodput: needs `slo`, and arrivals of an open loop")
+        if self.arrivals.rate_per_s == "most" and self.slo is None:
+            raise ValueError("arrivals.rate_per_s: most needs `slo`, which it keeps")
         if self.turns is not None and self.arrivals.process not in ("poisson", "gamma"):
             raise ValueError("turns: goes with `process: poisson` or `gamma`; traces have their own conversations")
         if self.agents is not None and self.arrivals.process not in ("poisson", "gamma"):

@@ -39,12 +39,12 @@ def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Questions:
     block = _BLOCK if shared is not None else 0
     if how.process == "closed":
         return Questions(prompt, output, None, shared, block, users=how.concurrency or 1, notes=notes)
-    assert how.rate_per_s is not None
+    assert how.rate is not None
     if spec.turns is not None:
         return _conversations(spec, spec.turns, prompt, output, seed, notes)
     gaps = _gaps(how, count, np.random.default_rng([seed, _ARRIVALS]))
-    arrival_ps = _whole(np.cumsum(gaps) / how.rate_per_s)
-    return Questions(prompt, output, arrival_ps, shared, block, rate_per_s=how.rate_per_s, notes=notes)
+    arrival_ps = _whole(np.cumsum(gaps) / how.rate)
+    return Questions(prompt, output, arrival_ps, shared, block, rate_per_s=how.rate, notes=notes)
 
 
 def _shared(share: float, prompt: Ints) -> Prefix:
@@ -67,7 +67,7 @@ def _conversations(
 ) -> Questions:
     """Requests of conversations one after the other; what a prompt has of earlier turns are the same blocks."""
     how, each = spec.arrivals, turns.count
-    assert how.rate_per_s is not None
+    assert how.rate is not None
     count = len(new) // each * each
     if not count:
         message = f"got {len(new)}. Allowed: at least {each}, the turns of one conversation."
@@ -77,7 +77,7 @@ def _conversations(
     prompt = (said - output).ravel()
     draw = np.random.default_rng([seed, _ARRIVALS])
     arrival_ps = np.full(new.shape, -1)
-    arrival_ps[:, 0] = _whole(np.cumsum(_gaps(how, len(new), draw)) * each / how.rate_per_s)
+    arrival_ps[:, 0] = _whole(np.cumsum(_gaps(how, len(new), draw)) * each / how.rate)
     then = np.arange(1, count + 1).reshape(new.shape)
     then[:, -1] = -1
     think_ps = to_ps(draw.exponential(turns.think_s, count))
@@ -95,7 +95,7 @@ def _conversations(
         _BLOCK,
         then.ravel(),
         think_ps,
-        how.rate_per_s,
+        how.rate,
         notes=notes,
     )
 
@@ -144,7 +144,7 @@ def _replayed(how: ArrivalsSpec, lengths: LengthsSpec, base: Path | None, seed: 
             )
         )
     count = min(how.requests or len(trace), len(trace))
-    time_s, rate = _in_rate(trace.arrival_s[:count], how.rate_per_s)
+    time_s, rate = _in_rate(trace.arrival_s[:count], how.rate)
     notes = list(trace.notes)
     if how.requests and how.requests > len(trace):
         notes.append(f"the trace has {len(trace):,} requests, fewer than the {how.requests:,} that are asked for")
@@ -164,7 +164,7 @@ def _as_often(windows: RateWindows, how: ArrivalsSpec, lengths: LengthsSpec, bas
     time_s = draw_arrivals(windows, seed=seed)[: how.requests]
     if not len(time_s):
         raise InputError(Problem(f"{how.path}: no requests in its windows", key="arrivals.path"))
-    time_s, rate = _in_rate(time_s - time_s[0], how.rate_per_s)
+    time_s, rate = _in_rate(time_s - time_s[0], how.rate)
     prompt, output, more = _lengths(lengths, len(time_s), base, seed)
     return Questions(prompt, output, _whole(time_s), rate_per_s=rate, notes=(*windows.notes, *more))
 

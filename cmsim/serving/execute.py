@@ -14,7 +14,7 @@ from cmsim.hardware import ServingTuning, System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import askers, capacity, measure, plans, sensitivity, upkeep
+from cmsim.serving import askers, capacity, draw, measure, plans, sensitivity, upkeep
 from cmsim.serving.book import NEVER
 from cmsim.serving.costs import Told
 from cmsim.serving.goodput import goodput, none
@@ -48,14 +48,22 @@ def execute(
                 f"{run.key}: none of the {len(each.asked):,} requests fits the context or the cache of a holder"
             )
     served, *others = one.together(asked, one.pools, one.rules)
+    most = spec.arrivals.rate_per_s == "most"
     if progress is not None:
-        progress(1.0 if not spec.goodput else 0.2)
+        progress(0.2 if spec.goodput or most else 1.0)
     found = _Found(one, served, system)
-    metrics = found.metrics()
     unkept: list[str] = []
-    if spec.goodput:
-        metrics["goodput_requests_per_s"] = goodput(one.serve, asked, spec, found.capacity)
-        unkept += [none(spec, found.capacity)] if not metrics["goodput_requests_per_s"] else []
+    kept = goodput(one.serve, asked, spec, found.capacity) if spec.goodput or most else None
+    if most:
+        if not kept:
+            raise InfeasibleError(f"{run.key}: {none(spec, found.capacity)}")
+        one.asked = asked = draw.faster(asked, kept / asked.rate_per_s)
+        served, *others = one.together(asked, one.pools, one.rules)
+        found = _Found(one, served, system)
+    metrics = found.metrics()
+    if kept is not None:
+        metrics["goodput_requests_per_s"] = kept
+        unkept += [] if kept else [none(spec, found.capacity)]
     tried = len(asked) <= _TRIED if spec.sensitivity is None else spec.sensitivity
     if tried and found.stable != "no":
         metrics |= one.sensitivity()

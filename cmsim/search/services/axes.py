@@ -203,7 +203,10 @@ def own(spec: ServingSpec, pool: str) -> PoolSpec:
 
 
 def plain(spec: ServingSpec) -> ServingSpec:
-    """A service without what only makes a run of it longer."""
+    """A service without what only makes a run of it longer. Raises InputError where it does not say its load."""
+    if spec.arrivals.rate_per_s == "most":
+        message = "got most. Allowed: a number, the load that plans are searched for."
+        raise InputError(Problem(message, key="arrivals.rate_per_s"))
     return spec.model_copy(update={"goodput": False, "sensitivity": False})
 
 
