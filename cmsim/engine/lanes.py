@@ -115,7 +115,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Part:
+class Lane:
     """number  of it    classes  in it    repeat  its stretch    turns  of the stretch"""
 
     number: int
@@ -139,7 +139,7 @@ def lanes_of(plan: Plan, timeline: Timeline, period: Period) -> Lanes | None:
         if its is None:
             return None
         at_ps, period_ps, many = its
-        found.append(Part(number, classes, Repeat(at_ps, period_ps, 1), many))
+        found.append(Lane(number, classes, Repeat(at_ps, period_ps, 1), many))
     return Lanes(plan, timeline, turns, shared, of_resource, found)
 
 
@@ -152,7 +152,7 @@ class Lanes:
     turns: list[Turns]
     shared: Shared
     of_resource: dict[int, int]
-    found: list[Part]
+    found: list[Lane]
 
     @property
     def each(self) -> int:
@@ -190,7 +190,7 @@ class Lanes:
         row = int(kernels[np.argmax(start[kernels])])
         return row, bool(end[row] > at_ps)
 
-    def _held_up(self, one: Part) -> int:
+    def _held_up(self, one: Lane) -> int:
         """The latest instant before its stretch at which most of its classes are at work."""
         first = self.turns[one.classes[0]]
         starts = np.unique(first.start[(first.start < one.repeat.from_ps) & (first.start >= self._before_ps)])
@@ -202,7 +202,7 @@ class Lanes:
     def _before_ps(self) -> int:
         return max(one.before_ps for one in self.turns)
 
-    def _as_it_was(self, one: Part, turns: Sequence[Turns], shared: Shared) -> bool:
+    def _as_it_was(self, one: Lane, turns: Sequence[Turns], shared: Shared) -> bool:
         """Whether a part is, held up, at its second instant as it was when it was not."""
         at_ps, by_ps = one.repeat.until_ps, one.repeat.added_ps
         since_ps = at_ps
@@ -213,7 +213,7 @@ class Lanes:
             since_ps = min(since_ps, since)
         return self.shared.alike(since_ps, at_ps, shared, by_ps, one.number)
 
-    def _joined(self, several: Sequence[Part], then: Timeline, shared: Shared, left_out: int) -> Timeline:
+    def _joined(self, several: Sequence[Lane], then: Timeline, shared: Shared, left_out: int) -> Timeline:
         """Turns as they were played, again and again, and after each part's last one as it was held up."""
         rows: list[tuple[Ints, Ints, Ints]] = [(np.zeros(0, np.int64),) * 3 for _ in range(self.plan.classes)]
         log = Log()
