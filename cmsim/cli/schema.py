@@ -221,7 +221,8 @@ def _type(annotation: Any, metadata: Any = ()) -> str:
     if origin is dict:
         return f"mapping of {_type(args[0])} to {_type(args[1])}"
     if inspect.isclass(annotation) and hasattr(annotation, "model_fields"):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+        title = _title(annotation)
+        return f"[{title.replace('`', '')}](#{title.lower().replace('`', '').replace(' ', '-')})"
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any", object: "any"}
     said = words.get(annotation, str(getattr(annotation, "__name__", annotation)))
     size = next((one for one in metadata if isinstance(one, reading.Size)), None)

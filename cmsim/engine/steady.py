@@ -11,7 +11,8 @@ What happens next follows from this and from the rows ahead alone: what has ende
 progress says when it ends if nothing else comes, and how the links were shared says what of each demand is left, to the
 bit, for arithmetic is on differences of whole picoseconds. The rows ahead are alike as far as the loop goes. So the
 time between the instants may come any number of times, and what follows comes as much later: exactly the play of so
-many turns. Where no such instants are found, everything is laid out and played.
+many turns. Where there are none of all ranks, but of each of several parts that do not meet in the loop, these are
+taken one by one (`cmsim.engine.lanes`). Where no such instants are found, everything is laid out and played.
 
 Not where anything goes by the clock or the number of a row (links that change, times that scatter, a host that launches
 op by op): such plans have no loop. See docs/decisions/0023-a-steady-state-is-played-once.md.
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmsim.arrays import Ints
+from cmsim.engine.lanes import lanes_of
 from cmsim.engine.plan import Plan
 from cmsim.engine.play import least_ps, play, play_within
 from cmsim.engine.timeline import Timeline
@@ -86,11 +88,18 @@ def _steady(plan: Plan) -> tuple[Plan, Timeline] | None:
         short = laid_out(plan, more)
         timeline = play(short)
         turns_played = [one for one in turns_of(short, timeline) if one.start.size]
-        found = _period(turns_played, timeline)
+        found = _period(turns_played, _Shared(timeline.segments).alike)
         if found is None:
+            lanes = lanes_of(short, timeline, _period)
+            rest = 0 if lanes is None else (loop.left_out - more) % lanes.each
             in_vain += laid + more
+            if lanes is not None and not rest:
+                if (whole := lanes.whole(loop.left_out - more)) is not None:
+                    return laid_out(plan, loop.left_out), whole
+                in_vain += laid + more
             # what has to catch up takes many turns, what has yet to come to rest few
-            more += 3 * (laid + more) if paces(turns_played) > 1 else (laid + more + 1) // 2
+            further = 3 * (laid + more) if paces(turns_played) > 1 else (laid + more + 1) // 2
+            more += rest or further
             continue
         at_ps, period_ps, turns = found
         times, rest = divmod(loop.left_out - more, turns)
@@ -127,12 +136,14 @@ def _in_step(plan: Plan) -> bool:
     return bool(together and (called[:, :, 1].sum(axis=0) == called[:, :, 2].sum(axis=0)).all())
 
 
-def _period(turns: Sequence[Turns], timeline: Timeline) -> tuple[int, int, int] | None:
-    """Two instants that are alike: the first, how far the other is from it [ps], and how many turns."""
+def _period(turns: Sequence[Turns], shared: Callable[[int, int, int], bool]) -> tuple[int, int, int] | None:
+    """Two instants that are alike: the first, how far the other is from it [ps], and how many turns.
+
+    shared: (since, at, then) whether links were shared alike since so long before both instants
+    """
     if not turns:
         return None
     before_ps, after_ps = max(one.before_ps for one in turns), min(one.after_ps for one in turns)
-    shared = _Shared(timeline.segments)
     for at_ps, then_ps, count in _instants(turns[0].start[:, 0], before_ps, after_ps):
         since_ps = at_ps
         for one in turns:
@@ -141,7 +152,7 @@ def _period(turns: Sequence[Turns], timeline: Timeline) -> tuple[int, int, int] 
                 break
             since_ps = min(since_ps, since)
         else:
-            if shared.alike(since_ps, at_ps, then_ps):
+            if shared(since_ps, at_ps, then_ps):
                 return at_ps, then_ps - at_ps, count
     return None
 

@@ -65,6 +65,25 @@ class Turns:
         )
         return same, int(self.start[one, column].min(initial=at_ps))
 
+    def same(self, at_ps: int, other: Turns, by_ps: int) -> tuple[bool, int]:
+        """Whether this class is at an instant as another play has it so much later; and since when what is in progress
+        is."""
+        now, then = self.begun(at_ps), other.begun(at_ps + by_ps)
+        if not np.array_equal(now, then):
+            return False, at_ps
+        column = np.arange(len(now))
+        turn = np.maximum(now - 1, 0)
+        running = (now > 0) & (self.end[turn, column] > at_ps)
+        if not np.array_equal(running, (now > 0) & (other.end[turn, column] > at_ps + by_ps)):
+            return False, at_ps
+        turn, column = turn[running], column[running]
+        same = (
+            np.array_equal(self.start[turn, column] + by_ps, other.start[turn, column])
+            and np.array_equal(self.end[turn, column] + by_ps, other.end[turn, column])
+            and np.array_equal(self.wait[turn, column], other.wait[turn, column])
+        )
+        return same, int(self.start[turn, column].min(initial=at_ps))
+
     def unrolled(self, repeat: Repeat, left_out: int) -> tuple[Ints, Ints]:
         """Of all rows that there are, the one that each is like, and by how much it is later."""
         turns, rows = self.start.shape

@@ -479,8 +479,10 @@ def test_every_field_has_a_row():
     for model in (SystemSpec, *(kind.spec for kind in kinds.every())):
         for name in model.model_fields:
             assert f"| `{name}` |" in printed
-    links = set(re.findall(r"\(#(\w+)\)", printed))
-    assert links <= {title.lower() for title in re.findall(r"^### (\w+)$", printed, re.M)}
+    links = set(re.findall(r"\(#([\w-]+)\)", printed))
+    heads = re.findall(r"^### (.+)$", printed, re.M)
+    assert links <= {title.lower().replace("`", "").replace(" ", "-") for title in heads}
+    assert "workload-of-kind-training" in links  # of a step of reinforcement learning
 
 
 def test_json_schema():

@@ -7,11 +7,14 @@ import itertools
 import numpy as np
 import pytest
 
-from cmsim.engine import plan, steady
+from cmsim.engine import lanes, plan, play, record, steady
 from cmsim.engine.turns import Turns
+from cmsim.execution import options_of, system
 from cmsim.hardware import load_system
 from cmsim.network import Demand, Log, Segment
 from cmsim.repeats import ONCE, Repeat
+from cmsim.scenario import load_scenario
+from cmsim.workload import generate
 from cmsim.workload.ops import Loop, ProgramBuilder, assemble
 
 #: four turns of two rows, ten apart; the second row is in progress when the first of the next turn starts
@@ -120,3 +123,66 @@ def test_integrals_over_what_comes_again():
     level[30:34] = 3.0
     expected = [level[a:b].sum() for a, b in itertools.pairwise(edges.tolist())]
     assert three.integrals(edges, at, until).tolist() == expected
+
+
+@pytest.fixture(scope="module")
+def pipelines_beside_each_other():
+    """Three of three stages each, of which some have a box in common and some have not: each has a pace of its own."""
+    workload = {
+        "kind": "training",
+        "model": "llama-3.1-8b",
+        "ranks": 18,
+        "sequence_length": 1024,
+        "global_batch": 120,
+        "parallel": {"tp": 2, "pp": 3, "dp": 3},
+        "recompute": "selective",
+        "precision": {"weights": "bf16", "activations": "bf16"},
+    }
+    (one,) = load_scenario({"systems": [{"system": "hgx_h100", "domains": 3}], "workload": workload}).runs
+    its = system(one)
+    return plan(generate.programs(one.spec, its, loops=True), its, options_of(one, its))
+
+
+def test_pipelines_of_unequal_pace_are_the_play_of_all_of_it(pipelines_beside_each_other):
+    made = pipelines_beside_each_other
+    part, _ = lanes.parts(made)
+    assert max(part) == 2
+    short = steady.laid_out(made, 0)
+    apart = lanes.lanes_of(short, play(short), steady._period)
+    assert len({one.repeat.period_ps / one.turns for one in apart.found}) > 1
+    full, timeline = steady._steady(made)
+    played = play(steady.laid_out(made, made.programs.loop.left_out))
+    assert timeline.repeat.times == 0 and full.programs.loop is None
+    for name in ("start_ps", "end_ps", "wait_ps"):
+        for one, other in zip(getattr(timeline, name), getattr(played, name), strict=True):
+            assert np.array_equal(one, other), name
+    one, other = record.links_columns(full, timeline), record.links_columns(full, played)
+    assert all(np.array_equal(one[name], other[name]) for name in other)
+
+
+def test_a_part_that_is_not_as_it_was_says_nothing(pipelines_beside_each_other, monkeypatch):
+    """Held up in no part of it, nothing is so much later; and links that were shared otherwise are seen."""
+    short = steady.laid_out(pipelines_beside_each_other, 0)
+    apart = lanes.lanes_of(short, play(short), steady._period)
+    left_out = apart.each * (short.programs.loop.left_out // apart.each)
+    assert apart.whole(left_out) is not None
+    monkeypatch.setattr(lanes.Shared, "alike", lambda *_: False)
+    assert apart.whole(left_out) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(lanes, "play", lambda _: apart.timeline)
+    assert apart.whole(left_out) is None
+
+
+def test_a_class_is_the_same_so_much_later_in_another_play():
+    one, later = (
+        turns(),
+        Turns(*(column + 7 for column in (START.ravel(), END.ravel())), 0, START + 7, END + 7, 0 * START),
+    )
+    assert one.same(20, later, 7) == (True, 14)
+    assert not one.same(20, later, 8)[0]
+    for what in (
+        {"start": changed(START, 1, 1, 1)},
+        {"end": changed(END, 1, 1, 1)},
+        {"wait": changed(0 * START, 1, 1, 1)},
+    ):
+        assert not turns(**what).same(20, later, 7)[0]
