@@ -110,9 +110,9 @@ class ServingTuning(Spec):
 
 
 class CastExperts(Spec):
-    """What an engine does around experts' products whose activations are cast to 8 bits or less, where experts are spread
-    over ranks whole: rows are put in the order of experts, each expert's filled up to whole tiles, cast, multiplied and
-    weighed by kernels of their own."""
+    """What an engine does around experts' products whose activations are cast to 8 bits or less, where experts are
+    spread over ranks whole: rows are put in the order of experts, each expert's filled up to whole tiles, cast,
+    multiplied and weighed by kernels of their own."""
 
     padded_rows: Coefficient = Field(
         default=0.0, description="rows by which those of each expert of a rank are filled up"
@@ -147,6 +147,9 @@ class StepTuning(Spec):
         default=0.0,
         description="what a sampler moves through memory to choose one token, beside two reads of its logits: sorts, "
         "sums and draws over the vocabulary [MB]",
+    )
+    sampling_FLOP_per_B: Coefficient = Field(
+        default=0.0, description="what it compares, counts and adds for each byte that it moves so [FLOP/B]"
     )
     cast_experts: CastExperts = CastExperts()
     late: LateRanks = LateRanks()
