@@ -180,6 +180,9 @@ class StepTuning(Spec):
         description="what a sampler moves through memory to choose one token, beside two reads of its logits: sorts, "
         "sums and draws over the vocabulary [MB]",
     )
+    sampling_FLOP_per_B: Coefficient = Field(
+        default=0.0, description="what it compares, counts and adds for each byte that it moves so [FLOP/B]"
+    )
     cast_experts: CastExperts = CastExperts()
     late: LateRanks = LateRanks()
 

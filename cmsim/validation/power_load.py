@@ -6,13 +6,15 @@ from a run of its own, weighted by the time each takes for one token:
     decode: t_d = step / batch      prompts: t_p = pass / prompts / tokens of an answer
     P = (P_d t_d + P_p t_p) / (t_d + t_p)      energy of a token = P (t_d + t_p)
 
+Times are those of the machine's engine for such work (``stack_of``); watts are fitted to kernels and messages alone.
 With measured times t_d + t_p is one over the measured rate, t_p as predicted. The watts of an accelerator are fitted to
-some families of models and judged on the others; what a package draws at work with engines at rest comes from the logs
-of nodes.
+some families of models and judged on the others, and so are the times of the engine; what a package draws at work with
+engines at rest comes from the logs of nodes.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,13 +64,18 @@ class StatisticSpec(Spec):
     median_pct: NonNegativeFloat
     p90_pct: NonNegativeFloat
     left_out: str = Field(default="", description="the reason, where the errors are shown and not judged")
+    fitted_families: tuple[str, ...] | None = Field(
+        default=None, description="families that it was fitted to, where these are not those of the watts"
+    )
 
 
 class PowerLoadSpec(PointsSpec):
     """``power-under-load.yaml``: points of nodes, and statistics of metered runs."""
 
     fitted_families: tuple[str, ...] = Field(description="families of models that the watts were fitted to")
-    statistics: dict[str, StatisticSpec] = Field(description="of runs not fitted: power, energy, energy_measured_times")
+    statistics: dict[str, StatisticSpec] = Field(
+        description="of runs not fitted: power, energy, energy_measured_times, latency"
+    )
     source: str
 
 
@@ -126,8 +133,11 @@ def read_runs(table: str | Path, *, system: str | None = None) -> list[Record]:
     return [row for row in rows if system is None or row["system"] == system]
 
 
-def served(row: Mapping[str, str]) -> ServedRun:
-    """A measured row with the two runs that stand for it. Raises InputError where they cannot be run."""
+def served(row: Mapping[str, str], *, stack: str | None = None) -> ServedRun:
+    """A measured row with the two runs that stand for it; ``stack``: default as the machine has it for such work.
+
+    Raises InputError where they cannot be run.
+    """
     n, batch, prompt = int(row["accelerators"]), float(row["batch"]), int(row["prompt_tokens"])
     answer = float(row["output_tokens"])
     prompts = max(_CHUNK // prompt, 1)
@@ -139,7 +149,7 @@ def served(row: Mapping[str, str]) -> ServedRun:
     }
     decode = {"kind": "decode", "batch_per_accelerator": batch / n, "context_tokens": round(prompt + answer / 2)}
     prefill = {"kind": "prefill", "batch_per_accelerator": prompts / n, "prompt_tokens": prompt}
-    step, first = (_step(row["system"], n, {**kind, **common}) for kind in (decode, prefill))
+    step, first = (_step(row["system"], n, {**kind, **common}, stack) for kind in (decode, prefill))
     return ServedRun(
         row,
         step._replace(token_s=step.token_s / batch),
@@ -147,8 +157,10 @@ def served(row: Mapping[str, str]) -> ServedRun:
     )
 
 
-def _step(system: str, accelerators: int, workload: dict[str, Any]) -> _Step:
+def _step(system: str, accelerators: int, workload: dict[str, Any], stack: str | None) -> _Step:
     entry = {"system": system, "accelerators": accelerators, "set": {"accelerator.memory_GB": _ROOMY_GB}}
+    if stack is not None:
+        entry["stack"] = stack
     result = run({"systems": [entry], "workload": workload})[0]
     makespan_s = result.metric("makespan_s")
     used = energy.busy(
@@ -221,7 +233,8 @@ def fit_power(table: str | Path, *, accelerator: str, families: Sequence[str] = 
     if len(rows) < _FEWEST or len(known) < 2:
         message = f"{len(rows)} rows of {len(known)} families are of {accelerator}; at least {_FEWEST} of 2 are needed"
         raise InputError(Problem(message, str(table)))
-    found = [served(row) for row in rows]
+    # kernels and messages alone: what an engine does beside is no reading of them
+    found = [served(row, stack=load_system(accelerator).spec.stack) for row in rows]
     board = board_watts(load_system(accelerator).accelerator)
     whole = _fitted(found, board)
     held = np.empty(len(found))
@@ -266,10 +279,17 @@ def _fitted(found: Sequence[ServedRun], board: BoardWatts) -> BoardWatts:
 
 
 def errors(found: Sequence[ServedRun], board: BoardWatts) -> dict[str, Floats]:
-    """Predicted over measured, minus one, by quantity: power, energy of a token, and with measured times. [%]"""
+    """Predicted over measured, minus one, by quantity: power, energy of a token, that with measured times, and the time
+    between tokens of a sequence where the table has it (``itl_ms``). [%]"""
     power_W = np.array([float(one.row["power_W"]) for one in found])
     energy_J = np.array([float(one.row["energy_per_token_J"]) for one in found])
+    latency = {}
+    if all(one.row.get("itl_ms") for one in found):
+        between_ms = np.array([float(one.row["itl_ms"]) for one in found])
+        told_ms = np.array([1e3 * one.decode.token_s * float(one.row["batch"]) for one in found])
+        latency["latency"] = 100 * (told_ms / between_ms - 1)
     return {
+        **latency,
         "power": 100 * (np.array([one.power_W(board) for one in found]) / power_W - 1),
         "energy": 100 * (np.array([one.energy_J(board) for one in found]) / energy_J - 1),
         "energy_measured_times": 100
@@ -298,14 +318,16 @@ def rows(area: str, progress: Progress) -> list[Row]:
         if family not in families:
             hint = did_you_mean(family, families)
             raise InputError(document.problem(("fitted_families",), f"no runs of a family '{family}'. {hint}"))
-    for seen in (False, True):
-        mine = [one for one in runs if (one.row["family"] in spec.fitted_families) == seen]
+    for seen, name in itertools.product((False, True), spec.statistics):
+        limit = spec.statistics[name]
+        fitted = spec.fitted_families if limit.fitted_families is None else limit.fitted_families
+        mine = [one for one in runs if (one.row["family"] in fitted) == seen]
         by_system: dict[str, list[ServedRun]] = {}
         for one in mine:
             by_system.setdefault(one.row["system"], []).append(one)
         for system, group in by_system.items():
             board = board_watts(load_system(system).accelerator)
-            found += _of_group(area, spec, system, errors(group, board), seen=seen)
+            found += _of_group(area, spec, system, name, errors(group, board)[name], seen=seen)
     return found
 
 
@@ -325,31 +347,28 @@ def pairs(area: str, rows: Sequence[Row]) -> list[Pairs]:
     return found
 
 
-def _of_group(area: str, spec: PowerLoadSpec, system: str, error: Mapping[str, Floats], *, seen: bool) -> list[Row]:
-    out = []
-    for name, limit in spec.statistics.items():
-        if seen and name != "power":
-            continue
-        role: Role = "fitted" if seen else "left_out" if limit.left_out else "judged"
-        whose = "families fitted to" if seen else "families not fitted to"
-        bias = float(np.median(error[name]))
+def _of_group(area: str, spec: PowerLoadSpec, system: str, name: str, error: Floats, *, seen: bool) -> list[Row]:
+    limit = spec.statistics[name]
+    if seen and name not in ("power", "latency"):
+        return []
+    role: Role = "fitted" if seen else "left_out" if limit.left_out else "judged"
+    whose = "families fitted to" if seen else "families not fitted to"
+    note = f"signed median {float(np.median(error)):+.1f} %"
+    return [
+        Row(
+            id=f"{system}/{name}/{'fitted/' if seen else ''}{statistic}",
+            area=area,
+            role=role,
+            system=system,
+            what=f"{limit.what}: {statistic} absolute error of {len(error)} runs of {whose}, added to 1",
+            published=1.0,
+            unit="",
+            source=spec.source,
+            note="; ".join(filter(None, [limit.left_out if not seen else "", note])),
+            predicted=1.0 + value / 100,
+            tolerance_pct=tolerance_pct,
+        )
         for statistic, value, tolerance_pct in zip(
-            ("median", "p90"), _statistics(error[name]), (limit.median_pct, limit.p90_pct), strict=True
-        ):
-            note = f"signed median {bias:+.1f} %"
-            out.append(
-                Row(
-                    id=f"{system}/{name}/{'fitted/' if seen else ''}{statistic}",
-                    area=area,
-                    role=role,
-                    system=system,
-                    what=f"{limit.what}: {statistic} absolute error of {len(error[name])} runs of {whose}, added to 1",
-                    published=1.0,
-                    unit="",
-                    source=spec.source,
-                    note="; ".join(filter(None, [limit.left_out if not seen else "", note])),
-                    predicted=1.0 + value / 100,
-                    tolerance_pct=tolerance_pct,
-                )
-            )
-    return out
+            ("median", "p90"), _statistics(error), (limit.median_pct, limit.p90_pct), strict=True
+        )
+    ]

@@ -51,7 +51,7 @@ def test_one_silicon_on_boards_of_different_limits_takes_times_as_their_watts():
 
 
 def test_a_system_runs_training_on_a_stack_of_its_own():
-    assert load_system("hgx_h100").stack.name == load_system("hgx_h100", kind="decode").stack.name == "cuda_graph"
+    assert load_system("hgx_h100").stack.name == load_system("hgx_h100", kind="encoder").stack.name == "cuda_graph"
     assert load_system("hgx_h100", kind="training").stack.name == "megatron_fused"
     assert load_system("hgx_h100", kind="training", stack="cuda_graph").stack.name == "cuda_graph"
 

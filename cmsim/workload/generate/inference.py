@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmsim.compute import Work
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import Sharing, System
 from cmsim.kinds.decode import ChunkSpec, DecodeFacts, DecodeSpec
@@ -315,7 +316,8 @@ class _Step:
         if gathered:
             pieces.append(Piece([], gathered, stream, cores))
         sampled_B = self.costs.sampling_MB * MB
-        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True, sampled_B=sampled_B)
+        sampled = Work(sampled_B * self.costs.sampling_FLOP_per_B, sampled_B)
+        ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True, sampled=sampled)
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
 

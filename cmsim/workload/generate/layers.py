@@ -451,11 +451,11 @@ def embedding(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
 
 
 def head(
-    model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool, sampled_B: float = 0.0
+    model: ModelSpec, tokens: float, tp: int, form: Formats, *, sample: bool, sampled: Work | None = None
 ) -> list[Kernel]:
     """Final norm, the output matrix, and for inference the choice of a token. 16 bits: heads are not quantised.
 
-    sampled_B: what a sampler moves beside, for a token that it chooses [B]
+    sampled: what a sampler does beside for each token that it chooses
     """
     final = compute.norm(tokens, model.hidden, element_bytes=form.stream_B)
     words = busiest(model.vocab, tp)
@@ -463,7 +463,8 @@ def head(
     sizes = compute.gemm_shape(tokens, words, model.hidden, "bf16")
     out = [_kernel("final norm", "norm", "", final), _kernel("head", "gemm", "bf16", logits, sizes)]
     last = compute.sampling(tokens, words, element_bytes=2.0 if sample else 4.0)
-    last = Work(last.flops, last.bytes_B + sampled_B * tokens)
+    if sampled is not None:
+        last = Work(last.flops + sampled.flops * tokens, last.bytes_B + sampled.bytes_B * tokens)
     return [*out, _kernel("sampling" if sample else "loss", "sampling", "", last)]
 
 
