@@ -198,6 +198,16 @@ def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, eac
         assert ops.precisions[ops.precision[rows(programs, name=name)[0]]] == "bf16"
 
 
+def test_beside_frozen_weights_one_layout_is_cast(model):
+    """Of NVFP4 the maximum, then rows: 2 + (2 + 1/2 + 1/16) B an element, where both layouts take another 2.5625."""
+    system, precision = {"system": "hgx_b200", "domains": 8}, {"recipe": "nvfp4"}
+    both = training(model("dense"), system, precision=precision)
+    one = training(model("dense"), system, precision=precision, lora={"rank": 8})
+    for name in ("ffn quantise", "ffn up gradient quantise"):
+        share = bytes_B(one, kernel="quantise", name=name) / bytes_B(both, kernel="quantise", name=name)
+        assert share.tolist() == pytest.approx([4.5625 / 7.125] * len(share))
+
+
 @pytest.mark.parametrize(("attention", "measured"), [("bf16", True), ("fp8", False)])
 def test_attention_in_8_bits_is_no_kernel_of_a_serving_engine(model, attention, measured):
     """Its tables are of kernels that read a cache; forward and backward are priced by their share."""
