@@ -518,6 +518,23 @@ def test_heads_are_exchanged_near_and_keys_passed_on_afar(model, heads):
         assert found == (list(range(1, 1 + step * size, step)) if size > 1 else list(range(32)))
 
 
+@pytest.mark.parametrize("how", [{"cp_comm_type": "p2p"}, {"cp_comm_type": "a2a+p2p", "cp_a2a": 4}])
+def test_a_million_tokens_are_priced(model, how):
+    """Attention is 4 x heads x d x s^2/2 a layer, 3.5 times with its backward, and most of the step: 16 x 8 ranks are
+    above a third of their peak, and no faster than it."""
+    tokens, parallel = 2**20, {"tp": 8, "cp": 16, **how}
+    system = {"system": "hgx_h100", "domains": 16}
+    changes = {"parallel": parallel, "sequence_length": tokens, "global_batch": 1}
+    programs = training(model("dense"), system, **changes)
+    core = 4 * 4 * 64 * 128 * tokens**2 / 2
+    assert flops(programs, kernel="attention_prefill") == pytest.approx(3.5 * core)
+    workload = {"kind": "training", "model": model("dense"), "recompute": "full", **changes}
+    (result,) = api.run({"systems": [system], "workload": workload}, record="summary")
+    least_s = 3 * core / (128 * 989e12)
+    assert least_s < result.metric("step_time_s") < 4 * least_s
+    assert 0.25 < result.metric("mfu") < 0.6
+
+
 def test_neighbours_that_exchange_heads_divide_ranks_and_heads(model):
     """By default as many as divide both the ranks and a rank's heads of keys and values."""
     sizes = {"cp_comm_type": "a2a+p2p", "tp": 4, "cp": 2}
