@@ -475,6 +475,10 @@ def test_t29_a_ring_sends_keys_and_values_beside_attention(model):
     assert sorted(sent.tolist()) == [67_108_864] * 4 + [2 * 67_108_864] * 4
     assert flops(programs, kernel="attention_prefill") == pytest.approx(flops(plain, kernel="attention_prefill"))
     ops = programs.ops
+    # parts of 16,384 x 64 x 128 results: 4 B, and 6 B of three quarters of them for 7 more steps
+    summed = 131072 / 8 * 64 * 128 * (4 + 6 * 0.75 * 7)
+    assert bytes_B(programs, name="ring sums").tolist() == [summed] * 4
+    assert bytes_B(programs, name="ring sums backward").tolist() == [1.5 * summed] * 4
     (ring, *_) = rows(programs, name="ring keys, values")
     (most, last, *_) = rows(programs, name="attention")
     needs = [set(ops.dep_idx[ops.dep_ptr[row] : ops.dep_ptr[row + 1]].tolist()) for row in (most, last)]
