@@ -291,6 +291,7 @@ def graph_info(graph: Graph, work: GraphWork | None = None) -> dict[str, Any]:
     made[graph.out_idx[np.repeat(held, np.diff(graph.out_ptr))]] = True
     like = dict(zip(graph.op_types, graph.like, strict=True))
     unknown = {name: count for name, count in graph.op_counts.items() if like[name] not in OPS}
+    in_tables = graph.tables.parameters if graph.tables is not None else 0
     return {
         "name": graph.name,
         "format": graph.source,
@@ -300,8 +301,8 @@ def graph_info(graph: Graph, work: GraphWork | None = None) -> dict[str, Any]:
         "inputs": [[graph.tensors[i], _shape(graph, i)] for i in graph.inputs],
         "outputs": [[graph.tensors[i], _shape(graph, i)] for i in graph.outputs],
         "samples": graph.samples,
-        "parameters": int(elements[parameter].sum()) + (graph.tables.parameters if graph.tables else 0),
-        "trainable_parameters": int(elements[parameter & graph.trained].sum()),
+        "parameters": int(elements[parameter].sum()) + in_tables,
+        "trainable_parameters": int(elements[parameter & graph.trained].sum()) + in_tables,
         "constant_elements": int(elements[constant].sum()),
         "matrix_weights": int(elements[matrices].sum()),
         "flops": float(done.flops.sum()),

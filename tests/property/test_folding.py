@@ -233,6 +233,13 @@ def test_hosts_that_issue_every_op(model, perturbed):
 def test_context_parallel_groups_across_nodes(model):
     workload = training(model, 64, parallel={"tp": 2, "cp": 8, "pp": 2, "ep": 4}, global_batch=8)
     check(workload, boxes(8, 24), PERTURBED["all three"], "fluid")
+    two_ways = {"tp": 2, "cp": 8, "pp": 2, "ep": 4, "cp_comm_type": "a2a+p2p", "cp_a2a": 2}
+    check(training(model, 64, parallel=two_ways, global_batch=8), boxes(8, 24), PERTURBED["all three"], "fluid")
+
+
+def test_tables_on_ranks():
+    workload = {"kind": "training", "model": "dlrm-dcnv2", "global_batch": 4096, "micro_batch": 64, "recompute": "none"}
+    check({**workload, "zero_stage": 0}, boxes(8, 24), PERTURBED["all three"], "fluid")
 
 
 FAULTS = {

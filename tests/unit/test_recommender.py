@@ -49,6 +49,7 @@ def test_published_sizes():
     info = graph_info(load_graph(NAME))
     assert info["matrix_flops"] == 2 * WEIGHTS
     assert not info["unknown_ops"]
+    assert info["trainable_parameters"] == info["parameters"] == parameters_of(NAME)
 
 
 def test_a_step_is_its_closed_forms():

@@ -198,6 +198,16 @@ def test_a_recipe_casts_inputs_gradients_and_weights(model, recipe, format_, eac
         assert ops.precisions[ops.precision[rows(programs, name=name)[0]]] == "bf16"
 
 
+def test_beside_frozen_weights_one_layout_is_cast(model):
+    """Of NVFP4 the maximum, then rows: 2 + (2 + 1/2 + 1/16) B an element, where both layouts take another 2.5625."""
+    system, precision = {"system": "hgx_b200", "domains": 8}, {"recipe": "nvfp4"}
+    both = training(model("dense"), system, precision=precision)
+    one = training(model("dense"), system, precision=precision, lora={"rank": 8})
+    for name in ("ffn quantise", "ffn up gradient quantise"):
+        share = bytes_B(one, kernel="quantise", name=name) / bytes_B(both, kernel="quantise", name=name)
+        assert share.tolist() == pytest.approx([4.5625 / 7.125] * len(share))
+
+
 @pytest.mark.parametrize(("attention", "measured"), [("bf16", True), ("fp8", False)])
 def test_attention_in_8_bits_is_no_kernel_of_a_serving_engine(model, attention, measured):
     """Its tables are of kernels that read a cache; forward and backward are priced by their share."""
@@ -465,6 +475,10 @@ def test_t29_a_ring_sends_keys_and_values_beside_attention(model):
     assert sorted(sent.tolist()) == [67_108_864] * 4 + [2 * 67_108_864] * 4
     assert flops(programs, kernel="attention_prefill") == pytest.approx(flops(plain, kernel="attention_prefill"))
     ops = programs.ops
+    # parts of 16,384 x 64 x 128 results: 4 B, and 6 B of three quarters of them for 7 more steps
+    summed = 131072 / 8 * 64 * 128 * (4 + 6 * 0.75 * 7)
+    assert bytes_B(programs, name="ring sums").tolist() == [summed] * 4
+    assert bytes_B(programs, name="ring sums backward").tolist() == [1.5 * summed] * 4
     (ring, *_) = rows(programs, name="ring keys, values")
     (most, last, *_) = rows(programs, name="attention")
     needs = [set(ops.dep_idx[ops.dep_ptr[row] : ops.dep_ptr[row + 1]].tolist()) for row in (most, last)]
@@ -506,6 +520,23 @@ def test_heads_are_exchanged_near_and_keys_passed_on_afar(model, heads):
     for slot, size, step in (("cp_a2a", heads, 2), ("cp_p2p", rings, 2 * heads)):
         found = np.flatnonzero(members[slot] == members[slot][1]).tolist()
         assert found == (list(range(1, 1 + step * size, step)) if size > 1 else list(range(32)))
+
+
+@pytest.mark.parametrize("how", [{"cp_comm_type": "p2p"}, {"cp_comm_type": "a2a+p2p", "cp_a2a": 4}])
+def test_a_million_tokens_are_priced(model, how):
+    """Attention is 4 x heads x d x s^2/2 a layer, 3.5 times with its backward, and most of the step: 16 x 8 ranks are
+    above a third of their peak, and no faster than it."""
+    tokens, parallel = 2**20, {"tp": 8, "cp": 16, **how}
+    system = {"system": "hgx_h100", "domains": 16}
+    changes = {"parallel": parallel, "sequence_length": tokens, "global_batch": 1}
+    programs = training(model("dense"), system, **changes)
+    core = 4 * 4 * 64 * 128 * tokens**2 / 2
+    assert flops(programs, kernel="attention_prefill") == pytest.approx(3.5 * core)
+    workload = {"kind": "training", "model": model("dense"), "recompute": "full", **changes}
+    (result,) = api.run({"systems": [system], "workload": workload}, record="summary")
+    least_s = 3 * core / (128 * 989e12)
+    assert least_s < result.metric("step_time_s") < 4 * least_s
+    assert 0.25 < result.metric("mfu") < 0.6
 
 
 def test_neighbours_that_exchange_heads_divide_ranks_and_heads(model):

@@ -4,7 +4,9 @@
                 again, and scatters the sums of their gradients
     p2p         a ring: c - 1 steps, each sends keys and values of s/c tokens while those at hand are worked on;
                 backward sends them again, and their gradients with them. Priced as a gathering of as many bytes,
-                beside (c - 1)/c of attention
+                beside (c - 1)/c of attention. Each step leaves a part of the results, which is scaled and added to
+                those before: 4 B an element at first, 6 for each of c - 1 more, of half the queries where a step is
+                above the diagonal
     a2a         every rank has the whole sequence of some heads: queries, keys and values are exchanged before
                 attention, its results after it, and so are gradients (DeepSpeed-Ulysses). Keys and values of fewer
                 heads than ranks are sent to all that need them
@@ -16,9 +18,8 @@ own s/c tokens, (2 h_q + 2 h_kv) d, in each pass; in two ways (a - 1)/a of those
 2 s b (h_kv/a) d elements. Latent attention sends latents. Layers with a state hand on states.
 
 Source: Liu et al., arXiv:2310.01889 (ring); Jacobs et al., arXiv:2309.14509 (a2a); Llama team, arXiv:2407.21783,
-section 3.3.2, and NVIDIA/TransformerEngine, pytorch/attention context parallelism (all_gather, a2a+p2p); Fang and Zhao,
-arXiv:2405.07719, section 3 (in two ways). Words as Megatron-LM's
-cp_comm_type.
+section 3.3.2, and NVIDIA/TransformerEngine, pytorch/attention context parallelism (all_gather, a2a+p2p; out_correction
+of p2p); Fang and Zhao, arXiv:2405.07719, section 3 (in two ways). Words as Megatron-LM's cp_comm_type.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _CORES = ("attention_prefill", "mla_prefill")
 #: of a message that backward makes as well as its mirror image: gathered keys and values are not kept
 AGAIN = "gather keys, values"
 RING = "ring keys, values"
+#: of an element of results in 16 bits, read and written by the first step of a ring and by each that adds to it [B],
+#: and the mean share of queries that such a step has: causal chunks are paired, so that half of the steps have half
+_FIRST_B, _FURTHER_B, _WHOLE = 4.0, 6.0, 0.75
 
 
 def shared(spec: TrainingSpec, model: ModelSpec, layout: Layout) -> Layout:
@@ -101,14 +105,18 @@ def pieces(
     if spec.parallel.cp_comm_type == "all_gather":
         return [Piece([], Comm(AGAIN, "all_gather", size_B, "cp")), Piece(kernels, out)]
     before, core, behind = _around_core(kernels)
-    first, last = _ring(before, core, Comm(RING, "all_gather", size_B, "cp"), layout.cp)
+    results = spec.micro_batch * busiest(spec.sequence_length, layout.cp) * busiest(model.heads, layout.tp)
+    ring = Comm(RING, "all_gather", size_B, "cp")
+    first, last = _ring(before, core, ring, layout.cp, results * model.v_head_dim)
     return [first, replace(last, kernels=[*last.kernels, *behind], comm=out)]
 
 
-def _ring(before: list[Kernel], core: Kernel, comm: Comm, ranks: int) -> list[Piece]:
-    """Attention over ``ranks`` parts of keys and values, of which the last is worked on when all are there."""
+def _ring(before: list[Kernel], core: Kernel, comm: Comm, ranks: int, results: float) -> list[Piece]:
+    """Attention over ``ranks`` parts of keys and values, of which the last is worked on when all are there, and what
+    sums up parts of ``results`` elements."""
     last = 1.0 / ranks
-    return [Piece(before, comm, beside=[cut(core, 1.0 - last)]), Piece([cut(core, last)])]
+    summed = Kernel("ring sums", "generic", "", 0.0, results * (_FIRST_B + _FURTHER_B * _WHOLE * (ranks - 1)))
+    return [Piece(before, comm, beside=[cut(core, 1.0 - last)]), Piece([cut(core, last), summed])]
 
 
 def _by_heads(
@@ -127,7 +135,8 @@ def _by_heads(
     if rings > 1:
         # a rank has keys and values of some heads, of as many tokens as its neighbours have together
         passed = Comm(RING, "all_gather", tokens_B * kv_width * rings, "cp_p2p")
-        middle = _ring([], core, passed, rings)
+        # of some heads as many results as of all, of more tokens
+        middle = _ring([], core, passed, rings, tokens_B / element_B * heads * model.v_head_dim)
     if size == 1:
         return [
             replace(middle[0], kernels=before),

@@ -2,7 +2,8 @@
 
 All three (the product, the gradient of its input, that of its weight) are in the recipe's format; attention, router and
 head stay in 16 bits. What enters a product is cast from 16 bits: inputs in forward, gradients of results in backward,
-weights once per step. Both layouts are made at once, for a gradient of a weight reads along the other dimension.
+weights once per step. Both layouts are made at once, for a gradient of a weight reads along the other dimension; beside
+frozen weights, which have none, inputs and gradients are cast in one layout alone (``once_B``).
 
     bytes of a cast of one element: what is read and written, scales with it
     delayed   2 + 1 + 1            the scale is of earlier steps, the maximum is found on the way
@@ -29,7 +30,7 @@ Microscaling Formats (MX) 1.0 (blocks of 32, one 8-bit scale each); Rouhani et a
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmsim import compute
 
@@ -43,6 +44,7 @@ class Recipe:
     measured    format of the products in tables of kernels
     element_B   an element as a product reads it, scales with it [B]
     cast_B      read and written to cast one element of 16 bits, both layouts [B]
+    once_B      the same, one layout [B]
     dispatched  tokens travel to experts in the recipe's format, and in 16 bits otherwise
     """
 
@@ -51,7 +53,13 @@ class Recipe:
     measured: str
     element_B: float
     cast_B: float
+    once_B: float
     dispatched: bool = False
+
+    @property
+    def frozen(self) -> Recipe:
+        """The recipe of products whose weights have no gradient."""
+        return replace(self, cast_B=self.once_B)
 
 
 _BLOCK_B, _MX_B, _NV_B = 1 + 4 / 128, 1 + 1 / 32, 0.5 + 1 / 16
@@ -59,16 +67,16 @@ _MX6_B, _MX4_B = 0.75 + 1 / 32, 0.5 + 1 / 32
 
 #: by the name that scenarios give
 RECIPES = {
-    "current": Recipe("fp8", "fp8", "fp8", 1.0, 2 + 2 + 2.0),
-    "delayed": Recipe("fp8", "fp8", "fp8", 1.0, 2 + 2.0),
-    "block": Recipe("fp8_block", "fp8", "fp8_block", _BLOCK_B, 2 + 2 * _BLOCK_B, dispatched=True),
-    "mxfp8": Recipe("mxfp8", "fp8", "fp8_block", _MX_B, 2 + 2 * _MX_B),
-    "nvfp4": Recipe("fp4", "fp4", "fp4", _NV_B, 2 + 2 * (2 + _NV_B)),
-    "int8": Recipe("int8", "int8", "int8", 1.0, 2 * (2 + 1.0)),
-    "mxint8": Recipe("mxint8", "int8", "int8", _MX_B, 2 + 2 * _MX_B),
+    "current": Recipe("fp8", "fp8", "fp8", 1.0, 2 + 2 + 2.0, 2 + 2 + 1.0),
+    "delayed": Recipe("fp8", "fp8", "fp8", 1.0, 2 + 2.0, 2 + 1.0),
+    "block": Recipe("fp8_block", "fp8", "fp8_block", _BLOCK_B, 2 + 2 * _BLOCK_B, 2 + _BLOCK_B, dispatched=True),
+    "mxfp8": Recipe("mxfp8", "fp8", "fp8_block", _MX_B, 2 + 2 * _MX_B, 2 + _MX_B),
+    "nvfp4": Recipe("fp4", "fp4", "fp4", _NV_B, 2 + 2 * (2 + _NV_B), 2 + 2 + _NV_B),
+    "int8": Recipe("int8", "int8", "int8", 1.0, 2 * (2 + 1.0), 2 + 1.0),
+    "mxint8": Recipe("mxint8", "int8", "int8", _MX_B, 2 + 2 * _MX_B, 2 + _MX_B),
     # one instruction with mxfp8, whose tables stand for it
-    "mxfp6": Recipe("mxfp6", "fp6", "fp8_block", _MX6_B, 2 + 2 * _MX6_B),
-    "mxfp4": Recipe("mxfp4", "fp4", "fp4", _MX4_B, 2 * (2 + _MX4_B)),
+    "mxfp6": Recipe("mxfp6", "fp6", "fp8_block", _MX6_B, 2 + 2 * _MX6_B, 2 + _MX6_B),
+    "mxfp4": Recipe("mxfp4", "fp4", "fp4", _MX4_B, 2 * (2 + _MX4_B), 2 + _MX4_B),
 }
 
 

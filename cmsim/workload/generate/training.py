@@ -73,6 +73,9 @@ def programs(
     schedule, parts = plan.schedule, plan.parts
     notes = [*(mixture.notes if mixture else ()), *stages.said(spec, model, parts, schedule)]
     form = layers.formats(spec.precision)
+    if spec.lora is not None and form.recipe is not None:
+        # frozen weights have no gradient, which would read the other layout of what is cast
+        form = replace(form, recipe=form.recipe.frozen)
     laid = _laid_out(schedule)
     blocks: dict[_Key, _Block] = {}
     stages_ = [
