@@ -114,11 +114,11 @@ def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
 
 def _part(
     run: Run, spec: ServingSpec, system: System, base: Path | None, number: int, used: dict[int, int]
-) -> plans.Side:
+) -> plans.Posed:
     """A service of the scenario; others than the first one draw from seeds of their own."""
     asked = askers.asked(spec, seed=run.seed + number, base=base)
     machines = tuple(plans.machines(run, spec, system, base, used))
-    return plans.Side(spec, asked, machines, load_model(spec.model, base=base).layers)
+    return plans.Posed(spec, asked, machines, load_model(spec.model, base=base).layers)
 
 
 def _rules(spec: ServingSpec, system: System) -> Rules:
@@ -133,7 +133,7 @@ def _rules(spec: ServingSpec, system: System) -> Rules:
 class Prepared:
     """A service as a scenario has it, to be asked again and again; those beside it are asked the same each time."""
 
-    def __init__(self, part: plans.Side, rules: Rules, moves: Moves | None, pooled: Pooled | None):
+    def __init__(self, part: plans.Posed, rules: Rules, moves: Moves | None, pooled: Pooled | None):
         self.spec, self.asked, self.machines, self.rules = part.spec, part.asked, part.machines, rules
         self._moves, self._pooled = moves, pooled
         self.pools = tuple(machine.pool for machine in part.machines)

@@ -217,7 +217,7 @@ def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
 
 
 @dataclass(frozen=True)
-class Side:
+class Posed:
     """A service of a scenario: what it is, what it is asked, its pools in the order in which requests pass them."""
 
     spec: ServingSpec
@@ -226,7 +226,7 @@ class Side:
     layers: int
 
 
-def links(parts: Sequence[Side], system: System) -> tuple[list[Moves | None], Pooled | None]:
+def links(parts: Sequence[Posed], system: System) -> tuple[list[Moves | None], Pooled | None]:
     """How caches come from one pool of each service to the other, and the pool of caches of the first service, where a
     scenario has them. All of them share links."""
     spec, first = parts[0].spec, parts[0].machines
@@ -273,7 +273,7 @@ def _left(one: PoolMachine, asked: Questions, spec: ServingSpec, *, last: bool) 
     return max(1.0 - one.costs.port_share(sequences, max(round(tokens), 1), decodes=decodes), _LEAST_LEFT)
 
 
-def _seats(part: Side, *, fabric: bool) -> list[Seat]:
+def _seats(part: Posed, *, fabric: bool) -> list[Seat]:
     """Where each holder sits, counted over all pools. fabric: ports are shared with steps"""
     out = []
     for one in part.machines:

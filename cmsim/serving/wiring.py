@@ -113,13 +113,13 @@ def wires(seats: Sequence[Seat], over: Plane | None, servers: Servers | None = N
     if servers is not None:
         put = links.with_clients(links.sends(servers.plane), "out", servers.plane)
         got = links.with_clients(links.gets(servers.plane), "in", servers.plane)
-        memory = links.number("memory", 0, "out", servers.memory_Bps)
-        # where all holders together cannot get as much as memory gives, nobody meets there
-        meet = sum(links.most_Bps(one) for one in got[:fetch]) > servers.memory_Bps
-        tiers = [((memory, 1.0),) if meet else ()] * 2
+        # where all holders together cannot take or give as much as memory does, nobody meets there
+        sends, takes = (sum(links.most_Bps(one) for one in some[:fetch]) > servers.memory_Bps for some in (got, put))
+        memory = ((links.number("memory", 0, "out", servers.memory_Bps), 1.0),) if sends else ()
+        tiers = [memory, memory]
         if servers.drives_Bps:  # what is on drives goes through memory
-            tiers[1] = (*tiers[1], (links.number("drives", 0, "out", servers.drives_Bps), 1.0))
-        kept = ((links.number("memory", 0, "in", servers.memory_Bps), 1.0),)
+            tiers[1] = (*memory, (links.number("drives", 0, "out", servers.drives_Bps), 1.0))
+        kept = ((links.number("memory", 0, "in", servers.memory_Bps), 1.0),) if takes else ()
     planes = [plane for plane in (over, None if servers is None else servers.plane) if plane is not None]
     seconds = [_latency_s(level, plane) for level in links.levels.values() for plane in planes]
     return Wires(tuple(links.capacity_Bps), out, into, put, got, tuple(tiers), kept, int(to_ps(max(seconds))))

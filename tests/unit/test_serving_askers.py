@@ -116,6 +116,36 @@ def test_who_goes_is_counted():
     assert (one.frame("requests")["outcome"] == "cancelled").sum() == gone
 
 
+HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+ROW = "2023-11-16 18:15:{:02d}.0000000,{},{}\n"
+
+
+def traced(tmp_path, text: str):
+    path = tmp_path / "asked.csv"
+    path.write_text(text)
+    return cmsim.run(scenario(arrivals={"process": "trace", "path": str(path)}, lengths={}))[0]
+
+
+def test_a_trace_out_of_order_is_sorted_and_said(tmp_path):
+    one = traced(tmp_path, HEAD + "".join(ROW.format(at, 100 + at, 5) for at in (3, 1, 2)))
+    assert one.frame("requests")["prompt_tokens"].tolist() == [101, 102, 103] and one.metrics["requests_done"] == 3
+    assert any("arrive before the one above them: sorted by arrival" in note for note in one.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + ROW.format(1, 100, 5) + ROW.format(2, -4, 5), r"asked\.csv:3.*ContextTokens"),
+        (HEAD + ROW.format(1, 0, 5), r"asked\.csv:2.*ContextTokens"),
+        ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46.0000000,5\n", r"asked\.csv"),
+        (HEAD, r"asked\.csv"),
+    ],
+)
+def test_a_wrong_trace_is_refused_where_it_is_wrong(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        traced(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
