@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.published import SERVICE_FORMS, predict_serving, service_form_of
 from cmsim.published.service_row import serving_file
+from cmsim.workload.model import parse_model
 
 ROW = {
     "id": "a-1", "silicon_data_source": "source_file=x.csv; silicon_concurrency=16", "backend": "trtllm",
@@ -132,7 +135,13 @@ def test_a_table_of_no_form(tmp_path):
         predict_serving(table)
 
 
-def test_rules_name_what_there_is():
+def test_names_and_rules_are_of_what_there_is():
+    for line in serving_file().models:
+        if line.config:
+            model = parse_model(json.dumps(line.config), name=line.match, file="")
+            # of a name that says billions of parameters
+            if said := re.search(r"(?<!x)(?<!\d)(\d+)b", line.match):
+                assert model.total_parameters == pytest.approx(float(said[1]) * 1e9, rel=0.09), line.match
     for rule in (*serving_file().aiconfigurator, *serving_file().nightly):
         assert rule.why or rule.left_out or rule.ttft_left_out, rule
         if "stack" in rule.set:
