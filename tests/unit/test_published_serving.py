@@ -96,7 +96,7 @@ def test_nightly_rows():
     assert workload["arrivals"] == {"process": "closed", "concurrency": 20, "requests": 80}
     assert workload["precision"]["weights"] == "int8"
     other = form.case({**NIGHT, "file": "x.yaml", "spec": "mtp", "tp": "8", "dp": "2", "request_rate": "0.5"})
-    assert other.scenario["systems"][0] == {"system": "cloudmatrix384", "accelerators": 8, "stack": "vllm_ascend"}
+    assert other.scenario["systems"][0] == {"system": "cloudmatrix384", "accelerators": 8, "stack": "ascend_served"}
     assert "speculative.draft_tokens" in other.note and "0.5 requests/s at most" in other.unsaid
     assert "310P" in form.case({**NIGHT, "file": "Qwen3-14B-310p.yaml"}).reason
     assert "no length of prompts" in form.case({**NIGHT, "dataset": "GSM8K"}).reason
