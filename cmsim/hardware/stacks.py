@@ -113,6 +113,15 @@ class ServingTuning(Spec):
         "it takes",
     )
     expert_layer_us: Microseconds = Field(default=0.0, description="the same of a layer with experts")
+    meeting_us: Microseconds = Field(
+        default=0.0,
+        description="of every sum over tensor-parallel ranks in a step, beside its messages: ranks wait for each other",
+    )
+    token_us: Microseconds = Field(
+        default=0.0,
+        description="of each token of a prompt, before it waits to be batched: read and split into tokens, one request "
+        "after the other",
+    )
     prompts_alone: bool = Field(
         default=False, description="steps have prompts or sequences that decode, not both: prompts go first"
     )
@@ -120,6 +129,9 @@ class ServingTuning(Spec):
         default=1.0, description="device time of a decode step in the engine, over that of its kernels and messages"
     )
     prefill_times: Factor = Field(default=1.0, description="the same of a step with prompts")
+    expert_prefill_times: Factor | None = Field(
+        default=None, description="the same of models with experts; default: as others"
+    )
 
 
 class Sharing(Spec):

@@ -103,6 +103,7 @@ class Host:
 
     step_s, each_s   to prepare a step while the last one runs, and for each sequence in it: a step takes no less [s]
     prompts_s        to issue a step with prompts, which is no captured graph: it takes no less [s]
+    meets_s          at the sums over tensor-parallel ranks, beside the messages: ranks wait for each other [s]
     alone            steps have prompts or sequences that decode, not both
     decode, prefill  device time in the engine, over that of kernels and messages [1]
     """
@@ -110,6 +111,7 @@ class Host:
     step_s: float = 0.0
     each_s: float = 0.0
     prompts_s: float = 0.0
+    meets_s: float = 0.0
     alone: bool = False
     decode: float = 1.0
     prefill: float = 1.0
@@ -169,7 +171,7 @@ class Told:
 
     def _tell(self, sequences: int, first: int, last: int) -> tuple[Ints, Floats]:
         seconds, joules = self._decode(sequences, np.arange(first, last, dtype=float))
-        seconds = seconds * self._host.decode
+        seconds = seconds * self._host.decode + self._host.meets_s
         joules = joules - np.array(self._idle_W)[:, None] * seconds
         long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
         return np.maximum(to_ps(long_s), 1), joules / self._accepted
@@ -181,7 +183,7 @@ class Told:
         """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that
         decode comes on top: by how much their step is longer than with next to nothing cached. No shorter than it."""
         seconds, joules = self._passes(tokens + sequences, 2.0 * pairs / (tokens + sequences))
-        seconds *= self._host.prefill
+        seconds = seconds * self._host.prefill + self._host.meets_s
         if sequences:
             alone, its = self._one(sequences, context)
             bare, its_bare = self._one(sequences, self._least)
@@ -202,5 +204,8 @@ class Told:
         found = self._at.get(key)
         if found is None:
             seconds, joules = self._decode(sequences, np.array([float(key[1])]))
-            found = self._at[key] = float(seconds[0]) * self._host.decode, tuple(joules[:, 0].tolist())
+            found = self._at[key] = (
+                float(seconds[0]) * self._host.decode + self._host.meets_s,
+                tuple(joules[:, 0].tolist()),
+            )
         return found

@@ -86,9 +86,14 @@ def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
     rules = Rules(
         routing=spec.routing,
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
-        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
+        **_door(system.stack.serving),
     )
     return Prepared(spec, asked, tuple(machines), rules, plans.moves(spec, machines, base))
+
+
+def _door(of: ServingTuning) -> dict[str, int]:
+    """What the host takes before a request waits to be batched, as rules have it. [ps]"""
+    return {"door_ps": int(to_ps(of.arrival_us / 1e6)), "token_ps": int(to_ps(of.token_us / 1e6))}
 
 
 class Prepared:
@@ -112,12 +117,11 @@ class Prepared:
 
     def served_by(self, engine: ServingTuning, model: ModelSpec) -> Served:
         """The same requests, served by an engine with other constants of its host."""
-        host = plans.host_of(engine, model)
-        pools = tuple(
-            replace(pool, costs=pool.costs.hosted(host)) if isinstance(pool.costs, Told) else pool
-            for pool in self.pools
-        )
-        return self._served(self.asked, pools, replace(self._rules, door_ps=int(to_ps(engine.arrival_us / 1e6))))
+        pools = []
+        for machine in self.machines:
+            host, costs = plans.host_of(engine, model, machine.ranks), machine.pool.costs
+            pools.append(replace(machine.pool, costs=costs.hosted(host) if isinstance(costs, Told) else costs))
+        return self._served(self.asked, tuple(pools), replace(self._rules, **_door(engine)))
 
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""

@@ -93,7 +93,7 @@ def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, d
         played.decode,
         played.passes,
         least=CONTEXTS[0],
-        host=host_of(system.stack.serving, load_model(spec.model, base=base)),
+        host=host_of(system.stack.serving, load_model(spec.model, base=base), parallel.tp),
         idle_W=idle_W(system),
         accepted=accepted,
     )
@@ -108,16 +108,18 @@ def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, d
     return PoolMachine(pool_, system, ranks, played, blocks * batching.block_tokens)
 
 
-def host_of(of: ServingTuning, model: ModelSpec) -> Host:
-    """What an engine and its host add to steps of a model."""
+def host_of(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
+    """What an engine and its host add to steps of a model on ``tp`` tensor-parallel ranks."""
     plain = model.layers - model.moe_layers
     return Host(
         step_s=of.step_us / 1e6,
         each_s=of.sequence_us / 1e6,
         prompts_s=(of.layer_us * plain + of.expert_layer_us * model.moe_layers) / 1e6,
+        # attention and what follows it add up once each
+        meets_s=of.meeting_us * 2 * model.layers / 1e6 if tp > 1 else 0.0,
         alone=of.prompts_alone,
         decode=of.decode_times,
-        prefill=of.prefill_times,
+        prefill=of.expert_prefill_times if model.is_moe and of.expert_prefill_times else of.prefill_times,
     )
 
 

@@ -71,13 +71,15 @@ def test_constants_that_made_a_table_come_back(fit: EngineFit, tmp_path: Path, m
     assert sum(value > 1 for value in fit.singular) < len(fit.constants)
     assert any("not told by these rows" in line and "decode_times" in line for line in fit.said())
     tpot, tpot_after, ttft, ttft_after = fit.errors_pct["held out"]
-    assert tpot[0] > 40 > 3 > tpot_after[0] and ttft[0] > 30 > 5 > ttft_after[0]
+    assert tpot[0] > 40 > 3 > tpot_after[0] and ttft[0] > 10 > 5 > ttft_after[0]
     assert fit.held_out == "a third of the rows"
 
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(fit.text("mine"), encoding="utf-8")
     written = yaml.safe_load(Path("mine.yaml").read_text(encoding="utf-8"))
-    assert set(written["serving"]) == {one.name for one in fit.constants if np.isfinite(one.high)}
+    assert set(written["accelerators"]["h100_sxm"]["serving"]) == {
+        one.name for one in fit.constants if np.isfinite(one.high)
+    }
     workload = {
         "kind": "serving",
         "model": "llama-3.1-8b",

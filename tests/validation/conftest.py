@@ -1,4 +1,4 @@
-"""One validation for all tests of this room: it takes some seconds, and with steps of training a minute and a half."""
+"""One validation for all tests of this room: some seconds, and with steps of training and services some minutes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cmsim.validation import Report, validate
 from cmsim.validation.registry import AREAS
 
 #: areas that take longer than all others together: run by `make test-all`
-LONG = ("training",)
+LONG = ("training", "serving")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,88 @@
+"""What an engine and its host add to the steps of a service."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cmsim.hardware import load_stack
+from cmsim.serving import measure
+from cmsim.serving.costs import Host, Told
+from cmsim.serving.holder import Limits
+from cmsim.serving.pools import Pool
+from cmsim.serving.questions import Questions
+from cmsim.serving.service import Rules, Service
+from cmsim.units import PS_PER_S
+
+MS = PS_PER_S // 1000
+ENGINES = ("vllm", "vllm_default", "sglang", "sglang_default", "tensorrt_llm", "tensorrt_llm_default", "vllm_ascend")
+
+
+def told(**host) -> Told:
+    """Steps of 1 ms, passes of 10 us a token."""
+    return Told(
+        lambda _, tokens: (np.full(len(tokens), 1e-3), np.zeros((3, len(tokens)))),
+        lambda tokens, _: (1e-5 * tokens, (0.0, 0.0, 0.0)),
+        least=1,
+        host=Host(**host),
+        idle_W=(0.0, 0.0, 0.0),
+    )
+
+
+def serve(costs: Told, prompt, output, *, users=2, **rules):
+    asked = Questions(np.array(prompt), np.array(output), None, users=users)
+    served = Service(asked, [Pool(costs, Limits(4096, 64, 10**4), replicas=1, holders=1)], Rules(**rules)).run()
+    measure.check(served)
+    return served, measure.Times.of(served.book)
+
+
+def step_ms(costs: Told) -> float:
+    sums = costs.row(4).upto(10)
+    return (sums[10] - sums[9]) / MS
+
+
+def test_steps_in_the_engine():
+    assert step_ms(told()) == 1
+    assert step_ms(told(decode=1.2, meets_s=3e-4)) == pytest.approx(1.5)
+    assert step_ms(told(step_s=2e-3, each_s=1e-4)) == pytest.approx(2.4), "the host is a floor"
+    assert told().mixed(0, 0, 500, 0)[0] == 5 * MS
+    assert told(prefill=2.0, meets_s=1e-3, decode=3.0).mixed(0, 0, 500, 0)[0] == 11 * MS
+    assert told(prompts_s=8e-3).mixed(0, 0, 500, 0)[0] == 8 * MS, "no captured graph"
+    slow = told(prompts_s=8e-3, step_s=2e-3).with_host(2.0)
+    assert slow.mixed(0, 0, 500, 0)[0] == 16 * MS and step_ms(slow) == 4
+
+
+def test_prompts_in_steps_of_their_own():
+    # the second prompt comes while the first answer is made: 20 ms in which nobody decodes
+    prompt, output = [100, 100, 2000], [50, 9, 5]
+    beside, _ = serve(told(), prompt, output)
+    alone, times = serve(told(alone=True), prompt, output)
+    longest = [measure.itl(one.pools[0])["itl_s_p99"] for one in (beside, alone)]
+    assert longest[1] == pytest.approx(21e-3, rel=1e-3), "the wait counts to the token after it"
+    assert longest[0] < 21e-3
+    # of the one that waited: 49 steps of a millisecond and one pass; all gaps together are from first to last token
+    assert times.tpot[0] * 49 == pytest.approx(49e-3 + 20e-3)
+    gaps = measure.itl(alone.pools[0])
+    more = np.array(output) - 1
+    assert gaps["itl_mean_s"] * more.sum() == pytest.approx(float((times.tpot * more).sum()))
+
+
+def test_the_wait_is_that_of_who_waited():
+    """Two prompts come at once and take two steps: the first of them waits for the second step alone."""
+    output = np.array([50, 5, 5, 5, 5])
+    served, times = serve(told(alone=True), [100, 100, 100, 3000, 3000], output, users=3)
+    gaps = measure.itl(served.pools[0])
+    assert gaps["itl_mean_s"] * (output - 1).sum() == pytest.approx(float((times.tpot * (output - 1)).sum()))
+
+
+def test_prompts_are_read_one_after_the_other():
+    _, times = serve(told(), [100, 100, 100], [2, 2, 2], users=3, token_ps=MS, door_ps=5 * MS)
+    # 100 ms each, one after the other, then 5 ms; a pass of 1 ms
+    assert times.ttft * 1e3 == pytest.approx([106, 206, 306])
+
+
+def test_every_constant_of_an_engine_has_its_evidence():
+    for name in ENGINES:
+        stack = load_stack(name)
+        for key in stack.serving.model_fields_set:
+            assert f"serving.{key}" in stack.sources, (name, key)
