@@ -86,14 +86,15 @@ def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
     rules = Rules(
         routing=spec.routing,
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
-        **_door(system.stack.serving),
     )
-    return Prepared(spec, asked, tuple(machines), rules, plans.moves(spec, machines, base))
+    return Prepared(
+        spec, asked, tuple(machines), _doors(rules, system.stack.serving), plans.moves(spec, machines, base)
+    )
 
 
-def _door(of: ServingTuning) -> dict[str, int]:
-    """What the host takes before a request waits to be batched, as rules have it. [ps]"""
-    return {"door_ps": int(to_ps(of.arrival_us / 1e6)), "token_ps": int(to_ps(of.token_us / 1e6))}
+def _doors(rules: Rules, of: ServingTuning) -> Rules:
+    """Rules with what a host takes before a request waits to be batched."""
+    return replace(rules, door_ps=int(to_ps(of.arrival_us / 1e6)), token_ps=int(to_ps(of.token_us / 1e6)))
 
 
 class Prepared:
@@ -121,7 +122,7 @@ class Prepared:
         for machine in self.machines:
             host, costs = plans.host_of(engine, model, machine.ranks), machine.pool.costs
             pools.append(replace(machine.pool, costs=costs.hosted(host) if isinstance(costs, Told) else costs))
-        return self._served(self.asked, tuple(pools), replace(self._rules, **_door(engine)))
+        return self._served(self.asked, tuple(pools), _doors(self._rules, engine))
 
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""

@@ -96,6 +96,10 @@ def test_the_winner_is_that_of_serving_every_plan(every, objective: str) -> None
     assert found.counts.simulated < len(every)
     # so short a run has its beginning and its end in it; what is refused for its load does not keep up
     assert abs(found.priced_error).max() < 0.2
+    # no run gives more than what prunes
+    most = dict(zip(found.table["run"], found.table["tokens_most"], strict=True))
+    runs = [one for one in found.results.results if one.run in most]
+    assert len(runs) >= 4 and all(one.metric("output_tokens_per_s") <= most[one.run] for one in runs)
     rows = {
         (int(a), int(t), int(s), int(r))
         for a, t, s, r in zip(

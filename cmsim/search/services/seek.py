@@ -367,7 +367,7 @@ def _table(
     for key in keys:
         values = [plan.get(key, "") for plan in plans]
         out[key] = np.array(values, dtype=object if len({type(one) for one in values}) > 1 else None)
-    for name in ("accelerators", "busy", "first_s", "token_s", "margin", "tokens_per_s", "watts"):
+    for name in ("accelerators", "busy", "first_s", "token_s", "margin", "tokens_per_s", "tokens_most", "watts"):
         head = "all_accelerators" if name == "accelerators" else name
         out[head] = _joined(forms, name)[order]
     ran = [served.get(place) for place in places]
