@@ -59,12 +59,10 @@ def machines(run: Run, spec: ServingSpec, system: System, base: Path | None) -> 
     if need > system.packages:
         message = f"replicas take {need} accelerators together; {system.name} has {system.packages}"
         raise InfeasibleError(Problem(message, key="prefill.replicas" if spec.prefill else "replicas"))
-    return [machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
+    return [_machine(run, spec, pool, base, decodes=pool is not spec.prefill) for pool in pools]
 
 
-def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
-    """One pool of a service, which makes answers or only first tokens. Raises InfeasibleError where it has no plan, or
-    no room for a block of a cache."""
+def _machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
     batching = pool.batching or spec.batching
     if batching.step_tokens <= batching.sequences:
         message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), a token each."
@@ -127,6 +125,12 @@ def _no_room(run: Run, needed_B: float, available_B: float) -> InfeasibleError:
     message = f"weights and activations of a rank need {needed_B / 1e9:.1f} GB, its share is {available_B / 1e9:.1f} GB"
     budget = {"what": "memory", "needed_B": needed_B, "available_B": available_B}
     return InfeasibleError(f"{run.key}: no room for a cache: {message}", budget)
+
+
+def machine(run: Run, spec: ServingSpec, pool: PoolSpec, base: Path | None, *, decodes: bool) -> PoolMachine:
+    """One pool by itself, which makes answers or only first tokens. Raises InfeasibleError where it has no plan, or no
+    room for a block of a cache."""
+    return _machine(run, spec, pool, base, decodes=decodes)
 
 
 def idle_W(system: System) -> Joules:
