@@ -11,18 +11,16 @@ import numpy as np
 
 from cmsim import cost, energy, results
 from cmsim.errors import InfeasibleError
-from cmsim.hardware import ServingTuning, System
+from cmsim.hardware import System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
 from cmsim.serving import capacity, draw, measure, plans, sensitivity
-from cmsim.serving.costs import Told
 from cmsim.serving.goodput import goodput, none
 from cmsim.serving.pools import Moves, Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.units import PS_PER_S, to_ps
-from cmsim.workload.model import ModelSpec
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
 #: request make a run that is not short
@@ -35,8 +33,15 @@ def execute(
     """Serves what a scenario asks. Raises InfeasibleError where no request fits, InputError for what is wrong in it."""
     spec = run.spec
     assert isinstance(spec, ServingSpec)
-    one = prepared(run, system, base=base)
-    asked, machines = one.asked, list(one.machines)
+    asked = draw.asked(spec, seed=run.seed, base=base)
+    machines = plans.machines(run, spec, system, base)
+    rules = Rules(
+        routing=spec.routing,
+        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
+        door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
+        token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
+    )
+    one = _Of(spec, asked, tuple(machines), rules, plans.moves(spec, machines, base))
     if not one.capacity:
         raise InfeasibleError(
             f"{run.key}: none of the {len(asked):,} requests fits the context or the cache of a holder"
@@ -77,27 +82,7 @@ def execute(
     )
 
 
-def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
-    """A service that has served nobody yet. Raises InfeasibleError where its pools have no plan or no room."""
-    spec = run.spec
-    assert isinstance(spec, ServingSpec)
-    asked = draw.asked(spec, seed=run.seed, base=base)
-    machines = plans.machines(run, spec, system, base)
-    rules = Rules(
-        routing=spec.routing,
-        patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
-    )
-    return Prepared(
-        spec, asked, tuple(machines), _doors(rules, system.stack.serving), plans.moves(spec, machines, base)
-    )
-
-
-def _doors(rules: Rules, of: ServingTuning) -> Rules:
-    """Rules with what a host takes before a request waits to be batched."""
-    return replace(rules, door_ps=int(to_ps(of.arrival_us / 1e6)), token_ps=int(to_ps(of.token_us / 1e6)))
-
-
-class Prepared:
+class _Of:
     """A service as a scenario has it, to be asked again and again."""
 
     def __init__(
@@ -116,14 +101,6 @@ class Prepared:
         """One run; its own checks hold."""
         return self._served(asked, self.pools, self._rules)
 
-    def served_by(self, engine: ServingTuning, model: ModelSpec) -> Served:
-        """The same requests, served by an engine with other constants of its host."""
-        pools = []
-        for machine in self.machines:
-            host, costs = plans.host_of(engine, model, machine.ranks), machine.pool.costs
-            pools.append(replace(machine.pool, costs=costs.hosted(host) if isinstance(costs, Told) else costs))
-        return self._served(self.asked, tuple(pools), _doors(self._rules, engine))
-
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""
         return sensitivity.of_ttft(
@@ -139,7 +116,7 @@ class Prepared:
 class _Found:
     """What one run says."""
 
-    def __init__(self, one: Prepared, served: Served, system: System):
+    def __init__(self, one: _Of, served: Served, system: System):
         self.one, self.served, self.system = one, served, system
         self.replicas = [replica for pool in served.pools for replica in pool]
         self.end_s = max(served.end_ps, 1) / PS_PER_S

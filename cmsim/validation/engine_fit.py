@@ -29,9 +29,8 @@ from cmsim.hardware import ServingTuning
 from cmsim.published import Case
 from cmsim.scenario import load_scenario
 from cmsim.serving import measure
-from cmsim.serving.execute import Prepared, prepared
+from cmsim.serving.again import Prepared, prepared
 from cmsim.validation.engine_report import EngineFit, FittedConstant
-from cmsim.workload.model import ModelSpec, load_model
 
 
 class _Prior(NamedTuple):
@@ -80,7 +79,6 @@ class MeasuredService:
     """
 
     service: Prepared
-    sizes: ModelSpec
     ttft_s: float
     tpot_s: float
     model: str
@@ -178,12 +176,12 @@ def _fitted(
 
 def _touched(rows: Sequence[MeasuredService], tuning: ServingTuning) -> list[str]:
     """Constants that services of these rows heed."""
-    experts = any(one.sizes.moe_layers for one in rows)
-    plain = any(not one.sizes.moe_layers for one in rows)
+    experts = any(one.service.model.moe_layers for one in rows)
+    plain = any(not one.service.model.moe_layers for one in rows)
     apart = tuning.expert_prefill_times is not None
     heeded = {
         "expert_layer_us": experts,
-        "layer_us": any(one.sizes.layers > one.sizes.moe_layers for one in rows),
+        "layer_us": any(one.service.model.layers > one.service.model.moe_layers for one in rows),
         "meeting_us": any(machine.ranks > 1 for one in rows for machine in one.service.machines),
         "prefill_times": plain or not apart,
         "expert_prefill_times": experts and apart,
@@ -276,11 +274,10 @@ def _prepared(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> Measure
     workload: Mapping[str, Any] = scenario["workload"]
     plan = {key: value for key, value in workload.items() if key not in ("arrivals", "lengths", "batching")}
     model = str(workload["model"])
-    sizes = load_model(model)
-    service.served_by(service.machines[0].system.stack.serving, sizes)
+    service.served_by(service.machines[0].system.stack.serving)
     for machine in service.machines:
         machine.costs.save()  # rows of the same plan ask for the same steps
-    return MeasuredService(service, sizes, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
+    return MeasuredService(service, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
 
 
 def _service(scenario: Mapping[str, Any]) -> Prepared:
@@ -327,7 +324,7 @@ class _Fit:
         engine = self.tuning if x is None else self.tuning.model_copy(update=self.values(x))
         out = np.empty((len(rows), 2))
         for number, one in enumerate(rows):
-            served = measure.Times.of(one.service.served_by(engine, one.sizes).book)
+            served = measure.Times.of(one.service.served_by(engine).book)
             token = served.tpot[~np.isnan(served.tpot)]
             out[number] = token.mean() if len(token) else np.nan, served.ttft.mean() if len(served.ttft) else np.nan
         return out

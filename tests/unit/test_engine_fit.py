@@ -15,9 +15,8 @@ from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.scenario import load_scenario
 from cmsim.serving import measure
-from cmsim.serving.execute import prepared
+from cmsim.serving.again import prepared
 from cmsim.validation import EngineFit, fit_engine
-from cmsim.workload.model import load_model
 
 ROW = {
     "backend": "vllm", "backend_version": "0.11", "model_path": "meta-llama/Llama-3.1-8B", "system": "h100_sxm",
@@ -54,7 +53,7 @@ def table(tmp_path_factory) -> Path:
         run = load_scenario(published.with_files(case, tmp_path_factory.getbasetemp())).runs[0]
         system = api.system(run)
         engine = system.stack.serving.model_copy(update=TRUE)
-        times = measure.Times.of(prepared(run, system, base=None).served_by(engine, load_model("llama-3.1-8b")).book)
+        times = measure.Times.of(prepared(run, system, base=None).served_by(engine).book)
         rows.append({**cells, "silicon_ttft_ms": times.ttft.mean() * 1e3, "silicon_tpot_ms": times.tpot.mean() * 1e3})
     path = tmp_path_factory.mktemp("rows") / "bench.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
