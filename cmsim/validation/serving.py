@@ -92,10 +92,13 @@ def _chosen(of: ServiceSetSpec) -> list[_Chosen]:
     for number, row in enumerate(table):
         if not all(re.search(pattern, row[column], re.IGNORECASE) for column, pattern in of.of.items()):
             continue
+        # by their place in the table: sets have the same rows of it
+        if number % of.every:
+            continue
         why = form.left_out(row) or (form.ttft_left_out(row) if of.quantity == "ttft" else "")
         case = Case(reason=why) if why else form.case(row)
         (left if case.scenario is None else runs).append((form, form.id(row, number), row, case))
-    return [*runs[:: of.every], *left]
+    return [*runs, *left]
 
 
 def _one(of: ServiceSetSpec, form: ServiceForm, id_: str, row: Record, case: Case, played: PlayedService) -> Compared:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.published import SERVICE_FORMS, predict_serving, service_form_of
 from cmsim.published.service_row import serving_file
+from cmsim.workload.model import parse_model
 
 ROW = {
     "id": "a-1", "silicon_data_source": "source_file=x.csv; silicon_concurrency=16", "backend": "trtllm",
@@ -93,7 +96,7 @@ def test_nightly_rows():
     assert workload["arrivals"] == {"process": "closed", "concurrency": 20, "requests": 80}
     assert workload["precision"]["weights"] == "int8"
     other = form.case({**NIGHT, "file": "x.yaml", "spec": "mtp", "tp": "8", "dp": "2", "request_rate": "0.5"})
-    assert other.scenario["systems"][0] == {"system": "cloudmatrix384", "accelerators": 8, "stack": "vllm_ascend"}
+    assert other.scenario["systems"][0] == {"system": "cloudmatrix384", "accelerators": 8, "stack": "ascend_served"}
     assert "speculative.draft_tokens" in other.note and "0.5 requests/s at most" in other.unsaid
     assert "310P" in form.case({**NIGHT, "file": "Qwen3-14B-310p.yaml"}).reason
     assert "no length of prompts" in form.case({**NIGHT, "dataset": "GSM8K"}).reason
@@ -132,7 +135,13 @@ def test_a_table_of_no_form(tmp_path):
         predict_serving(table)
 
 
-def test_rules_name_what_there_is():
+def test_names_and_rules_are_of_what_there_is():
+    for line in serving_file().models:
+        if line.config:
+            model = parse_model(json.dumps(line.config), name=line.match, file="")
+            # of a name that says billions of parameters
+            if said := re.search(r"(?<!x)(?<!\d)(\d+)b", line.match):
+                assert model.total_parameters == pytest.approx(float(said[1]) * 1e9, rel=0.09), line.match
     for rule in (*serving_file().aiconfigurator, *serving_file().nightly):
         assert rule.why or rule.left_out or rule.ttft_left_out, rule
         if "stack" in rule.set:
