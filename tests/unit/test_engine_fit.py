@@ -95,11 +95,11 @@ def test_the_command(fit: EngineFit, table: Path, tmp_path: Path, monkeypatch: p
     said = lambda *_, accelerator, only, progress: asked.append((accelerator, tuple(only))) or fit  # noqa: E731
     monkeypatch.setattr(validation, "fit_engine", said)
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["calibrate", "serving", str(table), "--only", "vllm", "--out", "mine.yaml"])
+    done = CliRunner().invoke(app, ["calibrate", "serving", str(table), "--only", "vllm_served", "--out", "mine.yaml"])
     assert done.exit_code == 0, done.output
-    assert asked == [("", ("vllm",))]
+    assert asked == [("", ("vllm_served",))]
     assert "told by the rows" in done.stdout and "combinations of the constants apart" in done.stdout
-    assert yaml.safe_load(Path("mine.yaml").read_text())["extends"] == "vllm"
+    assert yaml.safe_load(Path("mine.yaml").read_text())["extends"] == "vllm_served"
 
 
 def test_rows_of_several_engines_are_refused(table: Path, tmp_path: Path) -> None:
