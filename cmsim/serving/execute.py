@@ -25,7 +25,7 @@ from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.serving.transfers import Moves
 from cmsim.units import PS_PER_S, to_ps
-from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
+from cmsim.workload.model import load_model, speculative_tokens_per_step
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
 #: request make a run that is not short
@@ -118,7 +118,7 @@ def _part(
     """A service of the scenario; others than the first one draw from seeds of their own."""
     asked = askers.asked(spec, seed=run.seed + number, base=base)
     machines = tuple(plans.machines(run, spec, system, base, used))
-    return plans.Posed(spec, asked, machines, load_model(spec.model, base=base).layers)
+    return plans.Posed(spec, asked, machines, load_model(spec.model, base=base))
 
 
 def _rules(spec: ServingSpec, system: System) -> Rules:
@@ -135,7 +135,7 @@ class Prepared:
 
     def __init__(self, part: plans.Posed, rules: Rules, moves: Moves | None, pooled: Pooled | None):
         self.spec, self.asked, self.machines, self.rules = part.spec, part.asked, part.machines, rules
-        self._moves, self._pooled = moves, pooled
+        self._moves, self._pooled, self._model = moves, pooled, part.model
         self.pools = tuple(machine.pool for machine in part.machines)
         self.capacity = capacity.requests_per_s(self.pools, part.asked)
         self.beside: list[Prepared] = []
@@ -144,15 +144,16 @@ class Prepared:
         """One run; its own checks hold."""
         return self.together(asked, self.pools, self.rules)[0]
 
-    def served_by(self, engine: ServingTuning, model: ModelSpec) -> Served:
+    def served_by(self, engine: ServingTuning) -> Served:
         """The same requests, served by an engine with other constants of its host."""
-        host = plans.host_of(engine, model, self.spec.parallel.tp)
-        pools = tuple(
-            replace(pool, costs=pool.costs.hosted(host)) if isinstance(pool.costs, Told) else pool
-            for pool in self.pools
-        )
+        pools = []
+        for machine in self.machines:
+            costs = machine.pool.costs
+            assert isinstance(costs, Told)
+            host = plans.host_of(engine, self._model, machine.ranks)
+            pools.append(replace(machine.pool, costs=costs.hosted(host)))
         door_ps, token_ps = (int(to_ps(one / 1e6)) for one in (engine.arrival_us, engine.token_us))
-        return self.together(self.asked, pools, replace(self.rules, door_ps=door_ps, token_ps=token_ps))[0]
+        return self.together(self.asked, tuple(pools), replace(self.rules, door_ps=door_ps, token_ps=token_ps))[0]
 
     def sensitivity(self) -> dict[str, float]:
         """How much the wait for a first token hangs on cache and host."""

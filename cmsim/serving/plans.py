@@ -223,7 +223,7 @@ class Posed:
     spec: ServingSpec
     asked: Questions
     machines: tuple[PoolMachine, ...]
-    layers: int
+    model: ModelSpec
 
 
 def links(parts: Sequence[Posed], system: System) -> tuple[list[Moves | None], Pooled | None]:
@@ -256,7 +256,7 @@ def links(parts: Sequence[Posed], system: System) -> tuple[list[Moves | None], P
         memory, drives = (int(each_GB * GB * nodes / token_B) for each_GB in (keeps.memory_GB, keeps.drives_GB or 0.0))
         pooled = Pooled(ends, token_B, memory, drives, keeps.evict)
     moves = [
-        Moves(ends, part.machines[0].whole_B, part.layers if spec.cache_moves.layerwise else 1) if its else None
+        Moves(ends, part.machines[0].whole_B, part.model.layers if spec.cache_moves.layerwise else 1) if its else None
         for part, its in zip(parts, two, strict=True)
     ]
     return moves, pooled

@@ -1,7 +1,8 @@
 """Published and measured numbers beside predictions."""
 
 from cmsim.validation.area import Area
-from cmsim.validation.engine_fit import EngineFit, fit_engine
+from cmsim.validation.engine_fit import fit_engine
+from cmsim.validation.engine_report import EngineFit
 from cmsim.validation.imbalance import fit_expert_imbalance
 from cmsim.validation.power_load import PowerFit, fit_power, holds_runs
 from cmsim.validation.registry import AREAS, validate

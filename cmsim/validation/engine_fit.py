@@ -30,7 +30,7 @@ from cmsim.published import Case
 from cmsim.scenario import load_scenario
 from cmsim.serving import measure
 from cmsim.serving.execute import Prepared, prepared
-from cmsim.workload.model import ModelSpec, load_model
+from cmsim.validation.engine_report import EngineFit, FittedConstant
 
 
 class _Prior(NamedTuple):
@@ -47,8 +47,11 @@ CONSTANTS = {
     "arrival_us": _Prior(10_000.0, 1.0),
     "layer_us": _Prior(100.0, 1.0),
     "expert_layer_us": _Prior(200.0, 1.0),
+    "meeting_us": _Prior(5.0, 1.0),
+    "token_us": _Prior(1.0, 1.0),
     "decode_times": _Prior(1.0, 0.2),
     "prefill_times": _Prior(1.0, 0.3),
+    "expert_prefill_times": _Prior(1.0, 0.3),
 }
 #: errors of rows that count as one, in the logarithm: of the time of a token, and to the first one
 _TPOT, _TTFT = 0.08, 0.2
@@ -76,109 +79,10 @@ class MeasuredService:
     """
 
     service: Prepared
-    sizes: ModelSpec
     ttft_s: float
     tpot_s: float
     model: str
     plan: str
-
-
-@dataclass(frozen=True)
-class FittedConstant:
-    """A constant of the host: as it was, as it is fitted, between which ends nine of ten lie, whether rows tell it."""
-
-    name: str
-    before: float
-    value: float
-    low: float
-    high: float
-    told: bool
-
-
-@dataclass(frozen=True)
-class EngineFit:
-    """The host of an engine on a system, fitted to rows of a benchmark.
-
-    stack          that it is laid over    accelerator   system of the rows
-    constants      in the order of a stack    tied  pairs that rows tell only together, with their correlation
-    singular       values of the rows' slopes over the widths of constants: above 1 a combination of them is told
-    rows, fitted   usable rows, and how many were fitted    left_out  reason -> rows
-    held_out       what was held out together    errors_pct  set of rows -> (TPOT before, after, TTFT before, after),
-                   each the median and the 90th percentile [%]
-    """
-
-    stack: str
-    accelerator: str
-    source: str
-    constants: tuple[FittedConstant, ...]
-    tied: tuple[tuple[str, str, float], ...]
-    singular: tuple[float, ...]
-    rows: int
-    fitted: int
-    left_out: Mapping[str, int]
-    held_out: str
-    errors_pct: Mapping[str, tuple[tuple[float, float], ...]]
-
-    @property
-    def configurations(self) -> int:
-        """Rows that were fitted."""
-        return self.fitted
-
-    @property
-    def held_out_pct(self) -> tuple[float, float]:
-        """Median and 90th percentile of the error of the time of a token, on rows that were held out. [%]"""
-        median, tail = self.errors_pct["held out"][1]
-        return median, tail
-
-    def text(self, name: str = "my_engine") -> str:
-        """A stack file: that of the system with the fitted constants over it, and how they were found."""
-        import yaml
-
-        # of what rows say nothing, the stack's own stays
-        known = [one for one in self.constants if np.isfinite(one.high)]
-        serving = {one.name: _rounded(one.value) for one in known}
-        sources = {f"serving.{one.name}": self._source(one) for one in known}
-        data = {
-            "name": name,
-            "extends": self.stack,
-            "description": f"{self.stack} with the host as {self.source} has it on {self.accelerator}",
-            "serving": serving,
-            "sources": sources,
-        }
-        said = [f"# {line}" for line in self.said()]
-        return "\n".join([*said, yaml.safe_dump(data, sort_keys=False, width=110)])
-
-    def _source(self, one: FittedConstant) -> str:
-        told = "" if one.told else ", which hardly tell it"
-        ends = f"nine of ten between {_rounded(one.low):g} and {_rounded(one.high):g}"
-        return f"fitted to {self.fitted} rows of {self.source}{told}; {ends}"
-
-    def said(self) -> list[str]:
-        """What the rows could and could not tell apart, and what became of the errors."""
-        known = sum(value > 1 for value in self.singular)
-        out = [
-            f"rows tell {known} of {len(self.singular)} combinations of the constants apart (singular values "
-            + ", ".join(f"{value:.2g}" for value in self.singular)
-            + ")"
-        ]
-        if untold := [one.name for one in self.constants if not one.told]:
-            out.append(f"not told by these rows, and at or near where they started: {', '.join(untold)}")
-        out += [f"{a} and {b} are told only together (correlation {r:+.2f})" for a, b, r in self.tied]
-        for name, (tpot, tpot_after, ttft, ttft_after) in self.errors_pct.items():
-            what = f"{name} ({self.held_out})" if name == "held out" else name
-            out.append(
-                f"{what}: TPOT {_of(tpot)} -> {_of(tpot_after)}, TTFT {_of(ttft)} -> {_of(ttft_after)} (median, p90)"
-            )
-        out += [f"{many} rows left out: {reason}" for reason, many in self.left_out.items()]
-        return out
-
-
-def _of(pair: tuple[float, float]) -> str:
-    return "-" if pair[0] != pair[0] else f"{pair[0]:.1f}, {pair[1]:.1f} %"
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 def fit_engine(
@@ -231,13 +135,7 @@ def _fitted(
     seed: int,
     progress: Progress | None,
 ) -> EngineFit:
-    names = [
-        name
-        for name in CONSTANTS
-        if name in ServingTuning.model_fields
-        and (name != "expert_layer_us" or any(one.sizes.moe_layers for one in rows))
-        and (name != "layer_us" or any(one.sizes.layers > one.sizes.moe_layers for one in rows))
-    ]
+    names = _touched(rows, tuning)
     held, how = _held(rows, seed)
     seen = [one for one, out in zip(rows, held, strict=True) if not out]
     unseen = [one for one, out in zip(rows, held, strict=True) if out]
@@ -263,6 +161,7 @@ def _fitted(
     return EngineFit(
         stack=stack,
         accelerator=system,
+        chip=rows[0].service.machines[0].system.accelerator.name,
         source=Path(table).name,
         constants=constants,
         tied=tied,
@@ -273,6 +172,21 @@ def _fitted(
         held_out=how,
         errors_pct=errors,
     )
+
+
+def _touched(rows: Sequence[MeasuredService], tuning: ServingTuning) -> list[str]:
+    """Constants that services of these rows heed."""
+    experts = any(one.service.model.moe_layers for one in rows)
+    plain = any(not one.service.model.moe_layers for one in rows)
+    apart = tuning.expert_prefill_times is not None
+    heeded = {
+        "expert_layer_us": experts,
+        "layer_us": any(one.service.model.layers > one.service.model.moe_layers for one in rows),
+        "meeting_us": any(machine.ranks > 1 for one in rows for machine in one.service.machines),
+        "prefill_times": plain or not apart,
+        "expert_prefill_times": experts and apart,
+    }
+    return [name for name in CONSTANTS if heeded.get(name, True)]
 
 
 def _constant(name: str, before: float, value: float, sd: float, width: float) -> FittedConstant:
@@ -360,11 +274,10 @@ def _prepared(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> Measure
     workload: Mapping[str, Any] = scenario["workload"]
     plan = {key: value for key, value in workload.items() if key not in ("arrivals", "lengths", "batching")}
     model = str(workload["model"])
-    sizes = load_model(model)
-    service.served_by(service.machines[0].system.stack.serving, sizes)
+    service.served_by(service.machines[0].system.stack.serving)
     for machine in service.machines:
         machine.costs.save()  # rows of the same plan ask for the same steps
-    return MeasuredService(service, sizes, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
+    return MeasuredService(service, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
 
 
 def _service(scenario: Mapping[str, Any]) -> Prepared:
@@ -411,7 +324,7 @@ class _Fit:
         engine = self.tuning if x is None else self.tuning.model_copy(update=self.values(x))
         out = np.empty((len(rows), 2))
         for number, one in enumerate(rows):
-            served = measure.Times.of(one.service.served_by(engine, one.sizes).book)
+            served = measure.Times.of(one.service.served_by(engine).book)
             token = served.tpot[~np.isnan(served.tpot)]
             out[number] = token.mean() if len(token) else np.nan, served.ttft.mean() if len(served.ttft) else np.nan
         return out

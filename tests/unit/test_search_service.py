@@ -96,6 +96,10 @@ def test_the_winner_is_that_of_serving_every_plan(every, objective: str) -> None
     assert found.counts.simulated < len(every)
     # so short a run has its beginning and its end in it; what is refused for its load does not keep up
     assert abs(found.priced_error).max() < 0.2
+    # no run gives more than what prunes
+    most = dict(zip(found.table["run"], found.table["tokens_most"], strict=True))
+    runs = [one for one in found.results.results if one.run in most]
+    assert len(runs) >= 4 and all(one.metric("output_tokens_per_s") <= most[one.run] for one in runs)
     rows = {
         (int(a), int(t), int(s), int(r))
         for a, t, s, r in zip(
@@ -214,7 +218,10 @@ def test_what_a_cache_finds_at_most_is_what_one_without_end_finds() -> None:
     prefix = Prefix(ptr, np.array([block for row in rows for block in row]))
     asked = Questions(prompt, np.ones(40, np.int64), np.arange(40), prefix, 16)
     cache = Prefixes(Beginnings(prefix), 16, 10**6, prompt.tolist())
-    assert best_found(asked).tolist() == [cache.found(one) for one in range(40)]
+    found = [cache.found(one) for one in range(40)]
+    assert best_found(asked).tolist() == found and max(found) > 16
+    some = Questions(prompt[:9], np.ones(9, np.int64), np.arange(9), prefix, 16)
+    assert best_found(some).tolist() == found[:9]
 
 
 @pytest.mark.parametrize(

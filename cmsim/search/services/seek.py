@@ -27,7 +27,7 @@ from cmsim.search.services.least import LeastMachine, least_machine
 from cmsim.search.services.price import Priced
 from cmsim.search.services.space import PoolSpace, named, space
 from cmsim.search.services.traffic import Traffic
-from cmsim.serving import draw
+from cmsim.serving import askers
 from cmsim.workload.model import load_model
 
 #: plans that are served where nobody says how many, and so many times as many at most
@@ -98,7 +98,7 @@ class _Seek:
     progress: Progress | None
 
     def run(self, values: Mapping[tuple[str, ...], Mapping[str, tuple[Any, ...]]]) -> ServiceResult:
-        requests = draw.asked(self.asked.spec, seed=self.asked.one.seed, base=self.asked.base)
+        requests = askers.asked(self.asked.spec, seed=self.asked.one.seed, base=self.asked.base)
         load = Traffic.of(requests, self.asked.spec, keeps=self._keeps(values))
         forms = [self._form(load, form, its) for form, its in values.items()]
         refused, count = Counter[str](), 0
@@ -367,7 +367,7 @@ def _table(
     for key in keys:
         values = [plan.get(key, "") for plan in plans]
         out[key] = np.array(values, dtype=object if len({type(one) for one in values}) > 1 else None)
-    for name in ("accelerators", "busy", "first_s", "token_s", "margin", "tokens_per_s", "watts"):
+    for name in ("accelerators", "busy", "first_s", "token_s", "margin", "tokens_per_s", "tokens_most", "watts"):
         head = "all_accelerators" if name == "accelerators" else name
         out[head] = _joined(forms, name)[order]
     ran = [served.get(place) for place in places]

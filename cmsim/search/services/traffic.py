@@ -77,7 +77,9 @@ def best_found(asked: Questions) -> Ints:
     none: Ints = np.zeros(len(asked.prompt), np.int64)
     if asked.prefix is None or not len(asked.prefix.block):
         return none
-    ptr, block = asked.prefix.ptr, asked.prefix.block
+    # of a trace of which only the beginning is replayed
+    ptr = asked.prefix.ptr[: len(asked.prompt) + 1]
+    block = asked.prefix.block[: ptr[-1]]
     _, first, which = np.unique(block, return_index=True, return_inverse=True)
     owner = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
     # of a beginning that is new at one block all that follows is new
