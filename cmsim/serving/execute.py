@@ -135,7 +135,7 @@ class Prepared:
 
     def __init__(self, part: plans.Posed, rules: Rules, moves: Moves | None, pooled: Pooled | None):
         self.spec, self.asked, self.machines, self.rules = part.spec, part.asked, part.machines, rules
-        self._moves, self._pooled, self._model = moves, pooled, part.model
+        self._moves, self._pooled, self.model = moves, pooled, part.model
         self.pools = tuple(machine.pool for machine in part.machines)
         self.capacity = capacity.requests_per_s(self.pools, part.asked)
         self.beside: list[Prepared] = []
@@ -150,7 +150,7 @@ class Prepared:
         for machine in self.machines:
             costs = machine.pool.costs
             assert isinstance(costs, Told)
-            host = plans.host_of(engine, self._model, machine.ranks)
+            host = plans.host_of(engine, self.model, machine.ranks)
             pools.append(replace(machine.pool, costs=costs.hosted(host)))
         door_ps, token_ps = (int(to_ps(one / 1e6)) for one in (engine.arrival_us, engine.token_us))
         return self.together(self.asked, tuple(pools), replace(self.rules, door_ps=door_ps, token_ps=token_ps))[0]
