@@ -11,7 +11,7 @@ from cmsim.serving.service import Served
 
 #: of the plan's capacity: the most that is tried (above it a promise is kept for as long as the queue is short), how
 #: near the search comes, and below which nothing is sought
-_HIGHEST, _NEAR, _LOWEST = 1.0, 0.01, 0.01
+_HIGHEST, _NEAR, _LOWEST = 0.95, 0.01, 0.01
 
 
 def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: ServingSpec, capacity: float) -> float:
