@@ -19,7 +19,7 @@ from cmsim.errors import InfeasibleError, Problem
 from cmsim.kinds.training import LoraSpec
 from cmsim.workload.generate.chain import Kernel, Piece
 from cmsim.workload.generate.experts import Experts
-from cmsim.workload.generate.layers import of_weights
+from cmsim.workload.generate.gradients import of_weights
 from cmsim.workload.generate.parallel import Layout
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.whole import busiest

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cmsim.compute import Work
 from cmsim.hardware import ExpertCosts
 from cmsim.units import US
-from cmsim.workload.generate import layers
+from cmsim.workload.generate import gradients, layers
 from cmsim.workload.generate.chain import Kernel
 from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import ProgramBuilder
@@ -63,7 +63,7 @@ def accumulated(kernels: list[Kernel], gradient_B: float, *, fused: bool) -> lis
     out = []
     for kernel in kernels:
         out.append(kernel)
-        if kernel.shape is None or not layers.of_weights(kernel):
+        if kernel.shape is None or not gradients.of_weights(kernel):
             continue
         sizes = dict(kernel.shape.numbers)
         weights = sizes["m"] * sizes["n"] * sizes["groups"]

@@ -182,7 +182,7 @@ class GraphPass:
 
         A product becomes two, for its input and for its weight (or its two inputs); the first layer's input needs
         none. A fused attention core recomputes its scores: 2.5 times the work. Others read what forward read and
-        wrote, and write a gradient. As in ``layers.backward``.
+        wrote, and write a gradient. As in ``gradients.backward``.
         """
         node = int(self.rows[row])
         name, flops = self._names[node], float(self.flops[node])

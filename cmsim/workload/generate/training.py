@@ -28,6 +28,7 @@ from cmsim.workload.generate import (
     formats,
     framework,
     further_tokens,
+    gradients,
     layers,
     least,
     offload,
@@ -435,8 +436,8 @@ class _Stage:
         """
         forward = self._forward_chain(part, ())
         if kind == "W":
-            backward = [kernel for piece in reversed(forward) for kernel in layers.backward(piece.kernels)]
-            trained = [one for one in adapters.trained(self.spec.lora, backward) if layers.of_weights(one)]
+            backward = [kernel for piece in reversed(forward) for kernel in gradients.backward(piece.kernels)]
+            trained = [one for one in adapters.trained(self.spec.lora, backward) if gradients.of_weights(one)]
             return [Piece(self._accumulated(trained))]
         again = recompute.runs_again(self.spec, self.model)
         sent_again = recompute.sends_again(self.spec, self.model)
@@ -444,16 +445,16 @@ class _Stage:
         for number in range(len(forward) - 1, -1, -1):
             piece, before = forward[number], forward[number - 1] if number else Piece()
             kernels = [kernel for kernel in [*piece.kernels, *before.beside] if again(kernel)]
-            backward = adapters.trained(self.spec.lora, layers.backward(piece.kernels, self.form.recipe))
+            backward = adapters.trained(self.spec.lora, gradients.backward(piece.kernels, self.form.recipe))
             if kind == "I":
-                backward = [kernel for kernel in backward if not layers.of_weights(kernel)]
+                backward = [kernel for kernel in backward if not gradients.of_weights(kernel)]
             if piece.comm is not None and piece.comm.name == WEIGHTS:
                 # those of the layer that ends here: as many bytes as of the next
                 pieces.append(Piece([], piece.comm))
             gathered = before.comm is not None and before.comm.name == WEIGHTS
             if before.comm is not None and (before.comm.name == context.AGAIN or (sent_again(piece) and not gathered)):
                 pieces.append(Piece([], before.comm))
-            beside = layers.backward(before.beside, self.form.recipe)
+            beside = gradients.backward(before.beside, self.form.recipe)
             pieces.append(Piece(kernels + self._accumulated(backward), _mirrored(before.comm), beside=beside))
         # the message after the last forward piece is the first of the backward pass
         opening = _mirrored(forward[-1].comm)
