@@ -646,6 +646,22 @@ def test_goodput_is_sought():
     assert not [note for note in one.warnings if "goodput is 0" in note]
 
 
+def test_the_most_that_keeps_the_promise_is_a_load():
+    """It is the goodput, and what is told is told at that rate."""
+    promise = {"ttft_s": 0.5, "tpot_s": 0.02}
+    most = {"process": "poisson", "rate_per_s": "most", "requests": 60}
+    (one,) = cmsim.run(scenario(slo=promise, arrivals=most))
+    (other,) = cmsim.run(scenario(slo=promise, goodput=True))
+    found = one.metrics["goodput_requests_per_s"]
+    assert found == pytest.approx(other.metrics["goodput_requests_per_s"], rel=0.02)
+    assert one.metrics["utilization"] == pytest.approx(found / one.metrics["capacity_requests_per_s"])
+    assert one.metrics["slo_attainment"] >= 0.9
+    none = cmsim.run(scenario(slo={"ttft_s": 1e-6, "tpot_s": 1e-6}, arrivals=most))
+    assert "goodput is 0" in none.missing[0].message
+    with pytest.raises(InputError, match="most needs `slo`"):
+        cmsim.load_scenario(scenario(arrivals=most))
+
+
 def test_no_goodput_says_why():
     one = cmsim.run(
         scenario(
