@@ -14,6 +14,7 @@ class Stored:
     """Formats of linear layers (``units.BYTES_PER_ELEMENT``), and the words of the file that say so.
 
     kv_cache  that of the cache, None where the file says none    partly  layers beside the head stay in 16 bits
+    blocks    weights have a scale for each block of a matrix, and so products are summed up block by block
     """
 
     weights: str
@@ -21,6 +22,7 @@ class Stored:
     said: str
     kv_cache: str | None = None
     partly: bool = False
+    blocks: bool = False
 
 
 #: methods with one format. Source: transformers, utils/quantization_config.py (QuantizationMethod)
@@ -68,7 +70,8 @@ def stored_in(outer: Keys, keys: Keys) -> Stored | None:
             "scenario's precision says otherwise"
         )
         return None
-    return Stored(*found, _said(config, method), _cache(config), _partly(config))
+    blocks = bool(config.get("weight_block_size"))
+    return Stored(*found, _said(config, method), _cache(config), _partly(config), blocks)
 
 
 def _formats(config: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -9,10 +9,13 @@ from cmsim.compute import Shape
 from cmsim.kinds.parts import PrecisionSpec
 from cmsim.kinds.training import TrainingPrecisionSpec
 from cmsim.units import BYTES_PER_ELEMENT
+from cmsim.workload.families import Stored
 from cmsim.workload.generate.recipes import RECIPES, Recipe
 
 #: precisions that a matrix engine multiplies as such; weights in a narrower format than activations are widened
 _WIDTH = BYTES_PER_ELEMENT
+#: of products whose weights have a scale for each block
+_IN_BLOCKS = {"fp8": "fp8_block"}
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,18 @@ def wide(precision: TrainingPrecisionSpec) -> Formats:
     return formats(precision.model_copy(update={"recipe": None, "weights": "bf16", "activations": "bf16"}))
 
 
-def of_experts(precision: PrecisionSpec) -> Formats:
+def of_experts(precision: PrecisionSpec, stored: Stored | None = None) -> Formats:
     """What a scenario's precision means for kernels of experts, which may have formats of their own."""
     own = {
         "weights": getattr(precision, "experts", None),
         "activations": getattr(precision, "expert_activations", None),
     }
-    return formats(precision.model_copy(update={key: name for key, name in own.items() if name is not None}))
+    return formats(precision.model_copy(update={key: name for key, name in own.items() if name is not None}), stored)
 
 
-def formats(precision: PrecisionSpec) -> Formats:
-    """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations."""
+def formats(precision: PrecisionSpec, stored: Stored | None = None) -> Formats:
+    """What a scenario's precision means for kernels. GEMMs run in the wider of weights and activations; those in 8 bits
+    block by block where that is how the model's weights are stored."""
     weights, activations = precision.weights, precision.activations
     recipe = RECIPES.get(getattr(precision, "recipe", None) or "")
     if recipe is not None:
@@ -89,8 +93,9 @@ def formats(precision: PrecisionSpec) -> Formats:
             recipe=recipe,
             gathered_B=_WIDTH[weights],
         )
+    gemm = activations if _WIDTH[activations] >= _WIDTH[weights] else weights
     return Formats(
-        gemm=activations if _WIDTH[activations] >= _WIDTH[weights] else weights,
+        gemm=_IN_BLOCKS.get(gemm, gemm) if stored is not None and stored.blocks else gemm,
         attention=precision.attention,
         weights=weights,
         weight_B=_WIDTH[weights],

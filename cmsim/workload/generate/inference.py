@@ -40,7 +40,7 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
     spec, said = as_stored(spec, model, system)
     own = whole.busiest(spec.prompt_tokens, spec.parallel.cp)
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=own)
-    form = layers.formats(spec.precision)
+    form = layers.formats(spec.precision, model.stored)
 
     def core(held: float, narrow: bool) -> list[Kernel]:
         seen = float(spec.cached_tokens + spec.prompt_tokens)
@@ -69,7 +69,7 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
     if spec.chunk is not None and model.recurrence:
         raise InfeasibleError(Problem("prompts beside sequences are not modelled for layers with a state", key="chunk"))
     layout, mixture, batch = _layout(spec, model, system, base, tokens_per_sequence=q_tokens)
-    form = layers.formats(spec.precision)
+    form = layers.formats(spec.precision, model.stored)
 
     def of(new: float) -> Core:
         def core(held: float, narrow: bool) -> list[Kernel]:
@@ -328,7 +328,7 @@ class _Step:
         if kind.ffn == "experts" and mixture is not None:
             return pieces + mixture.pieces(
                 self.model,
-                layers.of_experts(self.spec.precision),
+                layers.of_experts(self.spec.precision, self.model.stored),
                 slot="ep",
                 routing=self.attention,
                 working=self.expert,

@@ -60,7 +60,7 @@ def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, 
 
     A token that sees some that are cached sees as many as the mean one of a prompt so much longer; that those are read
     is left out."""
-    form, its = layers.formats(spec.precision), layers.of_experts(spec.precision)
+    form, its = (make(spec.precision, model.stored) for make in (layers.formats, layers.of_experts))
     tokens = prompts * spec.prompt_tokens
     cores = tokens * model.attention_flops_per_token(spec.prompt_tokens + 2 * spec.cached_tokens)
     flops = _sum(_products(model, form, its, tokens, absorbed=False), {form.attention: cores}, _head(model, prompts))
@@ -71,7 +71,7 @@ def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, 
 
 def decode(spec: DecodeSpec, model: ModelSpec, *, sequences: float, ranks: int, base: Path | None = None) -> Least:
     """One step of ``sequences``: the tokens that are verified, over the cache of each, latents absorbed."""
-    form, its = layers.formats(spec.precision), layers.of_experts(spec.precision)
+    form, its = (make(spec.precision, model.stored) for make in (layers.formats, layers.of_experts))
     tokens = sequences * (1.0 + (spec.speculative.draft_tokens if spec.speculative else 0))
     seen = _seen(model, float(spec.context_tokens))
     cores = 2.0 * tokens * seen * model.heads * _core_width(model)
