@@ -10,7 +10,7 @@ import numpy as np
 from cmsim.hardware import System
 from cmsim.kinds.parts import PrecisionSpec
 from cmsim.serving.capacity import Mix
-from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, TERA
+from cmsim.units import BYTES_PER_ELEMENT, GIGA, TERA
 from cmsim.workload.model import ModelSpec
 
 #: how many times between tokens are tried, from which on [s]
@@ -70,7 +70,7 @@ def perfect(
         [
             np.full(len(times), compute),
             read_Bps / (accelerator.memory_GBps * GIGA),
-            held_B / (accelerator.memory_GB * GB),
+            held_B / (system.rank_memory_B * system.ranks_per_package),
         ]
     )
     best = int(np.argmin(needs.max(axis=0)))
