@@ -371,13 +371,16 @@ def _at_point(
     known = [e if isinstance(e, str) else e.name or e.system for e in whole.systems] + [
         e.system for e in whole.systems if not isinstance(e, str)
     ]
-    for other in per_system:
+    for other, keys in per_system.items():
         if other not in known:
             raise InputError(
                 document.problem(
                     (*place, "per_system", other), f"no such system here. {did_you_mean(str(other), known)}"
                 )
             )
+        if not isinstance(keys, dict):
+            message = f"expected keys of the workload, got {keys!r}"
+            raise InputError(document.problem((*place, "per_system", other), message))
     places = [place]
     for other in (entry.system, entry.name):
         if other in per_system:

@@ -206,3 +206,14 @@ def test_keys_set_over_a_scenario_leave_its_paths_where_they_were():
     assert changed.base == whole.base and {one.seed for one in changed.runs} == {7}
     first = next(api.outcomes(whole, set={"seed": 7}))
     assert isinstance(first, Result) and first.metric("time_s") > 0
+
+
+@pytest.mark.parametrize("keys", ["'precisio'", "", "[1]", "3"])
+def test_per_system_has_keys_of_the_workload(tmp_path, keys):
+    path = tmp_path / "one.yaml"
+    path.write_text(
+        "systems: [hgx_h100]\nworkload:\n  kind: collective\n  collective: all_reduce\n  message_bytes: 8\n"
+        f"  per_system:\n    hgx_h100: {keys}\n"
+    )
+    with pytest.raises(InputError, match=r"per_system\.hgx_h100: expected keys of the workload, got"):
+        load_scenario(path)
