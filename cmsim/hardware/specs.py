@@ -168,6 +168,11 @@ class Wired(Spec):
         del accelerators
         return ""
 
+    @property
+    def host_cpu_GBps(self) -> float | None:
+        """What one host CPU injects, where hosts are on the fabric too."""
+        return None
+
 
 class MultiPlaneClos(Wired):
     """Two switch tiers in independent planes.
@@ -187,6 +192,11 @@ class MultiPlaneClos(Wired):
     modules_per_uplink: Average = Field(description="optical modules per first-to-second-tier lane, both ends")
     in_network_reduction: bool = False
     power: SwitchPower
+
+    @property
+    def host_cpu_GBps(self) -> float | None:
+        """Every host CPU reaches all planes."""
+        return self.cpu_GBps
 
 
 class Switched(Wired):

@@ -9,7 +9,6 @@ from typing import Literal
 
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
-from cmsim.hardware.specs import MultiPlaneClos
 from cmsim.serving.transfers import Crossed, Wires
 from cmsim.topology import Fabric, fabric
 from cmsim.units import GIGA, to_ps
@@ -132,8 +131,8 @@ def memory_Bps(machine: System, plane: Plane) -> float:
         return _host_Bps(machine)
     if plane == "scale_out":
         return spec.scale_out.nic_GBps * GIGA * spec.node.accelerators * tuning.scale_out_efficiency
-    if isinstance(spec.scale_up, MultiPlaneClos):  # hosts are on the fabric too
-        return spec.scale_up.cpu_GBps * GIGA * spec.node.cpus * tuning.scale_up_efficiency
+    if spec.scale_up.host_cpu_GBps is not None:
+        return spec.scale_up.host_cpu_GBps * GIGA * spec.node.cpus * tuning.scale_up_efficiency
     if machine.accelerator.host_GBps is None:
         message = f"how fast {machine.accelerator.name} copies to its host is not known; set accelerator.host_GBps"
         raise InputError(Problem(message, key="cache_pool.over"))
