@@ -86,7 +86,8 @@ def made(name: str, folder: Path) -> Programs:
         path.write_text(json.dumps(config))
         if workload.get("model") == model:
             workload["model"] = str(path)
-    (one,) = load_scenario({"systems": [{"system": "hgx_h100", "domains": 8}], "workload": workload}).runs
+    systems = [{"system": "hgx_h100", "domains": 8, "stack": "cuda_graph"}]
+    (one,) = load_scenario({"systems": systems, "workload": workload}).runs
     return generate.programs(one.spec, api.system(one))
 
 

@@ -25,7 +25,7 @@ NOT_OURS = {"onnx_tool_macs"}
 
 DECODE = """
 name: small
-systems: [{system: hgx_h100, domains: 2}]
+systems: [{system: hgx_h100, domains: 2, stack: cuda_graph}]
 workload:
   kind: decode
   model: llama-3.1-8b

@@ -60,6 +60,7 @@ def table(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_constants_that_made_a_table_come_back(fit: EngineFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {one.name: one for one in fit.constants}
     assert found["step_us"].value == pytest.approx(TRUE["step_us"], rel=0.1) and found["step_us"].told
@@ -90,6 +91,7 @@ def test_constants_that_made_a_table_come_back(fit: EngineFit, tmp_path: Path, m
     assert run.metric("tpot_s_p50") >= 0.008
 
 
+@pytest.mark.slow
 def test_the_command(fit: EngineFit, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, tuple[str, ...]]] = []
     said = lambda *_, accelerator, only, progress: asked.append((accelerator, tuple(only))) or fit  # noqa: E731

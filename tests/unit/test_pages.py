@@ -32,6 +32,7 @@ SLOW = (
     "cmsim run scenarios/faults.yaml",
     "cmsim run scenarios/optics.yaml",
     "cmsim run service",
+    "cmsim run stragglers",
     "cmsim search llama2_13b_910b --axis pp=1",
     "cmsim calibrate serving my_benchmark.csv",
 )
