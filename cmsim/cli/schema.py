@@ -121,7 +121,9 @@ def _with_best(document: dict[str, Any], models: list[Any]) -> None:
         "additionalProperties": False,
     }
     inner = {part for model in models for field in model.model_fields.values() for part in _models(field.annotation)}
-    for part in (*models, SystemEntry, *sorted(inner, key=lambda one: str(one.__name__))):
+    # a kind may have the keys of another among its own
+    parts = dict.fromkeys((*models, SystemEntry, *sorted(inner, key=lambda one: str(one.__name__))))
+    for part in parts:
         for name, one in document["$defs"][part.__name__]["properties"].items():
             if name in ("kind", "per_system", "dims", "set"):
                 continue
