@@ -171,8 +171,9 @@ class Told:
 
     def _tell(self, sequences: int, first: int, last: int) -> tuple[Ints, Floats]:
         seconds, joules = self._decode(sequences, np.arange(first, last, dtype=float))
-        seconds = seconds * self._host.decode + self._host.meets_s
+        # what the engine adds draws what waiting does
         joules = joules - np.array(self._idle_W)[:, None] * seconds
+        seconds = seconds * self._host.decode + self._host.meets_s
         long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
         return np.maximum(to_ps(long_s), 1), joules / self._accepted
 
@@ -183,6 +184,7 @@ class Told:
         """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that
         decode comes on top: by how much their step is longer than with next to nothing cached. No shorter than it."""
         seconds, joules = self._passes(tokens + sequences, 2.0 * pairs / (tokens + sequences))
+        joules = self._over(joules, seconds)
         seconds = seconds * self._host.prefill + self._host.meets_s
         if sequences:
             alone, its = self._one(sequences, context)
@@ -192,20 +194,23 @@ class Told:
                 joules = tuple([a + b - c for a, b, c in zip(joules, its, its_bare, strict=True)])  # type: ignore[assignment]
             else:
                 seconds, joules = alone, its
-        over = tuple([joule - watts * seconds for joule, watts in zip(joules, self._idle_W, strict=True)])
         floor_s = max(self._floor_s(sequences + 1), self._host.prompts_s)
-        return max(round(max(seconds, floor_s) * PS_PER_S), 1), over  # type: ignore[return-value]
+        return max(round(max(seconds, floor_s) * PS_PER_S), 1), joules
+
+    def _over(self, joules: Joules, seconds: float) -> Joules:
+        """What is drawn over a machine that waits. [J]"""
+        low, middle, high = (joule - watts * seconds for joule, watts in zip(joules, self._idle_W, strict=True))
+        return low, middle, high
 
     def _one(self, sequences: int, context: int) -> tuple[float, Joules]:
         """A step that only decodes, near a number of cached tokens: it goes with them so slowly that a hundredth of
-        them is not told apart. [s], [J]"""
+        them is not told apart. [s], [J] over waiting"""
         fine = 1 << max(context.bit_length() - 7, 0)
         key = sequences, context // fine * fine
         found = self._at.get(key)
         if found is None:
             seconds, joules = self._decode(sequences, np.array([float(key[1])]))
-            found = self._at[key] = (
-                float(seconds[0]) * self._host.decode + self._host.meets_s,
-                tuple(joules[:, 0].tolist()),
-            )
+            took_s = float(seconds[0])
+            over = self._over(tuple(joules[:, 0].tolist()), took_s)
+            found = self._at[key] = took_s * self._host.decode + self._host.meets_s, over
         return found

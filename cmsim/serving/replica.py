@@ -151,12 +151,15 @@ class Replica:
                 self._resume(*self._one(self._from, self._sums))
             else:
                 self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
-        elif self._does == _MIXED:
+        elif self._does != _RESTS:
             if self.awaited and self._waits():
                 self._stalled = True
                 return
             self.record.took(now - self._began)
-            self._step += 1
+            if self._does == _MIXED:
+                self._step += 1
+            elif self._since:
+                self._pauses.append((len(self._since), now - self._began))
         self._end(now)
         for holder in list(self._active.values()):
             if holder.chunks:
@@ -253,8 +256,6 @@ class Replica:
                 self._resume(time_ps, joules)
             else:
                 self.record.mix(time_ps, 0 if alone else len(self._since), joules, now)
-            if alone and self._since:
-                self._pauses.append((len(self._since), time_ps))
             if self._streams is not None:
                 for holder in self._active.values():
                     for one, part in holder.chunks:

@@ -75,13 +75,19 @@ def test_what_goes_from_memory_is_on_drives():
     assert (tiers.asked, tiers.from_drives) == (13, 2)
 
 
-def served(arrival_s, blocks, *, sizes, wires, memory=1 << 20, drives=0, **pool):
+class PromptsAlone(Plain):
+    """Steps have prompts or sequences that decode, not both."""
+
+    alone = True
+
+
+def served(arrival_s, blocks, *, sizes, wires, memory=1 << 20, drives=0, costs=Plain, **pool):
     """Prompts of 40 tokens, blocks of 16."""
     count = len(sizes)
     prefix = Prefix(np.concatenate([[0], np.cumsum(sizes)]), np.array(blocks))
     arrival_ps = np.rint(np.array(arrival_s) * PS_PER_S).astype(np.int64)
     questions = Questions(np.full(count, 40), np.ones(count, int), arrival_ps, prefix, 16)
-    one = Pool(Plain(MS, MS), Limits(ENDLESS, 8, ENDLESS), 2, **pool)
+    one = Pool(costs(MS, MS), Limits(ENDLESS, 8, ENDLESS), 2, **pool)
     out = Service(questions, [one], Rules(routing="round_robin"), None, Pooled(wires, 1e6, memory, drives)).run()
     measure.check(out)
     return out
@@ -101,8 +107,9 @@ PORTS = Wires(
 )
 
 
-def test_what_others_computed_is_fetched():
-    out = served([0, 1, 2], [1, 2, 3, 1, 2, 4, 1, 2, 3], sizes=[3, 3, 3], wires=PORTS)
+@pytest.mark.parametrize("costs", [Plain, PromptsAlone])
+def test_what_others_computed_is_fetched(costs):
+    out = served([0, 1, 2], [1, 2, 3, 1, 2, 4, 1, 2, 3], sizes=[3, 3, 3], wires=PORTS, costs=costs)
     assert out.book.column("cached").tolist() == [0, 32, 39] and out.book.column("holder").tolist() == [0, 1, 0]
     assert (out.book.column("scheduled") == out.book.column("arrival")).all()
     # a megabyte a token over a gigabyte a second, while 8 tokens and one are computed

@@ -52,6 +52,27 @@ def test_steps_in_the_engine():
     assert slow.mixed(0, 0, 500, 0)[0] == 16 * MS and step_ms(slow) == 4
 
 
+def test_what_an_engine_adds_draws_what_waiting_does():
+    """Of work only the kernels and messages draw more, however long the engine takes for them."""
+
+    def its(**host) -> Told:
+        return Told(
+            lambda _, tokens: (np.full(len(tokens), 1e-3), np.full((3, len(tokens)), 0.5)),
+            lambda tokens, _: (1e-5 * tokens, (1.0, 2.0, 3.0)),
+            least=1,
+            host=Host(**host),
+            idle_W=(100.0, 200.0, 300.0),
+        )
+
+    plain, slow = its(), its(decode=3.0, prefill=4.0, meets_s=1e-2)
+    rows = [one.row(4) for one in (plain, slow)]
+    assert all(row.upto(10) for row in rows)
+    joules = [row.joules(np.array([9]), np.array([10]))[:, 0] for row in rows]
+    assert joules[0] == pytest.approx([0.4, 0.3, 0.2]) and joules[1] == pytest.approx(joules[0])
+    assert plain.mixed(4, 9, 100, 0)[1] == pytest.approx(slow.mixed(4, 9, 100, 0)[1])
+    assert plain.mixed(0, 0, 500, 0)[1] == pytest.approx(slow.mixed(0, 0, 500, 0)[1]) == (0.5, 1.0, 1.5)
+
+
 def test_prompts_in_steps_of_their_own():
     # the second prompt comes while the first answer is made: 20 ms in which nobody decodes
     prompt, output = [100, 100, 2000], [50, 9, 5]
