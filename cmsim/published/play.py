@@ -79,22 +79,9 @@ def with_files(case: Case, folder: Path) -> dict[str, Any]:
 
 def _play_text(item: tuple[str, tuple[str, ...]]) -> PlayedCase:
     text, extras = item
-    return _play(json.loads(text), list(extras), ())
-
-
-def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -> PlayedCase:
-    """A run; where it is refused for a key that may be dropped, without it; where it does not fit, with room."""
-    try:
-        (outcome,) = api.run(scenario, record="summary").outcomes
-    except InputError as error:
-        # the first problem says enough; the others often follow from it
-        return _without(scenario, extras, notes, f"refused: {error.problems[0].message}", str(error))
-    if isinstance(outcome, Infeasible) and outcome.budget and not has_room(scenario):
-        needed, there = (outcome.budget.get(key, 0.0) / GB for key in ("needed_B", "available_B"))
-        note = f"does not fit: {needed:.1f} GB of {there:.1f} GB; played as if it did"
-        return _play(roomy(scenario), extras, (*notes, note))
-    if not isinstance(outcome, Result):
-        return _without(scenario, extras, notes, f"{outcome.outcome}: {outcome.message}", outcome.message)
+    outcome, notes = tried(json.loads(text), extras)
+    if isinstance(outcome, str):
+        return PlayedCase(reason=outcome, notes=notes)
     value_of = functools.partial(_metric, outcome)
     return PlayedCase(
         step_time_s=value_of("step_time_s"),
@@ -105,14 +92,33 @@ def _play(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -
     )
 
 
-def _without(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...], reason: str, said: str) -> PlayedCase:
-    """The run without the first key that the refusal speaks of and that may be dropped, else the reason."""
+def tried(
+    scenario: dict[str, Any], extras: Sequence[str], notes: tuple[str, ...] = ()
+) -> tuple[Result | str, tuple[str, ...]]:
+    """The result of a scenario of one run, or why there is none, and what had to be changed for it: where it is refused
+    for a key of ``extras``, it is run without; where it does not fit, with room, for what was measured did fit."""
+    try:
+        (outcome,) = api.run(scenario, record="summary").outcomes
+    except InputError as error:
+        # the first problem says enough; the others often follow from it
+        reason, said = f"refused: {error.problems[0].message}", str(error)
+    else:
+        if isinstance(outcome, Infeasible) and not _has_room(scenario):
+            return tried(roomy(scenario), extras, (*notes, f"{_unfit(outcome)}; played as if it did"))
+        if isinstance(outcome, Result):
+            return outcome, notes
+        reason, said = f"{outcome.outcome}: {outcome.message}", outcome.message
     for key in extras:
         name = key.rsplit(".", 1)[-1]
         if name in said or name.replace("_", " ") in said:
-            note = f"without {key} {drop(scenario, key)} ({reason})"
-            return _play(scenario, [one for one in extras if one != key], (*notes, note))
-    return PlayedCase(reason=reason, notes=notes)
+            note = f"without {key} {_drop(scenario, key)} ({reason})"
+            return tried(scenario, [one for one in extras if one != key], (*notes, note))
+    return reason, notes
+
+
+def _unfit(outcome: Infeasible) -> str:
+    needed, there = ((outcome.budget or {}).get(key, 0.0) / GB for key in ("needed_B", "available_B"))
+    return f"does not fit: {needed:.1f} GB of {there:.1f} GB" if needed else f"does not fit ({outcome.message})"
 
 
 def _metric(outcome: Result, name: str) -> float | None:
@@ -120,7 +126,7 @@ def _metric(outcome: Result, name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def drop(scenario: dict[str, Any], key: str) -> Any:
+def _drop(scenario: dict[str, Any], key: str) -> Any:
     *path, last = key.split(".")
     at = scenario["workload"]
     for name in path:
@@ -128,7 +134,7 @@ def drop(scenario: dict[str, Any], key: str) -> Any:
     return at.pop(last)
 
 
-def has_room(scenario: Mapping[str, Any]) -> bool:
+def _has_room(scenario: Mapping[str, Any]) -> bool:
     return bool(scenario["systems"][0].get("set", {}).get("accelerator.memory_GB") == _ROOMY_GB)
 
 

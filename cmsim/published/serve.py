@@ -7,13 +7,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cmsim import api, side_by_side
-from cmsim.errors import InputError
+from cmsim import side_by_side
 from cmsim.published.case import Case
-from cmsim.published.play import drop, has_room, roomy, with_files
-from cmsim.results import Infeasible, Result
+from cmsim.published.play import tried, with_files
 
 #: what differs between services whose steps are the same
 _LOAD = ("arrivals", "lengths", "batching", "slo", "routing")
@@ -73,35 +70,18 @@ def _plan(text: str) -> str:
 
 
 def _serve_group(group: tuple[_Item, ...]) -> list[PlayedService]:
-    return [_serve(json.loads(text), list(extras), ()) for text, extras in group]
+    return [_serve(item) for item in group]
 
 
-def _serve(scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...]) -> PlayedService:
-    """A run; where it is refused for a key that may be dropped, without it; where it does not fit, with room."""
-    try:
-        (outcome,) = api.run(scenario, record="summary").outcomes
-    except InputError as error:
-        return _without(scenario, extras, notes, f"refused: {error.problems[0].message}", str(error))
-    if isinstance(outcome, Infeasible) and not has_room(scenario):
-        # what was measured did fit
-        return _serve(roomy(scenario), extras, (*notes, f"{outcome.message}; run as if it did fit"))
-    if not isinstance(outcome, Result):
-        return _without(scenario, extras, notes, f"{outcome.outcome}: {outcome.message}", outcome.message)
+def _serve(item: _Item) -> PlayedService:
+    text, extras = item
+    outcome, notes = tried(json.loads(text), extras)
+    if isinstance(outcome, str):
+        return PlayedService(reason=outcome, notes=notes)
     values = outcome.metrics
     lost = {name: int(values.get(f"requests_{name}", 0)) for name in ("refused", "timed_out")}
-    more = tuple(f"{many} requests {name.replace('_', ' ')}" for name, many in lost.items() if many)
-    times = [values.get(name) for name in ("ttft_mean_s", "tpot_mean_s", "output_tokens_per_s")]
-    ttft, tpot, rate = (None if value is None else float(value) for value in times)
+    more = [f"{many} requests {name.replace('_', ' ')}" for name, many in lost.items() if many]
+    times = {name: values.get(name) for name in ("ttft_mean_s", "tpot_mean_s", "output_tokens_per_s")}
+    more += [f"no {name} of this service" for name, value in times.items() if value is None]
+    ttft, tpot, rate = (None if value is None else float(value) for value in times.values())
     return PlayedService(ttft, tpot, rate, notes=(*notes, *more))
-
-
-def _without(
-    scenario: dict[str, Any], extras: list[str], notes: tuple[str, ...], reason: str, said: str
-) -> PlayedService:
-    """The run without the first key that the refusal speaks of and that may be dropped, else the reason."""
-    for key in extras:
-        name = key.rsplit(".", 1)[-1]
-        if name in said or name.replace("_", " ") in said:
-            note = f"without {key} {drop(scenario, key)} ({reason})"
-            return _serve(scenario, [one for one in extras if one != key], (*notes, note))
-    return PlayedService(reason=reason, notes=notes)
