@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cmsim import api
 from cmsim.calibration import tables
+from cmsim.published.case import Case
 from cmsim.published.forms import form_of
 from cmsim.published.play import play_all
 from cmsim.units import GIB
@@ -49,14 +51,40 @@ def predict_training(
     frame = tables.read(table)
     form = form_of([str(name) for name in frame.columns], str(table))
     cases = [form.case(cells) for cells in cells_of(frame)]
-    told = None if progress is None else functools.partial(progress, Path(table).name)
-    played = play_all(cases, jobs=jobs, progress=told)
-    frame[COLUMNS[0]] = [one.step_time_s for one in played]
-    frame[COLUMNS[1]] = [one.rate for one in played]
-    frame[COLUMNS[2]] = [None if one.memory_B is None else one.memory_B / GIB for one in played]
-    for name in COLUMNS[:3]:
+    played = play_all(cases, jobs=jobs, progress=told_of(table, progress))
+    memory_GiB = [None if one.memory_B is None else one.memory_B / GIB for one in played]
+    values = [one.step_time_s for one in played], [one.rate for one in played], memory_GiB
+    return filled(frame, COLUMNS, values, cases, played, out)
+
+
+class _Played(Protocol):
+    """What became of a case: without numbers there is a reason."""
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def told_of(table: str | Path, progress: api.Progress | None) -> Callable[[float], None] | None:
+    """Who is told of the share of a table that is done."""
+    return None if progress is None else functools.partial(progress, Path(table).name)
+
+
+def filled(
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    cases: Sequence[Case],
+    played: Sequence[_Played],
+    out: str | Path | None,
+) -> pd.DataFrame:
+    """A table with its columns of numbers, and the last of ``names``, the note; written where it is to be."""
+    for name, column in zip(names[:-1], values, strict=True):
+        frame[name] = column
         frame[name] = frame[name].astype(float)
-    frame[COLUMNS[3]] = [
+    frame[names[-1]] = [
         one.reason or "; ".join(filter(None, (*one.notes, case.note))) for case, one in zip(cases, played, strict=True)
     ]
     if out is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmsim import api
 from cmsim.calibration import tables
 from cmsim.published.forms import service_form_of
-from cmsim.published.predict import cells_of
+from cmsim.published.predict import cells_of, filled, told_of
 from cmsim.published.serve import serve_all
 
 if TYPE_CHECKING:
@@ -51,17 +50,10 @@ def predict_serving(
     frame = tables.read(table)
     form = service_form_of([str(name) for name in frame.columns], str(table))
     cases = [form.case(cells) for cells in cells_of(frame)]
-    told = None if progress is None else functools.partial(progress, Path(table).name)
-    played = serve_all(cases, jobs=jobs, progress=told)
-    times = [[one.ttft_s for one in played], [one.tpot_s for one in played]]
-    for name, column in zip(SERVING_COLUMNS, times, strict=False):
-        frame[name] = [None if value is None else value * _MS for value in column]
-    frame[SERVING_COLUMNS[2]] = [one.output_tokens_per_s for one in played]
-    for name in SERVING_COLUMNS[:3]:
-        frame[name] = frame[name].astype(float)
-    frame[SERVING_COLUMNS[3]] = [
-        one.reason or "; ".join(filter(None, (*one.notes, case.note))) for case, one in zip(cases, played, strict=True)
-    ]
-    if out is not None:
-        tables.write(frame, out)
-    return frame
+    played = serve_all(cases, jobs=jobs, progress=told_of(table, progress))
+    ttft_ms, tpot_ms = (
+        [None if value is None else value * _MS for value in column]
+        for column in ([one.ttft_s for one in played], [one.tpot_s for one in played])
+    )
+    values = ttft_ms, tpot_ms, [one.output_tokens_per_s for one in played]
+    return filled(frame, SERVING_COLUMNS, values, cases, played, out)
