@@ -87,7 +87,7 @@ def plot(
 def _searches(kind: str, sources: list[str]) -> list[Any]:
     """What searches left in folders, where a figure is of them; a folder of several searches is as its parts."""
     from cmsim.search import SearchResult, load
-    from cmsim.search.found import MARK
+    from cmsim.search.folder import MARK
 
     if kind not in ("search", "pareto"):
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmsim.arrays import Columns, Floats, Ints
-from cmsim.errors import InputError, Problem
-from cmsim.reading import write_text, written
 from cmsim.results import Result, Results
+from cmsim.search import folder as keeping
+from cmsim.search.folder import PLANS, SCHEMA_VERSION
 from cmsim.search.space import GOES, Space
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
-#: what a folder of a search holds
-MARK, PLANS, RESULTS, STORE = "search.json", "plans.parquet", "results", "store"
 #: plans are told apart by these beside their keys
 _OWN = ("outcome", "memory_B", "headroom_B", "priced_s", "bound_s", "simulated_s", "run")
 
@@ -185,63 +181,22 @@ class SearchResult:
 
     def save(self, folder: Path) -> None:
         """Write table, results and the document; of these the document comes last."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        folder.mkdir(parents=True, exist_ok=True)
-        table = pa.table({name: pa.array(plain_column(column)) for name, column in self.table.items()})
-        with written(folder / PLANS) as beside:
-            pq.write_table(table, beside, compression="zstd", version="2.6", store_schema=False)
-        if not (folder / RESULTS).exists() or Results.load(folder / RESULTS).summary() != self.results.summary():
-            removed(folder / RESULTS)
-            self.results.save(folder / RESULTS)
-        write_text(folder / MARK, json.dumps(self.data(), indent=2, allow_nan=False) + "\n")
+        keeping.save(folder, {PLANS: self.table}, self.results, self.data())
 
     @classmethod
     def load(cls, folder: str | Path) -> SearchResult:
         """What `save` wrote. Raises InputError for a folder that is none of a search."""
-        import pyarrow.parquet as pq
-
-        folder = Path(folder)
-        try:
-            said = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(Problem(f"is no folder of a search: it has no {MARK} of ours", str(folder))) from None
-        if said.get("schema_version") != SCHEMA_VERSION:
-            message = (
-                f"was written with schema_version {said.get('schema_version')!r}; this cmsim reads {SCHEMA_VERSION}"
-            )
-            raise InputError(Problem(message, str(folder / MARK)))
-        frame = pq.read_table(folder / PLANS)
-        results = Results.load(folder / RESULTS)
-        by_run = {one.run: one for one in results.outcomes}
-        order = [by_run[run] for run in said["order"]]
-        order += [one for one in results.outcomes if one.run not in said["order"]]
+        said, (table,), results = keeping.load(Path(folder), (PLANS,))
         kept = ("question", "given", "given_why", "least_s", "bound_s", "tokens", "accelerators")
         return cls(
             objective=OBJECTIVES[said["objective"]],
             axes=said["axes"],
             counts=Counts(**said["counts"]),
-            table={name: frame[name].to_numpy(zero_copy_only=False) for name in frame.column_names},
-            results=Results(order, scenario=results.scenario, manifest=results.manifest),
+            table=table,
+            results=results,
             notes=tuple(said["notes"]),
             **{name: said[name] for name in kept},
         )
-
-
-def removed(folder: Path) -> None:
-    import shutil
-
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
-def plain_column(column: Any) -> Any:
-    """A column as files have it; of values of several types, as text."""
-    if column.dtype != object:
-        return column
-    values = column.tolist()
-    return values if len({type(one) for one in values}) == 1 else [str(one) for one in values]
 
 
 def table_of(space: Space, *, simulated: Mapping[tuple[int, int], Result]) -> dict[str, Any]:

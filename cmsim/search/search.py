@@ -24,7 +24,8 @@ from cmsim.results import Result, Results
 from cmsim.scenario import Run, Scenario, load_scenario
 from cmsim.search import axes, price, probes, services
 from cmsim.search.axes import Question
-from cmsim.search.found import OBJECTIVES, STORE, Counts, Objective, SearchResult, table_of
+from cmsim.search.folder import STORE
+from cmsim.search.found import OBJECTIVES, Counts, Objective, SearchResult, table_of
 from cmsim.search.space import Space, space
 from cmsim.workload.generate.choices import sizes
 from cmsim.workload.model import ModelSpec

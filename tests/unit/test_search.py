@@ -316,6 +316,7 @@ def test_the_command(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert refused.exit_code == 2 and "is no folder of a search" in refused.stderr
     printed = CliRunner().invoke(app, ["search", "q.yaml", "--axis", "pp=1", "--json", "--quiet", "-j", "1"])
     said = json.loads(printed.stdout)
+    assert said["schema_version"] == 1 and said["order"]
     assert (
         said["counts"]["simulated"] >= 2
         and said["best"]["plan"]["parallel.dp"] * said["best"]["plan"]["parallel.tp"] == 8

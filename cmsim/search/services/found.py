@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmsim.arrays import Columns, Floats, Ints
-from cmsim.errors import InputError, Problem
 from cmsim.kinds.serving import SloSpec
-from cmsim.reading import write_text, written
 from cmsim.results import Result, Results
-from cmsim.search.found import MARK, PLANS, RESULTS, SCHEMA_VERSION, Counts, Objective, plain_column, removed
+from cmsim.search import folder as keeping
+from cmsim.search.folder import PLANS, SCHEMA_VERSION
+from cmsim.search.found import Counts, Objective
 from cmsim.search.services.least import LeastMachine
 
 if TYPE_CHECKING:
@@ -152,44 +151,20 @@ class ServiceResult:
 
     def save(self, folder: Path) -> None:
         """Write tables, results and the document; of these the document comes last."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, columns in ((PLANS, self.table), (POINTS, self.points)):
-            table = pa.table({key: pa.array(plain_column(column)) for key, column in columns.items()})
-            with written(folder / name) as beside:
-                pq.write_table(table, beside, compression="zstd", version="2.6", store_schema=False)
-        if not (folder / RESULTS).exists() or Results.load(folder / RESULTS).summary() != self.results.summary():
-            removed(folder / RESULTS)
-            self.results.save(folder / RESULTS)
-        write_text(folder / MARK, json.dumps(self.data(), indent=2, allow_nan=False) + "\n")
+        keeping.save(folder, {PLANS: self.table, POINTS: self.points}, self.results, self.data())
 
     @classmethod
     def load(cls, folder: str | Path) -> ServiceResult:
         """What `save` wrote. Raises InputError for a folder that is none of a search of a service."""
-        import pyarrow.parquet as pq
-
-        folder = Path(folder)
-        try:
-            said = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            said = {}
-        if said.get("kind") != KIND or said.get("schema_version") != SCHEMA_VERSION:
-            raise InputError(Problem(f"is no folder of a search of a service of this cmsim: see {MARK}", str(folder)))
-        results = Results.load(folder / RESULTS)
-        by_run = {one.run: one for one in results.outcomes}
-        order = [by_run[run] for run in said["order"]]
-        order += [one for one in results.outcomes if one.run not in said["order"]]
-        plans, points = (pq.read_table(folder / name) for name in (PLANS, POINTS))
+        said, (plans, points), results = keeping.load(Path(folder), (PLANS, POINTS), KIND)
         names = ("question", "system", "rate_per_s", "given", "given_why")
         return cls(
             objective=OBJECTIVES[said["objective"]],
             axes=said["axes"],
             counts=Counts(**said["counts"]),
-            table={name: plans[name].to_numpy(zero_copy_only=False) for name in plans.column_names},
-            points={name: points[name].to_numpy(zero_copy_only=False) for name in points.column_names},
-            results=Results(order, scenario=results.scenario, manifest=results.manifest),
+            table=plans,
+            points=points,
+            results=results,
             slo=None if said["slo"] is None else SloSpec.model_validate(said["slo"]),
             least=None if said["least"] is None else LeastMachine(**said["least"]),
             notes=tuple(said["notes"]),

@@ -18,7 +18,8 @@ from cmsim.identity import Identity
 from cmsim.kinds.serving import ServingSpec
 from cmsim.results import Result, Results
 from cmsim.scenario import Run, Scenario
-from cmsim.search.found import STORE, Counts, Objective
+from cmsim.search.folder import STORE
+from cmsim.search.found import Counts, Objective
 from cmsim.search.services import axes, curves, price
 from cmsim.search.services.axes import ServiceQuestion
 from cmsim.search.services.curves import Curve, PoolShape
