@@ -353,7 +353,7 @@ _METRICS = (
         "accelerators of a perfect machine (bytes, FLOPs, room for caches) that could serve the load, with as long "
         "between tokens as is promised or, where nothing is, as it took",
     ),
-    Metric("least_limit", "", "", "what the perfect machine needs them for: compute, bandwidth, memory"),
+    Metric("least_limit", "", "", "what the perfect machine needs them for: compute, HBM, memory, the first token"),
     Metric("in_system_mean", "requests", "", "requests in the service, mean over time"),
     Metric("waiting_mean", "requests", "less", "requests that wait to be begun, mean over time"),
     Metric("cache_peak_fraction", "1", "", "blocks of the cache in use over those there are, at the fullest time"),

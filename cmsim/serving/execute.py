@@ -18,14 +18,14 @@ from cmsim.serving import askers, capacity, draw, measure, plans, sensitivity, u
 from cmsim.serving.book import NEVER
 from cmsim.serving.costs import Told
 from cmsim.serving.goodput import goodput, none
-from cmsim.serving.perfect import perfect
+from cmsim.serving.least import least_machine
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
 from cmsim.serving.service import Rules, Served, Service
 from cmsim.serving.transfers import Moves
 from cmsim.units import PS_PER_S, to_ps
-from cmsim.workload.model import load_model, speculative_tokens_per_step
+from cmsim.workload.model import load_model
 
 #: the least of a utilisation at which users are told what near saturation means; arrivals over how many stays of a
 #: request make a run that is not short
@@ -285,18 +285,8 @@ class _Found:
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         if not mix.prompt or not rate:
             return {}
-        drafts = spec.speculative
-        accepted = 1.0 if drafts is None else speculative_tokens_per_step(drafts.acceptance, drafts.draft_tokens)
-        found = perfect(
-            load_model(spec.model, base=base),
-            spec.precision,
-            self.system,
-            mix,
-            rate,
-            took_s if spec.slo is None else spec.slo.tpot_s,
-            float(accepted),
-        )
-        return {"least_accelerators": float(found.accelerators), "least_limit": found.limit}
+        found = least_machine(spec, self.system, one.model, mix, rate, slowest_s=took_s, base=base)
+        return {"least_accelerators": float(found.whole), "least_limit": found.name}
 
     def rows(self, name: str) -> list[tuple[str, str, str, str, float]]:
         """Of the frame of services."""

@@ -125,10 +125,11 @@ PERMITTED: dict[str, frozenset[str]] = {
         | {"engine", "execution", "graphs", "hardware", "workload", "workload/generate"}
     ),
     # requests on one clock: what a step costs it asks of steps, what comes of traces; of the machine it knows memory
-    # and links, of results what a token costs; caches are demands on a network, over levels of the fabric
+    # and links, of results what a token costs; caches are demands on a network, over levels of the fabric; what a
+    # perfect machine would need are the least FLOPs and bytes of steps, at the machine's peaks
     "serving": frozenset(
         {"api", "cost", "energy", "hardware", "kinds", "requests", "results", "scenario", "steps", "workload"}
-        | {"network", "topology"}
+        | {"network", "topology", "engine", "workload/generate"}
     ),
     # a step of reinforcement learning is put together of what others play: answers by a service, updates and passes as
     # runs, weights as messages on the engine; of the plan of who trains it asks which ranks hold the model between them

@@ -20,9 +20,9 @@ from cmsim.scenario import load_scenario
 from cmsim.search import ServiceResult, load, search
 from cmsim.search.services import OBJECTIVES
 from cmsim.search.services.found import kept, score
-from cmsim.search.services.least import least_machine
 from cmsim.search.services.traffic import Traffic, best_found
 from cmsim.serving import draw
+from cmsim.serving.least import least_machine
 from cmsim.serving.prefixes import Beginnings, Prefixes
 from cmsim.serving.questions import Questions
 from cmsim.workload.model import load_model
@@ -191,7 +191,7 @@ def test_a_perfect_system_needs_no_more() -> None:
     system = api.Machines()(one)
     model = load_model("llama-3.1-8b")
     mix = Traffic.of(draw.asked(one.spec, seed=0, base=None), one.spec, keeps=False)
-    least = least_machine(one.spec, system, model, mix, 100.0)
+    least = least_machine(one.spec, system, model, mix.mix, 100.0, first=mix.first)
     flying = 100.0 * 64 * least.token_s
     context = 1024 + 65 / 2
     cached_B = flying * round(context) * model.kv_bytes_per_token(2)

@@ -23,7 +23,7 @@ from cmsim.serving.blocks import PagedCache
 from cmsim.serving.costs import Host, Plain, StepRow, Told
 from cmsim.serving.goodput import sought
 from cmsim.serving.holder import Limits
-from cmsim.serving.perfect import perfect
+from cmsim.serving.least import least_machine
 from cmsim.serving.played import PlayedSteps
 from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Prefixes
@@ -433,22 +433,28 @@ def test_the_least_machine_by_hand():
     """Llama 3.1 8B: two bytes a parameter, 131,072 bytes of cache a token; a hundred requests a second of 1,000 tokens
     in and 100 out, a promise of 10 ms a token."""
     model, system = load_model("llama-3.1-8b"), load_system("hgx_h100")
-    spec = cmsim.load_scenario(scenario()).runs[0].spec
-    mix = capacity.Mix(1000.0, 1000.0, 500_000.0, 100.0)
-    found = perfect(model, spec.precision, system, mix, 100.0, 0.01)
+    spec = cmsim.load_scenario(scenario(slo={"ttft_s": 1, "tpot_s": 0.01})).runs[0].spec
+    found = least_machine(spec, system, model, capacity.Mix(1000.0, 1000.0, 500_000.0, 100.0), 100.0)
     linear, head, layers, width = 32 * (41_943_040 + 176_160_768), 525_336_576, 32, 4096
-    prefill = 1000 * (2 * linear + 2 * layers * width * 1000)
-    decode = 100 * (2 * (linear + head) + 4 * layers * width * 1050)
-    compute = 100 * (prefill + decode) / system.accelerator.peak_TFLOPps["bf16"] / 1e12
-    assert found.limit == "compute" and found.accelerators == int(np.ceil(compute)) == 2
-    # of answers alone what is read counts: weights once in ten milliseconds, caches for each token
-    mix = capacity.Mix(1000.0, 0.0, 0.0, 100.0)
-    found = perfect(model, spec.precision, system, mix, 100.0, 0.01)
-    read = (2 * model.active_parameters / found.token_s + 100 * 100 * 1050 * 131_072) / 3.35e12
-    assert found.limit == "bandwidth" and found.accelerators == int(np.ceil(read)) and found.token_s == 0.01
-    # with all the time there is, room for caches does
-    found = perfect(model, spec.precision, system, mix, 1.0, 1e6)
-    assert found.accelerators == 1 and perfect(model, spec.precision, system, mix, 100.0, 0.01, 2.0).accelerators == 1
+    prefill = 1000 * (2 * linear + 2 * layers * width * 1000) + 2 * head
+    decode = 99 * (2 * (linear + head) + 4 * layers * width * 1050)
+    peak = system.accelerator.peak_TFLOPps["bf16"] * 1e12
+    assert found.parts["compute"] == pytest.approx(100 * (prefill + decode) / peak, rel=1e-3)
+    assert found.parts["first token"] == pytest.approx(prefill / peak, rel=1e-3)
+    assert found.name == "compute" and found.accelerators == found.parts["compute"] and found.whole == 2
+    # of long answers what is read counts: weights once in ten milliseconds, caches for each token
+    found = least_machine(spec, system, model, capacity.Mix(1000.0, 1.0, 1000.0, 10_000.0), 1.0)
+    read = 2 * (linear + head) + 9999 * found.token_s * 6000 * 131_072
+    assert found.parts["HBM"] == pytest.approx(read / found.token_s / 3.35e12, rel=2e-3)
+    assert found.name == "HBM" and found.token_s == pytest.approx(0.01)
+    # with drafts a step gives more
+    drafts = {"draft_tokens": 1, "acceptance": 1.0}
+    other = cmsim.load_scenario(scenario(slo={"ttft_s": 1, "tpot_s": 0.01}, speculative=drafts)).runs[0].spec
+    mix = capacity.Mix(1000.0, 1.0, 1000.0, 10_000.0)
+    assert least_machine(other, system, model, mix, 1.0).parts["HBM"] == pytest.approx(found.parts["HBM"] / 2, rel=2e-3)
+    # with nothing promised, and no load to speak of, one does
+    plain = cmsim.load_scenario(scenario()).runs[0].spec
+    assert least_machine(plain, system, model, mix, 1e-3, slowest_s=1e3).whole == 1
 
 
 def test_a_load_above_capacity_has_no_latency():

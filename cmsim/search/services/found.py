@@ -16,7 +16,7 @@ from cmsim.results import Result, Results
 from cmsim.search import folder as keeping
 from cmsim.search.folder import PLANS, SCHEMA_VERSION
 from cmsim.search.found import Counts, Objective
-from cmsim.search.services.least import LeastMachine
+from cmsim.serving.least import LeastMachine
 
 if TYPE_CHECKING:
     import pandas as pd

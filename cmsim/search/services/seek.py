@@ -24,11 +24,11 @@ from cmsim.search.services import axes, curves, price
 from cmsim.search.services.axes import ServiceQuestion
 from cmsim.search.services.curves import Curve, PoolShape
 from cmsim.search.services.found import OBJECTIVES, ServiceResult, kept, missed, score
-from cmsim.search.services.least import LeastMachine, least_machine
 from cmsim.search.services.price import Priced
 from cmsim.search.services.space import PoolSpace, named, space
 from cmsim.search.services.traffic import Traffic
 from cmsim.serving import askers
+from cmsim.serving.least import LeastMachine, least_machine
 from cmsim.workload.model import load_model
 
 #: plans that are served where nobody says how many, and so many times as many at most
@@ -260,7 +260,7 @@ class _Seek:
 
     def _least(self, load: Traffic, rate: float) -> LeastMachine:
         asked = self.asked
-        return least_machine(asked.spec, asked.system, asked.model, load, rate, base=asked.base)
+        return least_machine(asked.spec, asked.system, asked.model, load.mix, rate, first=load.first, base=asked.base)
 
     def _none(self, refused: Counter[str], count: int, load: Traffic) -> InfeasibleError:
         reasons = ", ".join(f"{many:,} {reason}" for reason, many in refused.most_common())

@@ -18,8 +18,7 @@ from cmsim.hardware import System
 from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import ServingSpec
-from cmsim.search.services.axes import own, pools_of
-from cmsim.search.services.traffic import Traffic
+from cmsim.serving.capacity import Mix
 from cmsim.workload.generate import layers, least
 from cmsim.workload.model import ModelSpec, speculative_tokens_per_step
 from cmsim.workload.ops import Least
@@ -48,12 +47,23 @@ class LeastMachine:
 
 
 def least_machine(
-    spec: ServingSpec, system: System, model: ModelSpec, load: Traffic, rate_per_s: float, *, base: Path | None = None
+    spec: ServingSpec,
+    system: System,
+    model: ModelSpec,
+    mix: Mix,
+    rate_per_s: float,
+    *,
+    first: tuple[float, float] | None = None,
+    slowest_s: float | None = None,
+    base: Path | None = None,
 ) -> LeastMachine:
-    """What requests that come at a rate need at least; formats of weights and caches as the scenario has them."""
-    its = own(spec, "decode" if len(pools_of(spec)) > 1 else "")
-    precision = its.precision or spec.precision
-    mix = load.mix
+    """What requests that come at a rate need at least; formats of weights and caches as the scenario has them.
+
+    first      tokens of a prompt to be computed, and pairs that they see, by which its promise is measured; default: of
+               the mean one
+    slowest_s  time between tokens, at most, where nothing is promised [s]
+    """
+    precision = (spec.decode and spec.decode.precision) or spec.precision
     said = {"model": spec.model, "precision": precision, "balance": spec.balance}
     drafts = {} if spec.speculative is None else {"speculative": spec.speculative}
     context = max(round(mix.prompt + mix.output / 2), 1)
@@ -72,9 +82,9 @@ def least_machine(
     cached_B = context * model.kv_bytes_per_token(form.kv_B) + model.state_B_on(1)
     weights_B = model.total_parameters * form.weight_B
     prompt_s = _compute_s(least.prefill(chunk, model, prompts=1.0, ranks=1, base=base), system)
-    first = least.prefill(chunk.model_copy(update=_first(load)), model, prompts=1.0, ranks=1, base=base)
-    first_s = _compute_s(first, system)
-    slowest_s = spec.slo.tpot_s if spec.slo is not None else _SLOWEST_s
+    measured = chunk.model_copy(update=_prompt(*(first or (mix.new, mix.pairs))))
+    first_s = _compute_s(least.prefill(measured, model, prompts=1.0, ranks=1, base=base), system)
+    slowest_s = spec.slo.tpot_s if spec.slo is not None else slowest_s or _SLOWEST_s
     found: LeastMachine | None = None
     for pace_s in (slowest_s * _LESS ** np.arange(_PACES)).tolist():
         sequences = rate_per_s * max(mix.output - 1.0, 0.0) * pace_s
@@ -95,10 +105,9 @@ def least_machine(
     return found
 
 
-def _first(load: Traffic) -> dict[str, int]:
-    """The prompt that promises are measured by."""
-    new = max(round(load.first[0]), 1)
-    return {"prompt_tokens": new, "cached_tokens": max(round(load.first[1] / new - new / 2), 0)}
+def _prompt(new: float, pairs: float) -> dict[str, int]:
+    tokens = max(round(new), 1)
+    return {"prompt_tokens": tokens, "cached_tokens": max(round(pairs / tokens - tokens / 2), 0)}
 
 
 def _compute_s(need: Least, system: System) -> float:
