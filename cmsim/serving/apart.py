@@ -28,7 +28,8 @@ from cmsim.kinds.serving import ExpertsApartSpec
 from cmsim.results import Outcome, Result
 from cmsim.scenario import Run
 from cmsim.serving.idle import idle_W
-from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
+from cmsim.units import PS_PER_S
+from cmsim.workload.generate.formats import of_experts
 from cmsim.workload.model import load_model
 
 #: what operators of experts are called, and what the streams of exchanges are
@@ -74,7 +75,8 @@ class Apart:
         """Weights of experts on a rank that has attention too. [B]"""
         model = load_model(spec.model, base=self._base)
         slots = math.ceil(model.experts / max(int(plan.get("ep", 1)), 1))
-        experts_B = model.moe_layers * slots * model.expert_parameters * BYTES_PER_ELEMENT[spec.precision.weights]
+        weight_B = of_experts(spec.precision).weight_B
+        experts_B = model.moe_layers * slots * model.expert_parameters * weight_B
         return min(experts_B, 0.95 * float(plan["memory_B"]["weights"]))
 
 

@@ -80,7 +80,7 @@ def least_machine(
         accepted = float(speculative_tokens_per_step(spec.speculative.acceptance, spec.speculative.draft_tokens))
     form = layers.formats(precision)
     cached_B = context * model.kv_bytes_per_token(form.kv_B) + model.state_B_on(1)
-    weights_B = model.total_parameters * form.weight_B
+    weights_B = least.held_B(model, precision)
     prompt_s = _compute_s(least.prefill(chunk, model, prompts=1.0, ranks=1, base=base), system)
     measured = chunk.model_copy(update=_prompt(*(first or (mix.new, mix.pairs))))
     first_s = _compute_s(least.prefill(measured, model, prompts=1.0, ranks=1, base=base), system)

@@ -23,6 +23,7 @@ from cmsim.serving.scaling import Scaling, load_s
 from cmsim.serving.transfers import Moves
 from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
 from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S, to_ps
+from cmsim.workload.generate import least
 from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
 
 #: of a port that steps are said to use all of, what caches get all the same [1]
@@ -172,8 +173,7 @@ def _scaling(spec: ServingSpec, pool: PoolSpec, machine: System, base: Path | No
     if how.least > pool.replicas:
         message = f"got {how.least}. Allowed: at most {pool.replicas}, the replicas."
         raise InputError(Problem(message, key="autoscale.least"))
-    weights = (pool.precision or spec.precision).weights
-    weights_B = load_model(spec.model, base=base).total_parameters * BYTES_PER_ELEMENT[weights]
+    weights_B = least.held_B(load_model(spec.model, base=base), pool.precision or spec.precision)
     takes_s = load_s(weights_B, how, machine, pool.packages) + (how.start_s or 0.0)
     every_ps, load_ps = int(to_ps(how.every_s)), int(to_ps(takes_s))
     return Scaling(how.least, how.target, every_ps, load_ps, how.weights_from == "storage")

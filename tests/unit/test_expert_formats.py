@@ -8,8 +8,8 @@ import pytest
 
 from cmsim.hardware import load_system
 from cmsim.kinds.decode import DecodeSpec
-from cmsim.kinds.parts import PrecisionSpec
-from cmsim.workload.generate import inference
+from cmsim.kinds.parts import InferencePrecisionSpec, PrecisionSpec
+from cmsim.workload.generate import inference, least
 from cmsim.workload.generate.formats import formats as forms
 from cmsim.workload.generate.formats import of_experts
 from cmsim.workload.model import load_model
@@ -69,3 +69,12 @@ def test_weights_with_a_scale_for_each_block_are_multiplied_block_by_block():
     eight, whole = (PrecisionSpec(weights=name, activations=name) for name in ("fp8", "int8"))
     assert forms(eight, model.stored).gemm == of_experts(eight, model.stored).gemm == "fp8_block"
     assert (forms(eight).gemm, forms(whole, model.stored).gemm) == ("fp8", "int8")
+
+
+def test_a_copy_of_the_weights_has_experts_in_their_format():
+    model = load_model("deepseek-r1")
+    eight = InferencePrecisionSpec(weights="fp8", activations="fp8")
+    four = eight.model_copy(update={"experts": "fp4"})
+    experts = model.moe_layers * (model.experts * model.expert_parameters + model.shared_parameters)
+    assert least.held_B(model, eight) == model.total_parameters
+    assert least.held_B(model, eight) - least.held_B(model, four) == pytest.approx(experts / 2)

@@ -20,7 +20,7 @@ import numpy as np
 
 from cmsim import compute
 from cmsim.kinds.decode import DecodeSpec
-from cmsim.kinds.parts import Balance
+from cmsim.kinds.parts import Balance, PrecisionSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.training import TrainingSpec
 from cmsim.units import BYTES_PER_ELEMENT
@@ -85,6 +85,13 @@ def decode(spec: DecodeSpec, model: ModelSpec, *, sequences: float, ranks: int, 
     cache_B += 2.0 * sequences * model.state_B_on(1)
     read_B = _weights_B(model, form, its, tokens, spec.balance, base) + _table_B(model, tokens)
     return Least(ranks, flops, read_B + cache_B)
+
+
+def held_B(model: ModelSpec, precision: PrecisionSpec) -> float:
+    """Weights of one copy of a model, experts in their own format. [B]"""
+    experts = model.moe_layers * (model.experts * model.expert_parameters + model.shared_parameters)
+    rest = model.total_parameters - experts
+    return rest * layers.formats(precision).weight_B + experts * layers.of_experts(precision).weight_B
 
 
 def _sum(*parts: dict[str, float]) -> dict[str, float]:
