@@ -87,8 +87,14 @@ class ScenarioLines:
 
         sweep = self.document.data.get("sweep") if self.document is not None else None
         wanted = f"workloads.{one.workload}.{key}"
-        given = [name for name in (sweep or {}) if whole_key(self.scenario.data, str(name)) == wanted]
-        return ("sweep", given[0]) if given else ("sweep", key, "")
+        sweep = sweep if isinstance(sweep, dict) else {}
+        places: list[Path_] = [("sweep", name) for name in sweep]
+        zipped = sweep.get("zip", [])
+        groups = [("sweep", "zip", i) for i in range(len(zipped))] if isinstance(zipped, list) else [("sweep", "zip")]
+        for place, group in zip(groups, zipped if isinstance(zipped, list) else [zipped], strict=True):
+            places += [(*place, name) for name in (group if isinstance(group, dict) else ())]
+        given = [place for place in places if whole_key(self.scenario.data, str(place[-1])) == wanted]
+        return given[0] if given else ("sweep", key, "")
 
     def _of_system(self, one: Run, path: Path_, parts: Path_) -> list[Path_]:
         """Where a key of a workload stands that is another for this system."""

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from cmsim import kinds, markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.identity import Entry, Identity, spelled
+from cmsim.identity import Entry, Identity
 from cmsim.kinds import Kind
 from cmsim.kinds.parts import WorkloadSpec
-from cmsim.scenario import best, forms, sizes
+from cmsim.scenario import axes, best, forms, sizes
 from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.run import Run
@@ -123,10 +118,10 @@ def load_scenario(
         _set(data, key, value, where="--set")
     try:
         spec = reading.validate(ScenarioSpec, document, data=best.without(data))
-        axes = _axes(document, data)
+        swept = axes.read(document, data, _MOST_RUNS)
     except InputError as error:
         raise InputError(_sorted([*error.problems, *_workload_problems(document, data)])) from None
-    runs = _runs(document, data, axes)
+    runs = _runs(document, data, swept)
     return Scenario(spec.name or Path(document.file).stem, runs, spec.report, data, document.text, document.file)
 
 
@@ -173,84 +168,17 @@ def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     reading.set_dotted(data, forms.whole_key(data, key), value, where=where)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """A swept key in long form, and its values, all different."""
-
-    key: str
-    values: tuple[Any, ...]
-
-    def concerns(self, name: str, number: int) -> bool:
-        """Whether it changes this workload on this system; others would only repeat runs."""
-        section, *rest = self.key.split(".")
-        if section == "workloads" and rest:
-            return rest[0] == name
-        if section == "systems" and rest and reading.whole(rest[0]):
-            return int(rest[0]) == number
-        return True
-
-
-def _axes(document: reading.Document, data: Mapping[str, Any]) -> list[_Axis]:
-    axes: list[_Axis] = []
-    sweep = data.get("sweep") or {}
-    for given, values in sweep.items() if isinstance(sweep, dict) else ():
-        place = ("sweep", given)
-        values = sizes.swept(data, forms.whole_key(data, str(given)), values)
-        if isinstance(values, dict):
-            unknown = [name for name in values if name not in ("from", "to", "steps", "scale")]
-            missing = [name for name in ("from", "to", "steps") if not isinstance(values.get(name), int | float)]
-            if unknown or missing:
-                what = f"unknown key '{unknown[0]}'" if unknown else f"'{missing[0]}' must be a number"
-                raise InputError(document.problem(place, f"{what}. Allowed: from, to, steps, scale."))
-            values = _steps(document, place, values)
-        if not isinstance(values, list) or not values:
-            raise InputError(document.problem(place, f"expected a list or {{from, to, steps, scale}}, got {values!r}"))
-        if problem := _twice(document, place, values):
-            raise InputError(problem)
-        key = forms.whole_key(data, str(given))
-        if key in (axis.key for axis in axes):
-            raise InputError(document.problem(place, f"the key is swept twice, both times as '{key}'. Leave one out."))
-        axes.append(_Axis(key, tuple(values)))
-    return axes
-
-
-def _twice(document: reading.Document, place: tuple[str, ...], values: Sequence[Any]) -> Problem | None:
-    """What is wrong with a list that has a value twice: its runs would be one."""
-    counts = Counter(spelled(value) for value in values)
-    again = next((one for one, times in counts.items() if times > 1), None)
-    return None if again is None else document.problem(place, f"{again} stands here twice. Leave one out.")
-
-
-def _steps(document: reading.Document, place: tuple[str, str], values: dict[str, Any]) -> list[Any]:
-    low, high, scale = values["from"], values["to"], values.get("scale", "linear")
-    if not math.isfinite(values["steps"]):
-        raise InputError(document.problem(place, f"steps must be a whole number, got {values['steps']}"))
-    steps = int(values["steps"])
-    if scale not in ("linear", "log"):
-        raise InputError(document.problem(place, f"scale: got {scale!r}. Allowed: linear, log."))
-    if not all(map(math.isfinite, (low, high))) or max(abs(low), abs(high)) > 1e300:
-        raise InputError(document.problem(place, f"from and to must be numbers up to 1e300, got {low:g} and {high:g}"))
-    if steps > _MOST_RUNS:
-        raise InputError(document.problem(place, f"asks for {steps} steps; allowed: up to {_MOST_RUNS}"))
-    if steps < 1 or (scale == "log" and min(low, high) <= 0):
-        raise InputError(document.problem(place, "steps must be at least 1, and a log scale needs numbers above 0"))
-    points = np.geomspace(low, high, steps) if scale == "log" else np.linspace(low, high, steps)
-    whole = isinstance(low, int) and isinstance(high, int)
-    # whole numbers that several steps round to are one point
-    return list(dict.fromkeys(round(x) if whole else float(x) for x in points.tolist()))
-
-
-def _runs(document: reading.Document, data: dict[str, Any], axes: Sequence[_Axis]) -> tuple[Run, ...]:
+def _runs(document: reading.Document, data: dict[str, Any], swept: axes.Sweep) -> tuple[Run, ...]:
     problems: list[Problem] = []
     runs: list[Run] = []
-    if (count := _count(data, axes)) > _MOST_RUNS:
+    if (count := _count(data, swept)) > _MOST_RUNS:
         message = f"asks for {count} runs: workloads x systems x points; allowed: up to {_MOST_RUNS}"
-        raise InputError(document.problem(("sweep",) if axes else ("systems",), message))
+        raise InputError(document.problem(("sweep",) if swept.axes else ("systems",), message))
     for name in data["workloads"]:
         for number in range(len(data["systems"])):
             if len(problems) > _ENOUGH:
                 break
-            for point in _points([axis for axis in axes if axis.concerns(name, number)]):
+            for point in swept.points(name, number):
                 try:
                     runs += _at_point(document, data, name, number, point)
                 except InputError as error:
@@ -261,21 +189,14 @@ def _runs(document: reading.Document, data: dict[str, Any], axes: Sequence[_Axis
     return tuple(runs)
 
 
-def _count(data: Mapping[str, Any], axes: Sequence[_Axis]) -> int:
-    """How many runs there will be."""
+def _count(data: Mapping[str, Any], swept: axes.Sweep) -> int:
+    """How many runs there will be, conditions left aside."""
     count = 0
     for name, raw in data["workloads"].items():
         lists = [len(value) for value in raw.values() if isinstance(value, list)] if isinstance(raw, dict) else []
         for number in range(len(data["systems"])):
-            points = math.prod(len(axis.values) for axis in axes if axis.concerns(name, number))
-            count += points * max(lists, default=1)
+            count += swept.most(name, number) * max(lists, default=1)
     return count
-
-
-def _points(axes: Sequence[_Axis]) -> Iterator[dict[str, Any]]:
-    """Every combination of their values; the last axis goes fastest."""
-    for values in itertools.product(*(axis.values for axis in axes)):
-        yield dict(zip([axis.key for axis in axes], values, strict=True))
 
 
 def _alike(document: reading.Document, runs: Sequence[Run]) -> Iterator[Problem]:
@@ -401,7 +322,7 @@ def _at_point(
         raise InputError(document.problem(("systems", number), message))
     listed = kinds.get(raw["kind"]).listed
     values = sizes.known(kinds.get(raw["kind"]).spec, (listed,), raw.get(listed))
-    if isinstance(values, list) and (problem := _twice(document, (*place, listed), values)):
+    if isinstance(values, list) and (problem := axes.twice(document, (*place, listed), values)):
         raise InputError(problem)
     runs = []
     for value in values if isinstance(values, list) else [None]:

@@ -146,7 +146,9 @@ class ScenarioSpec(Spec):
     )
     jitter: JitterSpec | None = Field(default=None, description="scatter of times")
     sweep: dict[str, Any] = Field(
-        default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
+        default={},
+        description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run. `zip`: {key: "
+        "list, key: list} or a list of such, keys that go together; `where`: a condition on swept keys, or a list",
     )
     search: SearchSpec = Field(default=SearchSpec(), description="what `cmsim search` is asked")
     report: ReportSpec = Field(default=ReportSpec(), description="what is printed")
