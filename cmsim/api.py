@@ -16,7 +16,6 @@ from cmsim.digest import Digests
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.execution import Machines, candidates, check, choice, nearest, options_of, result_of, system
 from cmsim.hardware import System
-from cmsim.reading import exists
 from cmsim.results import Result, Results
 from cmsim.scenario import Record, Run, Scenario, load_scenario
 from cmsim.version import __version__
@@ -355,7 +354,7 @@ def compare(*sources: Results | Scenario | str | Path) -> Results:
     for source in sources:
         if isinstance(source, Results):
             parts.append(source)
-        elif isinstance(source, str | Path) and exists(Path(source) / "summary.json"):
+        elif isinstance(source, str | Path) and results.is_folder(source):
             parts.append(Results.load(source))
         else:
             parts.append(run(source))

@@ -81,13 +81,13 @@ def cmsim(
     ] = False,
 ) -> None:
     """Performance, latency and energy of AI supernodes, from one scenario file."""
-    if context.invoked_subcommand not in ("run", "search"):  # which say themselves when their rooms are there
+    if context.invoked_subcommand not in ("run", "sweep", "search"):  # which say themselves when their rooms are there
         loaded()
 
 
 # Pages register their commands when they are imported; the order here is the order of the help.
 # fmt: off
-from cmsim.cli import run, search, compare, plot, catalogue, show, check, schema, validate, calibrate, trace, export, new  # noqa: E402, F401, I001, E501
+from cmsim.cli import run, sweep, search, compare, plot, catalogue, show, check, schema, validate, calibrate, trace, export, new  # noqa: E402, F401, I001, E501
 # fmt: on
 
 

@@ -79,8 +79,6 @@ def load(source: str, bar: say.Bar) -> Results:
     from cmsim.reading import exists
     from cmsim.results import Results
 
-    if exists(Path(source) / "summary.json"):
-        return Results.load(source)
     path = Path(source)
     if exists(path, folders=True) and path.is_dir():
         return Results.load(source)  # refused there, with the reason

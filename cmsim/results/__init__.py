@@ -2,11 +2,12 @@
 
 from cmsim.results.metrics import decisive, follows_time, metrics, of_time, per_token
 from cmsim.results.naming import named, names, pairs, placed
-from cmsim.results.outcome import Failed, Infeasible, Outcome
+from cmsim.results.outcome import Failed, Infeasible, Outcome, became
 from cmsim.results.parts import Store
 from cmsim.results.recorded import beside_recorded
 from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, power_band, rate_name
-from cmsim.results.results import Results
+from cmsim.results.results import Results, is_folder
+from cmsim.results.settled import settle
 from cmsim.results.spread import over_seeds
 from cmsim.results.store import check_folder
 
@@ -19,12 +20,14 @@ __all__ = [
     "Result",
     "Results",
     "Store",
+    "became",
     "beside_recorded",
     "check",
     "check_folder",
     "decisive",
     "flat_plan",
     "follows_time",
+    "is_folder",
     "metrics",
     "named",
     "names",
@@ -36,4 +39,5 @@ __all__ = [
     "placed",
     "power_band",
     "rate_name",
+    "settle",
 ]

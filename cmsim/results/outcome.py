@@ -78,6 +78,11 @@ class Failed(Missing):
 Outcome = Result | Infeasible | Failed
 
 
+def became(one: Outcome) -> str:
+    """What became of a run in a word: result, infeasible or failed."""
+    return "result" if isinstance(one, Result) else one.outcome
+
+
 def entry(one: Outcome) -> dict[str, Any]:
     """A run in ``outcomes`` of ``summary.json``."""
     if isinstance(one, Result):

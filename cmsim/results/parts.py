@@ -12,16 +12,20 @@
 A part is written beside its place and renamed, its runs last: a process may end at any time, and what is there is
 whole. Parts are called by the runs in them, so that several processes may write to one store; of a run that two have
 made, one is read.
+
+What waits for its part is lost with the process, unless the store is `sole`: written to by one process at a time, which
+notes each run as it comes (``waiting.jsonl``). How all come into one order stands in `cmsim.results.settled`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +35,7 @@ from cmsim.arrays import Columns
 from cmsim.errors import InputError, Problem
 from cmsim.reading import sweep, whole_file, written
 from cmsim.results import store, tidy
-from cmsim.results.outcome import Outcome, entry, missing_of
+from cmsim.results.outcome import Outcome, became, entry, missing_of
 from cmsim.results.result import FRAMES, Result, frames_of
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ SCHEMA_VERSION = 1
 #: what makes a folder a store
 MARK = "store.json"
 _RUNS = "runs"
+#: runs that wait for their part, of a store that one process writes to
+_NOTED = "waiting.jsonl"
 #: a part is written once it has so many runs, so many bytes of frames, or has waited so long
 _MOST_RUNS, _MOST_B, _MOST_s = 256, 64e6, 10.0
 #: parts of a row whose values may be anything that a scenario says: kept as JSON
@@ -54,6 +60,7 @@ class Store:
     """A folder of results, which need not be there yet.
 
     most_runs, most_s   a part is written once so many runs wait, or one has waited so long    clock: for tests
+    sole     nobody else writes here, which is for the caller to see to: no run that was added is ever lost
 
     Raises InputError for a folder that holds something else, or a store of another version.
     """
@@ -65,14 +72,18 @@ class Store:
         most_runs: int = _MOST_RUNS,
         most_s: float = _MOST_s,
         clock: Callable[[], float] = time.monotonic,
+        sole: bool = False,
     ):
         self.folder = Path(folder).absolute()
+        self._sole = sole
         self._most_runs, self._most_s, self._clock = most_runs, most_s, clock
         self._waiting: dict[str, Outcome] = {}
         self._waiting_B = 0
         self._since_s = 0.0
         self._swept = False
         _check(self.folder)
+        if sole:
+            self._recover()
 
     def __repr__(self) -> str:
         return f"<Store {self.folder.name}: {len(self.done())} runs>"
@@ -90,27 +101,67 @@ class Store:
         self._waiting[digest] = outcome
         if isinstance(outcome, Result):
             self._waiting_B += sum(column.nbytes for kind in outcome.columns.values() for column in kind.values())
-        full = len(self._waiting) >= self._most_runs or self._waiting_B >= _MOST_B
+        full = len(self._waiting) >= self._most_runs or self._waiting_B >= (1 if self._sole else _MOST_B)
         if full or self._clock() - self._since_s >= self._most_s:
             self.flush()
+        elif self._sole:
+            self._note(digest, outcome)
 
     def flush(self) -> None:
         """Write what waits, as one part."""
         if not self._waiting:
             return
-        name = hashlib.sha256(" ".join(self._waiting).encode()).hexdigest()[:32]
-        if not self._swept:
-            for kind in (_RUNS, *FRAMES):
-                sweep(self.folder / kind)
-            self._swept = True
-        with written(self.folder / MARK) as mark:
-            mark.write_text(_MARK_TEXT, encoding="utf-8", newline="\n")
+        name = _part_name(self._waiting)
+        with self._marked():
             done = [one for one in self._waiting.values() if isinstance(one, Result)]
             for kind in dict.fromkeys(kind for one in done for kind in frames_of(one.columns)):
                 self._write_frames(kind, name)
             self._write_runs(name)
+            if self._sole:
+                (self.folder / _NOTED).unlink(missing_ok=True)
         self._waiting.clear()
         self._waiting_B = 0
+
+    def settle(self, digests: Sequence[str]) -> None:
+        """Bring these runs into this order, in parts of `_MOST_RUNS`, and leave all others out.
+
+        Equal runs give equal bytes. Raises InputError for a run that is not there.
+        """
+        self.flush()
+        files = self._files()
+        _known(self.done(), digests)
+        if not files:
+            return
+        there = _Schema(files)
+        table = _chosen(_read(there, there.columns.names), digests)
+        shapes = {key: there.shapes[key] for key in dict.fromkeys(table["shape"].to_pylist())}
+        table = table.replace_schema_metadata({_SHAPES: json.dumps(shapes)})
+        kinds = [path.name for path in sorted(self.folder.iterdir()) if path.is_dir()]
+        new: dict[str, set[str]] = {kind: set() for kind in (_RUNS, *kinds)}
+        for first in range(0, len(table), _MOST_RUNS):
+            rows = table.slice(first, _MOST_RUNS)
+            name = _part_name(rows["digest"].to_pylist())
+            for kind in self._settle_frames(rows, name):
+                new[kind].add(name)
+            part = table.column_names.index("part")
+            self._write_table(rows.set_column(part, "part", [[name] * len(rows)]), name)
+            new[_RUNS].add(name)
+        for kind, names in new.items():  # rows before the frames that they name
+            for path in (self.folder / kind).glob("[!.]*.parquet"):
+                if path.stem not in names:
+                    path.unlink()
+            if not names:
+                (self.folder / kind).rmdir()
+
+    def _settle_frames(self, rows: pa.Table, name: str) -> list[str]:
+        """Frames of some runs as the part of that name; which kinds there were."""
+        has = [_kinds_of(json.loads(text)) for text in rows["document"].to_pylist()]
+        places = list(zip(rows["digest"].to_pylist(), rows["part"].to_pylist(), has, strict=True))
+        kinds = list(dict.fromkeys(kind for its in has for kind in its))
+        for kind in kinds:
+            frames = ((d, _Kept(self.folder, part, d, its)[kind]) for d, part, its in places if kind in its)
+            self._write_columns(kind, name, ((digest, columns) for digest, columns in frames if columns))
+        return kinds
 
     def done(self) -> set[str]:
         """Digests of the runs that are there, and of those that wait."""
@@ -118,6 +169,13 @@ class Store:
         if files := self._files():
             found.update(_read(_Schema(files), ["digest"])["digest"].to_pylist())
         return found
+
+    def outcomes(self) -> dict[str, str]:
+        """By the digests of runs that are there, what became of them: result, infeasible or failed."""
+        files = self._files()
+        there = _read(_Schema(files), ["digest", "outcome/outcome"]).to_pydict() if files else {"digest": []}
+        found = dict(zip(there["digest"], there["outcome/outcome"], strict=True)) if there["digest"] else {}
+        return found | {digest: became(one) for digest, one in self._waiting.items()}
 
     def metrics(self, digests: Sequence[str] | None = None) -> pd.DataFrame:
         """A row per run, as `Results.metrics` has them.
@@ -157,9 +215,42 @@ class Store:
         said = json.loads(document)
         if "facts" not in said:
             return missing_of(said)
-        full = "record" not in said["summary"]
-        has = tuple(said["summary"].get("frames", FRAMES))
-        return store.result_of(said["summary"], said["facts"], _Kept(self.folder, part, digest, has) if full else {})
+        has = _kinds_of(said)
+        return store.result_of(said["summary"], said["facts"], _Kept(self.folder, part, digest, has) if has else {})
+
+    @contextlib.contextmanager
+    def _marked(self) -> Iterator[None]:
+        """The folder as a store. Raises InputError where it cannot be written, now or by the end."""
+        if not self._swept:
+            for kind in (_RUNS, *FRAMES):
+                sweep(self.folder / kind)
+            self._swept = True
+        with written(self.folder / MARK) as mark:
+            mark.write_text(_MARK_TEXT, encoding="utf-8", newline="\n")
+            yield
+
+    def _recover(self) -> None:
+        """Runs that a process noted and did not write; a line that it was killed in is none."""
+        try:
+            lines = (self.folder / _NOTED).read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return
+        noted = (json.loads(line) for line in lines)
+        self._waiting = {one["digest"]: self._outcome(one["digest"], "", one["document"]) for one in noted}
+        self.flush()
+        (self.folder / _NOTED).unlink(missing_ok=True)  # nothing but the line that was cut
+
+    def _note(self, digest: str, outcome: Outcome) -> None:
+        if not (self.folder / _NOTED).exists():
+            with self._marked():
+                pass
+        line = json.dumps({"digest": digest, "document": _text(outcome)}).encode() + b"\n"
+        try:
+            with (self.folder / _NOTED).open("ab", buffering=0) as file:
+                file.write(line)
+        except OSError as error:
+            problem = Problem(f"cannot be written ({error.strerror or error})", str(self.folder / _NOTED))
+            raise InputError(problem) from None
 
     def _files(self) -> list[Path]:
         return sorted((self.folder / _RUNS).glob("[!.]*.parquet"))
@@ -170,12 +261,14 @@ class Store:
             for digest, one in self._waiting.items()
             if isinstance(one, Result) and one.columns.get(kind)
         }
-        if not kept:
-            return
+        if kept:
+            self._write_columns(kind, name, kept.items())
+
+    def _write_columns(self, kind: str, name: str, kept: Iterable[tuple[str, Columns]]) -> None:
         import pyarrow.parquet as pq
 
         def write(path: Path) -> None:
-            tables = (store.frame_table("digest", digest, columns) for digest, columns in kept.items())
+            tables = (store.frame_table("digest", digest, columns) for digest, columns in kept)
             first = next(tables)
             # a run is a group of rows of its own, so that a reader passes over the others
             with pq.ParquetWriter(path, first.schema, compression="zstd", version="2.6", store_schema=False) as file:
@@ -186,9 +279,11 @@ class Store:
         _written_whole(self.folder / kind / f"{name}.parquet", write)
 
     def _write_runs(self, name: str) -> None:
+        self._write_table(_rows(self._waiting, name), name)
+
+    def _write_table(self, table: pa.Table, name: str) -> None:
         import pyarrow.parquet as pq
 
-        table = _rows(self._waiting, name)
         _written_whole(
             self.folder / _RUNS / f"{name}.parquet",
             lambda path: pq.write_table(table, path, compression="zstd", version="2.6"),
@@ -269,7 +364,7 @@ def _rows(outcomes: Mapping[str, Outcome], part: str) -> pa.Table:
         "digest": list(outcomes),
         "part": [part] * len(rows),
         "shape": [_key(tidy.shape(row)) for row in rows],
-        "document": [json.dumps(_document(one), default=store.plain, allow_nan=False) for one in outcomes.values()],
+        "document": [_text(one) for one in outcomes.values()],
     }
     for at, what in enumerate(tidy.PARTS):
         for name in dict.fromkeys(name for row in rows for name in row[at]):
@@ -281,6 +376,17 @@ def _rows(outcomes: Mapping[str, Outcome], part: str) -> pa.Table:
     # runs of a sweep are mostly of one shape, and its names are long
     shapes = {_key(one): one for one in map(tidy.shape, rows)}
     return table.replace_schema_metadata({_SHAPES: json.dumps(shapes)})
+
+
+def _part_name(digests: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:32]
+
+
+def _kinds_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Frames of a run that were kept."""
+    if "facts" not in document or "record" in document["summary"]:
+        return ()
+    return tuple(document["summary"].get("frames", FRAMES))
 
 
 def _key(shape: tidy.Shape) -> str:
@@ -296,6 +402,10 @@ def _column(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, pa.string())
     whole = all(isinstance(value, int | np.integer) for value in numbers)
     return pa.array([None if value is None else (int if whole else float)(value) for value in values])
+
+
+def _text(one: Outcome) -> str:
+    return json.dumps(_document(one), default=store.plain, allow_nan=False)
 
 
 def _document(one: Outcome) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from cmsim import kinds, markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
 from cmsim.numbers import shown
-from cmsim.results import spread, store, tidy
+from cmsim.reading import exists
+from cmsim.results import parts, settled, spread, store, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, rate_name
 from cmsim.results.result import per as throughput_per
@@ -223,7 +224,7 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """Read a folder that `save` wrote.
+        """Read a folder that `save` or a sweep wrote.
 
         Parameters
         ----------
@@ -240,15 +241,16 @@ class Results:
         InputError
             For a folder that is absent, foreign or damaged.
         """
-        return cls(*store.load(Path(folder)))
+        folder = Path(folder)
+        return cls(*(settled.load if exists(folder / parts.MARK) else store.load)(folder))
 
     @classmethod
-    def joined(cls, parts: Sequence[Results], names: Sequence[str] = ()) -> Results:
+    def joined(cls, several: Sequence[Results], names: Sequence[str] = ()) -> Results:
         """Several as one, side by side.
 
         Parameters
         ----------
-        parts
+        several
             In the order wanted.
         names
             What to call them: ``source`` of their results; numbers from 1 where they are not given or alike.
@@ -259,15 +261,15 @@ class Results:
             All runs; one that was there before gets a number: ``run#2``.
         """
         by_label: dict[str, Outcome] = {}
-        for result in _marked(parts, names):
+        for result in _marked(several, names):
             numbered = (result.run if number == 1 else f"{result.run}#{number}" for number in itertools.count(1))
             label = next(label for label in numbered if label not in by_label)
             by_label[label] = result if label == result.run else replace(result, run=label)
-        manifest = {"cmsim": ", ".join(dict.fromkeys(part.version for part in parts))}
+        manifest = {"cmsim": ", ".join(dict.fromkeys(part.version for part in several))}
         return cls(
             tuple(by_label.values()),
-            {"joined": [dict(part.scenario) for part in parts]},
-            {**manifest, "joined": [dict(part.manifest) for part in parts]},
+            {"joined": [dict(part.scenario) for part in several]},
+            {**manifest, "joined": [dict(part.manifest) for part in several]},
         )
 
     def _headline(self) -> list[str]:
@@ -312,13 +314,29 @@ class Results:
         return markup.table([tuple(shown(cell) for cell in row.values()) for row in rows], head=head)
 
 
-def _marked(parts: Sequence[Results], names: Sequence[str]) -> Iterator[Outcome]:
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder of results, of a scenario or of a sweep.
+
+    Parameters
+    ----------
+    path
+        Of what may be one.
+
+    Returns
+    -------
+    bool
+        Nothing is said of whether it can be read.
+    """
+    return any(exists(Path(path) / name) for name in (store.SUMMARY, parts.MARK))
+
+
+def _marked(several: Sequence[Results], names: Sequence[str]) -> Iterator[Outcome]:
     """Outcomes of all parts; results of several with the one they came from."""
-    if len(set(names) - {""}) < len(parts):
-        names = [str(number) for number in range(1, len(parts) + 1)]
-    for part, name in zip(parts, names, strict=True):
+    if len(set(names) - {""}) < len(several):
+        names = [str(number) for number in range(1, len(several) + 1)]
+    for part, name in zip(several, names, strict=True):
         for one in part.outcomes:
-            yield replace(one, source=name) if isinstance(one, Result) and len(parts) > 1 else one
+            yield replace(one, source=name) if isinstance(one, Result) and len(several) > 1 else one
 
 
 def _together(missing: Sequence[Infeasible | Failed]) -> CmsimError:

@@ -29,7 +29,7 @@ ZIP, WHERE = "zip", "where"
 
 
 @dataclass(frozen=True)
-class Axis:
+class Swept:
     """Swept keys in long form that go together, mostly one, and the rows of their values, all different."""
 
     keys: tuple[str, ...]
@@ -46,7 +46,7 @@ class Axis:
 class Sweep:
     """Axes and conditions of a scenario."""
 
-    axes: tuple[Axis, ...] = ()
+    axes: tuple[Swept, ...] = ()
     where: tuple[Condition, ...] = ()
 
     def most(self, name: str, number: int) -> int:
@@ -76,7 +76,7 @@ def read(document: reading.Document, data: Mapping[str, Any], most: int) -> Swee
     given = data.get("sweep") or {}
     if not isinstance(given, dict):
         return Sweep()
-    axes: list[Axis] = []
+    axes: list[Swept] = []
     for name, values in given.items():
         if name == WHERE:
             continue
@@ -106,7 +106,7 @@ def _together(document: reading.Document, given: Any) -> list[tuple[dict[str, An
 
 def _axis(
     document: reading.Document, data: Mapping[str, Any], given: Mapping[Any, Any], place: tuple[Any, ...], most: int
-) -> Axis:
+) -> Swept:
     """One axis of the keys that go together."""
     columns: dict[str, list[Any]] = {}
     for name, values in given.items():
@@ -124,7 +124,7 @@ def _axis(
     shown = [values[0] if len(values) == 1 else list(values) for values in rows]
     if problem := twice(document, place, shown):
         raise InputError(problem)
-    return Axis(tuple(columns), tuple(rows))
+    return Swept(tuple(columns), tuple(rows))
 
 
 def _values(
@@ -143,7 +143,7 @@ def _values(
     return values
 
 
-def _only_once(document: reading.Document, axes: Sequence[Axis], place: tuple[Any, ...]) -> None:
+def _only_once(document: reading.Document, axes: Sequence[Swept], place: tuple[Any, ...]) -> None:
     before = {key for axis in axes[:-1] for key in axis.keys}
     for key in axes[-1].keys:
         if key in before:
@@ -200,4 +200,4 @@ def _some_left(document: reading.Document, data: Mapping[str, Any], sweep: Sweep
         raise InputError(document.problem(("sweep", WHERE), "leaves no point of the sweep"))
 
 
-__all__ = ["Axis", "Sweep", "read", "twice"]
+__all__ = ["Sweep", "Swept", "read", "twice"]

@@ -1,7 +1,7 @@
 """Conditions on the points of a sweep: expressions over swept keys, which nothing but comparing and arithmetic is in.
 
 workload.parallel.tp * workload.parallel.pp <= 64
-workload.batch_per_accelerator in [8, 96] or not systems[0].stack == 'cann_eager'
+workload.batch_per_accelerator in [8, 96] or not systems[0].stack == 'eager'
 """
 
 from __future__ import annotations

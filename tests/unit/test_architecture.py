@@ -118,6 +118,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "kinds", "results", "scenario"}
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
+    # points of a scenario over processes and clusters, into a store
+    "sweep": frozenset({"api", "execution", "results", "scenario", "side_by_side"}),
     # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is;
     # those of a service by what serving says of its pools before it serves
     "search": frozenset(
@@ -146,7 +148,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published", "search", "reliability"}
+        | {"published", "search", "sweep", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),

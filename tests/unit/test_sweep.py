@@ -1,0 +1,251 @@
+"""Sweeps into a folder: whole at any moment, gone on with, written to by one process, the same bytes however made."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import cmsim
+from cmsim import results, sweep
+from cmsim.cli import app
+from cmsim.errors import InputError
+from cmsim.sweep import points
+
+SCENARIO: dict[str, Any] = {
+    "name": "small",
+    "systems": ["hgx_h100"],
+    "workload": {"kind": "decode", "model": "llama-3.1-8b", "batch_per_accelerator": 8, "context_tokens": 1024},
+    "sweep": {"workload.batch_per_accelerator": [1, 8, 64], "workload.context_tokens": [512, 65536]},
+}
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep") / "whole"
+    sweep.sweep(SCENARIO, out=folder, jobs=1)
+    return folder
+
+
+def stopped(after: int):
+    """A progress that stops a sweep after so many points."""
+
+    def told(standing: sweep.Standing) -> None:
+        if standing.done >= after:
+            raise KeyboardInterrupt
+
+    return told
+
+
+def test_the_folder_says_what_runs_say(whole: Path):
+    found, run = cmsim.Results.load(whole), cmsim.run(SCENARIO, record="summary")
+    assert [one.run for one in found.outcomes] == [one.run for one in run.outcomes]
+    assert [one.outcome for one in found.missing] == ["infeasible"]
+    pd.testing.assert_frame_equal(found.metrics, run.metrics)
+    tidy = pd.read_parquet(whole / "metrics.parquet")
+    assert tidy["tpot_s"].tolist()[:5] == run.metrics["tpot_s"].tolist()[:5]
+    assert tidy["outcome"].tolist() == ["result"] * 5 + ["infeasible"]
+    assert found.manifest["scenario_text"] == run.manifest["scenario_text"]
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_sweep_that_was_ended_goes_on(whole: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(SCENARIO, out=out, jobs=1, progress=stopped(after))
+    with pytest.raises(InputError, match=f"has {after} points of a sweep. Go on with --resume"):
+        sweep.sweep(SCENARIO, out=out)
+    ran: list[str] = []
+    alone = points.point
+    monkeypatch.setattr(points, "point", lambda base, one: ran.append(one.key) or alone(base, one))
+    sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
+    assert len(ran) == 6 - after
+    assert bytes_of(out) == bytes_of(whole)
+
+
+def test_a_line_that_a_process_was_killed_in_is_none(whole: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    store = results.Store(out, sole=True)
+    loaded = cmsim.load_scenario(SCENARIO).recorded("summary")
+    from cmsim import api
+
+    digests = api.digests(loaded)
+    for digest, one in zip(digests[:2], loaded.runs[:2], strict=True):
+        store.add(api.evaluate(one), digest)
+    noted = out / "waiting.jsonl"
+    assert len(noted.read_bytes().splitlines()) == 2  # on disk although nobody flushed
+    with noted.open("ab") as file:
+        file.write(b'{"digest": "cut')
+    done = sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
+    assert len(done.outcomes) == 6 and bytes_of(out) == bytes_of(whole)
+
+
+def test_frames_settle_too(tmp_path: Path):
+    few = {**SCENARIO, "sweep": {"workload.batch_per_accelerator": [1, 8, 64]}}
+    one, two = tmp_path / "one", tmp_path / "two"
+    sweep.sweep(few, out=one, record="full", jobs=1)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(few, out=two, record="full", jobs=1, progress=stopped(1))
+    found = sweep.sweep(few, out=two, record="full", resume=True)
+    assert bytes_of(one) == bytes_of(two)
+    pd.testing.assert_frame_equal(found.ops, cmsim.run(few).ops)
+
+
+def test_a_wider_sweep_runs_what_is_new(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "out"
+    sweep.sweep({**SCENARIO, "sweep": {**SCENARIO["sweep"], "workload.context_tokens": [512]}}, out=out, jobs=1)
+    told: list[sweep.Standing] = []
+    sweep.sweep(SCENARIO, out=out, jobs=1, resume=True, progress=lambda standing: told.append(standing))
+    assert told[-1].found == 3 and told[-1].done == 6
+    assert bytes_of(out) == bytes_of(whole)
+    with pytest.raises(InputError, match="has 6 points that this scenario does not have"):
+        sweep.sweep(SCENARIO, out=out, record="none", resume=True)
+
+
+def test_what_is_wrong_at_a_point_fails_that_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from cmsim import api
+
+    alone = api.evaluate
+
+    def some(one: Any, machines: Any) -> Any:
+        if one.point["workloads.decode.batch_per_accelerator"] == 8:
+            raise InputError("this one is wrong")
+        return alone(one, machines)
+
+    monkeypatch.setattr(api, "evaluate", some)
+    found = sweep.sweep(SCENARIO, out=tmp_path / "out", jobs=1)
+    assert [(one.outcome, one.message) for one in found.missing][:2] == [("failed", "this one is wrong")] * 2
+    assert len(found.results) == 3
+
+
+def test_a_second_sweep_on_a_folder_is_refused(tmp_path: Path):
+    out = tmp_path / "out"
+
+    def told(standing: sweep.Standing) -> None:
+        if standing.done == 1:
+            with pytest.raises(InputError, match="another sweep is writing to it"):
+                sweep.sweep(SCENARIO, out=out, resume=True)
+
+    assert len(sweep.sweep(SCENARIO, out=out, jobs=1, progress=told).outcomes) == 6
+
+
+def test_a_full_disk_leaves_what_is_there(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(SCENARIO, out=out, jobs=1, progress=stopped(2))
+    before = bytes_of(out)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+            sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
+    assert bytes_of(out).keys() >= before.keys()
+    sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
+    assert bytes_of(out) == bytes_of(whole)
+
+
+@pytest.mark.parametrize("what", ["file", "other"])
+def test_folders_of_others_are_left_alone(tmp_path: Path, what: str):
+    out = tmp_path / "out"
+    if what == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is no folder|holds something that is not a store"):
+        sweep.sweep(SCENARIO, out=out)
+    assert (out if what == "file" else out / "mine.txt").read_text() == "mine"
+
+
+def test_a_folder_that_is_not_at_its_end_says_so(tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(SCENARIO, out=out, jobs=1, progress=stopped(2))
+    with pytest.raises(InputError, match="holds 2 runs of a sweep that has not come to its end"):
+        cmsim.Results.load(out)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "small.yaml"
+    file.write_text(json.dumps(SCENARIO))
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        app.app(["sweep", str(file), "--out", str(out), "--jobs", "1"])
+    said = capsys.readouterr()
+    assert ended.value.code == 1  # one point does not fit
+    assert "6 points in" in said.err and "5 results, 1 infeasible; wrote" in said.err
+    with pytest.raises(SystemExit):
+        app.app(["sweep", str(file), "--out", str(out), "--resume", "--json"])
+    said = capsys.readouterr()
+    assert {"points": 6, "found": 6, "results": 5}.items() <= json.loads(said.out).items()
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from cmsim import sweep
+if __name__ == "__main__":
+    sweep.sweep(json.loads(Path(sys.argv[1]).read_text()), out=sys.argv[2], jobs=1, resume=True,
+                progress=lambda standing: print(standing.done, flush=True))
+"""
+
+
+def test_a_sweep_that_is_killed_three_times(whole: Path, tmp_path: Path):
+    file, out, draw = tmp_path / "small.json", tmp_path / "out", random.Random(0)
+    file.write_text(json.dumps(SCENARIO))
+    command = [sys.executable, "-c", KILLED, str(file), str(out)]
+    for after in (0, 1, 3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) > after:
+                break
+        time.sleep(draw.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
+    assert bytes_of(out) == bytes_of(whole)
+
+
+def test_no_scheduler_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(points, "PATIENCE_s", 0.2)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        sweep.sweep(SCENARIO, out=tmp_path / "out", dask="tcp://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"got 'nonsense'.*Allowed: the address of a Dask scheduler"):
+        sweep.sweep(SCENARIO, out=tmp_path / "out", dask="nonsense")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the library's own
+def test_a_cluster_that_loses_a_worker(whole: Path, tmp_path: Path):
+    distributed = pytest.importorskip("distributed")
+    out, killed = tmp_path / "out", []
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+
+        def told(standing: sweep.Standing) -> None:
+            if standing.done == 1 and not killed:
+                worker = next(iter(cluster.workers.values()))
+                killed.append(worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
+
+        sweep.sweep(SCENARIO, out=out, dask=cluster.scheduler_address, progress=told)
+    assert killed and bytes_of(out) == bytes_of(whole)
