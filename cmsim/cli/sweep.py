@@ -38,6 +38,15 @@ def sweep(
             metavar="ADDRESS", help="Scheduler of a Dask cluster to run on, or `local`: workers started for it."
         ),
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Do not run all points, but so many, drawn where --objective promises to be best (Optuna)."
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="What --trials go by. Default: what `best` takes.")
+    ] = None,
     record: Annotated[
         str, typer.Option(help="What is kept of a run: full (with frames), summary, or none (metrics of its length).")
     ] = "summary",
@@ -54,19 +63,18 @@ def sweep(
     records = ("full", "summary", "none")
     if record not in records:
         raise InputError(f"--record: got '{record}'. {did_you_mean(record, records)}")
+    if trials is None and objective is not None:
+        raise InputError("--objective: goes with --trials; without them all points are run")
+    if trials is not None and (jobs or 1, dask) != (1, None):
+        raise InputError("--trials: each is drawn after the one before, in one process; leave --jobs and --dask out")
     begin_s = time.monotonic()
     loaded()
     with _Bar(quiet=quiet) as bar:
-        results = room.sweep(
-            scenario,
-            out=out,
-            set=say.settings(set_ or []),
-            record=record,  # type: ignore[arg-type]
-            resume=resume,
-            jobs=jobs,
-            dask=dask,
-            progress=bar,
-        )
+        common: dict[str, Any] = {"out": out, "set": say.settings(set_ or []), "record": record, "resume": resume}
+        if trials is None:
+            results = room.sweep(scenario, jobs=jobs, dask=dask, progress=bar, **common)
+        else:
+            results = room.study(scenario, trials=trials, objective=objective, progress=bar, **common)
     if json:
         say.document(_document(results, bar.last, out))
     elif not quiet:

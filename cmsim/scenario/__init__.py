@@ -2,7 +2,7 @@
 
 from cmsim.scenario.best import Open, words
 from cmsim.scenario.forms import whole_key
-from cmsim.scenario.load import Scenario, load_scenario
+from cmsim.scenario.load import Scenario, Space, load_scenario, load_space
 from cmsim.scenario.run import Run
 from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ScenarioSpec, SystemEntry
 
@@ -14,8 +14,10 @@ __all__ = [
     "Run",
     "Scenario",
     "ScenarioSpec",
+    "Space",
     "SystemEntry",
     "load_scenario",
+    "load_space",
     "whole_key",
     "words",
 ]

@@ -109,13 +109,10 @@ def load_scenario(
     InputError
         With all problems of the file.
     """
-    if isinstance(source, Scenario):
-        document, data = reading.parse_yaml(source.text, source.file), copy.deepcopy(dict(source.data))
-    else:
-        document = _document(source)
-        data = copy.deepcopy(forms.long_form(document, _extended(document)))
-    for key, value in (set or {}).items():
-        _set(data, key, value, where="--set")
+    return _scenario(*_read(source, set))
+
+
+def _scenario(document: reading.Document, data: dict[str, Any]) -> Scenario:
     try:
         spec = reading.validate(ScenarioSpec, document, data=best.without(data))
         swept = axes.read(document, data, _MOST_RUNS)
@@ -123,6 +120,65 @@ def load_scenario(
         raise InputError(_sorted([*error.problems, *_workload_problems(document, data)])) from None
     runs = _runs(document, data, swept)
     return Scenario(spec.name or Path(document.file).stem, runs, spec.report, data, document.text, document.file)
+
+
+def _read(
+    source: str | Path | Mapping[str, Any] | Scenario, set: Mapping[str, Any] | None
+) -> tuple[reading.Document, dict[str, Any]]:
+    """A document, and its data in long form with changes."""
+    if isinstance(source, Scenario):
+        document, data = reading.parse_yaml(source.text, source.file), copy.deepcopy(dict(source.data))
+    else:
+        document = _document(source)
+        data = copy.deepcopy(forms.long_form(document, _extended(document)))
+    for key, value in (set or {}).items():
+        _set(data, key, value, where="--set")
+    return document, data
+
+
+@dataclass(frozen=True)
+class Space:
+    """A scenario with a sweep of more points than anybody lists.
+
+    Attributes
+    ----------
+    swept
+        Its axes and conditions.
+    data, document
+        The scenario in long form, with changes; as it was read.
+    """
+
+    swept: axes.Sweep
+    data: Mapping[str, Any]
+    document: reading.Document
+
+    def at(self, point: Mapping[str, Any]) -> Scenario:
+        """The scenario at one point of it. Raises InputError for a point that is none."""
+        data = {**self.data, "sweep": {key: [value] for key, value in point.items()}}
+        return _scenario(self.document, copy.deepcopy(data))
+
+
+def load_space(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Space:
+    """What `load_scenario` reads, without the runs.
+
+    Parameters
+    ----------
+    source, set
+        As of `load_scenario`.
+
+    Returns
+    -------
+    Space
+        Its points can be asked for.
+
+    Raises
+    ------
+    InputError
+        For what is wrong around workloads.
+    """
+    document, data = _read(source, set)
+    reading.validate(ScenarioSpec, document, data=best.without(data))
+    return Space(axes.read(document, data, _MOST_RUNS), data, document)
 
 
 def _document(source: str | Path | Mapping[str, Any]) -> reading.Document:

@@ -7,60 +7,17 @@ that comes out has the bytes of one that was made without a stop. One process at
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cmsim import api
-from cmsim.errors import InputError, Problem
 from cmsim.execution import Machines
 from cmsim.results import Outcome, Results, Store, became, settle
 from cmsim.scenario import Record, Scenario, load_scenario
 from cmsim.sweep import points
-
-#: held by the process that writes to a folder, and let go by the system when that ends
-LOCK = ".lock"
-
-
-@dataclass
-class Standing:
-    """How far a sweep is.
-
-    total     points of the scenario         found    of these, done before
-    results, infeasible, failed   what became of those that are done, before or now
-    """
-
-    total: int
-    found: int = 0
-    results: int = 0
-    infeasible: int = 0
-    failed: int = 0
-    began_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def done(self) -> int:
-        return self.results + self.infeasible + self.failed
-
-    @property
-    def per_s(self) -> float:
-        """Points a second since it began; 0 before the first."""
-        return (self.done - self.found) / max(time.monotonic() - self.began_s, 1e-9)
-
-    @property
-    def left_s(self) -> float | None:
-        """What is left at this rate; None before there is one. [s]"""
-        return (self.total - self.done) / self.per_s if self.per_s else None
-
-    def count(self, one: str) -> None:
-        """One more of ``result``, ``infeasible`` or ``failed``."""
-        name = "results" if one == "result" else one
-        setattr(self, name, getattr(self, name) + 1)
-
-
-#: called with how far it is after each point
-Progress = Callable[[Standing], None]
+from cmsim.sweep.folder import alone, check
+from cmsim.sweep.standing import Progress, Standing
 
 
 def sweep(
@@ -111,9 +68,9 @@ def sweep(
     api.check_report(loaded, [machines(one) for one in loaded.runs])
     runs = dict(zip(api.digests(loaded, machines), loaded.runs, strict=True))
     folder = Path(out).absolute()
-    with _alone(folder), Store(folder, sole=True) as store:
+    with alone(folder), Store(folder, sole=True) as store:
         done = store.outcomes()
-        _check(folder, done.keys(), runs.keys(), resume=resume)
+        check(folder, done.keys(), runs.keys(), resume=resume)
         standing = Standing(len(runs), found=len(done))
         for one in done.values():
             standing.count(one)
@@ -134,40 +91,4 @@ def _into(store: Store, coming: Iterator[tuple[str, Outcome]], standing: Standin
             progress(standing)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else writes to the folder meanwhile. Raises InputError where somebody does, and where nobody can."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-        if not folder.is_dir():
-            raise InputError(Problem("is no folder", str(folder)))
-        lock = FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        message = "another sweep is writing to it. Wait for its end, or choose another folder with --out"
-        raise InputError(Problem(message, str(folder))) from None
-    except OSError as error:
-        raise InputError(Problem(f"cannot be written ({error.strerror or error})", str(folder))) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check(folder: Path, done: Any, wanted: Any, *, resume: bool) -> None:
-    """Raises InputError where the folder has points that are not to be touched."""
-    if done and not resume:
-        message = f"has {len(done)} points of a sweep. Go on with --resume, or choose another folder with --out"
-        raise InputError(Problem(message, str(folder)))
-    if others := len(done - wanted):
-        message = (
-            f"has {others} points that this scenario does not have, of another scenario, system file, `record` or "
-            "version of cmsim. Choose another folder with --out"
-        )
-        raise InputError(Problem(message, str(folder)))
-
-
-__all__ = ["LOCK", "Progress", "Standing", "sweep"]
+__all__ = ["sweep"]

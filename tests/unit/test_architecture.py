@@ -119,7 +119,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
     # points of a scenario over processes and clusters, into a store
-    "sweep": frozenset({"api", "execution", "results", "scenario", "side_by_side"}),
+    "sweep": frozenset({"api", "execution", "kinds", "results", "scenario", "side_by_side"}),
     # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is;
     # those of a service by what serving says of its pools before it serves
     "search": frozenset(

@@ -249,3 +249,50 @@ def test_a_cluster_that_loses_a_worker(whole: Path, tmp_path: Path):
 
         sweep.sweep(SCENARIO, out=out, dask=cluster.scheduler_address, progress=told)
     assert killed and bytes_of(out) == bytes_of(whole)
+
+
+LARGE: dict[str, Any] = {
+    **SCENARIO,
+    "sweep": {
+        "workload.batch_per_accelerator": {"from": 1, "to": 100_000, "steps": 20_000, "scale": "log"},
+        "workload.parallel.tp": [1, 2, 4, 8],
+        "workload.context_tokens": [512, 1024, 2048, 4096, 8192, 16384],
+        "where": "workload.batch_per_accelerator < 50000",
+    },
+}
+
+
+def test_points_are_drawn_from_what_nobody_lists(tmp_path: Path):
+    pytest.importorskip("optuna")
+    with pytest.raises(InputError, match="runs: workloads x systems x points"):
+        cmsim.load_scenario(LARGE)
+    one, two = tmp_path / "one", tmp_path / "two"
+    found = sweep.study(LARGE, trials=12, out=one, objective="energy_per_token_J")
+    assert len(found.outcomes) == 12 and len({run.run for run in found.outcomes}) == 12
+    assert all(run.point["workloads.decode.batch_per_accelerator"] < 50_000 for run in found.outcomes)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.study(LARGE, trials=12, out=two, objective="energy_per_token_J", progress=stopped(5))
+    sweep.study(LARGE, trials=12, out=two, objective="energy_per_token_J", resume=True)
+    assert bytes_of(one) == bytes_of(two)
+    with pytest.raises(InputError, match=r"has .* points that this scenario does not have"):
+        sweep.study(LARGE, trials=3, out=two, objective="energy_per_token_J", resume=True)
+
+
+def test_a_small_space_ends_when_all_is_drawn(tmp_path: Path):
+    pytest.importorskip("optuna")
+    few = {**SCENARIO, "sweep": {"workload.batch_per_accelerator": [1, 8], "workload.context_tokens": [512, 65536]}}
+    assert len(sweep.study(few, trials=50, out=tmp_path / "out").outcomes) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "objective", "said"),
+    [
+        ({"systems": ["hgx_h100", "hgx_h200"]}, None, "points are drawn for one of them, got hgx_h100, hgx_h200"),
+        ({"sweep": {}}, None, "has no `sweep` to draw from"),
+        ({}, "beauty", "--objective: got 'beauty'. Allowed: "),
+    ],
+)
+def test_what_cannot_be_drawn_from(tmp_path: Path, changed: dict[str, Any], objective: str | None, said: str):
+    pytest.importorskip("optuna")
+    with pytest.raises(InputError, match=said):
+        sweep.study({**SCENARIO, **changed}, trials=3, out=tmp_path / "out", objective=objective)
