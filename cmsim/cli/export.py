@@ -1,4 +1,4 @@
-"""``cmsim export``: a workload in the form of other people's tools."""
+"""``cmsim export``: workloads and results in the form of other people's tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cmsim.cli.app import app
 from cmsim.cli.run import ScenarioName
 from cmsim.errors import InputError, did_you_mean
 
-export = typer.Typer(no_args_is_help=True, help="Workloads in the form of other people's tools.")
+export = typer.Typer(no_args_is_help=True, help="Workloads and results in the form of other people's tools.")
 app.add_typer(export, name="export")
 
 
@@ -41,3 +41,29 @@ def chakra(
         raise InputError(f"--run: no run '{run}'. {did_you_mean(run, runs)}")
     paths = api.export_chakra(runs[run] if run is not None else loaded.runs[0], out, base=loaded.base)
     say.message(f"wrote {out}: {len(paths) - 1} traces and {paths[-1].name}")
+
+
+@export.command()
+def perfetto(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RESULT...", help="Folders of results, or scenarios, which are run first.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write; https://ui.perfetto.dev opens it.")],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Only runs whose label holds that or is of that pattern. May be repeated."),
+    ] = None,
+) -> None:
+    """Timelines, power and links of runs as a Perfetto trace, side by side on one axis of time."""
+    from cmsim.cli.compare import load
+    from cmsim.cli.side_by_side import chosen_runs
+    from cmsim.export import write_perfetto
+    from cmsim.results import Results
+
+    with say.Bar() as bar:
+        parts = [load(source, bar) for source in sources]
+    results = parts[0] if len(parts) == 1 else Results.joined(parts, sources)
+    results.require()
+    shown = chosen_runs(results.results, run or [])
+    write_perfetto(shown, out)
+    say.message(f"wrote {out}: {len(shown)} run{'s' * (len(shown) != 1)}, {out.stat().st_size / 1e6:.3g} MB")

@@ -2,7 +2,7 @@
 
 from cmsim.scenario.best import Open, words
 from cmsim.scenario.forms import whole_key
-from cmsim.scenario.load import Scenario, Space, load_scenario, load_space
+from cmsim.scenario.load import Scenario, SweepSpace, load_scenario, load_space
 from cmsim.scenario.run import Run
 from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ScenarioSpec, SystemEntry
 
@@ -14,7 +14,7 @@ __all__ = [
     "Run",
     "Scenario",
     "ScenarioSpec",
-    "Space",
+    "SweepSpace",
     "SystemEntry",
     "load_scenario",
     "load_space",

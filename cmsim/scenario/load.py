@@ -137,7 +137,7 @@ def _read(
 
 
 @dataclass(frozen=True)
-class Space:
+class SweepSpace:
     """A scenario with a sweep of more points than anybody lists.
 
     Attributes
@@ -158,7 +158,7 @@ class Space:
         return _scenario(self.document, copy.deepcopy(data))
 
 
-def load_space(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> Space:
+def load_space(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> SweepSpace:
     """What `load_scenario` reads, without the runs.
 
     Parameters
@@ -168,7 +168,7 @@ def load_space(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any]
 
     Returns
     -------
-    Space
+    SweepSpace
         Its points can be asked for.
 
     Raises
@@ -178,7 +178,7 @@ def load_space(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any]
     """
     document, data = _read(source, set)
     reading.validate(ScenarioSpec, document, data=best.without(data))
-    return Space(axes.read(document, data, _MOST_RUNS), data, document)
+    return SweepSpace(axes.read(document, data, _MOST_RUNS), data, document)
 
 
 def _document(source: str | Path | Mapping[str, Any]) -> reading.Document:

@@ -14,7 +14,7 @@ from cmsim import api, kinds
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.execution import Machines
 from cmsim.results import Infeasible, Outcome, Result, Results, Store, became, decisive, settle
-from cmsim.scenario import Record, Run, Space, load_space
+from cmsim.scenario import Record, Run, SweepSpace, load_space
 from cmsim.sweep.folder import alone, check
 from cmsim.sweep.points import point
 from cmsim.sweep.standing import Progress, Standing
@@ -105,7 +105,7 @@ def study(
     return Results.load(folder)
 
 
-def _checked(space: Space) -> Run:
+def _checked(space: SweepSpace) -> Run:
     """The run at the first point. Raises InputError for a scenario of several runs at a point, or without a sweep."""
     problem = space.document.problem
     if not space.swept.axes:
@@ -118,7 +118,7 @@ def _checked(space: Space) -> Run:
     return space.at(_first(space)).runs[0]
 
 
-def _first(space: Space) -> dict[str, Any]:
+def _first(space: SweepSpace) -> dict[str, Any]:
     return {key: value for axis in space.swept.axes for key, value in zip(axis.keys, axis.rows[0], strict=True)}
 
 
@@ -136,7 +136,7 @@ def _over(outcome: Outcome) -> float:
     return budget["needed_B"] / budget["available_B"] - 1 if "needed_B" in budget else 1.0
 
 
-def _point(space: Space, trial: Any) -> dict[str, Any]:
+def _point(space: SweepSpace, trial: Any) -> dict[str, Any]:
     """A point as it is drawn: of numbers in order by their place, of words as choices."""
     out: dict[str, Any] = {}
     for axis in space.swept.axes:

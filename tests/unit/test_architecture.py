@@ -118,6 +118,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "kinds", "results", "scenario"}
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
+    # results in the form of other people's tools: runs nothing
+    "export": frozenset({"results"}),
     # points of a scenario over processes and clusters, into a store
     "sweep": frozenset({"api", "execution", "kinds", "results", "scenario", "side_by_side"}),
     # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is;
@@ -148,7 +150,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published", "search", "sweep", "reliability"}
+        | {"published", "search", "sweep", "export", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
