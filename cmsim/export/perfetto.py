@@ -2,8 +2,8 @@
 
 One process a run, called by its label. In it a track for each stream of each rank class, with how many ranks it stands
 for; an arrow from each send to its receive; counters of power by component and of the use of links; a track for as many
-requests as were there at once. Every run starts at 0. Times are nanoseconds, a thousand of what a run counts in; what is
-shorter than one has no length.
+requests as were there at once. Every run starts at 0. Times are nanoseconds, a thousand of what a run counts in; what
+is shorter than one has no length.
 
 Descriptors are written by the schema (PyPI ``perfetto``). Events, of which there are millions, are columns of bytes:
 all packets of a kind are of one length, as a number may be written with more bytes than it needs.
