@@ -118,6 +118,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"api", "kinds", "results", "scenario"}
         | {"compute", "engine", "execution", "hardware", "kernels", "workload", "workload/generate"}
     ),
+    # results as one page for people, with their figures: runs nothing
+    "report": frozenset({"numbers", "plots", "results"}),
     # results in the form of other people's tools: runs nothing
     "export": frozenset({"results"}),
     # points of a scenario over processes and clusters, into a store
@@ -150,7 +152,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published", "search", "sweep", "export", "reliability"}
+        | {"published", "search", "sweep", "export", "report", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
