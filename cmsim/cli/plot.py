@@ -14,10 +14,12 @@ from cmsim.errors import InputError, Problem, did_you_mean
 ENDINGS = (".pdf", ".png", ".svg")
 #: option, as figures call it -> figures that take it
 _TAKES = {
-    "run": ("timeline", "power", "roofline"),
+    "run": ("timeline", "power", "roofline", "queue", "waterfall"),
     "start": ("timeline",),
     "end": ("timeline",),
     "measured": ("collective",),
+    "metric": ("metric", "latency"),
+    "over": ("metric",),
 }
 _SAID = {"start": "--from", "end": "--to"}
 
@@ -36,7 +38,16 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="File to write, png, svg or pdf by its ending. Default KIND.png.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="timeline, power, roofline: which run; default the first.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="timeline, power, roofline, queue: which run; default the first. waterfall: two, with a comma between."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="metric: which, as results name it. latency: ttft, tpot or e2e.")
+    ] = None,
+    over: Annotated[str | None, typer.Option(help="metric: which swept key; default that with most values.")] = None,
     start: Annotated[
         str | None,
         typer.Option("--from", help="timeline: a time ('20 ms'), 'step 2' or 'layer 10', counted from 0."),
@@ -55,7 +66,7 @@ def plot(
     out = out or Path(f"{kind}.png")
     if out.suffix.lower() not in ENDINGS:  # said before anything is run
         raise InputError(Problem(f"cannot draw '{out.suffix}' files. Allowed: {', '.join(ENDINGS)}.", str(out)))
-    chosen = {"run": run, "start": start, "end": end, "measured": measured}
+    chosen = {"run": run, "start": start, "end": end, "measured": measured, "metric": metric, "over": over}
     chosen = {name: value for name, value in chosen.items() if value}
     for name in chosen:
         its = _TAKES[name]

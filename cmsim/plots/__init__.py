@@ -6,14 +6,18 @@ from typing import Any
 from cmsim.plots import (
     breakdown,
     collective,
+    latency,
+    metric,
     pareto,
     power,
     power_throughput,
     predicted,
+    queue,
     roofline,
     search,
     timeline,
     trade_off,
+    waterfall,
 )
 from cmsim.plots.style import save
 
@@ -27,19 +31,27 @@ KINDS: dict[str, Callable[..., Any]] = {
     "power": power.draw,
     "roofline": roofline.draw,
     "collective": collective.draw,
+    "metric": metric.draw,
+    "latency": latency.draw,
+    "queue": queue.draw,
+    "waterfall": waterfall.draw,
 }
 
 __all__ = [
     "KINDS",
     "breakdown",
     "collective",
+    "latency",
+    "metric",
     "pareto",
     "power",
     "power_throughput",
     "predicted",
+    "queue",
     "roofline",
     "save",
     "search",
     "timeline",
     "trade_off",
+    "waterfall",
 ]

@@ -139,7 +139,12 @@ def words(name: str, unit: str | None = None) -> str:
     ('energy per token [J]', 'tokens per second [1/s]', 'power avg [kW]', 'mfu')
     >>> words("tokens_per_s_per_accelerator")
     'tokens per second and accelerator [1/s]'
+    >>> words("ttft_s_p99", "ms")
+    'ttft p99 [ms]'
     """
+    if part := re.fullmatch(r"(.+_\w+)_(p\d+|mean)", name):  # of a distribution
+        stem, bracket, rest = words(part[1], unit).partition(" [")
+        return f"{stem} {part[2]}{bracket}{rest}"
     if "_per_s_per_" in name:
         return f"{name.replace('_per_s_per_', ' per second and ').replace('_', ' ')} [{unit or '1/s'}]"
     if name.endswith("_per_s"):

@@ -6,6 +6,7 @@ Which two stands on the page of the kind (``figure``): of decoding the time of a
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from cmsim import numbers
@@ -35,9 +36,18 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
         raise InputError("trade-off needs a run with both metrics that its kind puts on the axes; there is none")
     lines = series(results, lambda one: _axes(one) == figure, by=figure[0])
     ax = style.axes(ax, size=(8.6, 5.4))
-    scales = [_scale([one.metric(name) for line in lines for one in line.runs], name) for name in figure]
+    scales = [scale([one.metric(name) for line in lines for one in line.runs], name) for name in figure]
     (x_unit, x_label), (y_unit, y_label) = scales
     at = [[(one.metric(figure[0]) / x_unit, one.metric(figure[1]) / y_unit) for one in line.runs] for line in lines]
+    drawn(ax, lines, at, x_label, y_label)
+    keys = list(dict.fromkeys(words(head) for line in lines for head in (line.along, *line.fixed) if head))
+    style.head(ax, "Trade-off" + (f", by {' and '.join(keys)}" if keys else ""))
+    _say(ax, lines, at)
+    return ax
+
+
+def drawn(ax: Axes, lines: list[Series], at: list[list[tuple[float, float]]], x_label: str, y_label: str) -> None:
+    """Lines through their points, named beside the figure, from 0 up."""
     for line, points in zip(lines, at, strict=True):
         x, y = zip(*points, strict=True)
         ax.plot(
@@ -55,8 +65,11 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
     style.label(ax.yaxis, y_label)
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
-    keys = list(dict.fromkeys(words(head) for line in lines for head in (line.along, *line.fixed) if head))
-    style.head(ax, "Trade-off" + (f", by {' and '.join(keys)}" if keys else ""))
+    beside(ax)
+
+
+def beside(ax: Axes) -> None:
+    """The names of lines, at the right of the figure."""
     ax.legend(
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
@@ -65,8 +78,6 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
         labelcolor=style.INK,
         handlelength=2.6,
     )
-    _say(ax, lines, at)
-    return ax
 
 
 def _axes(result: Result) -> tuple[str, str] | None:
@@ -99,9 +110,9 @@ def _say(ax: Axes, lines: list[Series], at: list[list[tuple[float, float]]]) -> 
                 page.put(text, radius=_SIZE / 2, ways=_ABOVE)
 
 
-def _scale(values: list[float], name: str) -> tuple[float, str]:
+def scale(values: list[float], name: str) -> tuple[float, str]:
     """What to divide by, and the label with the unit that this gives."""
-    suffix = name.rpartition("_")[2]
+    suffix = re.sub(r"_(p\d+|mean)$", "", name).rpartition("_")[2]  # of a distribution, that of its values
     if suffix not in ("s", "J", "W", "B") or name.endswith("_per_s"):
         return 1.0, style.words(name)
     factor, unit = numbers.scale(max(values), suffix)

@@ -17,16 +17,20 @@ from cmsim.plots import (
     KINDS,
     breakdown,
     collective,
+    latency,
+    metric,
     pareto,
     parts,
     power,
     power_throughput,
     predicted,
+    queue,
     roofline,
     save,
     style,
     timeline,
     trade_off,
+    waterfall,
 )
 from cmsim.plots import series as lines
 from cmsim.plots.window import window
@@ -109,7 +113,38 @@ def calls() -> Results:
     return Results(tuple(call(system, size_B) for system in ("box", "ring") for size_B in (2**30, 2**12, 2**20)))
 
 
+def served() -> Results:
+    """A service at three rates: the more requests come, the longer they wait."""
+    out = []
+    for rate in (1, 2, 4):
+        one = Identity("serving", Entry(0, "box"), {"workloads.serving.arrivals.rate_per_s": rate})
+        waited = np.linspace(0.1, 0.1 * rate, 50)
+        requests = {
+            "outcome": np.array(["done"] * 48 + ["timed_out"] * 2, dtype=object),
+            "waited_s": waited,
+            "prefill_s": np.full(50, 0.2),
+            "moved_s": np.zeros(50),
+            "decode_s": np.full(50, 1.0),
+            "e2e_s": waited + 1.2,
+            "generated_tokens": np.full(50, 11),
+        }
+        load = {
+            "start_s": np.arange(5.0),
+            "end_s": np.arange(1.0, 6.0),
+            "waiting": np.arange(5.0) * rate,
+            "running": np.full(5, 3.0),
+            "cached_tokens": np.arange(5) * 1000.0,
+        }
+        rest = {"kind": "serving", "columns": {"requests": requests, "load": load}}
+        metrics = {"ttft_s_p99": 0.2 + 0.1 * rate, "output_tokens_per_s": 10.0 * rate, "makespan_s": 5.0}
+        rest |= {"metrics": metrics, "entry": one.entry, "point": one.point, "breakdown": {}}
+        out.append(dataclasses.replace(made("box"), run=one.label, workload="serving", **rest))
+    return Results(tuple(out))
+
+
 def of(kind) -> Results:
+    if kind in ("latency", "queue"):
+        return served()
     return calls() if kind == "collective" else Results(tuple(_with_latency())) if kind == "pareto" else swept()
 
 
@@ -624,3 +659,67 @@ def test_predicted_of_several_units_says_so_and_repeats(tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with pytest.raises(InputError, match="no point to draw"):
         predicted.draw([])
+
+
+def test_a_metric_is_drawn_over_a_swept_key():
+    ax = metric.draw(swept(), metric="power_avg_W")
+    assert [line.get_label() for line in ax.lines] == ["supernode", "rack"]
+    assert ax.lines[1].get_xdata().tolist() == list(BATCHES)
+    assert ax.lines[1].get_ydata() * 1e3 == pytest.approx([122.4e3, 127.2e3, 148.8e3])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("batch per accelerator", "power avg [kW]")
+    two = Results(tuple(swept_twice()))
+    assert metric.draw(two, metric="tokens_per_s", over="context_tokens").get_xlabel() == "context tokens"
+    assert metric.draw(served(), metric="ttft_s_p99").get_ylabel() == "ttft p99 [ms]"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"metric": "beauty"}, "no run has a number 'beauty'"),
+        ({"over": "moon"}, r"'moon' was not swept. Swept: batch_per_accelerator"),
+    ],
+)
+def test_what_no_run_has_is_not_drawn(asked, said):
+    with pytest.raises(InputError, match=said):
+        metric.draw(swept(), **asked)
+
+
+def test_a_metric_needs_a_swept_key():
+    with pytest.raises(InputError, match="no key was swept to draw over"):
+        metric.draw(Results((dataclasses.replace(made(), point={}),)), metric="tokens_per_s")
+
+
+@pytest.mark.parametrize(
+    ("what", "longest"), [("ttft", 0.6 - 0.3 * 2 / 49), ("tpot", 0.1), ("e2e", 1.6 - 0.3 * 2 / 49)]
+)
+def test_latency_is_of_requests_that_were_served(what, longest):
+    ax = latency.draw(served(), metric=what)
+    curves = [line for line in ax.lines if not line.get_label().startswith("_")]
+    unit = {"[ms]": 1e-3, "[s]": 1.0}[ax.get_xlabel().rpartition(" ")[2]]
+    assert len(curves) == 3 and all(len(line.get_xdata()) == 48 for line in curves)
+    assert max(line.get_xdata()[-1] for line in curves) * unit == pytest.approx(longest)
+    assert curves[0].get_ydata()[-1] == 1.0
+    with pytest.raises(InputError, match="Did you mean 'ttft'"):
+        latency.draw(served(), metric="ttf")
+
+
+def test_a_service_over_time():
+    ax = queue.draw(served(), run="serving/box/rate_per_s=4")
+    running, waiting = ax.lines
+    assert waiting.get_ydata()[::2].tolist() == [0, 4, 8, 12, 16] and set(running.get_ydata()) == {3.0}
+    with pytest.raises(InputError, match="is no service"):
+        queue.draw(swept())
+
+
+def test_a_waterfall_goes_from_one_run_to_the_other():
+    fast = dataclasses.replace(made("rack"), breakdown={"compute_s": 1e-3, "memory_s": 2e-3, "bubble_s": 1e-3})
+    slow = dataclasses.replace(made("supernode"), breakdown={"compute_s": 1e-3, "memory_s": 5e-3, "link_s": 0.5e-3})
+    ax = waterfall.draw(Results((fast, slow)))
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights == pytest.approx([4.0, 3.0, -1.0, 0.5, 6.5])
+    assert [text.get_text() for text in ax.get_xticklabels()][1:-1] == ["memory", "bubble", "link"]
+    assert ax.get_title(loc="left") == "supernode takes 1.62 times as long as rack"
+    again = waterfall.draw(Results((fast, slow)), run=f"{slow.run},{fast.run}")
+    assert again.get_title(loc="left") == "rack takes 0.615 times as long as supernode"
+    with pytest.raises(InputError, match="no run 'moon'"):
+        waterfall.draw(Results((fast, slow)), run=f"{slow.run},moon")
