@@ -1,5 +1,7 @@
 """Power by component over time, energy as its integral, carbon."""
 
+from cmsim.energy.curve import Course, Curve, curve, spectrum, waiting_W
+from cmsim.energy.limits import limited
 from cmsim.energy.parts import COMPONENTS, constant, full_W, rated_W, scale_up_modules, switch_chips
 from cmsim.energy.power import (
     BAND,
@@ -20,15 +22,21 @@ __all__ = [
     "LINKS",
     "OPS",
     "Busy",
+    "Course",
+    "Curve",
     "Power",
     "band_metrics",
     "busy",
     "carbon_g",
     "constant",
+    "curve",
     "full_W",
+    "limited",
     "power_metrics",
     "power_over_time",
     "rated_W",
     "scale_up_modules",
+    "spectrum",
     "switch_chips",
+    "waiting_W",
 ]

@@ -30,7 +30,7 @@ from cmsim.arrays import Columns, Floats, Ints, Packed, coded, equal, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
-from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
+from cmsim.hardware.supplies import fans_W, lost_W, overhead_W
 from cmsim.repeats import ONCE, Repeat
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
@@ -48,7 +48,7 @@ _WH_PER_J = 1 / 3600
 #: columns of ops, and of links, that power follows from
 OPS = (
     *("rank_class", "multiplicity", "start_ps", "end_ps", "kind", "kernel", "flops", "bytes_B", "peak_FLOPps", "cores"),
-    *("weights", "limit"),
+    *("weights", "limit", "clock"),
 )
 LINKS = ("rank_class", "start_ps", "end_ps", "utilization", "port_share", "times", "each_ps")
 
@@ -106,7 +106,7 @@ def power_over_time(system: System, ops: Columns, links: Columns, *, makespan_ps
     hosts        nodes in use: idle and other power, and what feeding the ranks takes of the sockets' power while
                  these have an op in flight
     switch_chips scale-up chips with the ports' use, and scale-out switches at constant power
-    fans, power_supplies, facility  see `fans_W`, `loss_W` and `overhead_W`
+    fans, power_supplies, facility  see `fans_W`, `lost_W` and `overhead_W`
     """
     if makespan_ps <= 0:
         raise InfeasibleError("a run that takes no time has no power")
@@ -159,12 +159,7 @@ def _components_W(
     cooled_W = sum(parts.values())
     parts["fans"] = fans_W(cooled_W, facility.fan_fraction)
     direct_W = cooled_W + parts["fans"]
-    parts["power_supplies"] = loss_W(
-        direct_W,
-        full_W=full_W(system, board),
-        psu_efficiency=facility.psu_efficiency,
-        standing=facility.psu_standing_loss,
-    )
+    parts["power_supplies"] = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
     parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
     assert tuple(parts) == COMPONENTS
     return np.stack(list(parts.values()))
@@ -348,6 +343,7 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
         height[2, len(mine) :] = port_use[mine_port]
         height[3, : len(mine)] = 1.0
         at_ps, level = _steps(start, end, height)
+        level[3] = np.minimum(level[3], 1.0)  # fed is fed, however many ops are in flight
         # kernels side by side share the engines: none is busier than the busiest of them alone would make it
         level[:2] = np.minimum(level[:2], height[:2].max(axis=1, initial=0.0)[:, None])
         level[1] = np.maximum(level[1], np.minimum(level[1] + passing * level[2], 1.0))
@@ -377,6 +373,8 @@ def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
             on_matrix |= equal(ops, "kernel", name) & one.matrix
     arithmetic = np.where(unknown & on_matrix, 1.0, arithmetic)
     memory = np.where(unknown & ~on_matrix, 1.0, memory)
+    if "clock" in ops:
+        arithmetic, memory = compute.clocked(arithmetic, memory, ops["clock"])
     cores = np.where(kernel, ops["cores"], 0.0)
     return arithmetic * cores, memory * cores
 

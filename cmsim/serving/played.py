@@ -41,12 +41,14 @@ class PlayedSteps:
 
     def __init__(self, run: Run, spec: ServingSpec, pool: PoolSpec, batching: BatchingSpec, base: Path | None):
         self._machines = api.Machines(base)
+        held = pool.power or spec.power
         said = {
             "model": spec.model,
             "balance": spec.balance,
             "parallel": pool.parallel or spec.parallel,
             "precision": pool.precision or spec.precision,
             "microbatches": pool.microbatches or spec.microbatches,
+            "power": None if held is None else held.held,
             "batch_per_accelerator": 1.0,
         }
         entry = run.system.model_copy(update={"accelerators": pool.accelerators})
