@@ -9,7 +9,8 @@ Leaves out: what differs between machines (jitter, temperature), capacitors and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.units import PS_PER_S
 
+#: what accelerators do that have nothing to do
+State = Literal["active", "idle", "asleep"]
 #: samples of a curve, and samples over all machines, at most
 _MOST, _MOST_IN_ALL = 2_000_000, 1_000_000_000
 #: a run is repeated so often where nobody says how long, and at least for so many samples
@@ -144,9 +147,15 @@ def spectrum(power_W: Floats, step_s: float) -> tuple[Floats, Floats]:
     return np.fft.rfftfreq(len(power_W), step_s)[1:], swings_W[1:]
 
 
-def waiting_W(system: System) -> tuple[float, float, float]:
-    """Facility power of a machine whose accelerators have nothing to do: the least, the middle, the most. [W]"""
+def waiting_W(system: System, state: State = "idle") -> tuple[float, float, float]:
+    """Facility power of a machine whose accelerators have nothing to do: the least, the middle, the most. [W]
+
+    state: active, contexts there and clocks up; idle; asleep, contexts gone, which is idle where nothing lower is known
+    """
+    power = system.accelerator.power
+    at_rest_W = {"active": power.active_W, "idle": power.idle_W, "asleep": power.sleep_W or power.idle_W}[state]
+    chip = system.accelerator.model_copy(update={"power": power.model_copy(update={"idle_W": at_rest_W})})
     none = {name: np.zeros(0) for name in (*OPS, *LINKS)}
-    found = power_over_time(system, none, none, makespan_ps=PS_PER_S)
+    found = power_over_time(replace(system, accelerator=chip), none, none, makespan_ps=PS_PER_S)
     low, middle, high = (float(one.sum(axis=0).mean()) for one in (found.low_W, found.middle_W, found.high_W))
     return low, middle, high
