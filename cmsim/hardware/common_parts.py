@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from cmsim import reading
-from cmsim.hardware.specs import FacilitySpec, Module, Sources, SystemSpec
+from cmsim.hardware.specs import FacilitySpec, Module, ScaleOut, Sources, SwitchPower, SystemSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Coefficient, ShareOrNone
+from cmsim.reading.quantities import Coefficient, Factor, ShareOrNone
 
 FOLDER = "topologies/parts"
 
@@ -20,12 +20,17 @@ class CommonParts(Spec):
 
     name: str
     description: str
-    modules: dict[Module, Coefficient] = Field(description="watts of an optical module, over those of one with a DSP")
+    modules: dict[Module, Factor] = Field(description="watts of an optical module, over those of one with a DSP")
     host_memory_share: ShareOrNone = Field(description="of the watts of a socket with its memory")
     over_pue_by_C: tuple[tuple[float, Coefficient], ...] = Field(
         min_length=2, description="[temperature outside, what PUE is above 1 over that at 15 C], going up"
     )
     sources: Sources
+
+    def module_W(self, of: SwitchPower | ScaleOut, instead: Module | None = None) -> float:
+        """One module of the kind that is in place of the one that watts were given for. [W]"""
+        kind = instead or of.instead or of.module
+        return of.module_W * self.modules[kind] / self.modules[of.module]
 
     @model_validator(mode="after")
     def _all_kinds(self) -> CommonParts:
@@ -43,13 +48,10 @@ def common_parts() -> CommonParts:
 def as_built(spec: SystemSpec) -> SystemSpec:
     """The system with the watts of the modules it has, and the PUE of the temperature outside."""
     inner, outer, facility = spec.scale_up.power, spec.scale_out, spec.facility
-    others = {inner.module, outer.module} != {"dsp"}
-    if not others and facility.outside_C is None:
+    if inner.instead is None and outer.instead is None and facility.outside_C is None:
         return spec
     common = common_parts()
-    if others:
-        inner = inner.model_copy(update={"module_W": inner.module_W * common.modules[inner.module]})
-        outer = outer.model_copy(update={"module_W": outer.module_W * common.modules[outer.module]})
+    inner, outer = (one.model_copy(update={"module_W": common.module_W(one)}) for one in (inner, outer))
     if facility.outside_C is not None:
         facility = facility.model_copy(update={"pue": pue_at(facility, facility.outside_C, common)})
     up = spec.scale_up.model_copy(update={"power": inner})

@@ -161,9 +161,12 @@ class NodeSpec(Spec):
     )
 
 
-#: what is at the ends of a link between chips
+#: what is at the ends of a link between chips: retimed by a DSP, linear drive (LPO), or passive copper
 Module = Literal["dsp", "lpo", "copper"]
-_MODULE = "dsp, lpo (without one) or copper: what others than dsp draw of it stands in topologies/parts/parts_in_common.yaml"
+_INSTEAD = (
+    "modules of another kind in their place: watts in proportion to topologies/parts/parts_in_common.yaml; whether "
+    "copper reaches so far is not looked at"
+)
 
 
 class SwitchPower(Spec):
@@ -171,8 +174,9 @@ class SwitchPower(Spec):
 
     chip_static_W: Watts = Field(description="one switch chip, no traffic")
     chip_dynamic_W: Watts = Field(description="added to one switch chip at full traffic")
-    module_W: Watts = Field(default=0.0, description="one optical module with a DSP, always on")
-    module: Module = Field(default="dsp", description=_MODULE)
+    module_W: Watts = Field(default=0.0, description="one optical module, always on")
+    module: Module = Field(default="dsp", description="kind of module that module_W is of")
+    instead: Module | None = Field(default=None, description=_INSTEAD)
 
 
 class Wired(Spec):
@@ -320,8 +324,9 @@ class ScaleOut(Spec):
     modules_per_accelerator: Average = Field(
         description="optical modules per accelerator package, all ends (of the switches too)"
     )
-    module_W: Watts = Field(description="one optical module with a DSP, always on")
-    module: Module = Field(default="dsp", description=_MODULE)
+    module_W: Watts = Field(description="one optical module, always on")
+    module: Module = Field(default="dsp", description="kind of module that module_W is of")
+    instead: Module | None = Field(default=None, description=_INSTEAD)
     switch_W: Watts = Field(description="one switch, modules left out")
 
 
