@@ -14,7 +14,7 @@ from cmsim.errors import InputError, Problem, did_you_mean
 ENDINGS = (".pdf", ".png", ".svg")
 #: option, as figures call it -> figures that take it
 _TAKES = {
-    "run": ("timeline", "power", "roofline"),
+    "run": ("timeline", "power", "power-curve", "roofline"),
     "start": ("timeline",),
     "end": ("timeline",),
     "measured": ("collective",),
@@ -36,7 +36,7 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="File to write, png, svg or pdf by its ending. Default KIND.png.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="timeline, power, roofline: which run; default the first.")] = None,
+    run: Annotated[str | None, typer.Option(help="timeline, power, power-curve, roofline: which run; default the first.")] = None,
     start: Annotated[
         str | None,
         typer.Option("--from", help="timeline: a time ('20 ms'), 'step 2' or 'layer 10', counted from 0."),

@@ -1,6 +1,6 @@
 """Power by component over time, energy as its integral, carbon."""
 
-from cmsim.energy.curve import Course, Curve, curve, spectrum, waiting_W
+from cmsim.energy.curve import Course, Curve, curve, waiting_W
 from cmsim.energy.limits import limited
 from cmsim.energy.parts import COMPONENTS, constant, full_W, rated_W, scale_up_modules, switch_chips
 from cmsim.energy.power import (
@@ -36,7 +36,6 @@ __all__ = [
     "power_over_time",
     "rated_W",
     "scale_up_modules",
-    "spectrum",
     "switch_chips",
     "waiting_W",
 ]

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from cmsim.arrays import Columns, Floats
+from cmsim.arrays import Columns, Floats, spectrum
 from cmsim.energy.power import LINKS, OPS, Power, power_over_time
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
@@ -132,19 +132,6 @@ def curve(
     if not last_s:  # all the same
         joules *= machines
     return Curve(resolution_s, np.diff(joules) / resolution_s, steady)
-
-
-def spectrum(power_W: Floats, step_s: float) -> tuple[Floats, Floats]:
-    """Frequencies above 0 and how far power swings up and down at each, half of what is between its ends. [Hz], [W]
-
-    >>> at = np.arange(1000) * 0.1
-    >>> hertz, swings_W = spectrum(500 + 80 * np.sin(2 * np.pi * 0.5 * at), 0.1)
-    >>> float(hertz[np.argmax(swings_W)]), round(float(swings_W.max()), 6)
-    (0.5, 80.0)
-    """
-    found = np.fft.rfft(power_W - power_W.mean())
-    swings_W = 2.0 * np.abs(found) / len(power_W)
-    return np.fft.rfftfreq(len(power_W), step_s)[1:], swings_W[1:]
 
 
 def waiting_W(system: System, state: State = "idle") -> tuple[float, float, float]:

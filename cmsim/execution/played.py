@@ -116,7 +116,8 @@ def result(played: Play) -> Result:
     full = one.record == "full"
     ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
     links = record.links_columns(plan, timeline)
-    power = energy.power_over_time(billed, ops, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
+    power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
     watts, missing = energy.power_metrics(billed, power)
     money, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)

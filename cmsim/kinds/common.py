@@ -33,7 +33,6 @@ OPS = Frame(
         "received_B": "what it took off them [B]",
     },
     "one row per op of each class of ranks",
-    some={"clock": "where one is set: share of the clock it would have that is left to the op [1]"},
 )
 LINKS = Frame(
     "links",

@@ -8,6 +8,7 @@ from cmsim.plots import (
     collective,
     pareto,
     power,
+    power_curve,
     power_throughput,
     predicted,
     roofline,
@@ -25,6 +26,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "timeline": timeline.draw,
     "breakdown": breakdown.draw,
     "power": power.draw,
+    "power-curve": power_curve.draw,
     "roofline": roofline.draw,
     "collective": collective.draw,
 }
@@ -35,6 +37,7 @@ __all__ = [
     "collective",
     "pareto",
     "power",
+    "power_curve",
     "power_throughput",
     "predicted",
     "roofline",
