@@ -107,5 +107,6 @@ def spectrum(values: Floats, step_s: float) -> tuple[Floats, Floats]:
     (0.5, 80.0)
     """
     found = np.fft.rfft(values - values.mean())
-    swings = 2.0 * np.abs(found) / len(values)
-    return np.fft.rfftfreq(len(values), step_s)[1:], swings[1:]
+    swings: Floats = np.abs(found).astype(np.float64) * (2.0 / len(values))
+    hertz: Floats = np.fft.rfftfreq(len(values), step_s)
+    return hertz[1:], swings[1:]

@@ -42,7 +42,7 @@ class Paced:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Paces:
     """Every clock that was tried, from the full one down, and what is best.
 
     sleeps  whether a state below idle is known of the accelerator
@@ -83,7 +83,7 @@ class Pace:
         }
 
 
-def pace(one: Run, machines: Machines, *, deadline_s: float | None = None, times: int = 1) -> Pace:
+def pace(one: Run, machines: Machines, *, deadline_s: float | None = None, times: int = 1) -> Paces:
     """A run at full clock and at lower ones, repeated and then waiting until a deadline.
 
     deadline_s: for all repetitions [s]; default: half as much again as they take at full clock
@@ -120,7 +120,7 @@ def pace(one: Run, machines: Machines, *, deadline_s: float | None = None, times
     found = {1.0: paced(1.0, full), **{clock: paced(clock, at(clock)) for clock in CLOCKS[1:]}}
     found |= _lowest(found, lambda clock: paced(clock, at(clock)))
     ordered = tuple(found[clock] for clock in sorted(found, reverse=True))
-    return Pace(one.key, deadline_s, times, ordered, system.accelerator.power.sleep_W is not None)
+    return Paces(one.key, deadline_s, times, ordered, system.accelerator.power.sleep_W is not None)
 
 
 def _lowest(found: dict[float, Paced], at: Callable[[float], Paced]) -> dict[float, Paced]:
@@ -140,4 +140,4 @@ def _lowest(found: dict[float, Paced], at: Callable[[float], Paced]) -> dict[flo
     return best
 
 
-__all__ = ["CLOCKS", "Pace", "Paced", "pace"]
+__all__ = ["CLOCKS", "Paced", "Paces", "pace"]

@@ -36,7 +36,9 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="File to write, png, svg or pdf by its ending. Default KIND.png.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="timeline, power, power-curve, roofline: which run; default the first.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="timeline, power, power-curve, roofline: which run; default the first.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option("--from", help="timeline: a time ('20 ms'), 'step 2' or 'layer 10', counted from 0."),

@@ -17,7 +17,7 @@ _LOADS, _OUTSIDE_C = (0.1, 0.2, 0.5, 1.0), (0, 15, 25, 35)
 
 @dataclass(frozen=True)
 class State:
-    """A part in a state: watts of one, how many there are, what else is to be said, and the keys that it follows from."""
+    """A part in a state: watts of one, how many there are, what else is to be said, and the keys it follows from."""
 
     part: str
     state: str
@@ -57,7 +57,9 @@ def document(system: System) -> dict[str, Any]:
         "accelerators": system.packages,
         "states": [one.document(sources) for one in states],
         "modules": _modules(system, common),
-        "feeds_and_cools": [{**row, "sources": [_source(key, sources) for key in row["keys"]]} for row in _behind(system)],
+        "feeds_and_cools": [
+            {**row, "sources": [_source(key, sources) for key in row["keys"]]} for row in _behind(system)
+        ],
         "totals": list(_totals(system)),
     }
 
@@ -67,7 +69,7 @@ def _source(key: str, sources: Mapping[str, Any]) -> dict[str, Any]:
     above = key
     while above and above not in sources:
         above = above.rpartition(".")[0]
-    found = sources.get(above)
+    found: Any = sources.get(above)
     if hasattr(found, "assumed"):
         return {"key": key, "source": found.why, "assumed": list(found.assumed)}
     return {"key": key, "source": str(found) if found is not None else "not given: the default of the schema"}
@@ -184,9 +186,8 @@ def _behind(system: System) -> Iterator[dict[str, Any]]:
 
 def _totals(system: System) -> Iterator[dict[str, Any]]:
     """Derived totals of power; beside published ones with what these have over them, which nothing fills. [kW]"""
-    from cmsim.topology import comparison, totals
+    from cmsim.topology import totals
 
-    published = [one for one in comparison(system) if one.unit == "kW"]
     for name, total in totals(system).items():
         if total.unit != "kW":
             continue
@@ -195,8 +196,8 @@ def _totals(system: System) -> Iterator[dict[str, Any]]:
             "derived_kW": total.value,
             "derivation": total.derivation,
             "published": [
-                {"kW": one.published, "left_over_kW": one.published - total.value, "basis": one.basis, "source": one.source}
-                for one in published
+                {"kW": one.value, "left_over_kW": one.value - total.value, "basis": one.basis, "source": one.source}
+                for one in system.spec.published
                 if one.quantity == name
             ],
         }
@@ -220,7 +221,7 @@ def tables(told: Mapping[str, Any]) -> list[Any]:
         say.table(
             heads,
             rows,
-            title=f"{told['name']}: power by part and state, {told['accelerators']} accelerators; + is on top of active idle",
+            title=f"{told['name']}: power by part and state, {told['accelerators']} accelerators; + over active idle",
             left=(0, 1, 5, 6),
             whole=(0, 1, 2, 3, 4),
             marked="ASSUMED",
@@ -238,7 +239,9 @@ def tables(told: Mapping[str, Any]) -> list[Any]:
         for one in told["feeds_and_cools"]
     ]
     heads = ["part", "at", "value", "", "source"]
-    parts.append(say.table(heads, rows, title="what feeds and cools", left=(0, 1, 3, 4), whole=(0, 1, 2, 3), marked="ASSUMED"))
+    parts.append(
+        say.table(heads, rows, title="what feeds and cools", left=(0, 1, 3, 4), whole=(0, 1, 2, 3), marked="ASSUMED")
+    )
     rows = []
     for total in told["totals"]:
         name, derived = total["quantity"], f"{total['derived_kW']:,.4g}"

@@ -1,6 +1,6 @@
 """Power by component over time, energy as its integral, carbon."""
 
-from cmsim.energy.curve import Course, Curve, curve, waiting_W
+from cmsim.energy.curve import Course, PowerCurve, curve, waiting_W
 from cmsim.energy.limits import limited
 from cmsim.energy.parts import COMPONENTS, constant, full_W, rated_W, scale_up_modules, switch_chips
 from cmsim.energy.power import (
@@ -23,8 +23,8 @@ __all__ = [
     "OPS",
     "Busy",
     "Course",
-    "Curve",
     "Power",
+    "PowerCurve",
     "band_metrics",
     "busy",
     "carbon_g",

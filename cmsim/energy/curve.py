@@ -61,11 +61,12 @@ class Course:
             out: Floats = before_J + times * until[-1] + np.interp(rest_s, self.edges_s, until)
             return out
         after_J = np.maximum(since_s - self.length_s, 0.0) * self.waits_W
-        return before_J + np.interp(since_s, self.edges_s, until) + after_J
+        once: Floats = before_J + np.interp(since_s, self.edges_s, until) + after_J
+        return once
 
 
 @dataclass(frozen=True)
-class Curve:
+class PowerCurve:
     """Mean power of all machines over even steps of time, and the step from which on all of them are at work. [W]"""
 
     step_s: float
@@ -100,8 +101,14 @@ class Curve:
 
 
 def curve(
-    course: Course, *, resolution_s: float, machines: int = 1, spread_s: float = 0.0, seconds: float | None = None, seed: int
-) -> Curve:
+    course: Course,
+    *,
+    resolution_s: float,
+    machines: int = 1,
+    spread_s: float = 0.0,
+    seconds: float | None = None,
+    seed: int,
+) -> PowerCurve:
     """The sum over machines that do the same, each started at a time drawn evenly from ``spread_s`` by the seed.
 
     resolution_s: step of time [s]    seconds: length; default: 20 runs, or one service, behind the last start [s]
@@ -131,7 +138,7 @@ def curve(
         joules += course.joules(at_s - start_s)
     if not last_s:  # all the same
         joules *= machines
-    return Curve(resolution_s, np.diff(joules) / resolution_s, steady)
+    return PowerCurve(resolution_s, np.diff(joules) / resolution_s, steady)
 
 
 def waiting_W(system: System, state: State = "idle") -> tuple[float, float, float]:

@@ -178,7 +178,7 @@ def result(played: Play) -> Result:
     return found if one.record != "none" else _without(found)
 
 
-def _over_time(one: Run, billed: System, power: energy.Power) -> energy.Curve | None:
+def _over_time(one: Run, billed: System, power: energy.Power) -> energy.PowerCurve | None:
     """Power over time, where the workload asks for it."""
     how = getattr(one.spec, "power", None)
     if how is None or how.over_time is None:

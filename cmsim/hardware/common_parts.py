@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -16,7 +14,7 @@ FOLDER = "topologies/parts"
 
 
 class CommonParts(Spec):
-    """``topologies/parts/parts_in_common.yaml``."""
+    """The one file in ``topologies/parts``."""
 
     name: str
     description: str
@@ -41,8 +39,8 @@ class CommonParts(Spec):
 
 def common_parts() -> CommonParts:
     """As the built-in file has them."""
-    path = reading.find("parts_in_common", FOLDER, "parts")
-    return reading.validate(CommonParts, reading.read_yaml(Path(path)))
+    (path,) = reading.builtin_files(FOLDER).values()
+    return reading.validate(CommonParts, reading.read_yaml(path))
 
 
 def as_built(spec: SystemSpec) -> SystemSpec:
@@ -51,7 +49,8 @@ def as_built(spec: SystemSpec) -> SystemSpec:
     if inner.instead is None and outer.instead is None and facility.outside_C is None:
         return spec
     common = common_parts()
-    inner, outer = (one.model_copy(update={"module_W": common.module_W(one)}) for one in (inner, outer))
+    inner = inner.model_copy(update={"module_W": common.module_W(inner)})
+    outer = outer.model_copy(update={"module_W": common.module_W(outer)})
     if facility.outside_C is not None:
         facility = facility.model_copy(update={"pue": pue_at(facility, facility.outside_C, common)})
     up = spec.scale_up.model_copy(update={"power": inner})
@@ -60,6 +59,6 @@ def as_built(spec: SystemSpec) -> SystemSpec:
 
 def pue_at(facility: FacilitySpec, outside_C: float, common: CommonParts) -> float:
     """Facility power over IT power at a temperature outside; beyond the points of a table as at its ends. [1]"""
-    if facility.pue_by_C:
-        return float(np.interp(outside_C, *zip(*facility.pue_by_C, strict=True)))
-    return 1.0 + (facility.pue - 1.0) * float(np.interp(outside_C, *zip(*common.over_pue_by_C, strict=True)))
+    points = facility.pue_by_C or common.over_pue_by_C
+    found = float(np.interp(outside_C, [at for at, _ in points], [share for _, share in points]))
+    return found if facility.pue_by_C else 1.0 + (facility.pue - 1.0) * found

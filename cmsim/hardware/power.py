@@ -117,6 +117,8 @@ def _checked(chip: AcceleratorSpec, document: Document) -> AcceleratorSpec:
     power = chip.power
     assert power.active_W is not None
     if power.held_W < power.active_W or (power.limit_W is not None and power.held_W == power.active_W):
-        what = f"the limit in force, {power.held_W:g} W, is at or below active_W ({power.active_W:g}): nothing could run"
+        what = (
+            f"the limit in force, {power.held_W:g} W, is at or below active_W ({power.active_W:g}): nothing could run"
+        )
         raise InputError(document.problem(("power", "max_W" if power.limit_W is None else "limit_W"), what))
     return chip

@@ -164,7 +164,7 @@ class NodeSpec(Spec):
 #: what is at the ends of a link between chips: retimed by a DSP, linear drive (LPO), or passive copper
 Module = Literal["dsp", "lpo", "copper"]
 _INSTEAD = (
-    "modules of another kind in their place: watts in proportion to topologies/parts/parts_in_common.yaml; whether "
+    "modules of another kind in their place: watts in proportion to topologies/parts; whether "
     "copper reaches so far is not looked at"
 )
 
@@ -351,7 +351,7 @@ class FacilitySpec(Spec):
     pue_by_C: tuple[tuple[Annotated[float, Field(ge=-60, le=60)], Annotated[float, Field(ge=1, le=1e2)]], ...] = Field(
         default=(),
         description="[temperature outside, pue], going up; default: `pue` is that of 15 C, and what is above 1 goes as "
-        "in topologies/parts/parts_in_common.yaml",
+        "in topologies/parts",
     )
     fan_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(description="fans and pumps over the power they cool")
     price_per_accelerator_hour_USD: Dollars | None = Field(

@@ -94,7 +94,7 @@ def _spectrum(below: Axes, power_W: Floats, step_s: float) -> None:
     below.plot(x, high, color=_SWING, linewidth=0.8)
     below.set_xscale("log")
     below.set_xlim(float(hertz[0]), float(hertz[-1]) if len(hertz) > 1 else float(hertz[0]) * 2)
-    below.set_ylim(0, float(high.max()) * 1.15 or 1.0)
+    below.set_ylim(0, float(high.max()) * 1.2 or 1.0)
     below.grid(axis="y", color=style.FAINT, linewidth=0.6)
     style.label(below.xaxis, "frequency [Hz]")
     style.label(below.yaxis, f"up and down [{watt_name}]")

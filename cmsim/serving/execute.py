@@ -281,7 +281,7 @@ class _Found:
         )
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
-    def over_time(self, seed: int) -> energy.Curve | None:
+    def over_time(self, seed: int) -> energy.PowerCurve | None:
         """Power over time, where the workload asks for it."""
         how = self.one.spec.power
         if how is None or how.over_time is None:

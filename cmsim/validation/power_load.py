@@ -317,7 +317,7 @@ def rows(area: str, progress: Progress) -> list[Row]:
     spec, document = reference.read_spec(area, PowerLoadSpec)
     if spec.series_limits is not None:
         logs = power_series.logs(area, spec.series, spec.scenarios, document)
-        found += power_series.rows(area, logs, spec.series_limits, "nodes of 8 H100, immersed")
+        found += power_series.rows(area, logs, spec.series_limits)
     runs = _shipped(area)
     families = {one.row["family"] for one in runs}
     for family in spec.fitted_families:

@@ -47,6 +47,7 @@ class SeriesLimits(Spec):
 
     mean_pct: float
     swing_pct: float
+    system: str = Field(description="what the nodes are called")
     source: str
 
 
@@ -90,7 +91,7 @@ def logs(
 
 
 def _node_W(scenario: Mapping[str, Any], nodes: int, *, behind_supplies: bool) -> tuple[float, np.ndarray[Any, Any]]:
-    """What one node draws that waits, and over steps of time that trains; behind supplies nothing is lost in them. [W]"""
+    """What one node draws that waits, and over steps of time that trains; behind supplies none is lost in them. [W]"""
     entry = dict(scenario["systems"][0])
     entry["set"] = {**entry.get("set", {}), **({"facility.psu_efficiency": 1.0} if behind_supplies else {})}
     over_time = {"resolution_s": _STEP_S, "seconds": _SECONDS}
@@ -113,7 +114,7 @@ def _logged(id_: str, of: SeriesSpec, row: Record, waiting_W: float, curve_W: np
     return Logged(id_, of.role, what, of.note, measured, (float(whole.mean()), low, high))
 
 
-def rows(area: str, found: Sequence[Logged], limits: SeriesLimits, system: str) -> list[Row]:
+def rows(area: str, found: Sequence[Logged], limits: SeriesLimits) -> list[Row]:
     """Two statistics of logs that nothing was fitted to, then each log with its mean."""
     judged = [one for one in found if one.role == "judged"]
     out = []
@@ -128,7 +129,7 @@ def rows(area: str, found: Sequence[Logged], limits: SeriesLimits, system: str) 
                 id=f"series/{name}/median",
                 area=area,
                 role="judged",
-                system=system,
+                system=limits.system,
                 what=f"{what}: median absolute error of {len(judged)} logs, added to 1",
                 published=1.0,
                 unit="",
@@ -147,7 +148,7 @@ def rows(area: str, found: Sequence[Logged], limits: SeriesLimits, system: str) 
                 id=one.id,
                 area=area,
                 role=role,
-                system=system,
+                system=limits.system,
                 what=f"mean of a whole log: {one.what}",
                 published=one.measured[0],
                 unit="W",
