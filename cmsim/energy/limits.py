@@ -127,7 +127,8 @@ def _infeasible(system: System, board: BoardWatts, cap: Cap) -> InfeasibleError:
             least_W = it_W / (domains * (system.spec.racks if of == "rack" else 1.0))
     message = (
         f"got {cap.cap_W:,.6g} W of {_NAMES[of]}, which leaves {max(cap.leaves_W, 0):.4g} W to each accelerator; at "
-        f"work with engines at rest it draws {board.active:.4g} W (idle {board.idle:.4g}). Allowed: over {least_W:.5g} W"
+        f"work with engines at rest it draws {board.active:.4g} W (idle {board.idle:.4g}). "
+        f"Allowed: above {least_W:,.6g} W"
     )
     budget = {"what": "power", "needed_W": least_W, "available_W": cap.cap_W}
     return InfeasibleError(Problem(message, key=f"power.cap_W.{of}"), budget)
