@@ -33,8 +33,8 @@ def limited(system: System, cap_W: Mapping[str, float], clock: float = 1.0) -> S
     """The system under caps and at a clock, with a note.
 
     cap_W: of accelerator (a package), rack (a cabinet, at its wall), supernode (a domain with its share of what joins
-    domains, at the wall) and hall (all that is in use, PUE included) [W]; a machine that is used in part has its share
-    of a cap
+    domains, at the wall) and hall (all accelerators of the system, PUE included) [W]; a domain or rack that is there in
+    part has its share of a cap
 
     Raises InfeasibleError where a cap leaves an accelerator no more than it draws at work with engines at rest.
     """

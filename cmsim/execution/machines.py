@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cmsim import energy
+from cmsim import energy, kinds
 from cmsim.hardware import System, load_system
 from cmsim.scenario import Run
 
@@ -26,9 +26,10 @@ class Machines:
     def __call__(self, one: Run) -> System:
         """That of a run, under the caps of its workload. Raises InfeasibleError where they leave nothing."""
         power = getattr(one.spec, "power", None)
-        if power is None:
+        # what executes itself has runs of its own, which its caps are for
+        if power is None or not isinstance(kinds.get(one.spec.kind).execution, kinds.PlayedKind):
             return self.uncapped(one)
-        key = f"{one.system_key} {power.held.model_dump_json()}"
+        key = f"{one.system_key} {power.model_dump_json(exclude={'over_time'})}"
         if key not in self._capped:
             self._capped[key] = energy.limited(self.uncapped(one), power.caps_W, power.clock)
         return self._capped[key]

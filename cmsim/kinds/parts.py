@@ -131,7 +131,10 @@ class CapSpec(Spec):
     supernode: WattsAtLeast | None = Field(
         default=None, description="of a scale-up domain at the wall, with its share of what joins domains"
     )
-    hall: WattsAtLeast | None = Field(default=None, description="of all that is in use, PUE included")
+    hall: WattsAtLeast | None = Field(
+        default=None,
+        description="of all accelerators of the system's entry, PUE included; of a service of those it has",
+    )
 
 
 def _of_accelerator(value: Any) -> Any:
@@ -152,24 +155,24 @@ class OverTimeSpec(Spec):
     )
 
 
-class PowerSpec(Spec):
-    """How a workload is held: clocks fall until caps hold, and compute takes longer; and how power is told."""
+class HeldSpec(Spec):
+    """What work is held to: clocks fall until caps hold, and compute takes longer."""
 
     cap_W: Annotated[CapSpec, BeforeValidator(_of_accelerator)] = Field(
         default=CapSpec(), description="a number: of each package; or of rack, supernode or hall"
     )
     clock: Share = Field(default=1.0, description="the most that clocks may be, of the full one")
-    over_time: OverTimeSpec | None = Field(default=None, description="ask for power over time; default: none")
 
     @property
     def caps_W(self) -> dict[str, float]:
         """Those that are given, by what they are of. [W]"""
         return self.cap_W.model_dump(exclude_none=True)
 
-    @property
-    def held(self) -> PowerSpec:
-        """What it is held to alone: what changes a run."""
-        return self.model_copy(update={"over_time": None})
+
+class PowerSpec(HeldSpec):
+    """What a workload is held to, and how its power is told."""
+
+    over_time: OverTimeSpec | None = Field(default=None, description="ask for power over time; default: none")
 
 
 class WorkloadSpec(Spec):

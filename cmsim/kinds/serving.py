@@ -11,7 +11,7 @@ from cmsim.kinds import common
 from cmsim.kinds.asking import AgentsSpec, ArrivalsSpec, CancelsSpec, LengthsSpec, RetrievalSpec, TurnsSpec
 from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
-from cmsim.kinds.parts import ASKED, InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec, PowerSpec
+from cmsim.kinds.parts import ASKED, HeldSpec, InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
 from cmsim.reading.quantities import (
     NUMBER,
@@ -103,7 +103,7 @@ class PoolSpec(Spec):
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
     autoscale: AutoscaleSpec | None = Field(default=None, description="of this pool: replicas come and go")
-    power: PowerSpec | None = Field(default=None, description="caps and clock of this pool")
+    power: HeldSpec | None = Field(default=None, description="caps and clock of this pool")
     experts_apart: ExpertsApartSpec | None = Field(
         default=None, description="of a pool that decodes: experts on packages of their own; default: everywhere"
     )

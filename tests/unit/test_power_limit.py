@@ -7,6 +7,7 @@ import pytest
 
 import cmsim
 from cmsim import compute
+from cmsim.energy import full_W, rated_W
 from cmsim.errors import InputError
 from cmsim.hardware import board_watts, load_accelerator, load_system
 
@@ -179,3 +180,37 @@ def test_pools_of_a_service_have_caps_of_their_own():
     free, slow = ttft(None), ttft({"cap_W": 200})
     assert slow[0] > 1.2 * free[0]
     assert slow[1] == pytest.approx(free[1], rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_cap_of_the_hall_is_of_all_pools_of_a_service_together():
+    service = {
+        "kind": "serving",
+        "model": "llama-3.1-8b",
+        "arrivals": {"process": "poisson", "rate_per_s": 20, "requests": 100},
+        "lengths": {"prompt_tokens": 2048, "output_tokens": 64},
+        "sensitivity": False,
+        "prefill": {"accelerators": 2, "replicas": 2},
+        "decode": {"accelerators": 4},
+    }
+    peaks = []
+    for power in (None, {"cap_W": {"hall": 6000}}):
+        result = cmsim.run({"systems": ["hgx_h100"], "workload": {**service, "power": power}})[0]
+        peaks.append(result.metric("power_peak_W"))
+    assert peaks[1] <= 6000 < peaks[0]
+
+
+def test_long_work_is_not_slowed_by_a_clock_that_its_board_does_not_reach():
+    """Products of a training step run at some 0.8 of their clock anyway; what is left grows by at most 1 / 0.9."""
+    step = {"kind": "training", "sequence_length": 4096, "global_batch": 4, "parallel": {"tp": 2, "dp": 4}}
+    free, slow, held = (run(None, **step, power=power) for power in (None, {"clock": 0.9}, {"cap_W": 690}))
+    assert 1 < slow.metric("makespan_s") / free.metric("makespan_s") < 1.03
+    # the board's limit is what holds it: less of it is felt at once
+    assert 1.001 < held.metric("makespan_s") / free.metric("makespan_s") < 1.02
+
+
+def test_supplies_of_a_run_are_sized_for_boards_as_delivered():
+    whole, held = (load_system("hgx_h100", set=set_) for set_ in ({}, {"accelerator.power.limit_W": 300.0}))
+    sizes = [full_W(system, board_watts(system.accelerator)) for system in (whole, held)]
+    assert sizes[0] == sizes[1]
+    assert rated_W(held) < rated_W(whole)
