@@ -108,5 +108,5 @@ def spectrum(values: Floats, step_s: float) -> tuple[Floats, Floats]:
     """
     found = np.fft.rfft(values - values.mean())
     swings: Floats = np.abs(found).astype(np.float64) * (2.0 / len(values))
-    hertz: Floats = np.fft.rfftfreq(len(values), step_s)
+    hertz = np.arange(len(found)) / (len(values) * step_s)
     return hertz[1:], swings[1:]
