@@ -40,7 +40,7 @@ class Benchmark:
     """A command and what it may cost.
 
     command   after the interpreter    target_s, target_MB  median wall time, largest peak memory
-    target_ratio  median wall time over that of ``beside``
+    target_ratio  median wall time over that of ``beside``, which is called ``beside_is``
     prints    a pattern in the output whose first group is the time that ``target_s`` is about [s]; default: all of it
     prepare   a command that makes what the benchmark reads, before it; not measured
     """
@@ -52,6 +52,7 @@ class Benchmark:
     target_MB: float | None = None
     target_ratio: float | None = None
     beside: Sequence[str] = ()
+    beside_is: str = "the imports"
     prints: str = ""
     group: str = "runs"
     prepare: Sequence[str] = ()
@@ -83,6 +84,21 @@ BENCHMARKS = (
         (*CMSIM_RUN, "scenarios/headline.yaml", "--quiet"),
         target_s=1.9,
         target_MB=250,
+    ),
+    Benchmark(
+        "energy",
+        "the headline's runs, over the same with power left out",
+        ("benchmarks/energy.py", "headline"),
+        target_ratio=1.1,
+        beside=("benchmarks/energy.py", "headline", "--without"),
+        beside_is="without energy",
+    ),
+    Benchmark(
+        "power_day",
+        "`python benchmarks/energy.py day`: power of a service over a day at 1 s, beyond the service",
+        ("benchmarks/energy.py", "day"),
+        target_s=5.0,
+        prints=r"power over time ([\d.]+) s",
     ),
     *(
         Benchmark(name, f"`cmsim run {path}`: {what}", (*CMSIM_RUN, path), target_s=target_s, target_MB=target_MB)
@@ -377,7 +393,7 @@ def rows(lines: Sequence[Line]) -> list[list[str]]:
         if b.target_MB is not None:
             targets.append(f"{b.target_MB:g} MB")
         if line.ratio is not None and b.target_ratio is not None:
-            targets.append(f"{b.target_ratio:g} times the imports; is {line.ratio:.2f}")
+            targets.append(f"{b.target_ratio:g} times {b.beside_is}; is {line.ratio:.2f}")
         missed = line.missed()
         out.append([b.name, *_figures(line.runs), ", ".join(targets), f"no: {', '.join(missed)}" if missed else "yes"])
         if line.beside:

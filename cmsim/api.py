@@ -117,7 +117,7 @@ def outcomes(
     """
     scenario = _loaded(scenario, set, record)
     there = machines or Machines(scenario.base)
-    check_report(scenario, [there(one) for one in scenario.runs])
+    check_report(scenario, [there.uncapped(one) for one in scenario.runs])
     if store is None:
         return _each(scenario.runs, there, jobs, progress)
     kept = store if isinstance(store, results.Store) else results.Store(store)
@@ -147,7 +147,7 @@ def digests(scenario: Scenario, machines: Machines | None = None) -> list[str]:
 def _may_be(one: Run, machines: Machines) -> list[System]:
     """The systems that a run may be on: several where `best` chooses one."""
     several = any(key.of_system for key in one.open)
-    return [machines(each) for each in candidates(one, machines)] if several else [machines(one)]
+    return [machines.uncapped(each) for each in candidates(one, machines)] if several else [machines.uncapped(one)]
 
 
 def _stored(
@@ -251,7 +251,8 @@ def evaluate(
     try:
         return result_of(choice.best(one, machines, progress))
     except InfeasibleError as refused:
-        error = refused if one.open else nearest.told(refused, one, machines(one), machines.base)
+        fits = one.open or refused.budget.get("what") != "memory"
+        error = refused if fits else nearest.told(refused, one, machines(one), machines.base)
         return results.Infeasible(**said, message=str(error), budget=error.budget)
     except FailedError as error:
         return results.Failed(**said, message=str(error))

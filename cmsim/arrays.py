@@ -96,3 +96,17 @@ def recurred(start: Ints, end: Ints, times: Ints, each: Ints) -> tuple[Ints, Int
     distance = (end - start - each) // np.maximum(times - 1, 1)
     begins: Ints = start[row] + turn * distance[row]
     return row, begins, begins + each[row]
+
+
+def spectrum(values: Floats, step_s: float) -> tuple[Floats, Floats]:
+    """Frequencies above 0 [Hz], and how far values at even steps of time go up and down at each.
+
+    >>> at = np.arange(1000) * 0.1
+    >>> hertz, swings = spectrum(500 + 80 * np.sin(2 * np.pi * 0.5 * at), 0.1)
+    >>> float(hertz[np.argmax(swings)]), round(float(swings.max()), 6)
+    (0.5, 80.0)
+    """
+    found = np.fft.rfft(values - values.mean())
+    swings: Floats = np.abs(found).astype(np.float64) * (2.0 / len(values))
+    hertz = np.arange(len(found)) / (len(values) * step_s)
+    return hertz[1:], swings[1:]

@@ -64,13 +64,17 @@ class Repeat:
         return np.clip(start_ps, self.from_ps, self.until_ps), np.clip(end_ps, self.from_ps, self.until_ps)
 
     def integrals(self, edges_ps: Ints, at_ps: Ints, until: Floats) -> Floats:
-        """Over every interval between edges in true time, from a running integral ``until`` at instants of kept time,
-        between which it is straight; none is negative where it never falls."""
-        at = np.interp(self.kept_ps(edges_ps), at_ps, until)
+        """Over every interval between edges in true time, from running integrals ``until`` at instants of kept time,
+        between which they are straight, shape (..., instants); none is negative where it never falls."""
+        at = _between(self.kept_ps(edges_ps), at_ps, until)
+        inside = np.diff(at, axis=-1)
         passed = np.diff(self.passed(edges_ps))
-        first, last = np.interp([self.from_ps, self.until_ps], at_ps, until)
-        around = (last - at[:-1]) + (at[1:] - first) + (passed - 1) * (last - first)
-        return np.where(passed == 0, np.diff(at), around)
+        if not passed.any():
+            return inside
+        ends = _between(np.array([self.from_ps, self.until_ps]), at_ps, until)
+        first, last = ends[..., :1], ends[..., 1:]
+        around = (last - at[..., :-1]) + (at[..., 1:] - first) + (passed - 1) * (last - first)
+        return np.where(passed == 0, inside, around)
 
     def copies(self, kept_ps: Ints) -> tuple[NDArray[Any], Ints]:
         """What begins at instants of kept time, as often as it comes: the number of each, and by how much it is later.
@@ -85,6 +89,22 @@ class Repeat:
         turn = place - np.maximum.accumulate(np.where(first, place, 0))
         turn = np.where(kept_ps[number] > self.until_ps, self.times, turn)
         return number, turn * self.period_ps
+
+
+def _between(x: Ints, at: Ints, values: Floats) -> Floats:
+    """As `np.interp` of every row, whose places are looked up once for all of them.
+
+    >>> _between(np.array([-1, 5, 10, 12]), np.array([0, 10]), np.array([[0.0, 1.0], [2.0, 4.0]])).tolist()
+    [[0.0, 0.5, 1.0, 1.0], [2.0, 3.0, 4.0, 4.0]]
+    """
+    last = values.shape[-1] - 1
+    if not last:
+        return np.repeat(values, len(x), axis=-1)
+    x = np.clip(x, at[0], at[-1])
+    low = np.minimum(np.searchsorted(at, x, side="right") - 1, last - 1)
+    begin, end = values[..., low], values[..., low + 1]
+    slope = (end - begin) / (at[low + 1] - at[low])
+    return np.where(x == at[-1], values[..., -1:], slope * (x - at[low]) + begin)
 
 
 #: nothing comes again

@@ -84,7 +84,7 @@ def problems(scenario: Scenario) -> CmsimError | None:
         try:
             if one.system_key not in systems:
                 systems[one.system_key] = None  # a system that cannot be read is complained of once
-                systems[one.system_key] = machines(one)
+                systems[one.system_key] = machines.uncapped(one)
             system = systems[one.system_key]
             if system is None:
                 continue

@@ -6,9 +6,8 @@ from pathlib import Path
 
 #: ``cmsim plot KIND``: named here so that no figure is imported to complete a word; a test compares
 PLOTS = (
-    *("power-throughput", "trade-off", "pareto", "timeline", "breakdown", "power", "roofline", "collective"),
-    *("metric", "latency", "queue", "waterfall"),
-    "search",
+    *("power-throughput", "trade-off", "pareto", "timeline", "breakdown", "power", "power-curve", "roofline"),
+    *("collective", "metric", "latency", "queue", "waterfall", "search"),
 )
 
 

@@ -14,7 +14,7 @@ from cmsim.errors import InputError, Problem, did_you_mean
 ENDINGS = (".pdf", ".png", ".svg")
 #: option, as figures call it -> figures that take it
 _TAKES = {
-    "run": ("timeline", "power", "roofline", "queue", "waterfall"),
+    "run": ("timeline", "power", "power-curve", "roofline", "queue", "waterfall"),
     "start": ("timeline",),
     "end": ("timeline",),
     "measured": ("collective",),
@@ -41,7 +41,8 @@ def plot(
     run: Annotated[
         str | None,
         typer.Option(
-            help="timeline, power, roofline, queue: which run; default the first. waterfall: two, with a comma between."
+            help="timeline, power, power-curve, roofline, queue: which run; default the first. waterfall: two, "
+            "with a comma between."
         ),
     ] = None,
     metric: Annotated[

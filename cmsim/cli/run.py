@@ -105,6 +105,7 @@ def run(
             *notes.above(results.results, width),
             *shown,
             *tables.spread(results.outcomes),
+            *tables.moves(results.results),
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),
             *unmet,

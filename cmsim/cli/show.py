@@ -50,10 +50,16 @@ def show(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A name, an alias, or a file.", autocompletion=complete.names)
     ],
+    power: Annotated[
+        bool, typer.Option("--power", help="Of a system: what each part draws in each state, and totals.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show a system, accelerator, stack, model or failures: numbers with sources, totals beside published ones."""
     (kind, path), *others = found(name)
+    if power:
+        _show_power(kind, path, json=json)
+        return
     document = {"system": _system, "accelerator": _part, "stack": _part, "failures": _part, "model": _model}[kind](
         kind, path
     )
@@ -64,6 +70,19 @@ def show(
         said = ", ".join(f"{kind} {path.stem}" for kind, path in others)
         say.message(f"note: '{name}' is also the name of: {said}")
     _print(document)
+
+
+def _show_power(kind: str, path: Path, *, json: bool) -> None:
+    from cmsim.cli import show_power
+    from cmsim.hardware import load_system
+
+    if kind != "system":
+        raise InputError(f"--power: '{path.stem}' is a {kind}. Allowed: systems (cmsim list systems)")
+    told = show_power.document(load_system(str(path)))
+    if json:
+        say.document(told)
+    else:
+        say.show(*show_power.tables(told))
 
 
 def found(name: str) -> list[tuple[str, Path]]:

@@ -61,6 +61,22 @@ def _plans(title: str, runs: list[Outcome], width: int) -> list[Table]:
     return _laid_out(title, runs, columns, width) if columns else []
 
 
+def moves(results: Iterable[Result]) -> list[Table]:
+    """How power moves over time, of runs that asked for it."""
+    rows = []
+    for one in results:
+        if "power_swing_W" not in one.metrics:
+            continue
+        told = {name: one.metric(f"power_{name}") for name in ("p5_W", "p95_W", "swing_W", "ramp_W_per_s", "at_Hz_W")}
+        hertz = f"{one.metric('power_swing_Hz'):.3g} Hz"
+        rows.append([one.run, *(f"{told[name] / 1e3:,.4g}" for name in told), hertz])
+    if not rows:
+        return []
+    heads = ["run", "p5 kW", "p95 kW", "p95 - p5 kW", "steepest kW/s", "up and down kW", "at"]
+    title = "power over time, all machines, facility (power.over_time)"
+    return [say.table(heads, rows, title=title, left=(0,), whole=(0,))]
+
+
 def budgets(outcomes: Iterable[Outcome]) -> list[Table]:
     """Memory line by line of the first runs that do not fit, each in a table of its own."""
     full = [one for one in outcomes if isinstance(one, Infeasible) and one.budget.get("what") == "memory"]

@@ -11,7 +11,15 @@ from cmsim.compute.attention import (
 )
 from cmsim.compute.elementwise import activation, embedding, norm, optimizer, quantise, rope, sampling
 from cmsim.compute.gemm import conv2d, conv_out_size, gemm, grouped_gemm
-from cmsim.compute.power import ATTAINABLE_MEMORY, FULL_WEIGHT_B, busy_shares, energy_bound_s, slowed
+from cmsim.compute.power import (
+    ATTAINABLE_MEMORY,
+    FULL_WEIGHT_B,
+    busy_shares,
+    clock_under,
+    clocked,
+    energy_bound_s,
+    slowed,
+)
 from cmsim.compute.recurrence import recurrence_chunked, recurrence_scanned, recurrence_step, short_convolution
 from cmsim.compute.roofline import (
     BOUNDS,
@@ -57,6 +65,8 @@ __all__ = [
     "attention_prefill",
     "attention_shape",
     "busy_shares",
+    "clock_under",
+    "clocked",
     "conv2d",
     "conv_out_size",
     "embedding",

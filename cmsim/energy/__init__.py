@@ -1,5 +1,7 @@
 """Power by component over time, energy as its integral, carbon."""
 
+from cmsim.energy.curve import Course, PowerCurve, curve, waiting_W
+from cmsim.energy.limits import limited
 from cmsim.energy.parts import COMPONENTS, constant, full_W, rated_W, scale_up_modules, switch_chips
 from cmsim.energy.power import (
     BAND,
@@ -20,15 +22,20 @@ __all__ = [
     "LINKS",
     "OPS",
     "Busy",
+    "Course",
     "Power",
+    "PowerCurve",
     "band_metrics",
     "busy",
     "carbon_g",
     "constant",
+    "curve",
     "full_W",
+    "limited",
     "power_metrics",
     "power_over_time",
     "rated_W",
     "scale_up_modules",
     "switch_chips",
+    "waiting_W",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmsim.hardware import BoardWatts, System, board_watts
-from cmsim.hardware.supplies import supplies_W
+from cmsim.hardware.supplies import lost_W
 from cmsim.topology import Powered, powered, wiring
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
@@ -53,15 +53,22 @@ def constant(system: System) -> Constant:
 
 
 def full_W(system: System, board: BoardWatts) -> float:
-    """Everything in use at its most at once, fans included: what power supplies are sized for. [W]"""
+    """Everything in use at its most at once, fans included, boards under the limit as delivered: what power supplies
+    are sized for. [W]"""
+    return _full_W(system, replace(board, limit=board.built))
+
+
+def _full_W(system: System, board: BoardWatts) -> float:
     return _powered(system, board).full_W * (1 + system.spec.facility.fan_fraction)
 
 
 def rated_W(system: System) -> float:
     """What the facility draws with everything in use at its most at once: the line its power stays under. [W]"""
     facility = system.spec.facility
-    direct_W = full_W(system, board_watts(system.accelerator))
-    return float((direct_W + supplies_W(direct_W, facility.psu_efficiency)) * facility.pue)
+    board = board_watts(system.accelerator)
+    direct_W = _full_W(system, board)
+    lost = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
+    return float((direct_W + lost) * facility.pue)
 
 
 def _powered(system: System, board: BoardWatts) -> Powered:

@@ -20,7 +20,7 @@ Source: docs/models.md, Power.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from cmsim.arrays import Columns, Floats, Ints, Packed, coded, equal, recurred
 from cmsim.energy.parts import COMPONENTS, constant, full_W, switch_chips
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import BoardWatts, System, band, board_watts
-from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
+from cmsim.hardware.supplies import fans_W, lost_W, overhead_W
 from cmsim.repeats import ONCE, Repeat
 from cmsim.topology import fabric
 from cmsim.units import BYTES_PER_ELEMENT, PS_PER_S
@@ -48,7 +48,7 @@ _WH_PER_J = 1 / 3600
 #: columns of ops, and of links, that power follows from
 OPS = (
     *("rank_class", "multiplicity", "start_ps", "end_ps", "kind", "kernel", "flops", "bytes_B", "peak_FLOPps", "cores"),
-    *("weights", "limit"),
+    *("weights", "limit", "clock"),
 )
 LINKS = ("rank_class", "start_ps", "end_ps", "utilization", "port_share", "times", "each_ps")
 
@@ -106,39 +106,47 @@ def power_over_time(system: System, ops: Columns, links: Columns, *, makespan_ps
     hosts        nodes in use: idle and other power, and what feeding the ranks takes of the sockets' power while
                  these have an op in flight
     switch_chips scale-up chips with the ports' use, and scale-out switches at constant power
-    fans, power_supplies, facility  see `fans_W`, `loss_W` and `overhead_W`
+    fans, power_supplies, facility  see `fans_W`, `lost_W` and `overhead_W`
     """
     if makespan_ps <= 0:
         raise InfeasibleError("a run that takes no time has no power")
     profiles = [replace(one, repeat=repeat) for one in _profiles(system, ops, links)]
     edges = _edges(profiles, makespan_ps)
-    use = _use(system, profiles, edges)
-    middle_W = _components_W(system, board_watts(system.accelerator), profiles, edges, use)
-    ends = band(system.accelerator)
-    low_W, high_W = (_components_W(system, one, profiles, edges, use) for one in ends) if ends else (middle_W, middle_W)
+    boards = [board_watts(system.accelerator), *(band(system.accelerator) or ())]
+    use, engines_J = _integrals(system, boards, profiles, edges)
+    at_work = sum(profile.count for profile in profiles)
+    parts_W = [
+        _components_W(system, board, mine_J, edges, use, at_work=at_work)
+        for board, mine_J in zip(boards, engines_J, strict=True)
+    ]
+    middle_W, low_W, high_W = parts_W if len(parts_W) > 1 else parts_W * 3
     return Power(edges, middle_W, low_W, high_W)
 
 
-def _use(system: System, profiles: list[_Profile], edges: Ints) -> tuple[Floats, Floats]:
-    """Mean use of all ports, and share of ranks with an op in flight, over each interval. [1]"""
-    seconds = np.diff(edges) / PS_PER_S
-    used = np.zeros((2, len(seconds)))
+def _integrals(
+    system: System, boards: Sequence[BoardWatts], profiles: Sequence[_Profile], edges: Ints
+) -> tuple[tuple[Floats, Floats], list[Floats]]:
+    """Mean use of all ports, and share of ranks with an op in flight, over each interval [1]; and for each board the
+    energy of compute, memory and link, held under its limit, shape (3, intervals) [J]."""
+    seconds, per_rank = np.diff(edges) / PS_PER_S, 1 / system.ranks_per_package
+    total = np.zeros((2 + 3 * len(boards), len(seconds)))
     for profile in profiles:
-        used += profile.count * profile.integral(np.stack([profile.port, profile.feeding]), edges)
-    ports, feeding = used / seconds / system.ranks
-    return ports, feeding
+        held_W = [per_rank * _held_W(profile.engines, board) for board in boards]
+        rows = np.concatenate([profile.port[None], profile.feeding[None], *held_W])
+        total += profile.count * profile.integral(rows, edges)
+    ports, feeding = total[:2] / seconds / system.ranks
+    return (ports, feeding), [total[row : row + 3] for row in range(2, len(total), 3)]
 
 
 def _components_W(
-    system: System, board: BoardWatts, profiles: list[_Profile], edges: Ints, use: tuple[Floats, Floats]
+    system: System, board: BoardWatts, engines_J: Floats, edges: Ints, use: tuple[Floats, Floats], *, at_work: int
 ) -> Floats:
-    """Mean power of each component over each interval, shape (components, intervals). [W]"""
+    """Mean power of each component over each interval, shape (components, intervals). [W]
+
+    engines_J: of compute, memory and link, shape (3, intervals) [J]    at_work: ranks that run a program [1]
+    """
     seconds = np.diff(edges) / PS_PER_S
-    engines_J = np.zeros((3, len(seconds)))
-    for profile in profiles:
-        engines_J += profile.count * profile.joules(board, edges, per_rank=1 / system.ranks_per_package)
     compute_W, memory_W, link_W = engines_J / seconds
-    at_work = sum(profile.count for profile in profiles)
     ports, fed = use
 
     fixed, chips, node = constant(system), system.spec.scale_up.power, system.spec.node
@@ -159,12 +167,7 @@ def _components_W(
     cooled_W = sum(parts.values())
     parts["fans"] = fans_W(cooled_W, facility.fan_fraction)
     direct_W = cooled_W + parts["fans"]
-    parts["power_supplies"] = loss_W(
-        direct_W,
-        full_W=full_W(system, board),
-        psu_efficiency=facility.psu_efficiency,
-        standing=facility.psu_standing_loss,
-    )
+    parts["power_supplies"] = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
     parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
     assert tuple(parts) == COMPONENTS
     return np.stack(list(parts.values()))
@@ -296,10 +299,6 @@ class _Profile:
     count: int
     repeat: Repeat = ONCE
 
-    def joules(self, board: BoardWatts, edges: Ints, *, per_rank: float) -> Floats:
-        """Energy of compute, memory and link over every interval, held under the limit, shape (3, intervals). [J]"""
-        return self.integral(per_rank * _held_W(self.engines, board), edges)
-
     def integral(self, value: Floats, edges: Ints) -> Floats:
         """Of step functions, shape (rows, instants), over every interval between edges; the unit of time is one
         second."""
@@ -308,7 +307,7 @@ class _Profile:
         if edges is self.at_ps:
             integral: Floats = np.diff(until, axis=1) / PS_PER_S
         else:
-            integral = np.stack([self.repeat.integrals(edges, self.at_ps, row) for row in until]) / PS_PER_S
+            integral = self.repeat.integrals(edges, self.at_ps, until) / PS_PER_S
         return integral
 
 
@@ -348,6 +347,7 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
         height[2, len(mine) :] = port_use[mine_port]
         height[3, : len(mine)] = 1.0
         at_ps, level = _steps(start, end, height)
+        level[3] = np.minimum(level[3], 1.0)  # fed is fed, however many ops are in flight
         # kernels side by side share the engines: none is busier than the busiest of them alone would make it
         level[:2] = np.minimum(level[:2], height[:2].max(axis=1, initial=0.0)[:, None])
         level[1] = np.maximum(level[1], np.minimum(level[1] + passing * level[2], 1.0))
@@ -377,6 +377,8 @@ def _busy(system: System, ops: Columns) -> tuple[Floats, Floats]:
             on_matrix |= equal(ops, "kernel", name) & one.matrix
     arithmetic = np.where(unknown & on_matrix, 1.0, arithmetic)
     memory = np.where(unknown & ~on_matrix, 1.0, memory)
+    if "clock" in ops:
+        arithmetic, memory = compute.clocked(arithmetic, memory, ops["clock"])
     cores = np.where(kernel, ops["cores"], 0.0)
     return arithmetic * cores, memory * cores
 
@@ -390,8 +392,14 @@ def _groups(number: Ints, wanted: Ints) -> list[Ints]:
 
 def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:
     """Sum of rectangles: instants (0 among them) and the height from each to the next, shape (rows, instants)."""
-    at_ps: Ints
-    at_ps, position = np.unique(np.concatenate([start, end, [0]]), return_inverse=True)
+    # as `np.unique` with its inverse: both columns come nearly in order, which a stable sort is quick with
+    instants = np.concatenate([start, end, [0]])
+    order = np.argsort(instants, kind="stable")
+    ordered = instants[order]
+    new = np.append(True, ordered[1:] != ordered[:-1])
+    at_ps: Ints = ordered[new]
+    position = np.empty(len(order), np.int64)
+    position[order] = np.cumsum(new) - 1
     units = np.rint(height / _SHARE_UNIT).astype(np.int64)
     change = np.zeros((len(height), len(at_ps)), np.int64)
     for row, column in zip(change, units, strict=True):

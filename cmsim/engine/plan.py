@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,6 +81,7 @@ class Plan:
     call      per class and op row of its program: index into ``calls``, -1 for compute, list of (rows,) arrays
     issue_ps  per class and op row: when the host has issued it, from the start of the run; empty where graphs are
               launched whole, and for recorded times, which have the host in them
+    clock     per op row: share of the clock it would have that is left to it, shape (rows,); empty where none is set
     notes     what is to be said of how ops were priced, in the order in which it was found
     network   what the demands are made for: ideal and fluid take the same, flow its own
     """
@@ -97,6 +99,7 @@ class Plan:
     network: str = "fluid"
     issue_ps: list[Ints] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    clock: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def classes(self) -> int:
@@ -172,7 +175,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         folding = folded(start)
         links, incidence = resources(folding, levels, factors, node, leaf, programs.ranks)
         priced = pricer(folding).price(ByLevel(programs, system, levels, folding, who, links, incidence))
-    seconds, bound, notes = _kernel_seconds(programs, system, options)
+    priced_ops = _kernel_seconds(programs, system, options)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
     scatters = frozenset(scatter.tolist())
@@ -180,7 +183,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
     for rank_class in range(classes):
         program = int(programs.program[folding.first[rank_class]])
         rows = slice(int(programs.program_ptr[program]), int(programs.program_ptr[program + 1]))
-        held_s = seconds[rows] * class_factor[rank_class]
+        held_s = priced_ops.seconds[rows] * class_factor[rank_class]
         first = int(folding.first[rank_class])
         if options.jitter is not None and first in scatters:
             held_s = held_s * drawn(options.jitter, programs.ops.kind[rows], rank=first, seed=options.seed)
@@ -192,13 +195,14 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         folding,
         class_factor,
         hold_ps,
-        bound,
+        priced_ops.bound,
         priced.resources,
         priced.calls,
         priced.call,
         options.network,
         _issued_ps(programs, system, folding),
-        (*notes, *priced.notes),
+        (*priced_ops.notes, *priced.notes),
+        priced_ops.clock,
     )
 
 
@@ -303,8 +307,8 @@ def rates(system: System) -> compute.Rates:
 
 def hold_s(programs: Programs, system: System, options: Options | None = None) -> tuple[Floats, tuple[str, ...]]:
     """Device time of every op row at factor 1, 0 for communication, shape (rows,) [s]; and what is to be said of it."""
-    seconds, _, notes = _kernel_seconds(programs, system, options or Options())
-    return seconds, notes
+    priced = _kernel_seconds(programs, system, options or Options())
+    return priced.seconds, priced.notes
 
 
 def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, ...]]:
@@ -335,8 +339,9 @@ def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, 
     return out, notes
 
 
-def _slowed(ops: OpTable, system: System) -> Floats:
-    """By how much each op row takes longer under the power limit in force than under the board's own. [1]"""
+def _slowed(ops: OpTable, system: System, held: Floats) -> Floats:
+    """By how much each op row takes longer under the limit and the clock in force than under the board's own, which
+    makes it take ``held`` times as long already. [1]"""
     watts = board_watts(system.accelerator)
     compute_share, memory_share = compute.busy_shares(
         ops.flops,
@@ -353,6 +358,8 @@ def _slowed(ops: OpTable, system: System) -> Floats:
         memory_W=watts.memory,
         limit_W=watts.limit,
         timed_at_W=watts.built,
+        clock=watts.clock,
+        held=held,
     )
 
 
@@ -396,8 +403,17 @@ def peak_FLOPps(ops: OpTable, system: System) -> Floats:
     return out
 
 
-def _kernel_seconds(programs: Programs, system: System, options: Options) -> tuple[Floats, Ints, tuple[str, ...]]:
-    """Device time of every op row [s], what binds it, and notes; recorded times replace modelled ones where asked."""
+class _Priced(NamedTuple):
+    """Device time of every op row [s], what binds it, its clock as of a plan, and notes."""
+
+    seconds: Floats
+    bound: Ints
+    clock: Floats
+    notes: tuple[str, ...]
+
+
+def _kernel_seconds(programs: Programs, system: System, options: Options) -> _Priced:
+    """What ops cost a device; recorded times replace modelled ones where asked."""
     ops = programs.ops
     recorded = ~np.isnan(ops.recorded_s)
     kept = recorded & (ops.kind == COMPUTE)
@@ -420,12 +436,16 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     bound[asked] = priced.bound
     measured_s, notes = _measured_seconds(ops, system)
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
+    held, power = np.ones(len(ops)), system.accelerator.power
     if system.stack.sustained:
         least_s = _energy_bound_s(ops, system)
-        bound = np.where(asked & (least_s > seconds), compute.COMPUTE_BOUND, bound)
+        over = asked & (least_s > seconds)
+        bound = np.where(over, compute.COMPUTE_BOUND, bound)
+        np.divide(least_s, seconds, out=held, where=over & (seconds > 0))
         seconds = np.where(asked, np.maximum(seconds, least_s), seconds)
-    if system.accelerator.power.limit_W is not None:
-        seconds[asked] *= _slowed(ops, system)[asked]
+    if power.limit_W is not None or power.clock < 1:
+        seconds[asked] *= _slowed(ops, system, held)[asked]
+    clock = np.where(asked, compute.clock_under(power.clock, held), 1.0) if power.clock < 1 else np.zeros(0)
     seconds /= 1.0 - options.host_idle
     matrix, memory = (1.0, 1.0) if options.recorded == "recorded" else options.recorded_scale
     on_matrix = np.array([name in compute.KERNELS and compute.KERNELS[name].matrix for name in ops.kernels] + [False])[
@@ -437,4 +457,4 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> tup
     use = recorded & (ops.kind == HOST)
     seconds[use] = ops.recorded_s[use]
     bound[ops.kind == HOST] = HOST_BOUND
-    return seconds, bound, notes
+    return _Priced(seconds, bound, clock, notes)

@@ -48,8 +48,10 @@ def ops_columns(plan: Plan, timeline: Timeline, wanted: Collection[str] | None =
     bytes_B       compute: memory traffic of one rank; communication: size as nccl-tests counts it [B]
     sent_B, received_B   what one rank put on, and took off, its port and NIC, payload [B]
     limit         what binds the op: compute, memory, latency (fixed costs), host or link
+    clock         where one is set and the column is wanted by name, for runs of one folder have the same columns: share
+                  of the clock it would have that is left to the op [1]
 
-    wanted: names of columns to make; default: all
+    wanted: names of columns to make; default: all others
     """
     ops = plan.programs.ops
     row, rank_class = _rows(plan)
@@ -84,6 +86,8 @@ def ops_columns(plan: Plan, timeline: Timeline, wanted: Collection[str] | None =
         "sent_B": lambda: coded(np.where(kind == RECV, -1, call), sent_B),
         "received_B": lambda: coded(np.where(kind == SEND, -1, call), sent_B),
     }
+    if plan.clock.size and wanted is not None:
+        makers["clock"] = lambda: _few(plan.clock[row])
     return Packed({name: make() for name, make in makers.items() if wanted is None or name in wanted})
 
 

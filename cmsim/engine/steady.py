@@ -74,6 +74,7 @@ def laid_out(plan: Plan, more: int) -> Plan:
         programs=loops.laid_out(plan.programs, more),
         hold_ps=[hold[rows] for hold, rows in zip(plan.hold_ps, of, strict=True)],
         bound=plan.bound[row],
+        clock=plan.clock[row] if plan.clock.size else plan.clock,
         call=[call[rows] for call, rows in zip(plan.call, of, strict=True)],
     )
 

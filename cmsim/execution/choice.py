@@ -139,7 +139,7 @@ def _nearest(refused: Sequence[tuple[Run, InfeasibleError]]) -> InfeasibleError:
 
     def excess(at: int) -> tuple[float, int]:
         budget = refused[at][1].budget
-        return (budget["needed_B"] / budget["available_B"] if budget else math.inf), at
+        return (budget["needed_B"] / budget["available_B"] if "needed_B" in budget else math.inf), at
 
     candidate, error = refused[min(range(len(refused)), key=excess)]
     if not candidate.chosen:

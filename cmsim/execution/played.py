@@ -116,10 +116,12 @@ def result(played: Play) -> Result:
     full = one.record == "full"
     ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
     links = record.links_columns(plan, timeline)
-    power = energy.power_over_time(billed, ops, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
+    power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
     watts, missing = energy.power_metrics(billed, power)
     money, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
+    moves = _over_time(one, billed, power)
     went = record.breakdown(plan, timeline)
     facts: Facts = means.facts(one.spec, programs.facts)
     fabric_s = means.bounds_s(one.spec, system, programs, plan)
@@ -132,7 +134,7 @@ def result(played: Play) -> Result:
         bubble_s=went.parts_s["bubble_s"],
         memory_peak_B=float(engine.memory_B(programs).max()) if programs.footprint_B else None,
         algorithm=means.algorithm(plan),
-        power={**watts, **money, **ends},
+        power={**watts, **money, **ends, **(moves.metrics() if moves else {})},
         bounds_s=fabric_s,
         fault_slowdown=impact.slowdown if impact is not None else None,
     )
@@ -162,7 +164,10 @@ def result(played: Play) -> Result:
         ),
         facts=facts,
         machine=machine_facts(billed),
-        columns={"ops": ops, "links": links, "power": power.columns()} if full else {},
+        columns={
+            **({"ops": ops, "links": links, "power": power.columns()} if full else {}),
+            **({"power_curve": moves.columns()} if full and moves else {}),
+        },
         kind=one.spec.kind,
         chosen=dict(one.chosen),
         entry=one.identity.entry,
@@ -171,6 +176,14 @@ def result(played: Play) -> Result:
         record="full" if full else "summary",
     )
     return found if one.record != "none" else _without(found)
+
+
+def _over_time(one: Run, billed: System, power: energy.Power) -> energy.PowerCurve | None:
+    """Power over time, where the workload asks for it."""
+    how = getattr(one.spec, "power", None)
+    if how is None or how.over_time is None:
+        return None
+    return energy.curve(energy.Course.of(power, billed), **how.over_time.model_dump(), seed=one.seed)
 
 
 def _of_time(played: Play) -> Result:

@@ -20,7 +20,7 @@ class BoardWatts:
     """Power of one package. [W]
 
     idle      at rest    active   at work, engines at rest    compute, memory, link   added by busy engines
-    limit     in force    built   the limit as delivered
+    limit     in force    built   the limit as delivered    clock   share of the full one that is allowed [1]
     """
 
     idle: float
@@ -30,6 +30,7 @@ class BoardWatts:
     link: float
     limit: float
     built: float
+    clock: float = 1.0
 
 
 def carried(chip: AcceleratorSpec, document: Document, load: Callable[[str], AcceleratorSpec]) -> AcceleratorSpec:
@@ -94,7 +95,14 @@ def _watts(power: AcceleratorPower) -> BoardWatts:
     limit_W = min(power.held_W, power.max_W)
     idle_W = min(power.idle_W, limit_W)
     return BoardWatts(
-        idle_W, min(max(active_W, idle_W), limit_W), compute_W, memory_W, power.link_W, limit_W, power.max_W
+        idle_W,
+        min(max(active_W, idle_W), limit_W),
+        compute_W,
+        memory_W,
+        power.link_W,
+        limit_W,
+        power.max_W,
+        power.clock,
     )
 
 
@@ -108,7 +116,9 @@ def _range(source: Source | None, value: float) -> tuple[float, float]:
 def _checked(chip: AcceleratorSpec, document: Document) -> AcceleratorSpec:
     power = chip.power
     assert power.active_W is not None
-    if power.held_W < power.active_W:
-        what = f"the limit in force, {power.held_W:g} W, is below active_W ({power.active_W:g}): nothing could run"
+    if power.held_W < power.active_W or (power.limit_W is not None and power.held_W == power.active_W):
+        what = (
+            f"the limit in force, {power.held_W:g} W, is at or below active_W ({power.active_W:g}): nothing could run"
+        )
         raise InputError(document.problem(("power", "max_W" if power.limit_W is None else "limit_W"), what))
     return chip

@@ -7,6 +7,7 @@ entry in that file's ``sources``: a citation, or ``{assumed: [low, high], why: .
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Literal
 
@@ -70,6 +71,12 @@ class AcceleratorPower(Spec):
     limit_W: WattsAtLeast | None = Field(
         default=None, description="a lower limit set by the operator: clocks fall until it holds, and times grow"
     )
+    clock: Share = Field(
+        default=1.0, description="the most that the operator lets clocks be, of the full one; times grow and watts fall"
+    )
+    sleep_W: WattsAtLeast | None = Field(
+        default=None, description="with its contexts gone and its memory let go; default: it has no state below idle"
+    )
     pJ_per_FLOP: dict[Precision, Coefficient] = Field(
         default={},
         description="energy of an operation of a long product, by precision: with the board's own limit it bounds what "
@@ -91,6 +98,8 @@ class AcceleratorPower(Spec):
             raise ValueError(f"{missing[0]}: give it, or `shares_of` with the name of a measured accelerator")
         if self.max_W < self.idle_W:
             raise ValueError(f"max_W: must be at least idle_W ({self.idle_W:g}), got {self.max_W:g}")
+        if self.sleep_W is not None and self.sleep_W > self.idle_W:
+            raise ValueError(f"sleep_W: must be at most idle_W ({self.idle_W:g}), got {self.sleep_W:g}")
         if self.limit_W is not None and not self.idle_W <= self.limit_W <= self.max_W:
             raise ValueError(
                 f"limit_W: must lie between idle_W ({self.idle_W:g}) and max_W ({self.max_W:g}), got {self.limit_W:g}"
@@ -152,12 +161,22 @@ class NodeSpec(Spec):
     )
 
 
+#: what is at the ends of a link between chips: retimed by a DSP, linear drive (LPO), or passive copper
+Module = Literal["dsp", "lpo", "copper"]
+_INSTEAD = (
+    "modules of another kind in their place: watts in proportion to topologies/parts; whether "
+    "copper reaches so far is not looked at"
+)
+
+
 class SwitchPower(Spec):
     """Power of a fabric. Optics and SerDes idle frames draw nearly constant power, so modules are constant."""
 
     chip_static_W: Watts = Field(description="one switch chip, no traffic")
     chip_dynamic_W: Watts = Field(description="added to one switch chip at full traffic")
     module_W: Watts = Field(default=0.0, description="one optical module, always on")
+    module: Module = Field(default="dsp", description="kind of module that module_W is of")
+    instead: Module | None = Field(default=None, description=_INSTEAD)
 
 
 class Wired(Spec):
@@ -305,7 +324,9 @@ class ScaleOut(Spec):
     modules_per_accelerator: Average = Field(
         description="optical modules per accelerator package, all ends (of the switches too)"
     )
-    module_W: Watts
+    module_W: Watts = Field(description="one optical module, always on")
+    module: Module = Field(default="dsp", description="kind of module that module_W is of")
+    instead: Module | None = Field(default=None, description=_INSTEAD)
     switch_W: Watts = Field(description="one switch, modules left out")
 
 
@@ -319,6 +340,19 @@ class FacilitySpec(Spec):
     psu_standing_loss: ShareOrNone = Field(
         default=0.5, description="share of the full-load loss of power supplies that is there at no load"
     )
+    psu_curve: tuple[tuple[Share, Share], ...] = Field(
+        default=(),
+        description="of power supplies: [load over full load, efficiency], loads going up; in place of psu_efficiency "
+        "and psu_standing_loss",
+    )
+    outside_C: Annotated[float, Field(ge=-60, le=60)] | None = Field(
+        default=None, description="temperature outside, at which `pue` is looked up in `pue_by_C`; default: as given"
+    )
+    pue_by_C: tuple[tuple[Annotated[float, Field(ge=-60, le=60)], Annotated[float, Field(ge=1, le=1e2)]], ...] = Field(
+        default=(),
+        description="[temperature outside, pue], going up; default: `pue` is that of 15 C, and what is above 1 goes as "
+        "in topologies/parts",
+    )
     fan_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(description="fans and pumps over the power they cool")
     price_per_accelerator_hour_USD: Dollars | None = Field(
         default=None, description="rental price of one accelerator package"
@@ -327,6 +361,14 @@ class FacilitySpec(Spec):
         default=None, description="purchase price of one accelerator package with its share of the machine"
     )
     carbon_g_per_kWh: GramsPerKWh | None = Field(default=None, description="of the electricity used")
+
+    @model_validator(mode="after")
+    def _going_up(self) -> FacilitySpec:
+        for key in ("psu_curve", "pue_by_C"):
+            at = [x for x, _ in getattr(self, key)]
+            if any(b <= a for a, b in itertools.pairwise(at)):
+                raise ValueError(f"{key}: points must go up; got {', '.join(f'{x:g}' for x in at)}")
+        return self
 
 
 class Published(Spec):

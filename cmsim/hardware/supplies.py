@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from cmsim.hardware.specs import FacilitySpec
+
 
 def fans_W(cooled_W: Any, fan_fraction: float) -> Any:
     """Fans and pumps: a fraction of the power they cool. [W]"""
@@ -24,6 +28,30 @@ def loss_W(direct_W: Any, *, full_W: Any, psu_efficiency: float, standing: float
     [157, 168, 196]
     """
     return supplies_W(full_W, psu_efficiency) * (standing + (1 - standing) * direct_W / full_W)
+
+
+def lost_W(direct_W: Any, *, full_W: Any, facility: FacilitySpec) -> Any:
+    """Lost in the power supplies of a facility, by their curve where it has one. [W]
+
+    Between points of a curve losses are on straight lines; below the first they are as there, for what a supply needs
+    for itself it needs at no load; above the last the efficiency stays.
+    """
+    curve = facility.psu_curve
+    if not curve:
+        standing = facility.psu_standing_loss
+        return loss_W(direct_W, full_W=full_W, psu_efficiency=facility.psu_efficiency, standing=standing)
+    load, share = (np.array(column) for column in zip(*curve, strict=True))
+    at = np.asarray(direct_W, np.float64) / full_W
+    lost = np.interp(at, load, load * (1 / share - 1))
+    return full_W * np.where(at > load[-1], at * (1 / share[-1] - 1), lost)
+
+
+def efficiency(load: float, facility: FacilitySpec) -> float:
+    """Direct current out over alternating current in, at a share of the full load. [1]
+
+    load: above 0
+    """
+    return load / (load + float(lost_W(load, full_W=1.0, facility=facility)))
 
 
 def overhead_W(it_W: Any, pue: float) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from cmsim import markup, reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import beside
+from cmsim.hardware.common_parts import as_built
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import carried
 from cmsim.hardware.specs import AcceleratorSpec, Assumed, Source, SystemSpec
@@ -236,7 +237,7 @@ def load_system(
         data = _with(data, "domains", domains, document.file)
     if rank is not None:
         data = _with(data, "rank", rank, document.file)
-    spec = reading.validate(SystemSpec, document, data=data)
+    spec = as_built(reading.validate(SystemSpec, document, data=data))
     notes: tuple[str, ...] = ()
     if spec.domains > 1 and "accelerators" not in (set or {}):
         spec, notes = _for_jobs(spec, accelerators)

@@ -63,9 +63,6 @@ POWER = Frame(
     },
     "one row per component and interval",
 )
-#: what every kind with programs records
-PLAYED = (OPS, LINKS, POWER)
-
 MAKESPAN = Metric("makespan_s", "s", "less", "length of the run", of_time=True)
 _EXPOSED = Metric("exposed_comm_s", "s", "less", "communication in flight while no kernel runs, mean over ranks")
 _FAULT = Metric("fault_slowdown", "1", "", "time over that without faults")
@@ -85,6 +82,23 @@ COMPONENTS = {
     "power_supplies": "losses of power supplies",
     "facility": "what PUE adds",
 }
+#: where `power.over_time` asks for it: of all machines, facility, means over its steps
+OVER_TIME = (
+    Metric("power_p5_W", "W", "", "`power.over_time`: 5th percentile of its steps, once all machines are at work"),
+    Metric("power_p95_W", "W", "less", "`power.over_time`: 95th percentile"),
+    Metric("power_swing_W", "W", "less", "`power.over_time`: between the two"),
+    Metric("power_ramp_W_per_s", "W/s", "less", "`power.over_time`: steepest change from one step to the next"),
+    Metric("power_swing_Hz", "Hz", "", "`power.over_time`: frequency that swings most"),
+    Metric("power_at_Hz_W", "W", "less", "`power.over_time`: how far up and down at that frequency"),
+)
+POWER_CURVE = Frame(
+    "power_curve",
+    {"start_s": "when a step of time begins [s]", "power_W": "of the facilities of all machines, mean over it [W]"},
+    "`power.over_time`: one row per step of time",
+    may_be_empty=True,
+)
+#: what every kind with programs records
+PLAYED = (OPS, LINKS, POWER, POWER_CURVE)
 _POWER = (
     Metric("energy_J", "J", "less", "of the facility, PUE included", banded=True),
     Metric("power_avg_W", "W", "less", "of the facility, mean over the run", banded=True),
@@ -92,6 +106,7 @@ _POWER = (
     Metric("power_it_W", "W", "", "mean without what PUE adds", banded=True),
     Metric("power_packages_W", "W", "", "mean of the accelerators alone", banded=True),
     *(Metric(f"power_{name}_W", "W", "", f"mean of: {text}") for name, text in COMPONENTS.items()),
+    *OVER_TIME,
     Metric("carbon_g", "g", "", "CO2e of the energy, where the system has a carbon intensity", banded=True),
     Metric("cost_per_hour_USD", "USD/h", "", "rent of the accelerators in use, where the system has it"),
 )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
-from cmsim.kinds.parts import ParallelSpec, PrecisionSpec, WorkloadSpec
+from cmsim.kinds.parts import ParallelSpec, PowerSpec, PrecisionSpec, WorkloadSpec
 from cmsim.reading.quantities import PerAccelerator, Tokens, TokensOrNone
 from cmsim.units import TERA
 
@@ -28,6 +28,7 @@ class EncoderSpec(WorkloadSpec):
         default={}, description="sizes of dimensions that a graph file or config leaves open, by name"
     )
     parallel: ParallelSpec = Field(default=ParallelSpec(), description="data parallel only: every rank holds the model")
+    power: PowerSpec | None = Field(default=None, description="caps and clock that it runs under; default: none")
     precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
 
 

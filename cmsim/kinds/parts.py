@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Coefficient, Factor, Places, Seed, Slots
+from cmsim.reading.quantities import (
+    NUMBER,
+    Coefficient,
+    Factor,
+    Places,
+    Seconds,
+    SecondsAtLeast,
+    Seed,
+    Share,
+    Slots,
+    WattsAtLeast,
+)
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4"]
 AutoInt = Literal["auto"] | Slots
@@ -112,6 +123,58 @@ class Balance(Spec):
         return self
 
 
+class CapSpec(Spec):
+    """Watts that must not be passed, all of them at once."""
+
+    accelerator: WattsAtLeast | None = Field(default=None, description="of each package")
+    rack: WattsAtLeast | None = Field(default=None, description="of a cabinet at its wall, shared by its packages")
+    supernode: WattsAtLeast | None = Field(
+        default=None, description="of a scale-up domain at the wall, with its share of what joins domains"
+    )
+    hall: WattsAtLeast | None = Field(
+        default=None,
+        description="of all accelerators of the system's entry, PUE included; of a service of those it has",
+    )
+
+
+def _of_accelerator(value: Any) -> Any:
+    """A number is of each package."""
+    return {"accelerator": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class OverTimeSpec(Spec):
+    """Power over time of machines that do the same, a run over and over."""
+
+    resolution_s: SecondsAtLeast = Field(default=1.0, description="step of time, over which power is the mean")
+    machines: Annotated[int, NUMBER, Field(gt=0, le=100_000)] = Field(default=1, description="how many")
+    spread_s: Seconds = Field(
+        default=0.0, description="over which their starts are spread evenly, drawn by `seed`; until then they wait"
+    )
+    seconds: SecondsAtLeast | None = Field(
+        default=None, description="how long; default: 20 runs, or one service, behind the last start"
+    )
+
+
+class HeldSpec(Spec):
+    """What work is held to: clocks fall until caps hold, and compute takes longer."""
+
+    cap_W: Annotated[CapSpec, BeforeValidator(_of_accelerator)] = Field(
+        default=CapSpec(), description="a number: of each package; or of rack, supernode or hall"
+    )
+    clock: Share = Field(default=1.0, description="the most that clocks may be, of the full one")
+
+    @property
+    def caps_W(self) -> dict[str, float]:
+        """Those that are given, by what they are of. [W]"""
+        return self.cap_W.model_dump(exclude_none=True)
+
+
+class PowerSpec(HeldSpec):
+    """What a workload is held to, and how its power is told."""
+
+    over_time: OverTimeSpec | None = Field(default=None, description="ask for power over time; default: none")
+
+
 class WorkloadSpec(Spec):
     """Base of what a scenario may say of a workload; a kind narrows ``kind`` to its name."""
 
@@ -124,3 +187,4 @@ class ModelWorkloadSpec(WorkloadSpec):
     parallel: ParallelSpec = Field(default=ParallelSpec(), description="how work is split over ranks")
     precision: PrecisionSpec = Field(default=PrecisionSpec(), description="number formats")
     balance: Balance = Field(default=Balance(), description="expert load")
+    power: PowerSpec | None = Field(default=None, description="caps and clock that it runs under; default: none")

@@ -11,7 +11,7 @@ from cmsim.kinds import common
 from cmsim.kinds.asking import AgentsSpec, ArrivalsSpec, CancelsSpec, LengthsSpec, RetrievalSpec, TurnsSpec
 from cmsim.kinds.decode import Speculative
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
-from cmsim.kinds.parts import ASKED, InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
+from cmsim.kinds.parts import ASKED, HeldSpec, InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
 from cmsim.reading.quantities import (
     NUMBER,
@@ -103,6 +103,7 @@ class PoolSpec(Spec):
     microbatches: MicroBatches | None = Field(default=None, description="2: one computes while one communicates")
     batching: BatchingSpec | None = Field(default=None, description="of this pool")
     autoscale: AutoscaleSpec | None = Field(default=None, description="of this pool: replicas come and go")
+    power: HeldSpec | None = Field(default=None, description="caps and clock of this pool")
     experts_apart: ExpertsApartSpec | None = Field(
         default=None, description="of a pool that decodes: experts on packages of their own; default: everywhere"
     )
@@ -374,6 +375,7 @@ _METRICS = (
     common.MAKESPAN,
     Metric("power_peak_W", "W", "less", "of the facility, highest of the stretches of the frame of load"),
     *(one for one in common.power_of("token") if one.name in common.OF_WHOLE),
+    *common.OVER_TIME,
 )
 
 KIND = Kind(
@@ -383,6 +385,7 @@ KIND = Kind(
     facts=ServingFacts,
     metrics=_METRICS,
     frames=(
+        common.POWER_CURVE,
         Frame(
             "requests",
             {

@@ -66,13 +66,13 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (8.0, 4.5)) -> Axes:
     return ax
 
 
-def panels(size: tuple[float, float], heights: tuple[float, float]) -> tuple[Axes, Axes]:
-    """Two axes of a new figure, one above the other over the same x, with our looks."""
+def panels(size: tuple[float, float], heights: tuple[float, float], *, same_x: bool = True) -> tuple[Axes, Axes]:
+    """Two axes of a new figure, one above the other, over the same x or each over its own, with our looks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _figure()(figsize=size, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = (axes(one) for one in figure.subplots(2, 1, sharex=True, height_ratios=heights))
+    upper, lower = (axes(one) for one in figure.subplots(2, 1, sharex=same_x, height_ratios=heights))
     for one in (upper, lower):
         one.tick_params(which="minor", color=FAINT)
     return upper, lower

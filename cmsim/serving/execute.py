@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cmsim import energy
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import ServingTuning, System
 from cmsim.kinds import Executed
@@ -32,6 +33,8 @@ from cmsim.workload.model import load_model
 _NEAR, _SPANS = 0.85, 10
 #: requests up to which a run is run again to see what its waits hang on
 _TRIED = 1000
+#: stretches that power over time is made of, at most
+_STEPS = 500_000
 
 
 def execute(
@@ -68,13 +71,18 @@ def execute(
     if tried and found.stable != "no":
         metrics |= one.sensitivity()
     metrics |= (least := found.least(base))
+    moves = found.over_time(run.seed)
+    metrics |= {} if moves is None else moves.metrics()
     error = found.steps_error()
     for machine in machines:
         machine.costs.save()
     last = machines[-1]
     return Executed(
         metrics=metrics,
-        frames=_frames(spec, found, [_Found(*both, system) for both in zip(one.beside, others, strict=True)])
+        frames={
+            **(_frames(spec, found, [_Found(*both, system) for both in zip(one.beside, others, strict=True)])),
+            **({} if moves is None else {"power_curve": moves.columns()}),
+        }
         if run.record == "full"
         else {},
         facts=ServingFacts(
@@ -272,6 +280,20 @@ class _Found:
             self.systems, self.replicas, self.end_s, output_per_s, counts["done"], float(self.on.mean())
         )
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
+
+    def over_time(self, seed: int) -> energy.PowerCurve | None:
+        """Power over time, where the workload asks for it."""
+        how = self.one.spec.power
+        if how is None or how.over_time is None:
+            return None
+        asked = how.over_time
+        steps = min(max(int(np.ceil(self.end_s / asked.resolution_s)), 1), _STEPS)
+        edges_s = np.linspace(0.0, self.end_s, steps + 1)
+        on = upkeep.on_share(self.one.machines, self.served.scalers, edges_s)
+        waits_W = float(upkeep.idle_W(self.systems)[1])
+        power_W = upkeep.power_W(self.replicas, waits_W * on, edges_s)
+        course = energy.Course(edges_s, power_W, waits_W, repeats=False)
+        return energy.curve(course, **asked.model_dump(), seed=seed)
 
     def least(self, base: Path | None) -> dict[str, float | str]:
         """The perfect machine for this load, of the accelerators of the one machine that it is on."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmsim import api
+from cmsim import api, energy
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import ServingTuning, System
+from cmsim.kinds.parts import CapSpec, PowerSpec
 from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run, SystemEntry
 from cmsim.serving.costs import Host, Joules, Told
@@ -109,7 +110,7 @@ def machine(
         message = f"got {batching.step_tokens}. Allowed: more than `sequences` ({batching.sequences}), a token each."
         raise InputError(Problem(message, key="batching.step_tokens"))
     parallel = pool.parallel or spec.parallel
-    played = PlayedSteps(run, spec, pool, batching, base)
+    played = PlayedSteps(run, spec, pool, batching, base, _held(spec, pool, whole))
     system = played.system
     if pool.experts_apart is not None and parallel.attention != "dp":
         raise InputError(Problem("goes with `parallel.attention: dp`", key="decode.experts_apart"))
@@ -154,6 +155,28 @@ def machine(
     return PoolMachine(
         pool_, system, ranks, played, blocks * batching.block_tokens, whole, first, token_B, whole_B, apart
     )
+
+
+def _held(spec: ServingSpec, pool: PoolSpec, whole: System) -> PowerSpec | None:
+    """What each accelerator of a pool is held to: caps of racks and halls are those of all pools under them together,
+    shared alike. Raises InfeasibleError where they leave nothing."""
+    power = pool.power or spec.power
+    if power is None:
+        return None
+    under = [pool]
+    if pool.power is None and spec.prefill is not None and spec.decode is not None:
+        under = [one for one in (spec.prefill, spec.decode) if one.power is None]
+
+    def packages(pools: Sequence[PoolSpec]) -> int:
+        return sum(one.replicas * one.packages for one in pools)
+
+    here = packages([one for one in under if one.machine == pool.machine])
+    caps_W = dict(power.caps_W)
+    if "hall" in caps_W:
+        caps_W["hall"] *= here / packages(under)
+    held = energy.limited(replace(whole, packages=min(here, whole.packages)), caps_W, power.clock)
+    limit_W = held.accelerator.power.limit_W
+    return PowerSpec(cap_W=CapSpec(accelerator=limit_W), clock=power.clock)
 
 
 def _waits_W(system: System, apart: int) -> Joules:

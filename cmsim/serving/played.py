@@ -13,6 +13,7 @@ import numpy as np
 from cmsim import api, steps
 from cmsim.arrays import Floats
 from cmsim.kinds.decode import DecodeSpec
+from cmsim.kinds.parts import PowerSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import BatchingSpec, PoolSpec, ServingSpec
 from cmsim.results import Result
@@ -37,9 +38,20 @@ _Row = tuple[float, float, float, float]
 
 
 class PlayedSteps:
-    """Steps of one replica, played where they are asked for: the functions that `Told` is made of."""
+    """Steps of one replica, played where they are asked for: the functions that `Told` is made of.
 
-    def __init__(self, run: Run, spec: ServingSpec, pool: PoolSpec, batching: BatchingSpec, base: Path | None):
+    held  caps and clock of its accelerators
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        spec: ServingSpec,
+        pool: PoolSpec,
+        batching: BatchingSpec,
+        base: Path | None,
+        held: PowerSpec | None = None,
+    ):
         self._machines = api.Machines(base)
         said = {
             "model": spec.model,
@@ -47,6 +59,7 @@ class PlayedSteps:
             "parallel": pool.parallel or spec.parallel,
             "precision": pool.precision or spec.precision,
             "microbatches": pool.microbatches or spec.microbatches,
+            "power": held,
             "batch_per_accelerator": 1.0,
         }
         entry = run.system.model_copy(update={"accelerators": pool.accelerators})

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware import System, board_watts
-from cmsim.hardware.supplies import fans_W, loss_W, overhead_W
+from cmsim.hardware.supplies import fans_W, lost_W, overhead_W
 from cmsim.topology.graph import build
 from cmsim.topology.levels import fabric
 from cmsim.topology.powered import Powered, powered
@@ -196,24 +196,20 @@ def _components_W(system: System, counts: _Counts, *, full: bool) -> dict[str, t
     """Power by component and the sums over them. [W]"""
     facility = system.spec.facility
     modules = counts.uplink_lanes * _modules_per_lane(system)
-    there = powered(system, board_watts(system.accelerator), chips=counts.switch_chips, modules=modules)
+    board = board_watts(system.accelerator)
+    there = powered(system, board, chips=counts.switch_chips, modules=modules)
+    sized = powered(system, replace(board, limit=board.built), chips=counts.switch_chips, modules=modules)
     parts = _powered_W(system, there, modules, full=full)
     outside_W, inside_W = parts["scale_out"][0], sum(watts for name, (watts, _) in parts.items() if name != "scale_out")
     cooled_W = inside_W + outside_W
     parts["fans"] = (fans_W(cooled_W, facility.fan_fraction), f"{facility.fan_fraction:g} of all above")
     direct_W = cooled_W + parts["fans"][0]
-    standing = facility.psu_standing_loss
-    lost_W = loss_W(
-        direct_W,
-        full_W=there.full_W + fans_W(there.full_W, facility.fan_fraction),
-        psu_efficiency=facility.psu_efficiency,
-        standing=standing,
-    )
-    it_W = direct_W + lost_W
-    parts["psu_losses"] = (
-        lost_W,
-        f"power supplies at {facility.psu_efficiency:g} of full load, {standing:g} of that loss standing",
-    )
+    most_W = sized.full_W + fans_W(sized.full_W, facility.fan_fraction)
+    supplies_W = float(lost_W(direct_W, full_W=most_W, facility=facility))
+    it_W = direct_W + supplies_W
+    said = f"power supplies at {facility.psu_efficiency:g} of full load, {facility.psu_standing_loss:g} of that loss"
+    by = f"power supplies by their curve, at {direct_W / most_W:.0%} load" if facility.psu_curve else f"{said} standing"
+    parts["psu_losses"] = (supplies_W, by)
     share = inside_W / cooled_W
     parts["system"] = (it_W * share, "all but the scale-out network, with its fans and supply losses")
     parts["it"] = (it_W, "all of the above, at the wall of the rack")

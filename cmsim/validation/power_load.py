@@ -35,10 +35,11 @@ from cmsim.reading.kept import while_unchanged
 from cmsim.reading.tables import Record, header_names, read_records
 from cmsim.units import to_ps
 from cmsim.validation import pairs as of_pairs
-from cmsim.validation import points, reference
+from cmsim.validation import points, power_series, reference
 from cmsim.validation.area import Progress
 from cmsim.validation.pairs import Pairs
 from cmsim.validation.points import PointsSpec
+from cmsim.validation.power_series import SeriesLimits, SeriesSpec
 from cmsim.validation.row import Role, Row
 
 COLUMNS = (
@@ -77,6 +78,8 @@ class PowerLoadSpec(PointsSpec):
         description="of runs not fitted: power, energy, energy_measured_times, latency"
     )
     source: str
+    series: dict[str, SeriesSpec] = Field(default={}, description="logs over time, by id of ``AREA_series.csv``")
+    series_limits: SeriesLimits | None = Field(default=None, description="of their medians; goes with `series`")
 
 
 class _Step(NamedTuple):
@@ -312,6 +315,9 @@ def rows(area: str, progress: Progress) -> list[Row]:
     """Points of nodes, then two rows a quantity of metered runs: its median error and the 90th percentile."""
     found = points.rows(area, progress, spec_type=PowerLoadSpec)
     spec, document = reference.read_spec(area, PowerLoadSpec)
+    if spec.series_limits is not None:
+        logs = power_series.logs(area, spec.series, spec.scenarios, document)
+        found += power_series.rows(area, logs, spec.series_limits)
     runs = _shipped(area)
     families = {one.row["family"] for one in runs}
     for family in spec.fitted_families:

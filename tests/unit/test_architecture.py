@@ -103,6 +103,8 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "collectives", "messages", "kinds", "workload", "workload/generate", "scenario"}
         | {"engine", "energy", "cost", "results"}
     ),
+    # a run at several clocks, as any run is, and what its machine draws while it waits for a deadline
+    "pace": frozenset({"api", "energy", "execution", "kinds", "results", "scenario"}),
     # what a result follows from: a run, its system, and what files they name say
     "digest": frozenset({"hardware", "kinds", "scenario"}),
     # work of any kind over processes
@@ -152,7 +154,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published", "search", "sweep", "export", "report", "reliability"}
+        | {"execution", "pace", "published", "search", "sweep", "export", "report", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),

@@ -178,9 +178,9 @@ def test_sizes_stand_in_a_column(here):
 
 
 def test_missing_file(here):
-    said = cmsim("run", "nowhere.yaml")
+    said = cmsim("run", "zzz.yaml")
     assert (said.code, said.out) == (2, "")
-    assert said.errors == ["no such scenario file: nowhere.yaml"]
+    assert said.errors == ["no such scenario file: zzz.yaml"]
 
 
 def test_missing_name_says_the_nearest(here):
@@ -679,7 +679,7 @@ def test_completion(here):
     (here / "folder").mkdir()
     assert "folder/" in complete.scenarios("fol")
     assert "hgx_h100" in complete.names("hgx")
-    assert complete.plots("power") == ["power-throughput", "power"]
+    assert complete.plots("power") == ["power-throughput", "power", "power-curve"]
 
 
 # pieces

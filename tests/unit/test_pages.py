@@ -31,6 +31,8 @@ SLOW = (
     "cmsim validate",
     "cmsim run scenarios/faults.yaml",
     "cmsim run scenarios/optics.yaml",
+    "cmsim run scenarios/power_cap.yaml",
+    "cmsim pace hall.yaml",
     "cmsim run service",
     "cmsim run stragglers",
     "cmsim search llama2_13b_910b --axis pp=1",

@@ -69,6 +69,8 @@ def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5
         "end_ps": np.tile([whole // 2, whole], 3),
         "power_W": np.outer(shares, [0.8, 1.2]).ravel() * power_W,
     }
+    swing_W = np.sin(np.arange(40) / 3) * power_W / 10
+    power_curve = {"start_s": np.arange(40) * 0.5, "power_W": power_W + swing_W}
     time_s = whole / 1e12
     one = Identity("decode", Entry(0, system), {"workloads.decode.batch_per_accelerator": batch})
     return Result(
@@ -84,7 +86,7 @@ def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5
         limiter="memory",
         breakdown={"compute_s": 0.2 * time_s, "memory_s": 0.5 * time_s, "link_s": 0.3 * time_s, "host_s": 0.0},
         machine=MachineFacts(memory_Bps=2e12),
-        columns={"ops": ops, "power": power_columns},
+        columns={"ops": ops, "power": power_columns, "power_curve": power_curve},
     )
 
 

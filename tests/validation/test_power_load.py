@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cmsim.cli.app import app
 from cmsim.errors import InputError
 from cmsim.hardware import load_accelerator
-from cmsim.validation import fit_power, holds_runs, reference
+from cmsim.validation import fit_power, holds_runs, power_series, reference
 from cmsim.validation.power_load import COLUMNS, PowerLoadSpec, read_runs
 
 TABLE = reference.folder() / "power-under-load_runs.csv"
@@ -87,3 +87,24 @@ def test_wrong_tables_are_refused_with_their_place(tmp_path):
         read_runs(lacking)
     assert not holds_runs(tmp_path / "none.csv")
     assert set(COLUMNS) <= set(read_runs(TABLE)[0])
+
+
+def test_whole_logs_that_nothing_was_fitted_to_are_within_their_targets(predicted):
+    for name, limit in (("mean", 6), ("swing", 20)):
+        row = predicted[f"series/{name}/median"]
+        assert row["role"] == "judged"
+        assert abs(row["error_pct"]) <= limit == row["tolerance_pct"]
+        assert "of 3 logs" in row["what"]
+    # each is shown, and none is both fitted and judged
+    assert {predicted[f"SERIES-00{n}"]["role"] for n in (2, 3, 4)} == {"left_out"}
+    assert {predicted[f"SERIES-00{n}"]["role"] for n in (1, 7)} == {"fitted"}
+
+
+def test_a_log_without_a_role_is_refused():
+    spec, document = reference.read_spec("power-under-load", PowerLoadSpec)
+    series = {id_: of for id_, of in spec.series.items() if id_ != "SERIES-002"}
+    with pytest.raises(InputError, match="the log 'SERIES-002' has no role"):
+        power_series.logs("power-under-load", series, spec.scenarios, document)
+    series = {**spec.series, "SERIES-001": spec.series["SERIES-001"].model_copy(update={"scenario": "berd"})}
+    with pytest.raises(InputError, match="bert"):
+        power_series.logs("power-under-load", series, spec.scenarios, document)
