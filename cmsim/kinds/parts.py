@@ -84,6 +84,11 @@ class InferenceParallelSpec(ParallelSpec):
         "them, and results are added up; no tokens are exchanged",
     )
 
+    @property
+    def ranks_of_holder(self) -> int:
+        """Ranks that hold the same sequences: heads, parts of the cache or layers of them. [1]"""
+        return (self.tp if self.attention == "tp" else 1) * self.cp * self.pp
+
 
 class Balance(Spec):
     """How unevenly tokens reach experts. The busiest rank sets the pace."""

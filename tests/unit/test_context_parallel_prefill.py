@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmsim.errors import InfeasibleError
 from cmsim.hardware import load_system
-from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.workload.generate import inference
 from cmsim.workload.ops import Programs
@@ -45,11 +43,3 @@ def test_keys_and_values_are_gathered():
     assert gathers.sum() == 32
     # 8,192 tokens of four heads' keys and values, 128 wide, 2 B each
     assert set(ops.bytes_B[gathers].tolist()) == {8192 * 4 * 2 * 128 * 2.0}
-
-
-def test_decode_takes_one():
-    spec = DecodeSpec(
-        kind="decode", model="llama-3.1-8b", batch_per_accelerator=1, context_tokens=8, parallel={"cp": 2}
-    )
-    with pytest.raises(InfeasibleError, match="decode takes 1, got 2"):
-        inference.decode(spec, load_system("hgx_h100", accelerators=4))

@@ -19,8 +19,8 @@ def sizes(key: str, spec: object, system: System, *, base: Path | None = None) -
     """Values of ``parallel.tp``, ``cp``, ``pp``, ``dp`` or ``ep`` that ranks and model allow by themselves, smallest
     first. Together with the other sizes some may still be impossible.
 
-    tp divides the heads, pp is at most the layers, cp divides the sequence, ep is 1 without experts; all of them divide
-    the ranks.
+    tp divides the heads, pp is at most the layers, cp divides the sequence of a training step, ep is 1 without experts;
+    all of them divide the ranks.
     """
     size = key.removeprefix("parallel.")
     every = divisors(getattr(spec, "ranks", None) or system.ranks)
@@ -29,13 +29,12 @@ def sizes(key: str, spec: object, system: System, *, base: Path | None = None) -
         return every
     if model is None:
         return [1]  # a graph runs data parallel
-    trains = isinstance(spec, TrainingSpec)
     if size == "tp":
         return [one for one in every if model.heads % one == 0]
     if size == "pp":
-        return [one for one in every if one <= model.layers] if trains else [1]
+        return [one for one in every if one <= model.layers]
     if size == "cp":
-        return divisors(math.gcd(every[-1], spec.sequence_length)) if isinstance(spec, TrainingSpec) else [1]
+        return divisors(math.gcd(every[-1], spec.sequence_length)) if isinstance(spec, TrainingSpec) else every
     return every if model.experts else [1]
 
 

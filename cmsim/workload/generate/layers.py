@@ -288,12 +288,24 @@ def _latent(model: ModelSpec) -> tuple[int, int, int, int]:
 
 
 def core_decode(
-    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats, *, narrow: bool = False
+    model: ModelSpec,
+    sequences: float,
+    q_tokens: float,
+    context: float,
+    tp: int,
+    form: Formats,
+    *,
+    narrow: bool = False,
+    shards: int = 1,
+    own: float | None = None,
 ) -> list[Kernel]:
-    """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window."""
+    """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window.
+
+    shards: ranks that have a part of each sequence's cache    own: sequences whose queries the rank makes, default all
+    """
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
-    tokens = sequences * q_tokens
+    tokens = (sequences if own is None else own) * q_tokens
     if model.attention == "mla":
         # queries into the latent space and results out of it: one small GEMM per head, weights read once
         absorb = compute.grouped_gemm(
@@ -302,6 +314,7 @@ def core_decode(
         expand = compute.grouped_gemm(
             tokens * heads, model.v_head_dim, model.kv_lora_rank, heads, in_bytes=2.0, out_bytes=2.0, weight_bytes=2.0
         )
+        context = context / shards
         core = compute.mla_decode(
             q_tokens,
             context,
@@ -329,7 +342,7 @@ def core_decode(
             _kernel("attention", "mla_decode", form.attention, core, sizes),
             _kernel("v expand", "gemm", form.attention, expand, from_latents),
         ]
-    seen = model.within(context) if narrow else context
+    seen, context = (model.within(context) if narrow else context) / shards, context / shards
     core = compute.attention_decode(
         q_tokens,
         seen,
