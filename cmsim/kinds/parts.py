@@ -77,6 +77,12 @@ class ParallelSpec(Spec):
 class InferenceParallelSpec(ParallelSpec):
     """Parallel sizes of prefill and decode."""
 
+    cp_comm_type: Literal["all_gather", "a2a"] = Field(
+        default="all_gather",
+        description="context parallel in prefill: keys and values (or latents) of whole prompts gathered; a2a: heads "
+        "exchanged for tokens and back, latents gathered (SP-TP-SP). Decode takes all_gather: of queries, as each rank "
+        "has a part of the cache",
+    )
     expert_tp: Places = Field(
         default=1,
         description="ranks that share each expert's matrices. Where the ranks of attention by tp are those of the "

@@ -31,6 +31,11 @@ class Prediction(Spec):
     times: float = Field(default=1.0, description="factor from the metric's unit to the row's")
     set: dict[str, Any] = Field(default={}, description="dotted keys to change in the scenario")
     fitted: dict[str, str] = Field(default={}, description="dotted key: name of a constant in fits.yaml")
+    over: dict[str, Any] = Field(
+        default={},
+        description="dotted keys of another run, changed beside `set`: the number is by how many percent the metric is "
+        "more than there",
+    )
 
 
 class Point(Spec):
@@ -97,7 +102,11 @@ def predict(
     what: Prediction, scenarios: Mapping[str, Mapping[str, Any]], done: dict[str, Result] | None = None
 ) -> float:
     """The predicted number, in the row's unit. ``done`` keeps results between calls."""
-    return answer(what, scenarios, done).metric(what.metric) * what.times
+    found = answer(what, scenarios, done).metric(what.metric)
+    if what.over:
+        other = answer(what.model_copy(update={"set": {**what.set, **what.over}}), scenarios, done)
+        found = 100.0 * (found / other.metric(what.metric) - 1.0)
+    return found * what.times
 
 
 def answer(

@@ -43,6 +43,10 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
         mean = seen if own == spec.prompt_tokens else spec.cached_tokens + (spec.prompt_tokens + own) / 2
         pairs = own * (mean - own / 2)
         tp = heads_tp(layout, spec)
+        if layout.cp > 1 and spec.parallel.cp_comm_type == "a2a":
+            # whole prompts, of some heads
+            queries = float(spec.prompt_tokens)
+            return layers.core_prefill(model, held, queries, seen, tp * layout.cp, form, narrow=narrow, made=seen)
         return [
             *layers.index_scores(model, held, pairs, seen, own),
             *layers.core_prefill(model, held, own, mean, tp, form, narrow=narrow, made=seen),
@@ -225,12 +229,29 @@ def _check_sizes(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
         raise InfeasibleError(Problem(said, key="parallel.pp"))
     if parallel.cp == 1:
         return
+    if parallel.cp_comm_type == "a2a":
+        _check_exchange(spec, model)
     why = "layers with a state" if model.recurrence else ""
     if spec.kind == "decode" and model.index_top:
         why = "an indexer that chooses among all cached tokens"
     if why:
         said = f"got {parallel.cp}; {spec.kind} takes 1 of a model with {why}"
         raise InfeasibleError(Problem(said, key="parallel.cp"))
+
+
+def _check_exchange(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
+    """Raises InfeasibleError where ranks cannot exchange heads for tokens."""
+    parallel = spec.parallel
+    split = parallel.cp * (parallel.tp if parallel.attention == "tp" else 1)
+    why = ""
+    if spec.kind == "decode":
+        why = "decode takes all_gather"
+    elif model.index_top or (model.attention == "mla" and not model.q_lora_rank):
+        why = "the model has an indexer, or queries that are made of no latents; it takes all_gather"
+    elif model.heads % split:
+        why = f"{model.heads} heads do not go on {split} ranks"
+    if why:
+        raise InfeasibleError(Problem(f"got a2a; {why}", key="parallel.cp_comm_type"))
 
 
 def _assemble(

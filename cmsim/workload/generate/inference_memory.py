@@ -74,7 +74,7 @@ def _weights_B(
     kinds = [model.kind(layer) for layer in which]
     attention, recurrent = (sum(mixer == name for mixer, _ in kinds) for name in ("attention", "recurrence"))
     dense, routed = (sum(ffn == name for _, ffn in kinds) for name in ("dense", "experts"))
-    weights = attention * model.attention_parameters_on(split)
+    weights = attention * _attention_on(spec, model, layout, split)
     weights += recurrent * model.recurrent_parameters_on(split)
     weights += dense * model.dense_ffn_parameters_on(tp)
     weights_B = weights * form.weight_B
@@ -91,6 +91,17 @@ def _weights_B(
         # a head that is the token table lies on the last stage too
         ends += model.head_parameters_on(tp) if first or not model.tied_embeddings else model.table_parameters_on(tp)
     return weights_B + ends * 2.0
+
+
+def _attention_on(spec: PrefillSpec | DecodeSpec, model: ModelSpec, layout: Layout, split: int) -> float:
+    """Products of one layer's attention on a rank; where heads are exchanged for tokens it makes only its own of
+    latents. [1]"""
+    whole_ = model.attention_parameters_on(split)
+    if spec.parallel.cp_comm_type != "a2a" or layout.cp == 1 or model.attention != "mla":
+        return whole_
+    heads = whole.busiest(model.heads, split)
+    up = model.q_lora_rank * model.query_dim + model.kv_lora_rank * (model.nope_dim + model.v_head_dim)
+    return whole_ - (heads - whole.busiest(heads, layout.cp)) * up
 
 
 def _cache_B(
@@ -114,5 +125,5 @@ def _cache_B(
     prompts_B = 0.0
     if chunk is not None:
         beside = model.cached_tokens(chunk.tokens + chunk.cached_tokens)
-        prompts_B = len(batch.groups) * memory.kv_cache_B(token_B, beside, tp=tp, kv_heads=kv_heads)
+        prompts_B = len(batch.groups) * float(memory.kv_cache_B(token_B, beside, tp=tp, kv_heads=kv_heads))
     return float(batch.held * each_B + prompts_B)

@@ -88,6 +88,8 @@ class InferenceStep:
         self.expert = ("experts", overlap.expert_cores) if split else ("compute", 1.0)
         # layers without experts, and the ends of the model, share their cores with nobody
         self.alone = ("attention" if split else "compute", 1.0)
+        self.in_line = overlap.attention_in_line and several
+        self.exchanged = layout.cp > 1 and spec.parallel.cp_comm_type == "a2a"
         taken = overlap.communication_cores if several and not split else 0.0
         if taken:
             self.attention = self.expert = self.alone = ("compute", 1.0 - taken)
@@ -222,15 +224,45 @@ class InferenceStep:
             stepwise = self.spec.kind == "decode"
             kernels = layers.recurrence(self.model, held, self.per_sequence, self.tp, self.form, stepwise=stepwise)
             return [Piece(kernels, self._sum(tokens, self.tp), *on)]
+        if self.exchanged:
+            return self._by_heads(held, narrow, on)
         before = layers.attention_in(self.model, tokens, self.tp, self.form)
         core, out = self.core(held, narrow), layers.attention_out(self.model, tokens, self.tp, self.form)
-        added = self._sum(tokens, self.tp)
+        added = self._sum(tokens, self.tp, inside=True)
         if self.layout.cp > 1 and self.spec.kind == "decode":
             return self._over_parts(held, [*before, *core, *out], added, on)
         after = [*core, *out]
         if self.layout.cp == 1:
             return [Piece([*before, *after], added, *on)]
         return [Piece(before, self._keys(tokens), *on), Piece(after, added, *on)]
+
+    def _by_heads(self, held: float, narrow: bool, on: tuple[str, float]) -> list[Piece]:
+        """Attention whose ranks exchange heads for tokens of the prompts they share: each makes queries, keys and
+        values of its own tokens, or their latents; works with its own heads on whole prompts; and gets the results of
+        its own tokens back (DeepSpeed-Ulysses, arXiv:2309.14509; with latents SP-TP-SP, arXiv:2506.12708 sec 4.3.1)."""
+        model, form, ranks = self.model, self.form, self.layout.cp
+        tokens, tp = self.batch.tokens(held, self.per_sequence), self.tp * ranks
+        before = layers.attention_in(model, tokens, self.tp, form)
+        if model.attention == "mla":
+            # latents as products read them, and those that are cached in 16 bits
+            width_B = model.q_lora_rank * form.activation_B + (model.kv_lora_rank + model.rope_dim) * form.stream_B
+            within = layers.attention_in(model, tokens * ranks, tp, form)
+            ups = [[kernel.name for kernel in kernels].index(layers.QUERIES_UP) for kernels in (before, within)]
+            asked = Comm("cp latents", "all_gather", tokens * ranks * width_B, "cp", in_line=self.in_line)
+            before, within = before[: ups[0]], within[ups[1] :]
+        else:
+            kv_heads = max(whole.busiest(model.kv_heads, self.tp), float(ranks))
+            width = whole.busiest(model.heads, self.tp) * model.head_dim
+            width += kv_heads * (model.head_dim + model.v_head_dim)
+            size_B, within = tokens * width * form.stream_B, []
+            asked = Comm("cp queries, keys, values", "all_to_all", size_B, "cp", in_line=self.in_line)
+        results_B = tokens * whole.busiest(model.heads, self.tp) * model.v_head_dim * form.stream_B
+        back = Comm("cp results", "all_to_all", results_B, "cp", in_line=self.in_line)
+        return [
+            Piece(before, asked, *on),
+            Piece([*within, *self.core(held, narrow)], back, *on),
+            Piece(layers.attention_out(model, tokens, self.tp, form), self._sum(tokens, self.tp, inside=True), *on),
+        ]
 
     def _over_parts(self, held: float, kernels: list[Kernel], added: Comm | None, on: tuple[str, float]) -> list[Piece]:
         """Attention whose ranks have a part of the cache of each sequence: queries of all of the group's sequences come
@@ -259,7 +291,7 @@ class InferenceStep:
         else:
             width = whole.busiest(model.kv_heads, self.tp) * (model.head_dim + model.v_head_dim)
         size_B = tokens * self.layout.cp * (width + model.index_dim) * self.form.stream_B
-        return Comm("cp gather", "all_gather", size_B, "cp")
+        return Comm("cp gather", "all_gather", size_B, "cp", in_line=self.in_line)
 
     def _dense(self, held: float) -> list[Piece]:
         """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their
@@ -287,7 +319,9 @@ class InferenceStep:
         size_B = tokens * self._joined * self.model.hidden * self.form.stream_B
         return Comm("tp gather" if collective == "all_gather" else "tp scatter", collective, size_B, "tp")
 
-    def _sum(self, tokens: float, tp: int) -> Comm | None:
+    def _sum(self, tokens: float, tp: int, *, inside: bool = False) -> Comm | None:
+        """Results of ranks that split heads, ``inside`` attention, or columns."""
         if tp == 1:
             return None
-        return Comm("tp sum", "all_reduce", tokens * self.model.hidden * self.form.stream_B, "tp")
+        size_B = tokens * self.model.hidden * self.form.stream_B
+        return Comm("tp sum", "all_reduce", size_B, "tp", in_line=inside and self.in_line)

@@ -17,6 +17,8 @@ from cmsim.workload.model import ModelSpec
 from cmsim.workload.recurrence import STATE_B
 from cmsim.workload.whole import busiest
 
+#: the product that makes queries of latents
+QUERIES_UP = "q up"
 #: bytes of an element of the cache and of attention's operands
 _WIDTH = BYTES_PER_ELEMENT
 
@@ -63,7 +65,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
             lora = compute.norm(tokens, model.q_lora_rank + model.kv_lora_rank, element_bytes=form.stream_B)
             out.append(_kernel("latent norm", "norm", "", lora))
             out += _quantise("latent quantise", form, tokens, model.q_lora_rank)
-            out.append(_gemm("q up", form, tokens, heads * model.head_dim, model.q_lora_rank))
+            out.append(_gemm(QUERIES_UP, form, tokens, heads * model.head_dim, model.q_lora_rank))
         else:
             out.append(_gemm("q, kv down", form, tokens, heads * model.head_dim + latent, model.hidden))
         rotated, width = heads + 1, model.rope_dim
