@@ -34,6 +34,7 @@ AREAS: dict[str, Area] = {
         Area("training-memory", training.rows, training.pairs),
         Area("serving", serving.rows, serving.pairs),
         Area("reliability", points.rows),
+        Area("diffusion", points.rows),
     )
 }
 

@@ -85,6 +85,11 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
     return out
 
 
+def width_B(name: str) -> float:
+    """Of an element of a format. [B]"""
+    return _WIDTH[name]
+
+
 def product(name: str, form: Formats, tokens: float, columns: float, rows: float) -> Kernel:
     """A product beside those of layers."""
     return _gemm(name, form, tokens, columns, rows)
