@@ -190,7 +190,9 @@ def load_denoiser(name_or_path: str | Path, *, base: Path | None = None) -> Deno
     if keys.problems:
         raise InputError(keys.problems)
     own = data.get("_cmsim")
-    said = {} if not isinstance(own, dict) or "beside" not in own else {"beside": str(own["beside"])}
+    said: dict[str, Any] = {}
+    if isinstance(own, dict) and "beside" in own:
+        said["beside"] = str(own["beside"])
     name = path.parent.resolve().name if path.name == "config.json" else path.stem
     return DenoiserSpec(name=name, family=family, text_tokens=tokens, **sizes, **said)
 
