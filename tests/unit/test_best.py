@@ -342,6 +342,7 @@ RUNS = {
     "training": TRAINING,
     "images": {"kind": "training", "model": "resnet50", "global_batch": 64},
     "encoder": {"kind": "encoder", "model": "resnet50", "batch_per_accelerator": 8},
+    "diffusion": {"kind": "diffusion", "model": "flux.1-dev", "batch_per_accelerator": 1, "steps": 2},
     "trace": {"kind": "trace", "path": "chakra/resnet50_ddp_rank0", "ranks": 8},
     "serving": {
         "kind": "serving",
