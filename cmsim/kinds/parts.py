@@ -83,6 +83,12 @@ class InferenceParallelSpec(ParallelSpec):
         "exchanged for tokens and back, latents gathered (SP-TP-SP). Decode takes all_gather: of queries, as each rank "
         "has a part of the cache",
     )
+    dcp: Places = Field(
+        default=1,
+        description="decode context parallel: ranks of a tensor group that have parts of what else were copies of "
+        "one cache; in decode queries of their heads are gathered and results summed. At most tp over heads of keys "
+        "and values, latents being one",
+    )
     expert_tp: Places = Field(
         default=1,
         description="ranks that share each expert's matrices. Where the ranks of attention by tp are those of the "

@@ -76,6 +76,19 @@ def test_what_is_exchanged():
     assert whole.footprint_B["weights"][0] - share.footprint_B["weights"][0] == pytest.approx(ups)
 
 
+@pytest.mark.parametrize("way", ["all_gather", "a2a"])
+def test_what_is_cached_before_comes_too(way: str):
+    spec = {"kind": "prefill", "model": "deepseek-v2", "batch_per_accelerator": 0.25, "prompt_tokens": 4096}
+    keys = {"balance": {"model": "balanced"}, "parallel": {"cp": 4, "attention": "dp", "cp_comm_type": way}}
+    near, far = (
+        inference.prefill(PrefillSpec(**spec, **keys, cached_tokens=n), load_system("hgx_h100", accelerators=4))  # type: ignore[arg-type]
+        for n in (0, 8192)
+    )
+    name = "cp latents" if way == "a2a" else "cp gather"
+    (some,), (more,) = sizes_B(near, name), sizes_B(far, name)
+    assert more - some == 8192 * 576 * 2.0
+
+
 @pytest.mark.parametrize(("system", "streams"), [("cloudmatrix384", {"compute"}), ("hgx_h100", {"comm", "comm.1"})])
 def test_messages_inside_attention_stand_where_the_stack_says(system: str, streams: set[str]):
     spec = PrefillSpec(

@@ -102,9 +102,38 @@ def test_new_tokens_are_shared_out_too():
         assert a == pytest.approx(b)
 
 
+@pytest.mark.parametrize(("model", "copies", "wide"), [("deepseek-v2", 8, 576 + 512), ("llama-3.1-8b", 2, 0)])
+def test_copies_of_a_cache_become_parts_of_one(model: str, copies: int, wide: int):
+    """Latents are one head, of which all ranks of a tensor group have a copy; of eight heads 16 ranks have two."""
+    tp = 8 if wide else 16
+    keys: dict[str, Any] = {"context_tokens": 131072, "batch_per_accelerator": 1 / 16, "balance": {"model": "balanced"}}
+
+    def on(dcp: int) -> Programs:
+        spec = DecodeSpec(kind="decode", model=model, parallel={"tp": tp, "dcp": dcp}, **keys)
+        return inference.decode(spec, load_system("hgx_h100", domains=2))
+
+    plain, shared = on(1), on(copies)
+    assert shared.footprint_B["cache"][0] == pytest.approx(plain.footprint_B["cache"][0] / copies, rel=1e-3)
+    names = [np.array(one.ops.names)[one.ops.name_id] for one in (plain, shared)]
+    flops = [
+        float(one.ops.flops[which == "attention"].sum()) for one, which in zip((plain, shared), names, strict=True)
+    ]
+    read = [
+        float(one.ops.bytes_B[which == "attention"].sum()) for one, which in zip((plain, shared), names, strict=True)
+    ]
+    # as many products, of more heads over fewer tokens; the cache is read by parts
+    assert flops[1] == pytest.approx(flops[0]) and read[1] < read[0] / copies * 1.05
+    if wide:
+        sizes = [set(shared.ops.bytes_B[names[1] == name]) for name in ("cp queries", "cp results")]
+        assert sizes == [{128 * 576 * 2.0}, {128 * 512 * 2.0}]
+    assert shared.plan["dcp"] == copies
+
+
 @pytest.mark.parametrize(
     ("model", "keys", "message"),
     [
+        ("llama-3.1-8b", {"parallel": {"tp": 4, "dcp": 2}}, "there are 1 copies in a tensor group"),
+        ("deepseek-v2", {"parallel": {"tp": 4, "dcp": 3}}, "there are 4 copies"),
         ("nemotron-3-nano", {"parallel": {"cp": 2}}, "takes 1 of a model with layers with a state"),
         ("llama-3.1-8b", {"parallel": {"cp": 2}, "chunk": {"tokens": 8}}, "ranks that share a cache"),
         ("llama-3.1-8b", {"parallel": {"pp": 64}}, "got 64 stages for 32 layers"),

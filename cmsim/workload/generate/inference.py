@@ -139,7 +139,16 @@ def _core(spec: DecodeSpec, model: ModelSpec, layout: Layout, form: layers.Forma
         return [
             *layers.index_scores(model, sequences, new * context, context, new),
             *layers.core_decode(
-                model, sequences, new, seen, tp, form, narrow=narrow, shards=layout.cp, own=batch.own(held)
+                model,
+                sequences,
+                new,
+                seen,
+                tp,
+                form,
+                narrow=narrow,
+                shards=layout.cp,
+                own=batch.own(held),
+                copies=layout.dcp,
             ),
         ]
 
@@ -194,7 +203,7 @@ def _layout(
     heads = model.heads if parallel.attention == "tp" else 0
     if not model.experts:
         layout = resolve(parallel, system, ranks=spec.ranks, experts=0, heads=heads, expert_tp=parallel.expert_tp)
-        layout = replace(layout, wraps=layout.pp > 1)
+        layout = replace(layout, wraps=layout.pp > 1, dcp=parallel.dcp)
         return layout, None, batch_of(spec, layout, system)
     alone = parallel.model_copy(update={"ep": 1})
     tp = parallel.expert_tp
@@ -218,7 +227,7 @@ def _layout(
     late = costs.late if spec.kind == "decode" else None
     mixture = replace(mixture, joined=joined, served=costs.cast_experts, late=late)
     layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
-    return replace(layout, wraps=layout.pp > 1), mixture, batch
+    return replace(layout, wraps=layout.pp > 1, dcp=parallel.dcp), mixture, batch
 
 
 def _check_sizes(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
@@ -227,6 +236,8 @@ def _check_sizes(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
     if parallel.pp > model.layers:
         said = f"got {parallel.pp} stages for {model.layers} layers. Allowed: at most {model.layers}."
         raise InfeasibleError(Problem(said, key="parallel.pp"))
+    if parallel.dcp > 1:
+        _check_copies(spec, model)
     if parallel.cp == 1:
         return
     if parallel.cp_comm_type == "a2a":
@@ -237,6 +248,22 @@ def _check_sizes(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
     if why:
         said = f"got {parallel.cp}; {spec.kind} takes 1 of a model with {why}"
         raise InfeasibleError(Problem(said, key="parallel.cp"))
+
+
+def _check_copies(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
+    """Raises InfeasibleError where ranks have no copies of one cache that they could share."""
+    parallel = spec.parallel
+    tp = parallel.tp if parallel.attention == "tp" else 1
+    most = tp // (1 if model.attention == "mla" else model.kv_heads)
+    why = ""
+    if parallel.cp > 1 or model.recurrence or model.index_top:
+        why = "it goes without cp, layers with a state and indexers"
+    elif parallel.dcp > most or tp % parallel.dcp:
+        why = f"of a cache there are {max(most, 1)} copies in a tensor group. Allowed: what divides them."
+    elif spec.kind == "decode" and spec.chunk is not None:
+        why = "prompts beside sequences are not modelled with it"
+    if why:
+        raise InfeasibleError(Problem(f"got {parallel.dcp}; {why}", key="parallel.dcp"))
 
 
 def _check_exchange(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
@@ -265,7 +292,7 @@ def _assemble(
     held_B: dict[str, list[float]],
     notes: Sequence[str] = (),
 ) -> Programs:
-    used = ("tp", "cp", "ep", "expert_tp", *((OUT, IN) if layout.pp > 1 else ()))
+    used = ("tp", "cp", "ep", "expert_tp", "dcp", *((OUT, IN) if layout.pp > 1 else ()))
     return assemble(
         builds,
         program=layout.stage,

@@ -119,7 +119,7 @@ def _cache_B(
     kv_heads = 1 if model.attention == "mla" else model.kv_heads
     token_B = model.kv_bytes_per_token(form.kv_B)
     # ranks that share prompts share their cache
-    kept = model.cached_tokens(before / layout.cp + new)
+    kept = model.cached_tokens(before / (layout.cp * layout.dcp) + new)
     each_B = memory.kv_cache_B(token_B, kept, tp=tp, kv_heads=kv_heads) + model.state_B_on(tp)
     chunk = spec.chunk if spec.kind == "decode" else None
     prompts_B = 0.0

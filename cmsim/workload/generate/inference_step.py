@@ -229,12 +229,12 @@ class InferenceStep:
         before = layers.attention_in(self.model, tokens, self.tp, self.form)
         core, out = self.core(held, narrow), layers.attention_out(self.model, tokens, self.tp, self.form)
         added = self._sum(tokens, self.tp, inside=True)
-        if self.layout.cp > 1 and self.spec.kind == "decode":
+        if self.layout.cp * self.layout.dcp > 1 and self.spec.kind == "decode":
             return self._over_parts(held, [*before, *core, *out], added, on)
         after = [*core, *out]
         if self.layout.cp == 1:
             return [Piece([*before, *after], added, *on)]
-        return [Piece(before, self._keys(tokens), *on), Piece(after, added, *on)]
+        return [Piece(before, self._keys(held, tokens), *on), Piece(after, added, *on)]
 
     def _by_heads(self, held: float, narrow: bool, on: tuple[str, float]) -> list[Piece]:
         """Attention whose ranks exchange heads for tokens of the prompts they share: each makes queries, keys and
@@ -245,10 +245,11 @@ class InferenceStep:
         before = layers.attention_in(model, tokens, self.tp, form)
         if model.attention == "mla":
             # latents as products read them, and those that are cached in 16 bits
-            width_B = model.q_lora_rank * form.activation_B + (model.kv_lora_rank + model.rope_dim) * form.stream_B
+            size_B = tokens * ranks * model.q_lora_rank * form.activation_B
+            size_B += (tokens * ranks + held * self._cached) * (model.kv_lora_rank + model.rope_dim) * form.stream_B
             within = layers.attention_in(model, tokens * ranks, tp, form)
             ups = [[kernel.name for kernel in kernels].index(layers.QUERIES_UP) for kernels in (before, within)]
-            asked = Comm("cp latents", "all_gather", tokens * ranks * width_B, "cp", in_line=self.in_line)
+            asked = Comm("cp latents", "all_gather", size_B, "cp", in_line=self.in_line)
             before, within = before[: ups[0]], within[ups[1] :]
         else:
             kv_heads = max(whole.busiest(model.kv_heads, self.tp), float(ranks))
@@ -268,8 +269,12 @@ class InferenceStep:
         """Attention whose ranks have a part of the cache of each sequence: queries of all of the group's sequences come
         to every rank, and of what it finds in its part every rank gets the sum of its own, weighed by the softmax's
         denominators (vLLM, v1/attention/ops/common.py, cp_lse_ag_out_rs)."""
-        model, ranks = self.model, self.layout.cp
-        tokens, heads = held * self.per_sequence, whole.busiest(model.heads, self.tp)
+        model, heads = self.model, whole.busiest(self.model.heads, self.tp)
+        slot, ranks, tokens = "cp", self.layout.cp, held * self.per_sequence
+        if self.layout.dcp > 1:
+            # all have the same sequences, and heads of their own
+            slot, ranks = "dcp", self.layout.dcp
+            heads *= ranks
         asked, found = model.head_dim, model.v_head_dim
         if model.attention == "mla":
             asked, found = model.kv_lora_rank + model.rope_dim, model.kv_lora_rank
@@ -277,21 +282,28 @@ class InferenceStep:
         row_B, found_B = heads * self.form.stream_B, tokens * heads * found * self.form.stream_B
         weighed = Kernel("weigh parts", "generic", "", 0.0, 2.0 * found_B)
         return [
-            Piece(kernels[:at], Comm("cp queries", "all_gather", tokens * row_B * asked, "cp"), *on),
-            Piece([kernels[at]], Comm("cp weights", "all_gather", tokens * heads * 4.0 * ranks, "cp"), *on),
-            Piece([weighed], Comm("cp results", "reduce_scatter", found_B, "cp"), *on),
+            Piece(kernels[:at], Comm("cp queries", "all_gather", tokens * row_B * asked, slot), *on),
+            Piece([kernels[at]], Comm("cp weights", "all_gather", tokens * heads * 4.0 * ranks, slot), *on),
+            Piece([weighed], Comm("cp results", "reduce_scatter", found_B, slot), *on),
             Piece(kernels[at + 1 :], added, *on),
         ]
 
-    def _keys(self, tokens: float) -> Comm:
-        """Keys and values, or latents, of all parts of the prompts, in 16 bits, to the ranks that share them."""
+    def _keys(self, held: float, tokens: float) -> Comm:
+        """Keys and values, or latents, of all parts of the prompts and of what is cached before them, in 16 bits, to
+        the ranks that share them."""
         model = self.model
         if model.attention == "mla":
             width = float(model.kv_lora_rank + model.rope_dim)
         else:
             width = whole.busiest(model.kv_heads, self.tp) * (model.head_dim + model.v_head_dim)
-        size_B = tokens * self.layout.cp * (width + model.index_dim) * self.form.stream_B
+        seen = tokens * self.layout.cp + held * self._cached
+        size_B = seen * (width + model.index_dim) * self.form.stream_B
         return Comm("cp gather", "all_gather", size_B, "cp", in_line=self.in_line)
+
+    @property
+    def _cached(self) -> float:
+        """Tokens of a prompt that are in the cache already. [1]"""
+        return float(self.spec.cached_tokens) if self.spec.kind == "prefill" else 0.0
 
     def _dense(self, held: float) -> list[Piece]:
         """A dense FFN, split over the tensor group. Ranks that hold sequences of their own bring their

@@ -305,14 +305,17 @@ def core_decode(
     narrow: bool = False,
     shards: int = 1,
     own: float | None = None,
+    copies: int = 1,
 ) -> list[Kernel]:
     """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window.
 
     shards: ranks that have a part of each sequence's cache    own: sequences whose queries the rank makes, default all
+    copies: ranks of the tensor group that have a part each of one copy, and work with the heads of all of them
     """
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
-    tokens = (sequences if own is None else own) * q_tokens
+    tokens, shards = (sequences if own is None else own) * q_tokens, shards * copies
+    asking = heads * copies
     if model.attention == "mla":
         # queries into the latent space and results out of it: one small GEMM per head, weights read once
         absorb = compute.grouped_gemm(
@@ -325,7 +328,7 @@ def core_decode(
         core = compute.mla_decode(
             q_tokens,
             context,
-            heads=heads,
+            heads=asking,
             kv_lora_rank=model.kv_lora_rank,
             rope_dim=model.rope_dim,
             element_bytes=element,
@@ -337,7 +340,7 @@ def core_decode(
             sequences=sequences,
             new=q_tokens,
             before=max(context - q_tokens, 0.0),
-            heads=heads,
+            heads=asking,
             latent=_latent(model),
             precision=form.attention,
             cached=form.cached,
@@ -353,7 +356,7 @@ def core_decode(
     core = compute.attention_decode(
         q_tokens,
         seen,
-        heads=heads,
+        heads=asking,
         kv_heads=busiest(model.kv_heads, tp),
         d_qk=model.head_dim,
         d_v=model.v_head_dim,
@@ -363,7 +366,7 @@ def core_decode(
     )
     before = max(context - q_tokens, 0.0)
     window = seen if seen < context else 0.0
-    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form, window)
+    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, asking, tp, form, window)
     return [_kernel("attention", "attention_decode", form.attention, core, asked)]
 
 
