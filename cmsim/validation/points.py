@@ -31,10 +31,9 @@ class Prediction(Spec):
     times: float = Field(default=1.0, description="factor from the metric's unit to the row's")
     set: dict[str, Any] = Field(default={}, description="dotted keys to change in the scenario")
     fitted: dict[str, str] = Field(default={}, description="dotted key: name of a constant in fits.yaml")
-    over: dict[str, Any] = Field(
-        default={},
-        description="dotted keys of another run, changed beside `set`: the number is by how many percent the metric is "
-        "more than there",
+    over: Prediction | None = Field(default=None, description="another one, which this is compared with")
+    compared: Literal["percent", "ratio", "difference"] = Field(
+        default="percent", description="of `over`: by how many percent this is more, this over that, or this less that"
     )
 
 
@@ -103,9 +102,10 @@ def predict(
 ) -> float:
     """The predicted number, in the row's unit. ``done`` keeps results between calls."""
     found = answer(what, scenarios, done).metric(what.metric)
-    if what.over:
-        other = answer(what.model_copy(update={"set": {**what.set, **what.over}}), scenarios, done)
-        found = 100.0 * (found / other.metric(what.metric) - 1.0)
+    if what.over is not None:
+        other = predict(what.over, scenarios, done)
+        ways = {"percent": 100.0 * (found / other - 1.0), "ratio": found / other, "difference": found - other}
+        found = ways[what.compared]
     return found * what.times
 
 
@@ -129,7 +129,8 @@ def _check(spec: PointsSpec, document: Document, published: Mapping[str, Publish
     for id_, point in spec.points.items():
         if id_ not in published:
             problems.append(document.problem(("points", id_), f"no such row. {did_you_mean(id_, published)}"))
-        for name in dict.fromkeys(one.scenario for one in (point.predict, *point.variants.values())):
+        named = (point.predict, *point.variants.values())
+        for name in dict.fromkeys(one.scenario for one in (*named, *(one.over for one in named if one.over))):
             if name not in spec.scenarios:
                 hint = did_you_mean(name, spec.scenarios)
                 problems.append(document.problem(("points", id_), f"no scenario '{name}'. {hint}"))

@@ -35,6 +35,7 @@ AREAS: dict[str, Area] = {
         Area("serving", serving.rows, serving.pairs),
         Area("reliability", points.rows),
         Area("diffusion", points.rows),
+        Area("cache-pool", points.rows),
     )
 }
 

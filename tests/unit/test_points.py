@@ -14,8 +14,14 @@ SCENARIOS = {
 }
 
 
-def test_a_gain_is_told_in_percent_over_another_run():
-    large = {"workload.message_bytes": 8e6}
-    times = [predict(Prediction(scenario="broadcast", metric="time_s", set=keys), SCENARIOS) for keys in ({}, large)]
-    gain = Prediction(scenario="broadcast", metric="time_s", set=large, over={"workload.message_bytes": 1e6}, times=-1)
-    assert predict(gain, SCENARIOS) == pytest.approx(-100 * (times[1] / times[0] - 1))
+def test_a_number_may_be_compared_with_another_run():
+    small = Prediction(scenario="broadcast", metric="time_s")
+    large = small.model_copy(update={"set": {"workload.message_bytes": 8e6}})
+    times = [predict(one, SCENARIOS) for one in (small, large)]
+
+    def compared(how: str) -> float:
+        return predict(large.model_copy(update={"over": small, "compared": how, "times": -1.0}), SCENARIOS)
+
+    assert compared("percent") == pytest.approx(-100 * (times[1] / times[0] - 1))
+    assert compared("ratio") == pytest.approx(-times[1] / times[0])
+    assert compared("difference") == pytest.approx(times[0] - times[1])
