@@ -22,9 +22,12 @@ from cmsim.version import __version__
 #: keys of a workload whose text may name a file or a folder
 _FILES = frozenset({"model", "path", "matrix", "file", "placement", "machine", "failures"})
 #: where built-in ones of them lie
-_HOMES = ("", "topologies", "workloads/models", "workloads/graphs", "workloads/traces", "workloads/requests")
+_HOMES = (
+    *("", "topologies", "workloads/models", "workloads/graphs", "workloads/denoisers", "workloads/traces"),
+    "workloads/requests",
+)
 #: built-in data that runs read beside what a scenario names: systems, kernels, libraries, models by name
-_BUILT_IN = ("topologies", "workloads/models", "workloads/graphs")
+_BUILT_IN = ("topologies", "workloads/models", "workloads/graphs", "workloads/denoisers")
 _BLOCK_B = 1 << 20
 
 

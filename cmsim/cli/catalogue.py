@@ -25,6 +25,7 @@ FOLDERS = {
     "stack": ("topologies/stacks", "*.yaml"),
     "failures": ("topologies/failures", "*.yaml"),
     "model": ("workloads/models", "*.json"),
+    "denoiser": ("workloads/denoisers", "*.json"),
 }
 
 #: columns that have no room in a table; --json has them, and `cmsim show`
@@ -43,7 +44,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is built in: systems, stacks, failures, models, scenarios, traces, formats, collectives, workloads."""
+    """List what is built in: systems, stacks, failures, models, denoisers, scenarios, traces, formats, and more."""
     if kind is not None and kind not in KINDS:
         near = {**{name: name for name in KINDS}, **SAME}
         if kind not in near:
@@ -140,6 +141,21 @@ def models() -> Rows:
     return rows
 
 
+def denoisers() -> Rows:
+    from cmsim.workload.denoiser import load_denoiser
+
+    return [
+        {
+            "name": name,
+            "parameters": model.parameters,
+            "layers": model.layers,
+            "description": f"{model.family}, {'video' if model.frames > 1 else 'images'}",
+        }
+        for name in complete.builtin(*FOLDERS["denoiser"][:1], pattern=FOLDERS["denoiser"][1])
+        for model in [load_denoiser(name)]
+    ]
+
+
 def scenarios() -> Rows:
     from cmsim.reading import builtin_files, read_yaml
 
@@ -221,6 +237,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "stacks": stacks,
     "failures": failures,
     "models": models,
+    "denoisers": denoisers,
     "scenarios": scenarios,
     "traces": traces,
     "formats": formats,

@@ -60,9 +60,8 @@ def show(
     if power:
         _show_power(kind, path, json=json)
         return
-    document = {"system": _system, "accelerator": _part, "stack": _part, "failures": _part, "model": _model}[kind](
-        kind, path
-    )
+    of_parts = {"accelerator": _part, "stack": _part, "failures": _part}
+    document = {"system": _system, **of_parts, "model": _model, "denoiser": _denoiser}[kind](kind, path)
     if json:
         say.document(document)
         return
@@ -257,6 +256,23 @@ def _model(kind: str, path: Path) -> dict[str, Any]:
     }
 
 
+def _denoiser(kind: str, path: Path) -> dict[str, Any]:
+    import json
+
+    from cmsim.workload.denoiser import load_denoiser
+
+    model = load_denoiser(path)
+    said = json.loads(path.read_text(encoding="utf-8")).get("_cmsim", {})
+    sizes = {"parameters": model.parameters, **dict(_sizes(dataclasses.asdict(model)))}
+    return {
+        "kind": kind,
+        "name": model.name,
+        "description": f"{model.family}, a diffusion transformer of {'video' if model.frames > 1 else 'images'}",
+        "aliases": [],
+        "facts": {key: str(value) for key, value in (said | sizes).items() if value},
+    }
+
+
 def _sizes(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Numbers and words of a model, those of its parts under the part's name."""
     for name, value in model.items():
@@ -329,7 +345,9 @@ def _value(value: Any) -> str:
 
 def _kind_of_file(path: Path) -> str:
     if path.suffix == ".json":
-        return "model"
+        from cmsim.workload.denoiser import is_denoiser
+
+        return "denoiser" if is_denoiser(path) else "model"
     from cmsim.reading import read_yaml
 
     document = read_yaml(path)

@@ -202,6 +202,10 @@ class Sharing(Spec):
     communication_cores: float = Field(
         default=0.0, ge=0, lt=1, description="interleave: share of the cores that overlapped communication takes"
     )
+    attention_in_line: bool = Field(
+        default=False,
+        description="messages inside attention are on the stream of its kernels: the other micro-batch waits for them",
+    )
 
 
 class OverlapTuning(Spec):

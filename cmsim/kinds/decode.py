@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
@@ -13,12 +13,81 @@ from cmsim.kinds.parts import InferenceParallelSpec, InferencePrecisionSpec, Mod
 from cmsim.reading import Spec
 from cmsim.reading.quantities import Drafts, PerAccelerator, ShareOrNone, Tokens, TokensOrNone
 
+#: tokens that a step verifies at most
+_MOST_NODES = 4096
+
 
 class Speculative(Spec):
     """Speculative or multi-token-prediction decoding."""
 
-    draft_tokens: Drafts = Field(default=1, description="tokens proposed per step")
-    acceptance: ShareOrNone = Field(description="probability that one is accepted")
+    draft_tokens: Drafts = Field(default=1, description="tokens proposed per step, one after the other")
+    tree: list[Drafts] = Field(
+        default=[],
+        description="instead of `draft_tokens`: tokens proposed at each depth, all of which are verified in one step",
+    )
+    acceptance: ShareOrNone | list[ShareOrNone] = Field(
+        description="probability that one is accepted where those before it were; a list has one for each depth"
+    )
+    siblings: ShareOrNone | None = Field(
+        default=None,
+        description="of a tree: probability that the next one after the same token is right where those before it are "
+        "not; required where a depth has more tokens than the one before it",
+    )
+    model: str | None = Field(
+        default=None,
+        description="a model that drafts, as `model` of the workload, in the same formats on the same ranks; default: "
+        "one more layer and head of the model itself",
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Speculative:
+        if self.tree and "draft_tokens" in self.model_fields_set:
+            raise ValueError("tree: goes without `draft_tokens`, which is a chain of one at each depth")
+        if isinstance(self.acceptance, list) and len(self.acceptance) != len(self.widths):
+            depths = len(self.widths)
+            raise ValueError(f"acceptance: got {len(self.acceptance)} numbers for {depths} depths. Allowed: {depths}.")
+        wider = any(width > before for width, before in zip(self.widths, self.passes, strict=True))
+        if wider != (self.siblings is not None):
+            raise ValueError(
+                "siblings: goes with a `tree` that is wider at some depth than before it, and with no other"
+            )
+        if sum(self.widths) > _MOST_NODES:
+            raise ValueError(f"tree: got {sum(self.widths)} tokens. Allowed: at most {_MOST_NODES}.")
+        return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Proposed tokens at each depth. [1]"""
+        return tuple(self.tree) or (1,) * self.draft_tokens
+
+    @property
+    def nodes(self) -> int:
+        """Proposed tokens, verified beside the last one. [1]"""
+        return sum(self.widths)
+
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """Tokens that each pass of drafting continues: those of the depth before. [1]"""
+        return (1, *self.widths[:-1])
+
+    @property
+    def accepted(self) -> float:
+        """Tokens of a sequence in one step, expected. [1]
+
+        E = 1 + P1 + P1 P2 + ...: at depth i one of k = w_i / w_(i-1) tokens after the same one is right with
+        P_i = 1 - (1 - a_i) (1 - s)^(k - 1); where there are fewer than before, k < 1 of them go on: P_i = k a_i.
+        Sources: Leviathan, Kalman and Matias, arXiv:2211.17192, eq. 1 (a chain); Miao et al., SpecInfer,
+        arXiv:2305.09781 (trees; table 1: a 0.52 to 0.7, and of further ones s about 0.2 where decoding is greedy);
+        Chen et al., Sequoia, arXiv:2402.12374, sec 3.1 (acceptance by place among siblings)
+        """
+        chances = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance] * len(self.widths)
+        reached, total = 1.0, 1.0
+        for chance, width, before in zip(chances, self.widths, self.passes, strict=True):
+            each = width / before
+            right = 1.0 - (1.0 - chance) * (1.0 - (self.siblings or 0.0)) ** (each - 1.0) if each > 1 else each * chance
+            reached *= right
+            total += reached
+        return total
 
 
 class ChunkSpec(Spec):

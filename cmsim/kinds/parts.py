@@ -88,12 +88,29 @@ class ParallelSpec(Spec):
 class InferenceParallelSpec(ParallelSpec):
     """Parallel sizes of prefill and decode."""
 
+    cp_comm_type: Literal["all_gather", "a2a"] = Field(
+        default="all_gather",
+        description="context parallel in prefill: keys and values (or latents) of whole prompts gathered; a2a: heads "
+        "exchanged for tokens and back, latents gathered (SP-TP-SP). Decode takes all_gather: of queries, as each rank "
+        "has a part of the cache",
+    )
+    dcp: Places = Field(
+        default=1,
+        description="decode context parallel: ranks of a tensor group that have parts of what else were copies of "
+        "one cache; in decode queries of their heads are gathered and results summed. At most tp over heads of keys "
+        "and values, latents being one",
+    )
     expert_tp: Places = Field(
         default=1,
         description="ranks that share each expert's matrices. Where the ranks of attention by tp are those of the "
         "experts (tp = ep x expert_tp), all of them have every token: each works with its own experts, or its part of "
         "them, and results are added up; no tokens are exchanged",
     )
+
+    @property
+    def ranks_of_holder(self) -> int:
+        """Ranks that hold the same sequences: heads, parts of the cache or layers of them. [1]"""
+        return (self.tp if self.attention == "tp" else 1) * self.cp * self.pp
 
 
 class Balance(Spec):

@@ -114,7 +114,8 @@ def metrics(
     if power is not None:
         if "tokens_per_s" in its:
             out.update(per_token(float(its["tokens_per_s"]), power))
-        if "samples_per_s" in its:
-            out.update(per_token(float(its["samples_per_s"]), power, "sample"))
+        for of in ("sample", "image"):
+            if f"{of}s_per_s" in its:
+                out.update(per_token(float(its[f"{of}s_per_s"]), power, of))
         out.update(power)
     return out

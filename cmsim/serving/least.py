@@ -20,7 +20,7 @@ from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import ServingSpec
 from cmsim.serving.capacity import Mix
 from cmsim.workload.generate import layers, least
-from cmsim.workload.model import ModelSpec, speculative_tokens_per_step
+from cmsim.workload.model import ModelSpec
 from cmsim.workload.ops import Least
 
 #: times of a token that are tried: so many, each so much less than the last, from what is promised (or this) on [s]
@@ -77,7 +77,7 @@ def least_machine(
     )
     accepted = 1.0
     if spec.speculative is not None:
-        accepted = float(speculative_tokens_per_step(spec.speculative.acceptance, spec.speculative.draft_tokens))
+        accepted = spec.speculative.accepted
     form = layers.formats(precision)
     cached_B = context * model.kv_bytes_per_token(form.kv_B) + model.state_B_on(1)
     weights_B = least.held_B(model, precision)

@@ -25,7 +25,7 @@ from cmsim.serving.transfers import Moves
 from cmsim.serving.wiring import Seat, Servers, memory_Bps, wires
 from cmsim.units import BYTES_PER_ELEMENT, GB, GIGA, PS_PER_S, to_ps
 from cmsim.workload.generate import least
-from cmsim.workload.model import ModelSpec, load_model, speculative_tokens_per_step
+from cmsim.workload.model import ModelSpec, load_model
 
 #: of a port that steps are said to use all of, what caches get all the same [1]
 _LEAST_LEFT = 0.02
@@ -114,7 +114,7 @@ def machine(
     system = played.system
     if pool.experts_apart is not None and parallel.attention != "dp":
         raise InputError(Problem("goes with `parallel.attention: dp`", key="decode.experts_apart"))
-    ranks = parallel.tp if parallel.attention == "tp" else 1
+    ranks = parallel.ranks_of_holder
     beside_B, token_B = played.memory(batching.step_tokens)
     free_B = system.rank_memory_B * batching.memory_share - beside_B
     blocks = int(free_B // (token_B * batching.block_tokens)) if token_B else 1 << 40
@@ -134,7 +134,7 @@ def machine(
     apart = 0 if pool.experts_apart is None else pool.experts_apart.accelerators
     accepted = 1.0
     if spec.speculative is not None and decodes:
-        accepted = float(speculative_tokens_per_step(spec.speculative.acceptance, spec.speculative.draft_tokens))
+        accepted = spec.speculative.accepted
     costs = Told(
         played.decode,
         played.passes,

@@ -65,7 +65,8 @@ def of_inference(
     """Axes of a decode step (``sequences``, ``context_tokens``) or of a batch of prompts (``prompts``,
     ``prompt_tokens``).
 
-    things   sequences or prompts of the busiest holder: a rank with data-parallel attention, else a tensor group.
+    things   sequences or prompts of the busiest holder: a rank with data-parallel attention, else a tensor group, and
+             those that share its cache or hold other layers.
              Holders run in lock-step, so that the fullest sets the pace, and a step costs what it costs if all are
              as full; of the others each is priced so. Default: 1 to 256 sequences, 1 to 16 prompts
     tokens   in the cache, the mean of a holder's sequences: what a step reads of it is their sum; or of one prompt
@@ -76,8 +77,7 @@ def of_inference(
     if not isinstance(spec, DecodeSpec | PrefillSpec):
         raise InputError(f"{run.key}: steps of a {spec.kind} have axes of their own. Allowed: decode, prefill.")
     check_plan(run)
-    heads = spec.parallel.tp if spec.parallel.attention == "tp" else 1
-    each = machines(run).ranks_per_package / heads
+    each = machines(run).ranks_per_package / spec.parallel.ranks_of_holder
     decode = isinstance(spec, DecodeSpec)
     held, length = ("sequences", "context_tokens") if decode else ("prompts", "prompt_tokens")
     return (

@@ -31,6 +31,10 @@ class Prediction(Spec):
     times: float = Field(default=1.0, description="factor from the metric's unit to the row's")
     set: dict[str, Any] = Field(default={}, description="dotted keys to change in the scenario")
     fitted: dict[str, str] = Field(default={}, description="dotted key: name of a constant in fits.yaml")
+    over: Prediction | None = Field(default=None, description="another one, which this is compared with")
+    compared: Literal["percent", "ratio", "difference"] = Field(
+        default="percent", description="of `over`: by how many percent this is more, this over that, or this less that"
+    )
 
 
 class Point(Spec):
@@ -97,7 +101,12 @@ def predict(
     what: Prediction, scenarios: Mapping[str, Mapping[str, Any]], done: dict[str, Result] | None = None
 ) -> float:
     """The predicted number, in the row's unit. ``done`` keeps results between calls."""
-    return answer(what, scenarios, done).metric(what.metric) * what.times
+    found = answer(what, scenarios, done).metric(what.metric)
+    if what.over is not None:
+        other = predict(what.over, scenarios, done)
+        ways = {"percent": 100.0 * (found / other - 1.0), "ratio": found / other, "difference": found - other}
+        found = ways[what.compared]
+    return found * what.times
 
 
 def answer(
@@ -120,7 +129,8 @@ def _check(spec: PointsSpec, document: Document, published: Mapping[str, Publish
     for id_, point in spec.points.items():
         if id_ not in published:
             problems.append(document.problem(("points", id_), f"no such row. {did_you_mean(id_, published)}"))
-        for name in dict.fromkeys(one.scenario for one in (point.predict, *point.variants.values())):
+        named = (point.predict, *point.variants.values())
+        for name in dict.fromkeys(one.scenario for one in (*named, *(one.over for one in named if one.over))):
             if name not in spec.scenarios:
                 hint = did_you_mean(name, spec.scenarios)
                 problems.append(document.problem(("points", id_), f"no scenario '{name}'. {hint}"))

@@ -34,6 +34,8 @@ AREAS: dict[str, Area] = {
         Area("training-memory", training.rows, training.pairs),
         Area("serving", serving.rows, serving.pairs),
         Area("reliability", points.rows),
+        Area("diffusion", points.rows),
+        Area("cache-pool", points.rows),
     )
 }
 

@@ -436,15 +436,3 @@ def _check_experts(spec: ModelSpec, keys: Keys) -> None:
         keys.mismatch("n_group", f"{spec.expert_groups} groups do not divide {spec.experts} experts")
     if spec.topk_groups > spec.expert_groups:
         keys.mismatch("topk_group", f"{spec.topk_groups} is more than the {spec.expert_groups} groups")
-
-
-def speculative_tokens_per_step(acceptance: float, draft_tokens: int) -> float:
-    """Mean tokens a decode step yields when each of ``draft_tokens`` drafts is accepted in turn. [1]
-
-    E = 1 + a + ... + a^k = (1 - a^(k+1)) / (1 - a), a = ``acceptance``, independent from draft to draft.
-    Source: Leviathan, Kalman and Matias, ICML 2023, arXiv:2211.17192, eq. 1
-
-    >>> speculative_tokens_per_step(0.7, 1)
-    1.7
-    """
-    return sum(acceptance**i for i in range(draft_tokens + 1))

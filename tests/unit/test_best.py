@@ -84,7 +84,8 @@ def test_every_size_that_ranks_and_model_allow_is_tried():
 def test_sizes_follow_the_model():
     run = load_scenario(decode(parallel={"tp": "best", "ep": "best", "pp": "best", "attention": "tp"})).runs[0]
     tried = [candidate.chosen for candidate in api.candidates(run, api.Machines())]
-    assert {chosen["parallel.pp"] for chosen in tried} == {1}  # decode has no stages
+    stages = sorted({chosen["parallel.pp"] for chosen in tried})
+    assert stages == [n for n in range(1, 62) if 72 % n == 0]  # divide 72 ranks, 61 layers
     assert [1, 2, 4, 8] == sorted({chosen["parallel.tp"] for chosen in tried})  # divide 128 heads and 72 ranks
     assert max(chosen["parallel.ep"] for chosen in tried) == 72
     dense = load_scenario(decode(model="llama-3.1-8b", parallel={"ep": "best"})).runs[0]
@@ -341,6 +342,7 @@ RUNS = {
     "training": TRAINING,
     "images": {"kind": "training", "model": "resnet50", "global_batch": 64},
     "encoder": {"kind": "encoder", "model": "resnet50", "batch_per_accelerator": 8},
+    "diffusion": {"kind": "diffusion", "model": "flux.1-dev", "batch_per_accelerator": 1, "steps": 2},
     "trace": {"kind": "trace", "path": "chakra/resnet50_ddp_rank0", "ranks": 8},
     "serving": {
         "kind": "serving",

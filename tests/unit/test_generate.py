@@ -367,12 +367,6 @@ def test_a_model_that_does_not_fit_is_told_by_part(model):
         decode(model, "llama-3.1-405b", parallel={"tp": 8})
 
 
-@pytest.mark.parametrize("size", ["pp", "cp"])
-def test_decode_takes_no_pipeline(model, size):
-    with pytest.raises(InfeasibleError, match=rf"parallel.{size}: decode takes 1, got 2"):
-        decode(model, "llama-3.1-8b", parallel={size: 2})
-
-
 def test_collectives_by_groups_that_do_not_divide_are_told():
     with pytest.raises(InfeasibleError, match="groups of 3 at distance 1 do not divide 8 ranks"):
         made({"kind": "collective", "collective": "all_reduce", "message_bytes": 1e6, "group": 3}, "hgx_h100")

@@ -8,7 +8,7 @@ import pytest
 
 from cmsim.errors import InputError
 from cmsim.reading import builtin_files
-from cmsim.workload.model import FAMILIES, MODELS, load_model, parse_model, speculative_tokens_per_step
+from cmsim.workload.model import FAMILIES, MODELS, load_model, parse_model
 
 BUILT_IN = builtin_files(MODELS, "*.json")
 
@@ -82,24 +82,6 @@ def test_multi_token_prediction_layer():
     model = load_model("deepseek-r1")
     shared = model.embedding_parameters + model.head_parameters
     assert model.total_parameters + model.mtp_parameters + shared == pytest.approx(685e9, rel=0.002)
-
-
-@pytest.mark.parametrize(
-    ("acceptance", "drafts", "expected"),
-    [
-        pytest.param(0.7, 1, 1.7, id="S01"),
-        pytest.param(0.85, 1, 1.85, id="S02"),
-        pytest.param(0.8, 4, 3.3616, id="S03"),
-        pytest.param(0.5, 0, 1.0, id="no-draft"),
-        pytest.param(1.0, 3, 4.0, id="always"),
-    ],
-)
-def test_speculative_tokens(acceptance, drafts, expected):
-    assert speculative_tokens_per_step(acceptance, drafts) == pytest.approx(expected, rel=1e-6)
-
-
-def test_speculative_speed_up_S04():
-    assert speculative_tokens_per_step(0.7, 1) * 874 / 1260 == pytest.approx(1.17920635, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

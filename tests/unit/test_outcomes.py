@@ -76,7 +76,7 @@ def test_several_reasons_come_together():
     [
         ({"parallel": {"tp": 3}}, "parallel.tp: got 3, which does not divide 32 heads"),
         ({"ranks": 9}, "has 8 ranks"),
-        ({"parallel": {"pp": 2}}, "parallel.pp: decode takes 1"),
+        ({"parallel": {"pp": 64}}, "parallel.pp: got 64 stages for 32 layers"),
         ({"precision": {"weights": "fp4", "activations": "fp4"}}, "got fp4, in which the"),
         ({"parallel": {"ep": 4}}, "the model has no experts"),
     ],

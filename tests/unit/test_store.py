@@ -309,7 +309,7 @@ def test_what_files_say_is_in_a_digest(tmp_path: Path, monkeypatch: pytest.Monke
     model.write_text(model.read_text().replace('"vocab_size": 128256', '"vocab_size": 128000'))
     assert digests(scenario) != before
     # built-in ones too
-    for folder in ("topologies", "workloads/models", "workloads/graphs"):
+    for folder in ("topologies", "workloads/models", "workloads/graphs", "workloads/denoisers"):
         shutil.copytree(reading.DATA / folder, tmp_path / folder)
     before = digests({})
     monkeypatch.setattr(names, "DATA", tmp_path)

@@ -186,8 +186,8 @@ def _parallel(engine: Engine, notes: list[str]) -> dict[str, Any]:
             notes.append(f"not expressed, for there is no such key yet: parallel.expert_tp {cut}")
     if (cp := int(values.get("cp") or 1)) > 1:
         out["cp"] = cp
-    if (dcp := values.get("decode_context_parallel")) and dcp > 1:
-        notes.append(f"not expressed: decode context parallel {dcp}")
+    if (dcp := int(values.get("decode_context_parallel") or 1)) > 1:
+        out["dcp"] = dcp
     return out
 
 

@@ -32,7 +32,7 @@ class Kernel(NamedTuple):
 class Comm(NamedTuple):
     """One collective of the rank's group in ``slot``; ``size_B`` as nccl-tests counts it.
 
-    late_s: the group's slowest rank comes so much later [s]
+    late_s: the group's slowest rank comes so much later [s]    in_line: on the stream of the kernels before it
     """
 
     name: str
@@ -40,6 +40,7 @@ class Comm(NamedTuple):
     size_B: float
     slot: str
     late_s: float = 0.0
+    in_line: bool = False
 
 
 @dataclass
@@ -106,7 +107,7 @@ def _add(
         before = pending
         if piece.comm is not None:
             comm = piece.comm
-            stream = "comm" if number == 0 else f"comm.{number}"
+            stream = piece.stream if comm.in_line else "comm" if number == 0 else f"comm.{number}"
             if comm.late_s:
                 pending = [build.host(LATE, stream=stream, recorded_s=comm.late_s, after=pending)]
             last[number] = build.collective(

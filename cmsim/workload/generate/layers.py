@@ -17,6 +17,8 @@ from cmsim.workload.model import ModelSpec
 from cmsim.workload.recurrence import STATE_B
 from cmsim.workload.whole import busiest
 
+#: the product that makes queries of latents
+QUERIES_UP = "q up"
 #: bytes of an element of the cache and of attention's operands
 _WIDTH = BYTES_PER_ELEMENT
 
@@ -63,7 +65,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
             lora = compute.norm(tokens, model.q_lora_rank + model.kv_lora_rank, element_bytes=form.stream_B)
             out.append(_kernel("latent norm", "norm", "", lora))
             out += _quantise("latent quantise", form, tokens, model.q_lora_rank)
-            out.append(_gemm("q up", form, tokens, heads * model.head_dim, model.q_lora_rank))
+            out.append(_gemm(QUERIES_UP, form, tokens, heads * model.head_dim, model.q_lora_rank))
         else:
             out.append(_gemm("q, kv down", form, tokens, heads * model.head_dim + latent, model.hidden))
         rotated, width = heads + 1, model.rope_dim
@@ -81,6 +83,11 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
         work = compute.rope(tokens, rotated, width, element_bytes=form.stream_B)
         out.append(_kernel("rope", "rope", "", work))
     return out
+
+
+def width_B(name: str) -> float:
+    """Of an element of a format. [B]"""
+    return _WIDTH[name]
 
 
 def product(name: str, form: Formats, tokens: float, columns: float, rows: float) -> Kernel:
@@ -288,12 +295,27 @@ def _latent(model: ModelSpec) -> tuple[int, int, int, int]:
 
 
 def core_decode(
-    model: ModelSpec, sequences: float, q_tokens: float, context: float, tp: int, form: Formats, *, narrow: bool = False
+    model: ModelSpec,
+    sequences: float,
+    q_tokens: float,
+    context: float,
+    tp: int,
+    form: Formats,
+    *,
+    narrow: bool = False,
+    shards: int = 1,
+    own: float | None = None,
+    copies: int = 1,
 ) -> list[Kernel]:
-    """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window."""
+    """The attention core of a decode step over the cache; ``narrow``: in a layer whose tokens see a window.
+
+    shards: ranks that have a part of each sequence's cache    own: sequences whose queries the rank makes, default all
+    copies: ranks of the tensor group that have a part each of one copy, and work with the heads of all of them
+    """
     element = _WIDTH[form.attention]
     heads = busiest(model.heads, tp)
-    tokens = sequences * q_tokens
+    tokens, shards = (sequences if own is None else own) * q_tokens, shards * copies
+    asking = heads * copies
     if model.attention == "mla":
         # queries into the latent space and results out of it: one small GEMM per head, weights read once
         absorb = compute.grouped_gemm(
@@ -302,10 +324,11 @@ def core_decode(
         expand = compute.grouped_gemm(
             tokens * heads, model.v_head_dim, model.kv_lora_rank, heads, in_bytes=2.0, out_bytes=2.0, weight_bytes=2.0
         )
+        context = context / shards
         core = compute.mla_decode(
             q_tokens,
             context,
-            heads=heads,
+            heads=asking,
             kv_lora_rank=model.kv_lora_rank,
             rope_dim=model.rope_dim,
             element_bytes=element,
@@ -317,7 +340,7 @@ def core_decode(
             sequences=sequences,
             new=q_tokens,
             before=max(context - q_tokens, 0.0),
-            heads=heads,
+            heads=asking,
             latent=_latent(model),
             precision=form.attention,
             cached=form.cached,
@@ -329,11 +352,11 @@ def core_decode(
             _kernel("attention", "mla_decode", form.attention, core, sizes),
             _kernel("v expand", "gemm", form.attention, expand, from_latents),
         ]
-    seen = model.within(context) if narrow else context
+    seen, context = (model.within(context) if narrow else context) / shards, context / shards
     core = compute.attention_decode(
         q_tokens,
         seen,
-        heads=heads,
+        heads=asking,
         kv_heads=busiest(model.kv_heads, tp),
         d_qk=model.head_dim,
         d_v=model.v_head_dim,
@@ -343,7 +366,7 @@ def core_decode(
     )
     before = max(context - q_tokens, 0.0)
     window = seen if seen < context else 0.0
-    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, heads, tp, form, window)
+    asked = _attention_shape(model, "attention_generation", sequences, q_tokens, before, asking, tp, form, window)
     return [_kernel("attention", "attention_decode", form.attention, core, asked)]
 
 

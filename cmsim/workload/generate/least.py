@@ -72,7 +72,7 @@ def prefill(spec: PrefillSpec, model: ModelSpec, *, prompts: float, ranks: int, 
 def decode(spec: DecodeSpec, model: ModelSpec, *, sequences: float, ranks: int, base: Path | None = None) -> Least:
     """One step of ``sequences``: the tokens that are verified, over the cache of each, latents absorbed."""
     form, its = (make(spec.precision, model.stored) for make in (layers.formats, layers.of_experts))
-    tokens = sequences * (1.0 + (spec.speculative.draft_tokens if spec.speculative else 0))
+    tokens = sequences * (1.0 + (spec.speculative.nodes if spec.speculative else 0))
     seen = _seen(model, float(spec.context_tokens))
     cores = 2.0 * tokens * seen * model.heads * _core_width(model)
     if model.index_top:

@@ -28,6 +28,7 @@ class Layout:
     """Resolved parallel sizes; ``ranks`` = tp x cp x pp x dp.
 
     expert_tp           ranks that share each expert
+    dcp                 ranks of a tensor group that share one copy of its cache
     cp_a2a              neighbours of a context group that exchange heads, with rings across; 0: the group is one
     sharded             data-parallel ranks that share weights where groups of them hold the same; 0: all do
     wraps, turns_back   ways of messages between stages, as a schedule says (``PipelineSchedule``)
@@ -41,6 +42,7 @@ class Layout:
     pp: int
     ep: int
     expert_tp: int = 1
+    dcp: int = 1
     cp_a2a: int = 0
     sharded: int = 0
     wraps: bool = False
@@ -56,7 +58,8 @@ class Layout:
     def sizes(self) -> dict[str, int]:
         """All of them by name, as a plan says them."""
         sizes = {"tp": self.tp, "cp": self.cp, "pp": self.pp, "dp": self.dp, "ep": self.ep}
-        return sizes | ({"expert_tp": self.expert_tp} if self.expert_tp > 1 else {})
+        further = {"expert_tp": self.expert_tp, "dcp": self.dcp}
+        return sizes | {name: size for name, size in further.items() if size > 1}
 
     @property
     def stage_ranks(self) -> int:
@@ -137,6 +140,8 @@ class Layout:
         }
         if self.expert_tp > 1:
             out["expert_tp"] = rank // self.expert_tp
+        if self.dcp > 1:
+            out["dcp"] = rank // self.dcp
         if self.cp_a2a:
             out |= self._in_two_ways(out["cp"], rank // self.tp % self.cp)
         if self.sharded:
