@@ -67,5 +67,4 @@ class TrainingTuning(Spec):
 
     def experts_in(self, product: str) -> ExpertCosts:
         """What is done around experts whose products are in a format."""
-        costs: dict[str, ExpertCosts] = dict(self.fused_experts)
-        return costs.get(product, self.experts)
+        return next((costs for name, costs in self.fused_experts.items() if name == product), self.experts)
