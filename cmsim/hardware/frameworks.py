@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from cmsim.hardware.specs import ProductFormat
 from cmsim.reading import Spec
 from cmsim.reading.quantities import Coefficient, Microseconds, ShareOrNone
 
@@ -41,6 +42,11 @@ class TrainingTuning(Spec):
         "that a framework has for it; from when what it receives is there, a pass takes no less than all of its own",
     )
     experts: ExpertCosts = ExpertCosts()
+    fused_experts: dict[ProductFormat, ExpertCosts] = Field(
+        default={},
+        description="the same, by format of products, where one kernel has an expert's products, activation and casts, "
+        "and is told on the device how many tokens come",
+    )
     fused_accumulation: bool = Field(
         default=True,
         description="products add gradients of weights to those of earlier micro-batches; else kernels of their own do",
@@ -58,3 +64,7 @@ class TrainingTuning(Spec):
         default=True,
         description="weights sharded over data-parallel ranks are gathered ahead of the layer that uses them",
     )
+
+    def experts_in(self, product: str) -> ExpertCosts:
+        """What is done around experts whose products are in a format."""
+        return next((costs for name, costs in self.fused_experts.items() if name == product), self.experts)

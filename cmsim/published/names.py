@@ -69,6 +69,9 @@ class RecipeRule(Spec):
     taken: bool = Field(default=False, description="nobody states it of this run")
     left_out: str = ""
     flops: Literal["", "causal"] = Field(default="", description="how the source counts model FLOPs")
+    corrected: dict[str, str] = Field(
+        default={}, description="cells that the row's own source prints otherwise than the table: by column"
+    )
 
     def holds(self, cells: Mapping[str, str]) -> bool:
         return all(re.search(pattern, cells.get(column, ""), re.IGNORECASE) for column, pattern in self.of.items())

@@ -52,7 +52,7 @@ def test_one_silicon_on_boards_of_different_limits_takes_times_as_their_watts():
 
 def test_a_system_runs_training_on_a_stack_of_its_own():
     assert load_system("hgx_h100").stack.name == load_system("hgx_h100", kind="encoder").stack.name == "cuda_graph"
-    assert load_system("hgx_h100", kind="training").stack.name == "megatron_fused"
+    assert load_system("hgx_h100", kind="training").stack.name == "megatron_graphed"
     assert load_system("hgx_h100", kind="training", stack="cuda_graph").stack.name == "cuda_graph"
 
 
@@ -67,16 +67,37 @@ def test_both_stacks_of_one_system_are_in_the_manifest():
     }
     done = cmsim.run({"systems": [{"system": "hgx_h100"}], "workloads": {"one": decode, "other": training}})
     files = " ".join(done.manifest["systems"]["hgx_h100"]["files"])
-    assert "cuda_graph" in files and "megatron_fused" in files
+    assert "cuda_graph" in files and "megatron_graphed" in files
+
+
+MIXTURE = {"model": "qwen3-30b-a3b", "parallel": {"ep": 8}, "entry": {"set": {"accelerator.memory_GB": 1e4}}}
+
+
+def mixture_s(system, stack, recipe):
+    precision = {"recipe": recipe} if recipe else {"weights": "bf16", "activations": "bf16"}
+    entry = {"stack": stack, **MIXTURE["entry"]}
+    return seconds(**MIXTURE | {"entry": entry}, system=system, precision=precision)
 
 
 def test_each_generation_of_a_framework_is_faster_with_experts_than_the_one_before():
-    plan = {"model": "qwen3-30b-a3b", "parallel": {"ep": 8}, "precision": {"weights": "fp8", "activations": "fp8"}}
-    set_ = {"accelerator.memory_GB": 1e4}
-    times = [seconds(**plan, entry={"stack": name, "set": set_}) for name in GENERATIONS]
+    times = [mixture_s("gb200_nvl72", name, "mxfp8") for name in GENERATIONS]
     assert times == sorted(times)
     assert times[2] > 1.2 * times[0]
     assert times[-1] > times[2]
+
+
+@pytest.mark.parametrize(
+    ("system", "recipe", "fused"),
+    [
+        ("gb200_nvl72", "mxfp8", True),
+        ("gb200_nvl72", "current", False),
+        ("gb200_nvl72", None, False),
+        ("hgx_h100", "block", False),
+    ],
+)
+def test_experts_are_fused_where_there_is_such_a_kernel(system, recipe, fused):
+    newest, before = (mixture_s(system, name, recipe) for name in ("megatron_fused", "megatron_graphed"))
+    assert (newest < 0.95 * before) if fused else newest == before
 
 
 def test_a_pass_takes_no_less_than_its_launches():

@@ -94,6 +94,24 @@ def test_the_software_of_a_row_is_a_rule_and_said_where_there_is_no_such_stack()
         assert "stack" not in building.build(plan, {"where": "26.02"}, (rule,)).scenario["systems"][0]
 
 
+def test_what_the_rows_own_source_prints_stands_over_the_table():
+    """A log's plan over that of a configuration of the same name; its batches a second as the time of one."""
+    row = {
+        "dir": "Dell/results/1xXE9680Lx8H200-SXM-141GB/llama2_70b_lora", "gbs": "8.0", "seq": "", "chip": "H200",
+        "median_throughput_samples_s": "3.1482", "n_gpus": "8", "plan_tp_pp_cp_dp_microbatches": "1/1/2/4/2",
+        "config_files": "config_1x8x2xtp1pp1cp2.sh",
+    }  # fmt: skip
+    form = FORMS["mlperf"]
+    workload = form.case(row).scenario["workload"]
+    assert (workload["parallel"]["tp"], workload["parallel"]["cp"]) == (2, 1)
+    assert "plan_tp_pp_cp_dp_microbatches 2/1/1/4/2" in form.case(row).note
+    assert form.measured_step_s(row, 0.0) == 3.1482
+    rate = {**row, "dir": row["dir"].replace("9680L", "9680"), "median_throughput_samples_s": "2.5548"}
+    assert form.measured_step_s(rate, 0.0) == pytest.approx(8 / 2.5548, rel=1e-4)
+    other = {**row, "dir": "elsewhere/llama2_70b_lora"}
+    assert form.case(other).scenario["workload"]["parallel"]["tp"] == 1 and "plan_tp" not in form.case(other).note
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

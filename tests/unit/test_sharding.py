@@ -486,6 +486,15 @@ def test_t29_a_ring_sends_keys_and_values_beside_attention(model):
     assert ops.flops[most] == pytest.approx(7 * ops.flops[last])
 
 
+def test_t31_from_which_length_attention_hides_a_ring(model):
+    """T31: 239.8 tokens a rank of 376 TFLOP/s and 196 GB/s; of the causal half of the products twice as many."""
+    programs = long(model, cp_comm_type="p2p")
+    (sent, *_) = bytes_B(programs, collective="all_gather", slot="cp") / 8  # of each of 7 steps
+    (most, *_) = rows(programs, name="attention")
+    message_s, attention_s = sent / 196e9, programs.ops.flops[most] / 7 / (0.5 * 752e12)
+    assert 131072 / 8 * message_s / attention_s == pytest.approx(2 * 239.795918, rel=1e-6)
+
+
 def test_gathered_keys_and_values_are_gathered_again(model):
     """(c - 1)/c of 2 s b h_kv d elements in forward; in backward as many, and as many gradients are scattered."""
     programs = long(model)

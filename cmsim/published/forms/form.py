@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cmsim.published.build import build, left_out
 from cmsim.published.case import Case, NoPlan, RowPlan
-from cmsim.published.names import found, names, recipes
+from cmsim.published.names import RecipeRule, found, names, recipes
 
 Cells = Mapping[str, str]
 
@@ -36,19 +36,32 @@ class TableForm:
     def case(self, cells: Cells) -> Case:
         """A row as a scenario, or with the reason why there is none."""
         rules = getattr(recipes(), self.name)
+        cells, corrections = _corrected(cells, rules)
         why = left_out(cells, rules)
         if why:
             return Case(reason=why)
         try:
-            return build(self.plan(cells), cells, rules)
+            case = build(self.plan(cells), cells, rules)
         except NoPlan as reason:
             return Case(reason=str(reason))
+        return replace(case, documented=(*corrections, *case.documented))
 
     def measured_step_s(self, cells: Cells, model_FLOP: float) -> float | None:
         """The measured time of a step [s]. model_FLOP: of the predicted one, counted causal [FLOP]"""
         rules = getattr(recipes(), self.name)
+        cells, _ = _corrected(cells, rules)
         causal = any(rule.flops == "causal" and rule.holds(cells) for rule in rules)
         return self.step_s(cells, model_FLOP if causal else 0.0)
+
+
+def _corrected(cells: Cells, rules: Sequence[RecipeRule]) -> tuple[Cells, tuple[str, ...]]:
+    """A row with what its source prints where the table has it otherwise, and what to say of that."""
+    said = []
+    for rule in rules:
+        if rule.corrected and rule.holds(cells):
+            cells = {**cells, **rule.corrected}
+            said.append(f"{', '.join(f'{name} {text}' for name, text in rule.corrected.items())} ({rule.why})")
+    return cells, tuple(said)
 
 
 def whole(cells: Cells, name: str) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cmsim.arrays import Ints
 from cmsim.errors import InfeasibleError, InputError, Problem
-from cmsim.hardware import CastExperts, ExpertCosts, LateRanks, System
+from cmsim.hardware import CastExperts, LateRanks, System, TrainingTuning
 from cmsim.kinds.parts import Balance, ParallelSpec
 from cmsim.reading import locate
 from cmsim.units import US
@@ -50,7 +50,7 @@ class Experts:
     combine_B: float
     notes: tuple[str, ...] = ()
     tp: int = 1
-    costs: ExpertCosts | None = None
+    costs: TrainingTuning | None = None
     served: CastExperts | None = None
     late: LateRanks | None = None
     joined: bool = False
@@ -91,7 +91,8 @@ class Experts:
         before = [*norm, *layers.router(model, self.tokens)]
         work = layers.experts(model, arriving, active, form, tp=self.tp)
         if self.costs is not None:
-            work = [*framework.around_experts(model, arriving, active, form, self.costs, tp=self.tp), *work]
+            costs = self.costs.experts_in(form.gemm)
+            work = [*framework.around_experts(model, arriving, active, form, costs, tp=self.tp), *work]
         work += self._around(model, arriving, form)
         total = layers.combine_sum(model, self.tokens, self.copies, form)
         gathered, scattered = self._shared(arriving)

@@ -80,7 +80,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
         capacity_factor=spec.capacity_factor,
         stands=plain.places[: plain.stage_ranks],
     )
-    mixture = replace(mixture, costs=system.stack.training.experts)
+    mixture = replace(mixture, costs=system.stack.training)
     sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
     return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
 

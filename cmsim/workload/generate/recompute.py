@@ -109,6 +109,6 @@ def _parts(kernel: Kernel, *, latents: bool) -> frozenset[str]:
         return frozenset({"shared_experts", "moe"})
     if name == "expert activation":
         return frozenset({"moe_act", "moe"})
-    if name.startswith("expert ") or name in ("router", "top-k"):
+    if name.startswith("expert ") or name in ("router", "top-k", "token counts"):
         return frozenset({"moe"})
     return frozenset({"mlp"} if name.startswith("ffn ") else ())
