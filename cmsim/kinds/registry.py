@@ -17,7 +17,10 @@ from cmsim.reading.outside import brought, opened
 #: entry points of other packages
 GROUP = "cmsim.kinds"
 #: pages of this room, in the order in which they are shown
-BUILT_IN = ("collective", "trace", "training", "prefill", "decode", "encoder", "serving", "rl_step", "reliability")
+BUILT_IN = (
+    *("collective", "trace", "training", "prefill", "decode", "encoder", "serving", "rl_step", "reliability"),
+    "jobs",
+)
 
 
 def get(name: str) -> Kind:
