@@ -31,6 +31,7 @@ SLOW = (
     "cmsim validate",
     "cmsim run scenarios/faults.yaml",
     "cmsim run scenarios/optics.yaml",
+    "cmsim run scenarios/week_of_jobs.yaml",
     "cmsim run service",
     "cmsim run stragglers",
     "cmsim search llama2_13b_910b --axis pp=1",
