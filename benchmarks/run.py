@@ -165,6 +165,14 @@ BENCHMARKS = (
         target_MB=600,
     ),
     Benchmark(
+        "jobs_100k",
+        "`cmsim run benchmarks/scenarios/jobs_100k.yaml --quiet`: 100,000 jobs on four supernodes, twice what they "
+        "can do: a queue of up to 50,000",
+        (*CMSIM_RUN, "benchmarks/scenarios/jobs_100k.yaml", "--quiet"),
+        target_s=60.0,
+        target_MB=1000,
+    ),
+    Benchmark(
         "gpt3_search",
         "`cmsim search benchmarks/scenarios/gpt3_search.yaml --quiet`: every plan of GPT-3 175B on 512 accelerators, "
         "the best simulated",

@@ -33,6 +33,7 @@ def run(
     record: Record | None = None,
     jobs: int | None = 1,
     progress: Progress | None = None,
+    allow_policies: bool = False,
 ) -> Results:
     """Run every workload on every system at every sweep point of a scenario.
 
@@ -53,6 +54,8 @@ def run(
         asks for more than one has its own work below ``if __name__ == "__main__":``.
     progress
         Called with a run's label and the share of all runs that is done, 0 to 1.
+    allow_policies
+        Whether runs may call a function of yours that the scenario names (``policy: module:function``).
 
     Returns
     -------
@@ -64,7 +67,7 @@ def run(
     InputError
         For what is wrong with the scenario; nothing is written then.
     """
-    scenario = _loaded(scenario, set, record)
+    scenario = _loaded(scenario, set, record, allow_policies)
     if out is not None:
         results.check_folder(out)
     machines = Machines(scenario.base)
@@ -84,6 +87,7 @@ def outcomes(
     jobs: int | None = 1,
     store: results.Store | str | Path | None = None,
     progress: Progress | None = None,
+    allow_policies: bool = False,
 ) -> Iterator[results.Outcome]:
     """What becomes of each run of a scenario, in order, each played when it is asked for and kept by nobody.
 
@@ -103,6 +107,8 @@ def outcomes(
         A store of results or its folder, which takes each; runs that it has already are passed over.
     progress
         Called with a run's label and the share of all runs that is done, 0 to 1.
+    allow_policies
+        Whether runs may call a function of yours, as for `run`.
 
     Returns
     -------
@@ -115,7 +121,7 @@ def outcomes(
         At the call, for a scenario or a system that cannot be read, and for a system without a price where one is
         asked for.
     """
-    scenario = _loaded(scenario, set, record)
+    scenario = _loaded(scenario, set, record, allow_policies)
     there = machines or Machines(scenario.base)
     check_report(scenario, [there.uncapped(one) for one in scenario.runs])
     if store is None:
@@ -187,10 +193,15 @@ def _machines(base: Path | None) -> Machines:
 
 
 def _loaded(
-    scenario: Scenario | str | Path | Mapping[str, Any], set: Mapping[str, Any] | None, record: Record | None
+    scenario: Scenario | str | Path | Mapping[str, Any],
+    set: Mapping[str, Any] | None,
+    record: Record | None,
+    allow_policies: bool,
 ) -> Scenario:
     if set or not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, set=set)
+    if allow_policies:
+        scenario = scenario.allowing_policies()
     return scenario if record is None else scenario.recorded(record)
 
 

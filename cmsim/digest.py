@@ -29,6 +29,8 @@ _HOMES = (
 #: built-in data that runs read beside what a scenario names: systems, kernels, libraries, models by name
 _BUILT_IN = ("topologies", "workloads/models", "workloads/graphs", "workloads/denoisers")
 _BLOCK_B = 1 << 20
+#: of a run; whether a program of the user's is allowed changes no result
+_FIELDS = tuple(field.name for field in dataclasses.fields(Run) if field.name != "allow_policies")
 
 
 class Digests:
@@ -51,7 +53,7 @@ class Digests:
         said = {
             "cmsim": __version__,
             "built_in": self._ours,
-            "run": {field.name: getattr(run, field.name) for field in dataclasses.fields(run)},
+            "run": {name: getattr(run, name) for name in _FIELDS},
             "systems": [self._system(one) for one in systems],
             "files": [[name, self._named(name)] for name in sorted(set(_texts(_plain(run.spec))))],
         }
@@ -96,6 +98,8 @@ def _texts(data: Any) -> Iterator[str]:
     for key, value in data.items() if isinstance(data, Mapping) else ():
         if isinstance(value, str) and value and key in _FILES:
             yield value
+        elif isinstance(value, str) and key == "policy":  # module:function, a page beside the scenario
+            yield value.partition(":")[0].replace(".", "/") + ".py"
         else:
             yield from _texts(value)
 

@@ -23,7 +23,7 @@ UNITS = {
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 #: the same of the second, which takes none above 1: nobody reads kiloseconds
 _OF_SECONDS = PREFIXES[4:]
-_SHARES = ("mfu", "hfu", "slo_attainment")
+_SHARES = ("mfu", "hfu", "slo_attainment", "utilization")
 
 
 def quantity(name: str, value: float | str) -> str:

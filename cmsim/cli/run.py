@@ -59,6 +59,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    allow_policies: Annotated[
+        bool,
+        typer.Option(
+            "--allow-policies",
+            help="Let jobs be scheduled by a function of yours that the scenario names (policy: module:function). It "
+            "is a program: it runs as you.",
+        ),
+    ] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
@@ -74,7 +82,7 @@ def run(
     loaded()
     try:
         with say.Bar(quiet=quiet) as bar:
-            results = api.run(asked, out=out, jobs=jobs, progress=bar)
+            results = api.run(asked, out=out, jobs=jobs, progress=bar, allow_policies=allow_policies)
     except InputError as error:
         if all(problem.file for problem in error.problems):
             raise

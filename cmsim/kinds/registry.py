@@ -19,7 +19,7 @@ GROUP = "cmsim.kinds"
 #: pages of this room, in the order in which they are shown
 BUILT_IN = (
     *("collective", "trace", "training", "prefill", "decode", "encoder", "diffusion", "serving", "rl_step"),
-    "reliability",
+    *("reliability", "jobs"),
 )
 
 

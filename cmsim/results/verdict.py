@@ -91,7 +91,7 @@ def _most(points: Points) -> str:
     some = next(iter(next(iter(points.values())).values()))
     rate, speed = rate_name(some), some.declared.speed
     if rate not in some.declared.rates:
-        if not speed:
+        if not speed or any(speed not in result.metrics for by in points.values() for result in by.values()):
             return ""
         leads = [_lead({name: _speed(result, speed) for name, result in by.items()}) for by in points.values()]
         return _at_equal(points) + _faster(leads, points)

@@ -82,6 +82,16 @@ class Scenario:
         runs = tuple(replace(run, record=record) for run in self.runs)
         return replace(self, runs=runs, data={**self.data, "record": record})
 
+    def allowing_policies(self) -> Scenario:
+        """The scenario, whose runs may call a function of the user's that it names (``policy: module:function``).
+
+        Returns
+        -------
+        Scenario
+            Another one; this stays as it is.
+        """
+        return replace(self, runs=tuple(replace(run, allow_policies=True) for run in self.runs))
+
     def _repr_html_(self) -> str:
         rows = [(run.key, run.spec.kind, run.network) for run in self.runs]
         return markup.table(rows, head=("run", "kind", "network"), title=self.name or self.file, align="left")

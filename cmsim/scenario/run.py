@@ -35,6 +35,8 @@ class Run:
     exclusive: bool = False
     #: what is kept of it
     record: Record = "full"
+    #: whether a program that the scenario names may be run
+    allow_policies: bool = False
 
     @property
     def key(self) -> str:

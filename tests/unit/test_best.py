@@ -375,6 +375,11 @@ RUNS = {
         "work_days": 3,
         "runs": 20,
     },
+    "jobs": {
+        "kind": "jobs",
+        "jobs": [{"accelerators": 4, "seconds": 100}, {"accelerators": 4, "seconds": 50}],
+        "services": {"chat": {"accelerators": [[0, 2]]}},
+    },
 }
 
 

@@ -33,6 +33,7 @@ SLOW = (
     "cmsim run scenarios/optics.yaml",
     "cmsim run scenarios/power_cap.yaml",
     "cmsim pace hall.yaml",
+    "cmsim run scenarios/week_of_jobs.yaml",
     "cmsim run service",
     "cmsim run stragglers",
     "cmsim search llama2_13b_910b --axis pp=1",
