@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,11 +97,17 @@ def problems(scenario: Scenario) -> CmsimError | None:
         except CmsimError as error:
             kinds.append(type(error))
             found.setdefault(str(error), places.problems(error, where, one))
-    try:
-        api.check_report(scenario, [system for system in systems.values() if system is not None])
-    except InputError as error:
-        kinds.append(type(error))
-        found[str(error)] = [places.report(problem) for problem in error.problems]
+    there = [(one, system) for one in scenario.runs if (system := systems.get(one.system_key)) is not None]
+    asked: tuple[Callable[[], None], ...] = (
+        lambda: api.check_report(scenario, [system for _, system in there]),
+        lambda: api.check_money(there, machines.base),
+    )
+    for check_all in asked:
+        try:
+            check_all()
+        except InputError as error:
+            kinds.append(type(error))
+            found[str(error)] = [places.report(problem) for problem in error.problems]
     if not found:
         return None
     kind = InfeasibleError if set(kinds) == {InfeasibleError} else InputError

@@ -104,6 +104,7 @@ def run(
             asked.name,
             *notes.above(results.results, width),
             *shown,
+            *tables.intervals(results.outcomes, width=width),
             *tables.spread(results.outcomes),
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),

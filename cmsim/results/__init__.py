@@ -9,6 +9,8 @@ from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, pow
 from cmsim.results.results import Results
 from cmsim.results.spread import over_seeds
 from cmsim.results.store import check_folder
+from cmsim.results.sure import Weight, interval, weights
+from cmsim.results.sure import rows as interval_rows
 
 __all__ = [
     "FRAMES",
@@ -19,12 +21,15 @@ __all__ = [
     "Result",
     "Results",
     "Store",
+    "Weight",
     "beside_recorded",
     "check",
     "check_folder",
     "decisive",
     "flat_plan",
     "follows_time",
+    "interval",
+    "interval_rows",
     "metrics",
     "named",
     "names",
@@ -36,4 +41,5 @@ __all__ = [
     "placed",
     "power_band",
     "rate_name",
+    "weights",
 ]

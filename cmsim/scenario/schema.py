@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cmsim.cost import CarbonSpec, CostSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Factor, Places, Rank, Seconds, SecondsAtLeast, Seed, Share, ShareOrNone
+from cmsim.reading.quantities import NUMBER, Factor, Places, Rank, Seconds, SecondsAtLeast, Seed, Share, ShareOrNone
 
 #: what is kept of a run, from least to most
 Record = Literal["none", "summary", "full"]
@@ -110,6 +111,16 @@ class SearchSpec(Spec):
     )
 
 
+class UncertaintySpec(Spec):
+    """Intervals of every figure, from what is assumed and from the errors of validation."""
+
+    draws: Annotated[int, NUMBER, Field(ge=100, le=10**6)] = Field(default=10_000, description="of all inputs at once")
+    seed: Seed = Field(default=0, description="of the draws, whatever else is drawn")
+    validated: bool = Field(
+        default=True, description="whether errors of validation count; without, only what is assumed is drawn"
+    )
+
+
 class ScenarioSpec(Spec):
     """A question: workloads, systems, and what to vary."""
 
@@ -147,6 +158,17 @@ class ScenarioSpec(Spec):
     jitter: JitterSpec | None = Field(default=None, description="scatter of times")
     sweep: dict[str, Any] = Field(
         default={}, description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run"
+    )
+    cost: CostSpec | None = Field(
+        default=None,
+        description="what it costs to own the machine and run it; without, cost is the rent that the system file has",
+    )
+    carbon: CarbonSpec | None = Field(
+        default=None, description="of a region, by hour, with the machine itself; default: the system's own intensity"
+    )
+    uncertainty: UncertaintySpec | None = Field(
+        default=None,
+        description="draws of all that is assumed and of errors of validation: intervals, and who is better how surely",
     )
     search: SearchSpec = Field(default=SearchSpec(), description="what `cmsim search` is asked")
     report: ReportSpec = Field(default=ReportSpec(), description="what is printed")
