@@ -24,6 +24,8 @@ FOLDERS = {
     "accelerator": ("topologies/accelerators", "*.yaml"),
     "stack": ("topologies/stacks", "*.yaml"),
     "failures": ("topologies/failures", "*.yaml"),
+    "price": ("topologies/costs", "*.yaml"),
+    "region": ("topologies/regions", "*.yaml"),
     "model": ("workloads/models", "*.json"),
 }
 
@@ -43,7 +45,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is built in: systems, stacks, failures, models, scenarios, traces, formats, collectives, workloads."""
+    """List what is built in: systems, stacks, failures, prices, regions, models, scenarios, traces, workloads."""
     if kind is not None and kind not in KINDS:
         near = {**{name: name for name in KINDS}, **SAME}
         if kind not in near:
@@ -117,6 +119,32 @@ def failures() -> Rows:
             "aliases": data.get("aliases", []),
         }
         for name, data in _yaml("failures")
+    ]
+
+
+def prices() -> Rows:
+    return [
+        {
+            "name": name,
+            "accelerators": len(data["accelerators"]),
+            "currencies": ", ".join(data["currencies"]),
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("price")
+    ]
+
+
+def regions() -> Rows:
+    return [
+        {
+            "name": name,
+            "electricity_per_kWh": f"{data['electricity_per_kWh']:g} {data['currency']}",
+            "carbon_g_per_kWh": data["carbon_g_per_kWh"],
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("region")
     ]
 
 
@@ -220,6 +248,8 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "accelerators": accelerators,
     "stacks": stacks,
     "failures": failures,
+    "prices": prices,
+    "regions": regions,
     "models": models,
     "scenarios": scenarios,
     "traces": traces,

@@ -61,7 +61,14 @@ def _checked(name: str) -> tuple[CmsimError | None, str]:
             wrong = problems(scenario)
             runs = "1 run" if len(scenario.runs) == 1 else f"{len(scenario.runs)} runs"
             return wrong, f"{name} (scenario, {runs})"
-        {"system": _system, "accelerator": _accelerator, "stack": _stack, "failures": _failures}[kind](path)
+        {
+            "system": _system,
+            "accelerator": _accelerator,
+            "stack": _stack,
+            "failures": _failures,
+            "price": _price,
+            "region": _region,
+        }[kind](path)
         return None, f"{name} ({kind})"
     except CmsimError as error:
         return error, name
@@ -159,6 +166,22 @@ def _failures(path: Path) -> None:
     from cmsim.reliability import causes
 
     spec = causes.load(str(path))
+    _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
+
+
+def _price(path: Path) -> None:
+    from cmsim.cli.show import unsourced
+    from cmsim.cost import load_book
+
+    spec = load_book(str(path))
+    _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
+
+
+def _region(path: Path) -> None:
+    from cmsim.cli.show import unsourced
+    from cmsim.cost import load_region
+
+    spec = load_region(str(path))
     _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
 
 

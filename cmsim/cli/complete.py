@@ -7,7 +7,7 @@ from pathlib import Path
 #: ``cmsim plot KIND``: named here so that no figure is imported to complete a word; a test compares
 PLOTS = (
     *("power-throughput", "trade-off", "pareto", "timeline", "breakdown", "power", "roofline", "collective"),
-    "search",
+    *("tornado", "break-even", "search"),
 )
 
 

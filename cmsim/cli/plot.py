@@ -14,10 +14,12 @@ from cmsim.errors import InputError, Problem, did_you_mean
 ENDINGS = (".pdf", ".png", ".svg")
 #: option, as figures call it -> figures that take it
 _TAKES = {
-    "run": ("timeline", "power", "roofline"),
+    "run": ("timeline", "power", "roofline", "tornado"),
     "start": ("timeline",),
     "end": ("timeline",),
     "measured": ("collective",),
+    "metric": ("tornado",),
+    "per": ("power-throughput",),
 }
 _SAID = {"start": "--from", "end": "--to"}
 
@@ -36,7 +38,9 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="File to write, png, svg or pdf by its ending. Default KIND.png.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="timeline, power, roofline: which run; default the first.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="timeline, power, roofline, tornado: which run; default the first.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option("--from", help="timeline: a time ('20 ms'), 'step 2' or 'layer 10', counted from 0."),
@@ -48,6 +52,11 @@ def plot(
         list[Path] | None,
         typer.Option(help="collective: a log of nccl-tests or the like, or a table, whose points are drawn."),
     ] = None,
+    metric: Annotated[str | None, typer.Option(help="tornado: of which metric; default the throughput.")] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(help="power-throughput: accelerator, rack or million_dollars; default of the whole machine."),
+    ] = None,
 ) -> None:
     """Draw a figure; prints the path of the file."""
     if kind not in complete.PLOTS:
@@ -55,7 +64,7 @@ def plot(
     out = out or Path(f"{kind}.png")
     if out.suffix.lower() not in ENDINGS:  # said before anything is run
         raise InputError(Problem(f"cannot draw '{out.suffix}' files. Allowed: {', '.join(ENDINGS)}.", str(out)))
-    chosen = {"run": run, "start": start, "end": end, "measured": measured}
+    chosen = {"run": run, "start": start, "end": end, "measured": measured, "metric": metric, "per": per}
     chosen = {name: value for name, value in chosen.items() if value}
     for name in chosen:
         its = _TAKES[name]

@@ -105,6 +105,7 @@ def run(
             *notes.above(results.results, width),
             *shown,
             *tables.intervals(results.outcomes, width=width),
+            *tables.megawatts(results.outcomes, asked.report.megawatts, width=width),
             *tables.spread(results.outcomes),
             *(tables.plans(results.outcomes, width=width) if plan else ()),
             *notes.recorded(results.results),

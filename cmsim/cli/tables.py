@@ -14,6 +14,7 @@ from cmsim.results import (
     Infeasible,
     Outcome,
     Result,
+    filled,
     flat_plan,
     interval_rows,
     named,
@@ -201,6 +202,30 @@ def intervals(outcomes: Iterable[Outcome], *, width: int = say.WIDTH) -> list[Ta
 
 def _between(metric: str, row: dict[str, Any] | None) -> str:
     return NOTHING if row is None else f"{quantity(metric, row['low'])} - {quantity(metric, row['high'])}"
+
+
+def megawatts(outcomes: Iterable[Outcome], megawatts: float | None, *, width: int = say.WIDTH) -> list[Table]:
+    """What machines give that are filled to a power of the facility, where the scenario asks."""
+    out = []
+    for kind, group in by_kind(outcomes) if megawatts is not None else ():
+        runs = [one for one in group if isinstance(one, Result) and "power_avg_W" in one.metrics]
+        assert megawatts is not None
+        rows = [filled(one, megawatts) for one in runs]
+        columns = [
+            (say.broken(stem_of(name)), [_filled(name, row.get(name)) for row in rows])
+            for name in dict.fromkeys(name for row in rows for name in row)
+        ]
+        if runs:
+            title = f"{kind.name}: filled to {megawatts:g} MW of average facility power"
+            out += _laid_out(title, runs, columns, width)
+    return out
+
+
+def _filled(name: str, value: tuple[float, float, float] | None) -> str:
+    if value is None:
+        return NOTHING
+    middle, *ends = (f"{one:.3g}" if name == "machines" else quantity(name, one) for one in value)
+    return middle if value[1] == value[2] else f"{middle} ({' - '.join(ends)})"
 
 
 def decided(outcomes: Iterable[Outcome], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[str]:

@@ -189,8 +189,11 @@ def intensity(said: CarbonSpec | None, own: Input | None, base: Path | None = No
 
 def embodied(said: CarbonSpec, prices: str | None = None, base: Path | None = None) -> dict[str, Input]:
     """What making the machine emitted, by part, and over what it is spread: accelerator, socket [kg], life_years,
-    utilisation."""
-    book = load_book(said.prices, base, key="carbon.prices")
+    utilisation.
+
+    prices: where the section of carbon names no file of its own
+    """
+    book = load_book(said.prices or prices, base, key="carbon.prices")
     parts = {
         part: sourced(f"{book.name}: embodied_kg.{part}", kg, book.sources.get(f"embodied_kg.{part}"))
         for part, kg in book.embodied_kg.items()

@@ -185,7 +185,12 @@ def with_purse(found: Result, made: Purse) -> Result:
     lacking = tuple(text for what, text in _LACKING.items() if getattr(made, what))
     machine = found.machine
     if made.bill:
-        machine = replace(machine, price_USD=made.price_USD(), utilisation=made.bill["utilisation"].value)
+        machine = replace(
+            machine,
+            price_USD=made.price_USD(),
+            utilisation=made.bill["utilisation"].value,
+            electricity_USD_per_kWh=made.bill["electricity_per_kWh"].value,
+        )
     return replace(
         found,
         metrics={**found.metrics, **made.metrics(found.metrics)},

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cmsim.plots import (
+    break_even,
     breakdown,
     collective,
     pareto,
@@ -13,6 +14,7 @@ from cmsim.plots import (
     roofline,
     search,
     timeline,
+    tornado,
     trade_off,
 )
 from cmsim.plots.style import save
@@ -27,10 +29,13 @@ KINDS: dict[str, Callable[..., Any]] = {
     "power": power.draw,
     "roofline": roofline.draw,
     "collective": collective.draw,
+    "tornado": tornado.draw,
+    "break-even": break_even.draw,
 }
 
 __all__ = [
     "KINDS",
+    "break_even",
     "breakdown",
     "collective",
     "pareto",
@@ -41,5 +46,6 @@ __all__ = [
     "save",
     "search",
     "timeline",
+    "tornado",
     "trade_off",
 ]

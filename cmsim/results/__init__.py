@@ -1,5 +1,6 @@
 """Results as values: metrics, frames, and the folder they are kept in."""
 
+from cmsim.results.break_even import BreakEven, break_even
 from cmsim.results.metrics import decisive, follows_time, metrics, of_time, per_token
 from cmsim.results.naming import named, names, pairs, placed
 from cmsim.results.outcome import Failed, Infeasible, Outcome
@@ -9,12 +10,13 @@ from cmsim.results.result import FRAMES, PER, Result, check, flat_plan, per, pow
 from cmsim.results.results import Results
 from cmsim.results.spread import over_seeds
 from cmsim.results.store import check_folder
-from cmsim.results.sure import Weight, interval, weights
+from cmsim.results.sure import Weight, filled, interval, weights
 from cmsim.results.sure import rows as interval_rows
 
 __all__ = [
     "FRAMES",
     "PER",
+    "BreakEven",
     "Failed",
     "Infeasible",
     "Outcome",
@@ -23,9 +25,11 @@ __all__ = [
     "Store",
     "Weight",
     "beside_recorded",
+    "break_even",
     "check",
     "check_folder",
     "decisive",
+    "filled",
     "flat_plan",
     "follows_time",
     "interval",

@@ -94,6 +94,45 @@ def rate_draws(result: Result, what: str) -> Floats:
     return rate / count
 
 
+#: what a filled hall gives: name -> metric that is in proportion to how many machines there are
+FILLED = {
+    "tokens_per_s": "tokens_per_s",
+    "output_tokens_per_s": "output_tokens_per_s",
+    "samples_per_s": "samples_per_s",
+    "cost_per_hour_USD": "cost_per_hour_USD",
+}
+
+
+def filled(result: Result, megawatts: float) -> dict[str, tuple[float, float, float]]:
+    """What machines give that are filled to a power of the facility: name -> (value, low, high).
+
+    machines as the run has one, and their accelerators [1]; what of ``FILLED`` the run has; carbon_per_hour_g, in
+    proportion to energy. low and high are the 5th and the 95th percentile of draws, the value itself without. There are
+    as many machines as the average power of one allows, parts of one too: runs are alike, and share nothing.
+    """
+    numbers = _numbers(result)
+    names = ["power_avg_W", *(name for name in FILLED if name in numbers)]
+    names += ["carbon_g", "makespan_s"] if "carbon_g" in numbers else []
+    ledger = ledger_of(result)
+    draws = {name: np.array([numbers[name]]) for name in names}
+    if ledger is not None:
+        drawn = uncertainty.sampled(ledger, numbers, names)
+        draws = {name: np.concatenate([draws[name], drawn[name]]) for name in names}
+    machines = megawatts * 1e6 / draws["power_avg_W"]
+    out = {"machines": machines, "accelerators": machines * result.accelerators}
+    out |= {name: machines * draws[name] for name in FILLED if name in draws}
+    if "carbon_g" in draws:
+        out["carbon_per_hour_g"] = machines * draws["carbon_g"] / draws["makespan_s"] * 3600
+    return {name: (float(values[0]), *_ends(values)) for name, values in out.items()}
+
+
+def _ends(values: Floats) -> tuple[float, float]:
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    low, high = np.quantile(values[1:], (0.05, 0.95))
+    return float(low), float(high)
+
+
 def weights(result: Result, metric: str) -> list[Weight]:
     """What a metric depends on, the heaviest first. Raises InputError for a run without a ledger or the metric."""
     ledger = ledger_of(result)

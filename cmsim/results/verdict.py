@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cmsim.errors import InputError
 from cmsim.numbers import scale
+from cmsim.results.break_even import break_even
 from cmsim.results.naming import named
 from cmsim.results.outcome import Infeasible, Outcome
 from cmsim.results.result import Result, per, rate_name
@@ -67,6 +68,7 @@ def _of_workload(runs: Sequence[Outcome]) -> list[str]:
         _most(points),
         _surely(points, systems),
         _quickest(results, systems, points),
+        _price(results),
         _limits(results, systems),
         _unable(runs, systems),
     )
@@ -229,6 +231,14 @@ def _percent(chances: Sequence[float]) -> str:
         for one in (min(chances), max(chances))
     )
     return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _price(results: Sequence[Result]) -> str:
+    """Below which price of the first system it wins, where there are bills; nothing else."""
+    try:
+        return break_even(results).said()
+    except InputError:
+        return ""
 
 
 # how quickly

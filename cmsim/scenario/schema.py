@@ -89,6 +89,11 @@ class ReportSpec(Spec):
         default=("accelerator", "rack", "megawatt"),
         description="throughput is printed per each of these; million_dollars needs the price of every system",
     )
+    megawatts: Annotated[float, NUMBER, Field(ge=1e-6, le=1e6)] | None = Field(
+        default=None,
+        description="also a table of machines filled to so much average power of the facility: what they give, cost "
+        "and emit, as if each ran the same beside the others [MW]",
+    )
 
 
 class SearchSpec(Spec):

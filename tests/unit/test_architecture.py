@@ -98,7 +98,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # runs what was published or measured and compares; hosts of engines are fitted to services, served again and again
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
-        | {"energy", "results", "api", "calibration", "published", "serving"}
+        | {"cost", "energy", "results", "api", "calibration", "published", "serving"}
     ),
     # how a run comes about: the programs of most kinds, played and measured, or the function of a kind
     "execution": frozenset(
@@ -148,7 +148,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"published", "search", "reliability"}
+        | {"cost", "published", "search", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
