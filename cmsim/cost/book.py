@@ -18,6 +18,7 @@ from cmsim import reading
 from cmsim.cost.keys import PLAIN, PRICES, CarbonSpec, CostSpec, Money, Years
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware.specs import Assumed, Source, Sources
+from cmsim.reading.kept import while_unchanged
 from cmsim.reading.quantities import NUMBER, Average, GramsPerKWh, Share, ShareOrNone
 
 COSTS, REGIONS = "topologies/costs", "topologies/regions"
@@ -103,8 +104,15 @@ def load_book(name: str | None, base: Path | None = None, *, key: str = "prices"
 
     Raises InputError with file, line and key; with ``key`` for one that there is not.
     """
-    name = next(iter(reading.builtin_files(COSTS))) if name is None else name
+    if name is None or name in reading.builtin_files(COSTS):
+        return _built_in(name)
     return reading.validate(BookSpec, _read(name, COSTS, "file of prices", base, key))
+
+
+@while_unchanged(COSTS)
+def _built_in(name: str | None) -> BookSpec:
+    files = reading.builtin_files(COSTS)
+    return reading.validate(BookSpec, reading.read_yaml(files[name] if name else next(iter(files.values()))))
 
 
 def load_region(name: str, base: Path | None = None, *, key: str = "region") -> RegionSpec:

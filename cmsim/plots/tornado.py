@@ -29,7 +29,9 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, me
     """
     drawn = [one for one in results if one.uncertainty]
     if not drawn and run is None:
-        raise InputError("tornado needs intervals: ask for them with `uncertainty: {}` in the scenario")
+        raise InputError(
+            "tornado needs a run with intervals; there is none: ask with `uncertainty: {}` in the scenario"
+        )
     result = style.pick(Results(drawn) if run is None else results, run)
     metric = metric or rate_name(result)
     found = weights(result, metric)

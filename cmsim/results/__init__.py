@@ -11,6 +11,7 @@ from cmsim.results.results import Results
 from cmsim.results.spread import over_seeds
 from cmsim.results.store import check_folder
 from cmsim.results.sure import Weight, filled, interval, weights
+from cmsim.results.sure import chances as more_than
 from cmsim.results.sure import rows as interval_rows
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "interval",
     "interval_rows",
     "metrics",
+    "more_than",
     "named",
     "names",
     "of_time",

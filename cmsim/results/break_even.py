@@ -199,4 +199,4 @@ def break_even(results: Sequence[Result]) -> BreakEven:
             metric = f"cost_per_M{of}_USD"
             first, second, *_ = (min(runs, key=lambda one: one.metric(metric)) for runs in systems.values())
             return BreakEven(first, second, of)
-    raise InputError("break-even needs two systems with a bill: ask for it with `cost: {}` in the scenario")
+    raise InputError("break-even needs two systems with a bill; there is none: ask with `cost: {}` in the scenario")

@@ -70,7 +70,8 @@ def interval(result: Result, metric: str) -> tuple[float, float] | None:
 
 
 def rate_draws(result: Result, what: str) -> Floats:
-    """Draws of the throughput a run is judged by, over one of ``PER`` or over nothing ("").
+    """Draws of the throughput a run is judged by, over one of ``PER``, where dollars are those of an hour, or over
+    nothing ("").
 
     Raises InputError for what is not known of the run, or where its scenario did not ask for draws.
     """
@@ -87,7 +88,7 @@ def rate_draws(result: Result, what: str) -> Floats:
     draws = uncertainty.sampled(ledger, _numbers(result), wanted)
     rate = draws[name] ** power
     if extra:
-        return rate / draws[extra]
+        return rate / draws[extra] * (1e6 if what == "megawatt" else 1.0)
     count = {"accelerator": float(result.accelerators), "rack": result.machine.racks}.get(what, 1.0)
     if count is None:
         raise InputError(f"{result.run} has no draws per {what}")

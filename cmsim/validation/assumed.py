@@ -1,4 +1,4 @@
-"""Which watts and prices nobody printed, of every built-in system and file of prices: what no row can be evidence of."""
+"""Which watts and prices nobody printed, of all built-in systems and files of prices: no row is evidence of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def section() -> str:
     head = ("system", "accelerator under load", "of its power assumed", "rent [USD/h]", "price [USD]", "carbon [g/kWh]")
     return "\n\n".join(
         (
-            "Watts of accelerators under load are measured on few parts; on all others they are shares of the limit as on "
-            "a measured one, and power is a band. A number in brackets is the range that is assumed; *none* is refused "
+            "Watts of accelerators under load are measured on few parts; on all others they are shares of the limit as "
+            "on a measured one, and power is a band. In brackets stands the range that is assumed; *none* is refused "
             "where it is asked for. `uncertainty:` in a scenario draws all of them.",
             table(head, rows, right=()),
             "\n".join(_files()),
