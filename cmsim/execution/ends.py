@@ -7,6 +7,7 @@ either end is not looked into. An end that cannot be run counts as the value its
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ _NO_TIME = (
 _OF_PLACE = "facility."
 _RENT, _CARBON, _SHARES = "facility.price_per_accelerator_hour_USD", "facility.carbon_g_per_kWh", "power.shares_of"
 #: digits of an effect that are kept
-_DIGITS = 9
+_DIGITS = 6
 
 Numbers = Mapping[str, float]
 
@@ -68,7 +69,8 @@ def with_ledger(found: Result, tried: Play | Result, one: Run, system: System, b
         raise AssertionError("a kind with programs is played")
     again = _Again(decided, system, base, play)
     basis = again.basis(found)
-    assumptions = list(again.assumptions(list(_ranged(system, one)), basis))
+    ranged = list(_ranged(system, one)) if one.uncertainty.executed else []
+    assumptions = list(again.assumptions(ranged, basis)) if ranged else []
     assumptions += _of_money(decided, again.billed, base, basis)
     errors, notes = errors_of(found, system.accelerator.name) if one.uncertainty.validated else ([], [])
     ledger = Ledger(
@@ -243,7 +245,7 @@ def _shares(system: System, source: Assumed) -> Iterator[_Ranged]:
 
 
 def _draw(name: str, low: float, high: float, why: str) -> str:
-    return f"{name} [{low:g}, {high:g}] {why}"
+    return f"{name} [{low:g}, {high:g}] {hashlib.sha256(why.encode()).hexdigest()[:12]}"
 
 
 def _own(key: str, accelerator: str) -> str | None:

@@ -40,6 +40,7 @@ class StandsOn(Spec):
 
     time_of: dict[str, str] = Field(description="kind: area of its times and rates")
     power: str = Field(description="area of all watts")
+    loaded: tuple[str, ...] = Field(default=(), description="kinds whose load is given")
 
 
 @while_unchanged(FOLDER)
@@ -82,7 +83,9 @@ def _powers(found: Result, of: object) -> dict[str, float]:
 
 
 def _time_power(metric: Metric, name: str, found: Result) -> float:
-    del name, found
+    """Of a kind under a load that is given only waits have an error: what it gives is asked of it."""
+    if found.declared.name in _files()[0].loaded:
+        return 1.0 if metric.unit == "s" and name != "makespan_s" else 0.0
     if metric.unit.endswith("/s"):
         return -1.0
     if metric.unit.endswith("/J"):

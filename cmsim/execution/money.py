@@ -145,7 +145,20 @@ def _embodied(one: Run, base: Path | None) -> dict[str, cost.Input]:
 
 
 def check(runs: Iterable[tuple[Run, System]], base: Path | None = None) -> None:
-    """Raises InputError before anything runs for prices, regions and currencies that are not there."""
+    """Refuse prices, regions and currencies that are not there, before anything runs.
+
+    Parameters
+    ----------
+    runs
+        Runs of a scenario, each with its system.
+    base
+        Folder that relative paths of the scenario start from.
+
+    Raises
+    ------
+    InputError
+        With the key, for what is not there, and for an accelerator that nobody gives a price of.
+    """
     seen = set()
     for one, system in runs:
         if (one.cost, one.carbon) != (None, None) and (
@@ -189,7 +202,7 @@ def with_purse(found: Result, made: Purse) -> Result:
             machine,
             price_USD=made.price_USD(),
             utilisation=made.bill["utilisation"].value,
-            electricity_USD_per_kWh=made.bill["electricity_per_kWh"].value,
+            price_per_kWh_USD=made.bill["electricity_per_kWh"].value,
         )
     return replace(
         found,

@@ -57,7 +57,7 @@ class MachineFacts(Facts):
     memory_Bps  of one rank [B/s]    racks: cabinets that the accelerators in use fill, a share of one too [1]
     price_USD   of the accelerators in use, None where it is not known [USD]
     utilisation share of hours that pay for all of them, where the machine is one's own [1]
-    electricity_USD_per_kWh  of such a machine [USD/kWh]
+    price_per_kWh_USD  of electricity for such a machine [USD/kWh]
     rated_W     of the facility with everything in use at its limit at once, PUE included [W]
     """
 
@@ -66,7 +66,7 @@ class MachineFacts(Facts):
     price_USD: float | None = None
     rated_W: float | None = None
     utilisation: float | None = None
-    electricity_USD_per_kWh: float | None = None
+    price_per_kWh_USD: float | None = None
 
 
 FactsT = TypeVar("FactsT", bound=Facts)

@@ -179,8 +179,8 @@ class BreakEven:
         return result.machine.price_USD / result.accelerators
 
     def _kWh_USD(self, result: Result) -> float:
-        assert result.machine.electricity_USD_per_kWh is not None
-        return result.machine.electricity_USD_per_kWh
+        assert result.machine.price_per_kWh_USD is not None
+        return result.machine.price_per_kWh_USD
 
 
 def break_even(results: Sequence[Result]) -> BreakEven:

@@ -124,6 +124,11 @@ class UncertaintySpec(Spec):
     validated: bool = Field(
         default=True, description="whether errors of validation count; without, only what is assumed is drawn"
     )
+    executed: bool = Field(
+        default=True,
+        description="whether a run is executed again with the ends of what its system assumes; without, only prices "
+        "and errors of validation are drawn, at no cost: for services that take long",
+    )
 
 
 class ScenarioSpec(Spec):

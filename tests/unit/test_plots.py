@@ -122,7 +122,7 @@ def billed() -> Results:
         hour = {**parts, "cost_per_hour_USD": 80.0}
         each = {"cost_per_Mtoken_USD": cost.million_USD(80.0, one.metric("tokens_per_s"))}
         machine = dataclasses.replace(
-            one.machine, price_USD=4e5, utilisation=0.8, electricity_USD_per_kWh=9e3 / one.metric("power_avg_W")
+            one.machine, price_USD=4e5, utilisation=0.8, price_per_kWh_USD=9e3 / one.metric("power_avg_W")
         )
         out.append(
             dataclasses.replace(one, metrics={**one.metrics, **hour, **each}, machine=machine, uncertainty=ledger)
