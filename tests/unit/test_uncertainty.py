@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import cmsim
 from cmsim import uncertainty
+from cmsim.cli import app, tables
 from cmsim.execution import ends
 from cmsim.execution.errors_of import StandsOn
 from cmsim.kinds import BUILT_IN, Metric
-from cmsim.reading import DATA, read_yaml, validate
+from cmsim.numbers import quantity
+from cmsim.reading import DATA, builtin_files, read_yaml, validate
 from cmsim.results import Result, Results, filled, interval, weights
 from cmsim.results.sure import rate_draws
 from cmsim.uncertainty import Assumption, Ledger, ModelError, beats, intervals, sampled
-from cmsim.validation import reference
+from cmsim.validation import assumed, reference
 from cmsim.validation.errors import errors_text
 from cmsim.validation.row import Row
 
@@ -162,14 +165,53 @@ def test_a_megawatt_is_filled(drawn: Result) -> None:
     assert list(found["tokens_per_s"][1:]) == pytest.approx(np.quantile(draws, (0.05, 0.95)).tolist())
 
 
-def test_a_verdict_says_how_surely(drawn: Result) -> None:
-    worse = dataclasses.replace(
+def worse(drawn: Result) -> Result:
+    """The same on a machine that gives two thirds."""
+    return dataclasses.replace(
         drawn,
         run="decode/worse",
         entry=dataclasses.replace(drawn.entry, number=1, label="worse"),  # type: ignore[type-var]
         metrics={**drawn.metrics, "tokens_per_s": drawn.metric("tokens_per_s") / 1.5},
     )
-    (text,) = Results((drawn, worse)).verdict()
+
+
+def test_folders_are_told_apart_with_a_probability(
+    drawn: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Results((drawn,)).save(tmp_path / "first")
+    Results((worse(drawn),)).save(tmp_path / "second")
+    done = CliRunner().invoke(app.app, ["compare", "first", "second", "--metric", "tokens_per_s"])
+    assert done.exit_code == 0
+    said = " ".join(done.stdout.split())
+    assert "gives more than" in said and "probability that" in said and "100 % in all" in said and "per dollar" in said
+    done = CliRunner().invoke(app.app, ["plot", "tornado", "first", "--metric", "power_avg_W", "--out", "t.svg"])
+    assert done.exit_code == 0 and (tmp_path / "t.svg").exists()
+
+
+def test_tables_have_the_interval_of_each_run(drawn: Result) -> None:
+    (table,) = tables.intervals([drawn], width=400)
+    heads = [" ".join(str(column.header).split()) for column in table.columns]
+    low, high = interval(drawn, "tpot_s") or (0.0, 0.0)
+    cell = next(iter(table.columns[heads.index("tpot")].cells))
+    assert str(cell) == f"{quantity('tpot_s', low)} - {quantity('tpot_s', high)}"
+    assert tables.intervals([dataclasses.replace(drawn, uncertainty={})]) == []
+    (table,) = tables.megawatts([drawn], 2.0, width=400)
+    assert str(table.title) == "decode: filled to 2 MW of average facility power"
+    assert tables.megawatts([drawn], None) == []
+
+
+def test_the_page_of_validity_says_which_watts_and_prices_are_assumed() -> None:
+    said = assumed.section()
+    for name in builtin_files("topologies"):
+        assert f"| {name} | " in said
+    assert "h100_sxm: measured" in said and "ascend_910c: assumed: active, compute, memory, max" in said
+    assert "1.6 (0.8 to 3)" in said  # a rent
+    assert "accelerators.ascend_910c (9000 to 26000)" in said and "**Region, `norway`:** 1 of 2" in said
+
+
+def test_a_verdict_says_how_surely(drawn: Result) -> None:
+    (text,) = Results((drawn, worse(drawn))).verdict()
     assert "Of 2,000 draws of all that is assumed, hgx_h100 gives more than worse with a probability of 100 %" in text
 
 
