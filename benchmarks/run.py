@@ -173,6 +173,13 @@ BENCHMARKS = (
         target_MB=1000,
     ),
     Benchmark(
+        "draws_10k",
+        "`python benchmarks/draws.py`: intervals and probabilities of two machines, 10,000 draws of 104 assumptions",
+        ("benchmarks/draws.py",),
+        target_s=2.0,
+        prints=r"verdict: ([\d.]+) s",
+    ),
+    Benchmark(
         "gpt3_search",
         "`cmsim search benchmarks/scenarios/gpt3_search.yaml --quiet`: every plan of GPT-3 175B on 512 accelerators, "
         "the best simulated",

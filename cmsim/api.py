@@ -14,7 +14,19 @@ from typing import Any
 from cmsim import cost, engine, results, side_by_side
 from cmsim.digest import Digests
 from cmsim.errors import FailedError, InfeasibleError, tell
-from cmsim.execution import Machines, candidates, check, choice, nearest, options_of, result_of, system
+from cmsim.execution import (
+    Machines,
+    Play,
+    candidates,
+    check,
+    check_money,
+    choice,
+    nearest,
+    options_of,
+    result_of,
+    system,
+    with_ledger,
+)
 from cmsim.hardware import System
 from cmsim.results import Result, Results
 from cmsim.scenario import Record, Run, Scenario, load_scenario
@@ -123,7 +135,9 @@ def outcomes(
     """
     scenario = _loaded(scenario, set, record, allow_policies)
     there = machines or Machines(scenario.base)
-    check_report(scenario, [there.uncapped(one) for one in scenario.runs])
+    systems = [there.uncapped(one) for one in scenario.runs]
+    check_report(scenario, systems)
+    check_money(zip(scenario.runs, systems, strict=True), there.base)
     if store is None:
         return _each(scenario.runs, there, jobs, progress)
     kept = store if isinstance(store, results.Store) else results.Store(store)
@@ -220,7 +234,8 @@ def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
     InputError
         Where a system has no price and throughput per million dollars is asked for.
     """
-    if "million_dollars" in scenario.report.per:
+    # a bill has a price of its own, or is refused
+    if "million_dollars" in scenario.report.per and any(one.cost is None for one in scenario.runs):
         cost.check_priced(systems)
 
 
@@ -260,13 +275,21 @@ def evaluate(
     }
     machines = machines or Machines()
     try:
-        return result_of(choice.best(one, machines, progress))
+        tried = choice.best(one, machines, progress)
+        found = result_of(tried)
+        if one.uncertainty is None:
+            return found
+        return with_ledger(found, tried, one, _system_of(tried, one, machines), machines.base)
     except InfeasibleError as refused:
         fits = one.open or refused.budget.get("what") != "memory"
         error = refused if fits else nearest.told(refused, one, machines(one), machines.base)
         return results.Infeasible(**said, message=str(error), budget=error.budget)
     except FailedError as error:
         return results.Failed(**said, message=str(error))
+
+
+def _system_of(tried: Play | Result, one: Run, machines: Machines) -> System:
+    return tried.system if isinstance(tried, Play) else machines(one)
 
 
 def run_one(
@@ -418,6 +441,7 @@ __all__ = [
     "Progress",
     "candidates",
     "check",
+    "check_money",
     "check_report",
     "compare",
     "digests",

@@ -24,6 +24,8 @@ FOLDERS = {
     "accelerator": ("topologies/accelerators", "*.yaml"),
     "stack": ("topologies/stacks", "*.yaml"),
     "failures": ("topologies/failures", "*.yaml"),
+    "price": ("topologies/costs", "*.yaml"),
+    "region": ("topologies/regions", "*.yaml"),
     "model": ("workloads/models", "*.json"),
     "denoiser": ("workloads/denoisers", "*.json"),
 }
@@ -44,7 +46,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is built in: systems, stacks, failures, models, denoisers, scenarios, traces, formats, and more."""
+    """List what is built in: systems, stacks, failures, prices, regions, models, scenarios, traces, formats, and more."""
     if kind is not None and kind not in KINDS:
         near = {**{name: name for name in KINDS}, **SAME}
         if kind not in near:
@@ -118,6 +120,32 @@ def failures() -> Rows:
             "aliases": data.get("aliases", []),
         }
         for name, data in _yaml("failures")
+    ]
+
+
+def prices() -> Rows:
+    return [
+        {
+            "name": name,
+            "accelerators": len(data["accelerators"]),
+            "currencies": ", ".join(data["currencies"]),
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("price")
+    ]
+
+
+def regions() -> Rows:
+    return [
+        {
+            "name": name,
+            "electricity_per_kWh": f"{data['electricity_per_kWh']:g} {data['currency']}",
+            "carbon_g_per_kWh": data["carbon_g_per_kWh"],
+            "description": data["description"],
+            "aliases": data.get("aliases", []),
+        }
+        for name, data in _yaml("region")
     ]
 
 
@@ -236,6 +264,8 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "accelerators": accelerators,
     "stacks": stacks,
     "failures": failures,
+    "prices": prices,
+    "regions": regions,
     "models": models,
     "denoisers": denoisers,
     "scenarios": scenarios,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,14 @@ def _checked(name: str) -> tuple[CmsimError | None, str]:
             wrong = problems(scenario)
             runs = "1 run" if len(scenario.runs) == 1 else f"{len(scenario.runs)} runs"
             return wrong, f"{name} (scenario, {runs})"
-        {"system": _system, "accelerator": _accelerator, "stack": _stack, "failures": _failures}[kind](path)
+        {
+            "system": _system,
+            "accelerator": _accelerator,
+            "stack": _stack,
+            "failures": _failures,
+            "price": _price,
+            "region": _region,
+        }[kind](path)
         return None, f"{name} ({kind})"
     except CmsimError as error:
         return error, name
@@ -96,11 +104,17 @@ def problems(scenario: Scenario) -> CmsimError | None:
         except CmsimError as error:
             kinds.append(type(error))
             found.setdefault(str(error), places.problems(error, where, one))
-    try:
-        api.check_report(scenario, [system for system in systems.values() if system is not None])
-    except InputError as error:
-        kinds.append(type(error))
-        found[str(error)] = [places.report(problem) for problem in error.problems]
+    there = [(one, system) for one in scenario.runs if (system := systems.get(one.system_key)) is not None]
+    asked: tuple[Callable[[], None], ...] = (
+        lambda: api.check_report(scenario, [system for _, system in there]),
+        lambda: api.check_money(there, machines.base),
+    )
+    for check_all in asked:
+        try:
+            check_all()
+        except InputError as error:
+            kinds.append(type(error))
+            found[str(error)] = [places.report(problem) for problem in error.problems]
     if not found:
         return None
     kind = InfeasibleError if set(kinds) == {InfeasibleError} else InputError
@@ -152,6 +166,22 @@ def _failures(path: Path) -> None:
     from cmsim.reliability import causes
 
     spec = causes.load(str(path))
+    _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
+
+
+def _price(path: Path) -> None:
+    from cmsim.cli.show import unsourced
+    from cmsim.cost import load_book
+
+    spec = load_book(str(path))
+    _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
+
+
+def _region(path: Path) -> None:
+    from cmsim.cli.show import unsourced
+    from cmsim.cost import load_region
+
+    spec = load_region(str(path))
     _say_unsourced(path, unsourced(spec.model_dump(exclude_unset=True), spec.sources))
 
 

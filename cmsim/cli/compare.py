@@ -66,7 +66,8 @@ def compare(
     tables, left_out = side_by_side.side_by_side(
         shown, [labels[one.run] for one in shown], width=say.console().width, only=only, one_screen=sys.stdout.isatty()
     )
-    say.show(*tables)
+    surely = notes.chances(shown, [labels[one.run] for one in shown])
+    say.show(*tables, *([say.notes(surely, say.prose(say.console().width))] if surely else []))
     if left_out:
         say.message(
             f"{left_out} more runs have no room here; choose with --run and --metric, or write to a file or pipe"

@@ -56,9 +56,12 @@ class ScenarioLines:
         return ("faults",) if everywhere else self.system(one)
 
     def report(self, problem: Problem) -> Problem:
-        if self.document is None:
+        """What is wrong with a key of the scenario itself, at its line."""
+        from cmsim.reading import parts_of
+
+        if self.document is None or problem.file:
             return problem
-        path = ("report", "per")
+        path = tuple(parts_of(problem.key))
         return Problem(problem.message, self.document.file, self.document.line(path), problem.key)
 
     def _filling(self, one: Run, budget: Mapping[str, Any]) -> str:

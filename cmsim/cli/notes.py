@@ -10,10 +10,10 @@ from cmsim import kinds
 from cmsim.cli import say
 from cmsim.cli.lines import ScenarioLines
 from cmsim.cli.tables import NOTHING
-from cmsim.errors import WARNING
+from cmsim.errors import WARNING, InputError
 from cmsim.kinds.trace import TraceFacts
 from cmsim.numbers import prefixed, quantity
-from cmsim.results import Infeasible, Result, Results, placed, power_band
+from cmsim.results import Infeasible, Result, Results, more_than, placed, power_band
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -153,6 +153,32 @@ def meaning(results: Sequence[Result], what: Sequence[str]) -> list[str]:
     if any("rank_steps_per_s" in result.metrics for result in results):
         said.append("rank_steps_per_s: recorded steps of a rank, of which every rank does one")
     return ["; ".join(said)] if said else []
+
+
+def chances(results: Sequence[Result], labels: Sequence[str]) -> list[str]:
+    """With which probability the first run of each kind gives more than each other, where both have draws."""
+    first: dict[str, tuple[Result, str]] = {}
+    out = []
+    for one, label in zip(results, labels, strict=True):
+        if not one.uncertainty:
+            continue
+        kind = one.declared.name
+        if kind not in first:
+            first[kind] = one, label
+            continue
+        base, base_label = first[kind]
+        said = []
+        for what in ("", "accelerator", "megawatt", "million_dollars"):
+            try:
+                (found,) = more_than([(base, one)], what)
+            except InputError:  # no power, no price
+                continue
+            words = {"": "in all", "million_dollars": "per dollar"}.get(what, f"per {what}")
+            said.append(f"{100 * found:.0f} % {words}")
+        if said:
+            names = (" ".join(base_label.split()), " ".join(label.split()))
+            out.append(f"{kind}: probability that {names[0]} gives more than {names[1]}: {', '.join(said)}")
+    return out
 
 
 def power_bands(results: Iterable[Result]) -> list[str]:

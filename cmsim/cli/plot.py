@@ -14,12 +14,13 @@ from cmsim.errors import InputError, Problem, did_you_mean
 ENDINGS = (".pdf", ".png", ".svg")
 #: option, as figures call it -> figures that take it
 _TAKES = {
-    "run": ("timeline", "power", "power-curve", "roofline", "queue", "waterfall"),
+    "run": ("timeline", "power", "power-curve", "roofline", "queue", "waterfall", "tornado"),
     "start": ("timeline",),
     "end": ("timeline",),
     "measured": ("collective",),
-    "metric": ("metric", "latency"),
+    "metric": ("metric", "latency", "tornado"),
     "over": ("metric",),
+    "per": ("power-throughput",),
 }
 _SAID = {"start": "--from", "end": "--to"}
 
@@ -41,12 +42,12 @@ def plot(
     run: Annotated[
         str | None,
         typer.Option(
-            help="timeline, power, power-curve, roofline, queue: which run; default the first. waterfall: two, "
+            help="timeline, power, power-curve, roofline, queue, tornado: which run; default the first. waterfall: two, "
             "with a comma between."
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="metric: which, as results name it. latency: ttft, tpot or e2e.")
+        str | None, typer.Option(help="metric: which, as results name it. latency: ttft, tpot or e2e. tornado: default throughput.")
     ] = None,
     over: Annotated[str | None, typer.Option(help="metric: which swept key; default that with most values.")] = None,
     start: Annotated[
@@ -60,6 +61,10 @@ def plot(
         list[Path] | None,
         typer.Option(help="collective: a log of nccl-tests or the like, or a table, whose points are drawn."),
     ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(help="power-throughput: accelerator, rack or million_dollars; default of the whole machine."),
+    ] = None,
 ) -> None:
     """Draw a figure; prints the path of the file."""
     if kind not in complete.PLOTS:
@@ -68,6 +73,7 @@ def plot(
     if out.suffix.lower() not in ENDINGS:  # said before anything is run
         raise InputError(Problem(f"cannot draw '{out.suffix}' files. Allowed: {', '.join(ENDINGS)}.", str(out)))
     chosen = {"run": run, "start": start, "end": end, "measured": measured, "metric": metric, "over": over}
+    "per": ("power-throughput",),
     chosen = {name: value for name, value in chosen.items() if value}
     for name in chosen:
         its = _TAKES[name]

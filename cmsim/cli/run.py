@@ -112,6 +112,8 @@ def run(
             asked.name,
             *notes.above(results.results, width),
             *shown,
+            *tables.intervals(results.outcomes, width=width),
+            *tables.megawatts(results.outcomes, asked.report.megawatts, width=width),
             *tables.spread(results.outcomes),
             *tables.moves(results.results),
             *(tables.plans(results.outcomes, width=width) if plan else ()),

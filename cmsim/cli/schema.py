@@ -14,7 +14,7 @@ from cmsim.cli import say
 from cmsim.cli.app import app
 from cmsim.errors import InputError, Problem, did_you_mean
 
-KINDS = ("scenario", "system", "accelerator", "stack", "failures")
+KINDS = ("scenario", "system", "accelerator", "stack", "failures", "price", "region")
 
 _HEAD = """\
 # Reference: scenario and system files
@@ -70,6 +70,7 @@ def json_schemas() -> dict[str, Any]:
 def _files() -> dict[str, tuple[str, list[Any]]]:
     """Title and models of each kind of file, the whole file's first."""
     from cmsim import kinds
+    from cmsim.cost import BookSpec, RegionSpec
     from cmsim.hardware import AcceleratorSpec, StackSpec, SystemSpec
     from cmsim.reliability.causes import FailuresSpec
     from cmsim.scenario import ScenarioSpec
@@ -80,6 +81,8 @@ def _files() -> dict[str, tuple[str, list[Any]]]:
         "accelerator": ("Accelerator files (`topologies/accelerators/`)", [AcceleratorSpec]),
         "stack": ("Stack files (`topologies/stacks/`)", [StackSpec]),
         "failures": ("Files of failures (`topologies/failures/`)", [FailuresSpec]),
+        "price": ("Files of prices (`topologies/costs/`)", [BookSpec]),
+        "region": ("Regions (`topologies/regions/`)", [RegionSpec]),
     }
 
 

@@ -55,13 +55,12 @@ def show(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show a system, accelerator, stack, model or failures: numbers with sources, totals beside published ones."""
+    """Show a system or its parts, failures, prices, regions, a model: numbers with sources, beside published ones."""
     (kind, path), *others = found(name)
     if power:
         _show_power(kind, path, json=json)
         return
-    of_parts = {"accelerator": _part, "stack": _part, "failures": _part}
-    document = {"system": _system, **of_parts, "model": _model, "denoiser": _denoiser}[kind](kind, path)
+    document = {"system": _system, "model": _model, "denoiser": _denoiser}.get(kind, _part)(kind, path)
     if json:
         say.document(document)
         return
@@ -120,13 +119,17 @@ def kind_of(document: Document) -> str:
         return "stack"
     if "causes" in keys:
         return "failures"
+    if "currencies" in keys:
+        return "price"
+    if {"electricity_per_kWh", "carbon_g_per_kWh"} & keys:
+        return "region"
     if keys & {"peak_TFLOPps", "memory_GBps", "vector_TFLOPps", "dies"}:
         return "accelerator"
     raise InputError(
         document.problem(
             (),
             "is neither a scenario (systems, workloads), nor a system (scale_up), accelerator (memory_GBps), stack or "
-            "failures (causes)",
+            "failures (causes), prices (currencies) or region (electricity_per_kWh)",
         )
     )
 
@@ -208,6 +211,7 @@ def _system(kind: str, path: Path) -> dict[str, Any]:
 
 
 def _part(kind: str, path: Path) -> dict[str, Any]:
+    from cmsim.cost import load_book, load_region
     from cmsim.hardware import load_accelerator, load_stack
     from cmsim.reliability import causes
 
@@ -215,6 +219,8 @@ def _part(kind: str, path: Path) -> dict[str, Any]:
         "accelerator": load_accelerator,
         "stack": load_stack,
         "failures": causes.load,
+        "price": load_book,
+        "region": load_region,
     }
     spec = load[kind](str(path))
     return {
@@ -372,7 +378,8 @@ def _leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
 def _upwards(key: str) -> Iterator[str]:
     while key:
         yield key
-        key = key.rpartition(".")[0]
+        # of a list the source is that of all of it
+        key = key.rpartition("[" if key.endswith("]") else ".")[0]
 
 
 def _only(data: Mapping[str, Any], key: str) -> dict[str, Any]:

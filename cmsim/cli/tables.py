@@ -10,7 +10,19 @@ from cmsim.cli import say
 from cmsim.errors import InputError
 from cmsim.kinds import Kind
 from cmsim.numbers import counts, quantity, stem_of
-from cmsim.results import Infeasible, Outcome, Result, flat_plan, named, names, over_seeds, per, rate_name
+from cmsim.results import (
+    Infeasible,
+    Outcome,
+    Result,
+    filled,
+    flat_plan,
+    interval_rows,
+    named,
+    names,
+    over_seeds,
+    per,
+    rate_name,
+)
 from cmsim.units import GB
 
 if TYPE_CHECKING:
@@ -23,6 +35,8 @@ _LIMITER = "limiter"
 _DRAWN = ("seeds", "mean", "std", "min", "p05", "p50", "p95", "max")
 #: columns of `over_seeds` that are no swept keys
 _SPREAD = ("workload", "kind", "system", "metric", *_DRAWN)
+#: of which intervals are shown, beside what the table of a kind has and money
+_INTERVALS = ("power_avg_W", "carbon_per_Mtoken_g")
 #: budgets that are shown line by line
 _BUDGETS = 3
 
@@ -179,6 +193,55 @@ def spread(outcomes: Iterable[Outcome]) -> list[Table]:
             words = [0, 1, len(heads) - len(_DRAWN) - 1]
             out.append(say.table(heads, cells, title=title, left=words, whole=words))
     return out
+
+
+def intervals(outcomes: Iterable[Outcome], *, width: int = say.WIDTH) -> list[Table]:
+    """How sure the main metrics of each kind are, where the scenario asks: a row per run."""
+    out = []
+    for kind, group in by_kind(outcomes):
+        drawn = [one for one in group if isinstance(one, Result) and one.uncertainty]
+        rows = {(row["run"], row["metric"]): row for row in interval_rows(drawn)}
+        metrics = [
+            metric
+            for metric in dict.fromkeys(metric for _, metric in rows)
+            if metric in (*kind.table, *_INTERVALS) or metric.endswith("_USD")
+        ]
+        if not rows:
+            continue
+        columns = [
+            (say.broken(stem_of(metric)), [_between(metric, rows.get((one.run, metric))) for one in drawn])
+            for metric in metrics
+        ]
+        out += _laid_out(f"{kind.name}: nine of ten draws lie between", drawn, columns, width)
+    return out
+
+
+def _between(metric: str, row: dict[str, Any] | None) -> str:
+    return NOTHING if row is None else f"{quantity(metric, row['low'])} - {quantity(metric, row['high'])}"
+
+
+def megawatts(outcomes: Iterable[Outcome], megawatts: float | None, *, width: int = say.WIDTH) -> list[Table]:
+    """What machines give that are filled to a power of the facility, where the scenario asks."""
+    out = []
+    for kind, group in by_kind(outcomes) if megawatts is not None else ():
+        runs = [one for one in group if isinstance(one, Result) and "power_avg_W" in one.metrics]
+        assert megawatts is not None
+        rows = [filled(one, megawatts) for one in runs]
+        columns = [
+            (say.broken(stem_of(name)), [_filled(name, row.get(name)) for row in rows])
+            for name in dict.fromkeys(name for row in rows for name in row)
+        ]
+        if runs:
+            title = f"{kind.name}: filled to {megawatts:g} MW of average facility power"
+            out += _laid_out(title, runs, columns, width)
+    return out
+
+
+def _filled(name: str, value: tuple[float, float, float] | None) -> str:
+    if value is None:
+        return NOTHING
+    middle, *ends = (f"{one:.3g}" if name == "machines" else quantity(name, one) for one in value)
+    return middle if value[1] == value[2] else f"{middle} ({' - '.join(ends)})"
 
 
 def decided(outcomes: Iterable[Outcome], *, per: Sequence[str] = (), width: int = say.WIDTH) -> list[str]:

@@ -25,6 +25,10 @@ def validate(
         list[str] | None, typer.Option(metavar="NAME", help="Only this area; may be repeated. Default: all.")
     ] = None,
     json: Json = False,
+    errors: Annotated[
+        Path | None,
+        typer.Option(help="Write the errors of all areas as data, which `uncertainty` of scenarios draws from."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write the report as Markdown, and its tables and figures into the folder beside it."),
@@ -33,14 +37,20 @@ def validate(
     """Compare predictions with published and measured numbers; exit 1 where one is out of tolerance."""
     from cmsim import validation
 
+    if errors is not None and area:
+        raise InputError(Problem("is of all areas; leave --area out", key="--errors"))
     if out is not None:
         _check_place(out)
     report = validation.validate(areas=area or None)
     if out is not None:
         _write(report, out)
+    if errors is not None:
+        from cmsim.reading import write_text
+
+        write_text(errors, report.errors())
     if json:
         say.document(report.summary())
-    elif out is None:
+    elif out is None and errors is None:
         _print(report.table())
     if out is not None:
         say.message(f"wrote {out} and {out.with_suffix('')}")

@@ -1,8 +1,7 @@
 """Price and rent of the accelerators in use, as the system file has them for one of them.
 
 Both are of an accelerator package with its share of the machine around it: host, fabric, scale-out network. So a
-machine used in part costs in part, as energy and racks are counted. Leaves out: electricity beside the rent, staff, and
-what money costs over time.
+machine used in part costs in part, as energy and racks are counted. One's own has a bill instead: `cmsim.cost.bill`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cmsim import kinds
 from cmsim.errors import InputError
+from cmsim.execution import money
 from cmsim.execution.played import machine_facts
 from cmsim.hardware import System
 from cmsim.kinds import Executed, Itself
@@ -27,7 +28,8 @@ def result(
         raise InputError(f"{one.key}: a {one.spec.kind} does not act on `{ignored[0]}`. Leave it out.")
     done: Executed = kinds.resolved(how.execute)(one, system, base=base, progress=progress)
     accelerators = system.packages if done.accelerators is None else done.accelerators
-    return Result(
+    billed = replace(system, packages=accelerators)
+    found = Result(
         run=one.key,
         workload=one.workload,
         system=system.name,
@@ -39,7 +41,7 @@ def result(
         breakdown=done.breakdown,
         warnings=(*system.notes, *done.notes),
         facts=done.facts,
-        machine=machine_facts(replace(system, packages=accelerators)),
+        machine=machine_facts(billed),
         columns=done.frames if one.record == "full" else {},
         kind=one.spec.kind,
         chosen=dict(one.chosen),
@@ -48,3 +50,4 @@ def result(
         plan=done.plan,
         record=one.record,
     )
+    return money.priced(found, one, billed, base)

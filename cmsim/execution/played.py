@@ -10,7 +10,7 @@ from typing import Any
 from cmsim import cost, energy, engine, results
 from cmsim.engine import record
 from cmsim.errors import InfeasibleError
-from cmsim.execution import formats
+from cmsim.execution import formats, money
 from cmsim.execution.options import means_of, options_of
 from cmsim.hardware import System
 from cmsim.kinds import Facts, MachineFacts
@@ -35,6 +35,7 @@ class Play:
     options: engine.Options
     plan: engine.Plan
     timeline: engine.Timeline
+    base: Path | None = None
 
     @property
     def billed(self) -> System:
@@ -65,7 +66,7 @@ def play(
     plan = engine.plan(programs, system, options)
     limit_ps = None if limit is None else int(to_ps(limit(programs)))
     played = engine.play_loops(plan, limit_ps=limit_ps, progress=progress)
-    return None if played is None else Play(one, system, programs, options, *played)
+    return None if played is None else Play(one, system, programs, options, *played, base)
 
 
 def check(one: Run, system: System, base: Path | None) -> None:
@@ -119,7 +120,7 @@ def result(played: Play) -> Result:
     clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
     power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
     watts, missing = energy.power_metrics(billed, power)
-    money, unpriced = cost.rent(billed)
+    rent, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
     moves = _over_time(one, billed, power)
     went = record.breakdown(plan, timeline)
@@ -134,7 +135,7 @@ def result(played: Play) -> Result:
         bubble_s=went.parts_s["bubble_s"],
         memory_peak_B=float(engine.memory_B(programs).max()) if programs.footprint_B else None,
         algorithm=means.algorithm(plan),
-        power={**watts, **money, **ends, **(moves.metrics() if moves else {})},
+        power={**watts, **rent, **ends, **(moves.metrics() if moves else {})},
         bounds_s=fabric_s,
         fault_slowdown=impact.slowdown if impact is not None else None,
     )
@@ -175,6 +176,7 @@ def result(played: Play) -> Result:
         plan=_plan(programs),
         record="full" if full else "summary",
     )
+    found = money.priced(found, one, billed, played.base)
     return found if one.record != "none" else _without(found)
 
 

@@ -2,7 +2,7 @@
 
 from cmsim.hardware.frameworks import ExpertCosts, TrainingTuning
 from cmsim.hardware.link_table import Cable
-from cmsim.hardware.power import BoardWatts, band, board_watts
+from cmsim.hardware.power import BoardWatts, at_share, band, board_watts
 from cmsim.hardware.software import CallCost, call_cost
 from cmsim.hardware.specs import (
     AcceleratorSpec,
@@ -41,6 +41,7 @@ __all__ = [
     "System",
     "SystemSpec",
     "TrainingTuning",
+    "at_share",
     "band",
     "board_watts",
     "call_cost",

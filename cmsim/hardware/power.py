@@ -11,6 +11,8 @@ from cmsim.reading import Document
 
 #: range of a factor on carried watts, where the file gives none: assumed, as in the built-in files
 _CARRIED = (0.8, 1.25)
+#: ends the reason of a watt that was carried over
+_MEASURED_ON = "on which it was measured"
 #: whose ranges make the band: what decides power under load
 _BANDED = (*SHARED_WATTS, "max_W")
 
@@ -64,7 +66,7 @@ def carried(chip: AcceleratorSpec, document: Document, load: Callable[[str], Acc
         found[key] = base_W + shares[key] * power.max_W
         span = (round(base_W + low * shares[key] * limits[0], 1), round(base_W + high * shares[key] * limits[1], 1))
         over = "over idle, " if key == "active_W" else ""
-        why = f"{shares[key]:.3g} of the limit {over}as the {power.shares_of}, on which it was measured"
+        why = f"{shares[key]:.3g} of the limit {over}as the {power.shares_of}, {_MEASURED_ON}"
         sources[f"power.{key}"] = Assumed(assumed=span, why=why)
     return _checked(
         chip.model_copy(
@@ -72,6 +74,18 @@ def carried(chip: AcceleratorSpec, document: Document, load: Callable[[str], Acc
         ),
         document,
     )
+
+
+def at_share(chip: AcceleratorSpec, factor: float) -> dict[str, float]:
+    """Watts of an accelerator that were carried over, each with its share of the limit ``factor`` times as large; empty
+    where the file has them all. [W]"""
+    power, found = chip.power, {}
+    for key in SHARED_WATTS:
+        source = chip.sources.get(f"power.{key}")
+        if isinstance(source, Assumed) and source.why.endswith(_MEASURED_ON):
+            base_W = power.idle_W if key == "active_W" else 0.0
+            found[key] = base_W + factor * (getattr(power, key) - base_W)
+    return found
 
 
 def board_watts(chip: AcceleratorSpec) -> BoardWatts:

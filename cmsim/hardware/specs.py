@@ -45,6 +45,13 @@ class Assumed(Spec):
     assumed: tuple[float, float] = Field(description="range in which the number is believed to lie")
     why: str = Field(description="what the choice rests on")
 
+    @model_validator(mode="after")
+    def _least_first(self) -> Assumed:
+        low, high = self.assumed
+        if low > high:
+            raise ValueError(f"assumed: must go from the least to the most, got [{low:g}, {high:g}]")
+        return self
+
 
 Source = str | Assumed
 Sources = dict[str, Source]

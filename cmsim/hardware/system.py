@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from cmsim.hardware.stacks import StackSpec
 from cmsim.units import GB, GIGA, TERA
 
 SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"
+
+#: reads a file of YAML; nobody changes what it gives
+Reader = Callable[[Path], reading.Document]
 
 #: stacks laid over each other
 _MOST_EXTENDED = 32
@@ -186,6 +189,7 @@ def load_system(
     label: str | None = None,
     base: Path | None = None,
     kind: str | None = None,
+    read: Reader = reading.read_yaml,
 ) -> System:
     """A system by name, alias or path, with a scenario's overrides.
 
@@ -211,6 +215,8 @@ def load_system(
         Folder that relative paths start from.
     kind
         Kind of the workload that is to run, for which the file may give another stack.
+    read
+        Reads a file, for who loads a system again and again with other things set, and keeps what was read.
 
     Returns
     -------
@@ -223,7 +229,7 @@ def load_system(
         With file, line, key and what is allowed: for a name there is not, a value that cannot be, and more
         accelerators than there are.
     """
-    document = _open(name, SYSTEMS, "system", base)
+    document = _open(name, SYSTEMS, "system", base, read)
     texts = {document.file: document.text}
     data = reading.merge(document.data, {})
     part_overrides: dict[str, dict[str, Any]] = {"accelerator": {}, "stack": {}}
@@ -242,7 +248,7 @@ def load_system(
     if spec.domains > 1 and "accelerators" not in (set or {}):
         spec, notes = _for_jobs(spec, accelerators)
 
-    chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base)
+    chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base, read)
     texts[chip_document.file] = chip_document.text
     chip_data = chip_document.data
     for key, value in part_overrides["accelerator"].items():
@@ -250,12 +256,12 @@ def load_system(
     chip = carried(
         reading.validate(AcceleratorSpec, chip_document, data=chip_data),
         chip_document,
-        lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base), texts)),
+        lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base, read), texts)),
     )
 
-    stack_document = _open(stack or spec.stack_of.get(kind or "", spec.stack), STACKS, "stack", base)
+    stack_document = _open(stack or spec.stack_of.get(kind or "", spec.stack), STACKS, "stack", base, read)
     texts[stack_document.file] = stack_document.text
-    laid = stack_data(stack_document, base, texts)
+    laid = stack_data(stack_document, base, texts, read)
     by_accelerator = laid.get("accelerators")
     own = by_accelerator.get(chip.name) if isinstance(by_accelerator, dict) else None
     if isinstance(own, dict):  # what is none is refused with the rest of the file
@@ -302,14 +308,17 @@ def load_stack(name: str, *, base: Path | None = None) -> StackSpec:
 
 
 def stack_data(
-    document: reading.Document, base: Path | None = None, texts: dict[str, str] | None = None
+    document: reading.Document,
+    base: Path | None = None,
+    texts: dict[str, str] | None = None,
+    read: Reader = reading.read_yaml,
 ) -> dict[str, Any]:
     """A stack's data over those of the stacks it extends; ``texts`` takes what was read."""
     data = dict(document.data)
     name = data.get("extends")
     seen = {document.file}
     while isinstance(name, str):
-        below = _open(name, STACKS, "stack", base)
+        below = _open(name, STACKS, "stack", base, read)
         if below.file in seen:
             raise InputError(document.problem(("extends",), f"stacks extend each other in a circle: {below.file}"))
         seen.add(below.file)
@@ -346,5 +355,5 @@ def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, A
     return dict(copy)
 
 
-def _open(name: str, folder: str, what: str, base: Path | None) -> reading.Document:
-    return reading.read_yaml(reading.find(name, folder, what, base=base))
+def _open(name: str, folder: str, what: str, base: Path | None, read: Reader = reading.read_yaml) -> reading.Document:
+    return read(reading.find(name, folder, what, base=base))

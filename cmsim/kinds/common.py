@@ -99,6 +99,17 @@ POWER_CURVE = Frame(
 )
 #: what every kind with programs records
 PLAYED = (OPS, LINKS, POWER, POWER_CURVE)
+#: parts of the bill of an hour
+COSTS = {
+    "depreciation": "what the machine loses",
+    "financing": "interest on what is not paid back",
+    "electricity": "at work and idle",
+    "space": "building and cooling",
+    "staff": "people who keep it going",
+    "spares": "spare parts and support",
+    "licences": "software",
+    "migration": "moving a code base, once",
+}
 _POWER = (
     Metric("energy_J", "J", "less", "of the facility, PUE included", banded=True),
     Metric("power_avg_W", "W", "less", "of the facility, mean over the run", banded=True),
@@ -108,13 +119,22 @@ _POWER = (
     *(Metric(f"power_{name}_W", "W", "", f"mean of: {text}") for name, text in COMPONENTS.items()),
     *OVER_TIME,
     Metric("carbon_g", "g", "", "CO2e of the energy, where the system has a carbon intensity", banded=True),
-    Metric("cost_per_hour_USD", "USD/h", "", "rent of the accelerators in use, where the system has it"),
+    Metric(
+        "cost_per_hour_USD",
+        "USD/h",
+        "",
+        "rent of the accelerators in use, where the system has it; with `cost`, the bill of a machine of one's own",
+    ),
+    *(Metric(f"cost_{name}_per_hour_USD", "USD/h", "", f"of the bill: {text}") for name, text in COSTS.items()),
+    Metric("carbon_embodied_g", "g", "", "of carbon_g, what making the machine emitted; with `carbon.embodied`"),
 )
 
 #: what is known of a whole machine's power where its parts are not looked at
 OF_WHOLE = (
     *("energy_per_token_J", "tokens_per_J", "cost_per_Mtoken_USD", "carbon_per_Mtoken_g"),
     *("energy_J", "power_avg_W", "carbon_g", "cost_per_hour_USD"),
+    *(f"cost_{name}_per_hour_USD" for name in COSTS),
+    "carbon_embodied_g",
 )
 
 

@@ -56,6 +56,8 @@ class MachineFacts(Facts):
 
     memory_Bps  of one rank [B/s]    racks: cabinets that the accelerators in use fill, a share of one too [1]
     price_USD   of the accelerators in use, None where it is not known [USD]
+    utilisation share of hours that pay for all of them, where the machine is one's own [1]
+    price_per_kWh_USD  of electricity for such a machine [USD/kWh]
     rated_W     of the facility with everything in use at its limit at once, PUE included [W]
     """
 
@@ -63,6 +65,8 @@ class MachineFacts(Facts):
     racks: float | None = None
     price_USD: float | None = None
     rated_W: float | None = None
+    utilisation: float | None = None
+    price_per_kWh_USD: float | None = None
 
 
 FactsT = TypeVar("FactsT", bound=Facts)

@@ -334,6 +334,7 @@ _METRICS = (
     Metric("bubble_fraction", "1", "less", "share of the step in which the busiest ranks wait for others' stages"),
     *common.rest(),
     *common.power_of("token", "sample"),
+    Metric("cost_per_training_run_USD", "USD", "less", "bill of `cost.training_tokens` at this rate"),
 )
 
 KIND = Kind(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cmsim.plots import (
+    break_even,
     breakdown,
     collective,
     latency,
@@ -17,6 +18,7 @@ from cmsim.plots import (
     roofline,
     search,
     timeline,
+    tornado,
     trade_off,
     waterfall,
 )
@@ -37,10 +39,13 @@ KINDS: dict[str, Callable[..., Any]] = {
     "latency": latency.draw,
     "queue": queue.draw,
     "waterfall": waterfall.draw,
+    "tornado": tornado.draw,
+    "break-even": break_even.draw,
 }
 
 __all__ = [
     "KINDS",
+    "break_even",
     "breakdown",
     "collective",
     "latency",
@@ -55,6 +60,7 @@ __all__ = [
     "save",
     "search",
     "timeline",
+    "tornado",
     "trade_off",
     "waterfall",
 ]

@@ -1,6 +1,8 @@
 """Power against throughput: one line per set of results, workload and system over its sweep, with lines of equal
 efficiency, and below it how long users wait.
 
+Behind it all is how sure it is: where a scenario asks for `uncertainty`, nine of ten draws of power lie in the band,
+those of throughput and of waits on the bars; else the band is what packages may draw whose watts are assumed.
 Colours tell systems apart, markers workloads, strokes sets of results.
 """
 
@@ -12,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmsim import numbers
-from cmsim.errors import InputError
+from cmsim.errors import InputError, did_you_mean
 from cmsim.plots import style
 from cmsim.plots.place import Page
 from cmsim.plots.series import Series, series, words
-from cmsim.results import Result, Results, power_band
+from cmsim.results import Result, Results, interval, power_band, rate_name
+from cmsim.results import per as rate_per
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,16 +29,22 @@ if TYPE_CHECKING:
 _WIDE = 30.0
 #: of a marker, in points
 _SIZE = 6.5
+#: what both axes can be divided by; of a megawatt the ray tells all
+PER = ("accelerator", "rack", "million_dollars")
 
 
 @style.plain
-def draw(results: Results, ax: Axes | None = None) -> Axes:
+def draw(results: Results, ax: Axes | None = None, *, per: str = "") -> Axes:
     """Facility power over tokens/s; up and to the right is more of both, the flatter the ray the better.
+
+    per: one of ``PER`` that both are divided by; default: of the whole machine
 
     A ray joins points of equal energy per token; where the watts of accelerators are assumed, a band lies behind the
     line. Without axes of the caller's, latency stands in a second panel below where users of a run wait for something.
-    Raises InputError where no run has tokens or power.
+    Raises InputError where no run has tokens or power, and for what a run does not know.
     """
+    if per and per not in PER:
+        raise InputError(f"cannot draw per '{per}'. {did_you_mean(per, PER)}")
     lines = series(results, _has_both, by="tokens_per_s")
     if not lines:
         raise InputError("power-throughput needs runs with tokens_per_s and power_avg_W; there is none")
@@ -44,24 +53,27 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
     if ax is None and any(_latency_s(one) is not None for one in runs):
         ax, below = style.panels((8.6, 7.4), (2.3, 1.0))
     ax = style.axes(ax, size=(8.6, 5.4))
-    points = [_at(one) for one in runs]
+    points = [_at(one, per) for one in runs]
     x_unit, x_name = numbers.scale(_middle([x for x, _ in points]), "")
     y_unit, y_name = numbers.scale(_middle([y for _, y in points]), "W")
-    tops = [(x, y * end) for one, (x, y) in zip(runs, points, strict=True) for end in power_band(one) or ()]
+    tops = [(x, y * end) for one, (x, y) in zip(runs, points, strict=True) for end in _power_ends(one)]
     _limits(ax, [(x / x_unit, y / y_unit) for x, y in [*points, *tops]])
     for line in lines:
-        x, y = ([value / unit for value in values] for values, unit in _columns(line, x_unit, y_unit))
+        x, y = ([value / unit for value in values] for values, unit in _columns(line, x_unit, y_unit, per))
         _band(ax, line.runs, x, y, line.colour)
+        for one, here, there in zip(line.runs, x, y, strict=True):
+            _bar(ax, one, rate_name(one), (here, there), line.colour, across=True)
         ax.plot(x, y, **_look(line), zorder=3)
     said = _rays(ax, [x / y for x, y in points], x_unit, y_unit)
-    throughput = f"throughput [{_thousands(x_name)}tokens/s]"
+    over = f" per {per.replace('_', ' ')}" if per else ""
+    throughput = f"throughput{over} [{_thousands(x_name)}tokens/s]"
     style.label((ax if below is None else below).xaxis, throughput)
-    style.label(ax.yaxis, f"facility power, average [{y_name}]")
+    style.label(ax.yaxis, f"facility power, average{over} [{y_name}]")
     keys = list(dict.fromkeys(words(head) for line in lines for head in (line.along, *line.fixed) if head))
     style.head(ax, "Power against throughput" + (f", by {' and '.join(keys)}" if keys else ""))
     if below is not None:
-        _waits(below, lines, x_unit)
-    _say(ax, lines, said, x_unit, y_unit)
+        _waits(below, lines, x_unit, per)
+    _say(ax, lines, said, x_unit, y_unit, per)
     return ax
 
 
@@ -69,12 +81,38 @@ def _has_both(result: Result) -> bool:
     return "tokens_per_s" in result.metrics and "power_avg_W" in result.metrics
 
 
-def _at(result: Result) -> tuple[float, float]:
-    return result.metric("tokens_per_s"), result.metric("power_avg_W")
+def _at(result: Result, per: str) -> tuple[float, float]:
+    rate = result.metric("tokens_per_s")
+    over = 1.0 if not per else rate_per(result, per) / result.metric(rate_name(result))
+    return rate * over, result.metric("power_avg_W") * over
 
 
-def _columns(line: Series, x_unit: float, y_unit: float) -> tuple[tuple[list[float], float], ...]:
-    x, y = zip(*(_at(one) for one in line.runs), strict=True)
+def _power_ends(result: Result) -> tuple[float, float]:
+    """What power may be, over what it is. [1]"""
+    return _ends(result, "power_avg_W") or power_band(result) or (1.0, 1.0)
+
+
+def _ends(result: Result, metric: str) -> tuple[float, float] | None:
+    """Ends of a metric's interval over what it is; None without one. [1]"""
+    found = interval(result, metric)
+    return None if found is None else (found[0] / result.metric(metric), found[1] / result.metric(metric))
+
+
+def _bar(ax: Axes, one: Result, metric: str, at: tuple[float, float], colour: str, *, across: bool) -> None:
+    """Through a point, where nine of ten draws of a metric lie; nothing where none were drawn."""
+    ends = _ends(one, metric)
+    if ends is None:
+        return
+    x, y = at
+    look: dict[str, Any] = {"color": colour, "alpha": 0.4, "linewidth": 1.6, "zorder": 2}
+    if across:
+        ax.hlines(y, x * ends[0], x * ends[1], **look)
+    else:
+        ax.vlines(x, y * ends[0], y * ends[1], **look)
+
+
+def _columns(line: Series, x_unit: float, y_unit: float, per: str) -> tuple[tuple[list[float], float], ...]:
+    x, y = zip(*(_at(one, per) for one in line.runs), strict=True)
     return (list(x), x_unit), (list(y), y_unit)
 
 
@@ -96,13 +134,18 @@ def _latency_s(result: Result) -> float | None:
     return value if isinstance(value, float | int) else None
 
 
-def _waits(ax: Axes, lines: list[Series], x_unit: float) -> None:
+def _waits(ax: Axes, lines: list[Series], x_unit: float, per: str) -> None:
     """The time users wait over the same throughput."""
     waited = [one for line in lines for one in line.runs if _latency_s(one) is not None]
     times = [value for one in waited if (value := _latency_s(one)) is not None]
     unit, name = numbers.scale(_middle(times), "s")
     for line in lines:
-        there = [(one.metric("tokens_per_s") / x_unit, wait) for one in line.runs if (wait := _latency_s(one))]
+        waiting = [one for one in line.runs if _latency_s(one)]
+        there = [(_at(one, per)[0] / x_unit, _latency_s(one) or 0.0) for one in waiting]
+        for one, (x, wait) in zip(waiting, there, strict=True):
+            latency = one.declared.latency
+            assert latency is not None
+            _bar(ax, one, latency[0], (x, wait / unit), line.colour, across=False)
         if there:
             ax.plot([x for x, _ in there], [wait / unit for _, wait in there], **_look(line), zorder=3)
     if max(times) > _WIDE * min(times):
@@ -116,17 +159,17 @@ def _waits(ax: Axes, lines: list[Series], x_unit: float) -> None:
     style.label(ax.yaxis, f"time of {said} [{name}]")
 
 
-def _say(ax: Axes, lines: list[Series], said: list[Annotation], x_unit: float, y_unit: float) -> None:
+def _say(ax: Axes, lines: list[Series], said: list[Annotation], x_unit: float, y_unit: float, per: str) -> None:
     """Values of the key along lines, and their names, where they lie on nothing; names lie on no band either."""
     page = Page(ax)
     page.taken(said)
-    places = [[(x / x_unit, y / y_unit) for x, y in map(_at, line.runs)] for line in lines]
+    places = [[(x / x_unit, y / y_unit) for x, y in (_at(one, per) for one in line.runs)] for line in lines]
     for line, points in zip(lines, places, strict=True):
         x, y = zip(*points, strict=True)
         page.marks(x, y, _SIZE / 2)
         page.line(x, y)
         if len(x) == 1:
-            page.line([*x, *x], [y[0] * end for end in power_band(line.runs[0]) or (1.0, 1.0)], width=5.0)
+            page.line([*x, *x], [y[0] * end for end in _power_ends(line.runs[0])], width=5.0)
     for line, points in zip(lines, places, strict=True):
         for one, at in zip(line.runs, points, strict=True):
             if line.along:
@@ -135,7 +178,7 @@ def _say(ax: Axes, lines: list[Series], said: list[Annotation], x_unit: float, y
     tops = []
     for line, points in zip(lines, places, strict=True):
         x, y = zip(*points, strict=True)
-        low, high = zip(*(power_band(one) or (1.0, 1.0) for one in line.runs), strict=True)
+        low, high = zip(*(_power_ends(one) for one in line.runs), strict=True)
         tops.append(y[-1] * high[-1])
         for share in np.linspace(0, 1, 6).tolist():
             ends = [a + share * (b - a) for a, b in zip(low, high, strict=True)]
@@ -155,7 +198,7 @@ def _text(ax: Axes, said: str, at: tuple[float, float], **looks: Any) -> Annotat
 
 def _band(ax: Axes, runs: tuple[Result, ...], x: list[float], y: list[float], colour: str) -> None:
     """Behind a line, what its power may be."""
-    ends = [power_band(result) or (1.0, 1.0) for result in runs]
+    ends = [_power_ends(result) for result in runs]
     low, high = ([end[i] * value for end, value in zip(ends, y, strict=True)] for i in (0, 1))
     if len(runs) > 1:
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)

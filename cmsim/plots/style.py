@@ -78,6 +78,15 @@ def panels(size: tuple[float, float], heights: tuple[float, float], *, same_x: b
     return upper, lower
 
 
+def row(size: tuple[float, float], count: int) -> list[Axes]:
+    """Axes of a new figure side by side over the same y, with our looks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = _figure()(figsize=size, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return [axes(one) for one in figure.subplots(1, count, sharey=True)]
+
+
 @functools.lru_cache(maxsize=1)
 def _figure() -> type[Figure]:
     """Figures that draw every text as it is."""

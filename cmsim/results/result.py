@@ -78,6 +78,9 @@ class Result:
     record
         What is kept of the run: full; summary, without ``columns``; none, also without limiter, breakdown, plan,
         warnings and metrics that do not follow from its length.
+    uncertainty
+        What its figures stand on that nobody is sure of, as `cmsim.uncertainty.Ledger.data` gives it; empty where
+        nobody asked.
     source
         Which of several sets it came from, where they stand together; empty alone, and not kept in folders.
     """
@@ -103,6 +106,7 @@ class Result:
     point: Point = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     record: str = "full"
+    uncertainty: Mapping[str, Any] = field(default_factory=dict, repr=False)
     source: str = ""
 
     def __repr__(self) -> str:
@@ -182,6 +186,7 @@ class Result:
             **({"faults": dict(self.faults)} if self.faults else {}),
             **({"recorded": {key: dict(row) for key, row in self.recorded.items()}} if self.recorded else {}),
             **({"record": self.record} if self.record != "full" else {}),
+            **({"uncertainty": dict(self.uncertainty)} if self.uncertainty else {}),
         }
 
     def frame_columns(self, name: str) -> Columns:

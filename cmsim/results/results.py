@@ -13,7 +13,7 @@ from cmsim import kinds, markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
 from cmsim.numbers import shown
 from cmsim.reading import exists
-from cmsim.results import parts, settled, spread, store, tidy
+from cmsim.results import parts, settled, spread, store, sure, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, rate_name
 from cmsim.results.result import per as throughput_per
@@ -150,6 +150,17 @@ class Results:
         import pandas as pd
 
         return pd.DataFrame(spread.over_seeds(self.outcomes))
+
+    @cached_property
+    def intervals(self) -> pd.DataFrame:
+        """How sure the main metrics are (metrics of runs, columns); empty where the scenario has no `uncertainty`.
+
+        Columns are ``run``, ``metric``, ``value``, ``low``, ``median``, ``high``: the 5th, 50th and 95th percentile of
+        the draws, in the metric's unit.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(sure.rows(self.results))
 
     def table(self, *, per: Sequence[str] = ()) -> list[dict[str, float | str]]:
         """One row per run: headline metrics, what limits it, and throughput per each of ``per``.

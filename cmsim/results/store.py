@@ -92,6 +92,7 @@ def result_of(said: Mapping[str, Any], facts: Mapping[str, float], columns: Mapp
         chosen=said.get("chosen", {}),
         plan=said.get("plan", {}),
         record=said.get("record", "full"),
+        uncertainty=said.get("uncertainty", {}),
         **identity_of(said),
     )
 

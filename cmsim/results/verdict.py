@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 from cmsim.errors import InputError
 from cmsim.numbers import scale
+from cmsim.results.break_even import break_even
 from cmsim.results.naming import named
 from cmsim.results.outcome import Infeasible, Outcome
 from cmsim.results.result import Result, per, rate_name
+from cmsim.results.sure import chances
 
 #: bases of a comparison: what it is called, and the name of `per`; "" is the whole machine
 _BASES = {"in all": "", "per accelerator": "accelerator", "per rack": "rack", "per megawatt": "megawatt"}
+#: where both have a price by the hour; a draw of one over a draw of the other
+_DOLLARS = {"per dollar": "million_dollars"}
 #: below this, two systems are alike
 _ALIKE = 1.03
 
@@ -60,7 +64,14 @@ def _of_workload(runs: Sequence[Outcome]) -> list[str]:
     points = _shared(results, systems)
     if len(systems) < 2 or not points:
         return []
-    told = (_most(points), _quickest(results, systems, points), _limits(results, systems), _unable(runs, systems))
+    told = (
+        _most(points),
+        _surely(points, systems),
+        _quickest(results, systems, points),
+        _price(results),
+        _limits(results, systems),
+        _unable(runs, systems),
+    )
     return [f"{sentence}." for sentence in told if sentence]
 
 
@@ -185,6 +196,49 @@ def _mixed(leads: Sequence[Lead], points: Points) -> str:
     if len(winners) == 1:
         return f"{leads[0].first} leads by up to {_times([max(times)])}"
     return _listed([f"{name} leads at {_span(at, list(points))}" for name, at in winners.items()])
+
+
+# how surely
+
+
+def _surely(points: Points, systems: Sequence[str]) -> str:
+    """With which probability the first system gives more than each other, on each basis; nothing without draws."""
+    some = [result for by in points.values() for result in by.values()]
+    if not all(result.uncertainty for result in some) or rate_name(some[0]) not in some[0].declared.rates:
+        return ""
+    first, *others = systems
+    said = []
+    for other in others:
+        by_basis: list[tuple[str, str]] = []
+        for basis, what in (*_BASES.items(), *_DOLLARS.items()):
+            try:
+                found = chances([(by[first], by[other]) for by in points.values()], what)
+            except InputError:  # no power, no price, no racks
+                continue
+            by_basis.append((_percent(found), basis))
+        said.append(f"more than {other} with a probability of " + _listed([" ".join(one) for one in by_basis]))
+    draws = some[0].uncertainty["draws"]
+    return f"Of {draws:,} draws of all that is assumed, {first} gives " + "; ".join(said)
+
+
+def _percent(chances: Sequence[float]) -> str:
+    """
+    >>> _percent([0.03, 0.41]), _percent([0.9999]), _percent([1.0, 1.0])
+    ('3 to 41 %', '>99 %', '100 %')
+    """
+    low, high = (
+        ">99" if 0.995 <= one < 1 else "<1" if 0 < one < 0.005 else f"{100 * one:.0f}"
+        for one in (min(chances), max(chances))
+    )
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _price(results: Sequence[Result]) -> str:
+    """Below which price of the first system it wins, where there are bills; nothing else."""
+    try:
+        return break_even(results).said()
+    except InputError:
+        return ""
 
 
 # how quickly

@@ -417,6 +417,9 @@ def _at_point(
                 of=of or system_of,
                 exclusive=whole.exclusive,
                 record=whole.record,
+                cost=whole.cost,
+                carbon=whole.carbon,
+                uncertainty=whole.uncertainty,
             )
         )
     return runs

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cmsim.cost import CarbonSpec, CostSpec
 from cmsim.identity import Identity, Point
 from cmsim.kinds.parts import WorkloadSpec
 from cmsim.scenario import best
 from cmsim.scenario.best import Open
-from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, SystemEntry
+from cmsim.scenario.schema import FaultSpec, JitterSpec, PerturbSpec, Record, SystemEntry, UncertaintySpec
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Run:
     record: Record = "full"
     #: whether a program that the scenario names may be run
     allow_policies: bool = False
+    #: what money and carbon are made of, and how intervals are drawn; None where nobody asks
+    cost: CostSpec | None = None
+    carbon: CarbonSpec | None = None
+    uncertainty: UncertaintySpec | None = None
 
     @property
     def key(self) -> str:

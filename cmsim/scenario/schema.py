@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cmsim.cost import CarbonSpec, CostSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Factor, Places, Rank, Seconds, SecondsAtLeast, Seed, Share, ShareOrNone
+from cmsim.reading.quantities import NUMBER, Factor, Places, Rank, Seconds, SecondsAtLeast, Seed, Share, ShareOrNone
 
 #: what is kept of a run, from least to most
 Record = Literal["none", "summary", "full"]
@@ -88,6 +89,11 @@ class ReportSpec(Spec):
         default=("accelerator", "rack", "megawatt"),
         description="throughput is printed per each of these; million_dollars needs the price of every system",
     )
+    megawatts: Annotated[float, NUMBER, Field(ge=1e-6, le=1e6)] | None = Field(
+        default=None,
+        description="also a table of machines filled to so much average power of the facility: what they give, cost "
+        "and emit, as if each ran the same beside the others [MW]",
+    )
 
 
 class SearchSpec(Spec):
@@ -107,6 +113,21 @@ class SearchSpec(Spec):
         default={},
         description="key of the workload, such as parallel.tp: the values that plans may have; default: all that are "
         "possible",
+    )
+
+
+class UncertaintySpec(Spec):
+    """Intervals of every figure, from what is assumed and from the errors of validation."""
+
+    draws: Annotated[int, NUMBER, Field(ge=100, le=10**6)] = Field(default=10_000, description="of all inputs at once")
+    seed: Seed = Field(default=0, description="of the draws, whatever else is drawn")
+    validated: bool = Field(
+        default=True, description="whether errors of validation count; without, only what is assumed is drawn"
+    )
+    executed: bool = Field(
+        default=True,
+        description="whether a run is executed again with the ends of what its system assumes; without, only prices "
+        "and errors of validation are drawn, at no cost: for services that take long",
     )
 
 
@@ -149,6 +170,17 @@ class ScenarioSpec(Spec):
         default={},
         description="dotted key: list, or {from, to, steps, scale: linear|log}; all combinations are run. `zip`: {key: "
         "list, key: list} or a list of such, keys that go together; `where`: a condition on swept keys, or a list",
+    )
+    cost: CostSpec | None = Field(
+        default=None,
+        description="what it costs to own the machine and run it; without, cost is the rent that the system file has",
+    )
+    carbon: CarbonSpec | None = Field(
+        default=None, description="of a region, by hour, with the machine itself; default: the system's own intensity"
+    )
+    uncertainty: UncertaintySpec | None = Field(
+        default=None,
+        description="draws of all that is assumed and of errors of validation: intervals, and who is better how surely",
     )
     search: SearchSpec = Field(default=SearchSpec(), description="what `cmsim search` is asked")
     report: ReportSpec = Field(default=ReportSpec(), description="what is printed")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cmsim.validation import reference
+from cmsim.validation import assumed, reference
 from cmsim.validation.detail import FITS, MADE_BY, fitted_sources
 from cmsim.validation.markdown import percent, table, verdict
 from cmsim.validation.pairs import Pairs
@@ -31,6 +31,7 @@ def markdown(areas: Mapping[str, Sequence[Row]], pairs: Mapping[str, Sequence[Pa
     for name, rows in areas.items():
         blocks += _area(name, rows, pairs.get(name, ()), folder)
     blocks += ["## What was fitted on what", _fitted(folder)]
+    blocks += ["## What is assumed: watts and prices", assumed.section()]
     blocks += ["## Not validated at all", "\n".join(f"- {gap}" for gap in reference.gaps())]
     return "\n\n".join(blocks) + "\n"
 

@@ -92,6 +92,18 @@ class Report:
 
         return markdown(self.areas, self.pairs, folder)
 
+    def errors(self) -> str:
+        """The file that intervals of runs are drawn from, ``workloads/reference/errors.yaml``.
+
+        Returns
+        -------
+        str
+            YAML: of every area with judged rows count, median and 90th percentile of absolute errors [%].
+        """
+        from cmsim.validation.errors import errors_text
+
+        return errors_text(self.areas, self.pairs)
+
     def pages(self, page: str = "validity.md") -> dict[str, str]:
         """What the page links to: every row of each area, and what was fitted on what.
 

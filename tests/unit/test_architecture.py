@@ -74,8 +74,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "describe": frozenset({"graphs", "jobs", "requests", "traces", "workload"}),
     # generators turn a scenario's numbers into ops; of the machine they ask how many ranks it has
     "workload/generate": frozenset({"workload", "compute", "graphs", "traces", "kinds", "hardware"}),
-    # a scenario names systems and workloads, and knows how neither is run
-    "scenario": frozenset({"identity", "kinds", "markup"}),
+    # a scenario names systems and workloads, and knows how neither is run; what it says of money is cost's
+    "scenario": frozenset({"cost", "identity", "kinds", "markup"}),
     # the one place where workload and machine meet
     "engine": frozenset(
         {"hardware", "topology", "compute", "kernels", "collectives", "libraries", "network", "messages", "workload"}
@@ -85,10 +85,12 @@ PERMITTED: dict[str, frozenset[str]] = {
     "calibration": frozenset({"hardware", "topology", "collectives", "libraries", "compute", "kernels"}),
     # power follows from parts and their use over time, which comes as a frame; what a kernel draws is with its costs
     "energy": frozenset({"hardware", "topology", "compute", "repeats"}),
-    # price and rent are numbers of the system file, times what is in use
+    # price and rent are numbers of the system file; a bill is made of counts, and of prices in files of its own
     "cost": frozenset({"hardware"}),
-    # frames in, frames out; what a million tokens cost is a formula of cost's
-    "results": frozenset({"cost", "identity", "kinds", "markup", "numbers"}),
+    # draws of what is assumed, in columns, from data that a result carries
+    "uncertainty": frozenset(),
+    # frames in, frames out; what a million tokens cost is a formula of cost's, and an interval one of uncertainty's
+    "results": frozenset({"cost", "uncertainty", "identity", "kinds", "markup", "numbers"}),
     # a figure draws saved results, and runs nothing; which runs are one line follows from what tells them apart
     "plots": frozenset({"identity", "numbers", "results"}),
     # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow
@@ -96,12 +98,12 @@ PERMITTED: dict[str, frozenset[str]] = {
     # runs what was published or measured and compares; hosts of engines are fitted to services, served again and again
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}
-        | {"energy", "results", "api", "calibration", "published", "serving"}
+        | {"cost", "energy", "results", "api", "calibration", "published", "serving"}
     ),
     # how a run comes about: the programs of most kinds, played and measured, or the function of a kind
     "execution": frozenset(
         {"hardware", "topology", "collectives", "messages", "kinds", "workload", "workload/generate", "scenario"}
-        | {"engine", "energy", "cost", "results"}
+        | {"engine", "energy", "cost", "results", "uncertainty"}
     ),
     # a run at several clocks, as any run is, and what its machine draws while it waits for a deadline
     "pace": frozenset({"api", "energy", "execution", "kinds", "results", "scenario"}),
@@ -160,7 +162,7 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"execution", "pace", "published", "search", "sweep", "export", "report", "reliability"}
+        | {"cost", "execution", "pace", "published", "search", "sweep", "export", "report", "reliability"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),

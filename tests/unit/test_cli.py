@@ -353,7 +353,18 @@ def test_list_in_short():
 
 @pytest.mark.parametrize(
     "kind",
-    ["systems", "accelerators", "stacks", "failures", "models", "scenarios", "traces", "collectives", "workloads"],
+    [
+        "systems",
+        "accelerators",
+        "stacks",
+        "failures",
+        "prices",
+        "regions",
+        "models",
+        "scenarios",
+        "collectives",
+        "workloads",
+    ],
 )
 def test_list_a_kind(kind):
     said = cmsim("list", kind)
@@ -428,6 +439,8 @@ def test_all_built_in_files_pass():
         ROOT / "topologies" / "accelerators",
         ROOT / "topologies" / "stacks",
         ROOT / "topologies" / "failures",
+        ROOT / "topologies" / "costs",
+        ROOT / "topologies" / "regions",
     ]
     files = [path for folder in folders for path in folder.glob("*.yaml")]
     files += (ROOT / "workloads" / "models").glob("*.json")
@@ -487,7 +500,7 @@ def test_every_field_has_a_row():
 
 def test_json_schema():
     document = json.loads(cmsim("schema", "--json").out)
-    assert list(document) == ["scenario", "system", "accelerator", "stack", "failures"]
+    assert list(document) == ["scenario", "system", "accelerator", "stack", "failures", "price", "region"]
     scenario = document["scenario"]
     kinds = [ref["$ref"].rpartition("/")[2] for ref in scenario["properties"]["workload"]["anyOf"]]
     assert set(kinds) <= scenario["$defs"].keys()

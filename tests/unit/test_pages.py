@@ -36,6 +36,8 @@ SLOW = (
     "cmsim run scenarios/week_of_jobs.yaml",
     "cmsim run service",
     "cmsim run stragglers",
+    "cmsim run same_megawatt",
+    "cmsim plot tornado same_megawatt",
     "cmsim search llama2_13b_910b --axis pp=1",
     "cmsim calibrate serving my_benchmark.csv",
 )

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cmsim import numbers
+from cmsim import cost, numbers
 from cmsim.errors import InputError
 from cmsim.identity import Entry, Identity
 from cmsim.kinds import MachineFacts
@@ -15,6 +15,7 @@ from cmsim.kinds.collective import CollectiveFacts
 from cmsim.kinds.decode import DecodeFacts
 from cmsim.plots import (
     KINDS,
+    break_even,
     breakdown,
     collective,
     latency,
@@ -29,6 +30,7 @@ from cmsim.plots import (
     save,
     style,
     timeline,
+    tornado,
     trade_off,
     waterfall,
 )
@@ -144,9 +146,30 @@ def served() -> Results:
     return Results(tuple(out))
 
 
+def billed() -> Results:
+    """Two machines with a bill, and what their figures stand on."""
+    moved = {"name": "file: key", "draw": "key", "value": 1.0, "low": 0.5, "high": 2.0}
+    effects = {"tokens_per_s": [-0.2, 0.1], "power_avg_W": [0.1, -0.1], "cost_per_Mtoken_USD": [0.2, -0.1]}
+    ledger = {"draws": 200, "seed": 0, "assumptions": [{**moved, "effects": effects}], "errors": []}
+    out = []
+    for one in swept():
+        parts = {f"cost_{name}_per_hour_USD": 10.0 for name in cost.PARTS}
+        hour = {**parts, "cost_per_hour_USD": 80.0}
+        each = {"cost_per_Mtoken_USD": cost.million_USD(80.0, one.metric("tokens_per_s"))}
+        machine = dataclasses.replace(
+            one.machine, price_USD=4e5, utilisation=0.8, price_per_kWh_USD=9e3 / one.metric("power_avg_W")
+        )
+        out.append(
+            dataclasses.replace(one, metrics={**one.metrics, **hour, **each}, machine=machine, uncertainty=ledger)
+        )
+    return Results(tuple(out))
+
+
 def of(kind) -> Results:
     if kind in ("latency", "queue"):
         return served()
+    if kind in ("tornado", "break-even"):
+        return billed()
     return calls() if kind == "collective" else Results(tuple(_with_latency())) if kind == "pareto" else swept()
 
 
@@ -207,6 +230,39 @@ def test_power_over_throughput_has_a_line_per_system():
     assert "batch per accelerator" in ax.get_title(loc="left")
 
 
+def test_bands_are_of_draws_where_there_are_any():
+    ax = power_throughput.draw(billed())
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    watts = [one.metric("power_avg_W") / 1e3 for one in billed() if one.system == "supernode"]
+    # nine of ten draws of an effect of a tenth on either side
+    assert band.max() == pytest.approx(max(watts) * np.exp(0.09), rel=0.02)
+    across = [one for one in ax.collections if len(one.get_paths()) and one.get_paths()[0].vertices.shape == (2, 2)]
+    assert len(across) == len(billed())
+
+
+def test_power_over_throughput_per_something():
+    ax = power_throughput.draw(billed(), per="accelerator")
+    assert ax.get_ylabel() == "facility power, average per accelerator [kW]"
+    assert lines_of(ax)[1].get_ydata() == pytest.approx([122.4 / 8, 127.2 / 8, 148.8 / 8])
+    with pytest.raises(InputError, match="cannot draw per 'megawatt'"):
+        power_throughput.draw(billed(), per="megawatt")
+
+
+def test_a_tornado_has_the_ends_and_the_share():
+    ax = tornado.draw(billed(), metric="power_avg_W")
+    value = billed()[0].metric("power_avg_W") / 1e3
+    ends = sorted(bar.get_x() + bar.get_width() for bar in ax.patches if bar.get_height() < 1)
+    assert [value * np.exp(end) for end in (-0.1, 0.1)] == pytest.approx(ends)
+    assert texts(ax) == ["100 %"]
+
+
+def test_a_break_even_has_the_answer_above_it():
+    ax = break_even.draw(billed())
+    figure = ax.get_figure()
+    assert len(figure.axes) == 3
+    assert "supernode wins below" in figure.get_suptitle() and "in nine of ten draws" in figure.get_suptitle()
+
+
 def test_rays_join_points_of_equal_efficiency():
     ax = power_throughput.draw(swept())
     rays = {text: line for line, text in zip((x for x in ax.lines if x.get_marker() == "None"), _rays(ax), strict=True)}
@@ -234,7 +290,8 @@ def test_rays_have_round_numbers(tokens_per_J):
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_are_no_formulas(kind, tmp_path):
     odd = [
-        dataclasses.replace(one, run="$\\frac{$", workload="$\\frac{$", entry=Entry(0, "$\\x{$")) for one in of(kind)
+        dataclasses.replace(one, run="$\\frac{$", workload="$\\frac{$", entry=Entry(0, "$\\x{$" + one.system))
+        for one in of(kind)
     ]
     save(KINDS[kind](Results(tuple(odd))), tmp_path / "odd.png")
 

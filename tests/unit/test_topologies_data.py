@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cmsim import reading
+from cmsim import cost, reading
 from cmsim.hardware import (
     ACCELERATORS,
     STACKS,
@@ -27,6 +27,7 @@ from cmsim.reliability import causes
 from cmsim.topology import comparison, fabric
 
 FOLDERS = {SYSTEMS: SystemSpec, ACCELERATORS: AcceleratorSpec, STACKS: StackSpec, causes.FOLDER: causes.FailuresSpec}
+FOLDERS |= {cost.COSTS: cost.BookSpec, cost.REGIONS: cost.RegionSpec}
 FILES = [(folder, name) for folder in FOLDERS for name in reading.builtin_files(folder)]
 SYSTEM_NAMES = sorted(reading.builtin_files(SYSTEMS))
 KERNELS = {
