@@ -63,6 +63,23 @@ def test_sizes_that_hold_concurrency_and_that_are_missing():
     assert "ep" not in plan(model_path="meta-llama/Llama-3.1-8B"), "a dense model has no experts"
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"tp_size": "64", "moe_tp_size": "8"}, (8, 1, 8)),
+        ({"tp_size": "16", "moe_tp_size": "4", "moe_ep_size": "4"}, (4, 1, 4)),
+        ({"tp_size": "1", "attention_dp_size": "64", "moe_tp_size": "8"}, (1, 8, 8)),
+        ({"tp_size": "4", "moe_tp_size": "2", "moe_ep_size": "2", "id": "b200_c4_tp2_0_ep2_0_9"}, (2, 1, 2)),
+        ({"tp_size": "4", "moe_tp_size": "2", "moe_ep_size": "2", "id": "h100_c32_tp4_epnone_28"}, (4, 1, 2)),
+    ],
+)
+def test_sizes_of_a_recipe_in_the_columns_of_experts(change, found):
+    """Eight by eight is a node whose attention and experts are split over all of it, not eight nodes."""
+    got = plan(**change)
+    assert (got["tp"], got["dp"], got["ep"]) == found
+    assert ("expert_tp" in got) == (found == (4, 1, 2))
+
+
 def test_pools_apart():
     pools = {f"{name}_{key}": value for name in ("prefill", "decode") for key, value in (
         ("tp_size", "8.0"), ("pp_size", "1"), ("attention_dp_size", "1"), ("moe_tp_size", "1"), ("moe_ep_size", "8"),

@@ -54,8 +54,8 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
         ]
 
     step = _Step(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=own)
-    facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
-    need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
+    facts = PrefillFacts(tokens_per_run=batch.worked * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
+    need = least.prefill(spec, model, prompts=batch.worked, ranks=layout.ranks, base=base)
     cached = float(spec.cached_tokens)
     return _assemble(step.build(), layout, facts, mixture, spec, model, form, batch, need, own, cached, said)
 
@@ -109,12 +109,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
         guess.draft(build)
     accepted = speculative_tokens_per_step(spec.speculative.acceptance, draft) if spec.speculative else 1.0
     facts = DecodeFacts(
-        tokens_per_run=batch.total * accepted,
+        tokens_per_run=batch.worked * accepted,
         steps=1.0,
         tokens_per_step_per_sequence=accepted,
         layers=float(model.layers),
     )
-    need = least.decode(spec, model, sequences=batch.total, ranks=layout.ranks, base=base)
+    need = least.decode(spec, model, sequences=batch.worked, ranks=layout.ranks, base=base)
     cached = float(spec.context_tokens)
     return _assemble(build, layout, facts, mixture, spec, model, form, batch, need, q_tokens, cached, notes)
 
@@ -133,12 +133,14 @@ def _decoder(spec: PrefillSpec | DecodeSpec, base: Path | None) -> ModelSpec:
 class _Batch:
     """Whole sequences of a run.
 
-    total  of all ranks    held  of the busiest rank with data-parallel attention, of the busiest tensor group otherwise
+    total  of all ranks, were they as full as the busiest    worked  of all as they are
+    held   of the busiest rank with data-parallel attention, of the busiest tensor group otherwise
     parts  its micro-batches, the largest first    notes  what to say of them
     beside tokens of prompts that are worked on with those of the busiest one, shared out over its sequences
     """
 
     total: float
+    worked: float
     held: float
     parts: tuple[float, ...]
     notes: tuple[str, ...] = ()
@@ -180,8 +182,13 @@ def _batch(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> _B
         notes = (*notes, filled)
     if len(parts) < spec.microbatches and tokens >= least:
         notes = (*notes, f"the busiest {holder} holds {held:g} of the {what}, too few for {spec.microbatches} parts")
+    if spec.evenness < 1:
+        mean = (
+            f"{what} are of the busiest {holder}; all have {spec.evenness:.3g} of it in the mean, and draw as it does"
+        )
+        notes = (*notes, mean)
     chunk = getattr(spec, "chunk", None)
-    return _Batch(total, held, parts, notes, float(chunk.tokens) if chunk else 0.0)
+    return _Batch(total, total * spec.evenness, held, parts, notes, float(chunk.tokens) if chunk else 0.0)
 
 
 def _chunk(
@@ -227,7 +234,7 @@ def _layout(
     joined = _heads_tp(plain, spec) == mixture.ranks * tp > 1
     costs = system.stack.steps
     late = costs.late if spec.kind == "decode" else None
-    mixture = replace(mixture, joined=joined, served=costs.cast_experts, late=late)
+    mixture = replace(mixture, joined=joined, served=costs.cast_experts, late=late, evenness=spec.evenness)
     layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
     return layout, mixture, batch
 
