@@ -100,9 +100,9 @@ class Plain:
     def mixed(
         self,
         sequences: int,
-        context: int,
+        context: int,  # noqa: ARG002
         tokens: int,
-        pairs: int,
+        pairs: int,  # noqa: ARG002
         evenness: float = 1.0,  # noqa: ARG002
     ) -> tuple[int, Joules]:
         return (self._step_ps if sequences else 0) + tokens * self._token_ps, (0.0, 0.0, 0.0)

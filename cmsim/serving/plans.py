@@ -127,6 +127,10 @@ def machine(
         batching.block_tokens,
         math.ceil((blocks - kept) * batching.spare_blocks),
         _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
+        whole=batching.whole_prompts,
+        poll_steps=batching.poll_steps,
+        gather_steps=batching.gather_steps,
+        gather_tokens=math.ceil(batching.gather_share * batching.step_tokens),
     )
     model = load_model(spec.model, base=base)
     precision = pool.precision or spec.precision

@@ -98,7 +98,7 @@ class Replica:
         holder.waiting.append(one)
         self._active[holder.number] = holder
         if self._does == _JUMPS:
-            if holder.waiting.first == one:
+            if holder.waiting.first == one or holder.limits.gather_steps:
                 self._cut(now, holder)
         else:
             self.wake(now)
@@ -139,6 +139,8 @@ class Replica:
         """The jump that runs ends with the step that is running now, where that lets somebody begin."""
         sums, first = self._sums, self._from
         steps = max(bisect_left(sums, sums[first] + now - self._began, first, first + self._many + 1) - first, 1)
+        if holder is not None and holder.limits.gated:
+            steps = holder.opens(self._step + steps) - self._step
         if steps < self._many and (holder is None or holder.could_begin(self._step + steps)):
             self._many = steps
             self._next(self._began + sums[first + steps] - sums[first])
@@ -337,6 +339,9 @@ class Replica:
         while (found := self._since.get(ends[0][1])) is None or found[0] != ends[0][2]:  # it left before its end
             heapq.heappop(ends)
         most = 1 if single else ends[0][0] - step
+        for holder in self._active.values():
+            if holder.limits.gated and (opens := holder.opens(step)) > step:
+                most = min(most, opens - step)
         safe = self._safe
         if min(safe) < step + most:
             for at, holder in enumerate(self.holders):

@@ -99,9 +99,12 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
         block, sequences = int(draw.choice([4, 16])), int(draw.integers(1, 12))
         blocks = int(draw.integers(200 // block, 1200 // block))
         swap_ps = int(draw.choice([0, 10**7]))
-        limits = Limits(
-            int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps
-        )
+        tokens, gates = int(draw.integers(sequences + 1, 300)), {}
+        if draw.random() < 0.4:
+            gates = {"whole": True} if draw.random() < 0.5 else {"poll_steps": int(draw.integers(2, 9))}
+            if draw.random() < 0.5:
+                gates = {"gather_steps": int(draw.integers(1, 9)), "gather_tokens": int(draw.integers(1, tokens))}
+        limits = Limits(tokens, sequences, blocks, block, int(draw.integers(0, 3)), swap_ps, **gates)
         cached = int(draw.choice([0, 320]))
         replicas, scaling = int(draw.integers(1, 4)), None
         if draw.random() < 0.3:

@@ -89,6 +89,44 @@ def test_experts_work_on_what_all_holders_have():
     assert [one[1] / MS for one in sums] == pytest.approx([1.0, 1.0, 0.4])
 
 
+def begun(limits: Limits, arrival_ms, **rules) -> list[float]:
+    """Milliseconds at which those who come are begun, beside one that decodes for 60 steps of a millisecond."""
+    asked = Questions(
+        np.full(len(arrival_ms) + 1, 100), np.array([60, *[2] * len(arrival_ms)]),
+        np.array([0, *[round(one * MS) for one in arrival_ms]]),
+    )  # fmt: skip
+    costs = Told(
+        lambda _, tokens: (np.full(len(tokens), 1e-3), np.zeros((3, len(tokens)))),
+        lambda _tokens, _length: (1e-3, (0.0, 0.0, 0.0)),
+        least=1,
+        host=Host(),
+        idle_W=(0.0, 0.0, 0.0),
+    )
+    served = Service(asked, [Pool(costs, limits, replicas=1, holders=1)], Rules(**rules)).run()
+    measure.check(served)
+    return (served.book.column("scheduled")[1:] / MS).tolist()
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_an_engine_looks_at_those_that_come_once_in_some_steps(singly):
+    assert begun(Limits(400, 8, 10**4), [5.5, 12.5], singly=singly) == [6, 13]
+    assert begun(Limits(400, 8, 10**4, poll_steps=10), [5.5, 12.5], singly=singly) == [10, 20]
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_an_engine_lets_prompts_wait_for_others(singly):
+    wait = Limits(400, 8, 10**4, gather_steps=20, gather_tokens=300)
+    assert begun(wait, [5.5, 12.5], singly=singly) == [26, 26], "20 steps after the first that could have begun it"
+    assert begun(wait, [5.5, 7.5, 9.5], singly=singly) == [10, 10, 10], "three of them fill a step"
+    assert begun(wait, [70.0], singly=singly) == [70], "nobody decodes"
+
+
+def test_prompts_that_are_not_cut():
+    three = [5.1, 5.2, 5.3]
+    assert begun(Limits(251, 8, 10**4), three) == [6, 6, 6], "the third begins with 50 tokens"
+    assert begun(Limits(251, 8, 10**4, whole=True), three) == [6, 6, 7]
+
+
 def test_what_an_engine_adds_draws_what_waiting_does():
     """Of work only the kernels and messages draw more, however long the engine takes for them."""
 

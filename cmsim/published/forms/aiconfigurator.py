@@ -29,6 +29,8 @@ _COLUMNS = (
 _CONCURRENCY = re.compile(r"silicon_concurrency=(\d+)")
 #: what sizes of plans are when their columns hold concurrency instead: half a node, or a node
 _NODE, _HALF, _AS_NODE, _AS_HALF = 8, 4, 64, 16
+#: rows of aiconfigurator's own runs, and tokens of a step beside sequences and one prompt
+_OWN, _BESIDE = "auto-gap-analysis", 1500
 #: both sizes of a recipe, in the names of some rows
 _RECIPE = re.compile(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_0)?_")
 
@@ -43,6 +45,9 @@ def _row(cells: Cells) -> ServiceRow:
         "lengths.prompt_tokens": needed(cells, "isl"),
         "lengths.output_tokens": needed(cells, "osl"),
     }
+    if _OWN in cells.get("silicon_data_source", ""):
+        # what its generator gives engines: all sequences, one prompt and some (rules of benchmarks, agg max_num_tokens)
+        keys["batching.step_tokens"] = users + needed(cells, "isl") + _BESIDE
     pools = {}
     for name in ("prefill", "decode") if apart else ("",):
         plan = _plan(cells, f"{name}_" if name else "", 0 if apart else users)
