@@ -38,11 +38,11 @@ STACKS = {
         *("decode_times", "prefill_times", "expert_prefill_times"),
     ),
     "sglang_default": ("arrival_us", "layer_us", "token_us", "meeting_us", "decode_times", "prefill_times"),
-    "sglang_mixed": (
-        *("arrival_us", "layer_us", "token_us", "decode_times", "prefill_times", "expert_prefill_times"),
-    ),
+    "sglang_mixed": (*("arrival_us", "layer_us", "token_us", "decode_times", "prefill_times", "expert_prefill_times"),),
 }
 
+#: rows below which nothing is fitted
+_FEWEST = 5
 Group = list[tuple[str, str, MeasuredService]]
 
 
@@ -101,8 +101,8 @@ def fit(stack: str, group: Group, held: str, without: str) -> None:
     fitted = [one for one in group if not re.search(held, one[1], re.IGNORECASE)]
     apart = [one for one in fitted if one[0] == without]
     fitted = [one for one in fitted if one[0] != without]
-    if len(fitted) < 6:
-        print(f"{stack}: {len(fitted)} rows of models that are not held out; at least 6 are needed")
+    if len(fitted) < _FEWEST:
+        print(f"{stack}: {len(fitted)} rows of models that are not held out; at least {_FEWEST} are needed")
         return
     rows = [one for *_, one in fitted]
     tunings = [one.service.machines[0].system.stack.serving for one in rows]
@@ -129,6 +129,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--stack", action="append", choices=sorted(STACKS), help="may be repeated; default: all")
     parser.add_argument("--rows", type=int, default=12, help="of a model on a system, drawn at random, the most")
     parser.add_argument("--without", default="", metavar="SYSTEM", help="a system whose rows are not fitted")
+    parser.add_argument("--only", default="", metavar="SYSTEM", help="a system whose rows alone are fitted")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     held = held_out(given.table)
@@ -137,7 +138,8 @@ def main(arguments: list[str]) -> None:
         stacks = given.stack or list(STACKS)
         groups = prepared(given.table, stacks, given.rows, Path(folder), given.seed)
         for stack in stacks:
-            fit(stack, groups[stack], held, given.without)
+            some = [one for one in groups[stack] if given.only in ("", one[0])]
+            fit(stack, some, held, given.without)
 
 
 if __name__ == "__main__":
