@@ -58,7 +58,7 @@ def prepared(table: str, stacks: list[str], rows: int, folder: Path, seed: int) 
     """Services of rows by stack: of models that are fitted and of those held out evenly spread over systems."""
     frame = tables.read(table)
     form = published.service_form_of([str(name) for name in frame.columns], table)
-    cases = defaultdict(list)
+    cases: dict[tuple[str, str, str], list[tuple[published.Case, float, float]]] = defaultdict(list)
     for cells in published.cells_of(frame):
         case, measured = form.case(cells), form.measured(cells)
         if case.scenario is None or form.left_out(cells) or cells.get("mode", "") == "disagg" or not measured.tpot_ms:
@@ -71,10 +71,11 @@ def prepared(table: str, stacks: list[str], rows: int, folder: Path, seed: int) 
             cases[key].append((case, (ttft or np.nan) / 1e3, measured.tpot_ms / 1e3))
     chance = np.random.default_rng(seed)
     out: dict[str, Group] = defaultdict(list)
-    for (stack, system, model), found in cases.items():
+    for (stack, machine, model), found in cases.items():
         for at in sorted(chance.permutation(len(found))[:rows].tolist()):
             try:
-                out[stack].append((system, model, prepared_row(*found[at], folder)))
+                case, ttft_s, tpot_s = found[at]
+                out[stack].append((machine, model, prepared_row(case, ttft_s, tpot_s, folder)))
             except (InfeasibleError, InputError) as reason:
                 print(f"left out: {str(reason).partition(chr(10))[0]}")
     return out
