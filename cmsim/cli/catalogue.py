@@ -46,7 +46,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is built in: systems, stacks, failures, prices, regions, models, scenarios, traces, formats, and more."""
+    """List what is built in: systems, stacks, failures, prices, regions, models, scenarios, traces, and more."""
     if kind is not None and kind not in KINDS:
         near = {**{name: name for name in KINDS}, **SAME}
         if kind not in near:

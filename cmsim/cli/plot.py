@@ -42,12 +42,13 @@ def plot(
     run: Annotated[
         str | None,
         typer.Option(
-            help="timeline, power, power-curve, roofline, queue, tornado: which run; default the first. waterfall: two, "
-            "with a comma between."
+            help="timeline, power, power-curve, roofline, queue, tornado: which run; default the first. "
+            "waterfall: two, with a comma between."
         ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="metric: which, as results name it. latency: ttft, tpot or e2e. tornado: default throughput.")
+        str | None,
+        typer.Option(help="metric, tornado: which, as results name it. latency: ttft, tpot or e2e."),
     ] = None,
     over: Annotated[str | None, typer.Option(help="metric: which swept key; default that with most values.")] = None,
     start: Annotated[
@@ -73,7 +74,7 @@ def plot(
     if out.suffix.lower() not in ENDINGS:  # said before anything is run
         raise InputError(Problem(f"cannot draw '{out.suffix}' files. Allowed: {', '.join(ENDINGS)}.", str(out)))
     chosen = {"run": run, "start": start, "end": end, "measured": measured, "metric": metric, "over": over}
-    "per": ("power-throughput",),
+    chosen |= {"per": per}
     chosen = {name: value for name, value in chosen.items() if value}
     for name in chosen:
         its = _TAKES[name]

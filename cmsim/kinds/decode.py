@@ -11,7 +11,7 @@ from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
-from cmsim.reading.quantities import Drafts, PerAccelerator, ShareOrNone, Tokens, TokensOrNone
+from cmsim.reading.quantities import Drafts, PerAccelerator, Share, ShareOrNone, Tokens, TokensOrNone
 
 #: tokens that a step verifies at most
 _MOST_NODES = 4096
@@ -110,6 +110,11 @@ class DecodeSpec(ModelWorkloadSpec):
     )
     speculative: Speculative | None = Field(default=None, description="draft tokens verified beside the last one")
     chunk: ChunkSpec | None = Field(default=None, description="prompts worked on in the same step")
+    evenness: Share = Field(
+        default=1.0,
+        description="work of a holder in the mean over the busiest, which `batch_per_accelerator` tells: experts "
+        "work on what all of them have. A holder is a rank with data-parallel attention, else a tensor group",
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
-from cmsim.reading.quantities import PerAccelerator, Tokens, TokensOrNone
+from cmsim.reading.quantities import PerAccelerator, Share, Tokens, TokensOrNone
 
 
 class PrefillSpec(ModelWorkloadSpec):
@@ -26,6 +26,11 @@ class PrefillSpec(ModelWorkloadSpec):
     )
     microbatches: Annotated[int, Field(ge=1, le=2)] = Field(
         default=1, description="2: one computes while one communicates"
+    )
+    evenness: Share = Field(
+        default=1.0,
+        description="work of a holder in the mean over the busiest, which `batch_per_accelerator` tells: experts "
+        "work on what all of them have. A holder is a rank with data-parallel attention, else a tensor group",
     )
 
 

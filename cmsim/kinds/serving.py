@@ -15,6 +15,7 @@ from cmsim.kinds.parts import ASKED, HeldSpec, InferenceParallelSpec, InferenceP
 from cmsim.reading import Spec
 from cmsim.reading.quantities import (
     NUMBER,
+    Count,
     GBps,
     GigaBytes,
     Places,
@@ -39,6 +40,18 @@ class BatchingSpec(Spec):
     sequences: Annotated[int, NUMBER, Field(gt=0, le=16384)] = Field(
         default=256, description="that a holder has begun at once, the most"
     )
+    whole_prompts: bool = Field(
+        default=False, description="prompts are cut in chunks only where no step could hold them (no chunked prefill)"
+    )
+    poll_steps: Count = Field(
+        default=1, description="while sequences decode, those that come are looked at once in so many steps"
+    )
+    gather_steps: Annotated[int, NUMBER, Field(ge=0, le=10**6)] = Field(
+        default=0,
+        description="beside sequences that decode prompts wait so many steps for others, or until they fill "
+        "`gather_share` of a step",
+    )
+    gather_share: ShareOrNone = Field(default=0.9, description="of a step's tokens, from which on prompts wait no more")
     block_tokens: BlockTokens = Field(default=16, description="of a block of the cache")
     memory_share: Share = Field(default=0.9, description="of a rank's memory that the engine may use")
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")

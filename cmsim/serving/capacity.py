@@ -108,8 +108,9 @@ def steady(pool: Pool, mix: Mix, size: int, *, prefills: bool) -> SteadyPool:
         budget = pool.limits.step_tokens - size
         tokens = min(max(mix.new, come * mix.new), budget)
         pairs = tokens * mix.pairs / mix.new
-        with_ps, more = pool.costs.mixed(size, context, max(round(tokens), 1), round(pairs))
         share = come * mix.new / tokens
+        evenness = min((size + come * mix.new) / (size + tokens), 1.0)
+        with_ps, more = pool.costs.mixed(size, context, max(round(tokens), 1), round(pairs), evenness)
         if share > 1:  # steps are full of prompts, and fewer sequences are there than could be
             rate = pool.holders * pool.replicas * tokens / mix.new / with_ps * PS_PER_S
             return _steady(rate, float(with_ps), np.array(more))

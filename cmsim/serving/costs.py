@@ -63,19 +63,23 @@ class StepRow:
 class Costs(Protocol):
     """What steps cost; sequences and tokens are those of the busiest holder, which sets the pace of all.
 
-    alone  steps have prompts or sequences that decode, not both: those that decode wait
+    alone   steps have prompts or sequences that decode, not both: those that decode wait
+    shared  part of a step goes with what all holders have together
     """
 
     @property
     def alone(self) -> bool: ...
 
-    def row(self, sequences: int) -> StepRow:
-        """Steps that only decode."""
+    @property
+    def shared(self) -> bool: ...
+
+    def row(self, sequences: int, mean: int = 0) -> StepRow:
+        """Steps that only decode. mean: sequences of a holder in the mean, in whole ones; 0: all are as full"""
         ...
 
-    def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:
+    def mixed(self, sequences: int, context: int, tokens: int, pairs: int, evenness: float = 1.0) -> tuple[int, Joules]:
         """One step of ``sequences`` that decode, with ``context`` tokens each, and ``tokens`` of prompts, each of which
-        sees as many as make ``pairs`` together. [ps], [J]"""
+        sees as many as make ``pairs`` together. evenness: tokens of a holder in the mean, over these. [ps], [J]"""
         ...
 
 
@@ -83,17 +87,24 @@ class Plain:
     """Costs by formula, to hold the engine against queueing theory: so long a step that decodes, so long each token of
     a prompt; no energy."""
 
-    alone = False
+    alone = shared = False
 
     def __init__(self, step_ps: int, token_ps: int):
         self._token_ps = token_ps
         self._step_ps = step_ps
         self._row = StepRow(lambda first, last: (np.full(last - first, step_ps), np.zeros((3, last - first))))
 
-    def row(self, sequences: int) -> StepRow:  # noqa: ARG002
+    def row(self, sequences: int, mean: int = 0) -> StepRow:  # noqa: ARG002
         return self._row
 
-    def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:  # noqa: ARG002
+    def mixed(
+        self,
+        sequences: int,
+        context: int,  # noqa: ARG002
+        tokens: int,
+        pairs: int,  # noqa: ARG002
+        evenness: float = 1.0,  # noqa: ARG002
+    ) -> tuple[int, Joules]:
         return (self._step_ps if sequences else 0) + tokens * self._token_ps, (0.0, 0.0, 0.0)
 
 
@@ -127,6 +138,8 @@ class Told:
     decode  (sequences, tokens) -> seconds, joules (3 rows) of one step, in columns of tokens
     passes  (tokens, length) -> seconds, joules of a pass over prompts of that many tokens, each of which sees half of
             ``length`` others in the mean
+    spared  (sequences or tokens of a pass, evenness, whether it decodes) -> seconds by which a step is shorter where
+            holders have so much of the fullest's in the mean: of experts, which work on what all have; None: of nothing
     least   cached tokens below which nothing is told
     host    what the engine and its host add
     idle_W  what the machine draws that waits, which is not counted here [W]
@@ -142,10 +155,11 @@ class Told:
         host: Host,
         idle_W: Joules,
         accepted: float = 1.0,
+        spared: Callable[[float, float, bool], float] | None = None,
     ):
-        self._decode, self._passes, self._least = decode, passes, least
+        self._decode, self._passes, self._least, self._spared = decode, passes, least, spared
         self._host, self._idle_W, self._accepted = host, idle_W, accepted
-        self._rows: dict[int, StepRow] = {}
+        self._rows: dict[tuple[int, int], StepRow] = {}
         self._at: dict[tuple[int, int], tuple[float, Joules]] = {}
 
     def with_host(self, times: float) -> Told:
@@ -155,7 +169,13 @@ class Told:
     def hosted(self, host: Host) -> Told:
         """The same steps, with another host."""
         return Told(
-            self._decode, self._passes, least=self._least, host=host, idle_W=self._idle_W, accepted=self._accepted
+            self._decode,
+            self._passes,
+            least=self._least,
+            host=host,
+            idle_W=self._idle_W,
+            accepted=self._accepted,
+            spared=self._spared,
         )
 
     @property
@@ -163,16 +183,28 @@ class Told:
         """Whether steps have prompts or sequences that decode, not both."""
         return self._host.alone
 
-    def row(self, sequences: int) -> StepRow:
-        found = self._rows.get(sequences)
+    @property
+    def shared(self) -> bool:
+        """Whether part of a step goes with what all holders have together."""
+        return self._spared is not None
+
+    def row(self, sequences: int, mean: int = 0) -> StepRow:
+        key = sequences, mean or sequences
+        found = self._rows.get(key)
         if found is None:
-            found = self._rows[sequences] = StepRow(lambda first, last: self._tell(sequences, first, last))
+            found = self._rows[key] = StepRow(lambda first, last: self._tell(*key, first, last))
         return found
 
-    def _tell(self, sequences: int, first: int, last: int) -> tuple[Ints, Floats]:
-        seconds, joules = self._decode(sequences, np.arange(first, last, dtype=float))
+    def _tell(self, sequences: int, mean: int, first: int, last: int) -> tuple[Ints, Floats]:
+        tokens = np.arange(first, last, dtype=float)
+        seconds, joules = self._decode(sequences, tokens)
+        took_s = seconds
+        if mean < sequences and self._spared is not None:
+            seconds = seconds - self._spared(sequences, mean / sequences, True)
+            # of all holders together
+            took_s, joules = self._decode(mean, tokens)
         # what the engine adds draws what waiting does
-        joules = joules - np.array(self._idle_W)[:, None] * seconds
+        joules = joules - np.array(self._idle_W)[:, None] * took_s
         seconds = seconds * self._host.decode + self._host.meets_s
         long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
         return np.maximum(to_ps(long_s), 1), joules / self._accepted
@@ -180,11 +212,16 @@ class Told:
     def _floor_s(self, sequences: int) -> float:
         return self._host.step_s + self._host.each_s * sequences
 
-    def mixed(self, sequences: int, context: int, tokens: int, pairs: int) -> tuple[int, Joules]:
+    def mixed(self, sequences: int, context: int, tokens: int, pairs: int, evenness: float = 1.0) -> tuple[int, Joules]:
         """All tokens pass the weights together, as one pass over prompts; what is read of the caches of those that
         decode comes on top: by how much their step is longer than with next to nothing cached. No shorter than it."""
-        seconds, joules = self._passes(tokens + sequences, 2.0 * pairs / (tokens + sequences))
-        joules = self._over(joules, seconds)
+        both, length = tokens + sequences, 2.0 * pairs / (tokens + sequences)
+        seconds, joules = self._passes(both, length)
+        took_s = seconds
+        if evenness < 1.0 and self._spared is not None:
+            seconds -= self._spared(both, evenness, False)
+            took_s, joules = self._passes(both * evenness, length)
+        joules = self._over(joules, took_s)
         seconds = seconds * self._host.prefill + self._host.meets_s
         if sequences:
             alone, its = self._one(sequences, context)

@@ -379,8 +379,8 @@ class _Found:
             )
         if (holders := max(machine.pool.holders for machine in self.one.machines)) > 1:
             said.append(
-                f"the {holders} holders of a replica step together, each priced as the fullest: where few of them "
-                "have something to do steps are too long"
+                f"the {holders} holders of a replica step together: attention takes what it takes the fullest, experts "
+                "work on what all of them have"
             )
         spec = self.one.spec
         keeps = spec.cache_pool is not None and spec.cache_pool.over == "scale_up"

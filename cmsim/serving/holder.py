@@ -6,6 +6,8 @@ sequences and blocks of the cache suffice. Blocks of a whole prompt are taken wh
 need a block and none is free, the one that was begun last, of the lowest priority there, gives its blocks back, and
 goes before all others of its priority that wait. It is prefilled again, with what it had made; or its cache goes to the
 memory of the host and comes back, and the steps of both wait for that.
+
+Some engines look at those that come once in some steps, or let them wait for others: `Holder.opens`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ class Limits:
     step_tokens  of prompts and sequences together in one step    sequences  that are begun at once
     blocks       of the cache, of ``block_tokens`` tokens    spare  blocks that no new prompt may take
     swap_ps      of a token to the host's memory, or back; 0: who loses its blocks is prefilled again [ps]
+    whole        prompts are cut only where no step could hold them
+    poll_steps   beside sequences that decode, those that come are looked at once in so many steps
+    gather_steps, gather_tokens   or wait so many steps, or until they and those that decode have so many tokens
     """
 
     step_tokens: int
@@ -33,6 +38,15 @@ class Limits:
     block_tokens: int = 16
     spare: int = 0
     swap_ps: int = 0
+    whole: bool = False
+    poll_steps: int = 1
+    gather_steps: int = 0
+    gather_tokens: int = 0
+
+    @property
+    def gated(self) -> bool:
+        """Whether those that come may have to wait for a step."""
+        return self.poll_steps > 1 or self.gather_steps > 0
 
 
 class Holder:
@@ -47,7 +61,7 @@ class Holder:
 
     __slots__ = (
         *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
-        *("_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
+        *("_gathering", "_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
     )
 
     def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None, classes: int = 1):
@@ -62,6 +76,8 @@ class Holder:
         self.came: list[int] = []
         self.blocks = PagedCache(limits.blocks, limits.block_tokens)
         self.offsets = self.tokens = self.pairs = self.copied = 0
+        #: the step since which those that wait are gathered
+        self._gathering = -1
         self.chunks: list[tuple[int, int]] = []
 
     @property
@@ -88,6 +104,24 @@ class Holder:
         blocks = self.blocks
         free = blocks.total - blocks.used(step)
         return blocks.need(self._whole(one) + 1) <= free - (self.limits.spare if self.begun else 0)
+
+    def opens(self, step: int) -> int:
+        """The first step, from ``step`` on, in which somebody who waits may be begun, as far as there is room."""
+        limits = self.limits
+        if not self.decoding:
+            return step
+        if limits.poll_steps > 1:
+            return -(-step // limits.poll_steps) * limits.poll_steps
+        if not limits.gather_steps or not self.could_begin(step):
+            return step
+        if self._gathering < 0:
+            self._gathering = step
+        left = limits.gather_tokens - len(self.decoding)
+        for one in self.waiting:
+            left -= self._whole(one) if self.book.outcome[one] == WAITING else 0
+            if left <= 0:
+                return step
+        return max(self._gathering + limits.gather_steps, step)
 
     def make_room(self, step: int) -> list[int]:
         """Preempts until those that decode have room for a step; who was, the last one begun first."""
@@ -118,7 +152,12 @@ class Holder:
             if budget <= 0:
                 return
             budget -= self._chunk(one, left, budget)
+        if admit and self.limits.gated:
+            admit = self.opens(step) <= step
         while admit and budget > 0 and self.could_begin(step):
+            if self.limits.whole and self.tokens and self._whole(self.waiting.first) > budget:
+                break
+            self._gathering = -1
             budget -= self._begin(self.waiting.take(), now, step, budget)
 
     def _begin(self, one: int, now: int, step: int, budget: int) -> int:

@@ -12,6 +12,7 @@ from cmsim.arrays import Floats, Ints
 from cmsim.errors import FailedError
 from cmsim.kinds.serving import PERCENTILES, SloSpec
 from cmsim.serving.book import CANCELLED, DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
+from cmsim.serving.costs import StepRow
 from cmsim.serving.replica import Replica
 from cmsim.serving.service import Served
 from cmsim.units import PS_PER_S
@@ -104,8 +105,8 @@ def itl(replicas: Sequence[Replica]) -> dict[str, float]:
 def _gaps(replicas: Sequence[Replica]) -> Iterator[tuple[Floats, Floats]]:
     """(times [ps], how many tokens came after each), some at a time."""
     for replica in replicas:
-        for pace, jumps in by_pace(replica):
-            sums = np.frombuffer(replica.costs.row(pace).sums, np.int64)
+        for row, jumps in by_row(replica):
+            sums = np.frombuffer(row.sums, np.int64)
             ends = np.cumsum(jumps[:, 2])
             for part in np.split(jumps, np.searchsorted(ends, np.arange(_AT_ONCE, int(ends[-1]), _AT_ONCE))):
                 if len(part):
@@ -127,25 +128,24 @@ def rows(flat: Sequence[int], width: int) -> Ints:
     return np.frombuffer(flat, np.int64).reshape(-1, width) if len(flat) else np.zeros((0, width), np.int64)  # type: ignore[call-overload]
 
 
-def by_pace(replica: Replica) -> Iterator[tuple[int, Ints]]:
-    """Jumps of a replica by the sequences that set their pace."""
-    jumps = rows(replica.record.jumps, 5)
-    order = np.argsort(jumps[:, 0], kind="stable")
-    jumps = jumps[order]
-    for part in np.split(jumps, np.flatnonzero(np.diff(jumps[:, 0])) + 1):
+def by_row(replica: Replica) -> Iterator[tuple[StepRow, Ints]]:
+    """Jumps of a replica by the row that their steps are of: sequences that set the pace, and those in the mean."""
+    jumps = rows(replica.record.jumps, 6)
+    jumps = jumps[np.lexsort((jumps[:, 5], jumps[:, 0]))]
+    for part in np.split(jumps, np.flatnonzero(np.diff(jumps[:, [0, 5]], axis=0).any(axis=1)) + 1):
         if len(part):
-            yield int(part[0, 0]), part
+            yield replica.costs.row(int(part[0, 0]), int(part[0, 5])), part
 
 
 def typical(replicas: Sequence[Replica]) -> tuple[int, int]:
     """Sequences and cached tokens of the decode steps that most tokens came of; none where nothing was decoded."""
     best, found = 0, (0, 0)
     for replica in replicas:
-        for pace, jumps in by_pace(replica):
+        for _, jumps in by_row(replica):
             weights = jumps[:, 2] * jumps[:, 3]
             if int(weights.sum()) > best:
                 best = int(weights.sum())
-                found = pace, int((weights * (jumps[:, 1] + jumps[:, 2] // 2)).sum()) // best
+                found = int(jumps[0, 0]), int((weights * (jumps[:, 1] + jumps[:, 2] // 2)).sum()) // best
     return found
 
 

@@ -128,18 +128,25 @@ def machine(
         batching.block_tokens,
         math.ceil((blocks - kept) * batching.spare_blocks),
         _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
+        whole=batching.whole_prompts,
+        poll_steps=batching.poll_steps,
+        gather_steps=batching.gather_steps,
+        gather_tokens=math.ceil(batching.gather_share * batching.step_tokens),
     )
+    model = load_model(spec.model, base=base)
     precision = pool.precision or spec.precision
-    whole_B = load_model(spec.model, base=base).kv_bytes_per_token(BYTES_PER_ELEMENT[precision.kv_cache])
+    whole_B = model.kv_bytes_per_token(BYTES_PER_ELEMENT[precision.kv_cache])
     apart = 0 if pool.experts_apart is None else pool.experts_apart.accelerators
     accepted = 1.0
     if spec.speculative is not None and decodes:
         accepted = spec.speculative.accepted
+    holders = max(system.ranks // ranks, 1)
     costs = Told(
         played.decode,
         played.passes,
+        spared=played.spared if holders > 1 and model.is_moe and not apart else None,
         least=CONTEXTS[0],
-        host=host_of(system.stack.serving, load_model(spec.model, base=base), parallel.tp),
+        host=host_of(system.stack.serving, model, parallel.tp),
         idle_W=_waits_W(system, apart),
         accepted=accepted,
     )
@@ -147,7 +154,7 @@ def machine(
         costs,
         limits,
         replicas=pool.replicas,
-        holders=max(system.ranks // ranks, 1),
+        holders=holders,
         context=batching.context_tokens or 1 << 40,
         cached=kept * batching.block_tokens,
         scaling=_scaling(spec, pool, whole, base),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,10 @@ CONTEXTS, _FURTHER = (128, 1024), 4
 SMALLEST, _LONGER, _FULL = 16, 4, 256
 #: rows of a tile of products, and tokens of the pass that is asked whether they count
 _TILE, _PROBE = 64, 641
+#: evenness is played at halves of it, in these parts
+_PARTS = 4096
+#: of logarithms
+_ROUNDING = 1e-9
 #: columns of `steps` [s], [J] and [B]
 _SECONDS, _JOULES, _MEMORY = 0, [2, 1, 3], 4
 
@@ -76,6 +81,13 @@ class PlayedSteps:
         self._prefill = Points(prefill, axes, self._machines)
         cached = Axis("workload.cached_tokens", 1, 1 << 30)
         self._chunks = Points(prefill, (*axes, cached), self._machines)
+        # of experts a part goes with what all holders have; a step that is less of it is played where it is asked for
+        even = Axis("workload.evenness", 1, _PARTS, unit=1 / _PARTS)
+        self._lopsided = {
+            True: Points(decode, (*_axes(decode, self._machines), even), self._machines),
+            False: Points(prefill, (*axes, even), self._machines),
+        }
+        self._spares: dict[tuple[bool, int, int], float] = {}
         self._sequences = steps.between(1, batching.sequences)
         self._between: dict[tuple[int, int, int], tuple[_Row, _Row]] = {}
         self._passes = _doubling(batching.step_tokens + batching.sequences)
@@ -83,11 +95,15 @@ class PlayedSteps:
     @property
     def points(self) -> int:
         """How many points this run is made of."""
-        return sum(len(points.asked) for points in (self._decode, self._prefill, self._chunks))
+        return sum(len(points.asked) for points in self._all)
+
+    @property
+    def _all(self) -> tuple[Points, ...]:
+        return self._decode, self._prefill, self._chunks, *self._lopsided.values()
 
     def save(self) -> None:
         """Keeps what was played for other runs."""
-        for points in (self._decode, self._prefill, self._chunks):
+        for points in self._all:
             points.save()
 
     def decode(self, sequences: int, tokens: Floats) -> tuple[Floats, Floats]:
@@ -162,6 +178,34 @@ class PlayedSteps:
             row = self._chunks((1, tokens, (length - tokens) // 2))
         seconds, low, middle, high = row[[_SECONDS, *_JOULES]].tolist()
         return seconds, low, middle, high
+
+    def spared(self, held: float, evenness: float, decodes: bool) -> float:
+        """Seconds by which a step is shorter than with all holders as full, where they have so much of the fullest's in
+        the mean: ``held`` sequences, or tokens of a pass."""
+        whole = max(evenness * _PARTS, 1.0)
+        high = 1 << math.ceil(math.log2(whole) - _ROUNDING)
+        share = (whole - high / 2) / (high / 2)
+        nodes = self._sequences if decodes else self._passes
+        few, many = _around(nodes, held)
+        ends = [self._spared(decodes, few, each) for each in (high // 2, high)]
+        if many != few:
+            at = (held - few) / (many - few)
+            more = [self._spared(decodes, many, each) for each in (high // 2, high)]
+            ends = [a + (b - a) * at for a, b in zip(ends, more, strict=True)]
+        return max(ends[0] + (ends[1] - ends[0]) * share, 0.0)
+
+    def _spared(self, decodes: bool, held: int, even: int) -> float:
+        """The same at what is played."""
+        if even >= _PARTS or even < 1:
+            return 0.0
+        found = self._spares.get((decodes, held, even))
+        if found is None:
+            points = self._lopsided[decodes]
+            point = (held, CONTEXTS[0]) if decodes else (1, held)
+            full = (self._decode if decodes else self._prefill)(point)
+            found = float(full[_SECONDS] - points((*point, even))[_SECONDS])
+            self._spares[decodes, held, even] = found
+        return found
 
     def error(self, sequences: int, context: int, tokens: int, length: int) -> float:
         """By how much steps are missed off the grid: the larger of a decode step and of a pass. [1]"""

@@ -10,8 +10,8 @@ from cmsim.serving.costs import Joules
 class StepLog:
     """One per replica.
 
-    jumps   steps that only decode, five numbers each: sequences that set the pace, their cached tokens, how many steps,
-            sequences that got a token in each, when they begin [ps]
+    jumps   steps that only decode, six numbers each: sequences that set the pace, their cached tokens, how many steps,
+            sequences that got a token in each, when they begin [ps], sequences of a holder in the mean
     mixed   steps with prompts, three numbers each: time [ps], sequences that got a token beside, when it begins [ps]
     gaps    between two tokens of those that were preempted between them [ps]
     joins   from the last token to the step that makes the next, of whose cache came from elsewhere [ps]
@@ -24,13 +24,14 @@ class StepLog:
         self.preemptions = 0
         self._gone: dict[int, int] = {}
 
-    def jump(self, pace: int, context: int, steps: int, tokens: int, began: int) -> None:
+    def jump(self, pace: int, mean: int, context: int, steps: int, tokens: int, began: int) -> None:
         """Adds a jump, or goes on with the last one."""
         jumps = self.jumps
-        if jumps and jumps[-4] + jumps[-3] == context and jumps[-5] == pace and jumps[-2] == tokens:
-            jumps[-3] += steps
+        same = jumps and jumps[-5] + jumps[-4] == context and (jumps[-6], jumps[-3], jumps[-1]) == (pace, tokens, mean)
+        if same:
+            jumps[-4] += steps
         else:
-            jumps.extend((pace, context, steps, tokens, began))
+            jumps.extend((pace, context, steps, tokens, began, mean))
 
     def mix(self, time_ps: int, tokens: int, joules: Joules, began: int) -> None:
         """Adds a step with prompts."""

@@ -1,7 +1,8 @@
 """One copy of a model at work: holders that step together, event by event.
 
-All holders of a replica meet in every step (in the exchange with experts), so that the fullest sets the pace: a step
-takes what it takes with as many sequences everywhere as the busiest has, and as many cached tokens as the fullest.
+All holders of a replica meet in every step (in the exchange with experts), so that the fullest sets the pace: of
+attention a step takes what it takes with as many sequences everywhere as the busiest has, and as many cached tokens as
+the fullest. Experts work on what all holders have together.
 
 Between two events nothing changes. Steps that only decode are done in one jump: to the first sequence that ends, to the
 step for which a cache has no room, or to the end of the step in which somebody comes who can be begun. A jump takes
@@ -19,7 +20,7 @@ import numpy as np
 
 from cmsim.serving.blocks import ENDLESS
 from cmsim.serving.book import DONE, NEVER, WAITING, Book
-from cmsim.serving.costs import Costs, Joules
+from cmsim.serving.costs import Costs, Joules, StepRow
 from cmsim.serving.holder import Holder
 from cmsim.serving.pace import pace
 from cmsim.serving.record import StepLog
@@ -74,9 +75,10 @@ class Replica:
         #: of each holder the step before which its cache has room
         self._safe = [ENDLESS] * len(self.holders)
         self._first = self.holders[0].number
-        #: sequences and cached tokens that set the pace, and since which step
+        #: sequences and cached tokens that set the pace, and since which step; sequences of a holder in the mean, where
+        #: steps go with it
         self._fullest = pace(self.holders)
-        self._pace = self._context = self._at = 0
+        self._pace = self._context = self._at = self._mean = 0
         #: what runs: when it began; of a jump the sums and where in them, and how many steps
         self._began = self._from = self._many = 0
         self._sums = array("q")
@@ -96,7 +98,7 @@ class Replica:
         holder.waiting.append(one)
         self._active[holder.number] = holder
         if self._does == _JUMPS:
-            if holder.waiting.first == one:
+            if holder.waiting.first == one or holder.limits.gather_steps:
                 self._cut(now, holder)
         else:
             self.wake(now)
@@ -137,6 +139,8 @@ class Replica:
         """The jump that runs ends with the step that is running now, where that lets somebody begin."""
         sums, first = self._sums, self._from
         steps = max(bisect_left(sums, sums[first] + now - self._began, first, first + self._many + 1) - first, 1)
+        if holder is not None and holder.limits.gated:
+            steps = holder.opens(self._step + steps) - self._step
         if steps < self._many and (holder is None or holder.could_begin(self._step + steps)):
             self._many = steps
             self._next(self._began + sums[first + steps] - sums[first])
@@ -150,7 +154,7 @@ class Replica:
             if self._pauses:
                 self._resume(*self._one(self._from, self._sums))
             else:
-                self.record.jump(self._pace, self._from, self._many, len(self._since), self._began)
+                self.record.jump(self._pace, self._mean, self._from, self._many, len(self._since), self._began)
         elif self._does != _RESTS:
             if self.awaited and self._waits():
                 self._stalled = True
@@ -229,12 +233,13 @@ class Replica:
 
     def _begin(self, now: int) -> None:
         """The next step, or jump of steps."""
-        tokens = pairs = copies_ps = 0
+        tokens = pairs = copies_ps = every = 0
         crowded = self._make_room(now)
         for number, holder in list(self._active.items()):
             holder.schedule(now, self._step, admit=number not in crowded)
             if holder.chunks:
                 self._changed[number] = holder
+                every += holder.tokens
                 if (holder.tokens, holder.pairs) > (tokens, pairs):
                     tokens, pairs = holder.tokens, holder.pairs
             for one in holder.came:
@@ -250,7 +255,7 @@ class Replica:
         if tokens or copies_ps:
             alone = self.costs.alone and tokens > 0
             self._does = _PROMPTS if alone else _MIXED
-            time_ps, joules = self._mixed(tokens, pairs)
+            time_ps, joules = self._mixed(tokens, pairs, every)
             time_ps += copies_ps
             if self._pauses and not alone:
                 self._resume(time_ps, joules)
@@ -278,19 +283,22 @@ class Replica:
         self.record.mix(step_ps, max(len(self._since) - done, 0), joules, self._began)
         self._pauses.clear()
 
-    def _mixed(self, tokens: int, pairs: int) -> tuple[int, Joules]:
-        """One step by itself, with prompts or without."""
-        if tokens and self.costs.alone:
-            return self.costs.mixed(0, 0, tokens, pairs)
+    def _mixed(self, tokens: int, pairs: int, every: int) -> tuple[int, Joules]:
+        """One step by itself, with prompts or without; ``every``: tokens of prompts of all holders."""
         if tokens:
-            return self.costs.mixed(self._pace, self._context, tokens, pairs)
+            decode, there = (0, 0) if self.costs.alone else (self._pace, len(self._since))
+            evenness = min((every + there) / ((tokens + decode) * len(self.holders)), 1.0)
+            return self.costs.mixed(decode, self._context if decode else 0, tokens, pairs, evenness)
         if not self._since:
             return 1, (0.0, 0.0, 0.0)
-        return self._one(self._context, self.costs.row(self._pace).upto(self._context + 1))
+        return self._one(self._context, self._row().upto(self._context + 1))
+
+    def _row(self) -> StepRow:
+        return self.costs.row(self._pace, self._mean)
 
     def _one(self, at: int, sums: array[int]) -> tuple[int, Joules]:
         """One step that only decodes."""
-        joules = self.costs.row(self._pace).joules(np.array([at]), np.array([at + 1]))
+        joules = self._row().joules(np.array([at]), np.array([at + 1]))
         low, middle, high = joules[:, 0].tolist()
         return sums[at + 1] - sums[at], (low, middle, high)
 
@@ -320,6 +328,7 @@ class Replica:
             for holder in self._changed.values():
                 self._safe[holder.number - self._first] = step + holder.blocks.sure(step)
             self._pace, self._context = self._fullest.of(self._changed.values(), step)
+            self._mean = -(-len(self._since) // len(self.holders)) if self.costs.shared else self._pace
             self._changed.clear()
         else:
             self._context += step - self._at
@@ -330,6 +339,9 @@ class Replica:
         while (found := self._since.get(ends[0][1])) is None or found[0] != ends[0][2]:  # it left before its end
             heapq.heappop(ends)
         most = 1 if single else ends[0][0] - step
+        for holder in self._active.values():
+            if holder.limits.gated and (opens := holder.opens(step)) > step:
+                most = min(most, opens - step)
         safe = self._safe
         if min(safe) < step + most:
             for at, holder in enumerate(self.holders):
@@ -337,5 +349,5 @@ class Replica:
                     most = holder.blocks.fits(step, most)
                     safe[at] = step + most
         self._from, self._many = self._context, most
-        self._sums = sums = self.costs.row(self._pace).upto(self._context + most)
+        self._sums = sums = self._row().upto(self._context + most)
         self._next(now + sums[self._context + most] - sums[self._context])

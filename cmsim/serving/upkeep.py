@@ -11,7 +11,7 @@ from cmsim import cost, energy, results
 from cmsim.arrays import Floats
 from cmsim.hardware import System
 from cmsim.serving import idle, plans
-from cmsim.serving.measure import by_pace, ramp, rows
+from cmsim.serving.measure import by_row, ramp, rows
 from cmsim.serving.replica import Replica
 from cmsim.serving.scaling import Scaler
 from cmsim.units import PS_PER_S
@@ -51,8 +51,8 @@ def joules(replicas: Sequence[Replica]) -> Floats:
     out = np.zeros(3)
     for replica in replicas:
         out += np.frombuffer(replica.record.joules).reshape(-1, 3).sum(axis=0)
-        for pace, jumps in by_pace(replica):
-            out += replica.costs.row(pace).joules(jumps[:, 1], jumps[:, 1] + jumps[:, 2]).sum(axis=1)
+        for row, jumps in by_row(replica):
+            out += row.joules(jumps[:, 1], jumps[:, 1] + jumps[:, 2]).sum(axis=1)
     return out
 
 
@@ -61,8 +61,7 @@ def power_W(replicas: Sequence[Replica], waits_W: Floats | float, edges_s: Float
     after the last of them has gone counts as if it ended then. [W]"""
     begins, ends, spent = [], [], []
     for replica in replicas:
-        for pace, jumps in by_pace(replica):
-            row = replica.costs.row(pace)
+        for row, jumps in by_row(replica):
             first, last = jumps[:, 1], jumps[:, 1] + jumps[:, 2]
             sums = np.frombuffer(row.sums, np.int64)
             begins.append(jumps[:, 4])

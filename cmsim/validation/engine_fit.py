@@ -139,7 +139,7 @@ def _fitted(
     held, how = _held(rows, seed)
     seen = [one for one, out in zip(rows, held, strict=True) if not out]
     unseen = [one for one, out in zip(rows, held, strict=True) if out]
-    of = _Fit(names, tuning, progress)
+    of = HostFit(names, tuning, progress)
     part = of.found(_some(seen, seed), of.begin, "rows that are not held out")
     errors = {"held out": _errors(of, unseen, part)}
     some = _some(rows, seed)
@@ -229,7 +229,7 @@ def _rows(
     for number, at in enumerate(few, 1):
         case, ttft_s, tpot_s = found[at]
         try:
-            rows.append(_prepared(case, ttft_s, tpot_s, folder))
+            rows.append(prepared_row(case, ttft_s, tpot_s, folder))
         except (InfeasibleError, InputError) as error:
             reason = str(error).partition("\n")[0]
             left_out[reason] = left_out.get(reason, 0) + 1
@@ -265,7 +265,7 @@ def _of_one(
     return rows, key[0], key[1], tunings[key]
 
 
-def _prepared(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> MeasuredService:
+def prepared_row(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> MeasuredService:
     scenario = published.with_files(case, folder)
     try:
         service = _service(scenario)
@@ -308,7 +308,7 @@ def _some(rows: Sequence[MeasuredService], seed: int) -> list[MeasuredService]:
 # the fit
 
 
-class _Fit:
+class HostFit:
     """Constants as logarithms, from where a stack has them."""
 
     def __init__(self, names: Sequence[str], tuning: ServingTuning, progress: Progress | None):
@@ -321,9 +321,11 @@ class _Fit:
 
     def times(self, rows: Sequence[MeasuredService], x: Floats | None) -> Floats:
         """Mean times of a token and to the first one, shape (rows, 2); as the stack has it without ``x``. [s]"""
-        engine = self.tuning if x is None else self.tuning.model_copy(update=self.values(x))
+        update = {} if x is None else self.values(x)
         out = np.empty((len(rows), 2))
         for number, one in enumerate(rows):
+            # the rest is of the row's own system
+            engine = one.service.machines[0].system.stack.serving.model_copy(update=update)
             served = measure.Times.of(one.service.served_by(engine).book)
             token = served.tpot[~np.isnan(served.tpot)]
             out[number] = token.mean() if len(token) else np.nan, served.ttft.mean() if len(served.ttft) else np.nan
@@ -397,7 +399,7 @@ class _Fit:
         return float((2.0 * (np.sqrt(1.0 + residuals**2) - 1.0)).sum() + (pulls**2).sum())
 
 
-def _errors(of: _Fit, rows: Sequence[MeasuredService], x: Floats) -> tuple[tuple[float, float], ...]:
+def _errors(of: HostFit, rows: Sequence[MeasuredService], x: Floats) -> tuple[tuple[float, float], ...]:
     """(TPOT before, after, TTFT before, after), median and 90th percentile of absolute errors. [%]"""
     wanted = np.array([(one.tpot_s, one.ttft_s) for one in rows])
     both = [100 * np.abs(times / wanted - 1) for times in (of.times(rows, None), of.times(rows, x))]

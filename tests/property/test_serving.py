@@ -52,8 +52,19 @@ def costs(draw: np.random.Generator) -> Costs:
         seconds = a + 2e-5 * tokens + 1e-9 * tokens * length
         return seconds, (seconds, seconds, seconds)
 
+    def spared(held, evenness, decodes):
+        return held * (1 - evenness) * (5e-6 if decodes else 1e-5)
+
     host = Host(float(draw.choice([0, 4e-3])), 1e-5, alone=bool(draw.random() < 0.3))
-    return Told(decode, passes, least=16, host=host, idle_W=(1.0, 2.0, 3.0), accepted=float(draw.choice([1, 1.7])))
+    return Told(
+        decode,
+        passes,
+        least=16,
+        host=host,
+        idle_W=(1.0, 2.0, 3.0),
+        accepted=float(draw.choice([1, 1.7])),
+        spared=spared if draw.random() < 0.5 else None,
+    )
 
 
 def wires(draw: np.random.Generator, holders: int) -> Wires:
@@ -88,9 +99,12 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
         block, sequences = int(draw.choice([4, 16])), int(draw.integers(1, 12))
         blocks = int(draw.integers(200 // block, 1200 // block))
         swap_ps = int(draw.choice([0, 10**7]))
-        limits = Limits(
-            int(draw.integers(sequences + 1, 300)), sequences, blocks, block, int(draw.integers(0, 3)), swap_ps
-        )
+        tokens, gates = int(draw.integers(sequences + 1, 300)), {}
+        if draw.random() < 0.4:
+            gates = {"whole": True} if draw.random() < 0.5 else {"poll_steps": int(draw.integers(2, 9))}
+            if draw.random() < 0.5:
+                gates = {"gather_steps": int(draw.integers(1, 9)), "gather_tokens": int(draw.integers(1, tokens))}
+        limits = Limits(tokens, sequences, blocks, block, int(draw.integers(0, 3)), swap_ps, **gates)
         cached = int(draw.choice([0, 320]))
         replicas, scaling = int(draw.integers(1, 4)), None
         if draw.random() < 0.3:
@@ -155,12 +169,12 @@ def test_nothing_is_lost(seed):
     made = book.column("generated")
     tokens = resumed = 0
     for replica in (one for pool in served.pools for one in pool):
-        jumps = np.array(replica.record.jumps).reshape(-1, 5)
+        jumps = np.array(replica.record.jumps).reshape(-1, 6)
         tokens += int((jumps[:, 2] * jumps[:, 3]).sum()) + int(
             np.array(replica.record.mixed).reshape(-1, 3)[:, 1].sum()
         )
         resumed += len(replica.record.gaps)
-        assert len(replica.record.jumps) % 5 == 0 and len(replica.record.mixed) == len(replica.record.joules)
+        assert len(replica.record.jumps) % 6 == 0 and len(replica.record.mixed) == len(replica.record.joules)
         for holder in replica.holders:
             assert not holder.decoding and not holder.prefilling and not holder.offsets
             assert all(outcome[one] for one in holder.waiting)

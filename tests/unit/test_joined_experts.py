@@ -15,10 +15,10 @@ from cmsim.workload.ops import COLLECTIVE, Programs
 MODEL = "qwen3-30b-a3b"
 
 
-def _programs(tokens: float = 8.0, **parallel: Any) -> Programs:
+def _programs(tokens: float = 8.0, evenness: float = 1.0, **parallel: Any) -> Programs:
     spec = DecodeSpec(
         kind="decode", model=MODEL, batch_per_accelerator=tokens, context_tokens=512, parallel=parallel,
-        balance={"model": "balanced"},
+        balance={"model": "balanced"}, evenness=evenness,
     )  # fmt: skip
     return inference.decode(spec, load_system("hgx_h100", accelerators=4))
 
@@ -53,3 +53,14 @@ def test_ranks_that_share_experts_have_parts_of_them(ep: int, expert_tp: int):
 
 def test_beside_data_parallel_attention_tokens_are_gathered_by_those_that_share():
     assert _collectives(_programs(tp=1, ep=2, expert_tp=2, attention="dp")) >= {"all_gather", "reduce_scatter"}
+
+
+def test_experts_work_on_what_all_ranks_have_in_the_mean():
+    even, uneven = (_programs(evenness=evenness, tp=1, ep=4, attention="dp") for evenness in (1.0, 0.25))
+    assert _flops(uneven, "expert up") == pytest.approx(_flops(even, "expert up") / 4)
+    # attention, and what travels, are the busiest rank's
+    assert _flops(uneven, "router") == _flops(even, "router")
+    assert uneven.facts.tokens_per_run == even.facts.tokens_per_run / 4
+    assert any("in the mean" in note for note in uneven.notes)
+    joined, other = (_programs(evenness=evenness, tp=4, ep=4) for evenness in (1.0, 0.25))
+    assert _flops(other, "expert up") == _flops(joined, "expert up"), "one holder has all of them"

@@ -63,6 +63,57 @@ def test_sizes_that_hold_concurrency_and_that_are_missing():
     assert "ep" not in plan(model_path="meta-llama/Llama-3.1-8B"), "a dense model has no experts"
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"tp_size": "64", "moe_tp_size": "8"}, (8, 1, 8)),
+        ({"tp_size": "16", "moe_tp_size": "4", "moe_ep_size": "4"}, (4, 1, 4)),
+        ({"tp_size": "1", "attention_dp_size": "64", "moe_tp_size": "8"}, (1, 8, 8)),
+        ({"tp_size": "4", "moe_tp_size": "2", "moe_ep_size": "2", "id": "b200_c4_tp2_0_ep2_0_9"}, (2, 1, 2)),
+        ({"tp_size": "4", "moe_tp_size": "2", "moe_ep_size": "2", "id": "h100_c32_tp4_epnone_28"}, (4, 1, 2)),
+    ],
+)
+def test_sizes_of_a_recipe_in_the_columns_of_experts(change, found):
+    """Eight by eight is a node whose attention and experts are split over all of it, not eight nodes."""
+    got = plan(**change)
+    assert (got["tp"], got["dp"], got["ep"]) == found
+    assert ("expert_tp" in got) == (found == (4, 1, 2))
+
+
+OWN = {"silicon_data_source": "source_file=aic-auto-gap-analysis/x.csv; silicon_concurrency=16", "isl": "2048"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stack", "found"),
+    [
+        ({**OWN}, "tensorrt_llm_default", {"step_tokens": 16 + 2048 + 1500, "whole_prompts": True}),
+        ({**OWN, "backend": "sglang", "backend_version": "0.5.1.post1"}, "sglang_default", {"whole_prompts": True}),
+        ({**OWN, "backend": "sglang", "backend_version": "0.5.6.post2"}, "sglang_mixed", {"step_tokens": 3564}),
+        ({"backend": "sglang", "system": "b200_sxm"}, "sglang_served", {"poll_steps": 30, "step_tokens": 32768}),
+        (
+            {"backend": "sglang", "system": "b200_sxm", "silicon_data_source": "silicon_concurrency=8; x"},
+            "sglang_served",
+            {"poll_steps": 10},
+        ),
+        ({"backend": "sglang"}, "sglang_served", {"step_tokens": 32768}),
+        ({"model_path": "llama/Llama-3.1-70B", "tp_size": "4.0"}, "tensorrt_llm", {"gather_steps": 20}),
+        ({"model_path": "llama/Llama-3.1-70B"}, "tensorrt_llm", {"step_tokens": 16384, "whole_prompts": True}),
+    ],
+)
+def test_engines_are_run_as_their_recipes_say(change, stack, found):
+    one = case(**change)
+    batching = one.scenario["workload"]["batching"]
+    assert {name: batching.get(name) for name in found} == found
+    assert one.scenario["systems"][0]["stack"] == stack
+    gates = {"poll_steps", "gather_steps"}
+    assert set(batching) & gates == set(found) & gates, "nobody else waits"
+
+
+def test_experts_alone_are_in_four_bits():
+    precision = case(model_path="openai/gpt-oss-120b").scenario["workload"]["precision"]
+    assert precision["weights"] == "bf16" and precision["experts"] == "fp4"
+
+
 def test_pools_apart():
     pools = {f"{name}_{key}": value for name in ("prefill", "decode") for key, value in (
         ("tp_size", "8.0"), ("pp_size", "1"), ("attention_dp_size", "1"), ("moe_tp_size", "1"), ("moe_ep_size", "8"),

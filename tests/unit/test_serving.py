@@ -213,9 +213,9 @@ def test_chunks(prompt, chunk, steps):
     pairs = []
 
     class Watched(Plain):
-        def mixed(self, sequences, context, tokens, pairs_):
+        def mixed(self, sequences, context, tokens, pairs_, evenness=1.0):
             pairs.append((tokens, pairs_))
-            return super().mixed(sequences, context, tokens, pairs_)
+            return super().mixed(sequences, context, tokens, pairs_, evenness)
 
     run(asked(prompt, 1, [0]), Pool(Watched(MS, MS), Limits(chunk, 4, ENDLESS)))
     assert len(pairs) == steps and sum(tokens for tokens, _ in pairs) == prompt

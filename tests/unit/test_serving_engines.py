@@ -52,6 +52,81 @@ def test_steps_in_the_engine():
     assert slow.mixed(0, 0, 500, 0)[0] == 16 * MS and step_ms(slow) == 4
 
 
+def test_experts_work_on_what_all_holders_have():
+    """A prompt on one of eight holders, or a sequence: attention is the fullest's, a millisecond of 1,000 tokens of
+    experts is shared by all."""
+    many, longest = 8, 1001
+
+    def costs(spared) -> Told:
+        return Told(
+            lambda _, tokens: (np.full(len(tokens), 1e-3), np.zeros((3, len(tokens)))),
+            lambda tokens, _: (1e-5 * tokens, (0.0, 0.0, 0.0)),
+            least=1,
+            host=Host(),
+            idle_W=(0.0, 0.0, 0.0),
+            spared=spared,
+        )
+
+    def runs(spared):
+        asked = Questions(np.array([longest]), np.array([11]), None, users=1)
+        served = Service(asked, [Pool(costs(spared), Limits(4096, 64, 10**4), replicas=1, holders=many)], Rules()).run()
+        measure.check(served)
+        assert measure.itl(served.pools[0])["itl_mean_s"] > 0
+        return int(served.book.prefilled[0]), int(served.book.end[0] - served.book.prefilled[0])
+
+    asked_of = []
+
+    def spared(held, evenness, decodes):
+        asked_of.append((held, round(held * evenness, 9), decodes))
+        return 0.0 if decodes else 1e-6 * held * (1 - evenness)
+
+    whole, shared = runs(None), runs(spared)
+    assert whole[0] == round(10.01 * MS) and shared[0] == round((10.01 - 1.001 * 7 / 8) * MS)
+    # of one sequence on eight holders a whole one is the mean
+    assert whole[1] == shared[1] == 10 * MS and asked_of == [(longest, longest / many, False)]
+    costs_of = costs(lambda held, evenness, decodes: 1e-4 * held * (1 - evenness) if decodes else 0.0)
+    sums = [costs_of.row(8, mean).upto(2) for mean in (0, 8, 2)]
+    assert [one[1] / MS for one in sums] == pytest.approx([1.0, 1.0, 0.4])
+
+
+def begun(limits: Limits, arrival_ms, **rules) -> list[float]:
+    """Milliseconds at which those who come are begun, beside one that decodes for 60 steps of a millisecond."""
+    asked = Questions(
+        np.full(len(arrival_ms) + 1, 100), np.array([60, *[2] * len(arrival_ms)]),
+        np.array([0, *[round(one * MS) for one in arrival_ms]]),
+    )  # fmt: skip
+    costs = Told(
+        lambda _, tokens: (np.full(len(tokens), 1e-3), np.zeros((3, len(tokens)))),
+        lambda _tokens, _length: (1e-3, (0.0, 0.0, 0.0)),
+        least=1,
+        host=Host(),
+        idle_W=(0.0, 0.0, 0.0),
+    )
+    served = Service(asked, [Pool(costs, limits, replicas=1, holders=1)], Rules(**rules)).run()
+    measure.check(served)
+    return (served.book.column("scheduled")[1:] / MS).tolist()
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_an_engine_looks_at_those_that_come_once_in_some_steps(singly):
+    assert begun(Limits(400, 8, 10**4), [5.5, 12.5], singly=singly) == [6, 13]
+    assert begun(Limits(400, 8, 10**4, poll_steps=10), [5.5, 12.5], singly=singly) == [10, 20]
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_an_engine_lets_prompts_wait_for_others(singly):
+    wait = Limits(400, 8, 10**4, gather_steps=20, gather_tokens=300)
+    assert begun(wait, [5.5, 12.5], singly=singly) == [26, 26], "20 steps after the first that could have begun it"
+    assert begun(wait, [5.5, 7.5, 9.5], singly=singly) == [10, 10, 10], "three of them fill a step"
+    assert begun(wait, [70.0], singly=singly) == [70], "nobody decodes"
+
+
+def test_prompts_that_are_not_cut():
+    three = [5.1, 5.2, 5.3]
+    assert begun(Limits(251, 8, 10**4), three) == [6, 6, 6], "the third begins with 50 tokens"
+    assert begun(Limits(251, 8, 10**4, whole=True), three) == [6, 6, 7]
+
+
 def test_what_an_engine_adds_draws_what_waiting_does():
     """Of work only the kernels and messages draw more, however long the engine takes for them."""
 

@@ -29,6 +29,10 @@ _COLUMNS = (
 _CONCURRENCY = re.compile(r"silicon_concurrency=(\d+)")
 #: what sizes of plans are when their columns hold concurrency instead: half a node, or a node
 _NODE, _HALF, _AS_NODE, _AS_HALF = 8, 4, 64, 16
+#: rows of aiconfigurator's own runs, and tokens of a step beside sequences and one prompt
+_OWN, _BESIDE = "auto-gap-analysis", 1500
+#: both sizes of a recipe, in the names of some rows
+_RECIPE = re.compile(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_0)?_")
 
 
 def _row(cells: Cells) -> ServiceRow:
@@ -41,6 +45,9 @@ def _row(cells: Cells) -> ServiceRow:
         "lengths.prompt_tokens": needed(cells, "isl"),
         "lengths.output_tokens": needed(cells, "osl"),
     }
+    if _OWN in cells.get("silicon_data_source", ""):
+        # what its generator gives engines: all sequences, one prompt and some (rules of benchmarks, agg max_num_tokens)
+        keys["batching.step_tokens"] = users + needed(cells, "isl") + _BESIDE
     pools = {}
     for name in ("prefill", "decode") if apart else ("",):
         plan = _plan(cells, f"{name}_" if name else "", 0 if apart else users)
@@ -65,6 +72,8 @@ def _plan(cells: Cells, before: str, users: int) -> dict[str, int]:
     """Sizes of a plan. What is not there follows from the others: experts take all ranks."""
     tp, dp = whole(cells, f"{before}tp_size") or 1, whole(cells, f"{before}attention_dp_size")
     expert_tp, ep = (whole(cells, f"{before}moe_{name}_size") or 1 for name in ("tp", "ep"))
+    if _is_product(cells, tp * (dp or 1), expert_tp, ep):
+        tp, dp, expert_tp = min(tp, ep), dp and min(dp, ep), 1
     stages = whole(cells, f"{before}pp_size") or 1
     if stages > 1:
         raise NoPlan(f"{stages} pipeline stages: steps of services have none")
@@ -76,6 +85,15 @@ def _plan(cells: Cells, before: str, users: int) -> dict[str, int]:
         whole_plan = expert_tp * ep
         dp = shared if shared > 1 and tp * shared == whole_plan else max(whole_plan // tp, 1)
     return {"tp": tp, "dp": dp, "ep": ep, "expert_tp": expert_tp}
+
+
+def _is_product(cells: Cells, ranks: int, expert_tp: int, ep: int) -> bool:
+    """Whether the columns of experts hold the two sizes of a recipe, each of all ranks, and attention's their product:
+    8 by 8 is a node, not eight of them."""
+    if expert_tp != ep or ranks != ep * ep or ep == 1:
+        return False
+    named = _RECIPE.search(cells.get("id", ""))
+    return ranks in (_AS_NODE, _AS_HALF) or (named is not None and int(named[1]) == int(named[2]) == ep)
 
 
 def _size(said: int, experts: int) -> int:

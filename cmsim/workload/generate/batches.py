@@ -19,14 +19,16 @@ from cmsim.workload.generate.parallel import Layout
 class Batch:
     """Whole sequences of a run.
 
-    total   of all ranks    held  of the busiest holder: a rank with data-parallel attention, a tensor group otherwise,
-            with those that share its sequences and with its other pipeline stages
+    total   of all ranks, were they as full as the busiest    worked  of all as they are
+    held    of the busiest holder: a rank with data-parallel attention, a tensor group otherwise, with those that share
+            its sequences and with its other pipeline stages
     groups  of them, the largest first: those that pass the stages at once    parts  micro-batches of the largest group
     notes   what to say of them    beside  tokens of prompts that are worked on with those of the busiest group, shared
             out over its sequences    shared  ranks over which new tokens of its sequences are shared out
     """
 
     total: float
+    worked: float
     held: float
     groups: tuple[float, ...]
     parts: tuple[float, ...]
@@ -90,6 +92,12 @@ def batch_of(spec: PrefillSpec | DecodeSpec, layout: Layout, system: System) -> 
     if len(groups) < layout.pp:
         few = f"{held:g} of the {what} on {layout.pp} stages: {layout.pp - len(groups)} of them wait at any time"
         notes = (*notes, few)
+    if spec.evenness < 1:
+        mean = (
+            f"{what} are of the busiest {holder}; all have {spec.evenness:.3g} of it in the mean, and draw as it does"
+        )
+        notes = (*notes, mean)
     chunk = spec.chunk if spec.kind == "decode" else None
     shared = layout.cp if spec.kind == "decode" else 1
-    return Batch(total, held, groups, parts, notes, float(chunk.tokens) if chunk else 0.0, shared)
+    beside = float(chunk.tokens) if chunk else 0.0
+    return Batch(total, total * spec.evenness, held, groups, parts, notes, beside, shared)

@@ -35,6 +35,7 @@ class Experts:
     dispatch_B, combine_B   bytes of one message
     costs             what a training framework does beside
     even              no rank has more experts with a token than another
+    evenness          tokens of a rank in the mean, over this one's: what arrives is of all of them
     served, late      what a serving engine does beside, and how late its ranks come
     joined            all ranks of the group have all of its tokens: results are added up, and no tokens travel
     """
@@ -55,6 +56,7 @@ class Experts:
     late: LateRanks | None = None
     joined: bool = False
     even: bool = False
+    evenness: float = 1.0
 
     def at(self, share: float) -> Experts:
         """The same experts with a share of the tokens."""
@@ -76,8 +78,8 @@ class Experts:
         if self.joined:
             return [self._summed(model, form, *routing)]
         # ranks that share experts work on what arrives at all of them
-        arriving = self.tokens * self.copies * self.imbalance * self.tp
-        everywhere = self.tokens * self.ranks * self.tp
+        arriving = self.tokens * self.evenness * self.copies * self.imbalance * self.tp
+        everywhere = self.tokens * self.evenness * self.ranks * self.tp
         active = self._active(model, everywhere)
         local = (
             []

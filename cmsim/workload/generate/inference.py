@@ -53,8 +53,8 @@ def prefill(spec: PrefillSpec, system: System, base: Path | None = None) -> Prog
         ]
 
     step = InferenceStep(spec, system, model, layout, mixture, form, core, batch, tokens_per_sequence=own)
-    facts = PrefillFacts(tokens_per_run=batch.total * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
-    need = least.prefill(spec, model, prompts=batch.total, ranks=layout.ranks, base=base)
+    facts = PrefillFacts(tokens_per_run=batch.worked * spec.prompt_tokens, steps=1.0, layers=float(model.layers))
+    need = least.prefill(spec, model, prompts=batch.worked, ranks=layout.ranks, base=base)
     stages, cached = stages_of(model.layers, layout.pp), float(spec.cached_tokens)
     builds = step.programs(stages)
     held = inference_memory.lines_B(spec, model, form, layout, mixture, batch, stages, new=own, before=cached)
@@ -103,12 +103,12 @@ def decode(spec: DecodeSpec, system: System, base: Path | None = None) -> Progra
         notes.append("the model has no draft layer of its own: drafts are priced as one more layer and head per token")
     accepted = spec.speculative.accepted if spec.speculative else 1.0
     facts = DecodeFacts(
-        tokens_per_run=batch.total * accepted,
+        tokens_per_run=batch.worked * accepted,
         steps=1.0,
         tokens_per_step_per_sequence=accepted,
         layers=float(model.layers),
     )
-    need = least.decode(spec, model, sequences=batch.total, ranks=layout.ranks, base=base)
+    need = least.decode(spec, model, sequences=batch.worked, ranks=layout.ranks, base=base)
     cached = float(spec.context_tokens)
     held = inference_memory.lines_B(
         spec, model, form, layout, mixture, batch, stages, new=q_tokens, before=cached, guesser=guesser
@@ -225,7 +225,7 @@ def _layout(
     joined = heads_tp(plain, spec) == mixture.ranks * tp > 1
     costs = system.stack.steps
     late = costs.late if spec.kind == "decode" else None
-    mixture = replace(mixture, joined=joined, served=costs.cast_experts, late=late)
+    mixture = replace(mixture, joined=joined, served=costs.cast_experts, late=late, evenness=spec.evenness)
     layout = resolve(parallel, system, ranks=spec.ranks, experts=model.experts, ep=mixture.ranks, expert_tp=tp)
     return replace(layout, wraps=layout.pp > 1, dcp=parallel.dcp), mixture, batch
 
