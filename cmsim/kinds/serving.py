@@ -211,7 +211,9 @@ class ServiceSpec(ModelWorkloadSpec):
         "default: of runs of up to 1000 requests",
     )
     warm_up: ShareOrNone = Field(
-        default=0.0, description="share of requests, the first ones, that do not count in percentiles"
+        default=0.0,
+        description="share of requests, the first ones, that do not count in percentiles; throughput and energy are then "
+        "of the time from the first one that counts to the last one that comes",
     )
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import ServingTuning, System
 from cmsim.kinds import Executed
@@ -47,19 +48,18 @@ def execute(
             raise InfeasibleError(
                 f"{run.key}: none of the {len(each.asked):,} requests fits the context or the cache of a holder"
             )
-    served, *others = one.together(asked, one.pools, one.rules)
-    most = spec.arrivals.rate_per_s == "most"
-    if progress is not None:
-        progress(0.2 if spec.goodput or most else 1.0)
-    found = _Found(one, served, system)
+    kept: float | None = None
     unkept: list[str] = []
-    kept = goodput(one.serve, asked, spec, found.capacity) if spec.goodput or most else None
-    if most:
-        if not kept:
-            raise InfeasibleError(f"{run.key}: {none(spec, found.capacity)}")
-        one.asked = asked = draw.faster(asked, kept / asked.rate_per_s)
+    if spec.arrivals.rate_per_s == "most":
+        kept, (served, *others) = _at_the_most(run, one, system)
+        asked = one.asked
+    else:
         served, *others = one.together(asked, one.pools, one.rules)
-        found = _Found(one, served, system)
+    found = _Found(one, served, system)
+    if progress is not None:
+        progress(0.2 if spec.goodput and kept is None else 1.0)
+    if spec.goodput and kept is None:
+        kept, _ = goodput(one.all_of, asked, spec, found.capacity)
     metrics = found.metrics()
     if kept is not None:
         metrics["goodput_requests_per_s"] = kept
@@ -93,6 +93,18 @@ def execute(
         plan=_plan(machines),
         notes=(*unkept, *found.notes(error), *_beside(least, machines), *asked.notes),
     )
+
+
+def _at_the_most(run: Run, one: Prepared, system: System) -> tuple[float, list[Served]]:
+    """The highest rate at which the promise is kept, and what was served at it; from now on that is what is asked."""
+    most = one.capacity
+    if one.asked.prefix is not None:  # what caches find of prompts is not known before
+        most = _Found(one, one.serve(one.asked), system).capacity
+    kept, served = goodput(one.all_of, one.asked, one.spec, most)
+    if served is None:
+        raise InfeasibleError(f"{run.key}: {none(one.spec, most)}")
+    one.asked = draw.faster(one.asked, kept / one.asked.rate_per_s)
+    return kept, served
 
 
 def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
@@ -142,7 +154,11 @@ class Prepared:
 
     def serve(self, asked: Questions) -> Served:
         """One run; its own checks hold."""
-        return self.together(asked, self.pools, self.rules)[0]
+        return self.all_of(asked)[0]
+
+    def all_of(self, asked: Questions) -> list[Served]:
+        """One run, and those beside it."""
+        return self.together(asked, self.pools, self.rules)
 
     def served_by(self, engine: ServingTuning) -> Served:
         """The same requests, served by an engine with other constants of its host."""
@@ -197,6 +213,7 @@ class _Found:
         self.replicas = [replica for pool in served.pools for replica in pool]
         self.end_s = max(served.end_ps, 1) / PS_PER_S
         self.counts = measure.counts(served.book)
+        self.counted = measure.Counted.of(served.book, self.end_s, one.spec.warm_up)
         # what was found in a cache need not be computed, and that much more can be served
         cached = served.book.column("cached")
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
@@ -217,12 +234,13 @@ class _Found:
         """As the kind declares them. Who waits how long is told of a stable service alone."""
         book, spec, counts = self.served.book, self.one.spec, self.counts
         accelerators = sum(machine.accelerators for machine in self.one.machines)
-        output_per_s = counts["output"] / self.end_s
+        counted = self.counted
+        output_per_s = counted.output / counted.took_s
         out: dict[str, float | str] = {
-            "requests_per_s": counts["done"] / self.end_s,
+            "requests_per_s": counted.done / counted.took_s,
             "output_tokens_per_s": output_per_s,
             "output_tokens_per_s_per_accelerator": output_per_s / accelerators,
-            "total_tokens_per_s": (counts["prompt"] + counts["output"]) / self.end_s,
+            "total_tokens_per_s": (counted.prompt + counted.output) / counted.took_s,
         }
         times = measure.Times.of(book, spec.warm_up)
         steady = self.stable != "no"
@@ -268,10 +286,19 @@ class _Found:
             out["load_time_s"] = max(loads_ps) / PS_PER_S
         if self.served.moved_B:
             out["moved_Bps"] = self.served.moved_B / self.end_s
+        steps_J = self._steps_J()
         drawn = upkeep.metrics(
-            self.systems, self.replicas, self.end_s, output_per_s, counts["done"], float(self.on.mean())
+            self.systems, steps_J, counted.took_s, output_per_s, counted.done, float(self.on.mean())
         )
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
+
+    def _steps_J(self) -> Floats:
+        """Of steps in the time that counts, over that of machines that wait: the least, the middle, the most. [J]"""
+        counted = self.counted
+        if (counted.start_s, counted.stop_s) == (0.0, self.end_s):
+            return upkeep.joules(self.replicas)
+        edges_s = np.array([0.0, counted.start_s, counted.stop_s, self.end_s])
+        return np.asarray(upkeep.joules_over(self.replicas, edges_s)[:, 1])
 
     def least(self, base: Path | None) -> dict[str, float | str]:
         """The perfect machine for this load, of the accelerators of the one machine that it is on."""
@@ -337,10 +364,15 @@ class _Found:
             )
         span_s = self._span_s()
         stays_s = self.served.area_ps / max(len(self.one.asked), 1) / PS_PER_S
-        if self.stable != "closed" and span_s < _SPANS * stays_s:
+        if self.stable != "closed" and span_s < _SPANS * stays_s and not self.one.spec.warm_up:
             said.append(
                 f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load "
                 "have its beginning and its end in them"
+            )
+        if self.one.spec.warm_up:
+            said.append(
+                f"throughput and energy are of the {self.counted.took_s:.3g} s from the first request that counts "
+                f"(`warm_up`) to the last one that comes"
             )
         for what, why in (
             ("timed_out", "were given up"),
