@@ -15,7 +15,7 @@ from cmsim.hardware import ServingTuning, System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import askers, capacity, draw, measure, plans, sensitivity, upkeep
+from cmsim.serving import askers, breaks, capacity, draw, measure, plans, sensitivity, upkeep
 from cmsim.serving.book import NEVER
 from cmsim.serving.costs import Told
 from cmsim.serving.goodput import goodput, none
@@ -64,7 +64,7 @@ def execute(
     if kept is not None:
         metrics["goodput_requests_per_s"] = kept
         unkept += [] if kept else [none(spec, found.capacity)]
-    tried = len(asked) <= _TRIED if spec.sensitivity is None else spec.sensitivity
+    tried = len(asked) <= _TRIED and spec.failures is None if spec.sensitivity is None else spec.sensitivity
     if tried and found.stable != "no":
         metrics |= one.sensitivity()
     metrics |= (least := found.least(base))
@@ -120,6 +120,8 @@ def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
         Prepared(part, _rules(part.spec, system), its, None if number else pooled)
         for number, (part, its) in enumerate(zip(parts, moves, strict=True))
     ]
+    one.pools, outages = breaks.planned(run, parts[0], system, base)
+    one.rules = replace(one.rules, outages=outages)
     one.beside = beside
     return one
 
@@ -139,6 +141,7 @@ def _rules(spec: ServingSpec, system: System) -> Rules:
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
         door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
         token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
+        drops=spec.failures is not None and spec.failures.lost == "drop",
     )
 
 
@@ -213,7 +216,7 @@ class _Found:
         self.replicas = [replica for pool in served.pools for replica in pool]
         self.end_s = max(served.end_ps, 1) / PS_PER_S
         self.counts = measure.counts(served.book)
-        self.counted = measure.Counted.of(served.book, self.end_s, one.spec.warm_up)
+        self.counted = measure.Full.of(served.book, self.end_s, one.spec.warm_up)
         # what was found in a cache need not be computed, and that much more can be served
         cached = served.book.column("cached")
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
@@ -228,7 +231,10 @@ class _Found:
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         self.utilization = rate / self.capacity
         closed = one.asked.arrival_ps is None
+        # while something is away queues grow, and that is what is asked
+        grows = grows and not one.rules.outages
         self.stable = "closed" if closed else "no" if self.utilization >= 1 or grows else "yes"
+        self.fared = breaks.told(served.book, one.rules.outages, one.spec.slo, self.end_s) if one.rules.outages else {}
 
     def metrics(self) -> dict[str, float | str]:
         """As the kind declares them. Who waits how long is told of a stable service alone."""
@@ -284,12 +290,15 @@ class _Found:
             out["replicas_started"] = float(sum(one.started for one in scaled))
             loads_ps = [one.pool.scaling.load_ps for one in self.one.machines if one.pool.scaling is not None]
             out["load_time_s"] = max(loads_ps) / PS_PER_S
+        if self.fared:
+            out |= self.fared
+            out["requests_retried"] = float((book.column("tries") > 0).sum())
+            out["requests_lost"] = float(counts["lost"])
+            out["recomputed_tokens"] = float(self.served.recomputed)
         if self.served.moved_B:
             out["moved_Bps"] = self.served.moved_B / self.end_s
         steps_J = self._steps_J()
-        drawn = upkeep.metrics(
-            self.systems, steps_J, counted.took_s, output_per_s, counted.done, float(self.on.mean())
-        )
+        drawn = upkeep.metrics(self.systems, steps_J, counted.took_s, output_per_s, counted.done, float(self.on.mean()))
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
     def _steps_J(self) -> Floats:
@@ -381,6 +390,10 @@ class _Found:
         ):
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
+        if self.fared:
+            retried = int((self.served.book.column("tries") > 0).sum())
+            plan, lost = self.one.rules.outages, self.counts["lost"]
+            said.append(breaks.in_words(self.fared, plan, retried, lost, self.served.recomputed))
         if error is not None:
             points = sum(machine.costs.points for machine in self.one.machines)
             said.append(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import FailedError
 from cmsim.kinds.serving import PERCENTILES, SloSpec
-from cmsim.serving.book import CANCELLED, DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
+from cmsim.serving.book import CANCELLED, DONE, LOST, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
+from cmsim.serving.costs import SLOWED
 from cmsim.serving.replica import Replica
 from cmsim.serving.service import Served
 from cmsim.units import PS_PER_S
@@ -145,7 +146,7 @@ def typical(replicas: Sequence[Replica]) -> tuple[int, int]:
             weights = jumps[:, 2] * jumps[:, 3]
             if int(weights.sum()) > best:
                 best = int(weights.sum())
-                found = pace, int((weights * (jumps[:, 1] + jumps[:, 2] // 2)).sum()) // best
+                found = pace % SLOWED, int((weights * (jumps[:, 1] + jumps[:, 2] // 2)).sum()) // best
     return found
 
 
@@ -176,13 +177,14 @@ def counts(book: Book) -> dict[str, int]:
         "timed_out": int((outcome == TIMED_OUT).sum()),
         "refused": int((outcome == REFUSED).sum()),
         "cancelled": int((outcome == CANCELLED).sum()),
+        "lost": int((outcome == LOST).sum()),
         "prompt": int(book.column("prompt")[done].sum()),
         "output": int(book.column("output")[done].sum()),
     }
 
 
 @dataclass(frozen=True)
-class Counted:
+class Full:
     """What throughput and energy are told of: all of a run, or the time between the first request that counts and the
     last one that comes.
 
@@ -200,7 +202,7 @@ class Counted:
         return self.stop_s - self.start_s
 
     @classmethod
-    def of(cls, book: Book, end_s: float, warm_up: float = 0.0) -> Counted:
+    def of(cls, book: Book, end_s: float, warm_up: float = 0.0) -> Full:
         """warm_up: share of requests, the first ones, that do not count; 0: all of the run does"""
         arrival = np.sort(book.column("arrival"))
         start_s, stop_s = (float(arrival[at]) / PS_PER_S for at in (int(len(book) * warm_up), -1))
@@ -244,6 +246,7 @@ def frame(book: Book) -> dict[str, Ints | Floats]:
         "cached_tokens": book.column("cached"),
         "fetched_tokens": book.column("fetched"),
         "preemptions": book.column("again"),
+        "tries": book.column("tries"),
         **{name: one / PS_PER_S for name, one in stages.items()},
     }
     return {name: one[order] for name, one in out.items()}

@@ -61,8 +61,8 @@ def joules(replicas: Sequence[Replica]) -> Floats:
 
 def joules_over(replicas: Sequence[Replica], edges_s: Floats, ends_of: slice = _BAND) -> Floats:
     """Facility energy of steps within each stretch between edges, over that of machines that wait: the least, the
-    middle, the most, or some of them; shape (3, stretches). Of a jump it is spread evenly; a step that runs on after the last of them
-    has gone counts as if it ended then. [J]"""
+    middle, the most, or some of them; shape (3, stretches). Of a jump it is spread evenly; a step that runs on after
+    the last of them has gone counts as if it ended then. [J]"""
     begins, ends, spent = [], [], []
     for replica in replicas:
         for pace, jumps in by_pace(replica):
