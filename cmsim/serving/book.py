@@ -31,8 +31,8 @@ class Book:
     moved            its cache has arrived at the pool that decodes, where that is another one
     end              last token, or when it was given up or refused
     generated        tokens so far    again  how often it was preempted    holder  who decoded it, counted over pools
-    lost             of who lost its replica, when it had its last token there    tries  how often it had to begin anew elsewhere, and
-                     how often it was preempted counts from there
+    lost             of who lost its replica, when it had its last token there
+    tries            how often it had to begin anew elsewhere; how often it was preempted counts from there
     priority         those of a lower number go first
     cached           tokens of the prompt that were found in a cache    fetched  of these, those of a pool of caches and
                      what is before them

@@ -163,20 +163,23 @@ def _times(plan: Sequence[Outage]) -> tuple[list[int], list[int]]:
 def in_words(metrics: dict[str, float], plan: Sequence[Outage], retried: int, lost: int, recomputed: int) -> str:
     """What failures did, in a sentence."""
     names = ", ".join(f"{one.name} at {one.at_ps / PS_PER_S:g} s" for one in plan)
-    said = f"failures ({names}; all is back {metrics['away_s']:.3g} s after the first): "
-    parts = []
-    for name in WHEN:
-        if f"ttft_{name}_s_p99" in metrics and f"kept_{name}_requests_per_s" in metrics:
-            first = f"p99 to the first token {metrics[f'ttft_{name}_s_p99']:.3g} s"
-            token = metrics.get(f"tpot_{name}_s_p99")
-            token_text = "" if token is None else f", of a token {1e3 * token:.3g} ms"
-            parts.append(
-                f"{name} {metrics[f'kept_{name}_requests_per_s']:.3g} requests/s had what they were promised ({first}"
-                f"{token_text})"
-            )
-    became = f"{retried:,} requests were tried again, {recomputed:,} tokens computed anew" if recomputed else ""
-    gone = f"{lost:,} were lost" if lost else ""
-    return said + "; ".join(part for part in (*parts, became, gone) if part)
+
+    def row(key: str, times: float) -> str:
+        known = [name for name in WHEN if key.format(name) in metrics]
+        return ", ".join(f"{metrics[key.format(name)] * times:.3g}" for name in known)
+
+    parts = [
+        f"failures ({names}; all is back {metrics['away_s']:.3g} s after the first)",
+        f"of requests that came before, during and after so many a second had what was promised: "
+        f"{row('kept_{}_requests_per_s', 1.0)}",
+        f"99th percentile to the first token in s: {row('ttft_{}_s_p99', 1.0)}",
+        f"of a token in ms: {row('tpot_{}_s_p99', 1e3)}",
+    ]
+    if recomputed:
+        parts.append(f"{retried:,} requests were tried again, {recomputed:,} tokens computed anew")
+    if lost:
+        parts.append(f"{lost:,} requests were lost")
+    return "; ".join(parts)
 
 
 __all__ = ["WHEN", "in_words", "planned", "told"]

@@ -27,7 +27,8 @@ class Outage:
     """One failure.
 
     at_ps, back_ps  when it comes; when it is over, weights loaded    name  in words
-    replicas  that are lost, (pool, number) each    links  of a fault of the fabric: how much more of a port a byte takes
+    replicas  that are lost, (pool, number) each
+    links     of a fault of the fabric: how much more of a port a byte takes; 0: it is none
     """
 
     at_ps: int

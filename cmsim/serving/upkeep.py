@@ -91,7 +91,8 @@ def joules_over(replicas: Sequence[Replica], edges_s: Floats, ends_of: slice = _
 def power_W(replicas: Sequence[Replica], waits_W: Floats | float, edges_s: Floats) -> Floats:
     """Facility power, mean of each stretch between edges. [W]"""
     spent_J, wide = joules_over(replicas, edges_s, _MIDDLE)[0], np.diff(edges_s)
-    return waits_W + np.divide(spent_J, wide, out=np.zeros(len(wide)), where=wide > 0)
+    out: Floats = waits_W + np.divide(spent_J, wide, out=np.zeros(len(wide)), where=wide > 0)
+    return out
 
 
 def metrics(
