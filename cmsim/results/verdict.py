@@ -257,7 +257,8 @@ def _behind(results: Sequence[Result], systems: Sequence[str]) -> str:
 
 def _promised(results: Sequence[Result], systems: Sequence[str]) -> str:
     """Which share of users has what is promised, and up to which load."""
-    kept, most = [], []
+    kept: list[str] = []
+    most: list[str] = []
     for name in systems:
         mine = [one for one in results if named(one)[0] == name]
         shares = [round(100 * one.metric(_KEPT)) for one in mine if _KEPT in one.metrics]
