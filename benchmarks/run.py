@@ -158,6 +158,18 @@ BENCHMARKS = (
         )
     ),
     Benchmark(
+        "service",
+        "`cmsim run scenarios/service.yaml --quiet`: two systems, two promises, the highest rate at which each is kept",
+        (*CMSIM_RUN, "scenarios/service.yaml", "--quiet"),
+        target_MB=500,
+    ),
+    Benchmark(
+        "service_failures",
+        "`cmsim run scenarios/failing_service.yaml --quiet`: two systems, three failures under load",
+        (*CMSIM_RUN, "scenarios/failing_service.yaml", "--quiet"),
+        target_MB=500,
+    ),
+    Benchmark(
         "failures_90_days",
         "`cmsim run benchmarks/scenarios/failures_90_days.yaml --quiet`: 1,000 draws of 90 days of 16,384 accelerators",
         (*CMSIM_RUN, "benchmarks/scenarios/failures_90_days.yaml", "--quiet"),

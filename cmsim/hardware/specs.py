@@ -396,7 +396,9 @@ class SystemSpec(Spec):
     accelerator: str = Field(description="name of a file in topologies/accelerators")
     stack: str = Field(description="default, name of a file in topologies/stacks")
     stack_of: dict[str, str] = Field(
-        default={}, description="by kind of workload: the default where it is another than `stack`"
+        default={},
+        description="by kind of workload: the default where it is another than `stack`; `serving` is as `decode`, of "
+        "whose steps it is made, where it is not named",
     )
     stacks: tuple[str, ...] = Field(default=(), description="other stacks that run on it")
     rank: Literal["die", "package"] = Field(description="what a communicator counts")
@@ -427,3 +429,10 @@ class SystemSpec(Spec):
         if self.job_accelerators and self.job_accelerators % per_node:
             raise ValueError(f"job_accelerators: {self.job_accelerators} does not fill nodes of {per_node}")
         return self
+
+    def stack_for(self, kind: str) -> str:
+        """The stack on which workloads of a kind are where nobody names one; of a service that of its steps."""
+        found = self.stack_of.get(kind)
+        if found is None and kind == "serving":
+            found = self.stack_of.get("decode")
+        return found or self.stack

@@ -259,7 +259,7 @@ def load_system(
         lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base, read), texts)),
     )
 
-    stack_document = _open(stack or spec.stack_of.get(kind or "", spec.stack), STACKS, "stack", base, read)
+    stack_document = _open(stack or spec.stack_for(kind or ""), STACKS, "stack", base, read)
     texts[stack_document.file] = stack_document.text
     laid = stack_data(stack_document, base, texts, read)
     by_accelerator = laid.get("accelerators")

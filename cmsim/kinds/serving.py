@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from cmsim.kinds import common
 from cmsim.kinds.asking import AgentsSpec, ArrivalsSpec, CancelsSpec, LengthsSpec, RetrievalSpec, TurnsSpec
 from cmsim.kinds.decode import Speculative
+from cmsim.kinds.failing import ServiceFailuresSpec, WeightsSpec
 from cmsim.kinds.kind import PER, Facts, Frame, Itself, Kind, Metric
 from cmsim.kinds.parts import ASKED, HeldSpec, InferenceParallelSpec, InferencePrecisionSpec, ModelWorkloadSpec
 from cmsim.reading import Spec
@@ -69,7 +70,7 @@ class BatchingSpec(Spec):
     )
 
 
-class AutoscaleSpec(Spec):
+class AutoscaleSpec(WeightsSpec):
     """Replicas that come and go with the load; `replicas` is the most."""
 
     target: Annotated[float, NUMBER, Field(gt=0, le=1e6)] = Field(
@@ -77,19 +78,6 @@ class AutoscaleSpec(Spec):
     )
     least: Places = Field(default=1, description="replicas that are always there")
     every_s: SecondsAtLeast = Field(default=10.0, description="between two looks at the load")
-    weights_from: Annotated[Literal["storage", "host", "pool"], ASKED] = Field(
-        default="storage",
-        description="where weights come from. storage: that of the site, at storage_GBps, which all that load at "
-        "once share; host: memory of its own hosts; pool: memory of all hosts, over the fabric",
-    )
-    storage_GBps: GBps | None = Field(default=None, description="what the storage of the site gives")
-    start_s: SecondsAtLeast | None = Field(default=None, description="of the engine, beside its weights; default: none")
-
-    @model_validator(mode="after")
-    def _go_together(self) -> Self:
-        if (self.weights_from == "storage") != (self.storage_GBps is not None):
-            raise ValueError("storage_GBps: goes with `weights_from: storage`, which needs it")
-        return self
 
 
 class ExpertsApartSpec(Spec):
@@ -214,6 +202,9 @@ class ServiceSpec(ModelWorkloadSpec):
         "place last; together 1. Default: all are alike",
     )
     cancels: CancelsSpec | None = Field(default=None, description="users who go before their answer is there")
+    failures: ServiceFailuresSpec | None = Field(
+        default=None, description="what fails meanwhile; default: nothing does"
+    )
     slo: SloSpec | None = Field(default=None, description="what users are promised")
     goodput: bool = Field(
         default=False,
@@ -222,10 +213,12 @@ class ServiceSpec(ModelWorkloadSpec):
     sensitivity: bool | None = Field(
         default=None,
         description="also run with a fifth less and more cache and host time, and say what the first token waits then; "
-        "default: of runs of up to 1000 requests",
+        "default: of runs of up to 1000 requests in which nothing fails",
     )
     warm_up: ShareOrNone = Field(
-        default=0.0, description="share of requests, the first ones, that do not count in percentiles"
+        default=0.0,
+        description="share of requests, the first ones, that do not count in percentiles; throughput and energy are "
+        "then of the time from the first one that counts to the last one that comes",
     )
 
     @model_validator(mode="after")
@@ -246,6 +239,11 @@ class ServiceSpec(ModelWorkloadSpec):
             raise ValueError(f"priorities: got {sum(self.priorities):g} together. Allowed: 1")
         if self.goodput and (self.slo is None or self.arrivals.process == "closed"):
             raise ValueError("goodput: needs `slo`, and arrivals of an open loop")
+        if self.failures is not None and (self.goodput or self.sensitivity or self.arrivals.rate_per_s == "most"):
+            raise ValueError("failures: goes without `goodput`, `sensitivity` and `rate_per_s: most`")
+        pools = (self, self.prefill, self.decode)
+        if self.failures is not None and any(one is not None and one.autoscale is not None for one in pools):
+            raise ValueError("failures: goes without `autoscale`")
         if self.arrivals.rate_per_s == "most" and self.slo is None:
             raise ValueError("arrivals.rate_per_s: most needs `slo`, which it keeps")
         if self.turns is not None and self.arrivals.process not in ("poisson", "gamma"):
@@ -275,7 +273,7 @@ class ServingSpec(ServiceSpec):
     @model_validator(mode="after")
     def _others(self) -> Self:
         for name, other in self.beside.items():
-            for key in ("goodput", "sensitivity", "cache_pool"):
+            for key in ("goodput", "sensitivity", "cache_pool", "failures"):
                 if key in other.model_fields_set:
                     raise ValueError(f"beside.{name}.{key}: goes with the first service alone")
         return self
@@ -316,6 +314,12 @@ _TIMES = {
     "tpot": "of a token after the first: (last - first) / (tokens - 1), mean of a request",
     "itl": "between two tokens, over all tokens",
     "e2e": "to the last token",
+}
+#: when requests came, of a service in which something fails
+_WHEN = {
+    "before": "before anything failed",
+    "during": "while something was away",
+    "after": "when all was back",
 }
 PERCENTILES = (50, 90, 95, 99)
 
@@ -380,6 +384,24 @@ _METRICS = (
     Metric("requests_timed_out", "requests", "less", "that were given up"),
     Metric("requests_cancelled", "requests", "", "that nobody wanted any more"),
     Metric("requests_refused", "requests", "less", "that are longer than the context or the cache"),
+    *(
+        Metric(
+            f"kept_{name}_requests_per_s",
+            "requests/s",
+            "more",
+            f"that came {text} and had what is promised, or were served where nothing is",
+        )
+        for name, text in _WHEN.items()
+    ),
+    *(
+        Metric(f"{what}_{name}_s_p99", "s", "less", f"of requests that came {text}: {_TIMES[what]}; 99 % are quicker")
+        for what in ("ttft", "tpot")
+        for name, text in _WHEN.items()
+    ),
+    Metric("away_s", "s", "less", "from the first failure until everything is back"),
+    Metric("requests_retried", "requests", "less", "whose cache was lost with a replica, and computed anew"),
+    Metric("requests_lost", "requests", "less", "whose cache was lost with a replica, and that ended with it"),
+    Metric("recomputed_tokens", "tokens", "less", "of caches that were lost and computed anew"),
     Metric("replicas_mean", "1", "", "of pools whose replicas come and go: those loading or loaded, mean over time"),
     Metric("replicas_started", "1", "", "times that one was loaded"),
     Metric("load_time_s", "s", "less", "until a replica has its weights, where nobody else loads"),
@@ -403,7 +425,7 @@ KIND = Kind(
             "requests",
             {
                 "request": "number, in order of arrival",
-                "outcome": "done, timed_out, refused or cancelled",
+                "outcome": "done, timed_out, refused, cancelled or lost",
                 "holder": "who decoded it, counted over all replicas",
                 "prompt_tokens": "of the prompt",
                 "output_tokens": "of the answer that was asked for",
@@ -411,7 +433,8 @@ KIND = Kind(
                 "generated_tokens": "of the answer that was made",
                 "cached_tokens": "of the prompt that were cached",
                 "fetched_tokens": "of these, those of a pool of caches and what is before them",
-                "preemptions": "how often it lost its place",
+                "preemptions": "how often it lost its place, since it was last tried",
+                "tries": "how often it had to begin anew, for its replica was lost",
                 "arrival_s": "when it comes [s]",
                 "waited_s": "until its prompt is begun, or it is given up or refused [s]",
                 "prefill_s": "from there to its first token; ttft is both together [s]",
@@ -454,6 +477,8 @@ KIND = Kind(
     table=(
         *("requests_per_s", "output_tokens_per_s", "ttft_s_p50", "ttft_s_p99", "tpot_s_p50", "tpot_s_p99", PER),
         *("slo_attainment", "goodput_requests_per_s", "utilization", "stable", "energy_per_token_J"),
+        *("kept_before_requests_per_s", "kept_during_requests_per_s", "kept_after_requests_per_s"),
+        *("ttft_during_s_p99", "tpot_during_s_p99", "requests_retried", "requests_lost"),
     ),
     headline=("requests_per_s", "output_tokens_per_s", "ttft_s_p50", "tpot_s_p50", "energy_per_token_J", "makespan_s"),
     rates=("output_tokens_per_s",),

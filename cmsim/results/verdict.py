@@ -23,6 +23,9 @@ from cmsim.results.sure import chances
 _BASES = {"in all": "", "per accelerator": "accelerator", "per rack": "rack", "per megawatt": "megawatt"}
 #: where both have a price by the hour; a draw of one over a draw of the other
 _DOLLARS = {"per dollar": "million_dollars"}
+#: of a service, which takes as many accelerators as its plan says: whether it keeps up, share of users who have what is
+#: promised, the most requests at which they do, and time of a token after the first
+_STABLE, _KEPT, _GOODPUT, _TOKEN = "stable", "slo_attainment", "goodput_requests_per_s", "tpot_s_p50"
 #: below this, two systems are alike
 _ALIKE = 1.03
 
@@ -68,6 +71,8 @@ def _of_workload(runs: Sequence[Outcome]) -> list[str]:
         _most(points),
         _surely(points, systems),
         _quickest(results, systems, points),
+        _behind(results, systems),
+        _promised(results, systems),
         _price(results),
         _limits(results, systems),
         _unable(runs, systems),
@@ -111,8 +116,10 @@ def _most(points: Points) -> str:
     rest: list[str] = []
     for basis, what in _BASES.items():
         leads = _leads(points, what)
-        if not leads:
+        used = "" if what else _used(points)
+        if not leads or used is None:
             continue
+        basis += used
         if _everywhere(leads):
             times = _times([lead.times or 1.0 for lead in leads])
             together.setdefault((leads[0].first, leads[0].second), []).append((times, basis))
@@ -125,6 +132,16 @@ def _most(points: Points) -> str:
             f"{first} gives " + _listed([f"{times} the {of} of {second} {basis}", *(" ".join(one) for one in more)])
         )
     return _at_equal(points) + "; ".join([*clauses, *rest])
+
+
+def _used(points: Points) -> str | None:
+    """Of services how many accelerators each has in use; None where these change over the points."""
+    if not all(_STABLE in result.metrics for by in points.values() for result in by.values()):
+        return ""
+    used = {tuple((name, result.accelerators) for name, result in by.items()) for by in points.values()}
+    if len(used) > 1:
+        return None
+    return f" ({' and '.join(f'{name} with {many:,}' for name, many in next(iter(used)))} accelerators)"
 
 
 def _everywhere(leads: Sequence[Lead]) -> bool:
@@ -253,7 +270,11 @@ def _quickest(results: Sequence[Result], systems: Sequence[str], points: Points)
     of = {name: [result for result in results if named(result)[0] == name] for name in systems}
     least = {name: min(result.metric(metric) for result in found) for name, found in of.items()}
     if len(points) == 1:
-        return f"{what[:1].upper()}{what[1:]} takes " + _listed([f"{name} {_seconds(least[name])}" for name in systems])
+        said = f"{what[:1].upper()}{what[1:]} takes " + _listed([f"{name} {_seconds(least[name])}" for name in systems])
+        if not all(_STABLE in one.metrics and _TOKEN in one.metrics for one in results):
+            return said
+        after = [_seconds(min(one.metric(_TOKEN) for one in of[name])) for name in systems]
+        return f"{said}, and each one after it {_listed(after)}, in the median"
     slow = max(systems, key=lambda name: least[name])
     rate = rate_name(results[0])
     unit = results[0].declared.metric(rate).unit if rate in results[0].declared.rates else "runs/s"
@@ -265,6 +286,43 @@ def _quickest(results: Sequence[Result], systems: Sequence[str], points: Points)
     return (
         f"Where {what} may take no longer than {_seconds(least[slow])}, the least that {slow} needs, {_listed(rates)}"
     )
+
+
+# what a service promises
+
+
+def _behind(results: Sequence[Result], systems: Sequence[str]) -> str:
+    """Which services do not keep up with what comes."""
+    said = []
+    for name in systems:
+        mine = [one for one in results if named(one)[0] == name]
+        late = [_label(named(one)[1]) for one in mine if one.metrics.get(_STABLE) == "no"]
+        if late:
+            every = [_label(named(one)[1]) for one in mine]
+            where = f" at {_span(late, every)}" if len(late) < len(mine) else ""
+            said.append(f"{name} does not keep up with what comes{where}: its users wait the longer the longer it runs")
+    return "; ".join(said)
+
+
+def _promised(results: Sequence[Result], systems: Sequence[str]) -> str:
+    """Which share of users has what is promised, and up to which load."""
+    kept: list[str] = []
+    most: list[str] = []
+    for name in systems:
+        mine = [one for one in results if named(one)[0] == name]
+        shares = [round(100 * one.metric(_KEPT)) for one in mine if _KEPT in one.metrics]
+        loads = [one.metric(_GOODPUT) for one in mine if _GOODPUT in one.metrics]
+        if shares:
+            low, high = min(shares), max(shares)
+            many = f"{low} to {high}" if low < high else f"{low}"
+            kept.append(f"{many} % of {'users of ' if not kept else 'those of '}{name}")
+        if loads:
+            low_, high_ = _count(min(loads)), _count(max(loads))
+            most.append(f"{f'{low_} to {high_}' if low_ != high_ else low_} requests/s on {name}")
+    if not kept:
+        return ""
+    up_to = f"; that holds up to {_listed(most)}" if most else ""
+    return f"{_listed(kept)} have what is promised{up_to}"
 
 
 # what limits

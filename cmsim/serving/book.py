@@ -11,9 +11,9 @@ from cmsim.arrays import Ints
 from cmsim.serving.questions import Questions
 
 #: what became of a request; `WAITING` covers everything before its end
-WAITING, DONE, TIMED_OUT, REFUSED, CANCELLED = range(5)
+WAITING, DONE, TIMED_OUT, REFUSED, CANCELLED, LOST = range(6)
 #: names of these, as results have them
-OUTCOMES = ("unfinished", "done", "timed_out", "refused", "cancelled")
+OUTCOMES = ("unfinished", "done", "timed_out", "refused", "cancelled", "lost")
 #: of times that never came [ps]
 NEVER = -1
 
@@ -31,6 +31,8 @@ class Book:
     moved            its cache has arrived at the pool that decodes, where that is another one
     end              last token, or when it was given up or refused
     generated        tokens so far    again  how often it was preempted    holder  who decoded it, counted over pools
+    lost             of who lost its replica, when it had its last token there
+    tries            how often it had to begin anew elsewhere; how often it was preempted counts from there
     priority         those of a lower number go first
     cached           tokens of the prompt that were found in a cache    fetched  of these, those of a pool of caches and
                      what is before them
@@ -50,6 +52,8 @@ class Book:
     cached: array[int]
     fetched: array[int]
     outcome: array[int]
+    lost: array[int]
+    tries: array[int]
 
     @classmethod
     def of(cls, asked: Questions) -> Book:
@@ -71,6 +75,8 @@ class Book:
             cached=_column(none),
             fetched=_column(none),
             outcome=_column(none),
+            lost=_column(never),
+            tries=_column(none),
         )
 
     def __len__(self) -> int:

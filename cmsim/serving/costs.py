@@ -108,6 +108,37 @@ class Plain:
         return (self._step_ps if sequences else 0) + tokens * self._token_ps, (0.0, 0.0, 0.0)
 
 
+#: added to the sequences of a step: it is one of those that a fault makes longer
+SLOWED = 1 << 32
+
+
+class Slowed:
+    """Costs of a replica under a fault that comes and goes: of steps of `SLOWED` and more sequences those with it."""
+
+    def __init__(self, plain: Costs, slow: Costs):
+        self._plain, self._slow = plain, slow
+
+    @property
+    def alone(self) -> bool:
+        """Whether steps have prompts or sequences that decode, not both."""
+        return self._plain.alone
+
+    @property
+    def shared(self) -> bool:
+        """Whether part of a step goes with what all holders have together."""
+        return self._plain.shared
+
+    def row(self, sequences: int, mean: int = 0) -> StepRow:
+        """Steps that only decode."""
+        return self._slow.row(sequences - SLOWED, mean) if sequences >= SLOWED else self._plain.row(sequences, mean)
+
+    def mixed(self, sequences: int, context: int, tokens: int, pairs: int, evenness: float = 1.0) -> tuple[int, Joules]:
+        """A step with prompts."""
+        if sequences >= SLOWED:
+            return self._slow.mixed(sequences - SLOWED, context, tokens, pairs, evenness)
+        return self._plain.mixed(sequences, context, tokens, pairs, evenness)
+
+
 @dataclass(frozen=True)
 class Host:
     """What a serving engine and its host add to steps.
@@ -126,6 +157,10 @@ class Host:
     alone: bool = False
     decode: float = 1.0
     prefill: float = 1.0
+
+    def fault(self, decode: float, prefill: float) -> Host:
+        """Steps that take so many times as long on the device."""
+        return replace(self, decode=self.decode * decode, prefill=self.prefill * prefill)
 
     def slower(self, times: float) -> Host:
         """A host that takes so many times as long."""
@@ -165,6 +200,10 @@ class Told:
     def with_host(self, times: float) -> Told:
         """The same steps, with a host that takes so many times as long."""
         return self.hosted(self._host.slower(times))
+
+    def faulty(self, decode: float, prefill: float) -> Slowed:
+        """These, and those that a fault makes so many times as long."""
+        return Slowed(self, self.hosted(self._host.fault(decode, prefill)))
 
     def hosted(self, host: Host) -> Told:
         """The same steps, with another host."""

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from cmsim import energy
+from cmsim.arrays import Floats
 from cmsim.errors import InfeasibleError
 from cmsim.hardware import ServingTuning, System
 from cmsim.kinds import Executed
 from cmsim.kinds.serving import ServingFacts, ServingSpec
 from cmsim.scenario import Run
-from cmsim.serving import askers, capacity, draw, measure, plans, sensitivity, upkeep
+from cmsim.serving import askers, breaks, capacity, draw, measure, plans, sensitivity, upkeep
 from cmsim.serving.book import NEVER
 from cmsim.serving.costs import Told
 from cmsim.serving.goodput import goodput, none
@@ -50,24 +51,23 @@ def execute(
             raise InfeasibleError(
                 f"{run.key}: none of the {len(each.asked):,} requests fits the context or the cache of a holder"
             )
-    served, *others = one.together(asked, one.pools, one.rules)
-    most = spec.arrivals.rate_per_s == "most"
-    if progress is not None:
-        progress(0.2 if spec.goodput or most else 1.0)
-    found = _Found(one, served, system)
+    kept: float | None = None
     unkept: list[str] = []
-    kept = goodput(one.serve, asked, spec, found.capacity) if spec.goodput or most else None
-    if most:
-        if not kept:
-            raise InfeasibleError(f"{run.key}: {none(spec, found.capacity)}")
-        one.asked = asked = draw.faster(asked, kept / asked.rate_per_s)
+    if spec.arrivals.rate_per_s == "most":
+        kept, (served, *others) = _at_the_most(run, one, system)
+        asked = one.asked
+    else:
         served, *others = one.together(asked, one.pools, one.rules)
-        found = _Found(one, served, system)
+    found = _Found(one, served, system)
+    if progress is not None:
+        progress(0.2 if spec.goodput and kept is None else 1.0)
+    if spec.goodput and kept is None:
+        kept, _ = goodput(one.all_of, asked, spec, found.capacity)
     metrics = found.metrics()
     if kept is not None:
         metrics["goodput_requests_per_s"] = kept
         unkept += [] if kept else [none(spec, found.capacity)]
-    tried = len(asked) <= _TRIED if spec.sensitivity is None else spec.sensitivity
+    tried = len(asked) <= _TRIED and spec.failures is None if spec.sensitivity is None else spec.sensitivity
     if tried and found.stable != "no":
         metrics |= one.sensitivity()
     metrics |= (least := found.least(base))
@@ -103,6 +103,18 @@ def execute(
     )
 
 
+def _at_the_most(run: Run, one: Prepared, system: System) -> tuple[float, list[Served]]:
+    """The highest rate at which the promise is kept, and what was served at it; from now on that is what is asked."""
+    most = one.capacity
+    if one.asked.prefix is not None:  # what caches find of prompts is not known before
+        most = _Found(one, one.serve(one.asked), system).capacity
+    kept, served = goodput(one.all_of, one.asked, one.spec, most)
+    if served is None:
+        raise InfeasibleError(f"{run.key}: {none(one.spec, most)}")
+    one.asked = draw.faster(one.asked, kept / one.asked.rate_per_s)
+    return kept, served
+
+
 def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
     """A service that has served nobody yet. Raises InfeasibleError where its pools have no plan or no room."""
     spec = run.spec
@@ -116,6 +128,8 @@ def prepared(run: Run, system: System, *, base: Path | None) -> Prepared:
         Prepared(part, _rules(part.spec, system), its, None if number else pooled)
         for number, (part, its) in enumerate(zip(parts, moves, strict=True))
     ]
+    one.pools, outages = breaks.planned(run, parts[0], system, base)
+    one.rules = replace(one.rules, outages=outages)
     one.beside = beside
     return one
 
@@ -135,6 +149,7 @@ def _rules(spec: ServingSpec, system: System) -> Rules:
         patience_ps=None if spec.patience_s is None else int(to_ps(spec.patience_s)),
         door_ps=int(to_ps(system.stack.serving.arrival_us / 1e6)),
         token_ps=int(to_ps(system.stack.serving.token_us / 1e6)),
+        drops=spec.failures is not None and spec.failures.lost == "drop",
     )
 
 
@@ -150,7 +165,11 @@ class Prepared:
 
     def serve(self, asked: Questions) -> Served:
         """One run; its own checks hold."""
-        return self.together(asked, self.pools, self.rules)[0]
+        return self.all_of(asked)[0]
+
+    def all_of(self, asked: Questions) -> list[Served]:
+        """One run, and those beside it."""
+        return self.together(asked, self.pools, self.rules)
 
     def served_by(self, engine: ServingTuning) -> Served:
         """The same requests, served by an engine with other constants of its host."""
@@ -205,6 +224,7 @@ class _Found:
         self.replicas = [replica for pool in served.pools for replica in pool]
         self.end_s = max(served.end_ps, 1) / PS_PER_S
         self.counts = measure.counts(served.book)
+        self.counted = measure.Full.of(served.book, self.end_s, one.spec.warm_up)
         # what was found in a cache need not be computed, and that much more can be served
         cached = served.book.column("cached")
         self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
@@ -219,18 +239,22 @@ class _Found:
         rate = one.asked.rate_per_s or self.counts["done"] / self.end_s
         self.utilization = rate / self.capacity
         closed = one.asked.arrival_ps is None
+        # while something is away queues grow, and that is what is asked
+        grows = grows and not one.rules.outages
         self.stable = "closed" if closed else "no" if self.utilization >= 1 or grows else "yes"
+        self.fared = breaks.told(served.book, one.rules.outages, one.spec.slo, self.end_s) if one.rules.outages else {}
 
     def metrics(self) -> dict[str, float | str]:
         """As the kind declares them. Who waits how long is told of a stable service alone."""
         book, spec, counts = self.served.book, self.one.spec, self.counts
         accelerators = sum(machine.accelerators for machine in self.one.machines)
-        output_per_s = counts["output"] / self.end_s
+        counted = self.counted
+        output_per_s = counted.output / counted.took_s
         out: dict[str, float | str] = {
-            "requests_per_s": counts["done"] / self.end_s,
+            "requests_per_s": counted.done / counted.took_s,
             "output_tokens_per_s": output_per_s,
             "output_tokens_per_s_per_accelerator": output_per_s / accelerators,
-            "total_tokens_per_s": (counts["prompt"] + counts["output"]) / self.end_s,
+            "total_tokens_per_s": (counted.prompt + counted.output) / counted.took_s,
         }
         times = measure.Times.of(book, spec.warm_up)
         steady = self.stable != "no"
@@ -274,11 +298,15 @@ class _Found:
             out["replicas_started"] = float(sum(one.started for one in scaled))
             loads_ps = [one.pool.scaling.load_ps for one in self.one.machines if one.pool.scaling is not None]
             out["load_time_s"] = max(loads_ps) / PS_PER_S
+        if self.fared:
+            out |= self.fared
+            out["requests_retried"] = float((book.column("tries") > 0).sum())
+            out["requests_lost"] = float(counts["lost"])
+            out["recomputed_tokens"] = float(self.served.recomputed)
         if self.served.moved_B:
             out["moved_Bps"] = self.served.moved_B / self.end_s
-        drawn = upkeep.metrics(
-            self.systems, self.replicas, self.end_s, output_per_s, counts["done"], float(self.on.mean())
-        )
+        steps_J = self._steps_J()
+        drawn = upkeep.metrics(self.systems, steps_J, counted.took_s, output_per_s, counted.done, float(self.on.mean()))
         return {**out, **drawn, "power_peak_W": float(load["power_W"].max())}
 
     def over_time(self, seed: int) -> energy.PowerCurve | None:
@@ -294,6 +322,14 @@ class _Found:
         power_W = upkeep.power_W(self.replicas, waits_W * on, edges_s)
         course = energy.Course(edges_s, power_W, waits_W, repeats=False)
         return energy.curve(course, **asked.model_dump(), seed=seed)
+
+    def _steps_J(self) -> Floats:
+        """Of steps in the time that counts, over that of machines that wait: the least, the middle, the most. [J]"""
+        counted = self.counted
+        if (counted.start_s, counted.stop_s) == (0.0, self.end_s):
+            return upkeep.joules(self.replicas)
+        edges_s = np.array([0.0, counted.start_s, counted.stop_s, self.end_s])
+        return np.asarray(upkeep.joules_over(self.replicas, edges_s)[:, 1])
 
     def least(self, base: Path | None) -> dict[str, float | str]:
         """The perfect machine for this load, of the accelerators of the one machine that it is on."""
@@ -359,10 +395,15 @@ class _Found:
             )
         span_s = self._span_s()
         stays_s = self.served.area_ps / max(len(self.one.asked), 1) / PS_PER_S
-        if self.stable != "closed" and span_s < _SPANS * stays_s:
+        if self.stable != "closed" and span_s < _SPANS * stays_s and not self.one.spec.warm_up:
             said.append(
                 f"a short run: requests come for {span_s:.3g} s and stay {stays_s:.3g} s each; throughput and load "
                 "have its beginning and its end in them"
+            )
+        if self.one.spec.warm_up:
+            said.append(
+                f"throughput and energy are of the {self.counted.took_s:.3g} s from the first request that counts "
+                f"(`warm_up`) to the last one that comes"
             )
         for what, why in (
             ("timed_out", "were given up"),
@@ -371,6 +412,10 @@ class _Found:
         ):
             if many := self.counts[what]:
                 said.append(f"{many:,} of {len(self.one.asked):,} requests {why}")
+        if self.fared:
+            retried = int((self.served.book.column("tries") > 0).sum())
+            plan, lost = self.one.rules.outages, self.counts["lost"]
+            said.append(breaks.in_words(self.fared, plan, retried, lost, self.served.recomputed))
         if error is not None:
             points = sum(machine.costs.points for machine in self.one.machines)
             said.append(

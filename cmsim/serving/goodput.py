@@ -14,18 +14,29 @@ from cmsim.serving.service import Served
 _HIGHEST, _NEAR, _LOWEST = 0.95, 0.01, 0.01
 
 
-def goodput(serve: Callable[[Questions], Served], asked: Questions, spec: ServingSpec, capacity: float) -> float:
-    """Requests per second; 0 where not even the lowest rate keeps the promise (`none`).
+def goodput(
+    serve: Callable[[Questions], list[Served]], asked: Questions, spec: ServingSpec, capacity: float
+) -> tuple[float, list[Served] | None]:
+    """Requests per second, and what was served at that rate; 0 and None where not even the lowest rate keeps the
+    promise (`none`).
 
-    serve  one run of the service    asked  its requests, which come in other rates    capacity  where to look [1/s]
+    serve  one run of the service, and of those beside it    asked  its requests, which come in other rates
+    capacity  where to look [1/s]
     """
-    assert spec.slo is not None
+    best: tuple[float, list[Served] | None] = 0.0, None
 
     def kept(rate: float) -> bool:
+        nonlocal best
         served = serve(draw.faster(asked, rate / asked.rate_per_s))
-        return spec.slo is not None and measure.attainment(served.book, spec.slo, spec.warm_up) >= spec.slo.attainment
+        keeps = spec.slo is not None and (
+            measure.attainment(served[0].book, spec.slo, spec.warm_up) >= spec.slo.attainment
+        )
+        if keeps and rate > best[0]:
+            best = rate, served
+        return keeps
 
-    return sought(kept, capacity)
+    found = sought(kept, capacity)
+    return found, best[1]
 
 
 def none(spec: ServingSpec, capacity: float) -> str:
@@ -41,10 +52,10 @@ def none(spec: ServingSpec, capacity: float) -> str:
 def sought(kept: Callable[[float], bool], capacity: float) -> float:
     """The highest rate that is kept, to one part in a hundred of the capacity. [1/s]"""
     low, high = _LOWEST * capacity, _HIGHEST * capacity
-    if not kept(low):
-        return 0.0
     if kept(high):
         return high
+    if not kept(low):
+        return 0.0
     while high - low > _NEAR * capacity:
         middle = (low + high) / 2
         low, high = (middle, high) if kept(middle) else (low, middle)

@@ -61,12 +61,13 @@ class Holder:
 
     __slots__ = (
         *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
-        *("_gathering", "_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
+        *("_classes", "_gathering", "_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
     )
 
     def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None, classes: int = 1):
         self.book, self.limits, self.number, self.prefixes = book, limits, number, prefixes
         self._priority = book.priority if classes > 1 else None
+        self._classes = classes
         self.waiting = Waiting(self._priority, classes)
         self.swapped: set[int] = set()
         self.prefilling: dict[int, int] = {}
@@ -212,6 +213,23 @@ class Holder:
             self.offsets -= offset
             self.blocks.join(offset, -1)
         return held
+
+    def fail(self, step: int) -> list[tuple[int, int]]:
+        """Nothing is left here; who was, and how many of its tokens were computed."""
+        self._gathering = -1
+        waiting = [(one, self._whole(one) if one in self.swapped else 0) for one in self.waiting]
+        begun = [
+            (one, self.decoding[one] + step if one in self.decoding else self._whole(one) - self.prefilling[one])
+            for one in self.begun
+        ]
+        self.waiting = Waiting(self._priority, self._classes)
+        self.blocks = PagedCache(self.limits.blocks, self.limits.block_tokens)
+        if self.prefixes is not None:
+            self.prefixes.clear()
+        for kept in (self.swapped, self.prefilling, self.decoding, self.begun, self.failing, self.came, self.chunks):
+            kept.clear()
+        self.offsets = self.tokens = self.pairs = self.copied = 0
+        return begun + waiting
 
     def give_up(self, one: int, now: int, outcome: int) -> bool:
         """Somebody waits no longer; whether it was begun, and leaves at the end of the step."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cmsim.arrays import Floats, Ints
 from cmsim.errors import FailedError
 from cmsim.kinds.serving import PERCENTILES, SloSpec
-from cmsim.serving.book import CANCELLED, DONE, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
-from cmsim.serving.costs import StepRow
+from cmsim.serving.book import CANCELLED, DONE, LOST, NEVER, OUTCOMES, REFUSED, TIMED_OUT, Book
+from cmsim.serving.costs import SLOWED, StepRow
 from cmsim.serving.replica import Replica
 from cmsim.serving.service import Served
 from cmsim.units import PS_PER_S
@@ -145,7 +145,7 @@ def typical(replicas: Sequence[Replica]) -> tuple[int, int]:
             weights = jumps[:, 2] * jumps[:, 3]
             if int(weights.sum()) > best:
                 best = int(weights.sum())
-                found = int(jumps[0, 0]), int((weights * (jumps[:, 1] + jumps[:, 2] // 2)).sum()) // best
+                found = int(jumps[0, 0]) % SLOWED, int((weights * (jumps[:, 1] + jumps[:, 2] // 2)).sum()) // best
     return found
 
 
@@ -176,9 +176,48 @@ def counts(book: Book) -> dict[str, int]:
         "timed_out": int((outcome == TIMED_OUT).sum()),
         "refused": int((outcome == REFUSED).sum()),
         "cancelled": int((outcome == CANCELLED).sum()),
+        "lost": int((outcome == LOST).sum()),
         "prompt": int(book.column("prompt")[done].sum()),
         "output": int(book.column("output")[done].sum()),
     }
+
+
+@dataclass(frozen=True)
+class Full:
+    """What throughput and energy are told of: all of a run, or the time between the first request that counts and the
+    last one that comes.
+
+    start_s, stop_s  of that time [s]    done  requests that end in it    prompt, output  tokens that are made in it
+    """
+
+    start_s: float
+    stop_s: float
+    done: float
+    prompt: float
+    output: float
+
+    @property
+    def took_s(self) -> float:
+        return self.stop_s - self.start_s
+
+    @classmethod
+    def of(cls, book: Book, end_s: float, warm_up: float = 0.0) -> Full:
+        """warm_up: share of requests, the first ones, that do not count; 0: all of the run does"""
+        arrival = np.sort(book.column("arrival"))
+        start_s, stop_s = (float(arrival[at]) / PS_PER_S for at in (int(len(book) * warm_up), -1))
+        if not warm_up or stop_s <= start_s:
+            all_ = counts(book)
+            return cls(0.0, end_s, all_["done"], all_["prompt"], all_["output"])
+        first, end = (book.column(name) / PS_PER_S for name in ("prefilled", "end"))
+        done = book.column("outcome") == DONE
+        first, end = first[done], end[done]
+        made, prompt = (book.column(name)[done] for name in ("output", "prompt"))
+        # the tokens of an answer come evenly; one of a single token comes with its prompt
+        within = np.minimum(end, stop_s) - np.maximum(first, start_s)
+        share = np.divide(np.maximum(within, 0.0), end - first, out=np.zeros(len(end)), where=end > first)
+        begun, ended = ((at > start_s) & (at <= stop_s) for at in (first, end))
+        output = float(begun.sum() + ((made - 1) * share).sum())
+        return cls(start_s, stop_s, float(ended.sum()), float(prompt[begun].sum()), output)
 
 
 def frame(book: Book) -> dict[str, Ints | Floats]:
@@ -206,6 +245,7 @@ def frame(book: Book) -> dict[str, Ints | Floats]:
         "cached_tokens": book.column("cached"),
         "fetched_tokens": book.column("fetched"),
         "preemptions": book.column("again"),
+        "tries": book.column("tries"),
         **{name: one / PS_PER_S for name, one in stages.items()},
     }
     return {name: one[order] for name, one in out.items()}

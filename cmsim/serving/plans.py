@@ -213,8 +213,7 @@ def _on_its_stack(run: Run, system: System) -> Run:
     """The run with the stack of services written down: its steps are played on that, not on the one of steps alone."""
     if run.system.stack is not None:
         return run
-    stack = system.spec.stack_of.get(run.spec.kind, system.spec.stack)
-    return replace(run, system=run.system.model_copy(update={"stack": stack}))
+    return replace(run, system=run.system.model_copy(update={"stack": system.spec.stack_for(run.spec.kind)}))
 
 
 def _swap_ps(system: System, token_B: float) -> int:

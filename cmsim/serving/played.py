@@ -18,7 +18,7 @@ from cmsim.kinds.parts import PowerSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import BatchingSpec, PoolSpec, ServingSpec
 from cmsim.results import Result
-from cmsim.scenario import Run
+from cmsim.scenario import FaultSpec, Run
 from cmsim.serving.apart import Apart
 from cmsim.serving.costs import Joules
 from cmsim.steps import Axis, Points
@@ -234,6 +234,15 @@ class PlayedSteps:
         names, which = np.unique(np.asarray(links["resource"], str)[ports], return_inverse=True)
         used_ps = np.bincount(which, busy[ports], minlength=len(names)).max()
         return min(float(used_ps) / (float(found.metrics["makespan_s"]) * PS_PER_S), 1.0)
+
+    def slowdown(self, part: str, sequences: int, tokens: int, *, decodes: bool) -> float:
+        """Time of a step with a part of the fabric down, over that without: of one that decodes, or of a pass. [1]"""
+        points, point = (self._decode, (sequences, tokens)) if decodes else (self._prefill, (1, tokens))
+        one = dataclasses.replace(points.at(point), faults=(FaultSpec(part=part),), network="flow")
+        found = api.evaluate(one, self._machines)
+        if not isinstance(found, Result):
+            raise found.error()
+        return max(float(found.metrics["fault_slowdown"]), 1.0)
 
     def memory(self, tokens: int) -> tuple[float, float]:
         """What a rank holds beside its cache, with the largest pass in flight, and a cached token's share of it. [B]"""

@@ -30,6 +30,7 @@ class Prefixes:
     def __init__(self, beginnings: Beginnings, block_tokens: int, most: int, prompt: Sequence[int]):
         self._beginnings = beginnings
         self._tokens, self._prompt = block_tokens, prompt
+        self._most = most
         self._kept = shelf("lru", most)
         self.asked = self.hit = 0
 
@@ -45,6 +46,10 @@ class Prefixes:
         for block in reversed(blocks):
             self._kept.use(block)
         return min(hits * self._tokens, self._prompt[one] - 1)
+
+    def clear(self) -> None:
+        """Nothing is kept any more."""
+        self._kept = shelf("lru", self._most)
 
     def known(self, one: int) -> int:
         """Blocks of a prompt that are there, from its first on."""

@@ -42,15 +42,27 @@ class StepLog:
         """The last step with prompts is over: it may have waited for a cache."""
         self.mixed[-3] = time_ps
 
+    def stopped(self, rows: int, began: int, took_ps: int) -> None:
+        """The step that runs is over before its end, and nobody has a token of it; before it there were ``rows``."""
+        width = 3
+        spent = [sum(self.joules[width * rows + at :: width]) for at in range(width)]
+        full_ps = self.mixed[-3]
+        del self.mixed[width * rows :], self.joules[width * rows :]
+        low, middle, high = (one * min(took_ps / max(full_ps, 1), 1.0) for one in spent)
+        self.mix(took_ps, 0, (low, middle, high), began)
+
     def preempted(self, one: int, now: int) -> None:
         """Somebody lost its blocks."""
         self.preemptions += 1
         self._gone[one] = now
 
-    def resumed(self, one: int, now: int) -> None:
-        """Somebody has its next token."""
-        if one in self._gone:
-            self.gaps.append(now - self._gone.pop(one))
+    def resumed(self, one: int, now: int, since: int) -> None:
+        """Somebody has its next token; ``since``: where it did not lose its place here, when it had its last one."""
+        self.gaps.append(now - max(self._gone.pop(one, since), since))
+
+    def forget(self, one: int, since: int) -> int:
+        """When somebody who is lost had its last token: as it lost its place, or at a time."""
+        return self._gone.pop(one, since)
 
     def joined(self, one: int, now: int, since: int) -> None:
         """Somebody decodes whose cache came from elsewhere: of another pool since its first token, or of the host."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -82,6 +82,8 @@ class Replica:
         #: what runs: when it began; of a jump the sums and where in them, and how many steps
         self._began = self._from = self._many = 0
         self._sums = array("q")
+        #: added to the pace of steps under a fault, from the next one on; rows of the record before the step that runs
+        self._slow = self._slow_next = self._rows = 0
         #: steps of prompts alone since the last token: who waited, and how long [ps]
         self._pauses: list[tuple[int, int]] = []
 
@@ -124,6 +126,41 @@ class Replica:
         awaited = self.awaited
         return any(one in awaited for holder in self._active.values() for one, _ in holder.chunks)
 
+    def fault(self, now: int, slow: int) -> None:
+        """From the next step on steps have so much added to their pace: those under a fault cost more."""
+        self._slow_next = slow
+        if self._does == _JUMPS:
+            self._cut(now, None)
+
+    def fail(self, now: int) -> list[tuple[int, int]]:
+        """It stops in the middle of a step, and nothing is left of it: who was here, and how many of its tokens were
+        computed."""
+        took_ps = now - self._began
+        if self._does == _JUMPS:
+            sums, first = self._sums, self._from
+            steps = bisect_right(sums, sums[first] + took_ps, first, first + self._many + 1) - 1 - first
+            self._step += steps
+            if steps and self._pauses:
+                self._resume(*self._one(first, sums))
+            elif steps:
+                self.record.jump(self._pace + self._slow, self._mean, first, steps, len(self._since), self._began)
+            self._end(now)
+        elif self._does != _RESTS:
+            self.record.stopped(self._rows, self._began, took_ps)
+        gone, lost = [pair for holder in self.holders for pair in holder.fail(self._step)], self.book.lost
+        for one, _ in gone:
+            lost[one] = now if one in self._since else self.record.forget(one, lost[one])
+            self._lose(one)
+        self._turn += 1
+        self._does, self._stalled, self._at = _RESTS, False, self._step
+        self._ends, self._since, self._active, self._changed = [], {}, {}, {}
+        self._safe = [ENDLESS] * len(self.holders)
+        self._fullest = pace(self.holders)
+        self._pace = self._context = self._mean = 0
+        self._pauses.clear()
+        self.awaited.clear()
+        return gone
+
     def wake(self, now: int) -> None:
         """Looks at what there is to do, where nothing is done."""
         if self._does == _RESTS:
@@ -154,7 +191,9 @@ class Replica:
             if self._pauses:
                 self._resume(*self._one(self._from, self._sums))
             else:
-                self.record.jump(self._pace, self._mean, self._from, self._many, len(self._since), self._began)
+                self.record.jump(
+                    self._pace + self._slow, self._mean, self._from, self._many, len(self._since), self._began
+                )
         elif self._does != _RESTS:
             if self.awaited and self._waits():
                 self._stalled = True
@@ -208,7 +247,7 @@ class Replica:
                 if self._computed is not None:
                     self._computed(one, holder)
             else:
-                self.record.resumed(one, now)
+                self.record.resumed(one, now, max(book.prefilled[one], book.lost[one]))
             if book.generated[one] >= book.output[one]:
                 self._finish(one, holder, now)
             elif self._streams is not None:
@@ -243,7 +282,7 @@ class Replica:
                 if (holder.tokens, holder.pairs) > (tokens, pairs):
                     tokens, pairs = holder.tokens, holder.pairs
             for one in holder.came:
-                self.record.joined(one, now, self.book.prefilled[one])
+                self.record.joined(one, now, max(self.book.prefilled[one], self.book.lost[one]))
                 self._decodes(one, holder)
             if holder.copied:
                 copies_ps = max(copies_ps, holder.copied * holder.limits.swap_ps)
@@ -251,7 +290,7 @@ class Replica:
             if holder.at_rest:
                 del self._active[number]
         self._keep_pace()
-        self._began = now
+        self._began, self._slow, self._rows = now, self._slow_next, len(self.record.mixed) // 3
         if tokens or copies_ps:
             alone = self.costs.alone and tokens > 0
             self._does = _PROMPTS if alone else _MIXED
@@ -288,13 +327,13 @@ class Replica:
         if tokens:
             decode, there = (0, 0) if self.costs.alone else (self._pace, len(self._since))
             evenness = min((every + there) / ((tokens + decode) * len(self.holders)), 1.0)
-            return self.costs.mixed(decode, self._context if decode else 0, tokens, pairs, evenness)
+            return self.costs.mixed(decode + self._slow, self._context if decode else 0, tokens, pairs, evenness)
         if not self._since:
             return 1, (0.0, 0.0, 0.0)
         return self._one(self._context, self._row().upto(self._context + 1))
 
     def _row(self) -> StepRow:
-        return self.costs.row(self._pace, self._mean)
+        return self.costs.row(self._pace + self._slow, self._mean)
 
     def _one(self, at: int, sums: array[int]) -> tuple[int, Joules]:
         """One step that only decodes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
-from cmsim.kinds.serving import AutoscaleSpec
+from cmsim.kinds.failing import WeightsSpec
 from cmsim.serving.wiring import memory_Bps
 from cmsim.topology import fabric
 from cmsim.units import GIGA
@@ -93,7 +93,7 @@ class Scaler:
             self.on.append((now, many))
 
 
-def load_s(weights_B: float, how: AutoscaleSpec, machine: System, packages: int) -> float:
+def load_s(weights_B: float, how: WeightsSpec, machine: System, packages: int) -> float:
     """Until weights are in the memory of a replica's packages. [s]
 
     storage: over what the storage of the site gives; host: from the memory of the hosts of its packages; pool: from
@@ -106,7 +106,7 @@ def load_s(weights_B: float, how: AutoscaleSpec, machine: System, packages: int)
         each_GBps = machine.accelerator.host_GBps
         if each_GBps is None:
             message = f"how fast {machine.accelerator.name} copies to its host is not known; set accelerator.host_GBps"
-            raise InputError(Problem(message, key="autoscale.weights_from"))
+            raise InputError(Problem(message, key="weights_from"))
         return weights_B / (each_GBps * GIGA * packages)
     share = machine.stack.collectives.scale_up_efficiency
     ports_Bps = fabric(machine).port_Bps * machine.ranks_per_package * packages * share

@@ -11,6 +11,7 @@ import simpy
 
 from cmsim.serving.book import CANCELLED, NEVER, REFUSED, TIMED_OUT, WAITING, Book
 from cmsim.serving.holder import Holder
+from cmsim.serving.outages import AWAY, Outage, Outages
 from cmsim.serving.pooled import DRIVES, MEMORY, Pooled, Tiers
 from cmsim.serving.pools import Pool
 from cmsim.serving.prefixes import Beginnings, Homes, Prefixes
@@ -38,6 +39,7 @@ class Rules:
     door_ps    what the host takes from a request's arrival until it waits to be batched [ps]
     token_ps   before that, of each token of its prompt, one request after the other [ps]
     singly     steps are done one by one, to hold jumps against
+    outages    what fails meanwhile    drops  who lost its cache by it ends, and is not tried again
     """
 
     routing: Routing = "least_loaded"
@@ -45,6 +47,8 @@ class Rules:
     door_ps: int = 0
     token_ps: int = 0
     singly: bool = False
+    outages: tuple[Outage, ...] = ()
+    drops: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Served:
     pools     replicas of each pool, in the order of the pools
     area_ps   requests in the service, over time: counted as they come and go [ps]
     moved_B   bytes of caches that were on links [B]    tiers  of a pool of caches
-    scalers   of pools whose replicas come and go
+    scalers   of pools whose replicas come and go    recomputed  tokens that were lost with replicas
     """
 
     book: Book
@@ -64,6 +68,7 @@ class Served:
     moved_B: float = 0.0
     tiers: Tiers | None = None
     scalers: tuple[Scaler | None, ...] = ()
+    recomputed: int = 0
 
 
 class _Call(simpy.Event):
@@ -95,9 +100,13 @@ class _Line:
         self._turns = rules.routing == "round_robin"
         self._next = 0
         self._holders = len(replicas[0].holders)
+        self._fails = bool(rules.outages)
         self.scaler = None if scaling is None else Scaler(scaling, self.loads, self._holders, later)
 
-    def choose(self, one: int) -> tuple[Replica, Holder]:
+    def choose(self, one: int) -> tuple[Replica, Holder] | None:
+        """Where a request goes; None where nobody is there."""
+        if self._fails and min(self.loads) >= AWAY:
+            return None
         loads = self.loads if self.scaler is None else self.loads[: self.scaler.open * self._holders]
         if self._homes is not None:
             least = min(loads)
@@ -107,11 +116,34 @@ class _Line:
             self._homes.put(one, at)
         elif self._turns:
             at = self._next % len(loads)
+            while loads[at] >= AWAY:
+                at = (at + 1) % len(loads)
             self._next = at + 1
         else:
             at = loads.index(min(loads))
         self.loads[at] += 1
         return self.places[at]
+
+    def any_place(self, one: int) -> int:
+        """The holder that is chosen, or, where nobody is there, the first one, to be asked again."""
+        found = self.choose(one)
+        if found is None:
+            self.loads[0] += 1
+            return self._first
+        return found[1].number
+
+    def close(self, replica: int) -> None:
+        """It takes no requests, and has none any more."""
+        first = replica * self._holders
+        self.loads[first : first + self._holders] = [AWAY] * self._holders
+
+    def open(self, replica: int) -> None:
+        """It is back, with those that are on their way to it."""
+        for at in range(replica * self._holders, (replica + 1) * self._holders):
+            self.loads[at] -= AWAY
+
+    def is_away(self, number: int) -> bool:
+        return self.loads[number - self._first] >= AWAY
 
     def of(self, number: int) -> tuple[Replica, Holder]:
         return self.places[number - self._first]
@@ -142,12 +174,12 @@ class Service:
         self.book = Book.of(asked)
         self._classes = 1 if asked.priority is None else int(asked.priority.max(initial=0)) + 1
         self._quits = None if asked.quits_ps is None else asked.quits_ps.tolist()
-        self._lines: list[_Line] = []
+        self.lines: list[_Line] = []
         self._beginnings = None if asked.prefix is None else Beginnings(asked.prefix)
         links = moves or pooled
-        self._courier: Courier | None = None if beside is None else beside._courier
-        if self._courier is None and links is not None:
-            self._courier = Courier(self.env, links.wires)
+        self.courier: Courier | None = None if beside is None else beside.courier
+        if self.courier is None and links is not None:
+            self.courier = Courier(self.env, links.wires)
         self._pooled, self._tiers = pooled, None
         if pooled is not None and self._beginnings is not None:
             self._tiers = Tiers(pooled, self._beginnings, asked.block_tokens)
@@ -164,7 +196,7 @@ class Service:
             homes = None
             if rules.routing == "prefix_aware" and self._beginnings is not None and not number:
                 homes = Homes(self._beginnings)
-            self._lines.append(_Line(replicas, rules, homes, pool.scaling, self._soon))
+            self.lines.append(_Line(replicas, rules, homes, pool.scaling, self._soon))
         self.holders, self.numbers = first, before + _POOL * len(self.pools)
         #: requests that come by themselves, and of each what comes after it
         self._first = (
@@ -173,11 +205,12 @@ class Service:
         self._then = None if asked.then is None else asked.then.tolist()
         self._think = None if asked.think_ps is None else asked.think_ps.tolist()
         #: caches on their way, by request
-        self._sendings: dict[int, Sending] = {}
+        self.sendings: dict[int, Sending] = {}
         #: when the host has read the prompts that came
         self._read = 0
         self._here = self._since = self._area = self._ended = 0
         self._next = 0
+        self._outages = Outages(self, rules.outages, drops=rules.drops) if rules.outages else None
 
     def _holder(self, pool: Pool, number: int, at: int) -> Holder:
         prefixes = None
@@ -216,23 +249,30 @@ class Service:
                 self._ask(0)
         elif self._first:
             _Call(self.env, self.book.arrival[self._first[0]], _COMES, self._comes)
-        for line, pool in zip(self._lines, self.pools, strict=True):
+        for line, pool in zip(self.lines, self.pools, strict=True):
             if line.scaler is not None and pool.scaling is not None:
                 self._looks(line.scaler, pool.scaling.every_ps)
+        if self._outages is not None:
+            self._outages.begin()
 
     def served(self) -> Served:
         """What it did, when nothing is left on the clock."""
         # the clock may go on to times for which there is nothing to do any more
-        moved_B = 0.0 if self._courier is None else self._courier.tally.moved_B
+        moved_B = 0.0 if self.courier is None else self.courier.tally.moved_B
         return Served(
             self.book,
-            tuple(line.replicas for line in self._lines),
+            tuple(line.replicas for line in self.lines),
             self._area,
             self._since,
             moved_B,
             self._tiers,
-            tuple(line.scaler for line in self._lines),
+            tuple(line.scaler for line in self.lines),
+            0 if self._outages is None else self._outages.recomputed,
         )
+
+    def at(self, at_ps: int, what: Callable[[], None]) -> None:
+        """Something is done at a time, which is now at the earliest."""
+        self._soon(at_ps - int(self.env.now), what)
 
     def _soon(self, after_ps: int, what: Callable[[], None]) -> None:
         _Call(self.env, int(self.env.now) + max(after_ps, _SOON), _COMES, lambda _: what())
@@ -274,7 +314,7 @@ class Service:
         book, rules = self.book, self.rules
         if not all(pool.takes(book.prompt[one], book.output[one]) for pool in self.pools):
             book.outcome[one], book.end[one] = REFUSED, now
-            self._gone(one, now)
+            self.leaves(one, now)
             return
         if rules.patience_ps is not None:
             _Call(self.env, now + rules.patience_ps, _COMES, lambda _: self._gives_up(one, TIMED_OUT))
@@ -289,14 +329,33 @@ class Service:
 
     def _route(self, one: int) -> None:
         if self.book.outcome[one] == WAITING:
-            replica, holder = self._lines[0].choose(one)
+            found = self.lines[0].choose(one)
+            if found is None:
+                self._park(one, 0)
+                return
+            replica, holder = found
             if self._tiers is not None:
                 self._fetch(one, replica, holder)
             replica.arrive(one, holder, int(self.env.now))
 
+    def _park(self, one: int, pool: int) -> None:
+        """Nobody is there who could take it."""
+        assert self._outages is not None
+        self._outages.parked[pool][one] = None
+
+    def place(self, one: int, pool: int) -> None:
+        """Somebody who lost its place, or had none, is given one."""
+        if pool == 0:
+            self._route(one)
+            return
+        assert self._outages is not None
+        sending = self._outages.moving.get(one)
+        if sending is not None:
+            sending.told()
+
     def _fetch(self, one: int, replica: Replica, holder: Holder) -> None:
         """What its holder lacks of a prompt comes from the pool of caches, layer by layer while it is computed."""
-        book, tiers, pooled, courier = self.book, self._tiers, self._pooled, self._courier
+        book, tiers, pooled, courier = self.book, self._tiers, self._pooled, self.courier
         assert tiers is not None and pooled is not None and courier is not None
         has = 0 if holder.prefixes is None else holder.prefixes.known(one)
         most = book.prompt[one] - 1 - has * self.asked.block_tokens
@@ -306,10 +365,11 @@ class Service:
             return
         book.fetched[one] = has * self.asked.block_tokens + sum(found)
         replica.awaited.add(one)
+        tries = book.tries[one]
 
         def there() -> None:
             left.pop()
-            if not left:
+            if not left and book.tries[one] == tries:
                 at = int(self.env.now) + _SOON
                 _Call(self.env, at, _COMES, lambda _: replica.fetched(one, at))
 
@@ -318,7 +378,7 @@ class Service:
 
     def _computed(self, one: int, holder: Holder) -> None:
         """What the pool of caches has not of a prompt goes there, and is there when it has come."""
-        tiers, pooled, courier = self._tiers, self._pooled, self._courier
+        tiers, pooled, courier = self._tiers, self._pooled, self.courier
         assert tiers is not None and pooled is not None and courier is not None
         if news := tiers.news(one):
             courier.put(holder.number, news * pooled.token_B, lambda: tiers.put(one))
@@ -326,62 +386,86 @@ class Service:
     # who leaves
 
     def _done(self, one: int, holder: Holder, now: int, kept: int) -> None:  # noqa: ARG002
-        self._lines[-1].gone(holder.number)
-        self._gone(one, now)
+        self.lines[-1].gone(holder.number)
+        self.leaves(one, now)
 
     def _streamed(self, one: int, holder: Holder, tokens: int, now: int, takes_ps: int) -> None:
         """A chunk of a prompt is computed from now on; its cache is sent on, and somebody chosen who gets it."""
         book = self.book
-        if book.output[one] == 1:  # its first token is its last
+        if book.output[one] - book.generated[one] == 1:  # its next token is its last
             return
-        sending = self._sendings.get(one)
+        sending = self.sendings.get(one)
         if sending is None:
-            assert self.moves is not None and self._courier is not None
-            _, other = self._lines[1].choose(one)
-            sending = Sending(self._courier, self.moves, holder.number, other.number)
-            self._sendings[one] = sending
+            assert self.moves is not None and self.courier is not None
+            sending = Sending(self.courier, self.moves, holder.number, self.lines[1].any_place(one))
+            self.sendings[one] = sending
             sending.whole(book.cached[one], now)
         sending.chunk(tokens, now, takes_ps)
 
     def _prefilled(self, one: int, holder: Holder, now: int, kept: int) -> None:
         """A prompt is done in a pool of its own: the rest of its cache moves, and the answer is made elsewhere."""
-        self._lines[0].gone(holder.number)
+        self.lines[0].gone(holder.number)
         if self.book.outcome[one] != WAITING:  # its first token was its last
-            self._gone(one, now)
+            self.leaves(one, now)
             return
-        sending = self._sendings.pop(one)
+        sending = self.sendings.pop(one)
         self.book.holder[one] = sending.dst
-        sending.close(now, lambda: self._arrives(one, holder, kept, sending.dst))
+        if self._outages is not None:
+            self._outages.moving[one] = sending
+        tries = self.book.tries[one]
+        sending.close(now, lambda: self._arrives(one, holder, kept, sending, tries))
 
-    def _arrives(self, one: int, before: Holder, kept: int, number: int) -> None:
+    def _arrives(self, one: int, before: Holder, kept: int, sending: Sending, tries: int) -> None:
         """The last of a cache is there; who batches hears of it."""
         at = int(self.env.now) + _SOON
-        _Call(self.env, at, _COMES, lambda _: self._moved(one, before, kept, *self._lines[1].of(number), at))
+        _Call(self.env, at, _COMES, lambda _: self._moved(one, before, kept, sending, tries, at))
 
-    def _moved(self, one: int, before: Holder, kept: int, replica: Replica, holder: Holder, now: int) -> None:
+    def _moved(self, one: int, before: Holder, kept: int, sending: Sending, tries: int, now: int) -> None:
+        book = self.book
+        if book.tries[one] != tries:  # where it came from is lost, and it is tried again
+            return
+        gone = self._outages is not None and (sending.anew or self.lines[1].is_away(sending.dst))
+        if gone and book.outcome[one] == WAITING:
+            self._sends_again(one, sending, now)
+            return
+        if self._outages is not None:
+            self._outages.moving.pop(one, None)
         before.blocks.take(-kept)
-        self._lines[0].of(before.number)[0].wake(now)
-        if self.book.outcome[one] == WAITING:
-            self.book.moved[one] = now
+        self.lines[0].of(before.number)[0].wake(now)
+        if book.outcome[one] == WAITING:
+            book.moved[one] = now
+            replica, holder = self.lines[1].of(sending.dst)
             replica.arrive(one, holder, now)
+
+    def _sends_again(self, one: int, sending: Sending, now: int) -> None:
+        """Where a cache was to go is lost: all of it goes elsewhere, or waits until somebody is there."""
+        line = self.lines[1]
+        if line.is_away(sending.dst):
+            line.gone(sending.dst)
+            sending.dst = self.book.holder[one] = line.any_place(one)
+        sending.anew = line.is_away(sending.dst)
+        if sending.anew:
+            self._park(one, 1)
+            return
+        sending.whole(self.book.prompt[one] + self.book.generated[one], now)
 
     def _gives_up(self, one: int, outcome: int) -> None:
         book, now = self.book, int(self.env.now)
         if book.outcome[one] != WAITING:
             return
         number = book.holder[one]
-        line = next((line for line in self._lines if 0 <= number - line.places[0][1].number < len(line.places)), None)
+        line = next((line for line in self.lines if 0 <= number - line.places[0][1].number < len(line.places)), None)
         if number != NEVER and line is not None:
             replica, holder = line.of(number)
             line.gone(number)
             replica.give_up(one, holder, now, outcome)
-            if line is self._lines[0] and (sending := self._sendings.pop(one, None)) is not None:
+            if line is self.lines[0] and (sending := self.sendings.pop(one, None)) is not None:
                 sending.drop()
-                self._lines[1].gone(sending.dst)
+                self.lines[1].gone(sending.dst)
         book.outcome[one], book.end[one] = outcome, now
-        self._gone(one, now)
+        self.leaves(one, now)
 
-    def _gone(self, one: int, now: int) -> None:
+    def leaves(self, one: int, now: int) -> None:
         self._count(now, -1)
         self._ended += 1
         if self.asked.arrival_ps is None:

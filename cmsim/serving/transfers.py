@@ -23,7 +23,7 @@ class Wires:
     out, into     of each holder, counted over all pools, what is crossed by what it sends to holders and gets of them
     put, got      of each holder, what is crossed on its side by what it sends to a pool of caches and gets of it
     tiers, kept   what is crossed on the pool's side by what each of its tiers sends, and by what it gets
-    latency_ps    until the first byte is there [ps]
+    latency_ps    until the first byte is there [ps]    ports  which resources are ports of domains, and what is behind
     """
 
     capacity_Bps: tuple[float, ...]
@@ -34,6 +34,7 @@ class Wires:
     tiers: tuple[Crossed, ...] = ()
     kept: Crossed = ()
     latency_ps: int = 0
+    ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Courier:
         self._network = Fluid(env, wires.capacity_Bps)
         self._known: dict[tuple[str, int, int], tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self.tally = Tally()
+        #: how much more of a domain's ports each byte takes under a fault of the fabric
+        self.slow = 1.0
 
     def move(self, src: int, dst: int, size_B: float, at: int, then: Callable[[], None]) -> None:
         """From one holder to another, from a time on."""
@@ -92,9 +95,14 @@ class Courier:
         crossed = self._known.get(key)
         if crossed is None:
             crossed = self._known[key] = _shares(out, into)
+        if self.slow > 1.0:
+            crossed = _shares(self._slower(out), self._slower(into))
         wait_ps = max(at - int(self._env.now), 0)
         event = self._network.move(Demand(size_B, self._wires.latency_ps, *crossed), wait_ps, self.tally)
         event.callbacks.append(lambda _: then())
+
+    def _slower(self, crossed: Crossed) -> Crossed:
+        return tuple((one, share * (self.slow if one in self._wires.ports else 1.0)) for one, share in crossed)
 
 
 def _shares(out: Crossed, into: Crossed) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -114,11 +122,13 @@ class Sending:
     src, dst  holders
     """
 
-    __slots__ = ("_arrived", "_busy", "_courier", "_left_B", "_moves", "_parts", "dst", "src")
+    __slots__ = ("_arrived", "_busy", "_courier", "_left_B", "_moves", "_parts", "anew", "dst", "src")
 
     def __init__(self, courier: Courier, moves: Moves, src: int, dst: int):
         self._courier, self._moves = courier, moves
         self.src, self.dst = src, dst
+        #: where it was to go is lost: all of it has to be sent once more
+        self.anew = False
         self._parts: deque[tuple[int, float]] = deque()
         self._arrived: Callable[[], None] | None = None
         self._busy = False
@@ -139,6 +149,10 @@ class Sending:
         """The last chunk is computed; who is told when all of it is there."""
         self._arrived = arrived
         self._add(at, self._left_B)
+
+    def told(self) -> None:
+        """Looks at what is left to send, where nothing is on the links."""
+        self._next()
 
     def drop(self) -> None:
         """Nobody waits for it any more; what is on the links goes on."""

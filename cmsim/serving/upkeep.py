@@ -16,6 +16,9 @@ from cmsim.serving.replica import Replica
 from cmsim.serving.scaling import Scaler
 from cmsim.units import PS_PER_S
 
+#: of a band: all of it, and its middle alone
+_BAND, _MIDDLE = slice(3), slice(1, 2)
+
 
 def used(machines: Iterable[plans.PoolMachine]) -> list[System]:
     """Machines that pools are on, each with the packages that are in use."""
@@ -56,9 +59,10 @@ def joules(replicas: Sequence[Replica]) -> Floats:
     return out
 
 
-def power_W(replicas: Sequence[Replica], waits_W: Floats | float, edges_s: Floats) -> Floats:
-    """Facility power, mean of each stretch between edges; of a jump it is spread evenly; a step that runs on
-    after the last of them has gone counts as if it ended then. [W]"""
+def joules_over(replicas: Sequence[Replica], edges_s: Floats, ends_of: slice = _BAND) -> Floats:
+    """Facility energy of steps within each stretch between edges, over that of machines that wait: the least, the
+    middle, the most, or some of them; shape (3, stretches). Of a jump it is spread evenly; a step that runs on after
+    the last of them has gone counts as if it ended then. [J]"""
     begins, ends, spent = [], [], []
     for replica in replicas:
         for row, jumps in by_row(replica):
@@ -66,37 +70,48 @@ def power_W(replicas: Sequence[Replica], waits_W: Floats | float, edges_s: Float
             sums = np.frombuffer(row.sums, np.int64)
             begins.append(jumps[:, 4])
             ends.append(jumps[:, 4] + sums[last] - sums[first])
-            spent.append(row.joules(first, last)[1])
+            spent.append(row.joules(first, last)[ends_of])
         mixed = rows(replica.record.mixed, 3)
         begins.append(mixed[:, 2])
         ends.append(mixed[:, 2] + mixed[:, 0])
-        spent.append(np.frombuffer(replica.record.joules).reshape(-1, 3)[:, 1])
+        spent.append(np.frombuffer(replica.record.joules).reshape(-1, 3).T[ends_of])
     begin_s, end_s = (np.concatenate(one) / PS_PER_S for one in (begins, ends))
     end_s = np.minimum(end_s, edges_s[-1])
     begin_s = np.minimum(begin_s, end_s * (1 - 1e-9))
-    draws_W = np.concatenate(spent) / np.maximum(end_s - begin_s, 1e-12)
-    sums_J = ramp(edges_s, begin_s, draws_W) - ramp(edges_s, end_s, draws_W)
-    wide = np.diff(edges_s)
-    return waits_W + np.divide(np.diff(sums_J), wide, out=np.zeros(len(wide)), where=wide > 0)
+    out: Floats = np.array(
+        [
+            np.diff(ramp(edges_s, begin_s, draws_W) - ramp(edges_s, end_s, draws_W))
+            for draws_W in np.concatenate(spent, axis=1) / np.maximum(end_s - begin_s, 1e-12)
+        ]
+    )
+    return out
+
+
+def power_W(replicas: Sequence[Replica], waits_W: Floats | float, edges_s: Floats) -> Floats:
+    """Facility power, mean of each stretch between edges. [W]"""
+    spent_J, wide = joules_over(replicas, edges_s, _MIDDLE)[0], np.diff(edges_s)
+    out: Floats = waits_W + np.divide(spent_J, wide, out=np.zeros(len(wide)), where=wide > 0)
+    return out
 
 
 def metrics(
     systems: Sequence[System],
-    replicas: Sequence[Replica],
-    end_s: float,
+    steps_J: Floats,
+    took_s: float,
     output_per_s: float,
-    done: int,
+    done: float,
     on: float = 1.0,
 ) -> dict[str, float | str]:
     """Energy of all pools, with its band; money and carbon where the systems have them.
 
-    on  share of accelerators that are with the service, mean over time [1]
+    steps_J  of steps, over that of machines that wait: the least, the middle, the most [J]    took_s  in so long [s]
+    on       share of accelerators that are with the service, mean over time [1]
     """
-    low, middle, high = (idle_W(systems) * on * end_s + joules(replicas)).tolist()
-    power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / end_s}
+    low, middle, high = (idle_W(systems) * on * took_s + steps_J).tolist()
+    power: dict[str, float] = {"energy_J": middle, "power_avg_W": middle / took_s}
     if high > low:
         power |= {"energy_J_low": low, "energy_J_high": high}
-        power |= {"power_avg_W_low": low / end_s, "power_avg_W_high": high / end_s}
+        power |= {"power_avg_W_low": low / took_s, "power_avg_W_high": high / took_s}
     grams = [one.spec.facility.carbon_g_per_kWh for one in systems]
     if all(of_kWh == grams[0] for of_kWh in grams) and grams[0] is not None:
         power["carbon_g"] = energy.carbon_g(middle, grams[0])

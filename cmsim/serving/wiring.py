@@ -54,6 +54,10 @@ class _Links:
         self._seats = seats
         self.levels = {id(seat.machine): fabric(seat.machine) for seat in seats}
 
+    def ports(self) -> frozenset[int]:
+        """Those of domains, and what is behind them."""
+        return frozenset(number for (kind, _, _), number in self._number.items() if kind in ("port", "node"))
+
     def number(self, kind: str, place: int, way: str, rate_Bps: float) -> int:
         key = (kind, place, way)
         if key not in self._number:
@@ -121,7 +125,8 @@ def wires(seats: Sequence[Seat], over: Plane | None, servers: Servers | None = N
         kept = ((links.number("memory", 0, "in", servers.memory_Bps), 1.0),) if takes else ()
     planes = [plane for plane in (over, None if servers is None else servers.plane) if plane is not None]
     seconds = [_latency_s(level, plane) for level in links.levels.values() for plane in planes]
-    return Wires(tuple(links.capacity_Bps), out, into, put, got, tuple(tiers), kept, int(to_ps(max(seconds))))
+    latency_ps = int(to_ps(max(seconds)))
+    return Wires(tuple(links.capacity_Bps), out, into, put, got, tuple(tiers), kept, latency_ps, links.ports())
 
 
 def memory_Bps(machine: System, plane: Plane) -> float:

@@ -14,6 +14,7 @@ from cmsim.serving import measure, upkeep
 from cmsim.serving.book import OUTCOMES
 from cmsim.serving.costs import Costs, Host, Plain, Told
 from cmsim.serving.holder import Limits
+from cmsim.serving.outages import Outage
 from cmsim.serving.pooled import Pooled
 from cmsim.serving.pools import Pool
 from cmsim.serving.questions import Questions
@@ -192,6 +193,58 @@ def test_nothing_is_lost(seed):
     stages = measure.frame(book)
     total = sum(stages[name] for name in ("waited_s", "prefill_s", "moved_s", "decode_s"))
     assert total == pytest.approx(stages["e2e_s"])
+
+
+def failing(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]:
+    """A service of which replicas are lost and come back, or whose fabric has a fault for a time."""
+    asked, pools, rules, moves, pooled = drawn(seed)
+    draw = np.random.default_rng([seed, 1])
+    pools = [replace(pool, scaling=None) for pool in pools]
+    pools = [
+        replace(pool, costs=pool.costs.faulty(1.5, 2.0)) if isinstance(pool.costs, Told) else pool for pool in pools
+    ]
+    last_ps = 10**12 if asked.arrival_ps is None else max(int(asked.arrival_ps.max()), 10**9)
+    outages = []
+    for _ in range(int(draw.integers(1, 5))):
+        at_ps = int(draw.integers(0, 2 * last_ps))
+        if draw.random() < 0.5:
+            at_ps = at_ps // 10**9 * 10**9
+        back_ps = at_ps + int(draw.choice([10**9, 10**11, 10**12]))
+        if draw.random() < 0.3 and all(not isinstance(pool.costs, Plain) for pool in pools):
+            outages.append(Outage(at_ps, back_ps, "", links=3.0))
+            continue
+        every = [(at, number) for at, pool in enumerate(pools) for number in range(pool.replicas)]
+        hit = draw.permutation(len(every))[: int(draw.integers(1, len(every) + 1))]
+        outages.append(Outage(at_ps, back_ps, "", tuple(every[one] for one in hit)))
+    moves = replace(moves, wires=replace(moves.wires, ports=frozenset(range(3))))
+    pooled = None if pooled is None else replace(pooled, wires=moves.wires)
+    return asked, pools, {**rules, "outages": tuple(outages), "drops": bool(draw.random() < 0.3)}, moves, pooled
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_what_fails_is_tried_again_and_nobody_is_lost(seed):
+    asked, pools, rules, moves, pooled = failing(seed)
+    one, other = (Service(asked, pools, Rules(**rules, singly=singly), moves, pooled).run() for singly in (False, True))
+    for served in (one, other):
+        measure.check(served)
+    for name in (*COLUMNS, "tries", "lost"):
+        assert (one.book.column(name) == other.book.column(name)).all(), name
+    assert one.end_ps == other.end_ps and one.recomputed == other.recomputed
+    book = one.book
+    outcome, made = book.column("outcome"), book.column("generated")
+    assert rules["drops"] or not (outcome == OUTCOMES.index("lost")).any()
+    done = outcome == OUTCOMES.index("done")
+    assert (made[done] == asked.output[done]).all() and (made <= asked.output).all()
+    tokens = resumed = 0
+    for replica in (one for pool in one.pools for one in pool):
+        tokens += int((np.array(replica.record.jumps).reshape(-1, 5)[:, 2:4].prod(axis=1)).sum())
+        tokens += int(np.array(replica.record.mixed).reshape(-1, 3)[:, 1].sum())
+        resumed += len(replica.record.gaps)
+    assert tokens == made.sum() - int((book.column("prefilled") >= 0).sum()) - resumed
+    for line in one.pools:
+        for replica in line:
+            assert not any(holder.decoding or holder.prefilling or holder.offsets for holder in replica.holders)
 
 
 @settings(max_examples=25, deadline=None)

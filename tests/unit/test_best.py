@@ -358,6 +358,15 @@ RUNS = {
         "cache_pool": {"memory_GB": 10, "over": "scale_out"},
         "autoscale": {"target": 4, "weights_from": "storage", "storage_GBps": 50},
     },
+    "failing": {
+        "kind": "serving",
+        "model": "llama-3.1-8b",
+        "arrivals": {"process": "poisson", "rate_per_s": 20, "requests": 60},
+        "lengths": {"prompt_tokens": 512, "output_tokens": 16},
+        "accelerators": 2,
+        "replicas": 2,
+        "failures": {"storage_GBps": 50, "events": [{"at_s": 1, "takes": "replica", "repair_s": 0.2}]},
+    },
     "rl_step": {
         "kind": "rl_step",
         "model": "llama-3.1-8b",

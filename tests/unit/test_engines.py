@@ -67,7 +67,10 @@ def test_rows_of_experts_are_moved_where_they_are_cast():
 
 def test_the_stack_of_a_machine_goes_by_the_kind_of_workload():
     assert load_system("hgx_h100", kind="decode").stack.name == "vllm_0_11"
-    assert load_system("hgx_h100", kind="serving").stack.name == load_system("hgx_h100").stack.name == "cuda_graph"
+    assert load_system("hgx_h100", kind="serving").stack.name == "vllm_0_11"
+    assert load_system("gb200_nvl72", kind="serving").stack.name == "tensorrt_llm"
+    assert load_system("cloudmatrix384", kind="serving").stack.name == "cann_graph"
+    assert load_system("hgx_h100").stack.name == "cuda_graph"
     assert load_stack("sglang_0_4").steps.overlapped
     assert load_stack("sglang_0_4").steps.cast_experts == load_stack("vllm_0_11").steps.cast_experts
 
@@ -82,7 +85,7 @@ def test_the_busiest_rank_reaches_more_experts():
     assert moe.busiest_touched(16, ranks=8, experts=128, top_k=8, tokens=1e6) == 16
 
 
-def test_services_keep_their_own_stack():
+def test_steps_of_a_service_are_played_on_its_stack():
     one = cmsim.load_scenario(
         {
             "systems": [{"system": "hgx_h100", "accelerators": 1}],
@@ -94,7 +97,8 @@ def test_services_keep_their_own_stack():
             },
         }
     ).runs[0]
-    assert _on_its_stack(one, load_system("hgx_h100")).system.stack == "cuda_graph"
+    system = load_system("hgx_h100", kind=one.spec.kind)
+    assert _on_its_stack(one, system).system.stack == system.stack.name == "vllm_0_11"
 
 
 def on_supernode(batch: float, microbatches: int, of: dict[str, Any] | None = None) -> cmsim.Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from cmsim.cli.app import app
@@ -12,14 +13,14 @@ from cmsim.cli.app import app
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_block_is_what_the_command_prints(monkeypatch):
+@pytest.mark.parametrize(("number", "scenario"), [pytest.param(0, "service", marks=pytest.mark.slow), (1, "headline")])
+def test_the_block_is_what_the_command_prints(monkeypatch, number, scenario):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```\n(.*?)```", text, re.DOTALL)
-    assert block is not None
+    block = re.findall(r"```\n(.*?)```", text, re.DOTALL)[number]
     monkeypatch.setenv("COLUMNS", "100")
-    printed = CliRunner().invoke(app, ["run", str(ROOT / "scenarios" / "headline.yaml")])
+    printed = CliRunner().invoke(app, ["run", str(ROOT / "scenarios" / f"{scenario}.yaml")])
     assert printed.exit_code == 0, printed.output
-    parts = [part.strip("\n") for part in block.group(1).rstrip().split("\n...\n")]
+    parts = [part.strip("\n") for part in block.rstrip().split("\n...\n")]
     assert printed.stdout.rstrip().endswith(parts[-1]), "the block ends with the verdict"
     at = 0
     for part in parts:

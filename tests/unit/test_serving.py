@@ -284,6 +284,7 @@ def test_who_is_too_long_is_refused():
         "timed_out": 0,
         "refused": 2,
         "cancelled": 0,
+        "lost": 0,
         "prompt": 10,
         "output": 5,
     }

@@ -201,3 +201,24 @@ def test_it_ends_what_the_command_prints(headline, monkeypatch):
     assert words.endswith(" ".join(" ".join(headline.verdict()).split()))
     one = CliRunner().invoke(app, ["run", "allreduce", "--set", "systems=[gb200_nvl72]"])
     assert one.exit_code == 0 and "physical bound" not in one.stdout
+
+
+def service(system: str, stable: str = "yes", kept: float = 0.954, accelerators: int = 40) -> Result:
+    metrics = {"output_tokens_per_s": 1000.0, "makespan_s": 10.0, "tpot_s_p50": 0.02, "stable": stable}
+    if stable == "yes":
+        metrics |= {"ttft_s_p50": 0.5, "slo_attainment": kept, "goodput_requests_per_s": 12.5}
+    one = made(system, 0, "chats", "serving")
+    return dataclasses.replace(one, metrics=metrics, accelerators=accelerators, bound={}, limiter="")
+
+
+def test_of_services_it_is_told_what_they_have_in_use_and_who_keeps_what_is_promised():
+    (text,) = verdict([service("large"), service("small", kept=1.0, accelerators=10)])
+    assert "(large with 40 and small with 10 accelerators)" in text
+    assert "The first token takes large 500 ms and small 500 ms, and each one after it 20.0 ms and 20.0 ms" in text
+    assert "95 % of users of large and 100 % of those of small have what is promised; that holds up to 12.5" in text
+
+
+def test_a_service_that_does_not_keep_up_is_told():
+    (text,) = verdict([service("large", stable="no"), service("small")])
+    assert "large does not keep up with what comes: its users wait the longer the longer it runs." in text
+    assert "The first token" not in text

@@ -256,7 +256,9 @@ def _priced(asked: ServiceQuestion, load: Traffic, form: tuple[str, ...], pools:
     more = load.last_output - 1
     if load.rate_per_s:
         tokens_per_s = load.output / (load.last_s + first_s + more * token_s)
-        tokens_most = load.output / (load.last_s + least_s + more * token_least_s)
+        least = load.last_s + least_s + more * token_least_s
+        # of part of a run: no more than all tokens can come in it
+        tokens_most = load.output / (np.full(len(least), load.counted_s) if load.counted_s else least)
     else:
         rate = np.min([one.requests_per_s for one in pools], axis=0)
         tokens_per_s = rate * load.mix.output

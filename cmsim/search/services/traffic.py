@@ -24,6 +24,7 @@ class Traffic:
     shortest     tokens of the shortest prompt
     rate_per_s   of an open loop, 0 of a closed one    users  of a closed one    waits: one that waits long is no wait
     requests, output   how many, and tokens of all answers    last_s, last_output   arrival of the last one, its answer
+    counted_s    until then since the first one that counts; 0: all of a run does
     """
 
     mix: Mix
@@ -37,6 +38,7 @@ class Traffic:
     output: float
     last_s: float
     last_output: int
+    counted_s: float = 0.0
 
     @classmethod
     def of(cls, asked: Questions, spec: ServingSpec, *, keeps: bool) -> Traffic:
@@ -60,7 +62,14 @@ class Traffic:
             output=float(output.sum()),
             last_s=0.0 if arrival is None else max(float(arrival.max()), 0.0) / PS_PER_S,
             last_output=int(output[-1]),
+            counted_s=_counted_s(arrival, spec.warm_up),
         )
+
+
+def _counted_s(arrival: Ints | None, warm_up: float) -> float:
+    if arrival is None or not warm_up:
+        return 0.0
+    return float(arrival.max() - np.sort(arrival)[int(len(arrival) * warm_up)]) / PS_PER_S
 
 
 def _place(count: int, share: float) -> int:
