@@ -202,7 +202,8 @@ def _figures(results: Results) -> list[tuple[str, str]]:
 def _inside(svg: str, prefix: str) -> str:
     """A figure as part of a page: without its declaration, and with names that no other figure has."""
     body = svg[svg.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1)  # the page says what it shows
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
+    head, _, rest = body.partition("<metadata>")  # who drew it when, up to where that closes
+    body = head + (rest.partition("metadata>")[2] if rest else "")
     body = re.sub(r'\bid="', f'id="{prefix}', body)
     body = re.sub(r'(xlink:href|href)="#', rf'\1="#{prefix}', body)
     body = re.sub(r"url\(#", f"url(#{prefix}", body)

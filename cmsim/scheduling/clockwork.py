@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cmsim.scheduling.decisions import Decisions
-from cmsim.scheduling.outages import Outage, Upkeep
+from cmsim.scheduling.outages import Closure, Upkeep
 from cmsim.scheduling.standing import DAY_US, Replicas
-from cmsim.scheduling.state import CLOCK, END, FAILURE, GIVEN_BACK, MAINTENANCE, State
+from cmsim.scheduling.state import CLOCK, END, FAILURE, GIVEN_BACK, MAINTENANCE, HallState
 
 #: order of what happens at one instant, beside jobs that come, which are last
 _ENDS, _BACK, _AWAY, _PLANNED, _SERVICE = range(5)
@@ -37,11 +37,11 @@ class Clockwork:
 
     def __init__(
         self,
-        state: State,
+        state: HallState,
         turns: Decisions,
         *,
         services: Sequence[Replicas],
-        outages: Sequence[Outage],
+        outages: Sequence[Closure],
         planned: Sequence[Upkeep],
         until: int | None,
     ):
@@ -174,7 +174,7 @@ class Clockwork:
         state.expect_hosts(one.machine, one.hosts, one.until_us, -1 - number, back=False)
         self._push(one.until_us, _BACK, number, 0)
 
-    def _breaks(self, host: int, one: Outage, now: int) -> None:
+    def _breaks(self, host: int, one: Closure, now: int) -> None:
         """A part fails, and its host stays: the job that has that accelerator stops."""
         seat = one.part
         for job, many in sorted(self._state.on[host].items()):

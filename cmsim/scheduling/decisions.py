@@ -13,7 +13,7 @@ from cmsim.scheduling.hall import Take
 from cmsim.scheduling.own import Offer, PolicyFunction, asked
 from cmsim.scheduling.paces import JobPace
 from cmsim.scheduling.promise import NEVER, Promise
-from cmsim.scheduling.state import PREEMPTION, Course, State
+from cmsim.scheduling.state import PREEMPTION, HallState, JobCourse
 
 
 class Decisions:
@@ -22,7 +22,7 @@ class Decisions:
     policy  of the user's own, in place of the queue and of backfilling
     """
 
-    def __init__(self, state: State, policy: PolicyFunction | None):
+    def __init__(self, state: HallState, policy: PolicyFunction | None):
         self._state, self._policy = state, policy
         self._easy = state.spec.backfill == "easy"
         self._preemption = state.spec.preemption
@@ -30,11 +30,11 @@ class Decisions:
         self.wanted: list[int] = []
         #: jobs that run, by priority
         self._priorities: Counter[int] = Counter()
-        self.started: list[Course] = []
+        self.started: list[JobCourse] = []
         #: who was first in the last turn and could not start
         self._blocked = -1
 
-    def turn(self, now: int, came: list[int] | None = None) -> list[Course]:
+    def turn(self, now: int, came: list[int] | None = None) -> list[JobCourse]:
         """Everything that starts now. came: jobs that came, where nothing else has happened since the last turn"""
         self.started = []
         if self.wanted:
@@ -47,7 +47,7 @@ class Decisions:
             self._queue(now, came)
         return self.started
 
-    def gone(self, course: Course) -> None:
+    def gone(self, course: JobCourse) -> None:
         """A job or replica has stopped."""
         if course.job < self._state.count:
             self._priorities[self._state.priority[course.job]] -= 1
@@ -232,9 +232,9 @@ class Decisions:
             return any(many and one < state.priority[job] for one, many in self._priorities.items())
         return self._preemption == "quota" and state.teams.entitled(state.team[job], state.packages[job])
 
-    def _victims(self, job: int, machine: int, domain: int, lacks: int) -> tuple[int, list[Course]] | None:
+    def _victims(self, job: int, machine: int, domain: int, lacks: int) -> tuple[int, list[JobCourse]] | None:
         """Who would have to go from a place, and with how many accelerators in all; None where they do not suffice."""
-        picked: list[tuple[Course, int]] = []
+        picked: list[tuple[JobCourse, int]] = []
         used = self._state.teams.used.copy()
         for one in self._order(job, machine):
             if lacks <= 0:
@@ -248,7 +248,7 @@ class Decisions:
             lacks -= has
         if lacks > 0:
             return None
-        kept: list[Course] = []
+        kept: list[JobCourse] = []
         for one, has in sorted(picked, key=lambda pair: pair[1]):
             if lacks + has <= 0:  # the others do without it
                 lacks += has
@@ -259,7 +259,7 @@ class Decisions:
     def _of_quota(self, job: int) -> bool:
         return job < self._state.count and self._preemption == "quota"
 
-    def _order(self, job: int, machine: int) -> list[Course]:
+    def _order(self, job: int, machine: int) -> list[JobCourse]:
         """Who may have to go, the first to go first: of low priority, then who began last."""
         state = self._state
         service = job >= state.count

@@ -24,10 +24,10 @@ from cmsim.scheduling.clockwork import Clockwork
 from cmsim.scheduling.decisions import Decisions
 from cmsim.scheduling.hall import Floor, Hall
 from cmsim.scheduling.measure import Measures
-from cmsim.scheduling.paces import Housed, JobPace, Paces, Sort, sorts
+from cmsim.scheduling.paces import Housed, JobPace, JobPaces, Sort, sorts
 from cmsim.scheduling.promise import NEVER
 from cmsim.scheduling.standing import Replicas
-from cmsim.scheduling.state import Docket, State
+from cmsim.scheduling.state import Docket, HallState
 
 #: failures are drawn until this many times the time in which the machines could do all work, the longest job beside it
 _BEYOND = 2.0
@@ -59,14 +59,14 @@ def execute(
     )
     services = standing.services(spec, [one.name for one in houses], [floor.packages for floor in hall.floors])
     given, notes = asked.submitted(spec, [one.name for one in houses], seed=run.seed, base=base)
-    paces = Paces(run, spec, houses, base)
+    paces = JobPaces(run, spec, houses, base)
     desk = _Desk(spec, houses, paces, given, services, idle_W)
     book = desk.book()
     until = None if spec.days is None else int(to_us(spec.days * DAY_S))
     window_us = until or _window_us(book.jobs, hall)
     failures, said = outages.drawn(spec, houses, hall, window_us=window_us, seed=run.seed, base=base)
     planned = outages.planned(spec, hall)
-    state = State(spec, book, hall, paces.of, services, idle_W=idle_W, fails=bool(failures or planned))
+    state = HallState(spec, book, hall, paces.of, services, idle_W=idle_W, fails=bool(failures or planned))
     clock = Clockwork(
         state, Decisions(state, policy), services=services, outages=failures, planned=planned, until=until
     )
@@ -145,7 +145,7 @@ class _Desk:
 
     spec: JobsSpec
     houses: Sequence[Housed]
-    paces: Paces
+    paces: JobPaces
     given: Submitted
     services: Sequence[Replicas]
     idle_W: float

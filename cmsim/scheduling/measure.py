@@ -18,7 +18,7 @@ from cmsim.scheduling.asked import Submitted
 from cmsim.scheduling.clockwork import Lived
 from cmsim.scheduling.paces import Housed
 from cmsim.scheduling.standing import Replicas
-from cmsim.scheduling.state import CLOCK, END, ENDS, FAILURE, PREEMPTION, State
+from cmsim.scheduling.state import CLOCK, END, ENDS, FAILURE, PREEMPTION, HallState
 
 US = 1e6
 #: stretches of the frame over time
@@ -61,7 +61,7 @@ class Measures:
     given: Submitted
     refused: NDArray[Any]
     rows: Ints
-    state: State
+    state: HallState
     lived: Lived
     services: Sequence[Replicas]
 

@@ -24,7 +24,7 @@ _APART = 1_000_003
 
 
 @dataclass(frozen=True)
-class Outage:
+class Closure:
     """at_us    when it is noticed, and jobs there stop    since_us  when work there ceased to count
     until_us  when its hosts are there again    hosts   that leave
     part      where no host leaves, which accelerator of its first host it is: a job that has it stops
@@ -41,7 +41,7 @@ class Outage:
 
 def drawn(
     spec: JobsSpec, houses: Sequence[Housed], hall: Hall, *, window_us: int, seed: int, base: Path | None
-) -> tuple[list[Outage], list[str]]:
+) -> tuple[list[Closure], list[str]]:
     """Failures of all machines until the end of the window, by time; and what is to be said of them.
 
     Raises InputError for causes that say too little, and a trace that names more hosts than there are.
@@ -49,7 +49,7 @@ def drawn(
     names = [house.name for house in houses]
     if unknown := [name for name in spec.recorded_faults if name not in names]:
         raise InputError(Problem(f"got {unknown[0]!r}. Allowed: {', '.join(names)}", key="recorded_faults"))
-    out: list[Outage] = []
+    out: list[Closure] = []
     slows = False
     for machine, house in enumerate(houses):
         random = np.random.default_rng([seed, 3, machine])
@@ -74,7 +74,7 @@ def _of_parts(
     *,
     window_us: int,
     seed: int,
-) -> Iterator[Outage]:
+) -> Iterator[Closure]:
     """Failures by the laws of parts, each on a host that is drawn; racks and domains are hosts in a row."""
     found = draw.events(causes, runs=1, window_s=window_us / 1e6, seed=seed % 2**63)
     found = found.taken(found.breaks)
@@ -84,7 +84,7 @@ def _of_parts(
         wide, first = max(int(found.hosts[i]), 1), int(which[i])
         first -= first % wide
         its = hosts[first : first + wide]
-        yield Outage(
+        yield Closure(
             at_us=int(found.ready_us[i]),
             since_us=int(found.start_us[i]),
             until_us=max(int(found.until_us[i]), int(found.ready_us[i])),
@@ -96,7 +96,7 @@ def _of_parts(
 
 def _recorded(
     spec: FaultTraceSpec, machine: int, hosts: Ints, random: np.random.Generator, base: Path | None
-) -> Iterator[Outage]:
+) -> Iterator[Closure]:
     """Faults as recorded; the machine's hosts are drawn from those of the fleet."""
     away, _ = replay.read(spec, base)
     names = sorted({one.host for one in away})
@@ -110,7 +110,7 @@ def _recorded(
         if host[one.host] < len(hosts):
             start, end = (int(to_us(time)) for time in (one.start_s, one.end_s))
             at = hosts[host[one.host] : host[one.host] + 1]
-            yield Outage(start, start, max(end, start), machine, at)
+            yield Closure(start, start, max(end, start), machine, at)
 
 
 class Upkeep:
@@ -122,12 +122,12 @@ class Upkeep:
         self._at, self._lasts = int(to_us(spec.at_s)), int(to_us(spec.lasts_s))
         self.every = None if spec.every_s is None else int(to_us(spec.every_s))
 
-    def number(self, i: int) -> Outage | None:
+    def number(self, i: int) -> Closure | None:
         """The i-th time; None where it does not come again."""
         if i and self.every is None:
             return None
         at = self._at + i * (self.every or 0)
-        return Outage(at, at, at + self._lasts, self._machine, self._hosts, planned=True)
+        return Closure(at, at, at + self._lasts, self._machine, self._hosts, planned=True)
 
 
 def planned(spec: JobsSpec, hall: Hall) -> list[Upkeep]:

@@ -79,8 +79,8 @@ class _Step:
         return 1 / (self.seconds * self.packages)
 
 
-class Paces:
-    """Paces of all sorts of jobs, simulated when they are first asked for. Raises what those runs raise."""
+class JobPaces:
+    """JobPaces of all sorts of jobs, simulated when they are first asked for. Raises what those runs raise."""
 
     def __init__(self, run: Run, spec: JobsSpec, houses: Sequence[Housed], base: Path | None):
         self._spec, self._houses, self._run = spec, houses, run

@@ -27,7 +27,7 @@ _SAME_W = 1e-6
 
 
 @dataclass(frozen=True)
-class Course:
+class JobCourse:
     """Who runs: where, how quick, since when, until when, and as expected; until `works` it only starts again. [us]"""
 
     job: int
@@ -70,7 +70,7 @@ class Docket:
     can: Sequence[NDArray[np.bool_]]
 
 
-class State:
+class HallState:
     """What starts and stops, kept in step: room, teams, watts, what is expected back, what is written down."""
 
     def __init__(
@@ -109,7 +109,7 @@ class State:
             machines=len(hall.floors),
             fair=spec.queue == "fair_share",
         )
-        self.running: dict[int, Course] = {}
+        self.running: dict[int, JobCourse] = {}
         self.machine_back = [Expected() for _ in hall.floors]
         self.domain_back = [Expected() for _ in hall.domain_size] if spec.placement == "one_domain" else []
         self.budget_W = spec.power_budget_W if spec.power_budget_W is not None else math.inf
@@ -148,17 +148,19 @@ class State:
         """When it is expected to end. [us]"""
         return now + math.ceil(self.length_us(job, pace) * self._over)
 
-    def start(self, job: int, take: Take, pace: JobPace, now: int) -> Course:
+    def start(self, job: int, take: Take, pace: JobPace, now: int) -> JobCourse:
         """It runs from now on."""
         if job < self.count:
             works = now + self.again_us(job)
-            course = Course(job, take, pace, now, works, now + self.length_us(job, pace), self.expects(job, pace, now))
+            course = JobCourse(
+                job, take, pace, now, works, now + self.length_us(job, pace), self.expects(job, pace, now)
+            )
             self.starts[job] += 1
             self.lineup.remove(job)
             self.teams.used[self.team[job]] += take.packages
         else:
             service, number = self.replica[job - self.count]
-            course = Course(job, take, pace, now, now, NEVER, service.needed(now, number))
+            course = JobCourse(job, take, pace, now, now, NEVER, service.needed(now, number))
         self.hall.take(take)
         self.running[job] = course
         self.machine_back[take.machine].add(course.expected, job, take.packages)
@@ -171,7 +173,7 @@ class State:
                 self.on[host][job] = many
         return course
 
-    def _draw(self, course: Course, sign: int) -> None:
+    def _draw(self, course: JobCourse, sign: int) -> None:
         watts = course.take.packages * course.pace.watts[1]
         self.now_W += sign * watts
         if self.budget_W < math.inf:
@@ -205,14 +207,14 @@ class State:
         self.left_us[job] = max(self.left_us[job] - math.floor(kept * course.pace.speed), 1)
         self.wait(job, now)
 
-    def _slow(self, course: Course) -> float:
+    def _slow(self, course: JobCourse) -> float:
         """Share of its time that it would not have needed on the fewest domains."""
         if len(course.take.domains) == 1:
             return 0.0
         near = self.pace_of(self.sort(course.job), course.take.machine, 1)
         return max(1 - course.pace.speed / near.speed, 0.0) if near.speed else 0.0
 
-    def _write(self, course: Course, now: int, kept: int, why: int, slow: float, since: int) -> None:
+    def _write(self, course: JobCourse, now: int, kept: int, why: int, slow: float, since: int) -> None:
         take = course.take
         row = (course.job, take.machine, len(take.domains), take.packages, course.start, now, kept, slow, why, since)
         self.history.attempts.append(row)

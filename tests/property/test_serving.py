@@ -238,7 +238,7 @@ def test_what_fails_is_tried_again_and_nobody_is_lost(seed):
     assert (made[done] == asked.output[done]).all() and (made <= asked.output).all()
     tokens = resumed = 0
     for replica in (one for pool in one.pools for one in pool):
-        tokens += int((np.array(replica.record.jumps).reshape(-1, 5)[:, 2:4].prod(axis=1)).sum())
+        tokens += int((np.array(replica.record.jumps).reshape(-1, 6)[:, 2:4].prod(axis=1)).sum())
         tokens += int(np.array(replica.record.mixed).reshape(-1, 3)[:, 1].sum())
         resumed += len(replica.record.gaps)
     assert tokens == made.sum() - int((book.column("prefilled") >= 0).sum()) - resumed
