@@ -274,7 +274,7 @@ NAMES = {
     *("os.chdir", "os.putenv", "os.umask", "sys.setrecursionlimit", "socket.setdefaulttimeout"),
 }
 #: of numpy.random what is a generator of one's own
-GENERATORS = {"default_rng", "Generator", "Philox"}
+GENERATORS = {"default_rng", "Generator", "Philox", "SFC64", "SeedSequence"}
 
 
 def dotted(node: ast.AST) -> str:

@@ -110,7 +110,8 @@ def test_every_system_shows_its_parts_by_state_and_what_totals_leave_over(name):
     )
 
 
-def test_the_command_prints_tables_and_json_and_refuses_what_is_no_system():
+def test_the_command_prints_tables_and_json_and_refuses_what_is_no_system(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # a pipe: nothing is broken over lines
     said = CliRunner().invoke(app, ["show", "gb200_nvl72", "--power"])
     assert said.exit_code == 0, said.output
     for text in ("active idle", "pJ/FLOP", "rectifiers", "35 C outside", "left over", "ASSUMED"):
