@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := $(if $(UNPINNED),,-c constraints.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 
-.PHONY: demo test test-all test-unpinned pins coverage lint bench fuzz docs clean
+.PHONY: demo test test-all test-unpinned pins coverage lint bench fuzz docs site clean
 
 demo: $(VENV)/.run
 	$(BIN)/cmsim run scenarios/headline.yaml --out demo/headline
@@ -45,10 +45,17 @@ fuzz: $(VENV)/.test
 docs: $(VENV)/.run
 	$(BIN)/cmsim schema > docs/reference.md.new
 	mv docs/reference.md.new docs/reference.md
+	$(BIN)/cmsim schema scenario --json > docs/scenario.schema.json.new
+	mv docs/scenario.schema.json.new docs/scenario.schema.json
 	$(BIN)/cmsim validate --out docs/validity.md --errors workloads/reference/errors.yaml || test $$? -eq 1  # the page is written; 1 says that a row misses
 
+# The documentation as pages for a browser, in docs/_build.
+site: $(BIN)/python
+	$(PIP) -e '.[docs]'
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+
 clean:
-	rm -rf $(VENV) .venv-unpinned .coverage* build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf docs/_build $(VENV) .venv-unpinned .coverage* build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cmsim tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

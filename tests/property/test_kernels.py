@@ -175,19 +175,29 @@ SYSTEMS = sorted(reading.builtin_files("topologies"))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-@settings(max_examples=20)
-@given(flops=st.floats(0, 1e18), bytes_B=st.floats(0, 1e13), cores=st.floats(0.05, 1.0))
-def test_no_constant_of_a_stack_beats_the_peaks(name, flops, bytes_B, cores):
-    for stack in (None, *load_system(name).spec.stacks):
-        of = rates(load_system(name) if stack is None else load_system(name, stack=stack))
-        kernels, precisions = list(of.efficiency), list(of.peak_FLOPps)
-        at = np.repeat(np.arange(len(kernels)), len(precisions)), np.tile(np.arange(len(precisions)), len(kernels))
-        count = len(at[0])
-        column = [np.full(count, value) for value in (flops, bytes_B, cores)]
-        found = compute.price(*at, *column, kernels=kernels, precisions=precisions, rates=of)
-        vector = np.array([compute.KERNELS[kernels[i]].engine == "vector" for i in at[0]])
-        peak = np.where(vector, of.vector_FLOPps, np.array([of.peak_FLOPps[precisions[j]] for j in at[1]]))
-        assert np.all(found.time_s >= np.maximum(flops / (peak * cores), bytes_B / of.memory_Bps) * (1 - 1e-9))
+def test_no_constant_of_a_stack_beats_the_peaks(name):
+    system = load_system(name)
+    every = [rates(system), *(rates(load_system(name, stack=stack)) for stack in system.spec.stacks)]
+    _within(every)
+
+
+def _within(every):
+    """Times of any work are at least those at the peaks."""
+
+    @settings(max_examples=20)
+    @given(flops=st.floats(0, 1e18), bytes_B=st.floats(0, 1e13), cores=st.floats(0.05, 1.0))
+    def holds(flops, bytes_B, cores):
+        for of in every:
+            kernels, precisions = list(of.efficiency), list(of.peak_FLOPps)
+            at = np.repeat(np.arange(len(kernels)), len(precisions)), np.tile(np.arange(len(precisions)), len(kernels))
+            column = [np.full(len(at[0]), value) for value in (flops, bytes_B, cores)]
+            found = compute.price(*at, *column, kernels=kernels, precisions=precisions, rates=of)
+            vector = np.array([compute.KERNELS[kernels[i]].engine == "vector" for i in at[0]])
+            peak = np.where(vector, of.vector_FLOPps, np.array([of.peak_FLOPps[precisions[j]] for j in at[1]]))
+            least = np.maximum(flops / (peak * cores), bytes_B / of.memory_Bps)
+            assert np.all(found.time_s >= least * (1 - 1e-9))
+
+    holds()
 
 
 def decode(kind, system, *, new=1.0, context=4096, batch=64, heads=128.0, kv_heads=8.0, cached="bfloat16"):

@@ -147,7 +147,7 @@ def alike(short, full, system):
     assert sum(short_power.joules().values()) == pytest.approx(joules, rel=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pipelines(), st.integers(0, 25), st.sampled_from(["ideal", "fluid", "flow"]), st.booleans())
 def test_a_steady_state_is_the_play_of_all_of_it(pipe, more, network, folded):
     laid = OneForwardOneBackward(len(pipe["forward"]), 1).recurring()

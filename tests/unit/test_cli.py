@@ -484,6 +484,15 @@ def test_reference_is_what_the_program_prints():
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == printed, "run `make docs`"
 
 
+def test_editors_complete_scenarios_by_the_schema():
+    assert (ROOT / "docs" / "scenario.schema.json").read_text(encoding="utf-8") == cmsim(
+        "schema", "scenario", "--json"
+    ).out, "run `make docs`"
+    line = "# yaml-language-server: $schema=../docs/scenario.schema.json"
+    without = [path.name for path in sorted((ROOT / "scenarios").glob("*.yaml")) if line not in path.read_text("utf-8")]
+    assert not without
+
+
 def test_every_field_has_a_row():
     from cmsim import kinds
     from cmsim.hardware import SystemSpec

@@ -13,7 +13,7 @@ from cmsim.cli.app import app
 
 def test_all_extras_of_the_package_are_told():
     needs = doctor._needed()
-    assert set(needs) - {"", "test", "lint", "pages"} == set(doctor.EXTRAS)
+    assert set(needs) - {"", "test", "lint", "pages", "docs"} == set(doctor.EXTRAS)
     assert "numpy" in needs[""] and "simpy" in needs[""]
 
 

@@ -78,6 +78,7 @@ def whole(data: dict[str, Any], plan: Mapping[str, Any]) -> Result:
     return became
 
 
+@pytest.mark.slow
 def test_the_winner_is_that_of_simulating_every_plan(model: str) -> None:
     data = question(model)
     found = search(data, over=OVER, keep=4)

@@ -7,6 +7,9 @@ import pytest
 from cmsim.validation import backend, reference
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def runs() -> list[backend.BackendRun]:
     spec, _ = reference.read_spec("flow-backend", backend.BackendSpec)

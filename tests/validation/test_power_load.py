@@ -17,23 +17,25 @@ from cmsim.validation.power_load import COLUMNS, PowerLoadSpec, read_runs
 TABLE = reference.folder() / "power-under-load_runs.csv"
 
 
-def test_power_of_families_not_fitted_is_within_its_targets(predicted):
+@pytest.mark.slow
+def test_power_of_families_not_fitted_is_within_its_targets(predicted_whole):
     limits = (("power", 7, 16), ("energy_measured_times", 8, 18), ("energy", 10, 25), ("latency", 8, 20))
     for name, median_pct, p90_pct in limits:
         for statistic, limit in (("median", median_pct), ("p90", p90_pct)):
-            row = predicted[f"hgx_h100/{name}/{statistic}"]
+            row = predicted_whole[f"hgx_h100/{name}/{statistic}"]
             assert row["role"] == "judged"
             assert row["error_pct"] <= limit == row["tolerance_pct"]
 
 
-def test_families_fitted_and_judged_are_told_apart(predicted):
+@pytest.mark.slow
+def test_families_fitted_and_judged_are_told_apart(predicted_whole):
     spec, _ = reference.read_spec("power-under-load", PowerLoadSpec)
     families = {row["family"] for row in read_runs(TABLE)}
     assert set(spec.fitted_families) < families
-    assert predicted["hgx_h100/power/fitted/median"]["role"] == "fitted"
+    assert predicted_whole["hgx_h100/power/fitted/median"]["role"] == "fitted"
     seen = sum(row["family"] in spec.fitted_families for row in read_runs(TABLE))
-    assert f"of {seen} runs" in predicted["hgx_h100/power/fitted/median"]["what"]
-    assert f"of {len(read_runs(TABLE)) - seen} runs" in predicted["hgx_h100/power/median"]["what"]
+    assert f"of {seen} runs" in predicted_whole["hgx_h100/power/fitted/median"]["what"]
+    assert f"of {len(read_runs(TABLE)) - seen} runs" in predicted_whole["hgx_h100/power/median"]["what"]
 
 
 @pytest.mark.slow
@@ -89,15 +91,16 @@ def test_wrong_tables_are_refused_with_their_place(tmp_path):
     assert set(COLUMNS) <= set(read_runs(TABLE)[0])
 
 
-def test_whole_logs_that_nothing_was_fitted_to_are_within_their_targets(predicted):
+@pytest.mark.slow
+def test_whole_logs_that_nothing_was_fitted_to_are_within_their_targets(predicted_whole):
     for name, limit in (("mean", 6), ("swing", 20)):
-        row = predicted[f"series/{name}/median"]
+        row = predicted_whole[f"series/{name}/median"]
         assert row["role"] == "judged"
         assert abs(row["error_pct"]) <= limit == row["tolerance_pct"]
         assert "of 3 logs" in row["what"]
     # each is shown, and none is both fitted and judged
-    assert {predicted[f"SERIES-00{n}"]["role"] for n in (2, 3, 4)} == {"left_out"}
-    assert {predicted[f"SERIES-00{n}"]["role"] for n in (1, 7)} == {"fitted"}
+    assert {predicted_whole[f"SERIES-00{n}"]["role"] for n in (2, 3, 4)} == {"left_out"}
+    assert {predicted_whole[f"SERIES-00{n}"]["role"] for n in (1, 7)} == {"fitted"}
 
 
 def test_a_log_without_a_role_is_refused():

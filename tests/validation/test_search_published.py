@@ -22,6 +22,7 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_gpt3_on_512_accelerators() -> None:
     # the families of plans around the published one; the whole space is a benchmark
     over = {"tp": [4, 8], "pp": [1, 4, 8], "cp": [1], "micro_batch": [1, 2, 4, 8], "zero_stage": [1, 3]}
