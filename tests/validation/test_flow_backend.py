@@ -6,7 +6,6 @@ import pytest
 
 from cmsim.validation import backend, reference
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cmsim.search import search
 
 #: GPT-3 175B with the plan of Narayanan et al., SC'21, arXiv:2104.04473: tensor parallel in a box, a pipeline of boxes,
