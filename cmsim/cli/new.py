@@ -1,4 +1,4 @@
-"""``cmsim new``: a scenario from a launch script or config of another tool."""
+"""``cmsim new``: a first scenario from three answers, or one from a launch script or config of another tool."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from cmsim.errors import InputError, Problem, did_you_mean
 @app.command()
 def new(
     from_: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--from",
             metavar="FILE",
             help="A launch script or config: shell, YAML, TOML, JSON or Python of Megatron-LM, Megatron-Bridge, "
             "MindSpeed-LLM, MindFormers, torchtitan, DeepSpeed or Primus; of vLLM, SGLang, TensorRT-LLM, Dynamo or "
-            "MindIE; benchmark commands. It is read, never run.",
+            "MindIE; benchmark commands. It is read, never run. Without it three questions are asked.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print what was read as YAML, and write nothing.")] = False,
     system: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="The system to use; default: what the file's words mean.",
+            help="The system to use, of a first scenario one or several; default: what the file's words mean.",
             autocompletion=lambda incomplete: complete.builtin("topologies", incomplete),
         ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of a first scenario: the model, or its file.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Of a first scenario: training, prefill, decode, serving or collective.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -49,7 +54,14 @@ def new(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
-    """Write a scenario from a launch script or config, or say with --explain what such a file means."""
+    """Write a first scenario, or with --from one from a launch script or config (with --explain what it means)."""
+    if from_ is None:
+        _first(system or [], model, kind, out, force=force)
+        return
+    if model is not None or kind is not None:
+        raise InputError(Problem("the file says the model and what is asked; leave --model and --kind out", "--from"))
+    if len(system or []) > 1:
+        raise InputError(Problem(f"a file becomes a scenario of one system, got {', '.join(system or [])}", "--system"))
     import yaml
 
     from cmsim.launch import Reader, explained, scenario_of
@@ -65,9 +77,9 @@ def new(
         return
     plan = plans[_chosen([str(plan.details.get("name") or n) for n, plan in enumerate(plans, 1)], case)]
     to = out or Path(f"{from_.stem}.scenario.yaml")
-    model = to.with_name(f"{to.name.removesuffix('.yaml').removesuffix('.scenario')}.model.json")
-    written = scenario_of(plan, system=system, model_name=f"./{model.name}")
-    _write({to: written.scenario, **({model: written.model} if written.model else {})}, force=force)
+    sizes = to.with_name(f"{to.name.removesuffix('.yaml').removesuffix('.scenario')}.model.json")
+    written = scenario_of(plan, system=system[0] if system else None, model_name=f"./{sizes.name}")
+    _write({to: written.scenario, **({sizes: written.model} if written.model else {})}, force=force)
     for note in [*plan.warn, *written.notes]:
         say.message(f"note: {note}")
     for name, what in (
@@ -76,7 +88,17 @@ def new(
     ):
         if names := getattr(plan, name):
             say.message(f"note: {', '.join(names)} {what}")
-    say.message(f"wrote {to}" + (f" and {model}" if written.model else "") + f"; next: cmsim run {to}")
+    say.message(f"wrote {to}" + (f" and {sizes}" if written.model else "") + f"; next: cmsim run {to}")
+
+
+def _first(systems: list[str], model: str | None, kind: str | None, out: Path | None, *, force: bool) -> None:
+    """Write a scenario from three answers."""
+    from cmsim.cli.first import first, foot
+
+    name, text = first(systems, model, kind)
+    to = out or Path(f"{name}.scenario.yaml")
+    _write({to: text + foot(to)}, force=force)
+    say.message(f"wrote {to}; next: cmsim run {to}")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -84,7 +84,7 @@ def _on_dask(
             return future
 
         mine: dict[str, list[str]] = {}
-        under_way = as_completed([submitted(packet) for packet in packets])  # type: ignore[no-untyped-call]
+        under_way = as_completed([submitted(packet) for packet in packets])
         for future in under_way:
             packet = mine.pop(future.key)
             try:
@@ -93,7 +93,7 @@ def _on_dask(
                 if len(packet) == 1:
                     yield packet[0], failed(runs[packet[0]], f"{error}: no worker lived through it")
                 else:  # which of them it was, each shows by itself
-                    under_way.update([submitted([one]) for one in packet])  # type: ignore[no-untyped-call]
+                    under_way.update([submitted([one]) for one in packet])
 
 
 def _client(address: str, jobs: int | None) -> Any:
@@ -103,16 +103,16 @@ def _client(address: str, jobs: int | None) -> Any:
     except ImportError:
         raise InputError(Problem("needs the package distributed: pip install 'cmsim[distributed]'", "--dask")) from None
     if address == "local":
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+        cluster = LocalCluster(
             n_workers=jobs or side_by_side.cores(),
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
             silence_logs=logging.CRITICAL,  # that it ends is no news
         )
-        return _Closing(Client(cluster), cluster)  # type: ignore[no-untyped-call]
+        return _Closing(Client(cluster), cluster)
     try:
-        return Client(address, timeout=PATIENCE_s)  # type: ignore[no-untyped-call]
+        return Client(address, timeout=PATIENCE_s)
     except (ValueError, TypeError) as error:
         message = f"got '{address}': {error}. Allowed: the address of a Dask scheduler, tcp://HOST:PORT, or local"
         raise InputError(Problem(message, "--dask")) from None
