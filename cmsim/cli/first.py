@@ -76,7 +76,7 @@ def first(systems: Sequence[str], model: str | None, kind: str | None) -> tuple[
 
     kind = _one("kind", "What is asked", kind, list(QUESTIONS), "decode")
     known = builtin("topologies")
-    names = [_one("system", "Which machine", name, known, "hgx_h100") for name in systems] or [
+    names = [_one("system", "Which machine", name, known, None) for name in systems] or [
         _one("system", "Which machine", None, known, known[0])
     ]
     if kind != "collective":
