@@ -16,7 +16,7 @@ from cmsim import plots
 from cmsim.errors import CmsimError
 from cmsim.numbers import quantity
 from cmsim.reading import write_text
-from cmsim.results import Result, Results, pairs, power_band, rate_name
+from cmsim.results import Result, Results, interval_rows, pairs, power_band, rate_name
 from cmsim.results import per as throughput_per
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ FIGURES: Mapping[str, str] = {
     "collective": "Bandwidth over message size",
     "breakdown": "Where the time of each run goes",
     "power": "Power of the first run over time, by component",
+    "tornado": "Which assumption moves the throughput of the first run",
+    "break-even": "Below which price a machine wins",
     "roofline": "Work of the first run against the peaks of its accelerator",
 }
 #: runs of which figures of single runs are drawn at most, rows of a table that stand open, notes of a workload
@@ -73,6 +75,7 @@ def write_report(results: Results, path: str | Path, *, title: str = "", per: Se
         "figures": _figures(results),
         "limits": [_limit(one) for one in results.results[:_MOST_ROWS]],
         "bands": [band for one in results.results[:_MOST_ROWS] if (band := _band(one))],
+        "intervals": _intervals(results.results),
         "notes": _notes(results.results),
         "assumed": sorted({text for one in scenarios for text in one["assumed"]}),
         "sources": sorted({text for one in scenarios for text in one["sources"]}),
@@ -230,6 +233,19 @@ def _band(one: Result) -> tuple[str, str] | None:
         return None
     low, high = (f"{end - 1:+.0%}".replace("-", "−") for end in ends)
     return _called(one), f"power and energy {low} to {high}"
+
+
+def _intervals(runs: Sequence[Result]) -> list[list[str]]:
+    """Figures with the 5th and 95th percentile of their draws, where the scenario asks for these."""
+    by_run = {one.run: one for one in runs}
+    out = []
+    for row in interval_rows(runs):
+        one = by_run[row["run"]]
+        if row["metric"] in one.declared.headline:
+            name = row["metric"]
+            ends = [quantity(name, row[key]) for key in ("value", "low", "high")]
+            out.append([_called(one), _words(name), *ends])
+    return out
 
 
 def _notes(runs: Sequence[Result]) -> list[tuple[str, list[str]]]:

@@ -43,6 +43,13 @@ def test_the_page_says_what_the_results_say(page: Path):
     assert "&lt;Two&gt; &amp; more" in text and "<Two>" not in text
 
 
+def test_intervals_are_told(tmp_path: Path):
+    found = cmsim.run({**TWO, "sweep": {"workload.batch_per_accelerator": [2]}, "uncertainty": {"draws": 200}})
+    text = write_report(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Nine of ten draws" in text and text.count("<td>tpot</td>") == 2
+    assert "Which assumption moves the throughput" in text
+
+
 def test_the_page_loads_nothing(page: Path):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r'(?:src|href)="(?!#)', text) and "url(http" not in text and "@import" not in text
