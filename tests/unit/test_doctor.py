@@ -25,6 +25,7 @@ def test_it_says_what_is_there_and_that_a_run_goes_through():
 
 
 def test_what_is_missing_has_its_command(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # a pipe: nothing is broken over lines
     there = doctor._release
     monkeypatch.setattr(doctor, "_release", lambda name: "" if name in ("perfetto", "simpy") else there(name))
     done = CliRunner().invoke(app, ["doctor"])
