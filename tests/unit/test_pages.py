@@ -32,7 +32,6 @@ SLOW = (
     "cmsim run scenarios/faults.yaml",
     "cmsim run scenarios/optics.yaml",
     "cmsim run scenarios/power_cap.yaml",
-    "cmsim pace hall.yaml",
     "cmsim run scenarios/week_of_jobs.yaml",
     "cmsim run scenarios/service.yaml",
     "cmsim run scenarios/failing_service.yaml",
