@@ -135,9 +135,7 @@ def outcomes(
     """
     scenario = _loaded(scenario, set, record, allow_policies)
     there = machines or Machines(scenario.base)
-    systems = [there.uncapped(one) for one in scenario.runs]
-    check_report(scenario, systems)
-    check_money(zip(scenario.runs, systems, strict=True), there.base)
+    check_asked(scenario, there)
     if store is None:
         return _each(scenario.runs, there, jobs, progress)
     kept = store if isinstance(store, results.Store) else results.Store(store)
@@ -198,11 +196,23 @@ def _each(
 
 def _evaluated(base: Path | None, item: tuple[int, Run]) -> results.Outcome:
     """In a process that was started for it, whose systems are read once."""
-    return evaluate(item[1], _machines(base))
+    return evaluate(item[1], machines_of(base))
 
 
 @functools.lru_cache(maxsize=1)
-def _machines(base: Path | None) -> Machines:
+def machines_of(base: Path | None) -> Machines:
+    """Systems of scenarios of a folder, kept in a process that plays one run of them after the other.
+
+    Parameters
+    ----------
+    base
+        Folder that relative paths start from.
+
+    Returns
+    -------
+    Machines
+        The same for the same folder as the last time.
+    """
     return Machines(base)
 
 
@@ -217,6 +227,26 @@ def _loaded(
     if allow_policies:
         scenario = scenario.allowing_policies()
     return scenario if record is None else scenario.recorded(record)
+
+
+def check_asked(scenario: Scenario, machines: Machines) -> None:
+    """Refuse what no run of a scenario could answer, before any is played.
+
+    Parameters
+    ----------
+    scenario
+        What its report and its bill ask for.
+    machines
+        Its systems.
+
+    Raises
+    ------
+    InputError
+        For a system that cannot be read, and one without a price where one is asked for.
+    """
+    systems = [machines.uncapped(one) for one in scenario.runs]
+    check_report(scenario, systems)
+    check_money(zip(scenario.runs, systems, strict=True), machines.base)
 
 
 def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
@@ -265,14 +295,6 @@ def evaluate(
     InputError
         For what is wrong with the input.
     """
-    said: dict[str, Any] = {
-        "run": one.key,
-        "workload": one.workload,
-        "system": one.system.label,
-        "kind": one.spec.kind,
-        "entry": one.identity.entry,
-        "point": dict(one.point),
-    }
     machines = machines or Machines()
     try:
         tried = choice.best(one, machines, progress)
@@ -283,13 +305,42 @@ def evaluate(
     except InfeasibleError as refused:
         fits = one.open or refused.budget.get("what") != "memory"
         error = refused if fits else nearest.told(refused, one, machines(one), machines.base)
-        return results.Infeasible(**said, message=str(error), budget=error.budget)
+        return results.Infeasible(**_named(one), message=str(error), budget=error.budget)
     except FailedError as error:
-        return results.Failed(**said, message=str(error))
+        return failed(one, str(error))
 
 
 def _system_of(tried: Play | Result, one: Run, machines: Machines) -> System:
     return tried.system if isinstance(tried, Play) else machines(one)
+
+
+def failed(one: Run, message: str) -> results.Failed:
+    """A run that gave nothing.
+
+    Parameters
+    ----------
+    one
+        A run of a scenario.
+    message
+        Why.
+
+    Returns
+    -------
+    Failed
+        An outcome among the others.
+    """
+    return results.Failed(**_named(one), message=message)
+
+
+def _named(one: Run) -> dict[str, Any]:
+    return {
+        "run": one.key,
+        "workload": one.workload,
+        "system": one.system.label,
+        "kind": one.spec.kind,
+        "entry": one.identity.entry,
+        "point": dict(one.point),
+    }
 
 
 def run_one(

@@ -10,8 +10,7 @@ from typing import Any
 
 from cmsim import api, side_by_side
 from cmsim.errors import InputError, Problem
-from cmsim.execution import Machines
-from cmsim.results import Failed, Outcome
+from cmsim.results import Outcome
 from cmsim.scenario import Run
 
 #: what a scheduler has to answer within [s]
@@ -39,27 +38,9 @@ def each(
 def point(base: Path | None, one: Run) -> Outcome:
     """What becomes of a point; what is wrong with its input is a reason like others."""
     try:
-        return api.evaluate(one, _machines(base))
+        return api.evaluate(one, api.machines_of(base))
     except InputError as error:
-        return failed(one, str(error))
-
-
-def failed(one: Run, message: str) -> Failed:
-    """A point that gave nothing."""
-    return Failed(
-        run=one.key,
-        workload=one.workload,
-        system=one.system.label,
-        kind=one.spec.kind,
-        message=message,
-        entry=one.identity.entry,
-        point=dict(one.point),
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _machines(base: Path | None) -> Machines:
-    return Machines(base)
+        return api.failed(one, str(error))
 
 
 def _packet(base: Path | None, runs: Sequence[Run]) -> list[Outcome]:
@@ -91,7 +72,7 @@ def _on_dask(
                 yield from zip(packet, future.result(), strict=True)
             except KilledWorker as error:
                 if len(packet) == 1:
-                    yield packet[0], failed(runs[packet[0]], f"{error}: no worker lived through it")
+                    yield packet[0], api.failed(runs[packet[0]], f"{error}: no worker lived through it")
                 else:  # which of them it was, each shows by itself
                     under_way.update([submitted([one]) for one in packet])
 
@@ -138,4 +119,4 @@ class _Closing:
         self.cluster.close()
 
 
-__all__ = ["PATIENCE_s", "each", "failed", "point"]
+__all__ = ["PATIENCE_s", "each", "point"]

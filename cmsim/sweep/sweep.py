@@ -65,7 +65,7 @@ def sweep(
     """
     loaded = load_scenario(scenario, set=set).recorded(record)
     machines = Machines(loaded.base)
-    api.check_report(loaded, [machines(one) for one in loaded.runs])
+    api.check_asked(loaded, machines)
     runs = dict(zip(api.digests(loaded, machines), loaded.runs, strict=True))
     folder = Path(out).absolute()
     with alone(folder), Store(folder, sole=True) as store:

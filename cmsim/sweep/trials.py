@@ -14,7 +14,7 @@ from cmsim import api, kinds
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.execution import Machines
 from cmsim.results import Infeasible, Outcome, Result, Results, Store, became, decisive, settle
-from cmsim.scenario import Record, Run, SweepSpace, load_space
+from cmsim.scenario import Record, Run, Scenario, SweepSpace, load_space
 from cmsim.sweep.folder import alone, check
 from cmsim.sweep.points import point
 from cmsim.sweep.standing import Progress, Standing
@@ -62,7 +62,8 @@ def study(
     except ImportError:
         raise InputError(Problem("needs the package optuna: pip install 'cmsim[optuna]'", "--trials")) from None
     space = load_space(scenario, set=set)
-    first = _checked(space)
+    begin = _checked(space)
+    first = begin.runs[0]
     kind = kinds.get(first.spec.kind)
     if objective is not None and objective not in kind.deciding:
         raise InputError(f"--objective: got '{objective}'. {did_you_mean(objective, kind.deciding)}")
@@ -70,8 +71,10 @@ def study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=first.seed)
     drawn = optuna.create_study(direction="maximize" if more else "minimize", sampler=sampler)
-    machines = Machines(Path(space.document.file).parent if space.document.file else None)
-    folder, order, in_vain = Path(out).absolute(), list[str](), 0
+    machines = Machines(begin.base)
+    api.check_asked(begin, machines)
+    folder, in_vain = Path(out).absolute(), 0
+    order: dict[str, None] = {}
     with alone(folder), Store(folder, sole=True) as store:
         found = store.outcomes()
         check(folder, found.keys(), None, resume=resume)
@@ -93,20 +96,19 @@ def study(
                 store.add(known[digest], digest)
             outcome = known[digest]
             if digest not in order:
-                order.append(digest)
+                order[digest] = None
                 standing.count(became(outcome))
                 if progress is not None:
                     progress(standing)
             trial.set_constraint("over", _over(outcome))
             drawn.tell(trial, _score(first, outcome, objective) if isinstance(outcome, Result) else 0.0)
         check(folder, found.keys(), order, resume=resume)
-        machines(first)
-        settle(store, order, space.data, api.manifest(space.at(_first(space)), machines.loaded()))
+        settle(store, list(order), space.data, api.manifest(begin, machines.loaded()))
     return Results.load(folder)
 
 
-def _checked(space: SweepSpace) -> Run:
-    """The run at the first point. Raises InputError for a scenario of several runs at a point, or without a sweep."""
+def _checked(space: SweepSpace) -> Scenario:
+    """The scenario at the first point. Raises InputError for several runs at a point, or none to draw from."""
     problem = space.document.problem
     if not space.swept.axes:
         raise InputError(problem((), "has no `sweep` to draw from"))
@@ -115,11 +117,8 @@ def _checked(space: SweepSpace) -> Run:
         if len(names) != 1:
             said = ", ".join(str(name) for name in names)
             raise InputError(problem((section,), f"points are drawn for one of them, got {said}. Leave one with --set"))
-    return space.at(_first(space)).runs[0]
-
-
-def _first(space: SweepSpace) -> dict[str, Any]:
-    return {key: value for axis in space.swept.axes for key, value in zip(axis.keys, axis.rows[0], strict=True)}
+    first = {key: value for axis in space.swept.axes for key, value in zip(axis.keys, axis.rows[0], strict=True)}
+    return space.at(first)
 
 
 def _score(one: Run, result: Result, objective: str | None) -> float:

@@ -132,6 +132,19 @@ def test_what_is_wrong_at_a_point_fails_that_point(tmp_path: Path, monkeypatch: 
     assert len(found.results) == 3
 
 
+def test_a_cap_that_is_too_low_is_one_outcome_among_others(tmp_path: Path):
+    swept = {"workload.power.cap_W": [100, 5000]}
+    found = sweep.sweep({**SCENARIO, "sweep": swept}, out=tmp_path / "out", jobs=1)
+    assert [one.outcome for one in found.missing] == ["infeasible"] and len(found.results) == 1
+
+
+def test_a_price_that_nobody_has_is_said_before_anything_is_run(tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="has no price of tpu_v4"):
+        sweep.sweep({**SCENARIO, "systems": ["tpu_v4_pod"], "cost": {}}, out=out)
+    assert not out.exists()
+
+
 def test_a_second_sweep_on_a_folder_is_refused(tmp_path: Path):
     out = tmp_path / "out"
 
