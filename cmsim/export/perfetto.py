@@ -105,25 +105,35 @@ def _ops(trace: _Trace, process: int, ops: Columns) -> None:
 def _flows(ops: Columns) -> tuple[Ints, Ints]:
     """By op the number of the arrow that begins at it, and that ends there; 0 for none.
 
-    A frame does not say who a send is to: the n-th send of one class goes with the n-th receive that ends no earlier,
-    of another class, of as many bytes.
+    A frame does not say who a send is to: sends go, in the order of their ends, each with the first receive of another
+    class that has as many bytes, ends no earlier and is still free.
     """
     starts, ends = np.zeros(len(ops["kind"]), np.int64), np.zeros(len(ops["kind"]), np.int64)
     sends, receives = (np.flatnonzero(ops["kind"] == kind) for kind in ("send", "recv"))
-    receives = receives[np.argsort(ops["end_ps"][receives], kind="stable")]
-    taken = np.zeros(len(receives), bool)
-    for number, send in enumerate(sends[np.argsort(ops["end_ps"][sends], kind="stable")].tolist(), 1):
-        fits = (
-            ~taken
-            & (ops["end_ps"][receives] >= ops["end_ps"][send])
-            & (ops["rank_class"][receives] != ops["rank_class"][send])
-            & (ops["received_B"][receives] == ops["sent_B"][send])
-        )
-        if fits.any():
-            first = int(np.argmax(fits))
-            taken[first] = True
-            starts[send], ends[receives[first]] = number, number
+    sends, receives = (rows[np.argsort(ops["end_ps"][rows], kind="stable")] for rows in (sends, receives))
+    number = itertools.count(1)
+    for size_B in np.unique(ops["sent_B"][sends]):
+        mine = sends[ops["sent_B"][sends] == size_B]
+        theirs = receives[ops["received_B"][receives] == size_B]
+        firsts = np.searchsorted(ops["end_ps"][theirs], ops["end_ps"][mine]).tolist()
+        of_mine, of_theirs = (ops["rank_class"][rows].tolist() for rows in (mine, theirs))
+        free = list(range(len(theirs) + 1))  # the first that may be free from there on
+        for send, first, own in zip(mine.tolist(), firsts, of_mine, strict=True):
+            at = _free(free, first)
+            while at < len(theirs) and of_theirs[at] == own:
+                at = _free(free, at + 1)
+            if at < len(theirs):
+                free[at] = at + 1
+                starts[send] = ends[theirs[at]] = next(number)
     return starts, ends
+
+
+def _free(free: list[int], at: int) -> int:
+    """The first that is free from a place on; ways that were gone are shortened."""
+    while free[at] != at:
+        free[at] = free[free[at]]
+        at = free[at]
+    return at
 
 
 def _power(trace: _Trace, process: int, power: Columns) -> None:
