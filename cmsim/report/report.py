@@ -74,6 +74,7 @@ def write_report(results: Results, path: str | Path, *, title: str = "", per: Se
         "missing": [(one.run, one.outcome, " ".join(one.message.split())) for one in results.missing],
         "figures": _figures(results),
         "limits": [_limit(one) for one in results.results[:_MOST_ROWS]],
+        "more": max(len(results.results) - _MOST_ROWS, 0),
         "bands": [band for one in results.results[:_MOST_ROWS] if (band := _band(one))],
         "intervals": _intervals(results.results),
         "notes": _notes(results.results),
@@ -106,7 +107,7 @@ def _each(scenario: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict
             "name": str(one.get("name") or ""),
             "question": _question(str(of.get("scenario_text", ""))),
             "file": str(of.get("scenario_file") or ""),
-            "text": str(of.get("scenario_text", "")),
+            "text": _as_it_ran(one),
             "seed": of.get("seed", 0),
             "systems": {name: said["digest"] for name, said in of.get("systems", {}).items()},
             "assumed": list(of.get("assumed", ())),
@@ -114,6 +115,16 @@ def _each(scenario: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict
         }
         for one, of in zip(data, traced, strict=True)
     ]
+
+
+def _as_it_ran(data: Mapping[str, Any]) -> str:
+    """A scenario in long form, with what was changed on the command line: its file alone would not say that."""
+    import json
+
+    import yaml
+
+    plain = json.loads(json.dumps(data, default=str))
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)) if plain else ""
 
 
 def _question(text: str) -> str:

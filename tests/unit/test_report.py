@@ -50,6 +50,11 @@ def test_intervals_are_told(tmp_path: Path):
     assert "Which assumption moves the throughput" in text
 
 
+def test_what_was_changed_is_told(tmp_path: Path):
+    found = cmsim.run(TWO, set={"sweep": {}, "workload.context_tokens": 777}, record="summary")
+    assert "context_tokens: 777" in write_report(found, tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_page_loads_nothing(page: Path):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r'(?:src|href)="(?!#)', text) and "url(http" not in text and "@import" not in text
