@@ -199,12 +199,13 @@ def _sections(model: Any, seen: set[type]) -> list[str]:
 
 
 def _title(model: Any) -> str:
-    """A workload is known by its kind, anything else by its class."""
+    """A workload is known by its kind, anything else by its class: what holds a workload among others is none."""
+    from cmsim import kinds
+
     kind = model.model_fields.get("kind")
     values = typing.get_args(kind.annotation) if kind is not None else ()
-    if kind is not None and typing.get_origin(kind.annotation) is Literal and len(values) == 1:
-        return f"workload of kind `{values[0]}`"
-    return f"{model.__name__}"
+    one = kind is not None and typing.get_origin(kind.annotation) is Literal and len(values) == 1
+    return f"workload of kind `{values[0]}`" if one and kinds.get(values[0]).spec is model else str(model.__name__)
 
 
 def _type(annotation: Any, metadata: Any = ()) -> str:
