@@ -78,7 +78,7 @@ def _check(spec: DiffusionSpec, model: DenoiserSpec) -> None:
         if (got := getattr(spec.parallel, size)) != 1
     ]
     if model.heads % spec.parallel.cp:
-        said = f"got {spec.parallel.cp}, which does not divide {model.heads} heads"
+        said = f"got {spec.parallel.cp}, which does not divide {model.heads} heads."
         problems.append(Problem(said, key="parallel.cp"))
     for key in ("width", "height"):
         got = getattr(spec, key)
