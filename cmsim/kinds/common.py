@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cmsim.kinds.kind import Frame, Metric, Metrics
+from cmsim.units import TERA
 
 _SPAN = {"start_ps": "when it begins [ps]", "end_ps": "when it ends [ps]"}
 
@@ -195,6 +196,17 @@ def throughput(count: float, makespan_s: float, accelerators: int, of: str = "to
     """Tokens (or samples) over time, of all and of one accelerator (package). [1/s]"""
     rate = count / makespan_s
     return {f"{of}s_per_s": rate, f"{of}s_per_s_per_accelerator": rate / accelerators}
+
+
+#: of kinds that run a model as it is, and count its FLOPs alone
+MODEL_RATE = Metric(
+    "model_TFLOPps_per_accelerator", "TFLOP/s", "more", "model FLOPs over time and accelerators", of_time=True
+)
+
+
+def with_model_rate(rates_: Metrics, model_flops: float, of: str) -> Metrics:
+    """Throughput, and `MODEL_RATE` behind it. model_flops: of one ``of`` [FLOP]"""
+    return {**rates_, MODEL_RATE.name: model_flops * float(rates_[f"{of}s_per_s_per_accelerator"]) / TERA}
 
 
 def merged_headline(kinds: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ParallelSpec, PrecisionSpec, WorkloadSpec
 from cmsim.reading.quantities import PerAccelerator, Slots, Times, Tokens
-from cmsim.units import TERA
 
 
 class DiffusionSpec(WorkloadSpec):
@@ -52,14 +51,12 @@ class DiffusionFacts(Facts):
 
 
 def measure(run: Measured[DiffusionFacts]) -> Metrics:
-    """image_time_s is all steps of a batch, without queueing; step_time_s one of them."""
+    """image_time_s is all steps of a batch, without queueing; denoising_step_time_s one of them."""
     out = common.throughput(run.facts.images_per_run, run.makespan_s, run.accelerators, "image")
-    model_FLOPps = run.facts.model_flops_per_image * float(out["images_per_s_per_accelerator"])
     return {
         "image_time_s": run.makespan_s,
         "denoising_step_time_s": run.makespan_s / run.facts.steps,
-        **out,
-        "model_TFLOPps_per_accelerator": model_FLOPps / TERA,
+        **common.with_model_rate(out, run.facts.model_flops_per_image, "image"),
     }
 
 
@@ -67,7 +64,7 @@ _METRICS = (
     Metric("image_time_s", "s", "less", "all steps of a batch of images, without queueing", of_time=True),
     Metric("denoising_step_time_s", "s", "less", "one step of a batch", of_time=True),
     *common.rates("image"),
-    Metric("model_TFLOPps_per_accelerator", "TFLOP/s", "more", "model FLOPs over time and accelerators", of_time=True),
+    common.MODEL_RATE,
     *common.rest(),
     *common.power_of("image"),
 )

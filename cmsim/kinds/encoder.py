@@ -11,7 +11,6 @@ from cmsim.kinds import common
 from cmsim.kinds.kind import PER, Facts, Kind, Measured, Metric, Metrics, PlayedKind
 from cmsim.kinds.parts import ParallelSpec, PowerSpec, PrecisionSpec, WorkloadSpec
 from cmsim.reading.quantities import PerAccelerator, Tokens, TokensOrNone
-from cmsim.units import TERA
 
 
 class EncoderSpec(WorkloadSpec):
@@ -44,18 +43,16 @@ class EncoderFacts(Facts):
 def measure(run: Measured[EncoderFacts]) -> Metrics:
     """step_time_s is one batch's pass, without queueing."""
     out = common.throughput(run.facts.samples_per_run, run.makespan_s, run.accelerators, "sample")
-    model_FLOPps = run.facts.model_flops_per_sample * float(out["samples_per_s_per_accelerator"])
     return {
         "step_time_s": run.makespan_s / run.facts.steps,
-        **out,
-        "model_TFLOPps_per_accelerator": model_FLOPps / TERA,
+        **common.with_model_rate(out, run.facts.model_flops_per_sample, "sample"),
     }
 
 
 _METRICS = (
     Metric("step_time_s", "s", "less", "of one batch's pass, without queueing", of_time=True),
     *common.rates("sample"),
-    Metric("model_TFLOPps_per_accelerator", "TFLOP/s", "more", "model FLOPs over time and accelerators", of_time=True),
+    common.MODEL_RATE,
     *common.rest(),
     *common.power_of("sample"),
 )

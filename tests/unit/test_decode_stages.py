@@ -132,7 +132,7 @@ def test_copies_of_a_cache_become_parts_of_one(model: str, copies: int, wide: in
 @pytest.mark.parametrize(
     ("model", "keys", "message"),
     [
-        ("llama-3.1-8b", {"parallel": {"tp": 4, "dcp": 2}}, "there are 1 copies in a tensor group"),
+        ("llama-3.1-8b", {"parallel": {"tp": 4, "dcp": 2}}, "there are 1 copies in a tensor group of 4. Allowed: 1."),
         ("deepseek-v2", {"parallel": {"tp": 4, "dcp": 3}}, "there are 4 copies"),
         ("nemotron-3-nano", {"parallel": {"cp": 2}}, "takes 1 of a model with layers with a state"),
         ("llama-3.1-8b", {"parallel": {"cp": 2}, "chunk": {"tokens": 8}}, "ranks that share a cache"),

@@ -148,6 +148,7 @@ def test_a_capacity_is_sent_and_worked_on_whole(model, factor):
             {"parallel": {"ep": 16, "expert_tp": 8}},
             "parallel.ep: expert parallel size 16 is not possible with 8 ranks",
         ),
+        ("moe", {"parallel": {"ep": 32}}, "parallel.ep: expert parallel size 32 is not possible with 64 ranks"),
     ],
 )
 def test_experts_that_cannot_be_shared_so_are_told(model, name, changes, message):

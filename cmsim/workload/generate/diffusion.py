@@ -19,6 +19,7 @@ from cmsim.compute import Work
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
 from cmsim.kinds.diffusion import DiffusionFacts, DiffusionSpec
+from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import whole
 from cmsim.workload.denoiser import DenoiserSpec, load_denoiser
 from cmsim.workload.generate import layers
@@ -77,7 +78,7 @@ def _check(spec: DiffusionSpec, model: DenoiserSpec) -> None:
         if (got := getattr(spec.parallel, size)) != 1
     ]
     if model.heads % spec.parallel.cp:
-        said = f"got {spec.parallel.cp}, which does not divide {model.heads} heads"
+        said = f"got {spec.parallel.cp}, which does not divide {model.heads} heads."
         problems.append(Problem(said, key="parallel.cp"))
     for key in ("width", "height"):
         got = getattr(spec, key)
@@ -185,7 +186,7 @@ class _Pass:
             kv_heads=heads,
             d_qk=width,
             d_v=width,
-            element_bytes=layers.width_B(self.form.attention),
+            element_bytes=BYTES_PER_ELEMENT[self.form.attention],
             causal=False,
             sequences=self.batch,
         )
@@ -228,11 +229,7 @@ class _Pass:
         return _kernel(f"{name} activation", "activation", work)
 
     def _cast(self, name: str, rows: float, columns: float) -> list[Kernel]:
-        form = self.form
-        if not form.quantised:
-            return []
-        work = compute.quantise(rows, columns, in_bytes=form.stream_B, out_bytes=form.activation_B)
-        return [_kernel(f"{name} quantise", "quantise", work)]
+        return layers.quantise(f"{name} quantise", self.form, rows, columns)
 
     def _product(self, name: str, rows: float, columns: float, inner: float | None = None) -> Kernel:
         return layers.product(name, self.form, rows, columns, self.model.hidden if inner is None else inner)

@@ -26,6 +26,7 @@ from cmsim.workload.generate.inference_step import IN, OUT, Core, InferenceStep,
 from cmsim.workload.generate.parallel import Layout, resolve, with_channels
 from cmsim.workload.generate.stored import as_stored
 from cmsim.workload.model import ModelSpec, load_model
+from cmsim.workload.moe import divisors
 from cmsim.workload.ops import Least, ProgramBuilder, Programs, assemble
 
 
@@ -259,7 +260,8 @@ def _check_copies(spec: PrefillSpec | DecodeSpec, model: ModelSpec) -> None:
     if parallel.cp > 1 or model.recurrence or model.index_top:
         why = "it goes without cp, layers with a state and indexers"
     elif parallel.dcp > most or tp % parallel.dcp:
-        why = f"of a cache there are {max(most, 1)} copies in a tensor group. Allowed: what divides them."
+        allowed = ", ".join(str(size) for size in divisors(tp) if size <= max(most, 1))
+        why = f"of a cache there are {max(most, 1)} copies in a tensor group of {tp}. Allowed: {allowed}."
     elif spec.kind == "decode" and spec.chunk is not None:
         why = "prompts beside sequences are not modelled with it"
     if why:

@@ -93,6 +93,8 @@ class InferenceStep:
         taken = overlap.communication_cores if several and not split else 0.0
         if taken:
             self.attention = self.expert = self.alone = ("compute", 1.0 - taken)
+        if drafting:
+            self.attention, self.expert = self.alone, (self.expert[0], self.alone[1])
 
     def programs(self, stages: Sequence[range], guesses: Sequence[InferenceStep] = ()) -> list[ProgramBuilder]:
         """A program for each stage, ``guesses`` behind the last layer in their order."""
@@ -158,7 +160,6 @@ class InferenceStep:
     def draft(self, build: ProgramBuilder, group: float) -> list[int]:
         """A pass that guesses, then the head, after all that is built; the last row."""
         last = len(build) - 1
-        self.attention, self.expert = self.alone, (self.expert[0], self.alone[1])
         mixture = self.mixture and self.mixture.at(self.batch.own(group) / self.batch.own(self.batch.groups[0]))
         chain = self._chain(group, self.drafting, mixture, opening=self.opens)
         return interleave(build, [chain], after=[[last]])

@@ -39,7 +39,8 @@ def _kernel(name: str, kernel: str, precision: str, work: Work, shape: Shape | N
     return Kernel(name, kernel, precision, float(work.flops), float(work.bytes_B), shape)
 
 
-def _quantise(name: str, form: Formats, tokens: float, width: float) -> list[Kernel]:
+def quantise(name: str, form: Formats, tokens: float, width: float) -> list[Kernel]:
+    """Casts of what a product reads, where it reads another format than the stream has; else none."""
     if not form.quantised:
         return []
     if form.recipe is not None:
@@ -56,7 +57,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
             "attention norm", "norm", "", compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True)
         )
     ]
-    out += _quantise("attention quantise", form, tokens, model.hidden)
+    out += quantise("attention quantise", form, tokens, model.hidden)
     heads = busiest(model.heads, tp)
     if model.attention == "mla":
         latent = model.kv_lora_rank + model.rope_dim
@@ -64,7 +65,7 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
             out.append(_gemm("q, kv down", form, tokens, model.q_lora_rank + latent, model.hidden))
             lora = compute.norm(tokens, model.q_lora_rank + model.kv_lora_rank, element_bytes=form.stream_B)
             out.append(_kernel("latent norm", "norm", "", lora))
-            out += _quantise("latent quantise", form, tokens, model.q_lora_rank)
+            out += quantise("latent quantise", form, tokens, model.q_lora_rank)
             out.append(_gemm(QUERIES_UP, form, tokens, heads * model.head_dim, model.q_lora_rank))
         else:
             out.append(_gemm("q, kv down", form, tokens, heads * model.head_dim + latent, model.hidden))
@@ -85,11 +86,6 @@ def attention_in(model: ModelSpec, tokens: float, tp: int, form: Formats) -> lis
     return out
 
 
-def width_B(name: str) -> float:
-    """Of an element of a format. [B]"""
-    return _WIDTH[name]
-
-
 def product(name: str, form: Formats, tokens: float, columns: float, rows: float) -> Kernel:
     """A product beside those of layers."""
     return _gemm(name, form, tokens, columns, rows)
@@ -101,7 +97,7 @@ def attention_out(model: ModelSpec, tokens: float, tp: int, form: Formats) -> li
     gate = compute.activation(tokens, width, element_bytes=form.stream_B)
     return [
         *([_kernel("attention gate", "activation", "", gate)] if model.gated_queries else []),
-        *_quantise("output quantise", form, tokens, width),
+        *quantise("output quantise", form, tokens, width),
         _gemm("attention out", form, tokens, model.hidden, width),
     ]
 
@@ -244,7 +240,7 @@ def recurrence(
             element_bytes=form.stream_B,
             state_bytes=STATE_B,
         )
-    out = [_kernel("mixer norm", "norm", "", opening), *_quantise("mixer quantise", form, tokens, model.hidden)]
+    out = [_kernel("mixer norm", "norm", "", opening), *quantise("mixer quantise", form, tokens, model.hidden)]
     out.append(_gemm("mixer in", form, tokens, of.columns_on(tp), model.hidden))
     if of.taps:
         short = compute.short_convolution(
@@ -258,7 +254,7 @@ def recurrence(
         _kernel("recurrence", "recurrence" if trained else "generic", form.attention, core),
         _kernel("mixer gate", "activation", "", gate),
         _kernel("result norm", "norm", "", closing),
-        *_quantise("result quantise", form, tokens, width),
+        *quantise("result quantise", form, tokens, width),
         _gemm("mixer out", form, tokens, model.hidden, width),
     ]
 
@@ -380,7 +376,7 @@ def dense_ffn(
     return [
         _gemm(f"{name} up", form, tokens, fold * columns, model.hidden),
         _kernel(f"{name} activation", "activation", "", act),
-        *_quantise(f"{name} quantise", form, tokens, columns),
+        *quantise(f"{name} quantise", form, tokens, columns),
         _gemm(f"{name} down", form, tokens, model.hidden, columns),
     ]
 
@@ -388,7 +384,7 @@ def dense_ffn(
 def ffn_norm(model: ModelSpec, tokens: float, form: Formats) -> list[Kernel]:
     """Norm and residual before the second half of a layer."""
     work = compute.norm(tokens, model.hidden, element_bytes=form.stream_B, residual=True)
-    return [_kernel("ffn norm", "norm", "", work), *_quantise("ffn quantise", form, tokens, model.hidden)]
+    return [_kernel("ffn norm", "norm", "", work), *quantise("ffn quantise", form, tokens, model.hidden)]
 
 
 def router(model: ModelSpec, tokens: float) -> list[Kernel]:
@@ -429,13 +425,13 @@ def experts(model: ModelSpec, arriving: float, active: float, form: Formats, *, 
     act = compute.activation(arriving, width, element_bytes=form.stream_B, gated=model.gated)
     ordered = Work(0.0, 2 * arriving * model.hidden * form.dispatched_B)
     # tokens that came in 16 bits are cast here
-    cast = _quantise("token quantise", form, arriving, model.hidden) if form.dispatched_B > form.activation_B else []
+    cast = quantise("token quantise", form, arriving, model.hidden) if form.dispatched_B > form.activation_B else []
     return [
         _kernel("expert order", "generic", "", ordered),
         *cast,
         _kernel("expert up", "grouped_gemm", form.gemm, up, of_up),
         _kernel("expert activation", "activation", "", act),
-        *_quantise("expert quantise", form, arriving, width),
+        *quantise("expert quantise", form, arriving, width),
         _kernel("expert down", "grouped_gemm", form.gemm, down, of_down),
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmsim.errors import InfeasibleError, Problem
 from cmsim.hardware import System
-from cmsim.kinds.training import TrainingSpec
+from cmsim.kinds.training import TrainingParallelSpec, TrainingSpec
 from cmsim.workload.generate import context, layers, seeing, stages
 from cmsim.workload.generate.experts import Experts, plan_experts
 from cmsim.workload.generate.footprint import footprint_B
@@ -68,7 +68,7 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
     tokens = busiest(spec.micro_batch * busiest(spec.sequence_length, plain.cp), plain.tp)
     mixture = plan_experts(
         model,
-        spec.parallel,
+        _without_copies(spec.parallel),
         spec.balance,
         ranks=plain.stage_ranks,
         tokens_per_rank=tokens,
@@ -83,6 +83,14 @@ def _layout(spec: TrainingSpec, model: ModelSpec, system: System, base: Path | N
     mixture = replace(mixture, costs=system.stack.training)
     sizes = {"experts": model.experts, "ep": mixture.ranks, "expert_tp": expert_tp}
     return resolve(spec.parallel, system, ranks=spec.ranks, **sizes), mixture
+
+
+def _without_copies(parallel: TrainingParallelSpec) -> TrainingParallelSpec:
+    """The plan without copies of experts but those that are asked for: frameworks train every expert in one place of
+    an expert group (Megatron-LM, moe_layer.py: ep divides the experts), and nothing adds up gradients of copies."""
+    slots = parallel.expert_slots
+    none = {name: 0 for name in ("shared", "redundant") if getattr(slots, name) == "auto"}
+    return parallel.model_copy(update={"expert_slots": slots.model_copy(update=none)})
 
 
 def _dense_layout(spec: TrainingSpec, model: ModelSpec, system: System) -> Layout:
