@@ -395,7 +395,7 @@ def test_a_policy_runs_where_it_is_allowed(tmp_path):
         ("twice", r"returned \[0, 0\], where a row stands twice"),
         ("words", r"returned \['all'\]: 'all' is no row"),
         ("far", r"returned \[7\]: 7 is no row of `waiting`. Allowed: each of 0 to 0"),
-        ("none", "it raised TypeError"),
+        ("none", "returned None, which is no list of rows"),
         ("writes", "read-only"),
         ("lacking", "has no function 'lacking'"),
     ],
