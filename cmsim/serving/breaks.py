@@ -160,6 +160,8 @@ def in_words(metrics: dict[str, float], plan: Sequence[Outage], retried: int, lo
     """What failures did, in a sentence."""
     names = ", ".join(f"{one.name} at {one.at_ps / PS_PER_S:g} s" for one in plan)
 
+    if not metrics["away_s"]:
+        return f"nothing fails: {names} comes when everybody has gone"
     parts = [f"failures ({names}; all is back {metrics['away_s']:.3g} s after the first)"]
     for what, key, times in (
         ("requests a second that had what was promised, by when they came", "kept_{}_requests_per_s", 1.0),

@@ -113,6 +113,8 @@ def test_a_note_says_whose_each_number_is():
     # nobody came afterwards, and answers are of one token
     assert "by when they came: before 43.6, during 19.3" in said
     assert "token" not in said
+    late = breaks.in_words({**metrics, "away_s": 0.0}, plan, 0, 0, 0)
+    assert late == "nothing fails: replica 1 at 1 s comes when everybody has gone"
 
 
 @pytest.mark.parametrize(
