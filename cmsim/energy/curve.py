@@ -10,6 +10,7 @@ Leaves out: what differs between machines (jitter, temperature), capacitors and 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -51,17 +52,21 @@ class Course:
     def length_s(self) -> float:
         return float(self.edges_s[-1])
 
+    @cached_property
+    def _until_J(self) -> Floats:
+        """Energy from its start to each edge, the same for every machine. [J]"""
+        return np.concatenate([[0.0], np.cumsum(self.power_W * np.diff(self.edges_s))])
+
     def joules(self, at_s: Floats) -> Floats:
         """Energy from time 0 on of a machine that starts then, at times before and after it. [J]"""
-        until = np.concatenate([[0.0], np.cumsum(self.power_W * np.diff(self.edges_s))])
-        since_s = np.maximum(at_s, 0.0)
+        until_J, since_s = self._until_J, np.maximum(at_s, 0.0)
         before_J = np.minimum(at_s, 0.0) * self.waits_W
         if self.repeats:
             times, rest_s = np.divmod(since_s, self.length_s)
-            out: Floats = before_J + times * until[-1] + np.interp(rest_s, self.edges_s, until)
+            out: Floats = before_J + times * until_J[-1] + np.interp(rest_s, self.edges_s, until_J)
             return out
         after_J = np.maximum(since_s - self.length_s, 0.0) * self.waits_W
-        once: Floats = before_J + np.interp(since_s, self.edges_s, until) + after_J
+        once: Floats = before_J + np.interp(since_s, self.edges_s, until_J) + after_J
         return once
 
 

@@ -16,7 +16,8 @@ from cmsim.errors import InputError, Problem
 from cmsim.jobs import Jobs, load_jobs
 from cmsim.kinds.jobs import JobsSpec
 from cmsim.kinds.submitting import JobArrivalsSpec, JobSpec, JobTraceSpec, LengthSpec
-from cmsim.reliability.events import US_PER_S, to_us
+from cmsim.reliability.events import to_us
+from cmsim.scheduling.hall import numbered
 
 HOUR_S, DAY_S, HOURS = 3600.0, 86400.0, 24
 #: jobs of one run, so that columns of them fit the memory of a laptop
@@ -56,22 +57,18 @@ class _Names:
 
     teams: Mapping[str, int]
     tasks: Mapping[str, int]
-    machines: Mapping[str, int]
+    machines: Sequence[str]
 
     def machine(self, name: str | None, key: str) -> int:
-        if name is None:
-            return -1
-        if name not in self.machines:
-            message = f"got {name!r}. Allowed: {', '.join(self.machines)}"
-            raise InputError(Problem(message, key=key))
-        return self.machines[name]
+        return -1 if name is None else numbered(self.machines, name, key)
 
 
 def submitted(
     spec: JobsSpec, machines: Sequence[str], *, seed: int, base: Path | None
 ) -> tuple[Submitted, tuple[str, ...]]:
     """All jobs of a scenario, and what to say of them. Raises InputError with file and place."""
-    names = _Names(*({name: i for i, name in enumerate(known)} for known in (spec.teams, spec.tasks, machines)))
+    teams, tasks = ({name: i for i, name in enumerate(known)} for known in (spec.teams, spec.tasks))
+    names = _Names(teams, tasks, machines)
     parts, notes = [_listed(spec.jobs, names)], []
     if spec.trace is not None:
         found, said = _recorded(spec.trace, names, np.random.default_rng([seed, 1]), base)
@@ -189,11 +186,9 @@ def arrivals_s(spec: JobArrivalsSpec, random: np.random.Generator) -> Floats:
         raise InputError(Problem(f"asks for {sums[-1]:.3g} jobs; up to {_MOST:,}", key="arrivals.per_hour"))
     count = int(random.poisson(sums[-1]))
     at = np.sort(random.random(count)) * sums[-1]
-    # an hour without jobs has no points of its own
-    rises = np.append(np.diff(sums) > 0, True)
+    # the last edge at or below a point: an hour without jobs, where the sum does not rise, has none
     first = np.searchsorted(sums, at, side="right") - 1
     step = np.diff(sums)[first]
-    assert rises[first].all()
     out: Floats = (ends_h[first] + (at - sums[first]) / step * np.diff(ends_h)[first]) * HOUR_S
     return out
 
@@ -234,4 +229,4 @@ def _mixed(
     }
 
 
-__all__ = ["DAY_S", "HOUR_S", "US_PER_S", "Submitted", "arrivals_s", "lengths_s", "submitted"]
+__all__ = ["DAY_S", "HOUR_S", "Submitted", "arrivals_s", "lengths_s", "submitted"]

@@ -22,7 +22,7 @@ from cmsim.scheduling import asked, measure, outages, own, standing, told
 from cmsim.scheduling.asked import DAY_S, Submitted
 from cmsim.scheduling.clockwork import Clockwork
 from cmsim.scheduling.decisions import Decisions
-from cmsim.scheduling.hall import Floor, Hall
+from cmsim.scheduling.hall import Floor, Hall, numbered
 from cmsim.scheduling.measure import Measures
 from cmsim.scheduling.paces import Housed, JobPace, JobPaces, Sort, sorts
 from cmsim.scheduling.promise import NEVER
@@ -94,11 +94,7 @@ def execute(
             *notes,
             *paces.notes(),
             *said,
-            *(
-                ["failures are drawn for twice the time that the work should take: behind it nothing fails"]
-                if late
-                else []
-            ),
+            *([_LATE] if late else []),
             *_of_systems(houses[1:]),
         ),
     )
@@ -122,8 +118,8 @@ def _houses(run: Run, spec: JobsSpec, system: System, base: Path | None) -> list
         out.append(Housed.of(name, entry, machines(replace(run, system=entry))))
     names = [house.name for house in out]
     for key, said in (("speeds", spec.speeds), ("recorded_faults", spec.recorded_faults)):
-        if unknown := [name for name in said if name not in names]:
-            raise InputError(Problem(f"got {unknown[0]!r}. Allowed: {', '.join(names)}", key=key))
+        for name in said:
+            numbered(names, name, key)
     return out
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmsim.arrays import Ints
+from cmsim.errors import InputError, Problem
 
 #: than any place has
 _MORE = 1 << 40
@@ -28,6 +29,13 @@ class Floor:
     @property
     def packages(self) -> int:
         return sum(self.domains)
+
+
+def numbered(machines: Sequence[str], name: str, key: str) -> int:
+    """The number of a machine. Raises InputError, with the key that named it, for one that there is not."""
+    if name not in machines:
+        raise InputError(Problem(f"got {name!r}. Allowed: {', '.join(machines)}", key=key))
+    return machines.index(name)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cmsim.scheduling.asked import Submitted
 from cmsim.scheduling.clockwork import Lived
 from cmsim.scheduling.paces import Housed
 from cmsim.scheduling.standing import Replicas
-from cmsim.scheduling.state import CLOCK, END, ENDS, FAILURE, PREEMPTION, HallState
+from cmsim.scheduling.state import END, ENDS, FAILURE, PREEMPTION, HallState
 
 US = 1e6
 #: stretches of the frame over time
@@ -465,4 +465,4 @@ def _machines(of: Measures) -> Mapping[str, NDArray[Any]]:
     }
 
 
-__all__ = ["CLOCK", "Attempts", "Measures", "frames", "levels", "means", "metrics", "of_machines_J", "slowdowns"]
+__all__ = ["Attempts", "Measures", "frames", "levels", "means", "metrics", "of_machines_J", "slowdowns"]

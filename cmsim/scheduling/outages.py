@@ -16,7 +16,7 @@ from cmsim.reliability import causes as causes_
 from cmsim.reliability import draw, replay
 from cmsim.reliability.causes import Cause
 from cmsim.reliability.events import to_us
-from cmsim.scheduling.hall import Hall
+from cmsim.scheduling.hall import Hall, numbered
 from cmsim.scheduling.paces import Housed
 
 #: seeds of machines lie so far apart
@@ -46,9 +46,6 @@ def drawn(
 
     Raises InputError for causes that say too little, and a trace that names more hosts than there are.
     """
-    names = [house.name for house in houses]
-    if unknown := [name for name in spec.recorded_faults if name not in names]:
-        raise InputError(Problem(f"got {unknown[0]!r}. Allowed: {', '.join(names)}", key="recorded_faults"))
     out: list[Closure] = []
     slows = False
     for machine, house in enumerate(houses):
@@ -135,13 +132,10 @@ def planned(spec: JobsSpec, hall: Hall) -> list[Upkeep]:
     names = [floor.name for floor in hall.floors]
     out = []
     for i, one in enumerate(spec.maintenance):
-        name = names[0] if one.machine is None else one.machine
-        if name not in names:
-            raise InputError(Problem(f"got {name!r}. Allowed: {', '.join(names)}", key=f"maintenance[{i}].machine"))
-        machine = names.index(name)
+        machine = 0 if one.machine is None else numbered(names, one.machine, f"maintenance[{i}].machine")
         there = len(hall.floors[machine].domains)
         if one.domains is not None and one.domains > there:
-            message = f"got {one.domains}; {name} has {there}"
+            message = f"got {one.domains}; {names[machine]} has {there}"
             raise InputError(Problem(message, key=f"maintenance[{i}].domains"))
         out.append(Upkeep(one, machine, hall))
     return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,12 @@ def asked(policy: str, function: PolicyFunction, offer: Offer) -> list[int]:
     at = f"at {offer.now_s:.10g} s"
     try:
         answer = function(offer)
-        given = list(answer)
+        given = list(answer) if isinstance(answer, Iterable) else None
     except Exception as error:  # so may a stranger's function
         raise _wrong(policy, f"{at} it raised {type(error).__name__}: {error}") from error
     count = len(offer.waiting["job"])
+    if given is None:
+        raise _wrong(policy, f"{at} it returned {_short(answer)}, which is no list of rows of `waiting`{_to(count)}")
     out: list[int] = []
     for one in given:
         if isinstance(one, bool) or not isinstance(one, int | np.integer) or not 0 <= one < count:

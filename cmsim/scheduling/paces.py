@@ -18,6 +18,7 @@ from cmsim.kinds.training import TrainingSpec
 from cmsim.results import Result
 from cmsim.scenario import Run, SystemEntry
 from cmsim.scheduling.asked import Submitted
+from cmsim.scheduling.hall import numbered
 from cmsim.serving.idle import idle_W
 
 #: share of the way from waiting to its most that an accelerator draws under a job nobody simulates: low, middle, high
@@ -92,14 +93,9 @@ class JobPaces:
         #: the same by domains as they are asked for
         self._known: dict[tuple[Sort, int, int], JobPace] = {}
         self._first: dict[Sort, tuple[int, _Step]] = {}
-        self.reference = self._number(spec.reference) if spec.reference is not None else 0
+        names = [house.name for house in houses]
+        self.reference = 0 if spec.reference is None else numbered(names, spec.reference, "reference")
         self._across = False
-
-    def _number(self, name: str) -> int:
-        names = [house.name for house in self._houses]
-        if name not in names:
-            raise InputError(Problem(f"got {name!r}. Allowed: {', '.join(names)}", key="reference"))
-        return names.index(name)
 
     @property
     def simulated(self) -> int:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from cmsim.errors import InputError, Problem
 from cmsim.kinds.jobs import JobsSpec
-from cmsim.kinds.submitting import StandingSpec
 from cmsim.reliability.events import to_us
+from cmsim.scheduling.hall import numbered
 from cmsim.scheduling.promise import NEVER
 
-DAY_US, HOUR_US = 86_400_000_000, 3_600_000_000
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def services(spec: JobsSpec, machines: Sequence[str], packages: Sequence[int]) -
     tasks = list(spec.tasks)
     out = []
     for name, one in spec.services.items():
-        machine = _machine(name, one, machines)
+        machine = 0 if one.machine is None else numbered(machines, one.machine, f"services.{name}.machine")
         day = tuple((int(to_us(hour * 3600)), -(-many // one.replica)) for hour, many in one.accelerators)
         its = Replicas(name, machine, -1 if one.task is None else tasks.index(one.task), one.replica, day)
         if (most := its.most * one.replica) > packages[machine]:
@@ -73,12 +73,3 @@ def services(spec: JobsSpec, machines: Sequence[str], packages: Sequence[int]) -
             raise InputError(Problem(message, key=f"services.{name}.accelerators"))
         out.append(its)
     return out
-
-
-def _machine(name: str, one: StandingSpec, machines: Sequence[str]) -> int:
-    if one.machine is None:
-        return 0
-    if one.machine not in machines:
-        message = f"got {one.machine!r}. Allowed: {', '.join(machines)}"
-        raise InputError(Problem(message, key=f"services.{name}.machine"))
-    return list(machines).index(one.machine)

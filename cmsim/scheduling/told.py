@@ -8,11 +8,11 @@ import numpy as np
 
 from cmsim.errors import WARNING
 from cmsim.numbers import quantity
+from cmsim.scheduling.asked import DAY_S, HOUR_S
 from cmsim.scheduling.measure import Measures
 
 #: shares under which a loss is not worth a sentence, and from which on teams wait differently
 _WORTH, _APART = 0.001, 1.5
-_HOUR_S, _DAY_S = 3600.0, 86400.0
 
 
 def sentences(of: Measures, metrics: Mapping[str, float | str]) -> list[str]:
@@ -29,12 +29,14 @@ def span(seconds: float) -> str:
     """
     if seconds < 120:
         return f"{seconds:.3g} s"
-    if seconds < _HOUR_S:
+    if seconds < HOUR_S:
         return f"{seconds / 60:.3g} min"
-    return f"{seconds / _HOUR_S:.3g} h" if seconds < _DAY_S else f"{seconds / _DAY_S:.3g} days"
+    return f"{seconds / HOUR_S:.3g} h" if seconds < DAY_S else f"{seconds / DAY_S:.3g} days"
 
 
 def _left_out(of: Measures, m: Mapping[str, float]) -> Iterator[str]:
+    if not len(of.given) and not of.services:
+        yield f"{WARNING}no job comes: all figures are of machines that wait"
     for why in ("too large", "over its quota", "over the power budget"):
         many = int((of.refused == why).sum())
         if many:

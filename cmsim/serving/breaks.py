@@ -135,7 +135,7 @@ def _load_s(spec: ServiceFailuresSpec, part: Posed, one: PoolMachine, *, alone: 
 def told(book: Book, plan: Sequence[Outage], slo: SloSpec | None, end_s: float) -> dict[str, float]:
     """Of requests that came before anything failed, while something was away, and afterwards: 99th percentiles of both
     times, and how many a second had what is promised (were served, where nothing is)."""
-    since_s, until_s = (pick(times) / PS_PER_S for pick, times in zip((min, max), _times(plan), strict=True))
+    since_s, until_s = min(one.at_ps for one in plan) / PS_PER_S, max(one.back_ps for one in plan) / PS_PER_S
     arrival = book.column("arrival") / PS_PER_S
     last_s = float(arrival.max())
     edges = (0.0, min(since_s, last_s), min(until_s, last_s), last_s)
@@ -156,25 +156,22 @@ def told(book: Book, plan: Sequence[Outage], slo: SloSpec | None, end_s: float) 
     return out
 
 
-def _times(plan: Sequence[Outage]) -> tuple[list[int], list[int]]:
-    return [one.at_ps for one in plan], [one.back_ps for one in plan]
-
-
 def in_words(metrics: dict[str, float], plan: Sequence[Outage], retried: int, lost: int, recomputed: int) -> str:
     """What failures did, in a sentence."""
     names = ", ".join(f"{one.name} at {one.at_ps / PS_PER_S:g} s" for one in plan)
 
-    def row(key: str, times: float) -> str:
-        known = [name for name in WHEN if key.format(name) in metrics]
-        return ", ".join(f"{metrics[key.format(name)] * times:.3g}" for name in known)
-
-    parts = [
-        f"failures ({names}; all is back {metrics['away_s']:.3g} s after the first)",
-        f"of requests that came before, during and after so many a second had what was promised: "
-        f"{row('kept_{}_requests_per_s', 1.0)}",
-        f"99th percentile to the first token in s: {row('ttft_{}_s_p99', 1.0)}",
-        f"of a token in ms: {row('tpot_{}_s_p99', 1e3)}",
-    ]
+    if not metrics["away_s"]:
+        return f"nothing fails: {names} comes when everybody has gone"
+    parts = [f"failures ({names}; all is back {metrics['away_s']:.3g} s after the first)"]
+    for what, key, times in (
+        ("requests a second that had what was promised, by when they came", "kept_{}_requests_per_s", 1.0),
+        ("99th percentile to the first token in s", "ttft_{}_s_p99", 1.0),
+        ("of a token in ms", "tpot_{}_s_p99", 1e3),
+    ):
+        # when nobody came there is no number
+        told = [f"{name} {metrics[at] * times:.3g}" for name in WHEN if (at := key.format(name)) in metrics]
+        if told:
+            parts.append(f"{what}: {', '.join(told)}")
     if recomputed:
         parts.append(f"{retried:,} requests were tried again, {recomputed:,} tokens computed anew")
     if lost:

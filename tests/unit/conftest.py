@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -41,3 +42,20 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
         paths[name] = str(folder / f"{name}.json")
         (folder / f"{name}.json").write_text(json.dumps(config))
     return lambda name: paths.get(name, name)
+
+
+@pytest.fixture(scope="session")
+def small_service() -> Callable[..., dict[str, Any]]:
+    """A service of a small model whose requests are all as long as each other; further keys as they are."""
+
+    def of(*, rate_per_s: float, requests: int, prompt: int, output: int, **keys: Any) -> dict[str, Any]:
+        return {
+            "kind": "serving",
+            "model": "llama-3.1-8b",
+            "arrivals": {"process": "poisson", "rate_per_s": rate_per_s, "requests": requests},
+            "lengths": {"prompt_tokens": prompt, "output_tokens": output},
+            "sensitivity": False,
+            **keys,
+        }
+
+    return of

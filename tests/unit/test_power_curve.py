@@ -79,15 +79,9 @@ def test_a_scenario_asks_for_it_and_the_folder_keeps_it(tmp_path):
     assert again[1].frame("power_curve")["power_W"].tolist() == told.frame("power_curve")["power_W"].tolist()
 
 
-def test_energy_of_a_service_is_the_integral_of_its_curve():
-    service = {
-        "kind": "serving",
-        "model": "llama-3.1-8b",
-        "arrivals": {"process": "poisson", "rate_per_s": 20, "requests": 20},
-        "lengths": {"prompt_tokens": 128, "output_tokens": 16},
-        "sensitivity": False,
-        "power": {"over_time": {"resolution_s": 0.05}},
-    }
+def test_energy_of_a_service_is_the_integral_of_its_curve(small_service):
+    power = {"over_time": {"resolution_s": 0.05}}
+    service = small_service(rate_per_s=20, requests=20, prompt=128, output=16, power=power)
     result = cmsim.run({"systems": ["hgx_h100"], "workload": service})[0]
     joules = result.frame("power_curve")["power_W"].sum() * 0.05
     left_over_J = 0.05 * result.metric("power_peak_W")  # the last step is not all of it

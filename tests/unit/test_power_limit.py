@@ -162,15 +162,8 @@ def test_wrong_caps_are_refused_by_name(power, said):
 
 
 @pytest.mark.slow
-def test_pools_of_a_service_have_caps_of_their_own():
-    service = {
-        "kind": "serving",
-        "model": "llama-3.1-8b",
-        "arrivals": {"process": "poisson", "rate_per_s": 2, "requests": 40},
-        "lengths": {"prompt_tokens": 2048, "output_tokens": 64},
-        "sensitivity": False,
-        "decode": {"accelerators": 4},
-    }
+def test_pools_of_a_service_have_caps_of_their_own(small_service):
+    service = small_service(rate_per_s=2, requests=40, prompt=2048, output=64, decode={"accelerators": 4})
 
     def ttft(power):
         workload = {**service, "prefill": {"accelerators": 4, "power": power}}
@@ -183,16 +176,9 @@ def test_pools_of_a_service_have_caps_of_their_own():
 
 
 @pytest.mark.slow
-def test_a_cap_of_the_hall_is_of_all_pools_of_a_service_together():
-    service = {
-        "kind": "serving",
-        "model": "llama-3.1-8b",
-        "arrivals": {"process": "poisson", "rate_per_s": 20, "requests": 100},
-        "lengths": {"prompt_tokens": 2048, "output_tokens": 64},
-        "sensitivity": False,
-        "prefill": {"accelerators": 2, "replicas": 2},
-        "decode": {"accelerators": 4},
-    }
+def test_a_cap_of_the_hall_is_of_all_pools_of_a_service_together(small_service):
+    pools = {"prefill": {"accelerators": 2, "replicas": 2}, "decode": {"accelerators": 4}}
+    service = small_service(rate_per_s=20, requests=100, prompt=2048, output=64, **pools)
     peaks = []
     for power in (None, {"cap_W": {"hall": 6000}}):
         result = cmsim.run({"systems": ["hgx_h100"], "workload": {**service, "power": power}})[0]

@@ -194,6 +194,11 @@ def test_a_service_takes_what_the_hour_asks_for():
     assert left.metrics["jobs_left"] == 1 and any("1 jobs wait or run though" in note for note in left.warnings)
 
 
+def test_a_run_without_jobs_says_so():
+    none = {"per_hour": 1e-6, "days": 0.1, "length": {"median_s": 60}, "sizes": {1: 1.0}}
+    assert any("no job comes" in note for note in ran([], arrivals=none).warnings)
+
+
 def test_a_budget_of_power_lets_one_wait():
     rows = [(0, 4, 100), (0, 4, 100)]
     free = ran(rows)
@@ -395,7 +400,7 @@ def test_a_policy_runs_where_it_is_allowed(tmp_path):
         ("twice", r"returned \[0, 0\], where a row stands twice"),
         ("words", r"returned \['all'\]: 'all' is no row"),
         ("far", r"returned \[7\]: 7 is no row of `waiting`. Allowed: each of 0 to 0"),
-        ("none", "it raised TypeError"),
+        ("none", "returned None, which is no list of rows"),
         ("writes", "read-only"),
         ("lacking", "has no function 'lacking'"),
     ],

@@ -106,6 +106,17 @@ def test_a_rack_takes_every_replica_that_is_in_it_and_a_fault_slows_steps():
     assert slow["away_s"] == pytest.approx(4) and slow["requests_retried"] == 0
 
 
+def test_a_note_says_whose_each_number_is():
+    plan = (Outage(10**12, 2 * 10**12, "replica 1"),)
+    metrics = {"away_s": 1.0, "kept_before_requests_per_s": 43.6, "kept_during_requests_per_s": 19.3}
+    said = breaks.in_words(metrics, plan, 0, 0, 0)
+    # nobody came afterwards, and answers are of one token
+    assert "by when they came: before 43.6, during 19.3" in said
+    assert "token" not in said
+    late = breaks.in_words({**metrics, "away_s": 0.0}, plan, 0, 0, 0)
+    assert late == "nothing fails: replica 1 at 1 s comes when everybody has gone"
+
+
 @pytest.mark.parametrize(
     ("failures", "said"),
     [
