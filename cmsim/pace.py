@@ -92,7 +92,9 @@ def pace(one: Run, machines: Machines, *, deadline_s: float | None = None, times
     workload that has no clock.
     """
     if "power" not in type(one.spec).model_fields:
-        raise InputError(Problem(f"a {one.spec.kind} has no `power.clock`, by which it would be slowed", key=one.key))
+        raise InputError(
+            Problem(f"the kind {one.spec.kind} has no `power.clock`, by which it would be slowed", key=one.key)
+        )
     held = getattr(one.spec, "power", None) or PowerSpec()
 
     def at(clock: float) -> Result:

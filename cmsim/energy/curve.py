@@ -136,6 +136,12 @@ def curve(
     if steady >= count:
         message = f"got {seconds:g}; allowed: more than spread_s ({spread_s:g}), when the last machine starts"
         raise InputError(Problem(message, key="power.over_time.seconds"))
+    if count - steady < 2:
+        message = (
+            f"got {resolution_s:g}: once all machines are at work there is one step, which has no swing. Allowed: at most "
+            f"{(seconds - last_s) / 2:.3g}"
+        )
+        raise InputError(Problem(message, key="power.over_time.resolution_s"))
     starts_s = np.random.default_rng(seed).uniform(0.0, spread_s, machines) if last_s else np.zeros(1)
     at_s = np.arange(count + 1) * resolution_s
     joules = np.zeros(count + 1)

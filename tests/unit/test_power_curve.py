@@ -56,6 +56,7 @@ def test_metrics_are_percentiles_the_steepest_change_and_the_frequency_that_swin
         ({"resolution_s": 1e-6, "seconds": 1e3}, "power.over_time.resolution_s: got 1,000,000,000 steps"),
         ({"resolution_s": 1.0, "seconds": 1e6, "machines": 10_000}, "Allowed: 2,000,000 steps"),
         ({"resolution_s": 1.0, "seconds": 10.0, "machines": 2, "spread_s": 20.0}, "more than spread_s (20)"),
+        ({"resolution_s": 10.0, "seconds": 10.0}, "one step, which has no swing. Allowed: at most 5"),
     ],
 )
 def test_more_than_can_be_made_is_refused(how, said):
