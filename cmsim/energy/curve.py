@@ -138,8 +138,8 @@ def curve(
         raise InputError(Problem(message, key="power.over_time.seconds"))
     if count - steady < 2:
         message = (
-            f"got {resolution_s:g}: once all machines are at work there is one step, which has no swing. Allowed: at most "
-            f"{(seconds - last_s) / 2:.3g}"
+            f"got {resolution_s:g}: once all machines are at work there is one step, which has no swing. "
+            f"Allowed: at most {(seconds - last_s) / 2:.3g}"
         )
         raise InputError(Problem(message, key="power.over_time.resolution_s"))
     starts_s = np.random.default_rng(seed).uniform(0.0, spread_s, machines) if last_s else np.zeros(1)
