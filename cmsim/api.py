@@ -21,11 +21,9 @@ from cmsim.execution import (
     check,
     check_money,
     choice,
-    nearest,
     options_of,
     result_of,
     system,
-    with_ledger,
 )
 from cmsim.hardware import System
 from cmsim.results import Result, Results
@@ -301,8 +299,12 @@ def evaluate(
         found = result_of(tried)
         if one.uncertainty is None:
             return found
+        from cmsim.execution.ends import with_ledger
+
         return with_ledger(found, tried, one, _system_of(tried, one, machines), machines.base)
     except InfeasibleError as refused:
+        from cmsim.execution import nearest
+
         fits = one.open or refused.budget.get("what") != "memory"
         error = refused if fits else nearest.told(refused, one, machines(one), machines.base)
         return results.Infeasible(**_named(one), message=str(error), budget=error.budget)

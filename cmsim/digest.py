@@ -19,8 +19,10 @@ from cmsim.reading.regular import exists, opened
 from cmsim.scenario import Run
 from cmsim.version import __version__
 
-#: keys of a workload whose text may name a file or a folder
-_FILES = frozenset({"model", "path", "matrix", "file", "placement", "machine", "failures"})
+#: keys of a workload, of its cost and its carbon, whose text may name a file or a folder
+_FILES = frozenset({"model", "path", "matrix", "file", "placement", "machine", "failures", "prices", "region"})
+#: which draws of intervals stand on
+_DRAWN = ("workloads/reference/errors.yaml", "workloads/reference/stands_on.yaml")
 #: where built-in ones of them lie
 _HOMES = (
     *("", "topologies", "workloads/models", "workloads/graphs", "workloads/denoisers", "workloads/traces"),
@@ -55,7 +57,7 @@ class Digests:
             "built_in": self._ours,
             "run": {name: getattr(run, name) for name in _FIELDS},
             "systems": [self._system(one) for one in systems],
-            "files": [[name, self._named(name)] for name in sorted(set(_texts(_plain(run.spec))))],
+            "files": [[name, self._named(name)] for name in sorted(set(_named_by(run)))],
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=_plain).encode()).hexdigest()
 
@@ -93,8 +95,16 @@ def _sum(parts: Iterator[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _named_by(run: Run) -> Iterator[str]:
+    for part in (run.spec, run.cost, run.carbon):
+        if part is not None:
+            yield from _texts(_plain(part))
+    if run.uncertainty is not None:
+        yield from _DRAWN
+
+
 def _texts(data: Any) -> Iterator[str]:
-    """Texts of a workload, at any depth, that may name a file."""
+    """Texts of a part of a scenario, at any depth, that may name a file."""
     for key, value in data.items() if isinstance(data, Mapping) else ():
         if isinstance(value, str) and value and key in _FILES:
             yield value

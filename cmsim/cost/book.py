@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmsim import reading
-from cmsim.cost.keys import PLAIN, PRICES, CarbonSpec, CostSpec, Money, Years
+from cmsim.cost.keys import PLAIN, PRICES, CarbonSpec, CostSpec, Money, Years, taken
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.hardware.specs import Assumed, Source, Sources
 from cmsim.reading.kept import while_unchanged
@@ -55,6 +55,13 @@ class BookSpec(reading.Spec):
     embodied_kg: dict[str, Average] = Field(description="of making an accelerator with its board, and a host's socket")
     currencies: dict[str, Annotated[float, NUMBER, Field(ge=1e-9, le=1e12)]] = Field(description="units for a USD")
     sources: Sources
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for key, source in self.sources.items():
+            if key in PRICES and isinstance(source, Assumed):
+                taken("sources", key, source.assumed)
+        return self
 
 
 class RegionSpec(reading.Spec):

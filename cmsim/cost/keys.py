@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cmsim.reading import Spec
 from cmsim.reading.quantities import NUMBER, Average, GramsPerKWh, Share, ShareOrNone
@@ -91,13 +91,22 @@ class CostSpec(_Hours):
                 raise ValueError(f"ranges: '{key}' has none. Allowed: {', '.join(PRICES)}")
             if low > high:
                 raise ValueError(f"ranges: {key} must go from least to most, got [{low:g}, {high:g}]")
-            if low < 0:
-                raise ValueError(f"ranges: {key} must be at least 0, got {low:g}")
+            taken("ranges", key, (low, high))
             if value is None:
                 raise ValueError(f"ranges: {key} needs its value beside it: {key}: ...")
             if not low <= value <= high:
                 raise ValueError(f"ranges: {key} is {value:g}, which does not lie in [{low:g}, {high:g}]")
         return self
+
+
+def taken(where: str, key: str, ends: tuple[float, float]) -> None:
+    """Raises ValueError for the end of a range that the key itself does not take, as use in none of the hours."""
+    for end in ends:
+        try:
+            CostSpec.model_validate({key: end})
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].replace("Input should be", "must be")
+            raise ValueError(f"{where}: {key} {said}, got {end:g}") from None
 
 
 #: keys that have a value in a file of prices, and may have a range

@@ -1,7 +1,6 @@
 """How a run comes about: programs that are planned and played, or the function of a kind that executes itself."""
 
 from cmsim.execution.choice import candidates, result_of
-from cmsim.execution.ends import with_ledger
 from cmsim.execution.machines import Machines, system
 from cmsim.execution.money import check as check_money
 from cmsim.execution.options import options_of
@@ -16,5 +15,4 @@ __all__ = [
     "options_of",
     "result_of",
     "system",
-    "with_ledger",
 ]

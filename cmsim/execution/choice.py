@@ -18,7 +18,6 @@ from cmsim.results import Result
 from cmsim.scenario import Run
 from cmsim.units import to_s
 from cmsim.workload import Programs
-from cmsim.workload.generate.choices import sizes
 
 Progress = Callable[[float], None]
 
@@ -56,6 +55,8 @@ def candidates(one: Run, machines: Machines) -> Iterator[Run]:
     key = one.open[0]
     values = key.values
     if values is None:
+        from cmsim.workload.generate.choices import sizes
+
         values = tuple(sizes(key.key, one.spec, machines(one), base=machines.base))
     for value in values:
         yield from candidates(one.at(value), machines)

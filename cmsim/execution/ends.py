@@ -258,7 +258,7 @@ def _own(key: str, accelerator: str) -> str | None:
 
 def _elsewhere(key: str, one: Run) -> bool:
     """Whether the scenario says it in another way."""
-    return (key == _RENT and one.cost is not None) or (key == _CARBON and (one.carbon, one.cost) != (None, None))
+    return (key == _RENT and one.cost is not None) or (key == _CARBON and one.of_owner)
 
 
 def _value(data: Any, parts: Sequence[str]) -> float | None:

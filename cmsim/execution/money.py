@@ -110,7 +110,7 @@ def purse(one: Run, system: System, base: Path | None = None) -> Purse | None:
 
     system: with the packages that are billed. Raises InputError for a price that nobody gives.
     """
-    if one.cost is None and one.carbon is None:
+    if not one.of_owner:
         return None
     inputs: dict[str, cost.Input] = {}
     if one.cost is not None:
@@ -161,9 +161,7 @@ def check(runs: Iterable[tuple[Run, System]], base: Path | None = None) -> None:
     """
     seen = set()
     for one, system in runs:
-        if (one.cost, one.carbon) != (None, None) and (
-            key := (one.system_key, repr((one.cost, one.carbon)))
-        ) not in seen:
+        if one.of_owner and (key := (one.system_key, repr((one.cost, one.carbon)))) not in seen:
             seen.add(key)
             purse(one, system, base)
 

@@ -160,9 +160,11 @@ def weights(result: Result, metric: str) -> list[Weight]:
 
 def chances(pairs: Sequence[tuple[Result, Result]], what: str) -> list[float]:
     """Probability that the first of each pair gives more than the second, per something. Raises InputError as
-    `rate_draws`."""
+    `rate_draws`, and per dollar where one of them has a bill and the other a rent."""
     found = []
     for one, other in pairs:
+        if what == "million_dollars" and (one.machine.utilisation is None) != (other.machine.utilisation is None):
+            raise InputError(f"{one.run} and {other.run} have a bill and a rent: no dollars of one kind")
         first, second = rate_draws(one, what), rate_draws(other, what)
         most = min(len(first), len(second))  # fewer draws are the first of more
         found.append(uncertainty.beats(first[:most], second[:most]))

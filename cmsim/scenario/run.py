@@ -57,6 +57,11 @@ class Run:
         """Swept key -> value, as far as it concerns this run."""
         return self.identity.point
 
+    @property
+    def of_owner(self) -> bool:
+        """Whether the scenario says what money or carbon are made of; else rent and the system's intensity count."""
+        return (self.cost, self.carbon) != (None, None)
+
     def at(self, value: Any) -> Run:
         """The run with its first open key decided."""
         key, *rest = self.open

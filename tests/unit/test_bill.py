@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cmsim
-from cmsim import api, cost
+from cmsim import api, cost, reading, results
 from cmsim.cli import app
 from cmsim.errors import InputError
 from cmsim.execution import money
@@ -145,6 +145,12 @@ def test_the_same_input_is_moved_everywhere() -> None:
         ({"cost": {"rack": 2, "ranges": {"rack": [3, 1]}}}, "cost.ranges", r"least to most, got \[3, 1\]"),
         ({"cost": {"rack": 2, "ranges": {"rack": [3, 4]}}}, "cost.ranges", r"2, which does not lie in \[3, 4\]"),
         ({"cost": {"ranges": {"rack": [3, 4]}}}, "cost.ranges", "needs its value"),
+        (
+            {"cost": {"utilisation": 0.5, "ranges": {"utilisation": [0, 0.9]}}},
+            "cost.ranges",
+            r"utilisation .*1, got 0$",
+        ),
+        ({"cost": {"interest": 0.1, "ranges": {"interest": [0, 3]}}}, "cost.ranges", "interest .* equal to 1, got 3"),
         ({"cost": {"rack": 2, "ranges": {"rak": [3, 4]}}}, "cost.ranges", "'rak' has none. Allowed: accelerator, "),
         ({"cost": {"currency": "DM"}}, "cost.currency", "got 'DM', which .* has no rate of. Allowed: CNY, EUR"),
         ({"cost": {"region": "mars"}}, "cost.region", "no region named 'mars'"),
@@ -160,6 +166,21 @@ def test_what_is_wrong_is_said(more: dict[str, Any], key: str, message: str) -> 
     with pytest.raises(InputError, match=message) as caught:
         run(**more)
     assert caught.value.problems[0].key == key
+
+
+def test_a_file_of_prices_assumes_what_can_be(tmp_path: Any) -> None:
+    text = reading.builtin_files(cost.COSTS)["recalled_2025"].read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text.replace("utilisation: {assumed: [0.5", "utilisation: {assumed: [0"))
+    with pytest.raises(InputError, match=r"sources: utilisation must be .* to 0\.000001, got 0"):
+        run(cost={"prices": str(tmp_path / "mine.yaml")})
+
+
+def test_a_bill_is_not_held_against_a_rent() -> None:
+    own, rented = (run(uncertainty={"draws": 100, "executed": False}, **more)[0] for more in ({"cost": {}}, {}))
+    assert results.more_than([(own, rented)], "megawatt") == [0.5]
+    with pytest.raises(InputError, match="a bill and a rent"):
+        results.more_than([(own, rented)], "million_dollars")
+    assert results.more_than([(rented, rented)], "million_dollars") == [0.5]
 
 
 def test_a_region_that_is_not_there_has_its_line(tmp_path: Any) -> None:

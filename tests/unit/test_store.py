@@ -308,6 +308,17 @@ def test_what_files_say_is_in_a_digest(tmp_path: Path, monkeypatch: pytest.Monke
     assert digests(scenario) == before
     model.write_text(model.read_text().replace('"vocab_size": 128256', '"vocab_size": 128000'))
     assert digests(scenario) != before
+    for asked, built_in in (
+        ({"cost": {"prices": "mine.yaml"}}, "costs/recalled_2025"),
+        ({"cost": {"region": "mine.yaml"}}, "regions/norway"),
+        ({"carbon": {"region": "mine.yaml"}}, "regions/norway"),
+    ):
+        mine = tmp_path / "mine.yaml"
+        shutil.copy(ROOT / f"topologies/{built_in}.yaml", mine)
+        asked = {key: {name: str(mine) for name in says} for key, says in asked.items()}
+        before = digests(asked)
+        mine.write_text(mine.read_text() + "\n# changed\n")
+        assert digests(asked) != before
     # built-in ones too
     for folder in ("topologies", "workloads/models", "workloads/graphs", "workloads/denoisers"):
         shutil.copytree(reading.DATA / folder, tmp_path / folder)
@@ -317,6 +328,12 @@ def test_what_files_say_is_in_a_digest(tmp_path: Path, monkeypatch: pytest.Monke
     path = next((tmp_path / "topologies/kernels").glob("h100*.yaml"))
     path.write_text(path.read_text() + "\n# changed\n")
     assert digests({}) != before
+    before, sure = digests({}), digests({"uncertainty": {}})
+    errors = tmp_path / "workloads/reference/errors.yaml"
+    errors.parent.mkdir()
+    errors.write_text("areas: {}\n")
+    assert digests({}) == before
+    assert digests({"uncertainty": {}}) != sure
 
 
 def test_a_matrix_is_read(tmp_path: Path) -> None:

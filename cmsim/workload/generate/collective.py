@@ -15,8 +15,6 @@ from cmsim.reading import locate, read_text
 from cmsim.reading.tables import number, rows_of
 from cmsim.units import BYTES_PER_ELEMENT
 from cmsim.workload import moe
-from cmsim.workload.generate.experts import popularity
-from cmsim.workload.model import load_model
 from cmsim.workload.ops import ProgramBuilder, Programs, assemble
 
 
@@ -67,6 +65,9 @@ def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None
         return _read_matrix_B(spec.matrix, size, base)
     if spec.exchange is None:
         return None
+    from cmsim.workload.generate.experts import popularity
+    from cmsim.workload.model import load_model
+
     exchange, stack = spec.exchange, system.stack
     model = load_model(exchange.model)
     if not model.experts:
