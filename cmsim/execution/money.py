@@ -76,6 +76,8 @@ class Purse:
         hour_USD = float(sum(parts.values()))
         out = {"cost_per_hour_USD": hour_USD}
         out |= {f"cost_{name}_per_hour_USD": float(value) for name, value in parts.items()}
+        bought = cost.price_by_part(self.counts, cost.values(self.bill))
+        out |= {f"price_{name}_USD": float(value) for name, value in bought.items() if value}
         for one in _OF:
             if f"energy_per_{one}_J" in of:
                 each_per_s = of["power_avg_W"] / of[f"energy_per_{one}_J"]

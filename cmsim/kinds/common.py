@@ -111,6 +111,17 @@ COSTS = {
     "licences": "software",
     "migration": "moving a code base, once",
 }
+#: parts of what a machine costs to buy
+PRICES = {
+    "machine": "all of it, where its price is known as a whole",
+    "accelerators": "packages alone",
+    "hosts": "host processors with their share of the node",
+    "switch_chips": "of the scale-up network",
+    "modules": "optical modules",
+    "nics": "where they are not on the package",
+    "scale_out_switches": "a share of the network's",
+    "racks": "cabinets with power shelves and cooling",
+}
 _POWER = (
     Metric("energy_J", "J", "less", "of the facility, PUE included", banded=True),
     Metric("power_avg_W", "W", "less", "of the facility, mean over the run", banded=True),
@@ -127,6 +138,7 @@ _POWER = (
         "rent of the accelerators in use, where the system has it; with `cost`, the bill of a machine of one's own",
     ),
     *(Metric(f"cost_{name}_per_hour_USD", "USD/h", "", f"of the bill: {text}") for name, text in COSTS.items()),
+    *(Metric(f"price_{name}_USD", "USD", "", f"to buy, with `cost`: {text}") for name, text in PRICES.items()),
     Metric("carbon_embodied_g", "g", "", "of carbon_g, what making the machine emitted; with `carbon.embodied`"),
 )
 
@@ -135,6 +147,7 @@ OF_WHOLE = (
     *("energy_per_token_J", "tokens_per_J", "cost_per_Mtoken_USD", "carbon_per_Mtoken_g"),
     *("energy_J", "power_avg_W", "carbon_g", "cost_per_hour_USD"),
     *(f"cost_{name}_per_hour_USD" for name in COSTS),
+    *(f"price_{name}_USD" for name in PRICES),
     "carbon_embodied_g",
 )
 

@@ -100,6 +100,9 @@ def test_metrics_of_a_run_add_up_and_follow_the_scenario() -> None:
     said = {"electricity_per_kWh": 0.72, "currency": "CNY", "utilisation": 1.0, "accelerator": 72_000}
     (result,) = run(cost=said, carbon={"region": "norway", "embodied": True}, report={"per": ["million_dollars"]})
     hours = sum(result.metric(f"cost_{part}_per_hour_USD") for part in cost.PARTS)
+    bought = [value for name, value in result.metrics.items() if name.startswith("price_")]
+    assert sum(bought) == pytest.approx(result.machine.price_USD) and len(bought) > 3
+    assert result.metric("price_accelerators_USD") == pytest.approx(result.accelerators * 72_000 / 7.2)
     assert result.metric("cost_per_hour_USD") == pytest.approx(hours)
     assert result.metric("cost_per_Mtoken_USD") == pytest.approx(cost.million_USD(hours, result.metric("tokens_per_s")))
     assert result.metric("cost_electricity_per_hour_USD") == pytest.approx(result.metric("power_avg_W") / 1e3 * 0.1)
