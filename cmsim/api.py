@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmsim import cost, engine, results, side_by_side
+from cmsim import engine, results, side_by_side
 from cmsim.digest import Digests
 from cmsim.errors import FailedError, InfeasibleError, tell
 from cmsim.execution import (
@@ -19,7 +19,9 @@ from cmsim.execution import (
     Play,
     candidates,
     check,
+    check_asked,
     check_money,
+    check_report,
     choice,
     options_of,
     result_of,
@@ -225,46 +227,6 @@ def _loaded(
     if allow_policies:
         scenario = scenario.allowing_policies()
     return scenario if record is None else scenario.recorded(record)
-
-
-def check_asked(scenario: Scenario, machines: Machines) -> None:
-    """Refuse what no run of a scenario could answer, before any is played.
-
-    Parameters
-    ----------
-    scenario
-        What its report and its bill ask for.
-    machines
-        Its systems.
-
-    Raises
-    ------
-    InputError
-        For a system that cannot be read, and one without a price where one is asked for.
-    """
-    systems = [machines.uncapped(one) for one in scenario.runs]
-    check_report(scenario, systems)
-    check_money(zip(scenario.runs, systems, strict=True), machines.base)
-
-
-def check_report(scenario: Scenario, systems: Sequence[System]) -> None:
-    """Refuse throughput per something that is not known of every system.
-
-    Parameters
-    ----------
-    scenario
-        What the report asks for.
-    systems
-        Those of its runs.
-
-    Raises
-    ------
-    InputError
-        Where a system has no price and throughput per million dollars is asked for.
-    """
-    # a bill has a price of its own, or is refused
-    if "million_dollars" in scenario.report.per and any(one.cost is None for one in scenario.runs):
-        cost.check_priced(systems)
 
 
 def evaluate(
@@ -494,6 +456,7 @@ __all__ = [
     "Progress",
     "candidates",
     "check",
+    "check_asked",
     "check_money",
     "check_report",
     "compare",

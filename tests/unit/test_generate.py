@@ -214,10 +214,10 @@ def test_expert_gradients_are_reduced_among_their_copies(model):
 # experts
 
 
-@pytest.mark.parametrize("ep", [2, 8, 32])
-def test_every_token_reaches_its_experts_once(model, ep):
+@pytest.mark.parametrize(("ep", "slots"), [(2, {}), (8, {}), (32, {"redundant": 16})])
+def test_every_token_reaches_its_experts_once(model, ep, slots):
     """Expert products over all ranks do tokens x top_k x one expert, however experts are spread."""
-    programs = training(model, "moe", parallel={"tp": 2, "pp": 2, "ep": ep})
+    programs = training(model, "moe", parallel={"tp": 2, "pp": 2, "ep": ep, "expert_slots": slots})
     spec = load_model(model("moe"))
     tokens = 64 * 4096
     once = 2.0 * tokens * spec.top_k * spec.expert_parameters * spec.layers
