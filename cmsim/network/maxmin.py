@@ -57,10 +57,10 @@ def max_min_Bps(
         load = np.bincount(resource[active], share[active], minlength=size)
         level = np.divide(left, load, out=np.full(size, np.inf), where=load > 0)
         lowest = level.min()
-        full = level == lowest
-        fixed = np.unique(flow[active & full[resource]])
+        fixed = np.zeros(flows, bool)
+        fixed[flow[active & (level == lowest)[resource]]] = True
         rate[fixed] = lowest
-        gone = active & np.isin(flow, fixed, kind="table")
+        gone = active & fixed[flow]
         left = np.maximum(left - np.bincount(resource[gone], share[gone], minlength=size) * lowest, 0.0)
         active &= ~gone
     return rate

@@ -95,16 +95,19 @@ def _named(value: Any, base: Path | None) -> Iterator[str]:
 
 def _contents(where: str, ending: str) -> str:
     """Hash of a file, or of all files of a folder and below."""
-    root = Path(where)
     whole = hashlib.sha256()
-    for path in [root] if root.is_file() else sorted(root.rglob("*" + ending)):
-        if path.is_file() and "__pycache__" not in path.parts:
-            at = path.stat()
-            name = "" if path == root else path.relative_to(root).as_posix()
-            whole.update(
-                f"{name}:{_content(str(path), at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)};".encode()
-            )
+    for path in [where] if Path(where).is_file() else sorted(_files(where, ending)):
+        at = Path(path).stat()
+        content = _content(path, at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)
+        whole.update(f"{path[len(where) :]}:{content};".encode())
     return whole.hexdigest()
+
+
+def _files(where: str, ending: str) -> Iterator[str]:
+    """Files of a folder and below; of a package, not what Python keeps beside it."""
+    for folder, below, names in os.walk(where):
+        below[:] = [name for name in below if name != "__pycache__"]
+        yield from (f"{folder}/{name}" for name in names if name.endswith(ending))
 
 
 @functools.lru_cache(maxsize=4096)
