@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cmsim import reading
 from cmsim.errors import FailedError, InfeasibleError, InputError
 from cmsim.execution import choice, money, played
 from cmsim.execution.errors_of import errors_of
@@ -93,7 +92,6 @@ class _Again:
         self.one, self.system, self.base, self.play = one, system, base, play
         self.billed = system if play is None else play.billed
         self.refused: list[str] = []
-        self._read: dict[Path, reading.Document] = {}
 
     def basis(self, found: Result) -> Numbers:
         """Metrics that effects are measured against."""
@@ -136,12 +134,6 @@ class _Again:
             return {"": 0.0}  # of a group: look into it
         return _ratios(there, basis)
 
-    def _once(self, path: Path) -> reading.Document:
-        """A file that is read once for all times that the system is loaded."""
-        if path not in self._read:
-            self._read[path] = reading.read_yaml(path)
-        return self._read[path]
-
     def _numbers(self, sets: Mapping[str, Any], timeless: bool) -> Numbers:
         entry = self.one.system
         system = load_system(
@@ -154,7 +146,6 @@ class _Again:
             label=entry.label,
             base=self.base,
             kind=self.one.spec.kind,
-            read=self._once,
         )
         if timeless:
             assert self.play is not None

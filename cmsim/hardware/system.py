@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,6 @@ from cmsim.hardware.stacks import StackSpec
 from cmsim.units import GB, GIGA, TERA
 
 SYSTEMS, ACCELERATORS, STACKS = "topologies", "topologies/accelerators", "topologies/stacks"
-
-#: reads a file of YAML; nobody changes what it gives
-Reader = Callable[[Path], reading.Document]
 
 #: stacks laid over each other
 _MOST_EXTENDED = 32
@@ -189,7 +186,6 @@ def load_system(
     label: str | None = None,
     base: Path | None = None,
     kind: str | None = None,
-    read: Reader = reading.read_yaml,
 ) -> System:
     """A system by name, alias or path, with a scenario's overrides.
 
@@ -215,8 +211,6 @@ def load_system(
         Folder that relative paths start from.
     kind
         Kind of the workload that is to run, for which the file may give another stack.
-    read
-        Reads a file, for who loads a system again and again with other things set, and keeps what was read.
 
     Returns
     -------
@@ -229,7 +223,7 @@ def load_system(
         With file, line, key and what is allowed: for a name there is not, a value that cannot be, and more
         accelerators than there are.
     """
-    document = _open(name, SYSTEMS, "system", base, read)
+    document = _open(name, SYSTEMS, "system", base)
     texts = {document.file: document.text}
     data = reading.merge(document.data, {})
     part_overrides: dict[str, dict[str, Any]] = {"accelerator": {}, "stack": {}}
@@ -248,7 +242,7 @@ def load_system(
     if spec.domains > 1 and "accelerators" not in (set or {}):
         spec, notes = _for_jobs(spec, accelerators)
 
-    chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base, read)
+    chip_document = _open(spec.accelerator, ACCELERATORS, "accelerator", base)
     texts[chip_document.file] = chip_document.text
     chip_data = chip_document.data
     for key, value in part_overrides["accelerator"].items():
@@ -256,12 +250,12 @@ def load_system(
     chip = carried(
         reading.validate(AcceleratorSpec, chip_document, data=chip_data),
         chip_document,
-        lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base, read), texts)),
+        lambda kin: _own(_noted(_open(kin, ACCELERATORS, "accelerator", base), texts)),
     )
 
-    stack_document = _open(stack or spec.stack_for(kind or ""), STACKS, "stack", base, read)
+    stack_document = _open(stack or spec.stack_for(kind or ""), STACKS, "stack", base)
     texts[stack_document.file] = stack_document.text
-    laid = stack_data(stack_document, base, texts, read)
+    laid = stack_data(stack_document, base, texts)
     by_accelerator = laid.get("accelerators")
     own = by_accelerator.get(chip.name) if isinstance(by_accelerator, dict) else None
     if isinstance(own, dict):  # what is none is refused with the rest of the file
@@ -311,14 +305,13 @@ def stack_data(
     document: reading.Document,
     base: Path | None = None,
     texts: dict[str, str] | None = None,
-    read: Reader = reading.read_yaml,
 ) -> dict[str, Any]:
     """A stack's data over those of the stacks it extends; ``texts`` takes what was read."""
     data = dict(document.data)
     name = data.get("extends")
     seen = {document.file}
     while isinstance(name, str):
-        below = _open(name, STACKS, "stack", base, read)
+        below = _open(name, STACKS, "stack", base)
         if below.file in seen:
             raise InputError(document.problem(("extends",), f"stacks extend each other in a circle: {below.file}"))
         seen.add(below.file)
@@ -355,5 +348,5 @@ def _with(data: dict[str, Any], key: str, value: Any, where: str) -> dict[str, A
     return dict(copy)
 
 
-def _open(name: str, folder: str, what: str, base: Path | None, read: Reader = reading.read_yaml) -> reading.Document:
-    return read(reading.find(name, folder, what, base=base))
+def _open(name: str, folder: str, what: str, base: Path | None) -> reading.Document:
+    return reading.read_shared(reading.find(name, folder, what, base=base))

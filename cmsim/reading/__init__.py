@@ -3,7 +3,7 @@
 Tables, JSON in blocks, bytes of archives and the finding of formats have pages of their own, for those who need them.
 """
 
-from cmsim.reading.documents import Document, Path_, dotted, parse_json, parse_yaml, read_text, read_yaml
+from cmsim.reading.documents import Document, Path_, dotted, parse_json, parse_yaml, read_shared, read_text, read_yaml
 from cmsim.reading.keys import merge, parts_of, set_dotted, whole
 from cmsim.reading.names import DATA, aliases_of, builtin_files, builtin_tree, find, locate
 from cmsim.reading.quantities import Bytes, Tokens, TokensOrNone
@@ -35,6 +35,7 @@ __all__ = [
     "parse_json",
     "parse_yaml",
     "parts_of",
+    "read_shared",
     "read_text",
     "read_yaml",
     "set_dotted",

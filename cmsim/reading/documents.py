@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,19 @@ def dotted(path: Path_) -> str:
 def read_yaml(path: Path) -> Document:
     """Read one YAML mapping with positions. Raises InputError for a missing, unreadable or malformed file."""
     return parse_yaml(read_text(path, limit_B=TEXT_LIMIT_B), str(path))
+
+
+def read_shared(path: Path) -> Document:
+    """As `read_yaml`, but a text is parsed once: systems share files, and are loaded for run after run.
+
+    Nobody may change what it holds.
+    """
+    return _parsed(read_text(path, limit_B=TEXT_LIMIT_B), str(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, file: str) -> Document:
+    return parse_yaml(text, file)
 
 
 def read_text(path: Path, *, limit_B: int = 2**28) -> str:

@@ -95,24 +95,32 @@ def _named(value: Any, base: Path | None) -> Iterator[str]:
 
 def _contents(where: str, ending: str) -> str:
     """Hash of a file, or of all files of a folder and below."""
+    if Path(where).is_file():
+        return _content(where, Path(where).stat())
     whole = hashlib.sha256()
-    for path in [where] if Path(where).is_file() else sorted(_files(where, ending)):
-        at = Path(path).stat()
-        content = _content(path, at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)
-        whole.update(f"{path[len(where) :]}:{content};".encode())
+    for name, file in _files(where):
+        if name.endswith(ending):
+            whole.update(f"{name}:{_content(file.path, file.stat())};".encode())
     return whole.hexdigest()
 
 
-def _files(where: str, ending: str) -> Iterator[str]:
-    """Files of a folder and below; of a package, not what Python keeps beside it."""
-    for folder, below, names in os.walk(where):
-        below[:] = [name for name in below if name != "__pycache__"]
-        yield from (f"{folder}/{name}" for name in names if name.endswith(ending))
+def _files(where: str, below: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Files of a folder and below, by name, and their names from there; none that Python keeps beside a package."""
+    with os.scandir(where) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            if not entry.is_dir():
+                yield below + entry.name, entry
+            elif entry.name != "__pycache__":
+                yield from _files(entry.path, f"{below}{entry.name}/")
+
+
+def _content(where: str, at: os.stat_result) -> str:
+    """Hash of a file, kept for as long as it stays as it is."""
+    return _read(where, at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)
 
 
 @functools.lru_cache(maxsize=4096)
-def _content(where: str, *state: int) -> str:  # noqa: ARG001  # a key
-    """Hash of a file, kept for as long as it stays as it is."""
+def _read(where: str, *state: int) -> str:  # noqa: ARG001  # a key
     return hashlib.sha256(Path(where).read_bytes()).hexdigest()
 
 
