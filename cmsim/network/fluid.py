@@ -22,10 +22,12 @@ from cmsim.errors import InfeasibleError
 from cmsim.network.demand import Demand, Segment
 from cmsim.network.fire import fire
 from cmsim.network.log import Log
-from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps
+from cmsim.network.maxmin import alone_Bps, duration_ps, max_min_Bps, max_min_of_few_Bps
 from cmsim.network.train import Ride
 from cmsim.units import PS_PER_S
 
+#: demands up to which columns cost more than they save
+_FEW = 12
 #: after all other events of an instant (SimPy's own are 0 and 1)
 END_OF_INSTANT = 2
 
@@ -253,16 +255,21 @@ class Fluid:
         if len(flows) == 1:
             self._set(flows[0], self.pace(flows[0].demand)[0])
             return
-        crossings = [flow.demand.resources for flow in flows]
-        resource = np.concatenate([np.array(part, np.int64) for part in crossings])
-        number = np.repeat(np.arange(len(flows)), [len(part) for part in crossings])
-        share = np.concatenate([np.array(flow.demand.shares, np.float64) for flow in flows])
-        used, local = np.unique(resource, return_inverse=True)
-        capacity = np.array([self._capacity_Bps[i] for i in used])
-        for flow, rate in zip(flows, max_min_Bps(capacity, local, number, share, len(flows)).tolist(), strict=True):
+        for flow, rate in zip(flows, self._rates_of([flow.demand for flow in flows]), strict=True):
             if not rate > 0:
                 raise InfeasibleError("a transfer is left without capacity: a resource it crosses is down")
             self._set(flow, rate)
+
+    def _rates_of(self, demands: list[Demand]) -> list[float]:
+        """Max-min fair rates of demands that share with each other and nobody else. [B/s]"""
+        if len(demands) <= _FEW:
+            return max_min_of_few_Bps(self._capacity_Bps, demands)
+        resource = np.concatenate([np.array(demand.resources, np.int64) for demand in demands])
+        number = np.repeat(np.arange(len(demands)), [len(demand.resources) for demand in demands])
+        share = np.concatenate([np.array(demand.shares, np.float64) for demand in demands])
+        used, local = np.unique(resource, return_inverse=True)
+        capacity = np.array([self._capacity_Bps[i] for i in used])
+        return max_min_Bps(capacity, local, number, share, len(demands)).tolist()
 
     def pace(self, demand: Demand) -> tuple[float, int]:
         # demands recur, and identity tells them apart at no cost

@@ -66,6 +66,32 @@ def max_min_Bps(
     return rate
 
 
+def max_min_of_few_Bps(capacity_Bps: Sequence[float], demands: Sequence[Demand]) -> list[float]:
+    """The same to the bit for a handful of demands, which columns cost more than they save. [B/s]
+
+    capacity_Bps  of every resource, by its number
+    """
+    left = {one: capacity_Bps[one] * float(SHARE_ONE) for demand in demands for one in demand.resources}
+    rate = [math.inf] * len(demands)
+    open_ = list(range(len(demands)))
+    while open_:
+        load = dict.fromkeys(left, 0)
+        for at in open_:
+            for one, share in zip(demands[at].resources, demands[at].shares, strict=True):
+                load[one] += share
+        lowest = min(left[one] / load[one] for one in load if load[one])
+        full = {one for one in load if load[one] and left[one] / load[one] == lowest}
+        used = dict.fromkeys(left, 0)
+        for at in open_:
+            if not full.isdisjoint(demands[at].resources):
+                rate[at] = lowest
+                for one, share in zip(demands[at].resources, demands[at].shares, strict=True):
+                    used[one] += share
+        left = {one: max(there - used[one] * lowest, 0.0) for one, there in left.items()}
+        open_ = [at for at in open_ if rate[at] == math.inf]
+    return rate
+
+
 def _max_min_of_many(
     capacity_Bps: NDArray[np.float64],
     resource: NDArray[np.int64],

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmsim.network import SHARE_ONE, Demand, Fluid
-from cmsim.network.maxmin import max_min_Bps
+from cmsim.network.maxmin import max_min_Bps, max_min_of_few_Bps
 from cmsim.units import PS_PER_S
 
 #: capacities of real ports and some that make ties
@@ -57,6 +57,13 @@ def test_every_flow_has_a_bottleneck(network):
     ]
     for flow, x in zip(flows, rate, strict=True):
         assert any(full[r] and x >= fastest[r] * (1 - 1e-9) for r in flow)
+
+
+@given(networks())
+def test_a_handful_is_shared_without_columns_and_to_the_bit(network):
+    capacity, flows = network
+    demands = [Demand(1.0, 0, tuple(flow), tuple(flow.values())) for flow in flows]
+    assert max_min_of_few_Bps(capacity, demands) == solve(capacity, flows).tolist()
 
 
 @given(networks(), st.randoms(use_true_random=False))
