@@ -1,7 +1,7 @@
 """What power and energy add to runs.
 
-python benchmarks/energy.py headline [--without]    runs the headline's scenario, without energy where asked
-python benchmarks/energy.py day                     a service over a day; prints the seconds of its power at 1 s
+python benchmarks/energy.py steps [--without]    runs the headline's steps, without energy where asked
+python benchmarks/energy.py day                  a service over a day; prints the seconds of its power at 1 s
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cmsim.serving.execute import _Found
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def headline(*, without: bool) -> None:
+def steps(*, without: bool) -> None:
     if without:
         energy.power_over_time = _nothing
-    cmsim.run(ROOT / "scenarios" / "headline.yaml")
+    cmsim.run(ROOT / "scenarios" / "supernode_against_rack.yaml")
 
 
 def _nothing(system: Any, ops: Any, links: Any, *, makespan_ps: int, repeat: Any = None) -> energy.Power:  # noqa: ARG001
@@ -55,4 +55,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["day"]:
         day()
     else:
-        headline(without="--without" in sys.argv)
+        steps(without="--without" in sys.argv)

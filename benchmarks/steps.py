@@ -38,7 +38,7 @@ DENSE = {
 
 
 def of_headline(kind: str, system: str, rows: int = 0) -> None:
-    scenario = load_scenario(ROOT / "scenarios" / "headline.yaml")
+    scenario = load_scenario(ROOT / "scenarios" / "supernode_against_rack.yaml")
     run = next(run for run in scenario.runs if run.workload == kind and run.system.label == system)
     machines = api.Machines(scenario.base)
     start = time.process_time()

@@ -210,23 +210,29 @@ def _plain(value: Any) -> Any:
 
 
 def _extended(document: reading.Document) -> dict[str, Any]:
-    """The document's data over those of the scenarios it extends."""
-    laid, seen = [document], {document.file}
-    while isinstance(name := laid[-1].data.get("extends"), str):
-        above = laid[-1]
-        base_folder = Path(above.file).parent if above.file else None
+    """The document's data over those of the scenarios it extends, of several each over those before it."""
+    return reading.merge(_over_others(document, (document,), []), {})  # type: ignore[no-any-return]
+
+
+def _over_others(
+    document: reading.Document, chain: tuple[reading.Document, ...], read: list[reading.Document]
+) -> dict[str, Any]:
+    """``chain``: from the first document to this one    ``read``: what is extended so far, which grows"""
+    names = document.data.get("extends")
+    data: dict[str, Any] = {}
+    for name in [names] if isinstance(names, str) else names if isinstance(names, list) else ():
+        if not isinstance(name, str):  # refused with the rest of the file
+            continue
+        base_folder = Path(document.file).parent if document.file else None
         below = reading.read_yaml(reading.find(name, "scenarios", "scenario", base=base_folder))
-        if below.file in seen:
-            raise InputError(above.problem(("extends",), f"scenarios extend each other in a circle: {below.file}"))
-        if len(laid) > _MOST_EXTENDED:
+        if any(below.file == one.file for one in chain):
+            raise InputError(document.problem(("extends",), f"scenarios extend each other in a circle: {below.file}"))
+        read.append(below)
+        if len(read) > _MOST_EXTENDED:
             message = f"more than {_MOST_EXTENDED} scenarios extend each other"
-            raise InputError(document.problem(("extends",), message))
-        seen.add(below.file)
-        laid.append(below)
-    data: dict[str, Any] = dict(laid[-1].data)
-    for one in reversed(laid[:-1]):
-        data = reading.merge(*forms.alike(data, one.data))
-    return reading.merge(data, {})  # type: ignore[no-any-return]
+            raise InputError(chain[0].problem(("extends",), message))
+        data = reading.merge(*forms.alike(data, _over_others(below, (*chain, below), read)))
+    return reading.merge(*forms.alike(data, document.data))  # type: ignore[no-any-return]
 
 
 def _set(data: dict[str, Any], key: str, value: Any, *, where: str) -> None:

@@ -136,7 +136,9 @@ class ScenarioSpec(Spec):
 
     name: str = Field(default="", description="title of the result")
     schema_version: Literal[1] = Field(default=1, description="version of this form")
-    extends: str | None = Field(default=None, description="another scenario this one is laid over")
+    extends: str | tuple[str, ...] | None = Field(
+        default=None, description="another scenario this one is laid over; of several, each over those before it"
+    )
     systems: tuple[str | SystemEntry, ...] = Field(
         min_length=1, max_length=1000, description="names, or entries with changes"
     )

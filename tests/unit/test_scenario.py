@@ -101,6 +101,27 @@ def test_extends_lays_one_file_over_another(tmp_path):
     assert scenario.runs[0].spec.parallel.tp == 16
 
 
+def test_of_several_that_are_extended_each_lies_over_those_before(tmp_path):
+    (tmp_path / "base.yaml").write_text(TEXT)
+    (tmp_path / "more.yaml").write_text("systems: [hgx_h200]\nworkloads: {more: {kind: collective}}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: [base.yaml, more.yaml]\nworkloads: {more: {collective: all_reduce, message_bytes: 8}}\n"
+        "systems: [{system: hgx_h200, name: half}]\n"
+    )
+    assert keys(load_scenario(tmp_path / "mine.yaml")) == ["serve/half", "sum/half", "more/half"]
+    (tmp_path / "mine.yaml").write_text("extends: [base.yaml, 3]\n")
+    with pytest.raises(InputError, match=r"extends\[1\]: must be text, got 3"):
+        load_scenario(tmp_path / "mine.yaml")
+
+
+def test_scenarios_that_are_extended_many_times_are_refused(tmp_path):
+    (tmp_path / "s9.yaml").write_text(TEXT)
+    for number in range(9):
+        (tmp_path / f"s{number}.yaml").write_text(f"extends: [s{number + 1}.yaml, s{number + 1}.yaml]\n")
+    with pytest.raises(InputError, match="more than 32 scenarios extend each other"):
+        load_scenario(tmp_path / "s0.yaml")
+
+
 def test_an_override_for_a_system_that_is_gone_is_named(tmp_path):
     (tmp_path / "base.yaml").write_text(TEXT)
     (tmp_path / "mine.yaml").write_text("extends: base.yaml\nsystems: [hgx_h200]\n")

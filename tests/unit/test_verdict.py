@@ -176,29 +176,29 @@ def test_collectives_are_as_fast():
 
 
 @pytest.fixture(scope="module")
-def headline():
-    return cmsim.run("headline")
+def steps():
+    return cmsim.run("supernode_against_rack")
 
 
-def test_the_headline_says_what_its_table_says(headline):
-    texts = dict(text.split(": ", 1) for text in headline.verdict())
+def test_it_says_what_its_table_says(steps):
+    texts = dict(text.split(": ", 1) for text in steps.verdict())
     assert list(texts) == ["prefill", "decode", "training", "resnet50"]
     for workload in ("prefill", "training"):
-        large, small = (headline[f"{workload}/{name}"] for name in ("cloudmatrix384", "gb200_nvl72"))
+        large, small = (steps[f"{workload}/{name}"] for name in ("cloudmatrix384", "gb200_nvl72"))
         ratio = large.metric("tokens_per_s") / small.metric("tokens_per_s")
         assert f"cloudmatrix384 gives {ratio:.1f} times the tokens/s of gb200_nvl72 in all" in texts[workload]
-    quickest = headline["decode/cloudmatrix384/batch_per_accelerator=8"].metric("tpot_s")
+    quickest = steps["decode/cloudmatrix384/batch_per_accelerator=8"].metric("tpot_s")
     assert f"may take no longer than {1e3 * quickest:.1f} ms, the least that cloudmatrix384 needs" in texts["decode"]
     for text in texts.values():
         assert not any(word in text for word in ("nan", "inf ", "None", "  ", ".."))
         assert 2 <= text.count(". ") + 1 <= 4
 
 
-def test_it_ends_what_the_command_prints(headline, monkeypatch):
+def test_it_ends_what_the_command_prints(steps, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    printed = CliRunner().invoke(app, ["run", "headline"]).stdout
+    printed = CliRunner().invoke(app, ["run", "supernode_against_rack"]).stdout
     words = " ".join(printed.split())
-    assert words.endswith(" ".join(" ".join(headline.verdict()).split()))
+    assert words.endswith(" ".join(" ".join(steps.verdict()).split()))
     one = CliRunner().invoke(app, ["run", "allreduce", "--set", "systems=[gb200_nvl72]"])
     assert one.exit_code == 0 and "physical bound" not in one.stdout
 
