@@ -24,6 +24,8 @@ from cmsim import reading
 from cmsim.errors import InputError, Problem, did_you_mean
 from cmsim.reading import Document, Path_
 
+#: what the package raises where a field is of another kind
+_ODD = (AttributeError, LookupError, TypeError, ValueError)
 #: components and edges of all instances together
 _MOST_NODES, _MOST_EDGES = 50_000, 500_000
 #: devices that lie in each other
@@ -79,7 +81,8 @@ def open_description(path: Path) -> Description:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of components that nothing joins: what matters is looked for below
             service.set_graph(Infrastructure().deserialize(copy.deepcopy(document.data)))
-    except (GraphError, InfrastructureError, NotImplementedError, LookupError, TypeError, ValueError) as error:
+    # it takes fields as they come, and says what is wrong with one by whatever happens
+    except (GraphError, InfrastructureError, NotImplementedError, *_ODD) as error:
         raise InputError(Problem(f"infragraph cannot read it: {error}", str(path))) from None
     return Description(document, service.get_networkx_graph())
 
@@ -102,20 +105,21 @@ class _Check:
                 yield self.document.problem((key,), "must be a list with entries")
                 return
         for at, device in self._entries(data, (), "devices"):
-            found = self.devices.setdefault(device.get("name", ""), {})
+            found = self.devices.setdefault(str(device.get("name")), {})
             for place, one in self._entries(device, at, "components"):
                 if not isinstance(one.get("count"), int) or one["count"] < 0:
                     yield self.document.problem((*place, "count"), f"must be a whole number, got {one.get('count')!r}")
                     return
                 found[str(one.get("name"))] = one["count"], one.get("choice") == "device"
         for at, one in self._entries(data, (), "instances"):
-            if one.get("device") not in self.devices:
-                text = f"no device '{one.get('device')}'. {did_you_mean(str(one.get('device')), self.devices)}"
+            device = str(one.get("device"))
+            if device not in self.devices:
+                text = f"no device '{device}'. {did_you_mean(device, self.devices)}"
                 yield self.document.problem((*at, "device"), text)
             elif not isinstance(one.get("count"), int) or one["count"] < 0:
                 yield self.document.problem((*at, "count"), f"must be a whole number, got {one.get('count')!r}")
             else:
-                self.instances[str(one.get("name"))] = one["device"], one["count"]
+                self.instances[str(one.get("name"))] = device, one["count"]
         nodes = sum(count * self._nodes(device, 0) for device, count in self.instances.values())
         if nodes > _MOST_NODES:
             yield self.document.problem(("instances",), f"hold {nodes:,} components; allowed: up to {_MOST_NODES:,}")

@@ -7,6 +7,7 @@ card, and counts as one switch. Edges from cards to boxes are the network betwee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ def cluster_of(found: Description) -> Cluster:
     if len(sizes := sorted({len(each) for each in hosts.values()})) > 1:
         raise found.problem(f"hosts hold {' or '.join(map(str, sizes))} accelerators; allowed: all alike", "instances")
     boxes = set(top.values()) - {top[node] for node, what in kind.items() if what in ("xpu", "nic")}
-    edges = _edges(graph, {node: top[node] if top[node] in boxes else node for node in graph})
+    edges = _edges(found, {node: top[node] if top[node] in boxes else node for node in graph})
 
     def role(vertex: str) -> str:
         return "box" if vertex in boxes else {"xpu": "xpu", "switch": "switch"}.get(kind[vertex], "other")
@@ -100,14 +101,17 @@ def _any(pair: Pair, kind: dict[str, str], what: str) -> bool:
     return any(kind.get(vertex) == what for vertex in pair)
 
 
-def _edges(graph: Any, at: dict[str, str]) -> dict[Pair, Edge]:
+def _edges(found: Description, at: dict[str, str]) -> dict[Pair, Edge]:
     """Edges between hosts' components and whole boxes; what lies in parallel is added up."""
     out: dict[Pair, Edge] = {}
-    for a, b, said in graph.edges(data=True):
+    for a, b, said in found.graph.edges(data=True):
         pair = frozenset((at[a], at[b]))
         if len(pair) < 2:
             continue
         GBps, us = _number(said.get("bandwidth"), _GBPS), _number(said.get("latency"), _US)
+        if (GBps is not None and not 0 < GBps < math.inf) or (us is not None and not 0 <= us < math.inf):
+            told = f"{said.get('bandwidth')}, {said.get('latency')}"
+            raise found.problem(f"link {said['link']} has {told}: a rate is above 0, a latency 0 or more", "links")
         if pair in out:
             before = out[pair].GBps
             GBps = None if before is None or GBps is None else before + GBps

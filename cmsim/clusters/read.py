@@ -203,7 +203,7 @@ def _network(made: _Made, cluster: Cluster) -> None:
     """``scale_out``: cards and the fat tree behind them, as far as the file has them."""
     leaves: dict[str, list[Edge]] = {}
     above: dict[str, list[Edge]] = {}
-    hosts: dict[str, float] = {}
+    hosts: dict[str, list[float | None]] = {}
     serves = [pair for pair in cluster.network if any(v.count(".") > 1 for v in pair)]
     for pair in serves:
         (card,) = (v for v in pair if v.count(".") > 1)
@@ -211,11 +211,12 @@ def _network(made: _Made, cluster: Cluster) -> None:
         edge = cluster.network[pair]
         leaves.setdefault(leaf, []).append(edge)
         host = ".".join(card.split(".")[:2])
-        hosts[host] = hosts.get(host, 0.0) + (edge.GBps or 0.0)
+        hosts.setdefault(host, []).append(edge.GBps)
     _tree(made, {pair: edge for pair, edge in cluster.network.items() if pair not in serves}, set(leaves), above)
     given: dict[str, tuple[float, str]] = {}
-    rates = {float(f"{GBps / cluster.per_host:.9g}") for host, GBps in hosts.items() if host in cluster.hosts}
-    if rates and min(rates) > 0:
+    said_all = all(GBps is not None for each in hosts.values() for GBps in each)
+    rates = {float(f"{sum(GBps or 0.0 for GBps in each) / cluster.per_host:.9g}") for each in hosts.values()}
+    if rates and said_all:
         if len(rates) > 1:
             said = ", ".join(f"{rate:g}" for rate in sorted(rates))
             raise made.found.problem(

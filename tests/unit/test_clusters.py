@@ -178,6 +178,10 @@ def refused(path, like="hgx_h100"):
         (lambda data: data["edges"][0]["ep2"].update(instance="leaf[0]"), "no instance 'leaf[0]'"),
         (lambda data: data["devices"][0]["edges"][0].update(link="wire"), "devices[0].edges[0].link: no link 'wire'"),
         (lambda data: data.update(devices=[]), "devices: must be a list with entries"),
+        (
+            lambda data: data["links"][0]["physical"]["bandwidth"].update(gigabits_per_second=-400),
+            "link switch-link has -400 Gbps, None: a rate is above 0",
+        ),
     ],
 )
 def test_bad_names_and_sizes_have_their_line(written, change, said):
