@@ -112,14 +112,14 @@ class _Check:
                     return
                 found[str(one.get("name"))] = one["count"], one.get("choice") == "device"
         for at, one in self._entries(data, (), "instances"):
-            device = str(one.get("device"))
-            if device not in self.devices:
-                text = f"no device '{device}'. {did_you_mean(device, self.devices)}"
+            of = str(one.get("device"))
+            if of not in self.devices:
+                text = f"no device '{of}'. {did_you_mean(of, self.devices)}"
                 yield self.document.problem((*at, "device"), text)
             elif not isinstance(one.get("count"), int) or one["count"] < 0:
                 yield self.document.problem((*at, "count"), f"must be a whole number, got {one.get('count')!r}")
             else:
-                self.instances[str(one.get("name"))] = device, one["count"]
+                self.instances[str(one.get("name"))] = of, one["count"]
         nodes = sum(count * self._nodes(device, 0) for device, count in self.instances.values())
         if nodes > _MOST_NODES:
             yield self.document.problem(("instances",), f"hold {nodes:,} components; allowed: up to {_MOST_NODES:,}")

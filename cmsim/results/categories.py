@@ -32,16 +32,16 @@ def column(columns: Columns, name: str) -> Any:
         codes, used = pd.factorize(np.asarray(part[0]) % max(len(part[1]), 1))
         words = part[1][used]
         if len(set(words.tolist())) == len(words):
-            return pd.Categorical.from_codes(codes, categories=words)
+            return pd.Categorical.from_codes(codes, categories=pd.Index(words))
     codes, words = pd.factorize(np.asarray(columns[name], object))
-    return pd.Categorical.from_codes(codes, categories=words)
+    return pd.Categorical.from_codes(codes, categories=pd.Index(words))
 
 
-def alone(word: str, rows: int) -> pd.Categorical:
+def alone(word: str, rows: int) -> Any:
     """A column of one word."""
     import pandas as pd
 
-    return pd.Categorical.from_codes(np.zeros(rows, np.int8), categories=[word])
+    return pd.Categorical.from_codes(np.zeros(rows, np.int8), categories=pd.Index([word]))
 
 
 def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

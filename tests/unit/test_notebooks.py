@@ -80,6 +80,7 @@ def test_answers(name, work):
             # what Jupyter would show of it
             getattr(shown, "_repr_html_", lambda shown=shown: repr(shown))()
             figures += hasattr(shown, "savefig")
+    figures += len(plt.get_fignums())
     plt.close("all")
     assert figures, "a page has a figure"
 
