@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import sys
 
 import pytest
@@ -22,7 +24,7 @@ import cmsim
 from cmsim.cli.app import app
 from cmsim.clusters import describes, read_cluster, write_cluster
 from cmsim.clusters.description import open_description
-from cmsim.errors import InputError
+from cmsim.errors import CmsimError, InputError
 from cmsim.hardware import load_system
 
 
@@ -244,3 +246,23 @@ def test_by_commands(tmp_path, monkeypatch):
     assert "is there already" in ran("new", "--from", "two.yaml", "--system", "hgx_h100").stderr
     shown = ran("new", "--from", "two.yaml", "--system", "hgx_h100", "--explain")
     assert yaml.safe_load(shown.stdout)["domains"] == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_file_is_a_system_or_an_error_with_its_place(seed, written):
+    """Whatever stands where something else should: nothing else is raised."""
+    rng = random.Random(seed)
+    odd = [None, -1, 0, 10**12, "", "x", "xpu[0:99]", "xpu[a]", "a.b", [], {}, 1.5, float("nan"), True, {"a": 1}]
+    whole = several(MI300X(), 2).serialize("dict")
+    for _ in range(12):
+        data = copy.deepcopy(whole)
+        at, key = data, rng.choice(list(data))
+        while isinstance(at[key], dict | list) and at[key] and rng.random() < 0.9:
+            at = at[key]
+            key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
+        at[key] = rng.choice(odd)
+        path = written(data)
+        try:
+            assert read_cluster(path, like="mi300x_8").system
+        except CmsimError as error:
+            assert str(error).startswith(str(path)), error
