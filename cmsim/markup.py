@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jinja2 import Template
 
+#: rows of a table that are shown; a page with more is slow, and nobody reads them
+MOST_ROWS = 200
 _TABLE = (
     "{% if title %}<b>{{ title }}</b>{% endif %}{% if about %}: {{ about }}{% endif %}<table>"
     "{% if head %}<tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>{% endif %}"
@@ -38,9 +40,12 @@ def table(
     """Rows as an HTML table, the first cell of each as its head.
 
     title, about: in front of it    notes: a list below it    align: of cells
+    Of more than ``MOST_ROWS`` the first are shown, and how many more there are.
 
     >>> table([("a<b", "1")], title="x")
     "<b>x</b><table><tr><th style='text-align:left'>a&lt;b</th><td style='text-align:right'>1</td></tr></table>"
     """
-    said = {"rows": rows, "head": head, "title": title, "about": about, "notes": notes, "align": align}
+    if len(rows) > MOST_ROWS:
+        notes = (f"and {len(rows) - MOST_ROWS:,} more", *notes)
+    said = {"rows": rows[:MOST_ROWS], "head": head, "title": title, "about": about, "notes": notes, "align": align}
     return _template().render(said)

@@ -1,4 +1,4 @@
-"""``cmsim export``: workloads and results in the form of other people's tools."""
+"""``cmsim export``: workloads, results and systems in the form of other people's tools."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cmsim.cli import say
+from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.run import ScenarioName
 from cmsim.errors import InputError, did_you_mean
 
-export = typer.Typer(no_args_is_help=True, help="Workloads and results in the form of other people's tools.")
+export = typer.Typer(no_args_is_help=True, help="Workloads, results and systems in the form of other people's tools.")
 app.add_typer(export, name="export")
 
 
@@ -67,3 +67,25 @@ def perfetto(
     shown = chosen_runs(results.results, run or [])
     write_perfetto(shown, out)
     say.message(f"wrote {out}: {len(shown)} run{'s' * (len(shown) != 1)}, {out.stat().st_size / 1e6:.3g} MB")
+
+
+@export.command()
+def infragraph(
+    system: Annotated[
+        str,
+        typer.Argument(
+            help="A system, by name or path.",
+            autocompletion=lambda incomplete: complete.builtin("topologies", incomplete),
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, YAML; infragraph and what stands on it read it.")],
+    domains: Annotated[int | None, typer.Option(help="Domains, with the network between them; default: one.")] = None,
+    accelerators: Annotated[int | None, typer.Option(help="Accelerators in use; default: all.")] = None,
+) -> None:
+    """A system as a description of a cluster: hosts, switches, and the bandwidth and latency of each link."""
+    from cmsim.clusters import write_cluster
+    from cmsim.hardware import load_system
+
+    there = load_system(system, domains=domains, accelerators=accelerators)
+    write_cluster(there, out)
+    say.message(f"wrote {out}: {there.packages} accelerators, {out.stat().st_size / 1e3:.3g} kB")

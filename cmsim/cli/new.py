@@ -1,4 +1,5 @@
-"""``cmsim new``: a first scenario from three answers, or one from a launch script or config of another tool."""
+"""``cmsim new``: a first scenario from three answers, one from a launch script or config of another tool, or a system
+file from a description of a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def new(
             metavar="FILE",
             help="A launch script or config: shell, YAML, TOML, JSON or Python of Megatron-LM, Megatron-Bridge, "
             "MindSpeed-LLM, MindFormers, torchtitan, DeepSpeed or Primus; of vLLM, SGLang, TensorRT-LLM, Dynamo or "
-            "MindIE; benchmark commands. It is read, never run. Without it three questions are asked.",
+            "MindIE; benchmark commands. It is read, never run. A description of a cluster (infragraph) becomes a "
+            "system file. Without it three questions are asked.",
             show_default=False,
         ),
     ] = None,
@@ -29,7 +31,8 @@ def new(
     system: Annotated[
         list[str] | None,
         typer.Option(
-            help="The system to use, of a first scenario one or several; default: what the file's words mean.",
+            help="The system to use, of a first scenario one or several; default: what the file's words mean. Of a "
+            "described cluster: whose accelerators, hosts, watts and prices it has.",
             autocompletion=lambda incomplete: complete.builtin("topologies", incomplete),
         ),
     ] = None,
@@ -39,7 +42,9 @@ def new(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write; default: the file's name with .scenario.yaml, in the working folder."),
+        typer.Option(
+            help="Where to write; default: the file's name with .scenario.yaml (.system.yaml), in the working folder."
+        ),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="An argument of the script, in order. May be repeated.")
@@ -54,7 +59,8 @@ def new(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
-    """Write a first scenario, or with --from one from a launch script or config (with --explain what it means)."""
+    """Write a first scenario, or with --from one from a launch script or config (with --explain what it means), or a
+    system file from a description of a cluster."""
     if from_ is None:
         _first(system or [], model, kind, out, force=force)
         return
@@ -64,6 +70,11 @@ def new(
         raise InputError(Problem(f"a file becomes a scenario of one system, got {', '.join(system or [])}", "--system"))
     import yaml
 
+    from cmsim.clusters import describes
+
+    if describes(from_):
+        _system(from_, system[0] if system else None, out, explain=explain, force=force)
+        return
     from cmsim.launch import Reader, explained, scenario_of
 
     given = dict(_pair(one) for one in env or [])
@@ -89,6 +100,25 @@ def new(
         if names := getattr(plan, name):
             say.message(f"note: {', '.join(names)} {what}")
     say.message(f"wrote {to}" + (f" and {sizes}" if written.model else "") + f"; next: cmsim run {to}")
+
+
+def _system(described: Path, like: str | None, out: Path | None, *, explain: bool, force: bool) -> None:
+    """Write a system file, and the table of links beside it."""
+    from cmsim.clusters import read_cluster
+
+    if like is None:
+        message = "a description of a cluster holds no watts, prices or kernels: name the system that has them"
+        raise InputError(Problem(message, "--system"))
+    to = out or Path(f"{described.stem}.system.yaml")
+    links = to.with_name(f"{to.name.removesuffix('.yaml').removesuffix('.system')}.links.csv")
+    made = read_cluster(described, like=like, links_name=links.name)
+    for note in made.notes:
+        say.message(f"note: {note}")
+    if explain:
+        say.text(made.system)
+        return
+    _write({to: made.system, **({links: made.links} if made.links else {})}, force=force)
+    say.message(f"wrote {to}" + (f" and {links}" if made.links else "") + f"; next: cmsim show {to}")
 
 
 def _first(systems: list[str], model: str | None, kind: str | None, out: Path | None, *, force: bool) -> None:

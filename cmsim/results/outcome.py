@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from cmsim import markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError
 from cmsim.identity import Entry, Point
 from cmsim.results.result import Result, identity_data, identity_of
@@ -39,6 +40,10 @@ class Missing:
     def __repr__(self) -> str:
         said = textwrap.shorten(f"{self.run}: {self.message}", _SHORT, placeholder=" ...")
         return f"<{type(self).__name__} {said}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"outcome": self.outcome, "why": self.message}
+        return markup.table(list(rows.items()), title=self.run, align="left")
 
     @property
     def data(self) -> Mapping[str, Any]:

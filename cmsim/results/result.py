@@ -16,6 +16,7 @@ from cmsim.errors import FailedError, InputError, Problem, did_you_mean
 from cmsim.identity import Entry, Point
 from cmsim.kinds import Facts, Kind, MachineFacts
 from cmsim.numbers import shown
+from cmsim.results import categories
 from cmsim.units import PS_PER_S
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ class Result:
         Returns
         -------
         DataFrame
-            One row per row of the frame (rows, columns), units in the names of columns.
+            One row per row of the frame (rows, columns), units in the names of columns; text is categorical, its words
+            in the order in which they come first.
 
         Raises
         ------
@@ -237,9 +239,9 @@ class Result:
             import pandas as pd
 
             columns = self.frame_columns(name)
-            rows = len(next(iter(columns.values()), ()))
-            run = np.repeat(np.array([self.run], dtype=object), rows)
-            self._frames[name] = pd.DataFrame({"run": run, **columns})
+            rows = length(columns, next(iter(columns))) if columns else 0
+            made = {column: categories.column(columns, column) for column in columns}
+            self._frames[name] = pd.DataFrame({"run": categories.alone(self.run, rows), **made})
         return self._frames[name]
 
     @cached_property

@@ -13,7 +13,7 @@ from cmsim import kinds, markup
 from cmsim.errors import CmsimError, FailedError, InfeasibleError, InputError, did_you_mean
 from cmsim.numbers import shown
 from cmsim.reading import exists
-from cmsim.results import parts, settled, spread, store, sure, tidy
+from cmsim.results import categories, parts, settled, spread, store, sure, tidy
 from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, rate_name
 from cmsim.results.result import per as throughput_per
@@ -301,7 +301,7 @@ class Results:
         Returns
         -------
         DataFrame
-            One row per row of the frame and run (rows, columns), units in the names of columns.
+            One row per row of the frame and run (rows, columns), units in the names of columns; text is categorical.
 
         Raises
         ------
@@ -310,19 +310,21 @@ class Results:
         InfeasibleError, FailedError
             Where no run gave a result.
         """
-        import pandas as pd
-
         self.require()
         having = [one for one in self.results if name in (frame.name for frame in one.declared.frames)]
         frames = [one.frame(name) for one in having or self.results[:1]]
         # an empty frame has columns of no type, which would spoil those of the others
-        out: pd.DataFrame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-        return out
+        return categories.joined([frame for frame in frames if len(frame)] or frames[:1])
 
     def _repr_html_(self) -> str:
         rows = self.table()
         head = tuple(rows[0]) if rows else ()
-        return markup.table([tuple(shown(cell) for cell in row.values()) for row in rows], head=head)
+        cells = [tuple(shown(cell) for cell in row.values()) for row in rows]
+        return markup.table(cells, head=head, title=str(self.scenario.get("name") or ""))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """What may stand in brackets: the runs."""
+        return [one.run for one in self.outcomes]
 
 
 def is_folder(path: str | Path) -> bool:

@@ -67,6 +67,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "graphs": frozenset({"compute", "workload"}),
     # how other tools start jobs, as plans; scenarios of them need keys of kinds and ranks of systems
     "launch": frozenset({"hardware", "kinds"}),
+    # how other tools describe clusters, as system files; and systems so, from their graphs
+    "clusters": frozenset({"hardware", "topology"}),
     # what users ask of a service, and what clusters ran: columns of a file, no ops
     "requests": frozenset(),
     "jobs": frozenset(),
@@ -160,7 +162,7 @@ PERMITTED: dict[str, frozenset[str]] = {
     # the command line may call anything
     "cli": frozenset(
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
-        | {"traces", "graphs", "requests", "jobs", "describe", "launch"}
+        | {"traces", "graphs", "requests", "jobs", "describe", "launch", "clusters"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
         | {"cost", "execution", "pace", "published", "search", "sweep", "export", "report", "reliability"}
         | {"api", "__init__"}
