@@ -9,8 +9,7 @@ those of prompts that come for them:
 
 Both are bounded, and rounded up; prompts are not cut, so that a step also has room for one beside all sequences.
 
-Source: NVIDIA/TensorRT-LLM, tensorrt_llm/bench/build/tuning.py (04cba882) and bench/benchmark/utils/general.py
-(0171265e).
+Source: NVIDIA/TensorRT-LLM, bench/build/tuning.py (04cba882) and bench/benchmark/utils/general.py (0171265e).
 """
 
 from __future__ import annotations

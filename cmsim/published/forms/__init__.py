@@ -17,7 +17,9 @@ FORMS: dict[str, TableForm] = {
     form.name: form for form in (steps.FORM, vtrain.FORM, mosaic.FORM, mindspeed.FORM, mlperf.FORM, simumax.FORM)
 }
 #: the same of served models
-SERVICE_FORMS: dict[str, ServiceForm] = {form.name: form for form in (aiconfigurator.FORM, nightly.FORM, throughput.FORM)}
+SERVICE_FORMS: dict[str, ServiceForm] = {
+    form.name: form for form in (aiconfigurator.FORM, nightly.FORM, throughput.FORM)
+}
 
 
 def form_of(columns: Sequence[str], file: str = "") -> TableForm:
