@@ -225,12 +225,12 @@ def drifted_imbalance(
 
         swapped(t) = 1 - exp(-t / drift)      mean over lags t from every / 2 to 3 every / 2
 
-    Copies are placed by the loads of an interval, as if by those of its middle, and stay for the next one. At a lag of t
-    steps a share of the experts, drawn, have the popularity of others among them: how unequal they are stays.
+    Copies are placed by the loads of an interval, as if by those of its middle, and stay for the next one. At a lag of
+    t steps a share of the experts, drawn, have the popularity of others among them: how unequal they are stays. Time of
+    a step goes with the load of its busiest rank, so that the mean is what steps take in the mean.
 
     shares: popularity of the routed experts    redundant: slots for second copies    every_steps: inf: placed once, so
-    long ago that nothing is left of it    Time of a step goes with the load of its busiest rank, so that the mean is what
-    steps take in the mean.
+    long ago that nothing is left of it
 
     Source: placement as deepseek-ai/EPLB (`replicas`, and ranks as `slot_ranks` packs them); the drift is a model.
 

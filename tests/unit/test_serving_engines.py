@@ -129,8 +129,8 @@ def test_prompts_that_are_not_cut():
 
 @pytest.mark.parametrize("singly", [False, True])
 def test_nobody_begins_who_may_have_to_stop(singly):
-    """Of prompts of 8 tokens and answers of 17, 25 tokens in blocks of 4, eight blocks hold one: the next one begins when
-    it is gone, and nobody loses its place."""
+    """Of prompts of 8 tokens and answers of 17, 25 tokens in blocks of 4, eight blocks hold one: the next one begins
+    when it is gone, and nobody loses its place."""
     asked = Questions(np.full(3, 8), np.full(3, 17), np.zeros(3, np.int64))
     for room, at_once in ((8, 1), (13, 1), (14, 2)):
         limits = Limits(4096, 8, room, 4, answers=True)
