@@ -128,15 +128,32 @@ class Balance(Spec):
     dirichlet_alpha: Factor = Field(
         default=1.0, description="dirichlet: concentration; the larger, the more equal the experts"
     )
-    draw: Seed = Field(default=0, description="dirichlet: which draw of the popularity, as a seed")
+    draw: Seed = Field(
+        default=0, description="dirichlet: which draw of the popularity; a drift: of who changes places; as a seed"
+    )
     file: str | None = Field(
         default=None, description="file: CSV with a column `load`, one row for each routed expert, in their order"
+    )
+
+    drift_steps: Factor | None = Field(
+        default=None,
+        description="zipf, dirichlet, file: steps after which all but 1/e of the experts have changed places in "
+        "popularity with each other, while copies stay where they were placed; default: popularity stays",
+    )
+    rebalance_steps: Factor | None = Field(
+        default=None,
+        description="goes with drift_steps: copies of experts are placed anew once in so many steps, by what was "
+        "counted over as many before; default: placed once, long ago. Moving weights is left out",
     )
 
     @model_validator(mode="after")
     def _has_file(self) -> Balance:
         if (self.model == "file") != (self.file is not None):
             raise ValueError("file: the loads of experts; goes with `model: file`, and with nothing else")
+        if self.drift_steps is not None and self.model not in ("zipf", "dirichlet", "file"):
+            raise ValueError("drift_steps: goes with `model: zipf`, `dirichlet` or `file`, where experts are not alike")
+        if self.rebalance_steps is not None and self.drift_steps is None:
+            raise ValueError("rebalance_steps: goes with `drift_steps`; what does not drift is placed once")
         return self
 
 

@@ -44,6 +44,11 @@ class BatchingSpec(Spec):
     whole_prompts: bool = Field(
         default=False, description="prompts are cut in chunks only where no step could hold them (no chunked prefill)"
     )
+    whole_answers: bool = Field(
+        default=False,
+        description="a request is begun only where the cache has room for its whole answer too, so that nobody loses "
+        "its place (TensorRT-LLM: guaranteed no evict); else where it has room for its prompt",
+    )
     poll_steps: Count = Field(
         default=1, description="while sequences decode, those that come are looked at once in so many steps"
     )

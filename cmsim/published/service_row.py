@@ -62,6 +62,7 @@ class ServingFile(Spec):
     machines: tuple[MachineName, ...]
     aiconfigurator: tuple[ServiceRule, ...]
     nightly: tuple[ServiceRule, ...]
+    throughput: tuple[ServiceRule, ...]
 
 
 @while_unchanged(FOLDER)

@@ -272,7 +272,8 @@ class _Found:
             "queue_growth_per_s": self.growth,
             "in_system_mean": self.served.area_ps / max(self.served.end_ps, 1),
             "waiting_mean": float(np.mean(load["waiting"])),
-            "cache_peak_fraction": float(np.max(load["cached_tokens"])) / room if room else 0.0,
+            # who lost its place still counts as cached in the columns of the load
+            "cache_peak_fraction": min(float(np.max(load["cached_tokens"])) / room, 1.0) if room else 0.0,
             "requests_done": float(counts["done"]),
             "requests_timed_out": float(counts["timed_out"]),
             "requests_refused": float(counts["refused"]),

@@ -33,6 +33,7 @@ AREAS: dict[str, Area] = {
         Area("training", training.rows, training.pairs),
         Area("training-memory", training.rows, training.pairs),
         Area("serving", serving.rows, serving.pairs),
+        Area("serving-throughput", serving.rows, serving.pairs),
         Area("reliability", points.rows),
         Area("diffusion", points.rows),
         Area("cache-pool", points.rows),

@@ -214,6 +214,51 @@ def rank_imbalance(slot_load: ArrayLike, ranks: int, *, placement: Placement = "
     return float(total.max() / total.mean())
 
 
+#: of an interval between two placements, and of draws of which experts change places
+_LAGS, _DRAWS = 8, 16
+
+
+def drifted_imbalance(
+    shares: ArrayLike, redundant: int, ranks: int, *, drift_steps: float, every_steps: float = math.inf, seed: int = 0
+) -> float:
+    """Load of the busiest rank over the mean, where popularity moves on and copies stay until they are placed anew. [1]
+
+        swapped(t) = 1 - exp(-t / drift)      mean over lags t from every / 2 to 3 every / 2
+
+    Copies are placed by the loads of an interval, as if by those of its middle, and stay for the next one. At a lag of
+    t steps a share of the experts, drawn, have the popularity of others among them: how unequal they are stays. Time of
+    a step goes with the load of its busiest rank, so that the mean is what steps take in the mean.
+
+    shares: popularity of the routed experts    redundant: slots for second copies    every_steps: inf: placed once, so
+    long ago that nothing is left of it
+
+    Source: placement as deepseek-ai/EPLB (`replicas`, and ranks as `slot_ranks` packs them); the drift is a model.
+
+    >>> even = [0.25] * 4
+    >>> drifted_imbalance(even, 0, 2, drift_steps=100.0, every_steps=10.0)
+    1.0
+    """
+    share = np.asarray(shares, np.float64)
+    copies = replicas(share, redundant)
+    slots = slot_shares(share, copies)
+    expert = np.repeat(np.arange(len(share)), copies)
+    # slots that do not fill ranks are judged one by one
+    home = slot_ranks(slots, ranks, placement="packed") if len(slots) % ranks == 0 else np.arange(len(slots))
+    lags = [math.inf] if math.isinf(every_steps) else every_steps * (0.5 + (np.arange(_LAGS) + 0.5) / _LAGS)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(_DRAWS):
+        order, further = rng.permutation(len(share)), rng.permutation(len(share))
+        for lag in lags:
+            some = order[: round(len(share) * -math.expm1(-lag / drift_steps))]
+            now = share.copy()
+            # the same draw at all lags, so that a longer one differs by more
+            now[some] = share[some[np.argsort(further[: len(some)], kind="stable")]]
+            load = np.bincount(home, weights=(now / copies)[expert])
+            found.append(load.max() / load.mean())
+    return float(np.mean(found))
+
+
 def slot_ranks(slot_load: ArrayLike, ranks: int, *, placement: Placement = "block") -> Ints:
     """The rank of each slot. [1]
 

@@ -95,8 +95,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     "results": frozenset({"cost", "uncertainty", "identity", "kinds", "markup", "numbers"}),
     # a figure draws saved results, and runs nothing; which runs are one line follows from what tells them apart
     "plots": frozenset({"identity", "numbers", "results"}),
-    # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow
-    "published": frozenset({"api", "calibration", "hardware", "kinds", "results", "side_by_side"}),
+    # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow;
+    # some benchmarks derive limits of an engine from the size of a model
+    "published": frozenset({"api", "calibration", "hardware", "kinds", "results", "side_by_side", "workload"}),
     # runs what was published or measured and compares; hosts of engines are fitted to services, served again and again
     "validation": frozenset(
         {"scenario", "hardware", "topology", "collectives", "messages", "workload", "workload/generate", "engine"}

@@ -154,6 +154,10 @@ def test_skew_costs_time_and_sending_once_saves_it():
         ({"collective": "all_to_all", "matrix": "none.csv"}, "no such file: none.csv"),
         ({"collective": "dispatch", "exchange": {**EXCHANGE, "model": "llama-3.1-405b"}}, "has no experts"),
         ({"collective": "dispatch", "exchange": {**EXCHANGE, "balance": {"model": "balanced"}}}, "drawn one by one"),
+        (
+            {"collective": "dispatch", "exchange": {**EXCHANGE, "balance": {**EXCHANGE["balance"], "drift_steps": 9}}},
+            "an exchange is one call",
+        ),
         ({"collective": "dispatch", "exchange": {**EXCHANGE, "tokens": 0}}, "tokens"),
     ],
 )

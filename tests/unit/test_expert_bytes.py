@@ -129,6 +129,17 @@ def test_popularity_of_a_draw():
     assert planned(Balance(model="dirichlet", dirichlet_alpha=1e6)) == pytest.approx(even, rel=1e-2)
 
 
+def test_popularity_drifts_until_copies_are_placed_anew():
+    skewed = {"model": "zipf", "zipf_exponent": 0.6}
+    placed, long_ago = planned(Balance(**skewed)), planned(Balance(**skewed, drift_steps=10_000))
+    found = [planned(Balance(**skewed, drift_steps=10_000, rebalance_steps=steps)) for steps in (1, 1000, 10_000)]
+    assert found[0] == pytest.approx(placed) and found == sorted(found) and found[-1] < long_ago
+    with pytest.raises(ValidationError, match="rebalance_steps: goes with"):
+        Balance(**skewed, rebalance_steps=10)
+    with pytest.raises(ValidationError, match="drift_steps: goes with"):
+        Balance(model="multinomial", drift_steps=10)
+
+
 def write(path, loads, header="load"):
     path.write_text("\n".join([header, *map(str, loads)]) + "\n", encoding="utf-8")
     return path

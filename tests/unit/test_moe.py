@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -162,3 +164,21 @@ def test_slots_must_fill_the_ranks():
 
 def test_divisors_of_a_square():
     assert moe.divisors(36) == [1, 2, 3, 4, 6, 9, 12, 18, 36]
+
+
+def test_popularity_that_drifts():
+    """Four experts on two ranks, packed as 0.4 + 0.1 and 0.3 + 0.2. Whoever is beside the first once all have changed
+    places, the three are alike: (0.7 + 0.6 + 0.5) / 3 over a half."""
+    shares = [0.4, 0.3, 0.2, 0.1]
+    forgotten = [moe.drifted_imbalance(shares, 0, 2, drift_steps=1.0, seed=seed) for seed in range(8)]
+    assert np.mean(forgotten) == pytest.approx(1.2, abs=0.03)
+    many = moe.zipf_shares(256, 0.6)
+
+    def after(steps: float) -> float:
+        return moe.drifted_imbalance(many, 32, 32, drift_steps=10_000.0, every_steps=steps)
+
+    placed = moe.rank_imbalance(moe.slot_shares(many, moe.replicas(many, 32)), 32, placement="packed")
+    assert after(1.0) == pytest.approx(placed), "nothing has moved yet"
+    found = [after(steps) for steps in (1.0, 100.0, 1000.0, 10_000.0, math.inf)]
+    assert found == sorted(found) and found[0] < 1.01 < 1.5 < found[2] < found[-1]
+    assert after(1e6) == pytest.approx(found[-1]), "what is placed too late is placed for nothing"

@@ -153,8 +153,38 @@ def test_nightly_rows():
     assert "no length of prompts" in form.case({**NIGHT, "dataset": "GSM8K"}).reason
 
 
+ALL_AT_ONCE = {
+    "id": "t-1", "system": "H100 (DGX class)", "model": "Llama 3.3 70B", "n_accelerators": "2", "precision": "FP8",
+    "tp": "2", "pp": "", "ep": "", "metric": "output_tokens_per_sec_total", "value": "4205", "unit": "tokens/s",
+    "conditions": "TensorRT-LLM v1.0 trtllm-bench, offline max throughput, ISL 1000 OSL 1000, synthetic fixed length",
+}  # fmt: skip
+
+
+def test_rows_of_requests_that_are_there_at_once():
+    form = service_form_of(list(ALL_AT_ONCE))
+    one = form.case(ALL_AT_ONCE)
+    assert one.scenario["systems"] == [{"system": "hgx_h100", "accelerators": 2, "stack": "tensorrt_llm"}]
+    workload = one.scenario["workload"]
+    assert workload["arrivals"] == {"process": "closed", "concurrency": 3000, "requests": 3000}
+    assert workload["parallel"] == {"tp": 2, "dp": 1} and workload["precision"]["kv_cache"] == "fp8"
+    batching = workload["batching"]
+    # 0.95 of 2 x 80 GiB less 70.55 GB is 96.2 GB: 293.7 requests of 2,000 tokens of 163,840 B, in multiples of 128
+    assert (batching["sequences"], batching["step_tokens"]) == (384, 2048)
+    assert batching["whole_answers"] and batching["whole_prompts"]
+    apart = {**ALL_AT_ONCE, "model": "Llama 4 Maverick", "n_accelerators": "8", "tp": "8"}
+    apart["conditions"] += "; attention DP enabled"
+    workload = form.case(apart).scenario["workload"]
+    assert workload["parallel"] == {"tp": 1, "dp": 8, "ep": 8, "attention": "dp"}
+    assert workload["precision"]["kv_cache"] == "bf16"
+    assert "pipeline stages" in form.case({**ALL_AT_ONCE, "pp": "2"}).reason
+    assert "all there at once" in form.case({**ALL_AT_ONCE, "metric": "median_itl"}).reason
+    assert "no number format" in form.case({**ALL_AT_ONCE, "precision": "INT3"}).reason
+    assert form.measured(ALL_AT_ONCE).output_tokens_per_s == 4205
+
+
 def test_most_rows_that_ship_run():
-    for table, most_without in (("serving_measured.csv", 0.0), ("ascend_serving_ci.csv", 0.1)):
+    tables = (("serving_measured.csv", 0.0), ("ascend_serving_ci.csv", 0.1), ("serving_throughput.csv", 0.0))
+    for table, most_without in tables:
         with (reading.DATA / "workloads/reference" / table).open(newline="") as lines:
             rows = list(csv.DictReader(lines))
         form = service_form_of(list(rows[0]))
@@ -193,7 +223,7 @@ def test_names_and_rules_are_of_what_there_is():
             # of a name that says billions of parameters
             if said := re.search(r"(?<!x)(?<!\d)(\d+)b", line.match):
                 assert model.total_parameters == pytest.approx(float(said[1]) * 1e9, rel=0.09), line.match
-    for rule in (*serving_file().aiconfigurator, *serving_file().nightly):
+    for rule in (*serving_file().aiconfigurator, *serving_file().nightly, *serving_file().throughput):
         assert rule.why or rule.left_out or rule.ttft_left_out, rule
         if "stack" in rule.set:
             assert rule.set["stack"] in reading.builtin_files("topologies/stacks")

@@ -127,6 +127,27 @@ def test_prompts_that_are_not_cut():
     assert begun(Limits(251, 8, 10**4, whole=True), three) == [6, 6, 7]
 
 
+@pytest.mark.parametrize("singly", [False, True])
+def test_nobody_begins_who_may_have_to_stop(singly):
+    """Of prompts of 8 tokens and answers of 17, 25 tokens in blocks of 4, eight blocks hold one: the next one begins
+    when it is gone, and nobody loses its place."""
+    asked = Questions(np.full(3, 8), np.full(3, 17), np.zeros(3, np.int64))
+    for room, at_once in ((8, 1), (13, 1), (14, 2)):
+        limits = Limits(4096, 8, room, 4, answers=True)
+        served = Service(asked, [Pool(told(), limits, replicas=1, holders=1)], Rules(singly=singly)).run()
+        measure.check(served)
+        begun, end = (served.book.column(name) for name in ("scheduled", "end"))
+        assert served.pools[0][0].record.preemptions == 0
+        assert [sum((begun <= at) & (end > at)) for at in begun] == [
+            at_once,
+            at_once,
+            1 if at_once == 1 else at_once - 1,
+        ]
+        assert begun[at_once] == end[0]
+    refused = Service(asked, [Pool(told(), Limits(4096, 8, 6, 4, answers=True), replicas=1, holders=1)], Rules()).run()
+    assert measure.counts(refused.book)["refused"] == 3
+
+
 def test_what_an_engine_adds_draws_what_waiting_does():
     """Of work only the kernels and messages draw more, however long the engine takes for them."""
 

@@ -8,7 +8,7 @@ from cmsim.validation import Report, validate
 from cmsim.validation.registry import AREAS
 
 #: areas that take longer than all others together: run by `make test-all`
-LONG = ("training", "serving", "power-under-load")
+LONG = ("training", "serving", "serving-throughput", "power-under-load")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,11 @@ import pytest
 from cmsim.validation import reference
 from cmsim.validation.serving import ServingAreaSpec
 
-SETS = reference.read_spec("serving", ServingAreaSpec)[0].sets
+SETS = {
+    name: of
+    for area in ("serving", "serving-throughput")
+    for name, of in reference.read_spec(area, ServingAreaSpec)[0].sets.items()
+}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.published.forms import aiconfigurator, mindspeed, mlperf, mosaic, nightly, simumax, steps, vtrain
+from cmsim.published.forms import aiconfigurator, mindspeed, mlperf, mosaic, nightly, simumax, steps, throughput, vtrain
 from cmsim.published.forms.form import TableForm
 from cmsim.published.forms.service import ServiceForm
 
@@ -17,7 +17,9 @@ FORMS: dict[str, TableForm] = {
     form.name: form for form in (steps.FORM, vtrain.FORM, mosaic.FORM, mindspeed.FORM, mlperf.FORM, simumax.FORM)
 }
 #: the same of served models
-SERVICE_FORMS: dict[str, ServiceForm] = {form.name: form for form in (aiconfigurator.FORM, nightly.FORM)}
+SERVICE_FORMS: dict[str, ServiceForm] = {
+    form.name: form for form in (aiconfigurator.FORM, nightly.FORM, throughput.FORM)
+}
 
 
 def form_of(columns: Sequence[str], file: str = "") -> TableForm:

@@ -96,6 +96,10 @@ def _matrix_B(spec: CollectiveSpec, system: System, size: int, base: Path | None
                 key="exchange.balance.model",
             )
         )
+    if exchange.balance.drift_steps is not None:
+        raise InputError(
+            Problem("goes with steps of a model; an exchange is one call", key="exchange.balance.drift_steps")
+        )
     shares = popularity(model, exchange.balance, base)
     limited = model.expert_groups > model.topk_groups
     per_node = system.spec.node.accelerators * system.ranks_per_package

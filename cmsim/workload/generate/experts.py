@@ -270,7 +270,16 @@ def _imbalance(
         return balance.imbalance
     skew = 1.0
     shares = popularity(model, balance, base)
-    if shares is not None:
+    if shares is not None and balance.drift_steps is not None:
+        skew = moe.drifted_imbalance(
+            shares,
+            places.redundant,
+            places.ep,
+            drift_steps=balance.drift_steps,
+            every_steps=balance.rebalance_steps or math.inf,
+            seed=balance.draw,
+        )
+    elif shares is not None:
         slots = moe.slot_shares(shares, moe.replicas(shares, places.redundant))
         skew = (
             moe.rank_imbalance(slots, places.ep, placement="packed")
