@@ -3,7 +3,7 @@
 from cmsim.hardware.frameworks import ExpertCosts, TrainingTuning
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import BoardWatts, at_share, band, board_watts
-from cmsim.hardware.software import CallCost, call_cost
+from cmsim.hardware.software import CallCost, call_cost, small_sum
 from cmsim.hardware.specs import (
     AcceleratorSpec,
     Assumed,
@@ -45,6 +45,7 @@ __all__ = [
     "band",
     "board_watts",
     "call_cost",
+    "small_sum",
     "load_accelerator",
     "load_stack",
     "load_system",
