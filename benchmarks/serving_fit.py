@@ -6,12 +6,12 @@
 
 ``cmsim calibrate serving`` fits the host of one engine on one system, from where its stack stands; the same fit, of
 several systems, is how constants in ``topologies/stacks`` were found. Rows of models that
-``workloads/reference/serving.yaml`` holds out are never fitted; with ``--without`` those of a system are neither, the
-fit begins where nothing is known of any (`CONSTANTS`), and the system left out is told with the constants of the others
-alone, as if its own accelerator had none; ``each`` does so for every system of an engine that has several. Of a constant
-that a stack has for one accelerator alone every row keeps its own. Prints constants, what rows tell of them, how many
-rows were used, and the errors: of rows fitted, of those left over, of models held out, of the system left out; and of
-all systems left out together.
+``workloads/reference/serving.yaml`` holds out are never fitted. With ``--without`` those of a system are neither: the
+fit begins where nothing is known of any (`CONSTANTS`), and the system left out is told with what others have, as if
+there were no constants for its accelerator alone; ``each`` does so for every system of an engine that has several. Of a
+constant that a stack has for one accelerator alone every row keeps its own. Prints constants, what rows tell of them,
+how many rows were used, and the errors: of rows fitted, of models held out, of the system left out, and of all systems
+left out together.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from cmsim.validation.engine_fit import CONSTANTS, HostFit, MeasuredService, pre
 
 #: stacks -> constants that are fitted; others are as their files say
 STACKS = {
-    "vllm_served": ("arrival_us", "layer_us", "token_us", "decode_times", "prefill_times"),
-    "tensorrt_llm": ("arrival_us", "layer_us", "decode_times", "prefill_times"),
+    "vllm_served": ("arrival_us", "layer_us", "token_us", "meeting_us", "decode_times", "prefill_times"),
+    "tensorrt_llm": ("arrival_us", "layer_us", "meeting_us", "decode_times", "prefill_times"),
     "sglang_served": ("arrival_us", "decode_times", "expert_layer_us", "expert_prefill_times"),
     "vllm_default": ("arrival_us", "layer_us", "meeting_us", "decode_times", "prefill_times"),
     "tensorrt_llm_default": (

@@ -45,9 +45,9 @@ __all__ = [
     "band",
     "board_watts",
     "call_cost",
-    "small_sum",
     "load_accelerator",
     "load_stack",
     "load_system",
+    "small_sum",
     "stack_data",
 ]

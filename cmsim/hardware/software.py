@@ -34,7 +34,7 @@ class CallCost:
 
 
 def small_sum(stack: StackSpec, collective: str, size_B: Any) -> Any:
-    """Whether a call, or each of a column of calls, is an all-reduce that an engine's own kernel does inside a domain."""
+    """Whether a call, or each of a column of calls, is an all-reduce that an engine's own kernel does in a domain."""
     own = stack.collectives.small
     return collective == "all_reduce" and own is not None and size_B <= own.upto_B
 

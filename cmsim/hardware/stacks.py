@@ -51,7 +51,7 @@ class MeasuredKernels(Spec):
 
 
 class SmallSums(Spec):
-    """All-reduces by kernels of an engine's own, for small messages among ranks of one domain: ranks read and write each
+    """All-reduces by kernels of an engine's own, for small messages among ranks of one domain: they read and write each
     other's buffers. Larger ones are the library's."""
 
     upto_B: Bytes = Field(description="of one rank's buffer, the largest that goes so [B]")
@@ -203,7 +203,7 @@ class StepTuning(Spec):
     )
     casts_fused: bool = Field(
         default=False,
-        description="what a product reads in fewer bits is cast by the kernel that makes it (norm, activation, attention)",
+        description="what products read in fewer bits is cast by the kernel that makes it: norm, activation, attention",
     )
     cast_experts: CastExperts = CastExperts()
     late: LateRanks = LateRanks()

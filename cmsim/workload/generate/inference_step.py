@@ -206,8 +206,8 @@ class InferenceStep:
         return joined(pieces)
 
     def _fused(self, pieces: list[Piece]) -> list[Piece]:
-        """The chain without what kernels before do in passing: a norm, and the cast of what it makes, behind a small sum;
-        casts of what a kernel has just made. Pieces that are alike stay the same one."""
+        """The chain without what kernels before do in passing: a norm, and the cast of what it makes, behind a small
+        sum; casts of what a kernel has just made. Pieces that are alike stay the same one."""
         small = self.system.stack.collectives.small
         inside = self.layout.tp <= self.system.spec.accelerators * self.system.ranks_per_package
         upto_B = small.upto_B if small is not None and small.with_norm and inside else -1.0
