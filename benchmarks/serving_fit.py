@@ -7,8 +7,8 @@
 ``cmsim calibrate serving`` fits the host of one engine on one system, from where its stack stands; the same fit, of
 several systems, is how constants in ``topologies/stacks`` were found. Rows of models that
 ``workloads/reference/serving.yaml`` holds out are never fitted. With ``--without`` those of a system are neither: the
-fit begins where nothing is known of any (`CONSTANTS`), and the system left out is told with what others have, as if
-there were no constants for its accelerator alone; ``each`` does so for every system of an engine that has several. Of a
+fit begins with what other engines have, and the system left out is told with what is found, as if there were no
+constants for its accelerator alone; ``each`` does so for every system of an engine that has several. Of a
 constant that a stack has for one accelerator alone every row keeps its own. Prints constants, what rows tell of them,
 how many rows were used, and the errors: of rows fitted, of models held out, of the system left out, and of all systems
 left out together.
@@ -28,6 +28,7 @@ import numpy as np
 from cmsim import api, published, reading
 from cmsim.calibration import tables
 from cmsim.errors import InfeasibleError, InputError
+from cmsim.hardware import load_stack
 from cmsim.scenario import load_scenario
 from cmsim.validation.engine_fit import CONSTANTS, HostFit, MeasuredService, prepared_row
 
@@ -107,6 +108,19 @@ def systems(group: Group, held: str) -> list[str]:
     return sorted({system for system in named if named.count(system) >= _FEWEST})
 
 
+def usual(stack: str, one: MeasuredService) -> bool:
+    """Whether a row's accelerator has the constants that are fitted as all others have."""
+    own, common = one.service.machines[0].system.stack.serving, load_stack(stack).serving
+    return all(getattr(own, name) == getattr(common, name) for name in STACKS[stack])
+
+
+def elsewhere(stack: str, name: str) -> float:
+    """A constant where other engines have it, the middle of those that have one: no row of this one was seen."""
+    engine = stack.partition("_")[0]
+    others = [getattr(load_stack(one).serving, name) for one in STACKS if one.partition("_")[0] != engine]
+    return float(np.median([value for value in others if value] or [CONSTANTS[name].start]))
+
+
 def left_out(of: HostFit, x: np.ndarray, apart: Group) -> np.ndarray:
     """Errors of a system whose rows were not fitted, with the constants of the others, all of them. [1]"""
     known = {name: getattr(of.tuning, name) for name in CONSTANTS} | of.values(x)
@@ -135,6 +149,8 @@ def fit(stack: str, group: Group, held: str, without: str) -> np.ndarray | None:
     fitted = [one for one in group if not re.search(held, one[1], re.IGNORECASE)]
     apart = [one for one in fitted if one[0] == without]
     fitted = [one for one in fitted if one[0] != without]
+    if without:  # an accelerator with constants of its own tells nothing of those that others have
+        fitted = [one for one in fitted if usual(stack, one[2])]
     if len(fitted) < _FEWEST:
         print(f"{stack}: {len(fitted)} rows of models that are not held out; at least {_FEWEST} are needed")
         return None
@@ -144,7 +160,7 @@ def fit(stack: str, group: Group, held: str, without: str) -> np.ndarray | None:
     names = list(STACKS[stack]) if without else same
     of = HostFit(names, tunings[0], None)
     if without:  # where the stack stands now all systems were seen
-        of.begin = np.log([CONSTANTS[name].start for name in names])
+        of.begin = np.log([elsewhere(stack, name) for name in names])
     x = of.found(rows, of.begin, stack)
     slopes, width = of.slopes(rows, x), np.array([CONSTANTS[name].width for name in names])
     sd = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes + np.diag(width**-2.0))))
