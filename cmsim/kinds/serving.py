@@ -56,6 +56,11 @@ class BatchingSpec(Spec):
     block_tokens: BlockTokens = Field(default=16, description="of a block of the cache")
     memory_share: Share = Field(default=0.9, description="of a rank's memory that the engine may use")
     spare_blocks: ShareOrNone = Field(default=0.01, description="of the cache, that no new prompt may take")
+    whole_answers: bool = Field(
+        default=False,
+        description="a request is begun only where the cache has room for its whole answer too, so that nobody loses "
+        "its place (TensorRT-LLM's GUARANTEED_NO_EVICT)",
+    )
     preemption: Annotated[Literal["recompute", "swap"], ASKED] = Field(
         default="recompute",
         description="of who loses its place in the cache. recompute: it is prefilled again; swap: its cache goes to "

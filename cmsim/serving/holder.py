@@ -27,6 +27,7 @@ class Limits:
     step_tokens  of prompts and sequences together in one step    sequences  that are begun at once
     blocks       of the cache, of ``block_tokens`` tokens    spare  blocks that no new prompt may take
     swap_ps      of a token to the host's memory, or back; 0: who loses its blocks is prefilled again [ps]
+    answers      a sequence is begun only where all blocks that it will ever need are free
     whole        prompts are cut only where no step could hold them
     poll_steps   beside sequences that decode, those that come are looked at once in so many steps
     gather_steps, gather_tokens   or wait so many steps, or until they and those that decode have so many tokens
@@ -39,6 +40,7 @@ class Limits:
     spare: int = 0
     swap_ps: int = 0
     whole: bool = False
+    answers: bool = False
     poll_steps: int = 1
     gather_steps: int = 0
     gather_tokens: int = 0
@@ -56,12 +58,24 @@ class Holder:
     prefilling  who is begun -> tokens of its prompt that are left
     begun       all of these -> blocks that do not grow, the last one last    failing  who gave up while it was begun
     chunks      (who, tokens) of the step that runs, ``tokens`` and ``pairs`` together    came  who decodes without them
+    promised    blocks that all who are begun have at their ends
     swapped     whose cache is in the host's memory    copied  tokens that go there or come back in the step that begins
     """
 
     __slots__ = (
         *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
-        *("_classes", "_gathering", "_priority", "copied", "prefilling", "prefixes", "swapped", "tokens", "waiting"),
+        *(
+            "_classes",
+            "_gathering",
+            "_priority",
+            "copied",
+            "prefilling",
+            "prefixes",
+            "promised",
+            "swapped",
+            "tokens",
+            "waiting",
+        ),
     )
 
     def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None, classes: int = 1):
@@ -76,7 +90,7 @@ class Holder:
         self.failing: list[int] = []
         self.came: list[int] = []
         self.blocks = PagedCache(limits.blocks, limits.block_tokens)
-        self.offsets = self.tokens = self.pairs = self.copied = 0
+        self.offsets = self.tokens = self.pairs = self.copied = self.promised = 0
         #: the step since which those that wait are gathered
         self._gathering = -1
         self.chunks: list[tuple[int, int]] = []
@@ -103,8 +117,14 @@ class Holder:
         if one < 0 or len(self.begun) >= self.limits.sequences:
             return False
         blocks = self.blocks
+        if self.limits.answers:
+            return self._promised(one) <= blocks.total - self.promised - (self.limits.spare if self.begun else 0)
         free = blocks.total - blocks.used(step)
         return blocks.need(self._whole(one) + 1) <= free - (self.limits.spare if self.begun else 0)
+
+    def _promised(self, one: int) -> int:
+        """Blocks that somebody has at its end."""
+        return self.blocks.need(self.book.prompt[one] + self.book.output[one])
 
     def opens(self, step: int) -> int:
         """The first step, from ``step`` on, in which somebody who waits may be begun, as far as there is room."""
@@ -163,6 +183,7 @@ class Holder:
 
     def _begin(self, one: int, now: int, step: int, budget: int) -> int:
         book = self.book
+        self.promised += self._promised(one)
         if book.scheduled[one] == NEVER:
             book.scheduled[one] = now
         if self._comes(one):
@@ -205,6 +226,7 @@ class Holder:
     def leave(self, one: int, *, keep: bool = False) -> int:
         """It is begun no more; what it held of blocks that do not grow, which stay where they are kept."""
         held = self.begun.pop(one)
+        self.promised -= self._promised(one)
         if not keep:
             self.blocks.take(-held)
         self.prefilling.pop(one, None)
@@ -228,7 +250,7 @@ class Holder:
             self.prefixes.clear()
         for kept in (self.swapped, self.prefilling, self.decoding, self.begun, self.failing, self.came, self.chunks):
             kept.clear()
-        self.offsets = self.tokens = self.pairs = self.copied = 0
+        self.offsets = self.tokens = self.pairs = self.copied = self.promised = 0
         return begun + waiting
 
     def give_up(self, one: int, now: int, outcome: int) -> bool:

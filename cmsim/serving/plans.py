@@ -129,6 +129,7 @@ def machine(
         math.ceil((blocks - kept) * batching.spare_blocks),
         _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
         whole=batching.whole_prompts,
+        answers=batching.whole_answers and decodes,
         poll_steps=batching.poll_steps,
         gather_steps=batching.gather_steps,
         gather_tokens=math.ceil(batching.gather_share * batching.step_tokens),

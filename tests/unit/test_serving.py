@@ -245,6 +245,18 @@ def test_who_loses_its_blocks_begins_again():
     assert book.column("scheduled").tolist() == [0, 0] and book.end[1] > book.end[0]
 
 
+def test_nobody_loses_its_blocks_where_answers_have_room():
+    """Two of 8 + 17 tokens do not go into 8 blocks of 4 together: the second one waits for the first one's end."""
+    limits = Limits(ENDLESS, 8, 8, 4, answers=True)
+    served = run(asked([8, 8], 17, [0, 0]), Pool(Plain(MS, MS // 1000), limits))
+    book = served.book
+    assert served.pools[0][0].record.preemptions == 0 and book.column("generated").tolist() == [17, 17]
+    assert book.column("scheduled").tolist() == [0, book.end[0]]
+    # as soon as there is room for both they go together
+    both = run(asked([8, 8], 17, [0, 0]), Pool(Plain(MS, MS // 1000), Limits(ENDLESS, 8, 14, 4, answers=True)))
+    assert both.book.column("scheduled").tolist() == [0, 0]
+
+
 def test_who_loses_its_blocks_comes_back_from_the_host():
     """Eight tokens of a prompt and eight made, there and back at a millisecond a token; nothing is computed again."""
     limits = Limits(ENDLESS, 8, 8, 4, swap_ps=MS)
