@@ -2,12 +2,16 @@
 
     python benchmarks/serving_fit.py workloads/reference/serving_measured.csv [--stack NAME] [--rows 24]
     python benchmarks/serving_fit.py TABLE --stack vllm_served --without hgx_h200
+    python benchmarks/serving_fit.py TABLE --without each
 
 ``cmsim calibrate serving`` fits the host of one engine on one system, from where its stack stands; the same fit, of
 several systems, is how constants in ``topologies/stacks`` were found. Rows of models that
-``workloads/reference/serving.yaml`` holds out are never fitted; with ``--without`` those of a system are neither. Of a
+``workloads/reference/serving.yaml`` holds out are never fitted. With ``--without`` those of a system are neither: the
+fit begins with what other engines have, and the system left out is told with what is found, as if there were no
+constants for its accelerator alone; ``each`` does so for every system of an engine that has several. Of a
 constant that a stack has for one accelerator alone every row keeps its own. Prints constants, what rows tell of them,
-how many rows were used, and the errors: of rows fitted, of those left over, of models held out, of the system left out.
+how many rows were used, and the errors: of rows fitted, of models held out, of the system left out, and of all systems
+left out together.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ import numpy as np
 from cmsim import api, published, reading
 from cmsim.calibration import tables
 from cmsim.errors import InfeasibleError, InputError
+from cmsim.hardware import load_stack
 from cmsim.scenario import load_scenario
 from cmsim.validation.engine_fit import CONSTANTS, HostFit, MeasuredService, prepared_row
 
 #: stacks -> constants that are fitted; others are as their files say
 STACKS = {
-    "vllm_served": ("arrival_us", "layer_us", "token_us", "decode_times", "prefill_times"),
-    "tensorrt_llm": ("arrival_us", "layer_us", "decode_times", "prefill_times"),
+    "vllm_served": ("arrival_us", "layer_us", "token_us", "meeting_us", "decode_times", "prefill_times"),
+    "tensorrt_llm": ("arrival_us", "layer_us", "meeting_us", "decode_times", "prefill_times"),
     "sglang_served": ("arrival_us", "decode_times", "expert_layer_us", "expert_prefill_times"),
     "vllm_default": ("arrival_us", "layer_us", "meeting_us", "decode_times", "prefill_times"),
     "tensorrt_llm_default": (
@@ -97,18 +102,65 @@ def errors(of: HostFit, what: str, group: Group, x: np.ndarray) -> None:
     print(f"  {what} ({len(some)} rows): " + ", ".join(said), flush=True)
 
 
-def fit(stack: str, group: Group, held: str, without: str) -> None:
-    """Fits one stack and prints what was found."""
+def systems(group: Group, held: str) -> list[str]:
+    """Systems of an engine of which there are enough rows that may be fitted."""
+    named = [system for system, model, _ in group if not re.search(held, model, re.IGNORECASE)]
+    return sorted({system for system in named if named.count(system) >= _FEWEST})
+
+
+def usual(stack: str, one: MeasuredService) -> bool:
+    """Whether a row's accelerator has the constants that are fitted as all others have."""
+    own, common = one.service.machines[0].system.stack.serving, load_stack(stack).serving
+    return all(getattr(own, name) == getattr(common, name) for name in STACKS[stack])
+
+
+def elsewhere(stack: str, name: str) -> float:
+    """A constant where other engines have it, the middle of those that have one: no row of this one was seen."""
+    engine = stack.partition("_")[0]
+    others = [getattr(load_stack(one).serving, name) for one in STACKS if one.partition("_")[0] != engine]
+    return float(np.median([value for value in others if value] or [CONSTANTS[name].start]))
+
+
+def left_out(of: HostFit, x: np.ndarray, apart: Group) -> np.ndarray:
+    """Errors of a system whose rows were not fitted, with the constants of the others, all of them. [1]"""
+    known = {name: getattr(of.tuning, name) for name in CONSTANTS} | of.values(x)
+    known = {name: value for name, value in known.items() if value is not None}
+    whole = HostFit(list(known), of.tuning, None)
+    with np.errstate(divide="ignore"):  # a constant of 0 stays 0
+        at = np.log(np.array(list(known.values())))
+    some = [one for *_, one in apart]
+    off: np.ndarray = whole.times(some, at) / np.array([(one.tpot_s, one.ttft_s) for one in some]) - 1
+    return off
+
+
+def said(off: np.ndarray) -> str:
+    """Median and 90th percentile of absolute errors, and the median with its sign, of both times."""
+    parts = []
+    for name, one in zip(("TPOT", "TTFT"), 100 * off.T, strict=True):
+        one = one[np.isfinite(one)]
+        if len(one):
+            size = np.abs(one)
+            parts.append(f"{name} {np.median(size):.1f} / {np.percentile(size, 90):.1f} % ({np.median(one):+.1f})")
+    return ", ".join(parts)
+
+
+def fit(stack: str, group: Group, held: str, without: str) -> np.ndarray | None:
+    """Fits one stack and prints what was found; errors of the system left out, where there is one. [1]"""
     fitted = [one for one in group if not re.search(held, one[1], re.IGNORECASE)]
     apart = [one for one in fitted if one[0] == without]
     fitted = [one for one in fitted if one[0] != without]
+    if without:  # an accelerator with constants of its own tells nothing of those that others have
+        fitted = [one for one in fitted if usual(stack, one[2])]
     if len(fitted) < _FEWEST:
         print(f"{stack}: {len(fitted)} rows of models that are not held out; at least {_FEWEST} are needed")
-        return
+        return None
     rows = [one for *_, one in fitted]
     tunings = [one.service.machines[0].system.stack.serving for one in rows]
-    names = [name for name in STACKS[stack] if len({getattr(one, name) for one in tunings}) == 1]
+    same = [name for name in STACKS[stack] if len({getattr(one, name) for one in tunings}) == 1]
+    names = list(STACKS[stack]) if without else same
     of = HostFit(names, tunings[0], None)
+    if without:  # where the stack stands now all systems were seen
+        of.begin = np.log([elsewhere(stack, name) for name in names])
     x = of.found(rows, of.begin, stack)
     slopes, width = of.slopes(rows, x), np.array([CONSTANTS[name].width for name in names])
     sd = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes + np.diag(width**-2.0))))
@@ -119,8 +171,11 @@ def fit(stack: str, group: Group, held: str, without: str) -> None:
         print(f"  {name}: {before or 0:g} -> {value:.4g}, nine of ten from {value / wide:.3g} to {value * wide:.3g}")
     errors(of, "fitted", fitted, x)
     errors(of, "models held out", [one for one in group if re.search(held, one[1], re.IGNORECASE)], x)
-    if without:
-        errors(of, f"{without} left out", apart, x)
+    if not without or not apart:
+        return None
+    off = left_out(of, x, apart)
+    print(f"  {without} left out ({len(apart)} rows): {said(off)}", flush=True)
+    return off
 
 
 def main(arguments: list[str]) -> None:
@@ -129,7 +184,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("table")
     parser.add_argument("--stack", action="append", choices=sorted(STACKS), help="may be repeated; default: all")
     parser.add_argument("--rows", type=int, default=12, help="of a model on a system, drawn at random, the most")
-    parser.add_argument("--without", default="", metavar="SYSTEM", help="a system whose rows are not fitted")
+    parser.add_argument("--without", default="", metavar="SYSTEM", help="a system whose rows are not fitted; each")
     parser.add_argument("--only", default="", metavar="SYSTEM", help="a system whose rows alone are fitted")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
@@ -138,9 +193,17 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="cmsim-") as folder:
         stacks = given.stack or list(STACKS)
         groups = prepared(given.table, stacks, given.rows, Path(folder), given.seed)
+        apart: list[np.ndarray | None] = []
         for stack in stacks:
             some = [one for one in groups[stack] if given.only in ("", one[0])]
-            fit(stack, some, held, given.without)
+            there = systems(some, held)
+            if given.without == "each":
+                apart += [fit(stack, some, held, one) for one in there if len(there) > 1]
+            else:
+                apart.append(fit(stack, some, held, given.without))
+        if found := [off for off in apart if off is not None]:
+            together = np.concatenate(found)
+            print(f"systems left out together ({len(together)} rows): {said(together)}")
 
 
 if __name__ == "__main__":

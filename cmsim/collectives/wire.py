@@ -31,7 +31,7 @@ def wire_bound_s(collective: str, rows: Rows, wire: Link) -> WireBound:
     in_domain = np.minimum(rows.in_domain, ranks)
     apart = in_domain < ranks
     ways_Bps = wire.port_Bps + np.where(apart, wire.nic_Bps, 0.0)
-    port_B = bandwidth_bound_B(collective, ranks, size_B, in_network=bool(np.all(wire.in_network)))
+    port_B = bandwidth_bound_B(collective, ranks, size_B, in_network=bool(np.any(wire.in_network)))
     in_node, in_leaf = np.minimum(rows.in_node, ranks), np.minimum(rows.in_leaf, ranks)
     # a node's ranks leave by its uplink, and by their NICs where others stand in another domain
     uplink_Bps = wire.uplink_Bps + np.where(apart, in_node * wire.nic_Bps, 0.0)

@@ -37,8 +37,11 @@ class ByLevel:
     def place(self, wanted: Sequence[PricedCall]) -> tuple[list[PlacedCall], Resources]:
         """See ``Carrier``."""
         parties, together = self._parties(), self._together()
-        links = {key: link(self.system, self.levels, *key) for key in {(one.collective, one.ranks) for one in wanted}}
-        placed = [self._place(one, parties[one.group], together, links[one.collective, one.ranks]) for one in wanted]
+        keys = [(one.collective, one.ranks, one.small) for one in wanted]
+        links = {key: link(self.system, self.levels, *key) for key in set(keys)}
+        placed = [
+            self._place(one, parties[one.group], together, links[key]) for one, key in zip(wanted, keys, strict=True)
+        ]
         return placed, self.resources
 
     def _place(

@@ -176,7 +176,7 @@ class ByLink:
     def _laid(
         self, priced: PricedCall, groups: Ints, plan: list[tuple[int, int]], rounds: list[PlacedRound], kinds: _Kinds
     ) -> PlacedCall:
-        software = messages.software(self.system, priced.collective, ranks=groups.shape[1])
+        software = messages.software(self.system, priced.collective, ranks=groups.shape[1], small=priced.small)
         if not plan:
             return PlacedCall(((Demand(0.0, 0),),), 0.0, 0.0, 0.0)
         phases: list[tuple[Demand, ...]] = [(Demand(0.0, int(to_ps(software.base_s))),)]

@@ -16,7 +16,7 @@ from cmsim.collectives.terms import Column
 from cmsim.engine.fold import Folding, Members
 from cmsim.engine.resources import Resources
 from cmsim.errors import InputError, Problem, did_you_mean
-from cmsim.hardware import System, call_cost
+from cmsim.hardware import System, call_cost, small_sum
 from cmsim.network import Demand
 from cmsim.topology import Fabric
 from cmsim.workload.ops import COLLECTIVE, RECV, Programs
@@ -32,6 +32,7 @@ class PricedCall:
     ranks, in_domain  members of a group, and of them in one domain [1]
     inner        ranks of one block of a hierarchical algorithm [1]
     traffic      who sends how much to whom, a position in ``Programs.traffic``; -1 where all blocks are alike
+    small        an engine's own kernel does it
     choice, row  the chooser's answer and where in it this call stands
     """
 
@@ -44,6 +45,7 @@ class PricedCall:
     traffic: int
     choice: Choice
     row: int
+    small: bool = False
 
     @property
     def algorithm(self) -> str:
@@ -218,7 +220,8 @@ class Pricer:
             size, in_node, in_domain, in_leaf = layout[:, group_class[which]]
             # a leaf smaller than a domain sees the same traffic leave as the domain does
             rows = Rows(codes[which], size_B[which], size, in_node, in_domain, np.maximum(in_leaf, in_domain))
-            wire = link(self.system, self.levels, collective, size)
+            small = small_sum(self.system.stack, collective, size_B[which]) & (size <= in_domain)
+            wire = link(self.system, self.levels, collective, size, small)
             choice, said = self._choice(collective, rows, wire)
             notes += said
             bound_s = wire_bound_s(collective, rows, wire)
@@ -234,6 +237,7 @@ class Pricer:
                     traffic=int(distinct[row, 3]),
                     choice=choice,
                     row=i,
+                    small=bool(small[i]),
                 )
                 bounds[row] = float(bound_s.port_s[i]), float(bound_s.nic_s[i]), float(bound_s.bisection_s[i])
         return [priced for priced in out if priced is not None], bounds, tuple(notes)
@@ -307,9 +311,9 @@ def receiving(programs: Programs) -> set[tuple[int, int]]:
     return set(zip(row_program[ops.kind == RECV].tolist(), ops.slot[ops.kind == RECV].tolist(), strict=True))
 
 
-def link(system: System, levels: Fabric, collective: str, ranks: Column) -> Link:
+def link(system: System, levels: Fabric, collective: str, ranks: Column, small: Column = False) -> Link:
     """What a collective runs on: latencies and rates of the fabric, software costs of the stack."""
-    cost = call_cost(system.stack, collective, ranks)
+    cost = call_cost(system.stack, collective, ranks, small)
     return Link(
         node_s=levels.node_s if cost.wire else 0.0,
         domain_s=levels.domain_s if cost.wire else 0.0,
@@ -322,6 +326,6 @@ def link(system: System, levels: Fabric, collective: str, ranks: Column) -> Link
         step_s=cost.step_s,
         port_efficiency=cost.scale_up,
         nic_efficiency=cost.scale_out,
-        in_network=levels.in_network_reduction and system.stack.collectives.in_network,
+        in_network=levels.in_network_reduction & cost.in_network,
         grid=levels.grid,
     )

@@ -3,7 +3,7 @@
 from cmsim.hardware.frameworks import ExpertCosts, TrainingTuning
 from cmsim.hardware.link_table import Cable
 from cmsim.hardware.power import BoardWatts, at_share, band, board_watts
-from cmsim.hardware.software import CallCost, call_cost
+from cmsim.hardware.software import CallCost, call_cost, small_sum
 from cmsim.hardware.specs import (
     AcceleratorSpec,
     Assumed,
@@ -48,5 +48,6 @@ __all__ = [
     "load_accelerator",
     "load_stack",
     "load_system",
+    "small_sum",
     "stack_data",
 ]

@@ -50,6 +50,21 @@ class MeasuredKernels(Spec):
     )
 
 
+class SmallSums(Spec):
+    """All-reduces by kernels of an engine's own, for small messages among ranks of one domain: they read and write each
+    other's buffers. Larger ones are the library's."""
+
+    upto_B: Bytes = Field(description="of one rank's buffer, the largest that goes so [B]")
+    base_us: Microseconds | None = Field(default=None, description="fixed time of one call; default: as larger ones")
+    scale_up_efficiency: Share | None = Field(
+        default=None, description="payload share of the port; default: as larger ones"
+    )
+    with_norm: bool = Field(
+        default=False,
+        description="the norm behind the sum of a layer, and the cast of what it makes, are in the sum's kernel",
+    )
+
+
 class CollectiveTuning(Spec):
     """What a collective library adds to the wire."""
 
@@ -58,6 +73,9 @@ class CollectiveTuning(Spec):
     scale_up_efficiency: Share = Field(description="payload share of the port inside a domain")
     scale_out_efficiency: Share = Field(description="payload share of the NIC between domains")
     in_network: bool = Field(default=True, description="whether the library reduces in switches that can")
+    small: SmallSums | None = Field(
+        default=None, description="all-reduces of small messages inside a domain; default: as larger ones"
+    )
 
 
 class ExpertTuning(Spec):
@@ -182,6 +200,10 @@ class StepTuning(Spec):
     )
     sampling_FLOP_per_B: Coefficient = Field(
         default=0.0, description="what it compares, counts and adds for each byte that it moves so [FLOP/B]"
+    )
+    casts_fused: bool = Field(
+        default=False,
+        description="what products read in fewer bits is cast by the kernel that makes it: norm, activation, attention",
     )
     cast_experts: CastExperts = CastExperts()
     late: LateRanks = LateRanks()

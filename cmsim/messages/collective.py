@@ -15,7 +15,7 @@ import numpy as np
 from cmsim.arrays import Floats, Ints
 from cmsim.collectives import ON_GRID, Algorithm, candidates
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
-from cmsim.hardware import System, call_cost
+from cmsim.hardware import System, call_cost, small_sum
 from cmsim.messages.bounds import Bound, bound, bound_of_matrix
 from cmsim.messages.merge import Classes, merge
 from cmsim.messages.messages import Messages, fitted, from_matrix, rounds
@@ -107,9 +107,9 @@ class MessagePlan:
             yield ready[which], times
 
 
-def software(system: System, collective: str, *, ranks: int) -> Software:
-    """What the system's stack adds to the wire, round by round."""
-    cost = call_cost(system.stack, collective, ranks)
+def software(system: System, collective: str, *, ranks: int, small: bool = False) -> Software:
+    """What the system's stack adds to the wire, round by round. ``small``: an engine's own kernel does it."""
+    cost = call_cost(system.stack, collective, ranks, small)
     return Software(
         base_s=float(cost.whole_s),
         step_s=cost.round_s,
@@ -170,7 +170,10 @@ def collective_time(
     chosen = _algorithm(system, collective, algorithm, group)
     if not (np.isfinite(size_B) and size_B >= 0):
         raise InputError(f"size_B is a finite number of bytes, got {size_B}")
-    library = software(system, collective, ranks=len(group)) if library is None else library
+    if library is None:
+        inside = len(np.unique(group // (system.spec.accelerators * system.ranks_per_package))) == 1
+        small = bool(small_sum(system.stack, collective, size_B)) and inside
+        library = software(system, collective, ranks=len(group), small=small)
     whole, routes = _fabric(system, faults, routing, seed, library)
     domains = len(np.unique(routes.where.domain[group]))
     if chosen.in_network and domains > 1:

@@ -108,7 +108,7 @@ class Holder:
             return False
         blocks = self.blocks
         if self.limits.answers:
-            return self.promised + self._promise(one) <= blocks.total
+            return self.promised + self._promise(one) <= blocks.total - (self.limits.spare if self.begun else 0)
         free = blocks.total - blocks.used(step)
         return blocks.need(self._whole(one) + 1) <= free - (self.limits.spare if self.begun else 0)
 

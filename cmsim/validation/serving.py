@@ -7,12 +7,14 @@ second. Rows of models that constants of stacks were fitted on are sets of their
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from cmsim.published import Case, PlayedService, ServiceForm, serve_all, service_form_of
+from cmsim.reading import Spec
 from cmsim.reading.kept import while_unchanged
 from cmsim.reading.tables import Record, read_records
 from cmsim.validation import reference
@@ -30,11 +32,21 @@ _READ = (
 _UNITS = {"ttft": "ms", "tpot": "ms", "rate": "tokens/s"}
 
 
+class WithoutSystem(Spec):
+    """Rows of one system and engine, and the constants that are found where none of them is fitted."""
+
+    of: dict[str, str] = Field(min_length=1, description="pattern by column; all must be found")
+    serving: dict[str, float] = Field(min_length=1, description="keys of the stack's `serving`, instead of its own")
+
+
 class ServiceSetSpec(SetOfRows):
     """Rows of services that belong together, and what their errors have to stay under."""
 
     quantity: Literal["ttft", "tpot", "rate"]
     fitted: bool = Field(default=False, description="constants were fitted on rows of these models")
+    without: tuple[WithoutSystem, ...] = Field(
+        default=(), description="rows of these alone, with constants that a fit without their system found"
+    )
 
 
 class ServingAreaSpec(AreaSpec):
@@ -90,15 +102,32 @@ def _chosen(of: ServiceSetSpec) -> list[_Chosen]:
     table = read_records(reference.folder() / of.table)
     form = service_form_of(list(table[0]) if table else [], of.table)
     for number, row in enumerate(table):
-        if not all(re.search(pattern, row[column], re.IGNORECASE) for column, pattern in of.of.items()):
+        if not _found(of.of, row):
+            continue
+        refitted = next((one for one in of.without if _found(one.of, row)), None)
+        if of.without and refitted is None:
             continue
         # by their place in the table: sets have the same rows of it
         if number % of.every:
             continue
         why = form.left_out(row) or (form.ttft_left_out(row) if of.quantity == "ttft" else "")
-        case = Case(reason=why) if why else form.case(row)
+        case = Case(reason=why) if why else _with(form.case(row), refitted)
         (left if case.scenario is None else runs).append((form, form.id(row, number), row, case))
     return [*runs, *left]
+
+
+def _found(patterns: Mapping[str, str], row: Record) -> bool:
+    return all(re.search(pattern, row[column], re.IGNORECASE) for column, pattern in patterns.items())
+
+
+def _with(case: Case, refitted: WithoutSystem | None) -> Case:
+    """A case on its stack, with other constants of its host where there are some."""
+    if refitted is None or case.scenario is None:
+        return case
+    (entry,) = case.scenario["systems"]
+    keys = {f"stack.serving.{key}": value for key, value in refitted.serving.items()}
+    changed = {**entry, "set": {**entry.get("set", {}), **keys}}
+    return replace(case, scenario={**case.scenario, "systems": [changed]})
 
 
 def _one(of: ServiceSetSpec, form: ServiceForm, id_: str, row: Record, case: Case, played: PlayedService) -> Compared:

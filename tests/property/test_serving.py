@@ -105,6 +105,8 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
             gates = {"whole": True} if draw.random() < 0.5 else {"poll_steps": int(draw.integers(2, 9))}
             if draw.random() < 0.5:
                 gates = {"gather_steps": int(draw.integers(1, 9)), "gather_tokens": int(draw.integers(1, tokens))}
+        if draw.random() < 0.3:
+            gates["answers"] = True
         limits = Limits(tokens, sequences, blocks, block, int(draw.integers(0, 3)), swap_ps, **gates)
         cached = int(draw.choice([0, 320]))
         replicas, scaling = int(draw.integers(1, 4)), None

@@ -131,3 +131,51 @@ def test_few_tokens_are_not_cut():
     assert one.metrics == two.metrics
     assert "one micro-batch: 8 tokens of the busiest rank" in " ".join(two.warnings)
     assert on_supernode(8, 2, {"stack.overlap.decode.least_tokens": 0}).metrics["tpot_s"] > two.metrics["tpot_s"]
+
+
+def sums(result: cmsim.Result) -> tuple[float, list[str]]:
+    """What a sum over ranks takes [us], and the names of all ops."""
+    ops = result.columns["ops"]
+    added = ops["op"] == "tp sum"
+    return float((ops["end_ps"] - ops["start_ps"])[added].min()) / 1e6, ops["op"].tolist()
+
+
+def test_small_sums_go_by_kernels_of_the_engine():
+    own = {"upto_B": 1e6, "base_us": 1.0, "scale_up_efficiency": 0.5}
+
+    def took_us(batch: int, count: int, **small: Any) -> float:
+        of = {"stack.collectives.small": {**own, **small}} if small or batch else {}
+        system = {"system": "hgx_h100", "accelerators": count, "stack": "cuda_graph", "set": of if batch > 0 else {}}
+        workload = {"kind": "decode", "model": MODEL, "batch_per_accelerator": abs(batch) / count}
+        workload |= {"context_tokens": 512, "parallel": {"tp": count}}
+        return sums(cmsim.run({"systems": [system], "workload": workload})[0])[0]
+
+    # 8 tokens x 4,096 x 2 B are small; a step of the library is as the engine's (0.22 and 0.6 us of wire), its base not
+    assert took_us(8, 2) == pytest.approx(1.0 + 0.82 + 65536 / (0.5 * 450e9) * 1e6, rel=0.02)
+    assert took_us(8, 2) < took_us(-8, 2)
+    # a byte above the limit they are the library's
+    assert took_us(8, 2, upto_B=65535) == took_us(-8, 2)
+
+
+def test_a_small_sum_does_the_norm_and_the_cast_behind_it():
+    keys = {"count": 2, "parallel": {"tp": 2}, "batch_per_accelerator": 4}
+    keys |= {"precision": {"weights": "fp8", "activations": "fp8"}}
+
+    def names(**of: Any) -> list[str]:
+        system = {"system": "hgx_h100", "accelerators": 2, "stack": "cuda_graph"}
+        system["set"] = {f"stack.{key.replace('__', '.')}": value for key, value in of.items()}
+        workload = {"kind": "decode", "model": MODEL, "context_tokens": 512, **keys}
+        workload.pop("count")
+        return sums(cmsim.run({"systems": [system], "workload": workload})[0])[1]
+
+    apart, layers = names(), 32
+    assert [apart.count(name) for name in ("ffn norm", "attention norm", "attention quantise")] == [layers] * 3
+    with_norm = names(collectives__small={"upto_B": 1e6, "with_norm": True})
+    # the first norm has no sum before it
+    assert [with_norm.count(name) for name in ("ffn norm", "attention norm", "attention quantise")] == [0, 1, 1]
+    assert with_norm.count("output quantise") == layers
+    # larger sums leave them to kernels of their own
+    assert names(collectives__small={"upto_B": 1e4, "with_norm": True}) == apart
+    fused = names(steps__casts_fused=True)
+    assert not [name for name in fused if name.endswith("quantise")]
+    assert fused == [name for name in apart if not name.endswith("quantise")]

@@ -79,7 +79,7 @@ class InferenceStep:
         self.drafting, self.opens = drafting, opens
         # drafts are of sequences alone
         self.batch = replace(batch, beside=0.0) if drafting else batch
-        self.costs = system.stack.steps
+        self.system, self.costs = system, system.stack.steps
         self.tp = heads_tp(layout, spec)
         several = len(batch.parts) > 1
         overlap = sharing(spec, system)
@@ -190,6 +190,7 @@ class InferenceStep:
         made = {kind: self._layer(held, mixture, *kind) for kind in dict.fromkeys(kinds)}
         for kind in kinds:
             pieces += made[kind]
+        pieces = self._fused(pieces)
         if not closing:
             return joined(pieces)
         # of prompts beside sequences one is done at most
@@ -203,6 +204,26 @@ class InferenceStep:
         ends = layers.head(model, last * self._joined, self.layout.tp, form, sample=True, sampled=sampled)
         pieces.append(Piece(ends, stream=stream, cores=cores))
         return joined(pieces)
+
+    def _fused(self, pieces: list[Piece]) -> list[Piece]:
+        """The chain without what kernels before do in passing: a norm, and the cast of what it makes, behind a small
+        sum; casts of what a kernel has just made. Pieces that are alike stay the same one."""
+        small = self.system.stack.collectives.small
+        inside = self.layout.tp <= self.system.spec.accelerators * self.system.ranks_per_package
+        upto_B = small.upto_B if small is not None and small.with_norm and inside else -1.0
+        casts = self.costs.casts_fused
+        if upto_B < 0 and not casts:
+            return pieces
+        made: dict[tuple[int, bool], Piece] = {}
+        out, summed = [], False
+        for piece in pieces:
+            key = id(piece), summed
+            if key not in made:
+                made[key] = replace(piece, kernels=_without(piece.kernels, casts=casts, summed=summed))
+            out.append(made[key])
+            added = piece.comm
+            summed = added is not None and added.collective == "all_reduce" and added.size_B <= upto_B
+        return out
 
     def _layer(self, held: float, mixture: Experts | None, kind: LayerKind, narrow: bool) -> list[Piece]:
         """A layer of one kind, whose tokens see a window or all."""
@@ -338,3 +359,12 @@ class InferenceStep:
             return None
         size_B = tokens * self.model.hidden * self.form.stream_B
         return Comm("tp sum", "all_reduce", size_B, "tp", in_line=inside and self.in_line)
+
+
+def _without(kernels: list[Kernel], *, casts: bool, summed: bool) -> list[Kernel]:
+    """Kernels but for those that the sum before them did (``summed``), and casts of what one has just made."""
+    first = 0
+    while summed and first < len(kernels) and kernels[first].kernel in ("norm", "quantise"):
+        first += 1
+    left = kernels[first:]
+    return [one for at, one in enumerate(left) if not (casts and at and one.kernel == "quantise")]
