@@ -24,6 +24,7 @@ EXTRAS = {
     "distributed": "sweeps on a Dask cluster (cmsim sweep --dask)",
     "optuna": "points drawn from spaces too large to list (cmsim sweep --trials)",
     "perfetto": "timelines for Perfetto (cmsim export perfetto)",
+    "ui": "a live page of what-if questions (cmsim ui)",
 }
 #: a built-in scenario that is soon through
 _PROBE = "allreduce"
