@@ -33,7 +33,7 @@ def ui(
 ) -> None:
     """Ask what if, in a browser: systems, model, workload, plan and load; chart and table follow. Ends with Ctrl-C."""
     from cmsim.scenario import load_scenario
-    from cmsim.ui.page import serve
+    from cmsim.ui.page import run, serve
 
     start = load_scenario(scenario) if scenario is not None else None
     server, place = serve(port=port, address=address, origins=allow_origin or (), start=start)
@@ -45,7 +45,7 @@ def ui(
     say.line(place)
     if open_:
         server.io_loop.add_callback(server.show, "/")
-    server.run_until_shutdown()
+    run(server)
 
 
 def _loopback(address: str) -> bool:

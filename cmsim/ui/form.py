@@ -19,9 +19,9 @@ from cmsim.steps import between
 
 #: kinds that the page asks, and how it calls them
 KINDS: Mapping[str, str] = {
-    "decode": "a step of decode",
-    "prefill": "a batch of prompts",
-    "serving": "a service",
+    "decode": "decode: a step",
+    "prefill": "prefill: a batch",
+    "serving": "serving",
 }
 #: what a service is loaded with, by the process of its arrivals
 LOADS: Mapping[str, str] = {"poisson": "requests a second", "closed": "users at once"}
@@ -120,11 +120,11 @@ def fields(kind: str) -> tuple[Choice, ...]:
         return (*asked, *load, *machine, *plan)
     things, length = ("sequences", "context_tokens") if kind == "decode" else ("prompts", "prompt_tokens")
     words = {"context_tokens": "Context", "prompt_tokens": "Prompt"}
-    load = (
+    batch = (
         Choice("batch_per_accelerator", "Batch per accelerator", "slider", _parts(), "Load", things),
         Choice(length, words[length], "slider", tokens, "Load", "tokens"),
     )
-    return (*asked, *load, *plan)
+    return (*asked, *batch, *plan)
 
 
 #: what another kind takes over that nobody has filled in

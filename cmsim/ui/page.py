@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -222,7 +224,7 @@ def _doing(answer: Answer) -> tuple[str, str]:
 def serve(
     *, port: int = 0, address: str = LOOPBACK, origins: Sequence[str] = (), start: Scenario | None = None
 ) -> tuple[Any, str]:
-    """(a server of the page, which listens and does not run yet; where it is). ``run_until_shutdown()`` runs it.
+    """(a server of the page, which listens and does not run yet; where it is). `run` runs it.
 
     port     0: one that is free    address  of this machine; others reach it anywhere but at `LOOPBACK`
     origins  whose pages may talk to it beside its own: HOST:PORT    start  as of `View`
@@ -248,6 +250,17 @@ def serve(
     return server, f"http://{address}:{port}/"
 
 
+def run(server: Any) -> None:
+    """Runs a server until somebody ends the process: Ctrl-C, or SIGTERM."""
+    loop = server.io_loop
+    with contextlib.suppress(NotImplementedError):  # there are systems without
+        loop.asyncio_loop.add_signal_handler(signal.SIGTERM, loop.stop)
+    server.start()
+    with contextlib.suppress(KeyboardInterrupt):
+        loop.start()
+    server.stop()
+
+
 def _free(address: str) -> int:
     """A port that nobody has."""
     try:
@@ -257,4 +270,4 @@ def _free(address: str) -> int:
         raise InputError(Problem(f"cannot listen at {address}: {error.strerror or error}", key="--address")) from None
 
 
-__all__ = ["LOOPBACK", "View", "serve"]
+__all__ = ["LOOPBACK", "View", "run", "serve"]

@@ -221,19 +221,15 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     assert "pip install 'cmsim[ui]'" in capsys.readouterr().err
 
 
-class Server:
-    def run_until_shutdown(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize(("address", "warned"), [("127.0.0.1", False), ("0.0.0.0", True), ("somewhere", True)])
 def test_beyond_this_machine_there_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str, warned: bool
 ):
     given: dict[str, Any] = {}
-    monkeypatch.setattr(page, "serve", lambda **said: (given.update(said), (Server(), "http://there/"))[1])
+    monkeypatch.setattr(page, "serve", lambda **said: (given.update(said), ("server", "http://there/"))[1])
+    monkeypatch.setattr(page, "run", lambda server: given.update(server=server))
     app(["ui", "--no-open", "--address", address, "--allow-origin", "there:1"], standalone_mode=False)
     said = capsys.readouterr()
     assert said.out == "http://there/\n" and ("without a password" in said.err) == warned
-    assert given["address"] == address and given["origins"] == ["there:1"]
+    assert given["server"] == "server" and given["address"] == address and given["origins"] == ["there:1"]
     assert command._loopback("localhost") and command._loopback("::1")
