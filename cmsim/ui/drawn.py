@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmsim.numbers import prefixed, quantity, unit_of
 from cmsim.plots import style
-from cmsim.ui.told import Line, Row
+from cmsim.ui.told import ToldLine, ToldRow
 from cmsim.ui.whatif import Answer, Why
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def _chart(answer: Answer, colour: Callable[[str], str]) -> dict[str, Any]:
 def _size(
     name: str,
     axes: tuple[str, str],
-    lines: Sequence[Line],
-    now: Sequence[Row],
+    lines: Sequence[ToldLine],
+    now: Sequence[ToldRow],
     values: tuple[list[float], list[float]],
     colour: Callable[[str], str],
 ) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _table(answer: Answer, colour: Callable[[str], str]) -> dict[str, Any]:
     return {"rows": rows, "heads": heads, "caption": f"At the load that is asked, {source}"}
 
 
-def _cell(row: Row, name: str) -> str:
+def _cell(row: ToldRow, name: str) -> str:
     value = row.metrics.get(name)
     return (
         "" if value is None else quantity("tokens_per_s" if name.startswith("tokens_per_s_per_user") else name, value)

@@ -34,7 +34,7 @@ _FORMATS = ("precision.weights", "precision.activations")
 
 
 @dataclass(frozen=True)
-class Choice:
+class FormField:
     """A field of the form.
 
     name    of the value; a dotted key of the workload, or a name of the page's own
@@ -85,44 +85,46 @@ def _steps(low: int, high: int, of: float = 1.0) -> tuple[float, ...]:
     )
 
 
-def fields(kind: str) -> tuple[Choice, ...]:
+def fields(kind: str) -> tuple[FormField, ...]:
     """Those of a kind, in the order in which they stand."""
     asked = (
-        Choice("systems", "Systems", "checks", systems(), "Question"),
-        Choice("model", "Model", "choice", models(), "Question"),
-        Choice("kind", "Workload", "choice", tuple(KINDS), "Question"),
+        FormField("systems", "Systems", "checks", systems(), "Question"),
+        FormField("model", "Model", "choice", models(), "Question"),
+        FormField("kind", "Workload", "choice", tuple(KINDS), "Question"),
     )
     powers = tuple(1 << n for n in range(10))
     plan = (
-        Choice("parallel.tp", "Tensor parallel", "slider", powers[:8]),
-        Choice("parallel.ep", "Expert parallel", "choice", (*powers, "max")),
-        Choice("parallel.attention", "Attention", "choice", ("tp", "dp")),
-        Choice("microbatches", "Micro-batches", "choice", (1, 2, "best")),
-        Choice("formats", "Weights and activations", "choice", get_args(Precision)),
-        Choice("precision.kv_cache", "Cache", "choice", get_args(Precision)),
-        Choice("more", "More keys", "text"),
+        FormField("parallel.tp", "Tensor parallel", "slider", powers[:8]),
+        FormField("parallel.ep", "Expert parallel", "choice", (*powers, "max")),
+        FormField("parallel.attention", "Attention", "choice", ("tp", "dp")),
+        FormField("microbatches", "Micro-batches", "choice", (1, 2, "best")),
+        FormField("formats", "Weights and activations", "choice", get_args(Precision)),
+        FormField("precision.kv_cache", "Cache", "choice", get_args(Precision)),
+        FormField("more", "More keys", "text"),
     )
     tokens = tuple(between(256, 32_768))
     if kind == "serving":
         machine = (
-            Choice("accelerators", "Accelerators of a replica", "slider", (None, *between(1, 512))),
-            Choice("replicas", "Replicas", "slider", tuple(between(1, 64))),
+            FormField("accelerators", "Accelerators of a replica", "slider", (None, *between(1, 512))),
+            FormField("replicas", "Replicas", "slider", tuple(between(1, 64))),
         )
         load = (
-            Choice("process", "Load", "choice", tuple(LOADS), "Load"),
-            Choice("arrivals.rate_per_s", "Rate", "slider", _steps(-1, 4), "Load", "requests/s", "poisson"),
-            Choice("arrivals.concurrency", "Concurrency", "slider", tuple(between(1, 4096)), "Load", "users", "closed"),
-            Choice("lengths.prompt_tokens", "Prompt", "slider", tokens, "Load", "tokens"),
-            Choice("lengths.output_tokens", "Answer", "slider", tuple(between(16, 4096)), "Load", "tokens"),
-            Choice("slo.ttft_s", "First token promised within", "slider", _steps(-2, 2), "Load", "s"),
-            Choice("slo.tpot_s", "Each token promised within", "slider", _steps(-3, 0), "Load", "s"),
+            FormField("process", "Load", "choice", tuple(LOADS), "Load"),
+            FormField("arrivals.rate_per_s", "Rate", "slider", _steps(-1, 4), "Load", "requests/s", "poisson"),
+            FormField(
+                "arrivals.concurrency", "Concurrency", "slider", tuple(between(1, 4096)), "Load", "users", "closed"
+            ),
+            FormField("lengths.prompt_tokens", "Prompt", "slider", tokens, "Load", "tokens"),
+            FormField("lengths.output_tokens", "Answer", "slider", tuple(between(16, 4096)), "Load", "tokens"),
+            FormField("slo.ttft_s", "First token promised within", "slider", _steps(-2, 2), "Load", "s"),
+            FormField("slo.tpot_s", "Each token promised within", "slider", _steps(-3, 0), "Load", "s"),
         )
         return (*asked, *load, *machine, *plan)
     things, length = ("sequences", "context_tokens") if kind == "decode" else ("prompts", "prompt_tokens")
     words = {"context_tokens": "Context", "prompt_tokens": "Prompt"}
     batch = (
-        Choice("batch_per_accelerator", "Batch per accelerator", "slider", _parts(), "Load", things),
-        Choice(length, words[length], "slider", tokens, "Load", "tokens"),
+        FormField("batch_per_accelerator", "Batch per accelerator", "slider", _parts(), "Load", things),
+        FormField(length, words[length], "slider", tokens, "Load", "tokens"),
     )
     return (*asked, *batch, *plan)
 
@@ -153,7 +155,7 @@ _USUAL: Mapping[str, Any] = {
 
 
 @dataclass
-class Form:
+class FilledForm:
     """What one person has filled in: values of the kind that is shown, and of others as they were left."""
 
     systems: tuple[str, ...]
@@ -162,7 +164,7 @@ class Form:
     of: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of_scenario(cls, start: Scenario) -> Form:
+    def of_scenario(cls, start: Scenario) -> FilledForm:
         """As a scenario has it: its systems, and its first workload of each kind that the page asks; not its sweep.
 
         Raises InputError for a scenario without such a workload, and for systems that are more than a name.
@@ -183,7 +185,7 @@ class Form:
         return made
 
     @property
-    def fields(self) -> tuple[Choice, ...]:
+    def fields(self) -> tuple[FormField, ...]:
         """What is asked now, what the other load is for left out; values that the form lacks beside its own."""
         values = self.values
         shown = [one for one in fields(self.kind) if one.only in ("", values.get("process"))]
@@ -231,13 +233,13 @@ class Form:
         return data
 
 
-def _with(one: Choice, value: Any) -> Choice:
+def _with(one: FormField, value: Any) -> FormField:
     """A field that has a value among its own: in its place, or last."""
     if one.look not in ("choice", "slider") or value in one.values:
         return one
     numbers = [each for each in (*one.values, value) if isinstance(each, int | float)]
     ordered = sorted(numbers) if len(numbers) == len(one.values) + 1 else [*one.values, value]
-    return Choice(one.name, one.label, one.look, tuple(ordered), one.group, one.unit, one.only)
+    return FormField(one.name, one.label, one.look, tuple(ordered), one.group, one.unit, one.only)
 
 
 def _values(kind: str, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,4 +311,4 @@ def _more(text: Any) -> dict[str, Any]:
     return {str(key): value for key, value in read.items()}
 
 
-__all__: Sequence[str] = ("KINDS", "LOADS", "Choice", "Form", "fields", "models", "systems")
+__all__: Sequence[str] = ("KINDS", "LOADS", "FilledForm", "FormField", "fields", "models", "systems")

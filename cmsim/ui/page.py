@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from cmsim.errors import CmsimError, InputError, Problem
 from cmsim.scenario import Scenario
 from cmsim.ui import drawn
-from cmsim.ui.form import Choice
-from cmsim.ui.told import Known
+from cmsim.ui.form import FormField
+from cmsim.ui.told import WhatIsKnown
 from cmsim.ui.whatif import Answer, WhatIf
 
 T = TypeVar("T")
@@ -70,13 +70,13 @@ def _controls() -> Any:
     return Controls
 
 
-class View:
+class PersonsPage:
     """One person's page: what they filled in, and what is shown of it.
 
     known, worker  what was played for all, and the thread that plays    start  the scenario that it is filled in from
     """
 
-    def __init__(self, known: Known, worker: ThreadPoolExecutor, start: Scenario | None = None):
+    def __init__(self, known: WhatIsKnown, worker: ThreadPoolExecutor, start: Scenario | None = None):
         self._pn = _panel()
         self.model = WhatIf(known, start)
         self._worker = worker
@@ -200,7 +200,7 @@ class View:
         return [{"name": name, "fields": fields} for name, fields in groups.items()]
 
 
-def _field(one: Choice, value: Any) -> dict[str, Any]:
+def _field(one: FormField, value: Any) -> dict[str, Any]:
     said = {"name": one.name, "label": one.label, "look": one.look, "values": list(one.values)}
     return {**said, "shown": one.shown(), "value": value}
 
@@ -227,17 +227,17 @@ def serve(
     """(a server of the page, which listens and does not run yet; where it is). `run` runs it.
 
     port     0: one that is free    address  of this machine; others reach it anywhere but at `LOOPBACK`
-    origins  whose pages may talk to it beside its own: HOST:PORT    start  as of `View`
+    origins  whose pages may talk to it beside its own: HOST:PORT    start  as of `PersonsPage`
 
     Raises InputError where the library is not there, and where nothing can listen there.
     """
     panel = _panel()
-    known, worker = Known(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="cmsim-ui")
+    known, worker = WhatIsKnown(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="cmsim-ui")
     port = port or _free(address)
     own = [f"{host}:{port}" for host in dict.fromkeys((address, LOOPBACK, "localhost"))]
     try:
         server = panel.io.server.get_server(
-            {"/": lambda: View(known, worker, start).page()},
+            {"/": lambda: PersonsPage(known, worker, start).page()},
             port=port,
             address=address,
             websocket_origin=[*own, *origins],
@@ -270,4 +270,4 @@ def _free(address: str) -> int:
         raise InputError(Problem(f"cannot listen at {address}: {error.strerror or error}", key="--address")) from None
 
 
-__all__ = ["LOOPBACK", "View", "run", "serve"]
+__all__ = ["LOOPBACK", "PersonsPage", "run", "serve"]

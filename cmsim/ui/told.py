@@ -33,6 +33,7 @@ _SEQUENCES, _PROMPTS, _TOKENS = (1, 512), (1, 32), (256, 32_768)
 _LOADS, _FAR = tuple(2.0**n for n in range(-4, 15)), 4
 #: why a load has no figures, or none at once
 GROWS, _BEYOND = "more requests come than it serves: the queue grows", "beyond what is told at once: it is played"
+_EDGE = "between a load that it keeps up with and one that it does not: it is played"
 #: lengths that are played
 _LENGTHS = tuple(steps.between(*_TOKENS))
 #: numbers of a step, as `Points` has them: seconds, joules, their ends, memory
@@ -47,7 +48,7 @@ _LOAD = ("rate_per_s", "concurrency")
 
 
 @dataclass(frozen=True)
-class Line:
+class ToldLine:
     """One system over its loads: (x, y) of metrics that the kind puts on the axes."""
 
     system: str
@@ -57,7 +58,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Row:
+class ToldRow:
     """One system at the load that is asked. reason: why there are no figures; limiter: what most of the time goes to"""
 
     system: str
@@ -120,28 +121,28 @@ class StepsTold:
             points.save()
         self._columns[length] = rows
 
-    def line(self, run: Run) -> Line:
+    def line(self, run: Run) -> ToldLine:
         """Its loads that fit."""
         told = self._best(run, self.sizes.astype(float))
         fits = ~np.isnan(told[:, 0])
         batch = self.sizes * self.unit
         metrics = self._metrics(run, batch, told)
         x, y = (metrics[name][fits] for name in axes_of(run.spec.kind))
-        return Line(run.system.label, x, y, tuple(f"{one:,.4g} per accelerator" for one in batch[fits].tolist()))
+        return ToldLine(run.system.label, x, y, tuple(f"{one:,.4g} per accelerator" for one in batch[fits].tolist()))
 
-    def row(self, run: Run) -> Row:
+    def row(self, run: Run) -> ToldRow:
         """At the load that is asked."""
         batch = float(run.spec.batch_per_accelerator)  # type: ignore[attr-defined]
         size = np.array([max(math.ceil(batch / self.unit - 1e-9), 1)], float)
         if not _LENGTHS[0] <= self._tokens(run) <= _LENGTHS[-1]:
-            return Row(run.system.label, reason=_BEYOND)
+            return ToldRow(run.system.label, reason=_BEYOND)
         told = self._best(run, np.minimum(size, self.sizes[-1]))
         if np.isnan(told[0, 0]):
-            return Row(run.system.label, reason=self._unfit(run))
+            return ToldRow(run.system.label, reason=self._unfit(run))
         if size[0] > self.sizes[-1]:
-            return Row(run.system.label, reason=_BEYOND)
+            return ToldRow(run.system.label, reason=_BEYOND)
         metrics = self._metrics(run, np.array([batch]), told)
-        return Row(run.system.label, {name: float(values[0]) for name, values in metrics.items()})
+        return ToldRow(run.system.label, {name: float(values[0]) for name, values in metrics.items()})
 
     def _unfit(self, run: Run) -> str:
         """Why a batch has no figures."""
@@ -237,25 +238,25 @@ class ServiceTold:
             return
         self._at[load] = {} if became.metrics["stable"] == "no" else metrics_of(became)
 
-    def line(self, run: Run) -> Line:
+    def line(self, run: Run) -> ToldLine:
         """The loads that were played, with queues that do not grow."""
         unit = "users" if self._key == "concurrency" else "requests/s"
         there = dict(self._at)  # which others add to
         loads = sorted(load for load, metrics in there.items() if metrics)
         x, y = (np.array([there[load][name] for load in loads]) for name in axes_of("serving"))
-        return Line(run.system.label, x, y, tuple(f"{load:,.4g} {unit}" for load in loads))
+        return ToldLine(run.system.label, x, y, tuple(f"{load:,.4g} {unit}" for load in loads))
 
-    def row(self, run: Run) -> Row:
+    def row(self, run: Run) -> ToldRow:
         """At the load that is asked."""
         if self._reason:
-            return Row(run.system.label, reason=self._reason)
+            return ToldRow(run.system.label, reason=self._reason)
         low, high = self._around(run)[0], self._around(run)[-1]
         below, above = self._at.get(low), self._at.get(high)
         if not below or not above:
-            return Row(run.system.label, reason="" if below else GROWS)
+            return ToldRow(run.system.label, reason=_EDGE if below else GROWS)
         share = 0.0 if low == high else (_load_of(run) - low) / (high - low)
         names = [name for name in below if name in above]
-        return Row(run.system.label, {name: (1 - share) * below[name] + share * above[name] for name in names})
+        return ToldRow(run.system.label, {name: (1 - share) * below[name] + share * above[name] for name in names})
 
     def _knows(self, load: float) -> bool:
         return load in self._at or any(one < load and not metrics for one, metrics in dict(self._at).items())
@@ -291,17 +292,17 @@ class Unfit:
         """Nothing."""
         return []
 
-    def line(self, run: Run) -> Line:
-        return Line(run.system.label, np.zeros(0), np.zeros(0), ())
+    def line(self, run: Run) -> ToldLine:
+        return ToldLine(run.system.label, np.zeros(0), np.zeros(0), ())
 
-    def row(self, run: Run) -> Row:
-        return Row(run.system.label, reason=self.reason)
+    def row(self, run: Run) -> ToldRow:
+        return ToldRow(run.system.label, reason=self.reason)
 
 
 Told = StepsTold | ServiceTold | Unfit
 
 
-class Known:
+class WhatIsKnown:
     """What was made so far, by the plan that it is of. Made by one thread, asked by any."""
 
     def __init__(self) -> None:
@@ -394,13 +395,13 @@ _MAKERS: Mapping[str, Callable[[Run, api.Machines], Told]] = {
 
 __all__ = [
     "GROWS",
-    "Known",
-    "Line",
-    "Row",
     "ServiceTold",
     "StepsTold",
     "Told",
+    "ToldLine",
+    "ToldRow",
     "Unfit",
+    "WhatIsKnown",
     "axes_of",
     "key_of",
     "metrics_of",

@@ -22,8 +22,8 @@ from cmsim.kinds.serving import ServingSpec
 from cmsim.plots import style, waterfall
 from cmsim.results import Outcome, Result, Results
 from cmsim.scenario import Run, Scenario, load_scenario
-from cmsim.ui.form import Choice, Form
-from cmsim.ui.told import GROWS, Known, Line, Row, axes_of, metrics_of
+from cmsim.ui.form import FilledForm, FormField
+from cmsim.ui.told import GROWS, ToldLine, ToldRow, WhatIsKnown, axes_of, metrics_of
 
 #: the scenario that the page starts from where nobody names one
 START = "headline"
@@ -67,8 +67,8 @@ class Answer:
     kind: str
     scenario: Scenario | None = None
     error: str = ""
-    lines: tuple[Line, ...] = ()
-    rows: tuple[Row, ...] = ()
+    lines: tuple[ToldLine, ...] = ()
+    rows: tuple[ToldRow, ...] = ()
     missing: tuple[str, ...] = ()
     played: bool = False
     verdict: tuple[str, ...] = ()
@@ -92,13 +92,13 @@ class WhatIf:
     known   what was made for all who ask    start  scenario that the form is filled in from; default: a shipped one
     """
 
-    def __init__(self, known: Known, start: Scenario | None = None):
+    def __init__(self, known: WhatIsKnown, start: Scenario | None = None):
         self.known = known
-        self.form = Form.of_scenario(start or load_scenario(START))
+        self.form = FilledForm.of_scenario(start or load_scenario(START))
         self._colours: dict[str, str] = {}
 
     @property
-    def fields(self) -> tuple[Choice, ...]:
+    def fields(self) -> tuple[FormField, ...]:
         """What is asked now."""
         return self.form.fields
 
@@ -237,13 +237,13 @@ def _step(run: Run, done: Result, machines: api.Machines) -> Run:
     return one
 
 
-def _row(one: Outcome) -> Row:
+def _row(one: Outcome) -> ToldRow:
     """What became of a run, under the name that its scenario has for the system."""
     system = one.system if one.entry is None else one.entry.label
     if not isinstance(one, Result):
-        return Row(system, reason=" ".join(one.message.split()))
+        return ToldRow(system, reason=" ".join(one.message.split()))
     said = {name: value for name, value in metrics_of(one).items() if math.isfinite(value)}
-    return Row(system, said, one.limiter, GROWS if _late(one) else "")
+    return ToldRow(system, said, one.limiter, GROWS if _late(one) else "")
 
 
 def _late(one: Result) -> bool:

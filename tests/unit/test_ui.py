@@ -18,8 +18,8 @@ from cmsim.errors import InputError
 from cmsim.results import Results
 from cmsim.scenario import load_scenario
 from cmsim.ui import drawn, page
-from cmsim.ui.form import KINDS, Form, fields, models, systems
-from cmsim.ui.told import GROWS, Known
+from cmsim.ui.form import KINDS, FilledForm, fields, models, systems
+from cmsim.ui.told import GROWS, WhatIsKnown
 from cmsim.ui.whatif import Answer, WhatIf
 
 TWO: dict[str, Any] = {
@@ -40,11 +40,11 @@ def kept_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def known() -> Known:
-    return Known()
+def known() -> WhatIsKnown:
+    return WhatIsKnown()
 
 
-def asked(known: Known, **values: Any) -> WhatIf:
+def asked(known: WhatIsKnown, **values: Any) -> WhatIf:
     one = WhatIf(known, load_scenario(TWO))
     one.change({name.replace("__", "."): value for name, value in values.items()})
     return one
@@ -67,7 +67,7 @@ def test_choices_are_data_and_words_of_the_schema():
 @pytest.mark.parametrize("name", ["headline", "service_h100"])
 def test_the_form_asks_what_the_scenario_it_starts_from_asks(name: str):
     start = load_scenario(name)
-    form = Form.of_scenario(start)
+    form = FilledForm.of_scenario(start)
     mine = load_scenario(form.scenario())
     theirs = [
         run
@@ -83,12 +83,12 @@ def test_the_form_asks_what_the_scenario_it_starts_from_asks(name: str):
 
 def test_a_scenario_that_the_page_cannot_ask_is_refused():
     with pytest.raises(InputError, match="the page asks decode, prefill, serving"):
-        Form.of_scenario(load_scenario("allreduce"))
+        FilledForm.of_scenario(load_scenario("allreduce"))
     with pytest.raises(InputError, match="names of systems"):
-        Form.of_scenario(load_scenario({**TWO, "systems": [{"system": "hgx_h100", "name": "mine"}]}))
+        FilledForm.of_scenario(load_scenario({**TWO, "systems": [{"system": "hgx_h100", "name": "mine"}]}))
 
 
-def test_what_is_told_of_a_played_point_is_what_is_played(known: Known):
+def test_what_is_told_of_a_played_point_is_what_is_played(known: WhatIsKnown):
     one = asked(known)
     first = one.answer()
     assert first.missing == ("hgx_h100", "hgx_h200") and not first.rows
@@ -104,7 +104,7 @@ def test_what_is_told_of_a_played_point_is_what_is_played(known: Known):
     )
 
 
-def test_another_load_is_told_without_playing(known: Known, monkeypatch: pytest.MonkeyPatch):
+def test_another_load_is_told_without_playing(known: WhatIsKnown, monkeypatch: pytest.MonkeyPatch):
     told(asked(known))
     monkeypatch.setattr(api, "evaluate", lambda *_, **__: pytest.fail("something was played"))
     answer = asked(known, batch_per_accelerator=24).answer()
@@ -115,7 +115,7 @@ def test_another_load_is_told_without_playing(known: Known, monkeypatch: pytest.
         assert less.metrics["tpot_s"] < row.metrics["tpot_s"] < more.metrics["tpot_s"]
 
 
-def test_another_length_is_played_ahead(known: Known):
+def test_another_length_is_played_ahead(known: WhatIsKnown):
     one = asked(known)
     answer = told(one)
     assert answer.scenario is not None
@@ -126,7 +126,7 @@ def test_another_length_is_played_ahead(known: Known):
     assert not between.missing and between.rows[0].metrics["tpot_s"] < answer.rows[0].metrics["tpot_s"]
 
 
-def test_what_does_not_fit_says_why(known: Known):
+def test_what_does_not_fit_says_why(known: WhatIsKnown):
     one = asked(known, batch_per_accelerator=512, context_tokens=32768)
     answer = told(one)
     assert all(re.search("does not fit|no batch", row.reason) and not row.metrics for row in answer.rows)
@@ -147,7 +147,7 @@ def test_what_does_not_fit_says_why(known: Known):
         ({"systems": ["nowhere"]}, "nowhere"),
     ],
 )
-def test_wrong_input_is_said_on_the_page(known: Known, values: dict[str, Any], said: str):
+def test_wrong_input_is_said_on_the_page(known: WhatIsKnown, values: dict[str, Any], said: str):
     one = asked(known, **values)
     answer = one.answer()
     while answer.missing and not answer.error:
@@ -159,12 +159,12 @@ def test_wrong_input_is_said_on_the_page(known: Known, values: dict[str, Any], s
     assert "<b>none" not in shown.said + shown.table
 
 
-def test_names_that_are_no_field_are_passed_over(known: Known):
+def test_names_that_are_no_field_are_passed_over(known: WhatIsKnown):
     one = asked(known, nonsense=1, kind="training", policy="os:system")
     assert one.form.kind == "decode" and "nonsense" not in str(one.form.scenario())
 
 
-def test_two_people_have_states_of_their_own(known: Known):
+def test_two_people_have_states_of_their_own(known: WhatIsKnown):
     one, other = asked(known), asked(known)
     before = other.form.scenario()
     one.change({"batch_per_accelerator": 2, "systems": ["hgx_h100"], "more": "workload.evenness: 0.9"})
@@ -173,14 +173,14 @@ def test_two_people_have_states_of_their_own(known: Known):
     assert one.form.scenario()["workload"]["kind"] == "serving"
 
 
-def test_a_system_keeps_its_colour(known: Known):
+def test_a_system_keeps_its_colour(known: WhatIsKnown):
     one = asked(known)
     first, second = one.colour("hgx_h100"), one.colour("hgx_h200")
     one.change({"systems": ["hgx_h200", "hgx_a100"]})
     assert one.colour("hgx_h200") == second != first == one.colour("hgx_a100")
 
 
-def test_a_service_is_told_between_loads_that_were_played(known: Known):
+def test_a_service_is_told_between_loads_that_were_played(known: WhatIsKnown):
     one = asked(known, kind="serving")
     one.change({"systems": ["hgx_h100"], "accelerators": 2, "arrivals.rate_per_s": 2, "lengths.output_tokens": 32})
     answer = told(one)
@@ -192,7 +192,7 @@ def test_a_service_is_told_between_loads_that_were_played(known: Known):
     assert told(one).rows[0].reason == GROWS
 
 
-def test_what_is_taken_along(known: Known, tmp_path: Path):
+def test_what_is_taken_along(known: WhatIsKnown, tmp_path: Path):
     one = asked(known, more="workload.precision.weights: fp8", systems=["hgx_h100"])
     text = one.yaml()
     [run] = load_scenario(text).runs
@@ -204,7 +204,7 @@ def test_what_is_taken_along(known: Known, tmp_path: Path):
     assert b"hgx_h100" in one.report(one.scenario())
 
 
-def test_a_chart_says_in_words_what_it_shows(known: Known):
+def test_a_chart_says_in_words_what_it_shows(known: WhatIsKnown):
     one = asked(known)
     answer = told(one)
     parts = drawn.shown(answer, one.colour, doing="", state="told", turn=3)
