@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import re
 import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +184,8 @@ def test_a_system_keeps_its_colour(known: WhatIsKnown):
     assert one.colour("hgx_h200") == second != first == one.colour("hgx_a100")
 
 
-def test_a_service_is_told_between_loads_that_were_played(known: WhatIsKnown):
+def test_a_service_is_told_between_loads_that_were_played(known: WhatIsKnown, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cmsim.ui.form._REQUESTS", 40)
     one = asked(known, kind="serving")
     one.change({"systems": ["hgx_h100"], "accelerators": 2, "arrivals.rate_per_s": 2, "lengths.output_tokens": 32})
     answer = told(one)
@@ -192,7 +197,7 @@ def test_a_service_is_told_between_loads_that_were_played(known: WhatIsKnown):
     assert told(one).rows[0].reason == GROWS
 
 
-def test_what_is_taken_along(known: WhatIsKnown, tmp_path: Path):
+def test_what_is_taken_along(known: WhatIsKnown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     one = asked(known, more="workload.precision.weights: fp8", systems=["hgx_h100"])
     text = one.yaml()
     [run] = load_scenario(text).runs
@@ -201,7 +206,13 @@ def test_what_is_taken_along(known: WhatIsKnown, tmp_path: Path):
         file.extractall(tmp_path)
     found = Results.load(tmp_path / "results")
     assert len(found.results) == 1 and len(found.results[0].frame_columns("ops")["op"])
-    assert b"hgx_h100" in one.report(one.scenario())
+
+    def written(results: Results, path: Path) -> Path:
+        path.write_text(results.results[0].system)
+        return path
+
+    monkeypatch.setattr("cmsim.report.write_report", written)  # whole in tests/unit/test_ui_page.py
+    assert one.report(one.scenario()) == b"hgx_h100"
 
 
 def test_a_chart_says_in_words_what_it_shows(known: WhatIsKnown):
@@ -211,6 +222,39 @@ def test_a_chart_says_in_words_what_it_shows(known: WhatIsKnown):
     assert parts.chart.count("<svg") == 2 and parts.chart.count("<polyline") == 4
     assert re.search(r'aria-label="tokens/s per accelerator over tokens/s of a user. Now: hgx_h100 [\d,]+', parts.chart)
     assert 'data-turn="3"' in parts.said
+
+
+@pytest.fixture
+def pages(known: WhatIsKnown, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], page.PersonsPage]]:
+    """Makes pages of people; what they go on with is done at once, on the one thread that plays."""
+    panel = pytest.importorskip("panel", reason="pip install -e '.[ui]'")
+    monkeypatch.setattr(panel.state, "execute", lambda coroutine: asyncio.run(coroutine()))
+    monkeypatch.setattr(page, "_SETTLED_s", 0.0)
+    monkeypatch.setattr(WhatIf, "more", lambda *_: False)
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        yield lambda: page.PersonsPage(known, worker, load_scenario(TWO))
+
+
+@pytest.mark.filterwarnings("default")  # the library's own
+def test_a_page_follows_its_person_alone(pages: Callable[[], page.PersonsPage]):
+    one, other = pages(), pages()
+    for each in (one, other):
+        each.ask()
+        assert each.answer.played and 'data-state="played"' in each.parts["said"].object
+    before = other.parts["table"].object
+    assert before == one.parts["table"].object
+    one.told({"turn": 7, "values": {"batch_per_accelerator": 2}})
+    assert one.parts["table"].object != before == other.parts["table"].object
+    assert 'data-turn="7"' in one.parts["said"].object and one.parts["why"].css_classes == []
+    one.told({"turn": 8, "values": {"context_tokens": 0}})
+    assert 'role="alert"' in one.parts["said"].object and one.parts["table"].css_classes == ["stale"]
+    one.told({"file": "scenario"})  # of what is wrong there is none
+    assert one.form.file == {} and "no file" in one.parts["said"].object
+    for nonsense in ({}, {"file": "passwords"}, {"values": [1]}, {"turn": "x", "values": {"kind": 3}}):
+        other.told(nonsense)
+    other.told({"file": "scenario"})
+    text = base64.b64decode(other.form.file["text"]).decode()
+    assert load_scenario(text).runs[0].spec == load_scenario(TWO).runs[0].spec
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
