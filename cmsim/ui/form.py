@@ -24,7 +24,7 @@ KINDS: Mapping[str, str] = {
     "serving": "serving",
 }
 #: what a service is loaded with, by the process of its arrivals
-LOADS: Mapping[str, str] = {"poisson": "requests a second", "closed": "users at once"}
+LOADS: Mapping[str, str] = {"poisson": "a rate", "closed": "users"}
 #: requests of a service that is played: enough for its percentiles, and soon through
 _REQUESTS = 300
 _MORE = "more keys"

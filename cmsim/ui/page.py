@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import functools
 import signal
 import socket
@@ -141,7 +142,9 @@ class PersonsPage:
         self.answer = played
         self._show()
         while await self._away(question, self.model.more, scenario):
-            pass
+            if question == self._question:  # loads that are there now are in the chart
+                self.answer = dataclasses.replace(self.answer, lines=self.model.answer().lines)
+                self._show()
 
     async def _away(self, question: int, work: Callable[..., T], *of: Any) -> T | None:
         """What the one thread that plays gives for it; None where the question is no more asked when it is its turn."""

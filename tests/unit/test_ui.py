@@ -230,7 +230,8 @@ def pages(known: WhatIsKnown, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     panel = pytest.importorskip("panel", reason="pip install -e '.[ui]'")
     monkeypatch.setattr(panel.state, "execute", lambda coroutine: asyncio.run(coroutine()))
     monkeypatch.setattr(page, "_SETTLED_s", 0.0)
-    monkeypatch.setattr(WhatIf, "more", lambda *_: False)
+    ahead = iter([True])
+    monkeypatch.setattr(WhatIf, "more", lambda *_: next(ahead, False))
     with ThreadPoolExecutor(max_workers=1) as worker:
         yield lambda: page.PersonsPage(known, worker, load_scenario(TWO))
 
