@@ -87,7 +87,7 @@ def cmsim(
 
 # Pages register their commands when they are imported; the order here is the order of the help.
 # fmt: off
-from cmsim.cli import run, sweep, search, pace, compare, plot, report, catalogue, show, check, schema, validate, calibrate, trace, export, new, doctor  # noqa: E402, F401, I001, E501
+from cmsim.cli import run, sweep, search, pace, compare, plot, report, ui, catalogue, show, check, schema, validate, calibrate, trace, export, new, doctor  # noqa: E402, F401, I001, E501
 # fmt: on
 
 

@@ -25,6 +25,7 @@ EXTRAS = {
     "optuna": "points drawn from spaces too large to list (cmsim sweep --trials)",
     "perfetto": "timelines for Perfetto (cmsim export perfetto)",
     "infragraph": "systems from descriptions of clusters (cmsim new --from)",
+    "ui": "a live page of what-if questions (cmsim ui)",
 }
 #: a built-in scenario that is soon through
 _PROBE = "allreduce"

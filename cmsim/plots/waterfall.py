@@ -25,14 +25,10 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     are. Raises InputError where there are no two.
     """
     first, second = _two(results, run)
-    unit, name = numbers.scale(max(sum(one.breakdown.values()) for one in (first, second)), "s")
-    whole = [sum(one.breakdown.values()) / unit for one in (first, second)]
-    parts = {
-        part: (second.breakdown.get(f"{part}_s", 0.0) - first.breakdown.get(f"{part}_s", 0.0)) / unit
-        for part in style.LIMITER_COLOURS
-    }
-    steps = {part: value for part, value in parts.items() if abs(value) >= _LEAST * max(whole)}
-    steps = dict(sorted(steps.items(), key=lambda item: -abs(item[1])))
+    whole_s, steps_s = between(first, second)
+    unit, name = numbers.scale(max(whole_s), "s")
+    whole = [value / unit for value in whole_s]
+    steps = {part: value / unit for part, value in steps_s.items()}
     ax = style.axes(ax, size=(9.0, 4.8))
     names = [_said(first), *steps, _said(second)]
     ax.bar(0, whole[0], color=style.MUTED, width=0.62)
@@ -55,6 +51,20 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     told = (first.system, second.system) if first.system != second.system else ("the first", "The second")
     style.head(ax, f"{told[1]} takes {whole[1] / whole[0]:.3g} times as long as {told[0]}")
     return ax
+
+
+def between(first: Result, second: Result) -> tuple[tuple[float, float], dict[str, float]]:
+    """(times of the busiest ranks of two runs, what each part adds from the first to the second). [s]
+
+    Parts have the names of `style.LIMITER_COLOURS`, the largest first; those too small to see are left out.
+    """
+    whole = sum(first.breakdown.values()), sum(second.breakdown.values())
+    parts = {
+        part: second.breakdown.get(f"{part}_s", 0.0) - first.breakdown.get(f"{part}_s", 0.0)
+        for part in style.LIMITER_COLOURS
+    }
+    steps = {part: value for part, value in parts.items() if abs(value) >= _LEAST * max(whole)}
+    return whole, dict(sorted(steps.items(), key=lambda item: -abs(item[1])))
 
 
 def _two(results: Results, run: str | None) -> tuple[Result, Result]:

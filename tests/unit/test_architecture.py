@@ -127,6 +127,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     ),
     # results as one page for people, with their figures: runs nothing
     "report": frozenset({"numbers", "plots", "results"}),
+    # a page that asks: a scenario from a form, answered from what was played, shown and written down as reports are
+    "ui": frozenset({"api", "kinds", "numbers", "plots", "report", "results", "scenario", "steps"}),
     # results in the form of other people's tools: runs nothing
     "export": frozenset({"results"}),
     # points of a scenario over processes and clusters, into a store
@@ -165,14 +167,14 @@ PERMITTED: dict[str, frozenset[str]] = {
         {"hardware", "topology", "compute", "collectives", "network", "workload", "workload/generate", "scenario"}
         | {"traces", "graphs", "requests", "jobs", "describe", "launch", "clusters"}
         | {"identity", "kinds", "numbers", "calibration", "engine", "energy", "results", "plots", "validation"}
-        | {"cost", "execution", "pace", "published", "search", "sweep", "export", "report", "reliability"}
+        | {"cost", "execution", "pace", "published", "search", "sweep", "export", "report", "reliability", "ui"}
         | {"api", "__init__"}
     ),
     "__main__": frozenset({"cli"}),
 }
 
 #: libraries that take long to import; they are imported where they are used, so that the command line starts fast
-HEAVY = ("jinja2", "matplotlib", "onnx", "pandas", "pyarrow", "scipy")
+HEAVY = ("jinja2", "matplotlib", "onnx", "pandas", "panel", "pyarrow", "scipy")
 
 
 def sources() -> list[Path]:

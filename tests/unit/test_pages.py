@@ -41,6 +41,7 @@ SLOW = (
     "cmsim plot tornado same_megawatt",
     "cmsim search llama2_13b_910b --axis pp=1",
     "cmsim calibrate serving my_benchmark.csv",
+    "cmsim ui",
 )
 #: what blocks of commands hold beside those of cmsim
 OTHERS = ("make", "pip", "git")
@@ -184,6 +185,8 @@ def test_slow_commands(command, tmp_path, monkeypatch):
     assert any(step.command.startswith(command) for page in PAGES for step in steps(page)), "no page shows it"
     for name in needs(command):
         YOURS[name](tmp_path / name)
+    # a server listens, and is ended before anybody comes; tests/unit/test_ui_page.py goes on
+    monkeypatch.setattr("cmsim.ui.page.run", lambda server: (server.start(), server.stop()))
     run(command)
 
 
