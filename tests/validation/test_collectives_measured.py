@@ -86,10 +86,8 @@ def test_machines_without_a_row_in_the_fit(shared):
     assert np.percentile(every, 90) < 25
 
 
-@pytest.mark.parametrize(
-    "accelerator",
-    ["gb200", pytest.param("a100_sxm", marks=pytest.mark.slow), pytest.param("h100_sxm", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # test_shipped_samples.py has one such fit, of the rows that ship
+@pytest.mark.parametrize("accelerator", ["a100_sxm", "h100_sxm", "gb200"])
 def test_calibrate_one_system(shared, accelerator):
     """A fit of one system alone, its own folds held out."""
     fit = calibrate(shared / "reference" / "measured" / "nccl.parquet", accelerator=accelerator)
