@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 PINS := $(if $(UNPINNED),,-c constraints.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
 
-.PHONY: demo test test-all test-unpinned pins coverage lint bench fuzz docs site clean
+# tests start many interpreters: what one has compiled is there for the next, whatever the shell says
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-all test-unpinned pins coverage lint bench fuzz docs site package clean
 
 demo: $(VENV)/.run
 	$(BIN)/cmsim run scenarios/headline.yaml --out demo/headline
@@ -53,6 +56,10 @@ docs: $(VENV)/.run
 site: $(BIN)/python
 	$(PIP) -e '.[docs]'
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+
+# Source archive and wheel, built and installed where nothing else is, with their sizes.
+package: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests/unit/test_package.py
 
 clean:
 	rm -rf docs/_build $(VENV) .venv-unpinned .coverage* build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis
