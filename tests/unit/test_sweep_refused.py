@@ -73,3 +73,10 @@ def test_a_disk_that_is_full_leaves_the_folder_before(tmp_path: Path, monkeypatc
         cmsim.run({**SUM, "seed": 1}, out=out)
     assert bytes_of(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("command", ["plot breakdown", "report", "compare"])
+def test_a_folder_that_is_not_there_says_what_makes_one(command: str):
+    done = CliRunner().invoke(app, [*command.split(), "nowhere"])
+    assert done.exit_code == 2
+    assert "no such folder, and no scenario of that name: nowhere. `cmsim run SCENARIO --out nowhere`" in done.stderr
