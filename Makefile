@@ -6,12 +6,21 @@ BIN := $(VENV)/bin
 # Releases are those of constraints.txt, unless UNPINNED is set: then the newest that pyproject.toml allows.
 PINS := $(if $(UNPINNED),,-c constraints.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
+comma := ,
+# pip compiles on one core what it installs; some packages hold files that are no Python, for their own tests
+INSTALL = $(PIP) --no-compile $(1) && { $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib > /dev/null 2>&1 || true; }
 
-.PHONY: demo test test-all test-unpinned pins coverage lint bench fuzz docs site clean
+# tests start many interpreters: what one has compiled is there for the next, whatever the shell says
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo ready test test-all test-unpinned pins coverage lint bench fuzz docs site package clean
 
 demo: $(VENV)/.run
 	$(BIN)/cmsim run scenarios/headline.yaml --out demo/headline
 	$(BIN)/cmsim plot power-throughput demo/headline --out demo/power_throughput.png
+
+# What lint and tests need.
+ready: $(VENV)/.ready
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -q
@@ -54,6 +63,10 @@ site: $(BIN)/python
 	$(PIP) -e '.[docs]'
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
+# Source archive and wheel, built and installed where nothing else is, with their sizes.
+package: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests/unit/test_package.py
+
 clean:
 	rm -rf docs/_build $(VENV) .venv-unpinned .coverage* build dist demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cmsim tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,13 +77,18 @@ $(BIN)/python:
 
 # The interpreter is an order-only prerequisite: its file is a link, dated when Python was built.
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e .
+	$(call INSTALL,-e .)
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[test]'
+	$(call INSTALL,-e '.[test]')
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[lint]'
+	$(call INSTALL,-e '.[lint]')
 	@touch $@ $(VENV)/.run
+
+# of both at once: what is common is looked up and built once
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(call INSTALL,-e '.[test$(comma)lint]')
+	@touch $@ $(VENV)/.run $(VENV)/.test $(VENV)/.lint

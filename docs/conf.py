@@ -25,8 +25,8 @@ html_title = f"cmsim {release}"
 PARTS = {
     "Tutorial": ("tutorial",),
     "How to": ("howto/*",),
-    "Explanation": ("architecture", "models", "glossary"),
-    "Reference": ("reference", "api"),
+    "Explanation": ("engine", "architecture", "models", "glossary"),
+    "Reference": ("reference", "api", "stability"),
     "Trust": ("validity", "validity/*", "coverage"),
     "Speed": ("performance", "performance/*"),
     "Decisions": ("decisions/*",),

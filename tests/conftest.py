@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from cmsim import side_by_side
+
 # No wall clock and no seed from outside: the same tree gives the same verdict on every machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, print_blob=False)
+settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=40)
 settings.load_profile("repeatable")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of what is drawn, the quick tests see two fifths."""
+    if "not slow" in config.option.markexpr:
+        settings.load_profile("quick")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="regression tests write their expected values anew instead of comparing; read the diff before a commit",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alone() -> Iterator[None]:
+    """Runs stay in the process of their test unless it asks for others: tests side by side have all cores already."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(side_by_side, "cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,8 @@ def load(source: str, bar: say.Bar) -> Results:
     if exists(path, folders=True) and path.is_dir():
         return Results.load(source)  # refused there, with the reason
     if not exists(path) and path.suffix not in (".yaml", ".yml") and not _is_built_in(source):
-        raise InputError(f"no such folder, and no scenario of that name: {source}")
+        advice = f"`cmsim run SCENARIO --out {source}` writes one; `cmsim list scenarios` names those that are built in"
+        raise InputError(f"no such folder, and no scenario of that name: {source}. {advice}")
     return api.run(source, progress=bar)
 
 

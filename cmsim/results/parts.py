@@ -37,12 +37,12 @@ from cmsim.reading import sweep, whole_file, written
 from cmsim.results import store, tidy
 from cmsim.results.outcome import Outcome, became, entry, missing_of
 from cmsim.results.result import FRAMES, Result, frames_of
+from cmsim.version import SCHEMA_VERSION, unread
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
 #: what makes a folder a store
 MARK = "store.json"
 _RUNS = "runs"
@@ -302,9 +302,8 @@ def _check(folder: Path) -> None:
         said = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(Problem("holds something that is not a store of results", str(folder))) from None
-    if said.get("schema_version") != SCHEMA_VERSION:
-        message = f"is a store of schema_version {said.get('schema_version')!r}; this cmsim reads {SCHEMA_VERSION}"
-        raise InputError(Problem(message, str(folder)))
+    if why := unread(said.get("schema_version")):
+        raise InputError(Problem(f"is a store of schema_version {why}", str(folder)))
 
 
 def _written_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -18,6 +18,7 @@ from cmsim.results.outcome import Failed, Infeasible, Outcome, entry
 from cmsim.results.result import Result, rate_name
 from cmsim.results.result import per as throughput_per
 from cmsim.results.verdict import verdict
+from cmsim.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,7 @@ class Results:
             schema_version, cmsim, scenario, results (`Result.summary`), outcomes.
         """
         return {
-            "schema_version": store.SCHEMA_VERSION,
+            "schema_version": SCHEMA_VERSION,
             "cmsim": self.version,
             "scenario": dict(self.scenario),
             "results": [result.summary() for result in self.results],

@@ -20,13 +20,13 @@ from cmsim.reading import whole_folder
 from cmsim.reading.regular import content
 from cmsim.results.outcome import Outcome, missing_of
 from cmsim.results.result import FRAMES, Result, check, frames_of, identity_of
+from cmsim.version import unread
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from cmsim.results.results import Results
 
-SCHEMA_VERSION = 1
 SUMMARY, MANIFEST = "summary.json", "manifest.json"
 _ROW_GROUP = 1 << 20
 #: largest summary or manifest that is read [B]
@@ -58,10 +58,8 @@ def load(folder: Path) -> tuple[tuple[Outcome, ...], dict[str, Any], dict[str, A
     if not _ours(folder):
         raise InputError(Problem(f"is not a folder of results: it has no {SUMMARY} of ours", str(folder)))
     summary, manifest = _json(folder / SUMMARY), _json(folder / MANIFEST)
-    if summary["schema_version"] != SCHEMA_VERSION:
-        found = summary["schema_version"]
-        message = f"was written with schema_version {found!r}; this cmsim reads {SCHEMA_VERSION}"
-        raise InputError(Problem(message, str(folder / SUMMARY)))
+    if why := unread(summary["schema_version"]):
+        raise InputError(Problem(f"was written with schema_version {why}", str(folder / SUMMARY)))
     runs = [str(entry.get("run")) for entry in summary["results"]]
     has = [tuple(entry.get("frames", FRAMES)) for entry in summary["results"]] or [FRAMES]
     frames = {name: _read(folder / f"{name}.parquet", runs) for name in dict.fromkeys(sum(has, ()))}

@@ -18,6 +18,7 @@ from cmsim.scenario.best import Open
 from cmsim.scenario.perturb import read_perturb
 from cmsim.scenario.run import Run
 from cmsim.scenario.schema import FaultSpec, PerturbSpec, Record, ReportSpec, ScenarioSpec, SystemEntry
+from cmsim.version import unread
 
 #: scenarios laid over each other, runs of one scenario, and problems after which no more are looked for
 _MOST_EXTENDED, _MOST_RUNS, _ENOUGH = 32, 100_000, 100
@@ -143,6 +144,9 @@ def _read(
         data = copy.deepcopy(forms.long_form(document, _extended(document)))
     for key, value in (set or {}).items():
         _set(data, key, value, where="--set")
+    # before anything else: what a newer form has more would be so many unknown keys
+    if "schema_version" in data and (why := unread(data["schema_version"])):
+        raise InputError(document.problem(("schema_version",), f"got {why}"))
     return document, data
 
 

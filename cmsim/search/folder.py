@@ -11,8 +11,8 @@ from typing import Any
 from cmsim.errors import InputError, Problem
 from cmsim.reading import write_text, written
 from cmsim.results import Results
+from cmsim.version import unread
 
-SCHEMA_VERSION = 1
 #: the document, the table of plans, results, and what a search goes on from
 MARK, PLANS, RESULTS, STORE = "search.json", "plans.parquet", "results", "store"
 
@@ -48,9 +48,8 @@ def load(folder: Path, tables: Sequence[str], kind: str = "") -> tuple[dict[str,
     if not isinstance(said, dict) or said.get("kind", "") != kind:
         of = f" of {kind}" if kind else ""
         raise InputError(Problem(f"is no folder of a search{of}: it has no {MARK} of ours", str(folder)))
-    if said.get("schema_version") != SCHEMA_VERSION:
-        message = f"was written with schema_version {said.get('schema_version')!r}; this cmsim reads {SCHEMA_VERSION}"
-        raise InputError(Problem(message, str(folder / MARK)))
+    if why := unread(said.get("schema_version")):
+        raise InputError(Problem(f"was written with schema_version {why}", str(folder / MARK)))
     results = Results.load(folder / RESULTS)
     by_run = {one.run: one for one in results.outcomes}
     order = [by_run[run] for run in said["order"]]
@@ -68,4 +67,4 @@ def _plain(column: Any) -> Any:
     return values if len({type(one) for one in values}) == 1 else [str(one) for one in values]
 
 
-__all__ = ["MARK", "PLANS", "RESULTS", "SCHEMA_VERSION", "STORE", "load", "save"]
+__all__ = ["MARK", "PLANS", "RESULTS", "STORE", "load", "save"]

@@ -13,8 +13,9 @@ import numpy as np
 from cmsim.arrays import Columns, Floats, Ints
 from cmsim.results import Result, Results
 from cmsim.search import folder as keeping
-from cmsim.search.folder import PLANS, SCHEMA_VERSION
+from cmsim.search.folder import PLANS
 from cmsim.search.space import GOES, Space
+from cmsim.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import Any
 
 from cmsim.validation.pairs import Pairs
 from cmsim.validation.row import Row, area_summary
-from cmsim.version import __version__
+from cmsim.version import SCHEMA_VERSION, __version__
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Report:
             schema_version, cmsim, ok, areas, judged, fitted, left_out.
         """
         return {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "cmsim": __version__,
             "ok": self.ok,
             "areas": self.table(),

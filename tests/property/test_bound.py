@@ -154,7 +154,10 @@ def made(question, system):
 
 EXPERTS = st.sampled_from([1, 2, 8, 16, "max"])
 NETWORKS = st.sampled_from(["fluid", "ideal"])
-QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+QUICK = settings(
+    max_examples=settings.default.max_examples // 4,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 
 
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
@@ -247,7 +250,7 @@ KINDS = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"
 
 @pytest.mark.parametrize("fabric", FABRICS)
 def test_no_collective_beats_its_bound(fabric):
-    @settings(max_examples=25)
+    @settings(max_examples=settings.default.max_examples // 4)
     @given(
         st.sampled_from(KINDS),
         st.sampled_from([1e3, 1e6, 4e9]),

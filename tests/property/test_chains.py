@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmsim.engine import Options, plan, play, record
@@ -81,7 +81,6 @@ def all_of(made, line):
     return times, {name: column.tolist() for name, column in record.links_columns(made, line).items()}
 
 
-@settings(max_examples=150, deadline=None)
 @given(passes(), st.sampled_from(["ideal", "fluid", "flow"]), st.booleans())
 def test_chains_change_nothing(halves, network, folded):
     made = plan(programs(halves), SYSTEM, Options(network="flow" if network == "flow" else "fluid", fold=folded))

@@ -92,7 +92,7 @@ def test_mutations_are_read_or_refused(tmp_path: Path, seed: str) -> None:
     rng = random.Random(seed)
     path = tmp_path / "fuzz.0.et"
     outcomes = {True: 0, False: 0}
-    for turn in range(800):
+    for turn in range(320):
         mutant = changed(messages, rng) if turn % 2 else mutated(data, rng)
         path.write_bytes(mutated(gzip.compress(mutant, 1), rng) if turn % 10 == 0 else mutant)
         try:
@@ -101,7 +101,7 @@ def test_mutations_are_read_or_refused(tmp_path: Path, seed: str) -> None:
         except InputError as error:
             assert str(path) in str(error)
             outcomes[False] += 1
-    assert min(outcomes.values()) > 50, outcomes  # both ways are really tried
+    assert min(outcomes.values()) > 20, outcomes  # both ways are really tried
 
 
 def test_random_bytes_and_cuts_are_refused(tmp_path: Path) -> None:

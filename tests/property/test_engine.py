@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cmsim
@@ -71,7 +71,6 @@ def rows_of(made, rank_class):
     return ops.kind[rows].tolist(), ops.stream[rows].tolist(), deps
 
 
-@settings(max_examples=60)
 @given(programs(), st.sampled_from(["ideal", "fluid"]), st.sampled_from([{}, {5: Perturbation(compute=1.7)}]))
 def test_order_and_lengths(jobs, network, perturb):
     """Dependencies and streams are in order; host work takes exactly its time; nothing beats its own transfer."""
@@ -93,7 +92,6 @@ def test_order_and_lengths(jobs, network, perturb):
                 assert end[row] - start[row] - wait[row] >= round(call.ideal_s * 1e12) * (1 - 1e-6) - len(call.phases)
 
 
-@settings(max_examples=60)
 @given(programs(), st.sampled_from(["ideal", "fluid"]))
 def test_makespan_is_at_least_the_critical_path(jobs, network):
     """The longest chain through dependencies, streams and meetings, with transfers alone on the network."""
@@ -130,7 +128,6 @@ def test_makespan_is_at_least_the_critical_path(jobs, network):
             assert line.makespan_ps >= busy.sum()
 
 
-@settings(max_examples=60)
 @given(programs(), st.sampled_from(["ideal", "fluid"]), st.sampled_from([{}, {5: Perturbation(compute=1.7)}]))
 def test_runs_of_ops_are_one_hold_and_nobody_can_tell(jobs, network, perturb):
     """A watcher that waits for every op forbids all coalescing; the watched ops run at the same picoseconds."""
@@ -143,7 +140,6 @@ def test_runs_of_ops_are_one_hold_and_nobody_can_tell(jobs, network, perturb):
             assert np.array_equal(getattr(plain, column)[rank_class], getattr(seen, column)[rank_class][:rows])
 
 
-@settings(max_examples=60)
 @given(
     programs(),
     st.sampled_from(["ideal", "fluid"]),
@@ -162,7 +158,6 @@ def test_folded_is_unfolded(jobs, network, perturb):
             assert np.array_equal(getattr(one, column)[mine], getattr(two, column)[rank])
 
 
-@settings(max_examples=40)
 @given(programs(), st.sampled_from(["ideal", "fluid"]))
 def test_every_byte_that_was_asked_for_moves(jobs, network):
     made = planned(jobs)

@@ -89,7 +89,6 @@ def by_tier(got: FlowResult) -> Counter[str]:
     return total
 
 
-@settings(max_examples=100)
 @given(exchanges())
 def test_bytes_in_are_bytes_out(case):
     """What senders send leaves their ports and NICs, enters those of receivers, and nothing is lost on the way."""
@@ -113,7 +112,6 @@ def test_bytes_in_are_bytes_out(case):
         assert total[f"{tier}.out"] == pytest.approx(total[f"{tier}.in"], **close)
 
 
-@settings(max_examples=100)
 @given(exchanges())
 def test_somebodys_link_is_full_from_start_to_end(case):
     """Weights are proportional to bytes, so the most loaded resource is busy all the time, and no other more so."""
@@ -122,7 +120,6 @@ def test_somebodys_link_is_full_from_start_to_end(case):
     assert all(0 < busy.utilisation <= 1 + 1e-6 for busy in got.busiest)
 
 
-@settings(max_examples=100)
 @given(exchanges(), st.sampled_from(sorted(LIBRARIES)))
 def test_merging_changes_nothing(case, library):
     merged, apart = (played(case, library=LIBRARIES[library], together=together) for together in (True, False))
@@ -132,7 +129,6 @@ def test_merging_changes_nothing(case, library):
     assert [busy.utilisation for busy in merged.busiest] == pytest.approx([busy.utilisation for busy in apart.busiest])
 
 
-@settings(max_examples=100)
 @given(exchanges(), st.integers(0, 999))
 def test_the_order_of_ranks_means_nothing(case, seed):
     sent_B, ranks = matrix(case), np.array(case[1])
@@ -142,20 +138,17 @@ def test_the_order_of_ranks_means_nothing(case, seed):
     assert other.bound_s.time_s == pytest.approx(one.bound_s.time_s, rel=1e-12)
 
 
-@settings(max_examples=100)
 @given(exchanges(), st.sampled_from(sorted(LIBRARIES)))
 def test_nothing_is_quicker_than_the_bound(case, library):
     assert played(case, library=LIBRARIES[library]).ratio >= 1 - 1e-7
 
 
-@settings(max_examples=100)
 @given(exchanges(), st.sampled_from([1.5, 4.0]))
 def test_more_bytes_never_take_less(case, factor):
     some, more = (played(case, matrix(case) * times, library=Software()) for times in (1.0, factor))
     assert some.time_s <= more.time_s <= some.time_s * factor * (1 + 1e-9)
 
 
-@settings(max_examples=100)
 @example((("boxes", {}, "sprayed"), list(range(16)), "uniform", 0), 0.5)  # what leaves the leaves sets the pace
 @given(exchanges(), st.sampled_from([0.5, 0.25]))
 def test_less_capacity_never_takes_less(case, left):

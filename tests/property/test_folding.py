@@ -168,8 +168,17 @@ def check(workload, system, perturb, network):
     return folded
 
 
-@pytest.mark.parametrize("network", ["fluid", "ideal"])
-@pytest.mark.parametrize("perturbed", PERTURBED)
+def rows(quick, *axes):
+    """All combinations of arguments; those that are not among the quick ones run in `make test-all` alone."""
+    every = itertools.product(*axes)
+    return [pytest.param(*row, marks=() if row in quick else pytest.mark.slow) for row in every]
+
+
+#: where nothing is shared, one perturbation tells as much as each of them
+NETWORKS = rows({*itertools.product(["fluid"], PERTURBED), ("ideal", "all three")}, ["fluid", "ideal"], PERTURBED)
+
+
+@pytest.mark.parametrize(("network", "perturbed"), NETWORKS)
 @pytest.mark.parametrize(("ranks", "system"), [(ranks, name) for ranks in SYSTEMS for name in SYSTEMS[ranks]])
 def test_training(model, ranks, system, perturbed, network):
     """Tensor, pipeline, data and expert parallel traffic at once."""
@@ -180,8 +189,7 @@ def test_training(model, ranks, system, perturbed, network):
     assert plan.classes < ranks
 
 
-@pytest.mark.parametrize("network", ["fluid", "ideal"])
-@pytest.mark.parametrize("perturbed", PERTURBED)
+@pytest.mark.parametrize(("network", "perturbed"), NETWORKS)
 @pytest.mark.parametrize("system", SYSTEMS[64])
 def test_decode_of_two_microbatches_in_two_expert_groups(model, system, perturbed, network):
     plan, _ = check(decode(model), SYSTEMS[64][system], PERTURBED[perturbed], network)
@@ -249,9 +257,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("faulty", [False, True])
-@pytest.mark.parametrize("perturbed", ["even", "all three"])
-@pytest.mark.parametrize("system", SYSTEMS[64])
+#: every system, both perturbations, with faults and without: at least once each
+SOON = {("rack", "even", True), ("planes", "all three", False), ("boxes", "all three", True), ("boxes", "even", False)}
+
+
+@pytest.mark.parametrize(
+    ("system", "perturbed", "faulty"), rows(SOON, SYSTEMS[64], ("even", "all three"), (False, True))
+)
 def test_training_on_single_links(model, system, perturbed, faulty):
     """Message by message, with parts down from the start, from a time on, and until a time."""
     faults = FAULTS[system] if faulty else []

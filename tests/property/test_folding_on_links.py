@@ -141,8 +141,11 @@ SLOW = {
 }
 
 
+FOURS = [pytest.param(one, marks=pytest.mark.slow) for one in ("rings of four", "far rings of four")]
+
+
 @pytest.mark.parametrize("slow", SLOW)
-@pytest.mark.parametrize("call", ["ring", "all pairs", "rings of four", "far rings of four"])
+@pytest.mark.parametrize("call", ["ring", "all pairs", *FOURS])
 @pytest.mark.parametrize("system", ["switch", "row behind a switch", "ring", "torus", "mesh of lines", "dragonfly"])
 def test_what_makes_a_rank_differ_unfolds_it_and_its_neighbours(system, call, slow):
     plan = check(SYSTEMS[system], {"kind": "collective", "message_bytes": 1e7, **CALLS[call]}, **SLOW[slow])

@@ -16,7 +16,7 @@ sys.modules["cmsim_fuzz"] = fuzz
 SPEC.loader.exec_module(fuzz)
 
 #: mutations of each format
-INPUTS = 300
+INPUTS = 120
 
 
 @pytest.mark.parametrize("form", sorted(fuzz.SAMPLES))

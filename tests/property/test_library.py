@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmsim import libraries
@@ -45,14 +45,12 @@ def took(system, collective, p, size_B=SIZES):
     return libraries.time_us(at(system), collective=collective, ranks=p, size_B=size_B, narrow=np.zeros(len(size_B)))
 
 
-@settings(deadline=None, max_examples=200)
 @given(systems, collectives, ranks)
 def test_a_larger_message_takes_no_less(system, collective, p):
     time = took(system, collective, p)
     assert np.all(np.diff(time) >= -1e-9 * time[1:])
 
 
-@settings(deadline=None, max_examples=100)
 @given(systems, collectives, st.integers(2, 767))
 def test_more_ranks_of_a_domain_have_no_less_latency(system, collective, p):
     if p < at(system).domain_ranks:
@@ -60,7 +58,6 @@ def test_more_ranks_of_a_domain_have_no_less_latency(system, collective, p):
         assert more >= few * (1 - 1e-9)
 
 
-@settings(deadline=None, max_examples=100)
 @given(systems, st.sampled_from(COLLECTIVES[:4]), st.integers(2, 72), st.integers(2, 16), st.sampled_from(SIZES))
 def test_a_domain_is_no_slower_than_more_ranks_over_nics(system, collective, p, domains, size_B):
     """The ranks of one domain, and as many in each of several."""
@@ -98,7 +95,6 @@ def test_no_jump_where_measured_ranks_end(system, collective):
         assert np.all(first >= last * 0.85)
 
 
-@settings(deadline=None, max_examples=200)
 @given(systems, st.sampled_from(COLLECTIVES[:3]), ranks)
 def test_a_library_is_no_further_above_its_cheapest_than_measured(system, collective, p):
     here, size_B = at(system), SIZES
@@ -131,7 +127,6 @@ def test_a_library_is_no_further_above_its_cheapest_than_measured(system, collec
         assert np.all(time <= most * (1 + 1e-9))
 
 
-@settings(deadline=None, max_examples=100)
 @given(systems, collectives, ranks, st.sampled_from(SIZES))
 def test_best_is_no_slower_than_anything_on_offer(system, collective, p, size_B):
     machine = load_system(system, domains=max(1, -(-p // at(system).domain_ranks)))

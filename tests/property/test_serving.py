@@ -139,7 +139,6 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
     return asked, pools, rules, moves, pooled
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_jump_is_its_steps_to_the_picosecond(seed):
     asked, pools, rules, moves, pooled = drawn(seed)
@@ -161,7 +160,6 @@ def test_a_jump_is_its_steps_to_the_picosecond(seed):
     assert (drawn_W * np.diff(edges)).sum() == pytest.approx(spent[0][1], rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_nothing_is_lost(seed):
     asked, pools, rules, moves, pooled = drawn(seed)
@@ -223,7 +221,6 @@ def failing(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | Non
     return asked, pools, {**rules, "outages": tuple(outages), "drops": bool(draw.random() < 0.3)}, moves, pooled
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_what_fails_is_tried_again_and_nobody_is_lost(seed):
     asked, pools, rules, moves, pooled = failing(seed)

@@ -226,7 +226,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         path.write_bytes(data[:size])
         refused(path, "t.parquet: ")
     whole = 0
-    for _ in range(1000):
+    for _ in range(250):
         damaged = bytearray(data)
         at = rng.randrange(len(data)) if rng.random() < 0.5 else len(data) - 1 - rng.randrange(5000)
         damaged[at] ^= 1 << rng.randrange(8)
@@ -238,7 +238,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
             continue
         same(random_trace(), got)  # it was padding, statistics, the name of the writer
         whole += 1
-    assert 0 < whole < 500
+    assert 0 < whole < 150
 
 
 def test_size_and_compression(tmp_path: Path) -> None:

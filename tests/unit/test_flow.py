@@ -183,6 +183,7 @@ def test_one_link_moves_the_result(part, routing):
         assert slow[0] <= slow[1] < slow[2]
 
 
+@pytest.mark.slow  # two plays of 384 ranks, link by link; a case of tests/regression has such a module
 def test_a_module_moves_the_result_where_uplinks_are_full():
     system = clos(rank="package", accelerators=384)
     whole, broken = (

@@ -49,5 +49,5 @@ def test_targets_that_pages_name_exist():
 def test_pins_are_used_unless_asked_otherwise():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "$(if $(UNPINNED),,-c constraints.txt)" in makefile
-    assert makefile.count("pyproject.toml constraints.txt |") == 3
+    assert makefile.count("pyproject.toml constraints.txt |") == 4
     assert "UNPINNED=1 test" in makefile

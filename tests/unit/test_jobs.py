@@ -378,7 +378,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, case: str, damaged: D
     rng = random.Random(f"jobs {case}")
     path = tmp_path / "trace"
     outcomes = {"read": 0, "refused": 0}
-    for round_ in range(400):
+    for round_ in range(150):
         path.write_bytes(damaged(text.encode(), rng))
         try:
             found = open_jobs(path, format=name if round_ % 2 else None)
@@ -389,4 +389,4 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, case: str, damaged: D
             outcomes["read"] += 1
             sound(found)
             json.dumps(found.counts())
-    assert min(outcomes.values()) >= 10, outcomes
+    assert min(outcomes.values()) >= 4, outcomes

@@ -167,7 +167,7 @@ def test_calibrate_knows_prefill_from_decode(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         {**ROW, "isl": 1, "step": int(step), "batch_size": int(batch)}
-        for step, batch in zip(2 ** rng.integers(0, 15, 60), 2 ** rng.integers(0, 9, 60), strict=True)
+        for step, batch in zip(2 ** rng.integers(0, 15, 40), 2 ** rng.integers(0, 9, 40), strict=True)
     ]
     frame = pd.DataFrame(rows).drop_duplicates()
     frame.to_parquet(tmp_path / "t.parquet")

@@ -537,7 +537,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, case: str, damaged: D
     rng = random.Random(f"requests {case}")
     path = tmp_path / "trace"
     outcomes = {"read": 0, "refused": 0}
-    for round_ in range(400):
+    for round_ in range(150):
         path.write_bytes(damaged(text.encode(), rng))
         try:
             found = open_requests(path, format=name if round_ % 2 else None)
@@ -550,4 +550,4 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, case: str, damaged: D
             json.dumps(found.counts())
             if isinstance(found, RateWindows) and found.rate_rps.sum() < 1e3:
                 draw_arrivals(found, seed=1)
-    assert min(outcomes.values()) >= 10, outcomes
+    assert min(outcomes.values()) >= 4, outcomes

@@ -39,12 +39,21 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_one_two_and_three_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    for jobs in (1, 2, 3):
+@pytest.mark.parametrize("many", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_one_and_several_processes_write_the_same_bytes(many: int, tmp_path: Path) -> None:
+    for jobs in (1, many):
         results = cmsim.run(MIXED, jobs=jobs, out=tmp_path / str(jobs))
         assert {one.outcome for one in results.missing} == {"infeasible"}
     first = files(tmp_path / "1")
-    assert len(first) == 5 and files(tmp_path / "2") == first and files(tmp_path / "3") == first
+    assert len(first) == 5 and files(tmp_path / str(many)) == first
+
+
+def test_processes_are_started_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "cores", lambda: 2)
+    assert side_by_side._pays(2, 4.0, 10) and not side_by_side._pays(2, 0.5, 1000)  # as long as nothing is known
+    assert not side_by_side._pays(2, 4.0, 2)  # soon through
+    monkeypatch.setattr(side_by_side, "cores", lambda: 1)
+    assert not side_by_side._pays(2, 4.0, 10)
 
 
 def test_bad_input_says_the_same_after_the_same_results() -> None:

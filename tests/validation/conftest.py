@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable, Sequence
+
 import pytest
+from filelock import FileLock
 
 from cmsim.validation import Report, validate
 from cmsim.validation.registry import AREAS
@@ -12,15 +16,31 @@ LONG = ("training", "serving", "serving-throughput", "power-under-load")
 
 
 @pytest.fixture(scope="session")
-def report() -> Report:
-    """Of all areas that are quick."""
-    return validate([name for name in AREAS if name not in LONG])
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Sequence[str] | None], Report]:
+    """A validation of some areas, made by the first of the workers that asks for it."""
+
+    def of(name: str, areas: Sequence[str] | None) -> Report:
+        if worker_id == "master":
+            return validate(areas)
+        file = tmp_path_factory.getbasetemp().parent / f"{name}.pickle"
+        with FileLock(f"{file}.lock"):
+            if not file.is_file():
+                file.write_bytes(pickle.dumps(validate(areas)))
+            return pickle.loads(file.read_bytes())
+
+    return of
 
 
 @pytest.fixture(scope="session")
-def whole() -> Report:
+def report(once) -> Report:
+    """Of all areas that are quick."""
+    return once("quick", [name for name in AREAS if name not in LONG])
+
+
+@pytest.fixture(scope="session")
+def whole(once) -> Report:
     """Of all areas."""
-    return validate()
+    return once("all", None)
 
 
 def _predicted(report: Report) -> dict[str, dict]:

@@ -86,6 +86,7 @@ def test_machines_without_a_row_in_the_fit(shared):
     assert np.percentile(every, 90) < 25
 
 
+@pytest.mark.slow  # test_shipped_samples.py has one such fit, of the rows that ship
 @pytest.mark.parametrize("accelerator", ["a100_sxm", "h100_sxm", "gb200"])
 def test_calibrate_one_system(shared, accelerator):
     """A fit of one system alone, its own folds held out."""

@@ -63,6 +63,7 @@ def test_configurations_held_out_again(shared):
             assert_within(errors_pct(found[part.rows], part.time_us))
 
 
+@pytest.mark.slow
 def test_sizes_and_models_held_out_again(shared):
     """Whole sizes of the domain's kernels, whole models of the low-latency ones."""
     for name, calls, time in tables(shared):
@@ -97,7 +98,8 @@ def test_shipped_constants_on_all_rows(shared):
 
 
 @pytest.mark.parametrize(
-    ("table", "accelerator"), [("moe_alltoall", "gb200"), ("deepep", "gb200"), ("deepep", "h100_sxm")]
+    ("table", "accelerator"),
+    [("moe_alltoall", "gb200"), ("deepep", "h100_sxm"), pytest.param("deepep", "gb200", marks=pytest.mark.slow)],
 )
 def test_calibrate_one_system(shared, table, accelerator):
     """A fit of one system alone, its own folds held out."""

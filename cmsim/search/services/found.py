@@ -14,9 +14,10 @@ from cmsim.arrays import Columns, Floats, Ints
 from cmsim.kinds.serving import SloSpec
 from cmsim.results import Result, Results
 from cmsim.search import folder as keeping
-from cmsim.search.folder import PLANS, SCHEMA_VERSION
+from cmsim.search.folder import PLANS
 from cmsim.search.found import Counts, Objective
 from cmsim.serving.least import LeastMachine
+from cmsim.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
