@@ -92,6 +92,9 @@ def recurrence_step(
     >>> recurrence_step(1, sequences=1, heads=1, groups=1, key_dim=2, value_dim=4, products=2, element_bytes=2,
     ...                 state_bytes=4)
     Work(flops=32.0, bytes_B=88)
+    >>> recurrence_step(4, sequences=1, heads=1, groups=1, key_dim=2, value_dim=4, products=2, element_bytes=2,
+    ...                 state_bytes=4)
+    Work(flops=128.0, bytes_B=256)
     """
     state = heads * key_dim * value_dim
     moved_B = tokens * (2 * groups * key_dim + 2 * heads * value_dim) * element_bytes
