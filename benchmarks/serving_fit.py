@@ -9,9 +9,10 @@ several systems, is how constants in ``topologies/stacks`` were found. Rows of m
 ``workloads/reference/serving.yaml`` holds out are never fitted. With ``--without`` those of a system are neither: the
 fit begins with what other engines have, and the system left out is told with what is found, as if there were no
 constants for its accelerator alone; ``each`` does so for every system of an engine that has several. Of a
-constant that a stack has for one accelerator alone every row keeps its own. Prints constants, what rows tell of them,
-how many rows were used, and the errors: of rows fitted, of models held out, of the system left out, and of all systems
-left out together.
+constant that a stack has for one accelerator alone every row keeps its own; stacks that differ in a constant that only
+one of them has are fitted together. Of a table that has no times output tokens a second are fitted. Prints constants,
+what rows tell of them, how many rows were used, and the errors: of rows fitted, of models held out, of the system left
+out, and of all systems left out together.
 """
 
 from __future__ import annotations
@@ -43,9 +44,16 @@ STACKS = {
         *("decode_times", "prefill_times", "expert_prefill_times"),
     ),
     "sglang_default": ("arrival_us", "layer_us", "token_us", "meeting_us", "decode_times", "prefill_times"),
+    "ascend_served": (
+        *("step_us", "sequence_us", "expert_layer_us", "draft_us"),
+        *("decode_times", "prefill_times", "expert_prefill_times"),
+    ),
     "sglang_mixed": (*("arrival_us", "layer_us", "token_us", "decode_times", "prefill_times", "expert_prefill_times"),),
 }
 
+#: stacks that are fitted as another one, and what only some of them have
+TOGETHER = {"ascend_served_drafts": "ascend_served", "ascend_served_eager": "ascend_served"}
+SOME = ("draft_us",)
 #: rows below which nothing is fitted
 _FEWEST = 5
 Group = list[tuple[str, str, MeasuredService]]
@@ -54,33 +62,38 @@ Group = list[tuple[str, str, MeasuredService]]
 def held_out(table: str) -> str:
     """Pattern of models that constants are not fitted on, as the area says."""
     document = reading.read_yaml(reading.DATA / "workloads" / "reference" / "serving.yaml")
-    of = document.data["sets"]["tpot-held-out"]["of"]
-    print(f"{table}: models held out: {of['model_path']}")
-    return str(of["model_path"])
+    sets = document.data["sets"].items()
+    of = next(one["of"] for name, one in sets if name.endswith("held-out") and one["table"] == Path(table).name)
+    pattern = str(of.get("model_path") or of["model"])
+    print(f"{table}: models held out: {pattern}")
+    return pattern
 
 
 def prepared(table: str, stacks: list[str], rows: int, folder: Path, seed: int) -> dict[str, Group]:
     """Services of rows by stack: of models that are fitted and of those held out evenly spread over systems."""
     frame = tables.read(table)
     form = published.service_form_of([str(name) for name in frame.columns], table)
-    cases: dict[tuple[str, str, str], list[tuple[published.Case, float, float]]] = defaultdict(list)
+    cases: dict[tuple[str, str, str], list[tuple[published.Case, float, float, float]]] = defaultdict(list)
     for cells in published.cells_of(frame):
         case, measured = form.case(cells), form.measured(cells)
-        if case.scenario is None or form.left_out(cells) or cells.get("mode", "") == "disagg" or not measured.tpot_ms:
+        told = measured.tpot_ms or measured.output_tokens_per_s
+        if case.scenario is None or form.left_out(cells) or cells.get("mode", "") == "disagg" or not told:
             continue
         run = load_scenario(published.with_files(case, folder)).runs[0]
         system = api.system(run)
-        if system.stack.name in stacks:
+        stack = TOGETHER.get(system.stack.name, system.stack.name)
+        if stack in stacks:
             ttft = None if form.ttft_left_out(cells) else measured.ttft_ms
-            key = system.stack.name, system.spec.name, cells["model_path"]
-            cases[key].append((case, (ttft or np.nan) / 1e3, measured.tpot_ms / 1e3))
+            key = stack, system.spec.name, cells.get("model_path") or cells["model"]
+            each_s = np.nan if measured.tpot_ms else 1.0 / told
+            cases[key].append((case, (ttft or np.nan) / 1e3, (measured.tpot_ms or np.nan) / 1e3, each_s))
     chance = np.random.default_rng(seed)
     out: dict[str, Group] = defaultdict(list)
     for (stack, machine, model), found in cases.items():
         for at in sorted(chance.permutation(len(found))[:rows].tolist()):
             try:
-                case, ttft_s, tpot_s = found[at]
-                out[stack].append((machine, model, prepared_row(case, ttft_s, tpot_s, folder)))
+                case, ttft_s, tpot_s, each_s = found[at]
+                out[stack].append((machine, model, prepared_row(case, ttft_s, tpot_s, folder, each_s)))
             except (InfeasibleError, InputError) as reason:
                 print(f"left out: {str(reason).partition(chr(10))[0]}")
     return out
@@ -91,11 +104,12 @@ def errors(of: HostFit, what: str, group: Group, x: np.ndarray) -> None:
     if not group:
         return
     some = [one for *_, one in group]
-    wanted = np.array([(one.tpot_s, one.ttft_s) for one in some])
+    wanted = np.array([one.wanted for one in some])
     said = []
-    for which, name in ((0, "TPOT"), (1, "TTFT")):
+    for which, name in enumerate(("TPOT", "TTFT", "throughput")):
         for when, times in (("before", of.times(some, None)), ("after", of.times(some, x))):
-            off = 100 * np.abs(times[:, which] / wanted[:, which] - 1)
+            ratio = times[:, which] / wanted[:, which]
+            off = 100 * np.abs((1 / ratio if name == "throughput" else ratio) - 1)
             off = off[np.isfinite(off)]
             if len(off):
                 said.append(f"{name} {when} {np.median(off):.1f} / {np.percentile(off, 90):.1f} %")
@@ -156,9 +170,10 @@ def fit(stack: str, group: Group, held: str, without: str) -> np.ndarray | None:
         return None
     rows = [one for *_, one in fitted]
     tunings = [one.service.machines[0].system.stack.serving for one in rows]
-    same = [name for name in STACKS[stack] if len({getattr(one, name) for one in tunings}) == 1]
+    same = [name for name in STACKS[stack] if len({getattr(one, name) for one in tunings if getattr(one, name)}) < 2]
     names = list(STACKS[stack]) if without else same
-    of = HostFit(names, tunings[0], None)
+    fullest = max(tunings, key=lambda one: sum(bool(getattr(one, name)) for name in names))
+    of = HostFit(names, fullest, None, SOME)
     if without:  # where the stack stands now all systems were seen
         of.begin = np.log([elsewhere(stack, name) for name in names])
     x = of.found(rows, of.begin, stack)
@@ -167,7 +182,7 @@ def fit(stack: str, group: Group, held: str, without: str) -> np.ndarray | None:
     models = ", ".join(sorted({f"{model.split('/')[-1]} on {system}" for system, model, _ in fitted}))
     print(f"{stack}: {len(rows)} rows of {models}" + (f", without {without}" if without else ""))
     for name, value, spread in zip(names, np.exp(x), sd, strict=True):
-        before, wide = getattr(tunings[0], name), float(np.exp(1.645 * spread))
+        before, wide = getattr(fullest, name), float(np.exp(1.645 * spread))
         print(f"  {name}: {before or 0:g} -> {value:.4g}, nine of ten from {value / wide:.3g} to {value * wide:.3g}")
     errors(of, "fitted", fitted, x)
     errors(of, "models held out", [one for one in group if re.search(held, one[1], re.IGNORECASE)], x)

@@ -86,15 +86,19 @@ def recurrence_step(
     element_bytes: float,
     state_bytes: float,
 ) -> Work:
-    """``tokens`` new tokens of ``sequences`` sequences together: every state read and written once.
+    """``tokens`` new tokens of ``sequences`` sequences together: every state read once, and written after each token,
+    so that it can go back where a draft is not taken.
 
     >>> recurrence_step(1, sequences=1, heads=1, groups=1, key_dim=2, value_dim=4, products=2, element_bytes=2,
     ...                 state_bytes=4)
     Work(flops=32.0, bytes_B=88)
+    >>> recurrence_step(4, sequences=1, heads=1, groups=1, key_dim=2, value_dim=4, products=2, element_bytes=2,
+    ...                 state_bytes=4)
+    Work(flops=128.0, bytes_B=256)
     """
     state = heads * key_dim * value_dim
     moved_B = tokens * (2 * groups * key_dim + 2 * heads * value_dim) * element_bytes
-    return Work(tokens * 2.0 * products * state, moved_B + 2 * sequences * state * state_bytes)
+    return Work(tokens * 2.0 * products * state, moved_B + (sequences + tokens) * state * state_bytes)
 
 
 def short_convolution(tokens: Column, channels: Column, taps: int, *, sequences: Column, element_bytes: float) -> Work:

@@ -141,6 +141,13 @@ class ServingTuning(Spec):
         description="of each token of a prompt, before it waits to be batched: read and split into tokens, one request "
         "after the other",
     )
+    draft_us: Microseconds = Field(
+        default=0.0,
+        description="host time of each pass that drafts tokens, which is no captured graph: the device waits for it",
+    )
+    graphs: bool = Field(
+        default=True, description="steps that only decode are captured graphs; no: they take what steps with prompts do"
+    )
     prompts_alone: bool = Field(
         default=False, description="steps have prompts or sequences that decode, not both: prompts go first"
     )

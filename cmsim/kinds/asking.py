@@ -27,8 +27,9 @@ class ArrivalsSpec(Spec):
     )
     rate_per_s: Rate | Literal["most"] | None = Field(
         default=None,
-        description="requests per second; required for poisson and gamma; trace: default as recorded; most: the "
-        "highest rate at which `slo` is kept",
+        description="requests per second; required for poisson and gamma; trace: default as recorded; closed: the most "
+        "that users send, one after the other in even times, by default without a limit; most: the highest rate at "
+        "which `slo` is kept",
     )
     cv: Factor = Field(default=1.0, description="gamma: standard deviation of the time between two, over its mean")
     curve: tuple[tuple[SecondsOrNone, RateOrNone], ...] | None = Field(
@@ -55,8 +56,8 @@ class ArrivalsSpec(Spec):
         }[self.process]
         if getattr(self, needs) is None:
             raise ValueError(f"{needs}: required for `process: {self.process}`")
-        if self.process == "closed" and self.rate_per_s is not None:
-            raise ValueError("rate_per_s: goes with an open loop; of a closed one it is what comes out")
+        if self.process == "closed" and self.rate_per_s == "most":
+            raise ValueError("rate_per_s: most goes with an open loop; of a closed one it is what comes out")
         if self.process != "curve" and self.curve is not None:
             raise ValueError("curve: goes with `process: curve` alone")
         if self.curve is not None:
@@ -99,7 +100,11 @@ class LengthsSpec(Spec):
     )
     shared: ShareOrNone = Field(
         default=0.0,
-        description="share of a prompt, its beginning, that all have in common; `batching.prefix_share` keeps it",
+        description="share of a prompt, its beginning, that all have in common; held once where "
+        "`batching.prefix_share` is more than 0",
+    )
+    warm: bool = Field(
+        default=False, description="others have asked before: what all prompts have in common is in caches already"
     )
     path: str | None = Field(
         default=None, description="a trace whose lengths are drawn with replacement, where arrivals are none of a trace"
@@ -109,7 +114,7 @@ class LengthsSpec(Spec):
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         said = [name for name in ("prompt_tokens", "output_tokens") if getattr(self, name) is not None]
-        if self.path is not None and (said or {"least", "shared"} & self.model_fields_set):
+        if self.path is not None and (said or {"least", "shared", "warm"} & self.model_fields_set):
             raise ValueError("path: lengths come from a file or from numbers, not both")
         if len(said) == 1:
             raise ValueError("prompt_tokens, output_tokens: both or none")

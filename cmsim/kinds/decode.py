@@ -25,6 +25,10 @@ class Speculative(Spec):
         default=[],
         description="instead of `draft_tokens`: tokens proposed at each depth, all of which are verified in one step",
     )
+    at_once: bool = Field(
+        default=False,
+        description="one pass proposes all of them (a model that drafts blocks); no: a pass for each depth",
+    )
     acceptance: ShareOrNone | list[ShareOrNone] = Field(
         description="probability that one is accepted where those before it were; a list has one for each depth"
     )
@@ -43,10 +47,12 @@ class Speculative(Spec):
     def _go_together(self) -> Speculative:
         if self.tree and "draft_tokens" in self.model_fields_set:
             raise ValueError("tree: goes without `draft_tokens`, which is a chain of one at each depth")
+        if self.tree and self.at_once:
+            raise ValueError("at_once: goes without `tree`")
         if isinstance(self.acceptance, list) and len(self.acceptance) != len(self.widths):
             depths = len(self.widths)
             raise ValueError(f"acceptance: got {len(self.acceptance)} numbers for {depths} depths. Allowed: {depths}.")
-        wider = any(width > before for width, before in zip(self.widths, self.passes, strict=True))
+        wider = any(width > before for width, before in zip(self.widths, (1, *self.widths), strict=False))
         if wider != (self.siblings is not None):
             raise ValueError(
                 "siblings: goes with a `tree` that is wider at some depth than before it, and with no other"
@@ -67,8 +73,8 @@ class Speculative(Spec):
 
     @property
     def passes(self) -> tuple[int, ...]:
-        """Tokens that each pass of drafting continues: those of the depth before. [1]"""
-        return (1, *self.widths[:-1])
+        """Tokens that each pass of drafting works on: those of the depth before, or all that are proposed. [1]"""
+        return (self.nodes,) if self.at_once else (1, *self.widths[:-1])
 
     @property
     def accepted(self) -> float:
@@ -82,7 +88,7 @@ class Speculative(Spec):
         """
         chances = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance] * len(self.widths)
         reached, total = 1.0, 1.0
-        for chance, width, before in zip(chances, self.widths, self.passes, strict=True):
+        for chance, width, before in zip(chances, self.widths, (1, *self.widths[:-1]), strict=True):
             each = width / before
             right = 1.0 - (1.0 - chance) * (1.0 - (self.siblings or 0.0)) ** (each - 1.0) if each > 1 else each * chance
             reached *= right

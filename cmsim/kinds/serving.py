@@ -71,7 +71,10 @@ class BatchingSpec(Spec):
         description="that a request may have, prompt and answer; longer ones are refused. Default: no limit",
     )
     prefix_share: ShareOrNone = Field(
-        default=0.0, description="of the cache, kept for beginnings that prompts of a trace share; oldest go first"
+        default=0.0,
+        description="of the cache, that beginnings of prompts which no sequence has may keep; oldest go first, and "
+        "all do where sequences lack room. 0: prompts share nothing; 1: all that is free. What several sequences have "
+        "is held once",
     )
 
 

@@ -21,15 +21,17 @@ from cmsim.units import PS_PER_S
 
 @dataclass(frozen=True)
 class Mix:
-    """Requests in the mean: tokens of prompts, those of them that are computed, what these see, tokens of answers."""
+    """Requests in the mean: tokens of prompts, those of them that are computed, what these see, tokens of answers, and
+    tokens of prompts that others hold for them."""
 
     prompt: float
     new: float
     pairs: float
     output: float
+    others: float = 0.0
 
     @classmethod
-    def of(cls, asked: Questions, pool: Pool, cached: Ints | None) -> Mix:
+    def of(cls, asked: Questions, pool: Pool, cached: Ints | None, others: float = 0.0) -> Mix:
         """Those that a pool takes, where some tokens of each prompt were found in a cache."""
         blocks = -(-(asked.prompt + asked.output) // pool.limits.block_tokens)
         fits = (blocks <= pool.limits.blocks) & (asked.prompt + asked.output <= pool.context)
@@ -38,16 +40,17 @@ class Mix:
             return cls(0.0, 0.0, 0.0, 0.0)
         found = 0.0 if cached is None else cached[fits].astype(float)
         pairs = (prompt**2 - found**2) / 2
-        return cls(float(prompt.mean()), float((prompt - found).mean()), float(pairs.mean()), float(output.mean()))
+        new = float((prompt - found).mean())
+        return cls(float(prompt.mean()), new, float(pairs.mean()), float(output.mean()), others)
 
 
-def requests_per_s(pools: tuple[Pool, ...], asked: Questions, cached: Ints | None = None) -> float:
+def requests_per_s(pools: tuple[Pool, ...], asked: Questions, cached: Ints | None = None, others: float = 0.0) -> float:
     """Of all pools together, the slowest sets the pace; 0 where no request fits. [1/s]
 
-    cached: tokens of each prompt that are found in a cache
+    cached: tokens of each prompt that are found in a cache    others  tokens that another sequence holds already, mean
     """
     if len(pools) == 1:
-        return _most(pools[0], Mix.of(asked, pools[0], cached), prefills=True, decodes=True)
+        return _most(pools[0], Mix.of(asked, pools[0], cached, others), prefills=True, decodes=True)
     first, last = pools
     return min(
         _most(first, Mix.of(asked, first, cached), prefills=True, decodes=False),
@@ -61,7 +64,7 @@ def _most(pool: Pool, mix: Mix, *, prefills: bool, decodes: bool) -> float:
     if not decodes or mix.output <= 1:
         return of_prompts(pool, mix) if prefills else math.inf
     limits = pool.limits
-    held = mix.prompt + mix.output / 2 + limits.block_tokens / 2
+    held = mix.prompt - mix.others + mix.output / 2 + limits.block_tokens / 2
     room = (limits.blocks - limits.spare) * limits.block_tokens
     most = max(min(limits.sequences, int(room // held)), 1)
     sizes = sorted({most, *(2**n for n in range(most.bit_length()))})

@@ -145,6 +145,7 @@ class Host:
 
     step_s, each_s   to prepare a step while the last one runs, and for each sequence in it: a step takes no less [s]
     prompts_s        to issue a step with prompts, which is no captured graph: it takes no less [s]
+    drafts_s         to issue passes that draft tokens, which wait for what the step gave: after all else [s]
     meets_s          at the sums over tensor-parallel ranks, beside the messages: ranks wait for each other [s]
     alone            steps have prompts or sequences that decode, not both
     decode, prefill  device time in the engine, over that of kernels and messages [1]
@@ -153,6 +154,7 @@ class Host:
     step_s: float = 0.0
     each_s: float = 0.0
     prompts_s: float = 0.0
+    drafts_s: float = 0.0
     meets_s: float = 0.0
     alone: bool = False
     decode: float = 1.0
@@ -164,7 +166,8 @@ class Host:
 
     def slower(self, times: float) -> Host:
         """A host that takes so many times as long."""
-        return replace(self, step_s=self.step_s * times, each_s=self.each_s * times, prompts_s=self.prompts_s * times)
+        host = {name: getattr(self, name) * times for name in ("step_s", "each_s", "prompts_s", "drafts_s")}
+        return replace(self, **host)
 
 
 class Told:
@@ -245,7 +248,7 @@ class Told:
         # what the engine adds draws what waiting does
         joules = joules - np.array(self._idle_W)[:, None] * took_s
         seconds = seconds * self._host.decode + self._host.meets_s
-        long_s = np.maximum(seconds, self._floor_s(sequences)) / self._accepted
+        long_s = (np.maximum(seconds, self._floor_s(sequences)) + self._host.drafts_s) / self._accepted
         return np.maximum(to_ps(long_s), 1), joules / self._accepted
 
     def _floor_s(self, sequences: int) -> float:
@@ -271,7 +274,8 @@ class Told:
             else:
                 seconds, joules = alone, its
         floor_s = max(self._floor_s(sequences + 1), self._host.prompts_s)
-        return max(round(max(seconds, floor_s) * PS_PER_S), 1), joules
+        took_s = max(seconds, floor_s) + (self._host.drafts_s if sequences else 0.0)
+        return max(round(took_s * PS_PER_S), 1), joules
 
     def _over(self, joules: Joules, seconds: float) -> Joules:
         """What is drawn over a machine that waits. [J]"""

@@ -38,13 +38,17 @@ def asked(spec: ServingSpec, *, seed: int, base: Path | None) -> Questions:
     shared = _shared(spec.lengths.shared, prompt) if spec.lengths.shared and spec.turns is None else None
     block = _BLOCK if shared is not None else 0
     if how.process == "closed":
-        return Questions(prompt, output, None, shared, block, users=how.concurrency or 1, notes=notes)
+        gap_ps = 0 if how.rate is None else int(to_ps(1.0 / how.rate))
+        _whole(np.array([count * gap_ps / PS_PER_S]))
+        one = Questions(prompt, output, None, shared, block, warm=spec.lengths.warm, notes=notes)
+        return replace(one, users=how.concurrency or 1, gap_ps=gap_ps)
     assert how.rate is not None
     if spec.turns is not None:
         return _conversations(spec, spec.turns, prompt, output, seed, notes)
     gaps = _gaps(how, count, np.random.default_rng([seed, _ARRIVALS]))
     arrival_ps = _whole(np.cumsum(gaps) / how.rate)
-    return Questions(prompt, output, arrival_ps, shared, block, rate_per_s=how.rate, notes=notes)
+    warm = spec.lengths.warm
+    return Questions(prompt, output, arrival_ps, shared, block, rate_per_s=how.rate, warm=warm, notes=notes)
 
 
 def _shared(share: float, prompt: Ints) -> Prefix:

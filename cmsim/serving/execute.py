@@ -177,7 +177,8 @@ class Prepared:
         for machine in self.machines:
             costs = machine.pool.costs
             assert isinstance(costs, Told)
-            host = plans.host_of(engine, self.model, machine.ranks)
+            drafts = self.spec.speculative if machine is self.machines[-1] else None
+            host = plans.host_of(engine, self.model, machine.ranks, drafts)
             pools.append(replace(machine.pool, costs=costs.hosted(host)))
         door_ps, token_ps = (int(to_ps(one / 1e6)) for one in (engine.arrival_us, engine.token_us))
         return self.together(self.asked, tuple(pools), replace(self.rules, door_ps=door_ps, token_ps=token_ps))[0]
@@ -226,9 +227,14 @@ class _Found:
         self.counts = measure.counts(served.book)
         self.counted = measure.Full.of(served.book, self.end_s, one.spec.warm_up)
         # what was found in a cache need not be computed, and that much more can be served
+        self.caches = [its.prefixes for each in self.replicas for its in each.holders if its.prefixes is not None]
         cached = served.book.column("cached")
-        self.capacity = capacity.requests_per_s(one.pools, one.asked, cached) if cached.any() else one.capacity
-        self.load = measure.Load.of(served.book, served.end_ps)
+        self.capacity = one.capacity
+        if cached.any():
+            others = sum(each.again for each in self.caches) / len(one.asked)
+            self.capacity = capacity.requests_per_s(one.pools, one.asked, cached, others)
+        twice = np.concatenate([measure.rows(each.twice, 2) for each in self.caches]) if self.caches else None
+        self.load = measure.Load.of(served.book, served.end_ps, twice)
         self.systems = upkeep.used(one.machines)
         edges_s = self.load.edges_s
         self.on = upkeep.on_share(one.machines, served.scalers, edges_s)
@@ -281,7 +287,7 @@ class _Found:
             "preemptions": float(sum(replica.record.preemptions for replica in self.replicas)),
             "makespan_s": self.end_s,
         }
-        caches = [one.prefixes for replica in self.replicas for one in replica.holders if one.prefixes is not None]
+        caches = self.caches
         if asked := sum(one.asked for one in caches):
             out["prefix_hit_fraction"] = sum(one.hit for one in caches) / asked
         tiers = self.served.tiers

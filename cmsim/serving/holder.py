@@ -7,6 +7,9 @@ need a block and none is free, the one that was begun last, of the lowest priori
 goes before all others of its priority that wait. It is prefilled again, with what it had made; or its cache goes to the
 memory of the host and comes back, and the steps of both wait for that.
 
+Full blocks of beginnings that are kept are held once, however many sequences have them; attention reads them for each.
+Those that nobody has stay in what is free, and go before anything else does.
+
 Some engines look at those that come once in some steps, or let them wait for others: `Holder.opens`.
 """
 
@@ -65,11 +68,23 @@ class Holder:
     __slots__ = (
         *("begun", "blocks", "book", "came", "chunks", "decoding", "failing", "limits", "number", "offsets", "pairs"),
         *("_classes", "_gathering", "_priority", "copied", "prefilling", "prefixes", "promised", "swapped", "tokens"),
-        "waiting",
+        *("_each", "_prefix_tokens", "_shares", "waiting"),
     )
 
-    def __init__(self, book: Book, limits: Limits, number: int, prefixes: Prefixes | None = None, classes: int = 1):
+    def __init__(
+        self,
+        book: Book,
+        limits: Limits,
+        number: int,
+        prefixes: Prefixes | None = None,
+        classes: int = 1,
+        prefix_tokens: int = 0,
+    ):
         self.book, self.limits, self.number, self.prefixes = book, limits, number, prefixes
+        #: blocks of the cache in one of a beginning, as far as they fit into it whole; who has such, and how many
+        self._prefix_tokens = prefix_tokens
+        self._each = 0 if prefix_tokens % limits.block_tokens else prefix_tokens // limits.block_tokens
+        self._shares: dict[int, int] = {}
         self._priority = book.priority if classes > 1 else None
         self._classes = classes
         self.waiting = Waiting(self._priority, classes)
@@ -107,10 +122,13 @@ class Holder:
         if one < 0 or len(self.begun) >= self.limits.sequences:
             return False
         blocks = self.blocks
+        spare = self.limits.spare if self.begun else 0
         if self.limits.answers:
-            return self.promised + self._promise(one) <= blocks.total - (self.limits.spare if self.begun else 0)
-        free = blocks.total - blocks.used(step)
-        return blocks.need(self._whole(one) + 1) <= free - (self.limits.spare if self.begun else 0)
+            return self.promised + self._promise(one) <= blocks.total - spare
+        need, free = blocks.need(self._whole(one) + 1), blocks.total - blocks.used(step) - spare
+        if need > free and self.prefixes is not None and not self._comes(one):
+            need -= self.prefixes.others(one) * self._each
+        return need <= free
 
     def _promise(self, one: int) -> int:
         """Blocks that a request has at its end."""
@@ -134,7 +152,7 @@ class Holder:
                 return step
         return max(self._gathering + limits.gather_steps, step)
 
-    def make_room(self, step: int) -> list[int]:
+    def make_room(self, step: int, now: int) -> list[int]:
         """Preempts until those that decode have room for a step; who was, the last one begun first."""
         out: list[int] = []
         while self.begun and self.blocks.used(step) > self.blocks.total:
@@ -142,7 +160,7 @@ class Holder:
             if self.limits.swap_ps and one in self.decoding:
                 self.copied += self.decoding[one] + step
                 self.swapped.add(one)
-            self.leave(one)
+            self.leave(one, step, now)
             self.book.again[one] += 1
             self.waiting.again(one)
             out.append(one)
@@ -185,13 +203,18 @@ class Holder:
             self.came.append(one)
             self.start(one, step)
             return 1
-        whole, found = self._whole(one), 0
-        if not book.again[one]:
-            found = book.fetched[one]
-            if self.prefixes is not None:
-                found = max(found, self.prefixes.found(one))
+        whole, first = self._whole(one), not book.again[one]
+        found = book.fetched[one] if first else 0
+        shared = 0
+        if self.prefixes is not None:
+            self._keep(step)
+            here, full, new = self.prefixes.take(one, now, counts=first)
+            found = max(found, here)
+            shared = self._shares[one] = full * self._each
+            self.blocks.take(new * self._each)
+        if first:
             book.cached[one] = found
-        held = self.begun[one] = self.blocks.need(whole + 1)
+        held = self.begun[one] = self.blocks.need(whole + 1) - shared
         self.blocks.take(held)
         left = self.prefilling[one] = whole - found
         return self._chunk(one, left, budget)
@@ -207,20 +230,24 @@ class Holder:
 
     def start(self, one: int, step: int) -> None:
         """It decodes from this step on; its last token is not cached yet."""
-        self.blocks.take(-self.begun[one])
-        self.begun[one] = 0
+        # all of its blocks count from now on, and those that others may have are counted apart
+        apart = -self._shares.get(one, 0)
+        self.blocks.take(apart - self.begun[one])
+        self.begun[one] = apart
         offset = self.book.prompt[one] + self.book.generated[one] - 1 - step
         self.decoding[one] = offset
         self.offsets += offset
         self.blocks.join(offset)
 
-    def leave(self, one: int, *, keep: bool = False) -> int:
-        """It is begun no more; what it held of blocks that do not grow, which stay where they are kept."""
+    def leave(self, one: int, step: int, now: int, *, keep: bool = False) -> int:
+        """It is begun no more; what it held of blocks that do not grow, which stay where they are kept, until they are
+        let go (`release`)."""
+        self._keep(step)
         held = self.begun.pop(one)
         if self.limits.answers:
             self.promised -= self._promise(one)
         if not keep:
-            self.blocks.take(-held)
+            self.release(one, held, now)
         self.prefilling.pop(one, None)
         offset = self.decoding.pop(one, None)
         if offset is not None:
@@ -228,7 +255,19 @@ class Holder:
             self.blocks.join(offset, -1)
         return held
 
-    def fail(self, step: int) -> list[tuple[int, int]]:
+    def release(self, one: int, held: int, now: int) -> None:
+        """Blocks that somebody had and that did not grow are free."""
+        self.blocks.take(-held)
+        if self.prefixes is not None and self._shares.pop(one, None) is not None:
+            self.blocks.take(-self.prefixes.give(one, now) * self._each)
+
+    def _keep(self, step: int) -> None:
+        """Beginnings that nobody has are kept in what is free while a step runs."""
+        if self.prefixes is not None:
+            free = self.blocks.total - self.blocks.used(step)
+            self.prefixes.keep(free * self.limits.block_tokens // self._prefix_tokens)
+
+    def fail(self, step: int, now: int) -> list[tuple[int, int]]:
         """Nothing is left here; who was, and how many of its tokens were computed."""
         self._gathering = -1
         waiting = [(one, self._whole(one) if one in self.swapped else 0) for one in self.waiting]
@@ -239,7 +278,8 @@ class Holder:
         self.waiting = Waiting(self._priority, self._classes)
         self.blocks = PagedCache(self.limits.blocks, self.limits.block_tokens)
         if self.prefixes is not None:
-            self.prefixes.clear()
+            self.prefixes.clear(now)
+        self._shares.clear()
         for kept in (self.swapped, self.prefilling, self.decoding, self.begun, self.failing, self.came, self.chunks):
             kept.clear()
         self.offsets = self.tokens = self.pairs = self.copied = self.promised = 0

@@ -267,7 +267,8 @@ class Load:
         return np.append(self.columns["start_s"], self.columns["end_s"][-1])
 
     @classmethod
-    def of(cls, book: Book, end_ps: int) -> Load:
+    def of(cls, book: Book, end_ps: int, twice: Ints | None = None) -> Load:
+        """twice: rows of a time and by how many tokens more their sequences have than caches hold, from then on [ps]"""
         edges = np.linspace(0.0, end_ps / PS_PER_S, _STRETCHES + 1)
         arrival, end = (book.column(name) / PS_PER_S for name in ("arrival", "end"))
         begun, first = (book.column(name) / PS_PER_S for name in ("scheduled", "prefilled"))
@@ -279,6 +280,8 @@ class Load:
         growing = np.divide(made, end - first, out=np.zeros(len(book)), where=end > first)
         tokens = ramp(edges, begun, prompt) - ramp(edges, end, prompt + made)
         tokens += _bend(edges, first, growing) - _bend(edges, end, growing)
+        if twice is not None and len(twice):
+            tokens -= ramp(edges, twice[:, 0] / PS_PER_S, twice[:, 1].astype(float))
         wide = np.diff(edges)
         wide[wide == 0] = 1.0
         return cls(

@@ -10,6 +10,7 @@ from pathlib import Path
 from cmsim import api, energy
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import ServingTuning, System
+from cmsim.kinds.decode import Speculative
 from cmsim.kinds.parts import CapSpec, PowerSpec
 from cmsim.kinds.serving import PoolSpec, ServingSpec
 from cmsim.scenario import Run, SystemEntry
@@ -124,9 +125,9 @@ def machine(
     limits = Limits(
         batching.step_tokens,
         batching.sequences,
-        blocks - kept,
+        blocks,
         batching.block_tokens,
-        math.ceil((blocks - kept) * batching.spare_blocks),
+        math.ceil(blocks * batching.spare_blocks),
         _swap_ps(system, token_B) if batching.preemption == "swap" else 0,
         whole=batching.whole_prompts,
         answers=batching.whole_answers and decodes,
@@ -147,7 +148,7 @@ def machine(
         played.passes,
         spared=played.spared if holders > 1 and model.is_moe and not apart else None,
         least=CONTEXTS[0],
-        host=host_of(system.stack.serving, model, parallel.tp),
+        host=host_of(system.stack.serving, model, parallel.tp, spec.speculative if decodes else None),
         idle_W=_waits_W(system, apart),
         accepted=accepted,
     )
@@ -225,13 +226,16 @@ def _swap_ps(system: System, token_B: float) -> int:
     return max(round(token_B / (system.accelerator.host_GBps * GIGA / system.ranks_per_package) * PS_PER_S), 1)
 
 
-def host_of(of: ServingTuning, model: ModelSpec, tp: int) -> Host:
+def host_of(of: ServingTuning, model: ModelSpec, tp: int, drafts: Speculative | None = None) -> Host:
     """What an engine and its host add to steps of a model on so many tensor-parallel ranks."""
     plain = model.layers - model.moe_layers
+    prompts_s = (of.layer_us * plain + of.expert_layer_us * model.moe_layers) / 1e6
+    step_s = of.step_us / 1e6 if of.graphs else max(of.step_us / 1e6, prompts_s)
     return Host(
-        step_s=of.step_us / 1e6,
+        step_s=step_s,
+        drafts_s=of.draft_us * len(drafts.passes) / 1e6 if drafts is not None else 0.0,
         each_s=of.sequence_us / 1e6,
-        prompts_s=(of.layer_us * plain + of.expert_layer_us * model.moe_layers) / 1e6,
+        prompts_s=prompts_s,
         # attention and what follows it add up once each
         meets_s=of.meeting_us * 2 * model.layers / 1e6 if tp > 1 else 0.0,
         alone=of.prompts_alone,

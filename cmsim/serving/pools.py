@@ -14,7 +14,7 @@ class Pool:
     """Replicas that are alike.
 
     replicas, holders  how many, and of each    context  tokens a request may have, prompt and answer
-    cached  tokens of shared beginnings that each holder keeps beside its sequences
+    cached  tokens of beginnings that no sequence has and each holder keeps, where there is room for them; 0: none is
     scaling  where replicas come and go with the load
     """
 

@@ -18,7 +18,9 @@ class Questions:
     priority         those of a lower number go first; None: all alike
     quits_ps         after its arrival, when somebody does not want the answer any more; -1: never [ps]
     prefix           blocks of the prompts where it is known what they share, of ``block_tokens`` tokens
+    warm             blocks of the first prompt are in caches when it comes
     rate_per_s       of an open loop, on average    users  of a closed loop    notes  to say beside a result
+    gap_ps           of a closed loop: between two requests, whoever sends them, at least [ps]
     """
 
     prompt: Ints
@@ -30,6 +32,8 @@ class Questions:
     think_ps: Ints | None = None
     rate_per_s: float = 0.0
     users: int = 0
+    gap_ps: int = 0
+    warm: bool = False
     priority: Ints | None = None
     quits_ps: Ints | None = None
     notes: tuple[str, ...] = field(default=())

@@ -147,7 +147,7 @@ class Replica:
             self._end(now)
         elif self._does != _RESTS:
             self.record.stopped(self._rows, self._began, took_ps)
-        gone, lost = [pair for holder in self.holders for pair in holder.fail(self._step)], self.book.lost
+        gone, lost = [pair for holder in self.holders for pair in holder.fail(self._step, now)], self.book.lost
         for one, _ in gone:
             lost[one] = now if one in self._since else self.record.forget(one, lost[one])
             self._lose(one)
@@ -209,7 +209,7 @@ class Replica:
                 self._chunks_done(holder, now)
             for one in holder.failing:
                 self._lose(one)
-                holder.leave(one)
+                holder.leave(one, self._step, now)
                 self._changed[holder.number] = holder
             holder.failing = []
         self._begin(now)
@@ -226,7 +226,7 @@ class Replica:
 
     def _finish(self, one: int, holder: Holder, now: int) -> None:
         book = self.book
-        holder.leave(one)
+        holder.leave(one, self._step, now)
         self._changed[holder.number] = holder
         book.generated[one] = book.output[one]
         book.outcome[one], book.end[one] = DONE, now
@@ -252,7 +252,7 @@ class Replica:
                 self._finish(one, holder, now)
             elif self._streams is not None:
                 self._changed[holder.number] = holder
-                self._leaves(one, holder, now, holder.leave(one, keep=True))
+                self._leaves(one, holder, now, holder.leave(one, self._step, now, keep=True))
             else:
                 holder.start(one, self._step)
                 self._decodes(one, holder)
@@ -350,7 +350,7 @@ class Replica:
         if min(safe) <= step:
             for at, holder in enumerate(self.holders):
                 if safe[at] <= step:
-                    gone = holder.make_room(step)
+                    gone = holder.make_room(step, now)
                     for one in gone:
                         self._lose(one)
                         self.record.preempted(one, now)

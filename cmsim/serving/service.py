@@ -217,7 +217,9 @@ class Service:
         if pool.cached and self._beginnings is not None and at == 0:
             blocks = pool.cached // self.asked.block_tokens
             prefixes = Prefixes(self._beginnings, self.asked.block_tokens, blocks, self.book.prompt)
-        return Holder(self.book, pool.limits, number, prefixes, self._classes)
+            if self.asked.warm:
+                prefixes.warm(0)
+        return Holder(self.book, pool.limits, number, prefixes, self._classes, self.asked.block_tokens)
 
     def _replica(self, number: int, holders: Sequence[Holder], pool: Pool, at: int) -> Replica:
         two = len(self.pools) > 1
@@ -306,8 +308,8 @@ class Service:
         if self._next < len(self.book):
             one = self._next
             self._next = one + 1
-            self.book.arrival[one] = now
-            _Call(self.env, now, _COMES, lambda _: self._enter(one, now))
+            at = self.book.arrival[one] = max(now, one * self.asked.gap_ps)
+            _Call(self.env, at, _COMES, lambda _: self._enter(one, at))
 
     def _enter(self, one: int, now: int) -> None:
         self._count(now, 1)
@@ -430,7 +432,7 @@ class Service:
             return
         if self._outages is not None:
             self._outages.moving.pop(one, None)
-        before.blocks.take(-kept)
+        before.release(one, kept, now)
         self.lines[0].of(before.number)[0].wake(now)
         if book.outcome[one] == WAITING:
             book.moved[one] = now

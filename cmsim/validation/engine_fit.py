@@ -3,11 +3,13 @@
 Constants are those of ``stack.serving``: a floor of a step and of each sequence in it, what an arrival takes, floors of
 layers in steps with prompts, and how much longer than its kernels a step takes in the engine. With x their logarithms,
 
-    minimise  sum rho(log(TPOT/t) / 0.08) + sum rho(log(TTFT/t) / 0.2) + sum ((x - start) / width)^2
+    minimise  sum rho(log(TPOT/t) / 0.08) + sum rho(log(TTFT/t) / 0.2) + sum rho(log(r/R) / 0.12)
+              + sum ((x - start) / width)^2
 
-over the rows, each served request by request with its own draw; rho is the soft L1 loss, and start the stack that the
-system has. What rows cannot tell apart stays near where it started, and is named: the logarithm of a constant has a
-standard deviation of ``width`` before the rows are seen, and of the inverse of the normal matrix after.
+over the rows, each served request by request with its own draw, R the output tokens a second of rows that have no
+times; rho is the soft L1 loss, and start the stack that the system has. What rows cannot tell apart stays near where it
+started, and is named: its logarithm has a standard deviation of ``width`` before the rows are seen, and of
+the inverse of the normal matrix after.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from cmsim.published import Case
 from cmsim.scenario import load_scenario
 from cmsim.serving import measure
 from cmsim.serving.execute import Prepared, prepared
+from cmsim.units import PS_PER_S
 from cmsim.validation.engine_report import EngineFit, FittedConstant
 
 
@@ -47,14 +50,15 @@ CONSTANTS = {
     "arrival_us": _Prior(10_000.0, 1.0),
     "layer_us": _Prior(100.0, 1.0),
     "expert_layer_us": _Prior(200.0, 1.0),
+    "draft_us": _Prior(2000.0, 1.0),
     "meeting_us": _Prior(5.0, 1.0),
     "token_us": _Prior(1.0, 1.0),
     "decode_times": _Prior(1.0, 0.2),
     "prefill_times": _Prior(1.0, 0.3),
     "expert_prefill_times": _Prior(1.0, 0.3),
 }
-#: errors of rows that count as one, in the logarithm: of the time of a token, and to the first one
-_TPOT, _TTFT = 0.08, 0.2
+#: errors of rows that count as one, in the logarithm: of the time of a token, to the first one, and of throughput
+_TPOT, _TTFT, _RATE = 0.08, 0.2, 0.12
 #: of the finite differences, as long as what a request more or less in a batch does not count
 _STEP = 0.1
 #: times a constant at which a floor is looked for that does not bind where it starts
@@ -75,6 +79,7 @@ class MeasuredService:
     """A row: the service that it describes, what was measured, and what it is told apart by.
 
     ttft_s, tpot_s   not a number where there is none, or where it is no evidence [s]
+    each_s           one over the throughput, in output tokens; not a number where it is not fitted [s]
     model, plan      of which rows are held out together
     """
 
@@ -83,6 +88,12 @@ class MeasuredService:
     tpot_s: float
     model: str
     plan: str
+    each_s: float = float("nan")
+
+    @property
+    def wanted(self) -> tuple[float, float, float]:
+        """In the order of `HostFit.times`. [s]"""
+        return self.tpot_s, self.ttft_s, self.each_s
 
 
 def fit_engine(
@@ -182,6 +193,7 @@ def _touched(rows: Sequence[MeasuredService], tuning: ServingTuning) -> list[str
     heeded = {
         "expert_layer_us": experts,
         "layer_us": any(one.service.model.layers > one.service.model.moe_layers for one in rows),
+        "draft_us": any(one.service.spec.speculative is not None for one in rows),
         "meeting_us": any(machine.ranks > 1 for one in rows for machine in one.service.machines),
         "prefill_times": plain or not apart,
         "expert_prefill_times": experts and apart,
@@ -265,7 +277,9 @@ def _of_one(
     return rows, key[0], key[1], tunings[key]
 
 
-def prepared_row(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> MeasuredService:
+def prepared_row(
+    case: Case, ttft_s: float, tpot_s: float, folder: Path, each_s: float = float("nan")
+) -> MeasuredService:
     scenario = published.with_files(case, folder)
     try:
         service = _service(scenario)
@@ -277,7 +291,7 @@ def prepared_row(case: Case, ttft_s: float, tpot_s: float, folder: Path) -> Meas
     service.served_by(service.machines[0].system.stack.serving)
     for machine in service.machines:
         machine.costs.save()  # rows of the same plan ask for the same steps
-    return MeasuredService(service, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True))
+    return MeasuredService(service, ttft_s, tpot_s, model, json.dumps(plan, sort_keys=True), each_s)
 
 
 def _service(scenario: Mapping[str, Any]) -> Prepared:
@@ -309,10 +323,12 @@ def _some(rows: Sequence[MeasuredService], seed: int) -> list[MeasuredService]:
 
 
 class HostFit:
-    """Constants as logarithms, from where a stack has them."""
+    """Constants as logarithms, from where a stack has them. some: those that rows of engines without them do without"""
 
-    def __init__(self, names: Sequence[str], tuning: ServingTuning, progress: Progress | None):
-        self.names, self.tuning, self._progress = list(names), tuning, progress
+    def __init__(
+        self, names: Sequence[str], tuning: ServingTuning, progress: Progress | None, some: Sequence[str] = ()
+    ):
+        self.names, self.tuning, self._progress, self._some = list(names), tuning, progress, tuple(some)
         self.begin = np.log([getattr(tuning, name) or CONSTANTS[name].start for name in names])
         self._width = np.array([CONSTANTS[name].width for name in names])
 
@@ -320,21 +336,29 @@ class HostFit:
         return dict(zip(self.names, np.exp(x).tolist(), strict=True))
 
     def times(self, rows: Sequence[MeasuredService], x: Floats | None) -> Floats:
-        """Mean times of a token and to the first one, shape (rows, 2); as the stack has it without ``x``. [s]"""
+        """Mean times of a token and to the first one, and one over the throughput, shape (rows, 3); as the stack has it
+        without ``x``. [s]"""
         update = {} if x is None else self.values(x)
-        out = np.empty((len(rows), 2))
+        out = np.empty((len(rows), 3))
         for number, one in enumerate(rows):
             # the rest is of the row's own system
-            engine = one.service.machines[0].system.stack.serving.model_copy(update=update)
-            served = measure.Times.of(one.service.served_by(engine).book)
-            token = served.tpot[~np.isnan(served.tpot)]
-            out[number] = token.mean() if len(token) else np.nan, served.ttft.mean() if len(served.ttft) else np.nan
+            own = one.service.machines[0].system.stack.serving
+            served = one.service.served_by(own.model_copy(update=self._of_engine(own, update)))
+            times, made = measure.Times.of(served.book), measure.counts(served.book)["output"]
+            token = times.tpot[~np.isnan(times.tpot)]
+            out[number, 0] = token.mean() if len(token) else np.nan
+            out[number, 1] = times.ttft.mean() if len(times.ttft) else np.nan
+            out[number, 2] = served.end_ps / PS_PER_S / made if made else np.nan
         return out
+
+    def _of_engine(self, own: ServingTuning, update: Mapping[str, float]) -> dict[str, float]:
+        """Constants for one row: of those that only some of the engines have it gets what it has."""
+        return {name: value for name, value in update.items() if name not in self._some or getattr(own, name)}
 
     def residuals(self, rows: Sequence[MeasuredService], x: Floats) -> Floats:
         """Of rows that have a time, in units of the error that counts as one."""
-        wanted = np.array([(one.tpot_s, one.ttft_s) for one in rows])
-        off = np.log(self.times(rows, x) / wanted) / np.array([_TPOT, _TTFT])
+        wanted = np.array([one.wanted for one in rows])
+        off = np.log(self.times(rows, x) / wanted) / np.array([_TPOT, _TTFT, _RATE])
         out: Floats = off.T.ravel()
         out = out[np.isfinite(np.log(wanted)).T.ravel()]
         return np.nan_to_num(out, nan=0.0)
@@ -401,7 +425,7 @@ class HostFit:
 
 def _errors(of: HostFit, rows: Sequence[MeasuredService], x: Floats) -> tuple[tuple[float, float], ...]:
     """(TPOT before, after, TTFT before, after), median and 90th percentile of absolute errors. [%]"""
-    wanted = np.array([(one.tpot_s, one.ttft_s) for one in rows])
+    wanted = np.array([one.wanted for one in rows])
     both = [100 * np.abs(times / wanted - 1) for times in (of.times(rows, None), of.times(rows, x))]
     return tuple(_statistics(one[:, which]) for which in (0, 1) for one in both)
 

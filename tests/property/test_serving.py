@@ -136,6 +136,8 @@ def drawn(seed: int) -> tuple[Questions, list[Pool], dict, Moves, Pooled | None]
     if prefix is not None and draw.random() < 0.6:
         evict = str(draw.choice(["lru", "lfu"]))
         pooled = Pooled(moves.wires, 1e6, int(draw.choice([64, 640])), int(draw.choice([0, 320])), evict)  # type: ignore[arg-type]
+    if arrival_ps is None and draw.random() < 0.5:
+        asked = replace(asked, gap_ps=int(draw.choice([10**9, 10**11])))
     return asked, pools, rules, moves, pooled
 
 

@@ -148,7 +148,25 @@ def test_nightly_rows():
     assert workload["precision"]["weights"] == "int8"
     other = form.case({**NIGHT, "file": "x.yaml", "spec": "mtp", "tp": "8", "dp": "2", "request_rate": "0.5"})
     assert other.scenario["systems"][0] == {"system": "cloudmatrix384", "accelerators": 8, "stack": "ascend_served"}
-    assert "speculative.draft_tokens" in other.note and "0.5 requests/s at most" in other.unsaid
+    assert other.scenario["workload"]["arrivals"]["rate_per_s"] == 0.5 and not other.unsaid
+    assert other.scenario["workload"]["speculative"] == {"draft_tokens": 3, "acceptance": [0.86, 0.73, 0.67]}
+    mixture = {
+        **NIGHT,
+        "model": "Eco-Tech/Qwen3.5-122B-A10B-w8a8-mtp",
+        "case": "Qwen3.5-122B",
+        "spec": "mtp",
+        "dp": "2",
+    }
+    for ep, plan in (("1.0", {"tp": 4, "dp": 2, "ep": 8}), ("", {"tp": 4, "dp": 2, "expert_tp": 8})):
+        one = form.case({**mixture, "ep": ep})
+        assert one.scenario["workload"]["parallel"] == plan, "experts are spread, or cut where no flag spreads them"
+        assert one.scenario["systems"][0]["stack"] == "ascend_served_drafts"
+    block = form.case({**NIGHT, "model": "Eco-Tech/Kimi-K2.6-w4a8", "ep": "1.0"}).scenario["workload"]
+    assert block["speculative"]["at_once"] and block["precision"] == {
+        "weights": "int8",
+        "activations": "int8",
+        "experts": "fp4",
+    }
     assert "310P" in form.case({**NIGHT, "file": "Qwen3-14B-310p.yaml"}).reason
     assert "no length of prompts" in form.case({**NIGHT, "dataset": "GSM8K"}).reason
 

@@ -218,7 +218,7 @@ def test_what_a_cache_finds_at_most_is_what_one_without_end_finds() -> None:
     prefix = Prefix(ptr, np.array([block for row in rows for block in row]))
     asked = Questions(prompt, np.ones(40, np.int64), np.arange(40), prefix, 16)
     cache = Prefixes(Beginnings(prefix), 16, 10**6, prompt.tolist())
-    found = [cache.found(one) for one in range(40)]
+    found = [cache.take(one, 0)[0] for one in range(40)]
     assert best_found(asked).tolist() == found and max(found) > 16
     some = Questions(prompt[:9], np.ones(9, np.int64), np.arange(9), prefix, 16)
     assert best_found(some).tolist() == found[:9]

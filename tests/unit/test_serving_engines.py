@@ -199,7 +199,7 @@ def test_prompts_are_read_one_after_the_other():
 
 
 def test_every_constant_of_an_engine_has_its_evidence():
-    for name in (*ENGINES, "ascend_served"):
+    for name in (*ENGINES, "ascend_served", "ascend_served_drafts", "ascend_served_eager"):
         stack = load_stack(name)
         for key in stack.serving.model_fields_set:
             assert f"serving.{key}" in stack.sources, (name, key)

@@ -44,26 +44,26 @@ def _row(cells: Cells) -> ServiceRow:
         "arrivals.process": "closed",
         "arrivals.concurrency": min(users or prompts, prompts),
         "arrivals.requests": prompts,
+        "arrivals.rate_per_s": real(cells, "request_rate") or None,
         "lengths.prompt_tokens": length,
         "lengths.output_tokens": needed(cells, "max_out"),
         "lengths.shared": shared or None,
         "batching.sequences": whole(cells, "max_num_seqs") or None,
         "batching.step_tokens": whole(cells, "max_batched") or None,
-        "batching.prefix_share": 0.2 if shared and prompts > 1 else None,
+        "batching.prefix_share": 1.0 if shared and prompts > 1 else None,
     }
     plan = {
         "parallel.tp": tp,
         "parallel.dp": dp,
-        "parallel.ep": tp * dp,
+        "parallel.ep": tp * dp if real(cells, "ep") else None,
+        "parallel.expert_tp": None if real(cells, "ep") else tp * dp,
         "parallel.attention": "dp" if tp == 1 < dp else None,
     }
-    rate = real(cells, "request_rate")
     return ServiceRow(
         machine[0] if machine else _USUAL,
         cells["model"],
         keys,
         {"": ServicePool(1, tp * dp, plan)},
-        unsaid=(f"{rate:g} requests/s at most",) if rate else (),
         taken=() if machine else (f"an {_USUAL} node (not in the row)",),
     )
 
