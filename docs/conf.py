@@ -25,7 +25,7 @@ html_title = f"cmsim {release}"
 PARTS = {
     "Tutorial": ("tutorial",),
     "How to": ("howto/*",),
-    "Explanation": ("architecture", "models", "glossary"),
+    "Explanation": ("figures", "architecture", "models", "glossary"),
     "Reference": ("reference", "api"),
     "Trust": ("validity", "validity/*", "coverage"),
     "Speed": ("performance", "performance/*"),

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def drawn(sources: list[str], entry: str | None) -> Sketch:
     """A system, or of a scenario the one that an entry names: default the first with faults, else the first.
 
-    Faults that begin or end during a run are drawn as they are while they last. Raises InputError for several sources, and
-    for names that are neither.
+    Faults that begin or end during a run are drawn as they are while they last. Raises InputError for several sources,
+    and for names that are neither.
     """
     from cmsim.cli.compare import _is_built_in
     from cmsim.cli.show import kind_of

@@ -40,8 +40,8 @@ def draw(results: Results, ax: Axes | None = None, *, metric: str | None = None)
     lines = [line for line in _lines(results) if len({one.accelerators for one in line.runs}) > 1]
     if not lines:
         raise InputError(
-            "scaling needs runs that differ in their accelerators, as `sweep: {systems.0.domains: [1, 2, 4]}` gives them; "
-            "there is none"
+            "scaling needs runs that differ in their accelerators; there is none: "
+            "`sweep: {systems.0.domains: [1, 2, 4]}` gives them"
         )
     name = metric or rate_name(lines[0].runs[0])
     is_rate = metric is None or name == rate_name(lines[0].runs[0])

@@ -132,9 +132,9 @@ def seen(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
-def head(ax: Axes, title: str) -> None:
-    """A title at the left, where reading starts."""
-    ax.set_title(title, loc="left", fontsize=FONT["title"], color=INK, pad=10)
+def head(ax: Axes, title: str, *, above: float = 0.0) -> None:
+    """A title at the left, where reading starts, ``above`` what stands on the axes. [points]"""
+    ax.set_title(title, loc="left", fontsize=FONT["title"], color=INK, pad=10 + above)
 
 
 def label(axis: Any, text: str) -> None:

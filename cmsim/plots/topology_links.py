@@ -60,7 +60,7 @@ def lay(sheet: Sheet, joined: Joined) -> list[str]:
     count = len(joined.coord)
     grid = len(joined.along) > 1 or (len(joined.along) == 1 and count > _CIRCLE)
     if grid:
-        at, focus = _grid(sheet, joined), _focus(joined)
+        at, focus = _grid(joined), _focus(joined)
     else:
         at, focus = (_circle if joined.along else _graph)(joined), -1
     _fit(sheet, at)
@@ -102,7 +102,7 @@ def _graph(joined: Joined) -> Floats:
     return np.array([place[node] for node in range(count)])
 
 
-def _grid(sheet: Sheet, joined: Joined) -> Floats:
+def _grid(joined: Joined) -> Floats:
     """Accelerators in blocks, block after block; a switch above them all."""
     size = [one.size for one in joined.along]
     inner = size[:2] if len(size) > 1 else [math.isqrt(size[0] - 1) + 1]

@@ -1,4 +1,4 @@
-"""The network between domains: NICs into leaves, leaves into spines. Of many the first and the broken ones are drawn."""
+"""The network between domains: NICs into leaves, leaves into spines. Of many the first and those broken are drawn."""
 
 from __future__ import annotations
 
@@ -53,18 +53,17 @@ def lay(sheet: Sheet, outside: Outside, drawn: int) -> list[str]:
     step = max(_UP * sheet.width, 3.0)
     side = min(sheet.width / _MOST * 0.72, 2.6)
     heights = sheet.top + step * np.array([1.0, 2.0, 3.0])
-    place = [_row(sheet, row, height) for row, height in zip((shown, nets, tops), heights, strict=True)]
+    place = [_row(sheet, row) for row in (shown, nets, tops)]
     _squares(sheet, place[0], heights[0], side, _DOMAIN, shown, drawn)
-    for (row, count), height, what in (
-        (((place[1]), leaves), heights[1], "leaf"),
-        ((place[2], spines), heights[2], "spine"),
+    for row, count, height, one, many in (
+        (place[1], leaves, float(heights[1]), "leaf", "leaves"),
+        (place[2], spines, float(heights[2]), "spine", "spines"),
     ):
         for x in row.values():
             sheet.square(x, height, side * 0.6, _SWITCH)
         if count:
-            plural = {"leaf": "leaves", "spine": "spines"}[what]
             more = f",\n{len(row)} drawn" if len(row) < count else ""
-            sheet.rows.append((float(height), f"{count:,} {what if count == 1 else plural}{more}"))
+            sheet.rows.append((height, f"{count:,} {one if count == 1 else many}{more}"))
     more = f",\n{len(shown)} drawn" if len(shown) < domains else ""
     sheet.rows.append((float(heights[0]), f"{domains:,} domain{'s' * (domains > 1)}{more}"))
     _nics(sheet, outside, place, (heights[0] + side / 2, heights[1] - 0.3 * side))
@@ -75,7 +74,7 @@ def lay(sheet: Sheet, outside: Outside, drawn: int) -> list[str]:
     )
 
 
-def _row(sheet: Sheet, numbers: list[int], height: float) -> dict[int, float]:
+def _row(sheet: Sheet, numbers: list[int]) -> dict[int, float]:
     """Where each stands along a row."""
     step = sheet.width / max(len(numbers), 1)
     return {number: (i + 0.5) * step - 0.5 for i, number in enumerate(numbers)}

@@ -1,4 +1,4 @@
-"""A domain behind switch chips: nodes side by side, first-tier chips of each plane above them, second-tier chips on top.
+"""A domain behind switch chips: nodes side by side, above them the chips of each plane, on top those of a second tier.
 
 Where there are two tiers, a first-tier chip has a lane to every second-tier chip of its plane: a plane's lanes are one
 line along its row, in its colour. Of a single tier every accelerator has a link to every chip.
@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Bools, Floats, Ints
 from cmsim.plots import style
 from cmsim.plots.series import lighter
 from cmsim.plots.sheet import DOWN, Sheet
@@ -100,7 +100,7 @@ def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: 
     upper, side = _groups(sheet.width, count, chips, high)
     for node in range(nodes):
         sheet.line([(column[node], top), (column[node], float(row.max()))], alpha=0.5, width=0.6)
-    many = int((planes.uplink < 1).sum()) > _LINES
+    many = int(_chips(planes)[2].sum()) > _LINES
     for plane in range(count):
         colour = style.SERIES[plane % len(style.SERIES)]
         pale = lighter(colour, 0.35)
@@ -133,7 +133,7 @@ def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: 
 
 
 def _groups(width: float, count: int, chips: int, high: float) -> tuple[Floats, float]:
-    """Middles of second-tier chips, two rows a plane, planes from the left, shape (planes, chips, 2); and their step."""
+    """Middles of second-tier chips, two rows a plane, planes from the left, shape (planes, chips, 2); their step."""
     across = -(-chips // 2)
     step = width / count
     place = np.arange(chips)
@@ -144,28 +144,37 @@ def _groups(width: float, count: int, chips: int, high: float) -> tuple[Floats, 
     return out, side
 
 
+def _chips(planes: Planes) -> tuple[Floats, Floats, Bools]:
+    """What is left of chips that lost all their links alike, of the first tier (nodes, planes) and the second (planes,
+    chips), 1 for all others; and lanes that are broken by themselves (nodes, planes, chips).
+    """
+    least, most = np.ones(planes.uplink.shape[:2]), np.zeros(planes.uplink.shape[:2])
+    np.minimum.at(least, planes.node, planes.port)
+    np.maximum.at(most, planes.node, planes.port)
+    first = np.where((least == most) & (planes.uplink <= most[..., None]).all(axis=2), most, 1.0)
+    second = np.where((planes.uplink == planes.uplink[:1]).all(axis=0), planes.uplink[0], 1.0)
+    return first, second, (planes.uplink < 1) & (first >= 1)[..., None] & (second >= 1)
+
+
 def _broken(
     sheet: Sheet, planes: Planes, plane: int, first: tuple[Floats, float], second: tuple[Floats, float], *, lines: bool
 ) -> None:
     """Chips and lanes of a plane that are down or slow; without ``lines`` how much every chip has lost."""
     (column, row), (upper, step) = first, second
-    lanes = planes.uplink[:, plane]
-    chip_left = np.where((lanes == lanes[:1]).all(axis=0), lanes[0], 1.0)
-    for chip in np.flatnonzero(chip_left < 1).tolist():
-        sheet.cross(*upper[chip].tolist(), float(chip_left[chip]))
-    for node in range(len(lanes)):
-        ports = planes.port[planes.node == node, plane]
-        left = float(ports.max())
-        if left < 1 and (ports == left).all() and (lanes[node] <= left).all():
-            sheet.cross(float(column[node]), row, left)
-            continue
-        for chip in np.flatnonzero((lanes[node] < 1) & (chip_left >= 1)).tolist() if lines else ():
-            end = upper[chip].tolist()
-            sheet.cut([(float(column[node]), row), (end[0], end[1])], float(lanes[node, chip]))
+    lower, higher, every = _chips(planes)
+    lower_left, upper_left, loose = lower[:, plane], higher[plane], every[:, plane]
+    for chip in np.flatnonzero(upper_left < 1).tolist():
+        sheet.cross(*upper[chip].tolist(), float(upper_left[chip]))
+    for node in np.flatnonzero(lower_left < 1).tolist():
+        sheet.cross(float(column[node]), row, float(lower_left[node]))
     if lines:
+        for node, chip in np.argwhere(loose).tolist():
+            end = upper[chip].tolist()
+            sheet.cut([(float(column[node]), row), (end[0], end[1])], float(planes.uplink[node, plane, chip]))
         return
+    lost = np.where(loose, 1 - planes.uplink[:, plane], 0.0)
     at = [*((float(x), row) for x in column), *((x, y) for x, y in upper.tolist())]
     sides = [0.72] * len(column) + [0.72 * step] * len(upper)
-    for point, side, lost in zip(at, sides, [*(1 - lanes.mean(axis=1)), *(1 - lanes.mean(axis=0))], strict=True):
-        if 0 < lost < 1:
-            sheet.square(*point, side * float(np.sqrt(lost)), DOWN, above=True)
+    for point, side, share in zip(at, sides, [*lost.mean(axis=1), *lost.mean(axis=0)], strict=True):
+        if share > 0:
+            sheet.square(*point, side * float(np.sqrt(share)), DOWN, above=True)

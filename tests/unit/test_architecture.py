@@ -124,8 +124,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     ),
     # results as one page for people, with their figures: runs nothing
     "report": frozenset({"numbers", "plots", "results"}),
-    # results in the form of other people's tools: runs nothing
-    "export": frozenset({"results"}),
+    # results in the form of other people's tools, recorded runs beside them: runs nothing
+    "export": frozenset({"results", "traces"}),
     # points of a scenario over processes and clusters, into a store
     "sweep": frozenset({"api", "execution", "kinds", "results", "scenario", "side_by_side"}),
     # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is;
