@@ -26,8 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE, PICTURES = ROOT / "docs" / "figures.md", ROOT / "docs" / "pictures"
 #: of pictures of the report: name -> width and height [px]
 SCREENS = {"report": (1280, 1500), "report-phone": (400, 860)}
-#: no picture is larger than that [B]
+#: no picture is larger than that [B]; colours that are tried until one is not
 MOST_B = 150_000
+COLOURS = (256, 64, 24, 12)
 
 
 def commands(text: str) -> tuple[dict[str, str], list[list[str]]]:
@@ -37,14 +38,16 @@ def commands(text: str) -> tuple[dict[str, str], list[list[str]]]:
 
 
 def small(source: Path, target: Path) -> None:
-    """A picture of few colours."""
-    with Image.open(source) as picture:
-        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.save(target, optimize=True)
-    size = target.stat().st_size
-    print(f"{target.relative_to(ROOT)}: {size / 1000:.0f} kB")
-    if size > MOST_B:
-        raise SystemExit(f"{target.name} is larger than {MOST_B // 1000} kB")
+    """A picture of so few colours that it is small."""
+    for colours in COLOURS:
+        with Image.open(source) as picture:
+            few = picture.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few.save(target, optimize=True)
+        size = target.stat().st_size
+        if size <= MOST_B:
+            print(f"{target.relative_to(ROOT)}: {colours} colours, {size / 1000:.0f} kB")
+            return
+    raise SystemExit(f"{target.name} is larger than {MOST_B // 1000} kB")
 
 
 def photograph(page: Path, folder: Path) -> list[Path]:

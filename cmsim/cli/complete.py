@@ -8,7 +8,7 @@ from pathlib import Path
 PLOTS = (
     *("power-throughput", "trade-off", "pareto", "timeline", "breakdown", "power", "power-curve", "roofline"),
     *("collective", "metric", "latency", "queue", "waterfall", "tornado", "break-even", "scaling", "links", "search"),
-    "topology",
+    *("topology", "predicted"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Which system ``cmsim plot topology`` draws: one by its name, or that of a scenario, with its faults."""
+"""What ``cmsim plot`` draws that is no result: a system with its faults, and predictions beside what was measured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING
 from cmsim.errors import InputError, Problem, did_you_mean
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from cmsim.topology import Sketch
 
 
-def drawn(sources: list[str], entry: str | None) -> Sketch:
+def predicted(areas: list[str]) -> Axes:
+    """Points of areas of validation, as `cmsim validate --out` draws them. Raises InputError for areas without any."""
+    from cmsim import validation
+    from cmsim.plots import predicted
+    from cmsim.validation import reference
+
+    found = validation.validate(areas=areas).pairs
+    titles = [reference.read_head(name).title for name in found]
+    return predicted.draw([one for pairs in found.values() for one in pairs], title=" and ".join(titles))
+
+
+def system(sources: list[str], entry: str | None) -> Sketch:
     """A system, or of a scenario the one that an entry names: default the first with faults, else the first.
 
     Faults that begin or end during a run are drawn as they are while they last. Raises InputError for several sources,
@@ -39,8 +52,7 @@ def _of_scenario(source: str, entry: str | None) -> Sketch:
     from cmsim import api
     from cmsim.identity import place
     from cmsim.scenario import load_scenario
-    from cmsim.topology import drawn as of_some
-    from cmsim.topology import sketch
+    from cmsim.topology import drawn, sketch
 
     scenario = load_scenario(source)
     runs = {place(one.identity.entry, one.identity.point): one for one in reversed(scenario.runs)}
@@ -50,7 +62,6 @@ def _of_scenario(source: str, entry: str | None) -> Sketch:
     one = by_label[entry] if entry else next((run for run in scenario.runs if run.faults), scenario.runs[0])
     system = api.Machines(scenario.base).uncapped(one)
     faults = {
-        fault.part if fault.share == 1 else of_some(fault.part, fault.share, one.seed): fault.left
-        for fault in one.faults
+        fault.part if fault.share == 1 else drawn(fault.part, fault.share, one.seed): fault.left for fault in one.faults
     }
     return sketch(system, faults, name=one.system.label)

@@ -34,7 +34,8 @@ def plot(
         list[str],
         typer.Argument(
             metavar="RESULT...",
-            help="Folders of results; a scenario is run first. topology: a system or a scenario.",
+            help="Folders of results; a scenario is run first. topology: a system or a scenario. predicted: areas of "
+            "validation.",
             autocompletion=complete.results,
         ),
     ],
@@ -86,10 +87,11 @@ def plot(
 
     from cmsim import plots
 
-    if kind == "topology":
-        from cmsim.cli.drawn import drawn
+    if kind in ("topology", "predicted"):
+        from cmsim.cli import drawn
 
-        say.line(str(plots.save(plots.topology.draw(drawn(sources, run)), out)))
+        ax = plots.topology.draw(drawn.system(sources, run)) if kind == "topology" else drawn.predicted(sources)
+        say.line(str(plots.save(ax, out)))
         return
     found = _searches(kind, sources)
     if found:

@@ -24,8 +24,8 @@ _SIZE = 6.0
 #: shares by which work may differ where it is called the same
 _SAME = 0.01
 _DASHED = (0, (2, 2))
-#: efficiencies all above that are drawn from there
-_NEAR_PCT = 50.0
+#: efficiencies all above that are drawn from there; room above 100 %
+_NEAR_PCT, _OVER_PCT = 50.0, 4.0
 
 
 @style.plain
@@ -65,7 +65,7 @@ def draw(results: Results, ax: Axes | None = None, *, metric: str | None = None)
     if below is not None:
         below.axhline(100, color=style.MUTED, linewidth=1.0, linestyle=_DASHED)
         low, high = below.get_ylim()
-        below.set_ylim(0 if low < _NEAR_PCT else _NEAR_PCT, max(104.0, high))
+        below.set_ylim(0 if low < _NEAR_PCT else _NEAR_PCT, max(100.0 + _OVER_PCT, high))
         style.label(below.yaxis, "efficiency [%]")
     kinds = {_kind(line) for line in lines}
     style.head(ax, f"{kinds.pop() if len(kinds) == 1 else 'Strong and weak scaling'}; dashed: perfect")

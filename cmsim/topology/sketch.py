@@ -222,8 +222,8 @@ def _linked(system: System, left: Linked, domain: int) -> Joined:
     tier = np.array([names.index(one) if (one := tier.partition(".")[0]) in names else -1 for tier in links.tiers])
     coord = np.zeros((len(ranks), len(along)), np.int64)
     rest = np.arange(len(ranks))
-    for column, one in enumerate(along):
-        coord[:, column], rest = rest % one.size, rest // one.size
+    for column, dim in enumerate(along):
+        coord[:, column], rest = rest % dim.size, rest // dim.size
     return Joined(
         along=along,
         coord=coord,
