@@ -41,9 +41,9 @@ class Sheet:
     width: float = 1.0
     top: float = 0.0
 
-    def square(self, x: float, y: float, side: float = 0.8, colour: str = PART, *, above: bool = False) -> None:
+    def square(self, at: Sequence[float], side: float = 0.8, colour: str = PART, *, above: bool = False) -> None:
         """A part, by its middle; ``above`` others."""
-        self.squares.setdefault((above, colour), []).append((x, y, side))
+        self.squares.setdefault((above, colour), []).append((at[0], at[1], side))
 
     def line(
         self,
@@ -65,9 +65,9 @@ class Sheet:
         )
         self.broken.append((points, at or between, left))
 
-    def cross(self, x: float, y: float, left: float = 0.0) -> None:
+    def cross(self, at: Sequence[float], left: float = 0.0) -> None:
         """A part that is down or slow."""
-        self.crosses.append((x, y, left))
+        self.crosses.append((at[0], at[1], left))
 
     def put(self, ax: Axes, cell_pt: float) -> None:
         """Everything onto axes; a cell is so many points wide."""
@@ -81,12 +81,12 @@ class Sheet:
             corner = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
             boxes = middle[:, None, :2] + corner * middle[:, 2][:, None, None]
             edge = 0.5 if cell_pt > 6 else 0.0
-            look = {"facecolors": colour, "edgecolors": "none" if above else "white", "linewidths": edge}
-            ax.add_collection(PolyCollection(list(boxes), zorder=3.2 if above else 3, **look))
+            look: dict[str, Any] = {"edgecolors": "none" if above else "white", "linewidths": edge}
+            ax.add_collection(PolyCollection(list(boxes), facecolors=colour, zorder=3.2 if above else 3, **look))
         if self.discs:
-            x, y, side = zip(*self.discs, strict=True)
+            across, up, side = zip(*self.discs, strict=True)
             size = [(one * cell_pt) ** 2 for one in side]
-            ax.scatter(x, y, s=size, color="white", edgecolors=style.INK, linewidths=0.9, zorder=3)
+            ax.scatter(across, up, s=size, color="white", edgecolors=style.INK, linewidths=0.9, zorder=3)
         self._broken(ax, cell_pt)
         for (x, y), text, how in self.words:
             ax.text(x, y, text, ha=how, va="center", fontsize=style.FONT["note"], color=style.MUTED, zorder=5)

@@ -1,16 +1,15 @@
 """A system as it is wired: accelerators, switch chips and links of one domain, the network between domains, and what is
 down or slow.
-
-What is drawn is a `cmsim.topology.sketch.Sketch`, or anything that has its fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cmsim.plots import style, topology_links, topology_outside, topology_planes
 from cmsim.plots.sheet import DOWN, PART, SLOW, Sheet
+from cmsim.topology.sketch import Planes, Sketch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,37 +21,14 @@ _WIDE, _LEAST, _BESIDE, _ABOVE, _MOST = 9.0, 7.6, 1.4, 1.3, 8.6
 _LISTED, _LETTERS = 6, 100
 
 
-class Drawn(Protocol):
-    """A system; see `cmsim.topology.sketch`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def accelerator(self) -> str: ...
-    @property
-    def accelerators(self) -> int: ...
-    @property
-    def domains(self) -> int: ...
-    @property
-    def domain(self) -> int: ...
-    @property
-    def inside(self) -> topology_planes.Planes | topology_links.Joined: ...
-    @property
-    def outside(self) -> topology_outside.Outside: ...
-    @property
-    def broken(self) -> Mapping[str, float]: ...
-
-
 @style.plain
-def draw(system: Drawn, ax: Axes | None = None) -> Axes:
+def draw(system: Sketch, ax: Axes | None = None) -> Axes:
     """One domain of a system, the most broken or the first; above it the network between domains, where there are
     several or something of it is broken.
     """
     sheet = Sheet()
-    if hasattr(system.inside, "port"):
-        words = topology_planes.lay(sheet, system.inside)
-    else:
-        words = topology_links.lay(sheet, system.inside)
+    inside = system.inside
+    words = topology_planes.lay(sheet, inside) if isinstance(inside, Planes) else topology_links.lay(sheet, inside)
     if system.domains > 1 or topology_outside.is_broken(system.outside):
         words += topology_outside.lay(sheet, system.outside, system.domain)
     height = sheet.top + 1.4
@@ -74,7 +50,7 @@ def draw(system: Drawn, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _title(system: Drawn) -> str:
+def _title(system: Sketch) -> str:
     one = f"{system.name}: {system.accelerators:,} × {system.accelerator}"
     return one if system.domains == 1 else f"{one} in {system.domains:,} domains, domain {system.domain} drawn"
 

@@ -7,14 +7,13 @@ or a line are drawn in every block; of all other links those of one accelerator,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
-from cmsim.arrays import Bools, Floats, Ints
+from cmsim.arrays import Bools, Floats
 from cmsim.plots import style
 from cmsim.plots.sheet import Sheet, bow
+from cmsim.topology.sketch import Neighbours
 
 #: accelerators of one dimension are on a circle up to so many, and all links of so few are drawn
 _CIRCLE, _ALL = 64, 700
@@ -23,39 +22,7 @@ _APART = 2.0
 _LEAST = 30.0
 
 
-class Along(Protocol):
-    """A dimension."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def link_GBps(self) -> float: ...
-
-
-class Joined(Protocol):
-    """See `cmsim.topology.sketch.Joined`."""
-
-    @property
-    def along(self) -> Sequence[Along]: ...
-    @property
-    def coord(self) -> Ints: ...
-    @property
-    def switches(self) -> tuple[str, ...]: ...
-    @property
-    def start(self) -> Ints: ...
-    @property
-    def end(self) -> Ints: ...
-    @property
-    def of(self) -> Ints: ...
-    @property
-    def left(self) -> Floats: ...
-
-
-def lay(sheet: Sheet, joined: Joined) -> list[str]:
+def lay(sheet: Sheet, joined: Neighbours) -> list[str]:
     """Onto a sheet; what is to be said of it."""
     count = len(joined.coord)
     grid = len(joined.along) > 1 or (len(joined.along) == 1 and count > _CIRCLE)
@@ -72,25 +39,25 @@ def lay(sheet: Sheet, joined: Joined) -> list[str]:
         sheet.said["link"] = style.MUTED
     side = 0.6 if grid else 0.9
     for point in at[:count].tolist():
-        sheet.square(*point, side)
+        sheet.square(point, side)
     words = _links(sheet, joined, at, focus, colours)
     shown = _switches(sheet, joined, at, focus)
     if 0 < shown < len(joined.switches):
         words.append(f"{shown} of {len(joined.switches):,} switches (rings on top) are drawn")
     _broken(sheet, joined, at, straight=focus < 0)
     if focus >= 0:
-        sheet.square(*at[focus].tolist(), side, style.INK, above=True)
+        sheet.square(at[focus].tolist(), side, style.INK, above=True)
         words.insert(0, f"coloured: links of one accelerator (black), and rings round; each of the {count:,} has such")
     return words
 
 
-def _circle(joined: Joined) -> Floats:
+def _circle(joined: Neighbours) -> Floats:
     count = len(joined.coord) + len(joined.switches)
     turn = 2 * np.pi * np.arange(count) / count
     return np.column_stack([np.sin(turn), np.cos(turn)])
 
 
-def _graph(joined: Joined) -> Floats:
+def _graph(joined: Neighbours) -> Floats:
     """Where nodes lie so that links are short, the same every time."""
     import networkx as nx
 
@@ -102,7 +69,7 @@ def _graph(joined: Joined) -> Floats:
     return np.array([place[node] for node in range(count)])
 
 
-def _grid(joined: Joined) -> Floats:
+def _grid(joined: Neighbours) -> Floats:
     """Accelerators in blocks, block after block; a switch above them all."""
     size = [one.size for one in joined.along]
     inner = size[:2] if len(size) > 1 else [math.isqrt(size[0] - 1) + 1]
@@ -132,7 +99,7 @@ def _grid(joined: Joined) -> Floats:
     return at
 
 
-def _focus(joined: Joined) -> int:
+def _focus(joined: Neighbours) -> int:
     """An accelerator from the middle, off the edges of its block."""
     wanted = [one.size // 3 for one in joined.along]
     return int(np.argmin(np.abs(joined.coord - wanted).sum(axis=1)))
@@ -148,7 +115,7 @@ def _fit(sheet: Sheet, at: Floats) -> None:
     sheet.top = float(at[:, 1].max()) + 0.2
 
 
-def _links(sheet: Sheet, joined: Joined, at: Floats, focus: int, colours: dict[int, str]) -> list[str]:
+def _links(sheet: Sheet, joined: Neighbours, at: Floats, focus: int, colours: dict[int, str]) -> list[str]:
     """Links that are whole."""
     count = len(joined.coord)
     whole = joined.left >= 1
@@ -164,15 +131,15 @@ def _links(sheet: Sheet, joined: Joined, at: Floats, focus: int, colours: dict[i
     for row in np.flatnonzero(whole & near & rings).tolist():
         sheet.line([tuple(at[joined.start[row]]), tuple(at[joined.end[row]])], style.FAINT, width=0.8)
     for row in np.flatnonzero(whole & _its(joined, focus)).tolist():
-        ends = int(joined.start[row]), int(joined.end[row])
-        sheet.line(_curve(at, *ends), colours[int(joined.of[row])], width=1.3, above=True)
+        start, end = int(joined.start[row]), int(joined.end[row])
+        sheet.line(_curve(at, start, end), colours[int(joined.of[row])], width=1.3, above=True)
     return []
 
 
-def _its(joined: Joined, focus: int) -> Bools:
+def _its(joined: Neighbours, focus: int) -> Bools:
     """Links of an accelerator; along a ring or a line all links of it."""
     count = len(joined.coord)
-    own = (joined.start == focus) | (joined.end == focus)
+    own: Bools = (joined.start == focus) | (joined.end == focus)
     inside = joined.end < count
     for number, one in enumerate(joined.along):
         if one.kind in ("ring", "line"):
@@ -188,7 +155,7 @@ def _curve(at: Floats, start: int, end: int) -> list[tuple[float, float]]:
     return [a, b] if math.dist(a, b) < 1.5 else bow(a, b, 0.12 if math.dist(a, b) > 12 else 0.22)
 
 
-def _switches(sheet: Sheet, joined: Joined, at: Floats, focus: int) -> int:
+def _switches(sheet: Sheet, joined: Neighbours, at: Floats, focus: int) -> int:
     """Rings of switches, those of the accelerator in focus and those that are broken; how many are drawn."""
     count = len(joined.coord)
     if focus < 0:
@@ -209,7 +176,7 @@ def _switches(sheet: Sheet, joined: Joined, at: Floats, focus: int) -> int:
     return len(shown)
 
 
-def _broken(sheet: Sheet, joined: Joined, at: Floats, *, straight: bool) -> None:
+def _broken(sheet: Sheet, joined: Neighbours, at: Floats, *, straight: bool) -> None:
     """Accelerators and switches of which all links are, and links of others."""
     nodes = len(joined.coord) + len(joined.switches)
     ends = np.concatenate([joined.start, joined.end])
@@ -218,9 +185,9 @@ def _broken(sheet: Sheet, joined: Joined, at: Floats, *, straight: bool) -> None
     links = np.bincount(ends, minlength=nodes)
     parts = np.flatnonzero((most < 1) & (links > 1))
     for node in parts.tolist():
-        sheet.cross(*at[node].tolist(), float(most[node]))
+        sheet.cross(at[node].tolist(), float(most[node]))
     for row in np.flatnonzero(joined.left < 1).tolist():
         start, end = int(joined.start[row]), int(joined.end[row])
         if not np.isin([start, end], parts).any():
-            ends = [tuple(at[start].tolist()), tuple(at[end].tolist())]
-            sheet.cut(ends if straight else _curve(at, start, end), float(joined.left[row]))
+            line = [tuple(at[start].tolist()), tuple(at[end].tolist())]
+            sheet.cut(line if straight else _curve(at, start, end), float(joined.left[row]))

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats
 from cmsim.plots import style
 from cmsim.plots.sheet import Sheet, some
+from cmsim.topology.sketch import Outside
 
 #: domains and leaves, and spines, that are drawn at most; heights between rows, in shares of the width
 _MOST, _MOST_SPINES, _UP = 16, 8, 0.12
 #: of NICs on one line
 _CROSSES = 6
 _DOMAIN, _SWITCH = "#dfe5ec", "#7d8ea3"
-
-
-class Outside(Protocol):
-    """See `cmsim.topology.sketch.Outside`."""
-
-    @property
-    def domain(self) -> Ints: ...
-    @property
-    def leaf(self) -> Ints: ...
-    @property
-    def nic(self) -> Floats: ...
-    @property
-    def spine(self) -> Floats: ...
-    @property
-    def nic_GBps(self) -> float: ...
-    @property
-    def spine_GBps(self) -> float: ...
 
 
 def is_broken(outside: Outside) -> bool:
@@ -60,7 +42,7 @@ def lay(sheet: Sheet, outside: Outside, drawn: int) -> list[str]:
         (place[2], spines, float(heights[2]), "spine", "spines"),
     ):
         for x in row.values():
-            sheet.square(x, height, side * 0.6, _SWITCH)
+            sheet.square((x, height), side * 0.6, _SWITCH)
         if count:
             more = f",\n{len(row)} drawn" if len(row) < count else ""
             sheet.rows.append((height, f"{count:,} {one if count == 1 else many}{more}"))
@@ -84,7 +66,7 @@ def _squares(
     sheet: Sheet, row: dict[int, float], height: float, side: float, colour: str, numbers: list[int], drawn: int
 ) -> None:
     for number in numbers:
-        sheet.square(row[number], height, side, colour)
+        sheet.square((row[number], height), side, colour)
         sheet.words.append(((row[number], height), str(number), "center"))
     # what is below is that one, seen from near
     if len(numbers) > 1:
@@ -115,7 +97,7 @@ def _spines(sheet: Sheet, outside: Outside, place: list[dict[int, float]], heigh
     spine_left = spine.max(axis=0) if len(spine) else np.ones(0)
     for leaf, x in place[1].items():
         if leaf_left[leaf] < 1:
-            sheet.cross(x, float(heights[1]), float(leaf_left[leaf]))
+            sheet.cross((x, float(heights[1])), float(leaf_left[leaf]))
         for top, over in place[2].items():
             ends = [(x, float(heights[1])), (over, float(heights[2]))]
             sheet.line(ends, width=0.6, alpha=0.6)
@@ -123,4 +105,4 @@ def _spines(sheet: Sheet, outside: Outside, place: list[dict[int, float]], heigh
                 sheet.cut(ends, float(spine[leaf, top]))
     for top, x in place[2].items():
         if spine_left[top] < 1:
-            sheet.cross(x, float(heights[2]), float(spine_left[top]))
+            sheet.cross((x, float(heights[2])), float(spine_left[top]))

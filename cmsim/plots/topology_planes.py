@@ -6,14 +6,13 @@ line along its row, in its colour. Of a single tier every accelerator has a link
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
-from cmsim.arrays import Bools, Floats, Ints
+from cmsim.arrays import Bools, Floats
 from cmsim.plots import style
 from cmsim.plots.series import lighter
 from cmsim.plots.sheet import DOWN, Sheet
+from cmsim.topology.sketch import Planes
 
 #: accelerators are drawn by themselves up to so many, else node by node; a sheet is at least so wide
 _ALONE, _LEAST = 16, 30.0
@@ -24,28 +23,13 @@ _LINES = 40
 _CHIP = "#7d8ea3"
 
 
-class Planes(Protocol):
-    """See `cmsim.topology.sketch.Planes`."""
-
-    @property
-    def node(self) -> Ints: ...
-    @property
-    def port(self) -> Floats: ...
-    @property
-    def uplink(self) -> Floats: ...
-    @property
-    def port_GBps(self) -> float: ...
-    @property
-    def uplink_GBps(self) -> float: ...
-
-
 def lay(sheet: Sheet, planes: Planes) -> list[str]:
     """Onto a sheet; what is to be said of it."""
     nodes = int(planes.node.max()) + 1
     count = len(planes.node)
     each = np.bincount(planes.node)
     place = np.arange(count) - np.append(0, np.cumsum(each))[planes.node]
-    whole = planes.port >= 1
+    whole: Bools = planes.port >= 1
     two_tiers = planes.uplink.shape[2] > 0
     if count <= _ALONE and not two_tiers:
         x, y = np.arange(count) + 0.6 * planes.node, np.zeros(count)
@@ -54,17 +38,17 @@ def lay(sheet: Sheet, planes: Planes) -> list[str]:
     sheet.width = max(float(x.max()) + 1, _LEAST)
     x = (x - x.mean()) * (1 if two_tiers else min(0.8 * sheet.width / (np.ptp(x) + 1), 3.0)) + (sheet.width - 1) / 2
     for at in zip(x.tolist(), y.tolist(), strict=True):
-        sheet.square(*at)
-    gone = (planes.port <= 0).all(axis=1)
+        sheet.square(at)
+    gone = np.asarray((planes.port <= 0).all(axis=1))
     for i in np.flatnonzero(gone).tolist():
-        sheet.cross(float(x[i]), float(y[i]))
+        sheet.cross((float(x[i]), float(y[i])))
     top = float(y.max())
     sheet.rows.append((top / 2, f"{nodes} nodes of {each.max()}" if nodes > 1 else f"{count} accelerators"))
     where = (x, y, ~whole & ~gone[:, None])
     return _two(sheet, planes, where, top) if two_tiers else _one(sheet, planes, where, top)
 
 
-def _one(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: float) -> list[str]:
+def _one(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Bools], top: float) -> list[str]:
     """A single tier of chips above all."""
     x, y, broken = where
     chips = planes.port.shape[1]
@@ -75,11 +59,11 @@ def _one(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: 
     tops = sorted({(float(x[i]), top) for i in range(len(x))})
     for chip in range(chips):
         left = float(planes.port[:, chip].max())
-        sheet.square(float(at[chip]), height, 0.9, _CHIP)
+        sheet.square((float(at[chip]), height), 0.9, _CHIP)
         for start in tops:
             sheet.line([start, (float(at[chip]), height)], alpha=min(1.0, 12.0 / np.sqrt(len(tops) * chips)), width=0.6)
         if same[chip] and left < 1:
-            sheet.cross(float(at[chip]), height, left)
+            sheet.cross((float(at[chip]), height), left)
             continue
         for i in np.flatnonzero(broken[:, chip]).tolist():
             sheet.cut([(float(x[i]), float(y[i])), (float(at[chip]), height)], float(planes.port[i, chip]))
@@ -88,7 +72,7 @@ def _one(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: 
     return [f"every accelerator has {planes.port_GBps:,.4g} GB/s each way to every switch chip"]
 
 
-def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: float) -> list[str]:
+def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Bools], top: float) -> list[str]:
     """A row of first-tier chips for each plane, the first plane on top, and second-tier chips in a group a plane."""
     x, y, broken = where
     nodes, count, chips = planes.uplink.shape
@@ -111,9 +95,9 @@ def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Ints], top: 
         if plane % -(-count // _NAMED) == 0:
             sheet.rows.append((float(row[plane]), f"plane {plane}"))
         for node in range(nodes):
-            sheet.square(float(column[node]), float(row[plane]), 0.72, pale)
+            sheet.square((float(column[node]), float(row[plane])), 0.72, pale)
         for chip in range(chips):
-            sheet.square(*upper[plane, chip].tolist(), 0.72 * side, pale)
+            sheet.square(upper[plane, chip].tolist(), 0.72 * side, pale)
         _broken(sheet, planes, plane, (column, float(row[plane])), (upper[plane], side), lines=not many)
         for i in np.flatnonzero(broken[:, plane]).tolist():
             at = (float(x[i]) + 0.3, top + 0.7 + 1.2 * plane / count)
@@ -164,9 +148,9 @@ def _broken(
     lower, higher, every = _chips(planes)
     lower_left, upper_left, loose = lower[:, plane], higher[plane], every[:, plane]
     for chip in np.flatnonzero(upper_left < 1).tolist():
-        sheet.cross(*upper[chip].tolist(), float(upper_left[chip]))
+        sheet.cross(upper[chip].tolist(), float(upper_left[chip]))
     for node in np.flatnonzero(lower_left < 1).tolist():
-        sheet.cross(float(column[node]), row, float(lower_left[node]))
+        sheet.cross((float(column[node]), row), float(lower_left[node]))
     if lines:
         for node, chip in np.argwhere(loose).tolist():
             end = upper[chip].tolist()
@@ -177,4 +161,4 @@ def _broken(
     sides = [0.72] * len(column) + [0.72 * step] * len(upper)
     for point, side, share in zip(at, sides, [*lost.mean(axis=1), *lost.mean(axis=0)], strict=True):
         if share > 0:
-            sheet.square(*point, side * float(np.sqrt(share)), DOWN, above=True)
+            sheet.square(point, side * float(np.sqrt(share)), DOWN, above=True)

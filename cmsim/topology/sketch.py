@@ -52,7 +52,7 @@ class Along:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Neighbours:
     """A domain whose accelerators are joined link by link. Nodes are the accelerators, then the switches.
 
     along       dimensions, innermost first; empty where there is no grid
@@ -102,7 +102,7 @@ class Sketch:
     accelerators: int
     domains: int
     domain: int
-    inside: Planes | Joined
+    inside: Planes | Neighbours
     outside: Outside
     broken: Mapping[str, float]
 
@@ -115,7 +115,7 @@ def sketch(system: System, faults: Faults = (), *, name: str = "") -> Sketch:
     whole, left = paths(system), paths(system, faults=faults)
     assert isinstance(whole, Routes | Linked) and isinstance(left, Routes | Linked), "a fabric of another class"
     domain = _most_broken(whole, left)
-    inside: Planes | Joined
+    inside: Planes | Neighbours
     if isinstance(left, Linked):
         assert isinstance(whole, Linked)
         inside = _linked(system, left, domain)
@@ -187,12 +187,12 @@ def _planes(system: System, whole: Edges, left: Edges, domain: int) -> Planes:
     )
 
 
-def _meshed(system: System, whole: Edges, left: Edges, domain: int) -> Joined:
+def _meshed(system: System, whole: Edges, left: Edges, domain: int) -> Neighbours:
     ranks = np.flatnonzero(places(system).domain == domain)
     before, after = (one.mesh[ranks][:, : len(ranks)] for one in (whole, left))
     start, end = np.nonzero(np.triu(before))
     (along,) = _along(system) or (Along("mesh", "mesh", len(ranks), 0.0),)
-    return Joined(
+    return Neighbours(
         along=(along,),
         coord=np.arange(len(ranks))[:, None],
         switches=(),
@@ -209,7 +209,7 @@ def _along(system: System) -> tuple[Along, ...]:
     return tuple(Along(one.name, one.kind, one.size, one.link_Bps / GIGA) for one in dims)
 
 
-def _linked(system: System, left: Linked, domain: int) -> Joined:
+def _linked(system: System, left: Linked, domain: int) -> Neighbours:
     links, along = left.links, _along(system)
     switches = [i for i, one in enumerate(links.switches) if int(one[1]) == domain]
     ranks = np.flatnonzero(left.where.domain == domain)
@@ -224,7 +224,7 @@ def _linked(system: System, left: Linked, domain: int) -> Joined:
     rest = np.arange(len(ranks))
     for column, dim in enumerate(along):
         coord[:, column], rest = rest % dim.size, rest // dim.size
-    return Joined(
+    return Neighbours(
         along=along,
         coord=coord,
         switches=tuple("/".join(map(str, links.switches[i])) for i in switches),
@@ -248,4 +248,4 @@ def _outside(system: System, whole: Edges, left: Edges) -> Outside:
     )
 
 
-__all__ = ["Along", "Joined", "Outside", "Planes", "Sketch", "sketch"]
+__all__ = ["Along", "Neighbours", "Outside", "Planes", "Sketch", "sketch"]

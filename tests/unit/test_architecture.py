@@ -91,8 +91,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     "uncertainty": frozenset(),
     # frames in, frames out; what a million tokens cost is a formula of cost's, and an interval one of uncertainty's
     "results": frozenset({"cost", "uncertainty", "identity", "kinds", "markup", "numbers"}),
-    # a figure draws saved results, and runs nothing; which runs are one line follows from what tells them apart
-    "plots": frozenset({"identity", "numbers", "results"}),
+    # a figure draws saved results, or a system as topology sketches it, and runs nothing; which runs are one line
+    # follows from what tells them apart
+    "plots": frozenset({"identity", "numbers", "results", "topology"}),
     # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow
     "published": frozenset({"api", "calibration", "hardware", "kinds", "results", "side_by_side"}),
     # runs what was published or measured and compares; hosts of engines are fitted to services, served again and again
