@@ -41,7 +41,8 @@ def system(sources: list[str], entry: str | None) -> Sketch:
     (source,) = sources
     path = Path(source)
     is_file = exists(path) and path.suffix in (".yaml", ".yml")
-    if _is_built_in(source) or (is_file and kind_of(read_yaml(path)) == "scenario"):
+    is_ours = _is_built_in(path.stem if path.parent.name == "scenarios" else source)
+    if kind_of(read_yaml(path)) == "scenario" if is_file else is_ours:
         return _of_scenario(source, entry)
     if entry is not None:
         raise InputError(Problem("is for scenarios, which have several systems", key="--run"))
