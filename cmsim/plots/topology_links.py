@@ -30,7 +30,7 @@ def lay(sheet: Sheet, joined: Neighbours) -> list[str]:
         at, focus = _grid(joined), _focus(joined)
     else:
         at, focus = (_circle if joined.along else _graph)(joined), -1
-    _fit(sheet, at)
+    _fit(sheet, at, grid=grid)
     colours = {i: style.SERIES[i % len(style.SERIES)] for i in range(len(joined.along))}
     for i, one in enumerate(joined.along):
         name = "" if one.name == one.kind else f"{one.name}: "
@@ -105,10 +105,10 @@ def _focus(joined: Neighbours) -> int:
     return int(np.argmin(np.abs(joined.coord - wanted).sum(axis=1)))
 
 
-def _fit(sheet: Sheet, at: Floats) -> None:
+def _fit(sheet: Sheet, at: Floats, *, grid: bool) -> None:
     """Scale what has no cells of its own, and leave room."""
     at -= at.min(axis=0)
-    if at.max() < 4:  # a circle or a graph, of no size yet
+    if not grid and at.max() > 0:  # a circle or a graph, of no size yet
         at *= (13 if len(at) < 24 else 19) / at.max()
     sheet.width = max(float(at[:, 0].max()) + 1, _LEAST)
     at[:, 0] += (sheet.width - 1 - float(at[:, 0].max())) / 2

@@ -106,6 +106,15 @@ def test_systems_and_scenarios_are_drawn(tmp_path, root):
     assert "one system or scenario, got 2" in plot("hgx_h100", "faults").output
 
 
+@pytest.mark.parametrize("packages", [1, 4, 512])
+def test_a_part_of_a_system_and_several_are_drawn(packages):
+    part = dataclasses.replace(load_system("tpu_v6e_pod"), packages=packages)
+    ax = topology.draw(sketch(part))
+    ax.get_figure().draw_without_rendering()
+    assert f"{packages} × tpu_v6e" in ax.get_title(loc="left")
+    assert ("2 domains" in [text.get_text() for text in ax.get_yticklabels()]) == (packages > 256)
+
+
 def test_parts_that_are_not_there_are_refused():
     with pytest.raises(InputError, match="no part 'link/0/77'"):
         sketch(load_system("mi300x_8"), ["link/0/77"])
