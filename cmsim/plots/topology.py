@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: of a figure of one's own [inch]: the most and the least it is wide, what is beside and above the sheet, the most it
 #: is high
-_WIDE, _LEAST, _BESIDE, _ABOVE, _MOST = 9.0, 7.6, 1.4, 1.3, 8.6
+_WIDE, _LEAST, _BESIDE, _ABOVE, _MOST = 9.0, 7.6, 1.4, 1.6, 8.6
 #: names of broken parts that are listed; letters in a row of the legend
 _LISTED, _LETTERS = 6, 100
 
