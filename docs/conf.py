@@ -25,7 +25,7 @@ html_title = f"cmsim {release}"
 PARTS = {
     "Tutorial": ("tutorial",),
     "How to": ("howto/*",),
-    "Explanation": ("engine", "architecture", "models", "glossary"),
+    "Explanation": ("engine", "figures", "architecture", "models", "glossary"),
     "Reference": ("reference", "api", "stability"),
     "Trust": ("validity", "validity/*", "coverage"),
     "Speed": ("performance", "performance/*"),

@@ -7,7 +7,8 @@ from pathlib import Path
 #: ``cmsim plot KIND``: named here so that no figure is imported to complete a word; a test compares
 PLOTS = (
     *("power-throughput", "trade-off", "pareto", "timeline", "breakdown", "power", "power-curve", "roofline"),
-    *("collective", "metric", "latency", "queue", "waterfall", "tornado", "break-even", "search"),
+    *("collective", "metric", "latency", "queue", "waterfall", "tornado", "break-even", "scaling", "links", "search"),
+    *("topology", "predicted"),
 )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cmsim.cli import complete, say
 from cmsim.cli.app import app
 from cmsim.cli.run import ScenarioName
-from cmsim.errors import InputError, did_you_mean
+from cmsim.errors import InputError, Problem, did_you_mean
+
+if TYPE_CHECKING:
+    from cmsim.traces.recorded import Trace
 
 export = typer.Typer(no_args_is_help=True, help="Workloads, results and systems in the form of other people's tools.")
 app.add_typer(export, name="export")
@@ -49,6 +52,12 @@ def perfetto(
         list[str], typer.Argument(metavar="RESULT...", help="Folders of results, or scenarios, which are run first.")
     ],
     out: Annotated[Path, typer.Option(help="File to write; https://ui.perfetto.dev opens it.")],
+    recorded: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACE", help="A recorded run on the same axis: what `cmsim trace info` reads. May be repeated."
+        ),
+    ] = None,
     run: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY", help="Only runs whose label holds that or is of that pattern. May be repeated."),
@@ -60,13 +69,29 @@ def perfetto(
     from cmsim.export import write_perfetto
     from cmsim.results import Results
 
+    before = [_recorded(name) for name in recorded or ()]
     with say.Bar() as bar:
         parts = [load(source, bar) for source in sources]
     results = parts[0] if len(parts) == 1 else Results.joined(parts, sources)
     results.require()
     shown = chosen_runs(results.results, run or [])
-    write_perfetto(shown, out)
-    say.message(f"wrote {out}: {len(shown)} run{'s' * (len(shown) != 1)}, {out.stat().st_size / 1e6:.3g} MB")
+    write_perfetto(shown, out, recorded=before)
+    beside = f" beside {len(before)} recorded" if before else ""
+    say.message(f"wrote {out}: {len(shown)} run{'s' * (len(shown) != 1)}{beside}, {out.stat().st_size / 1e6:.3g} MB")
+
+
+def _recorded(name: str) -> Trace:
+    """A trace of any format; its notes are said."""
+    from cmsim.describe import find_file
+    from cmsim.traces import open_trace
+
+    path = find_file(name)
+    if path is None:
+        raise InputError(Problem("no such file or folder", name, key="--recorded"))
+    read = open_trace(path).trace()
+    for note in read.notes:
+        say.message(f"note: {note}")
+    return read
 
 
 @export.command()

@@ -14,11 +14,11 @@ from cmsim.errors import InputError, Problem, did_you_mean
 ENDINGS = (".pdf", ".png", ".svg")
 #: option, as figures call it -> figures that take it
 _TAKES = {
-    "run": ("timeline", "power", "power-curve", "roofline", "queue", "waterfall", "tornado"),
+    "run": ("timeline", "power", "power-curve", "roofline", "queue", "waterfall", "tornado", "links", "topology"),
     "start": ("timeline",),
     "end": ("timeline",),
     "measured": ("collective",),
-    "metric": ("metric", "latency", "tornado"),
+    "metric": ("metric", "latency", "tornado", "scaling"),
     "over": ("metric",),
     "per": ("power-throughput",),
 }
@@ -33,7 +33,10 @@ def plot(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="RESULT...", help="Folders of results; a scenario is run first.", autocompletion=complete.results
+            metavar="RESULT...",
+            help="Folders of results; a scenario is run first. topology: a system or a scenario. predicted: areas of "
+            "validation.",
+            autocompletion=complete.results,
         ),
     ],
     out: Annotated[
@@ -42,13 +45,13 @@ def plot(
     run: Annotated[
         str | None,
         typer.Option(
-            help="timeline, power, power-curve, roofline, queue, tornado: which run; default the first. "
-            "waterfall: two, with a comma between."
+            help="timeline, power, power-curve, roofline, queue, tornado, links: which run; default the first. "
+            "waterfall: two, with a comma between. topology: which system of a scenario."
         ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="metric, tornado: which, as results name it. latency: ttft, tpot or e2e."),
+        typer.Option(help="metric, tornado, scaling: which, as results name it. latency: ttft, tpot or e2e."),
     ] = None,
     over: Annotated[str | None, typer.Option(help="metric: which swept key; default that with most values.")] = None,
     start: Annotated[
@@ -84,6 +87,12 @@ def plot(
 
     from cmsim import plots
 
+    if kind in ("topology", "predicted"):
+        from cmsim.cli import drawn
+
+        ax = plots.topology.draw(drawn.system(sources, run)) if kind == "topology" else drawn.predicted(sources)
+        say.line(str(plots.save(ax, out)))
+        return
     found = _searches(kind, sources)
     if found:
         say.line(str(plots.save(plots.pareto.draw(found) if kind == "pareto" else plots.search.draw(found[0]), out)))

@@ -1,9 +1,10 @@
 """Results as a Perfetto trace: streams as tracks, power and links as counters, requests as slices that overlap.
 
-One process a run, called by its label. In it a track for each stream of each rank class, with how many ranks it stands
-for; an arrow from each send to its receive; counters of power by component and of the use of links; a track for as many
-requests as were there at once. Every run starts at 0. Times are nanoseconds, a thousand of what a run counts in; what
-is shorter than one has no length.
+One process a run, called by its label. In it a track for each stream of each rank class, with how many ranks it
+stands for; an arrow from each send to its receive; counters of power by component and of the use of links; a track
+for as many requests as were there at once. Recorded runs stand beside them, a process each, a track for a stream of a
+rank. Every run starts at 0, a recorded one with its step. Times are nanoseconds, a thousand of what a run counts in;
+what is shorter than one has no length.
 
 Descriptors are written by the schema (PyPI ``perfetto``). Events, of which there are millions, are columns of bytes:
 all packets of a kind are of one length, as a number may be written with more bytes than it needs.
@@ -22,10 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmsim.arrays import Columns, Floats, Ints
+from cmsim.arrays import Columns, Floats, Ints, recurred
 from cmsim.errors import InputError, Problem
 from cmsim.reading import written
 from cmsim.results import Result, Results
+from cmsim.traces.recorded import Trace
 
 Bytes = NDArray[np.uint8]
 
@@ -35,13 +37,13 @@ _SEQUENCE, _NEEDS, _CLEARED = 1, 2, 1
 _BEGIN, _END, _COUNTER = 1, 2, 4
 #: bytes of a number up to 2**35, and up to 2**63
 _SHORT, _LONG = 5, 9
-_PS_PER_NS = 1000
+_PS_PER_NS, _PS_PER_US = 1000, 10**6
 #: stages of a request, and what they are called
 _STAGES = {"waited_s": "waits", "prefill_s": "prefill", "moved_s": "cache moves", "decode_s": "decode"}
 
 
-def write_perfetto(results: Results | Sequence[Result], path: str | Path) -> Path:
-    """A trace file of results with frames.
+def write_perfetto(results: Results | Sequence[Result], path: str | Path, *, recorded: Sequence[Trace] = ()) -> Path:
+    """A trace file of results with frames, and of recorded runs beside them.
 
     Parameters
     ----------
@@ -49,6 +51,8 @@ def write_perfetto(results: Results | Sequence[Result], path: str | Path) -> Pat
         Whose runs stand side by side.
     path
         File to write, complete or absent.
+    recorded
+        What other tools recorded, as `cmsim.traces.open_trace` reads it; its step begins where a simulated one does.
 
     Returns
     -------
@@ -58,9 +62,11 @@ def write_perfetto(results: Results | Sequence[Result], path: str | Path) -> Pat
     Raises
     ------
     InputError
-        Where a run has no frames, the package is not there, or the file cannot be written.
+        Where a run has no frames, a trace no clock, the package is not there, or the file cannot be written.
     """
     trace = _Trace()
+    for before in recorded:
+        _recorded(trace, before)
     for one in results:
         _run(trace, one)
     path = Path(path)
@@ -84,6 +90,27 @@ def _run(trace: _Trace, one: Result) -> None:
         _requests(trace, process, there["requests"])
     if "load" in there:
         _load(trace, process, there["load"])
+
+
+def _recorded(trace: _Trace, before: Trace) -> None:
+    """A process for a job, from the first that any of its ranks did; tracks of ranks, several where ops overlap."""
+    begins = [float(np.nanmin(one.start_us)) for one in before.ranks.values() if not np.isnan(one.start_us).all()]
+    if not begins:
+        raise InputError(Problem("says no times: only an order was recorded", before.source))
+    count, size = len(before.ranks), max(before.world_size, len(before.ranks))
+    process = trace.process(f"recorded: {Path(before.source).name}, {count} of {size} ranks")
+    for rank, one in before.ranks.items():
+        rows = np.flatnonzero(~np.isnan(one.start_us) & (one.kind >= 0))
+        start_ps = np.rint((one.start_us[rows] - min(begins)) * _PS_PER_US).astype(np.int64)
+        end_ps = start_ps + np.rint(np.nan_to_num(one.duration_us[rows]) * _PS_PER_US).astype(np.int64)
+        names = trace.names(np.array([*one.names, ""], object)[one.name[rows]])
+        for number, stream in [*enumerate(one.streams), (-1, "no stream")]:
+            mine = np.flatnonzero(one.stream[rows] == number)
+            for lane in _lanes(start_ps[mine], end_ps[mine]):
+                here = mine[lane]
+                none = np.zeros(len(here), np.int64)
+                track = trace.track(f"rank {rank}: {stream}", process)
+                trace.slices(track, start_ps[here], end_ps[here], names[here], none, none)
 
 
 # what a run is made of
@@ -146,7 +173,11 @@ def _links(trace: _Trace, process: int, links: Columns) -> None:
     for rows, (resource,) in _groups(links["resource"]):
         times = int(links["instances"][rows[0]])
         track = trace.track(f"link: {resource}" + (f" ({times:,})" if times > 1 else ""), process, unit="share")
-        trace.counter(track, links["start_ps"][rows], links["end_ps"][rows], links["utilization"][rows])
+        start, end, share = (links[name][rows] for name in ("start_ps", "end_ps", "utilization"))
+        if "times" in links:  # equal stretches are one row
+            row, start, end = recurred(start, end, links["times"][rows], links["each_ps"][rows])
+            share = share[row]
+        trace.counter(track, start, end, share)
 
 
 def _load(trace: _Trace, process: int, load: Columns) -> None:

@@ -8,6 +8,7 @@ from cmsim.plots import (
     breakdown,
     collective,
     latency,
+    links,
     metric,
     pareto,
     power,
@@ -16,15 +17,17 @@ from cmsim.plots import (
     predicted,
     queue,
     roofline,
+    scaling,
     search,
     timeline,
+    topology,
     tornado,
     trade_off,
     waterfall,
 )
 from cmsim.plots.style import save
 
-#: by the name the command line uses; ``search`` draws what a search found, which is no set of results, ``pareto`` both
+#: by the name the command line uses; ``search`` draws what a search found, ``topology`` a system: no sets of results
 KINDS: dict[str, Callable[..., Any]] = {
     "power-throughput": power_throughput.draw,
     "trade-off": trade_off.draw,
@@ -41,6 +44,8 @@ KINDS: dict[str, Callable[..., Any]] = {
     "waterfall": waterfall.draw,
     "tornado": tornado.draw,
     "break-even": break_even.draw,
+    "scaling": scaling.draw,
+    "links": links.draw,
 }
 
 __all__ = [
@@ -49,6 +54,7 @@ __all__ = [
     "breakdown",
     "collective",
     "latency",
+    "links",
     "metric",
     "pareto",
     "power",
@@ -58,8 +64,10 @@ __all__ = [
     "queue",
     "roofline",
     "save",
+    "scaling",
     "search",
     "timeline",
+    "topology",
     "tornado",
     "trade_off",
     "waterfall",

@@ -32,17 +32,17 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     else:
         ax = style.axes(ax)
     x = np.repeat(edges / unit, 2)[1:-1]
-    for what, colour, said in (("running", style.SERIES[0], "running"), ("waiting", style.SERIES[1], "waiting")):
-        ax.plot(x, np.repeat(load[what], 2), color=colour, linewidth=1.6, label=said)
+    for what, colour in (("running", style.SERIES[0]), ("waiting", style.SERIES[1])):
+        ax.plot(x, np.repeat(load[what], 2), color=colour, linewidth=1.6)
     ax.set_ylim(bottom=0)
     ax.set_xlim(0, float(edges[-1]) / unit)
     style.label(ax.yaxis, "requests, mean")
-    ax.legend(loc="upper left", frameon=False, fontsize=style.FONT["note"], labelcolor=style.INK, ncols=2)
+    style.legend(ax, {"running": style.SERIES[0], "waiting": style.SERIES[1]})
     if lower is not None:
         scale, prefix = numbers.scale(float(load["cached_tokens"].max()) or 1.0, "")
         lower.fill_between(x, np.repeat(load["cached_tokens"] / scale, 2), color=style.SERIES[5], linewidth=0)
         lower.set_ylim(bottom=0)
         style.label(lower.yaxis, f"tokens in\ncaches [{prefix}]" if prefix else "tokens in\ncaches")
     style.label((lower or ax).xaxis, f"time [{name}]")
-    style.head(ax, f"Requests over time: {result.run}")
+    style.head(ax, f"Requests over time: {result.run}", above=14)
     return ax

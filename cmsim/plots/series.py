@@ -99,9 +99,10 @@ def _family(key: tuple[str, str, str], runs: list[Result], by: str, prefer: str)
             values.setdefault(head, {})[text] = value
     swept = {head: its for head, its in values.items() if len(its) > 1}
     along = max(swept, key=lambda head: (head == prefer, _numbers(swept[head]), len(swept[head])), default="")
+    apart = [head for head in swept if head != along and not _with(along, head, points)]
     lines: dict[tuple[tuple[str, str], ...], list[tuple[Any, Result]]] = {}
     for number, (point, one) in enumerate(zip(points, runs, strict=True)):
-        fixed = tuple((head, point[head][0]) for head in swept if head != along and head in point)
+        fixed = tuple((head, point[head][0]) for head in apart if head in point)
         if not along:
             place = one.metrics.get(by, number)
         elif _numbers(swept[along]):
@@ -113,6 +114,19 @@ def _family(key: tuple[str, str, str], runs: list[Result], by: str, prefer: str)
         Series(workload, system, source, tuple(one for _, one in sorted(line, key=_place)), along, dict(fixed))
         for fixed, line in lines.items()
     ]
+
+
+def _with(along: str, head: str, points: Sequence[dict[str, tuple[str, Any]]]) -> bool:
+    """Whether a key goes with that along the line, as zipped ones do: at one value of it there is one of the other."""
+    pairs = {(one[along][0], one[head][0]) for one in points if along in one and head in one}
+    return bool(along) and len(pairs) == len({first for first, _ in pairs})
+
+
+def swept(runs: Sequence[Result]) -> dict[str, list[str]]:
+    """Heads of swept keys, and the value of each run; "" where a run has no such key."""
+    points = [_point(one, runs) for one in runs]
+    names = dict.fromkeys(head for point in points for head in point)
+    return {name: [point[name][0] if name in point else "" for point in points] for name in names}
 
 
 def _thousands(value: str) -> str:

@@ -34,6 +34,8 @@ LIMITER_COLOURS = {
 }
 FONT = {"title": 12.0, "label": 10.0, "tick": 9.0, "note": 8.5}
 _DPI = 160
+#: axes whose ends are no farther apart have more ticks
+_NARROW = 5.0
 
 
 def plain(draw: Callable[P, T]) -> Callable[P, T]:
@@ -132,9 +134,9 @@ def seen(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
-def head(ax: Axes, title: str) -> None:
-    """A title at the left, where reading starts."""
-    ax.set_title(title, loc="left", fontsize=FONT["title"], color=INK, pad=10)
+def head(ax: Axes, title: str, *, above: float = 0.0) -> None:
+    """A title at the left, where reading starts, ``above`` what stands on the axes. [points]"""
+    ax.set_title(title, loc="left", fontsize=FONT["title"], color=INK, pad=10 + above)
 
 
 def label(axis: Any, text: str) -> None:
@@ -222,10 +224,15 @@ def halo(text: Any) -> None:
 
 
 def log_ticks(axis: Any, *, few: bool = False) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, written out; ``few``: at powers of ten alone."""
+    """Ticks of a logarithmic axis at 1, 2 and 5, written out, at more where it spans little; ``few``: at powers of ten
+    alone. Called when everything is drawn.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    more = (1.2, 1.5, 2.5, 3.0, 4.0, 6.0, 8.0) if high < _NARROW * low else ()
+    subs = (1.0,) if few else sorted((1.0, 2.0, 5.0, *more))
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
 

@@ -27,11 +27,12 @@ _ABOVE = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 @style.plain
 def draw(results: Results, ax: Axes | None = None) -> Axes:
-    """One metric over the other, of all runs whose kinds put the same two on the axes as the first that puts any.
+    """One metric over the other, of the runs whose kinds put the same two on the axes: of several pairs that of most.
 
     Raises InputError where no run has both.
     """
-    figure = next((its for one in results if (its := _axes(one)) is not None), None)
+    every = [its for one in results if (its := _axes(one)) is not None]
+    figure = max(every, key=every.count, default=None)  # the first of equals
     if figure is None:
         raise InputError("trade-off needs a run with both metrics that its kind puts on the axes; there is none")
     lines = series(results, lambda one: _axes(one) == figure, by=figure[0])
@@ -63,6 +64,7 @@ def drawn(ax: Axes, lines: list[Series], at: list[list[tuple[float, float]]], x_
         )
     style.label(ax.xaxis, x_label)
     style.label(ax.yaxis, y_label)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
     beside(ax)

@@ -7,6 +7,7 @@ from cmsim.topology.levels import Fabric, fabric
 from cmsim.topology.paths import paths
 from cmsim.topology.places import Places, places
 from cmsim.topology.powered import Powered, powered
+from cmsim.topology.sketch import Sketch, sketch
 from cmsim.topology.totals import Comparison, Total, comparison, totals
 from cmsim.topology.wirings import WIRINGS, wiring
 
@@ -18,6 +19,7 @@ __all__ = [
     "Paths",
     "Places",
     "Powered",
+    "Sketch",
     "Total",
     "between",
     "build",
@@ -28,6 +30,7 @@ __all__ = [
     "paths",
     "places",
     "powered",
+    "sketch",
     "totals",
     "wiring",
 ]

@@ -25,7 +25,7 @@ from cmsim.errors import InfeasibleError, InputError, Problem, did_you_mean, nea
 from cmsim.hardware import System
 from cmsim.reading import whole
 from cmsim.topology.crossings import Crossings, FabricState, Numbers
-from cmsim.topology.edges import edges
+from cmsim.topology.edges import Edges, edges
 from cmsim.topology.faults import apply, factors
 from cmsim.topology.links import Node
 from cmsim.topology.places import Places, places
@@ -127,6 +127,11 @@ class Linked(ABC):
         return []
 
     # --- Paths ------------------------------------------------------------------------------------------------
+
+    @property
+    def edges(self) -> Edges:
+        """What is left of the scale-out network."""
+        return self._outer.edges
 
     @property
     def tiers(self) -> tuple[str, ...]:

@@ -93,8 +93,9 @@ PERMITTED: dict[str, frozenset[str]] = {
     "uncertainty": frozenset(),
     # frames in, frames out; what a million tokens cost is a formula of cost's, and an interval one of uncertainty's
     "results": frozenset({"cost", "uncertainty", "identity", "kinds", "markup", "numbers"}),
-    # a figure draws saved results, and runs nothing; which runs are one line follows from what tells them apart
-    "plots": frozenset({"identity", "numbers", "results"}),
+    # a figure draws saved results, or a system as topology sketches it, and runs nothing; which runs are one line
+    # follows from what tells them apart
+    "plots": frozenset({"identity", "numbers", "results", "topology"}),
     # published training runs become scenarios and are played: reads tables as calibration does, stands on the flow;
     # some benchmarks derive limits of an engine from the size of a model
     "published": frozenset({"api", "calibration", "hardware", "kinds", "results", "side_by_side", "workload"}),
@@ -129,8 +130,8 @@ PERMITTED: dict[str, frozenset[str]] = {
     "report": frozenset({"numbers", "plots", "results"}),
     # a page that asks: a scenario from a form, answered from what was played, shown and written down as reports are
     "ui": frozenset({"api", "kinds", "numbers", "plots", "report", "results", "scenario", "steps"}),
-    # results in the form of other people's tools: runs nothing
-    "export": frozenset({"results"}),
+    # results in the form of other people's tools, recorded runs beside them: runs nothing
+    "export": frozenset({"results", "traces"}),
     # points of a scenario over processes and clusters, into a store
     "sweep": frozenset({"api", "execution", "kinds", "results", "scenario", "side_by_side"}),
     # plans of a question: settled and weighed by what makes programs, priced by the engine, the best run as any run is;

@@ -568,7 +568,7 @@ def test_a_collective_is_plotted_with_a_log_beside_it(here):
 def test_plot_kinds_are_those_of_the_figures():
     from cmsim import plots
 
-    assert set(complete.PLOTS) == {*plots.KINDS, "search"}
+    assert set(complete.PLOTS) == {*plots.KINDS, "search", "topology", "predicted"}
 
 
 # validate

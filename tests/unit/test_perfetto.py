@@ -13,6 +13,8 @@ import cmsim
 from cmsim.cli import app
 from cmsim.errors import InputError
 from cmsim.export import write_perfetto
+from cmsim.traces import open_trace
+from cmsim.traces.recorded import Trace, rank_trace
 
 pytest.importorskip("perfetto")
 
@@ -131,6 +133,56 @@ def test_requests_do_not_overlap_on_a_track(tmp_path: Path):
 def test_runs_stand_side_by_side(trained: cmsim.Results, tmp_path: Path):
     read = Read(write_perfetto([*trained, *trained], tmp_path / "t.pftrace"))
     assert sum(one.HasField("process") for one in read.tracks.values()) == 2
+
+
+def test_a_recorded_and_a_simulated_step_begin_together(tmp_path: Path):
+    path = Path(cmsim.__file__).parents[1] / "workloads/traces/kineto/dlrm_8gpu"
+    workload = {"kind": "trace", "path": "kineto/dlrm_8gpu", "ranks": 8, "collectives": "recorded"}
+    replayed = cmsim.run({"systems": ["hgx_a100"], "workload": workload})
+    before = open_trace(path).trace()
+    read = Read(write_perfetto(replayed, tmp_path / "t.pftrace", recorded=[before]))
+    recorded, simulated = (uuid for uuid, one in read.tracks.items() if one.HasField("process"))
+    names = [read.tracks[one].process.process_name for one in (recorded, simulated)]
+    assert names == ["recorded: dlrm_8gpu, 2 of 8 ranks", "trace/hgx_a100"]
+    of = {
+        process: [one for track, its in read.slices.items() if read.tracks[track].parent_uuid == process for one in its]
+        for process in (recorded, simulated)
+    }
+    # every op that was recorded, at its time from the beginning of the step
+    wanted: Counter[tuple[str, int]] = Counter()
+    for one in before.ranks.values():
+        for name, kind, start_us in zip(one.name, one.kind, one.start_us, strict=True):
+            if kind >= 0:
+                wanted[one.names[name], round(start_us * 1000)] += 1
+    assert Counter(slice[:2] for slice in of[recorded]) == wanted
+    for process in (recorded, simulated):
+        assert min(start for _, start, *_ in of[process]) == 0
+    ends_ns = [max(end for _, _, end, _ in of[process]) for process in (recorded, simulated)]
+    assert ends_ns[0] == pytest.approx(before.recorded_us * 1000, rel=0.01)
+    assert ends_ns[1] == pytest.approx(ends_ns[0], rel=0.02)  # it was replayed as it was
+    assert {depth for *_, depth in of[recorded]} == {0}
+
+
+def test_a_trace_without_a_clock_is_refused(tmp_path: Path):
+    one = rank_trace(0, name=["a"], kind=0, stream=["s"], kernel=["gemm"])
+    with pytest.raises(InputError, match="says no times"):
+        write_perfetto([], tmp_path / "t.pftrace", recorded=[Trace("goal", "a.goal", {0: one})])
+
+
+def test_equal_stretches_of_a_link_are_each_drawn(tmp_path: Path):
+    ran = cmsim.run({"systems": ["hgx_h100"], "workload": {"kind": "collective", "collective": "all_reduce",
+                     "message_bytes": 1e6}, "network": "flow"})  # fmt: skip
+    links = ran.links
+    read = Read(write_perfetto(ran, tmp_path / "t.pftrace"))
+    for resource, rows in links.groupby("resource"):
+        (track,) = read.called(f"link: {resource}")
+        busy = sum(value > 0 for _, value in read.counters[track])
+        assert busy >= len(rows) and busy <= rows.times.sum()
+        at = dict(read.counters[track])
+        last = rows.iloc[-1]
+        assert at[last.end_ps // 1000] == 0 and at[(last.end_ps - last.each_ps) // 1000] == pytest.approx(
+            last.utilization
+        )
 
 
 def test_a_run_without_frames_is_refused(tmp_path: Path):

@@ -19,6 +19,7 @@ from cmsim.plots import (
     breakdown,
     collective,
     latency,
+    links,
     metric,
     pareto,
     parts,
@@ -28,6 +29,7 @@ from cmsim.plots import (
     queue,
     roofline,
     save,
+    scaling,
     style,
     timeline,
     tornado,
@@ -40,6 +42,10 @@ from cmsim.results import Result, Results
 from cmsim.validation.pairs import Pairs
 
 BATCHES = (8, 24, 96)
+#: of pictures in tests/pictures: small, with fonts that matplotlib brings. A label that is two letters away is farther
+#: off than that; edges that another release blurs otherwise are not
+SMALL = {"dpi": 60}
+TOLERANCE = 2.0
 
 
 def made(system="rack", batch=8, *, classes=2, ops_per_class=6, tokens_per_s=1e5, power_W=4e4) -> Result:
@@ -165,7 +171,42 @@ def billed() -> Results:
     return Results(tuple(out))
 
 
+def grown(*, weak=False) -> Results:
+    """Steps on one to eight boxes, of the same work or of work that grows with them; more boxes, more is lost."""
+    out = []
+    for system, lost in (("supernode", 0.02), ("rack", 0.15)):
+        for doubled in range(4):
+            boxes = 2**doubled
+            point = {"systems.0.domains": boxes} | ({"workloads.decode.batch": 8 * boxes} if weak else {})
+            one = made(system, tokens_per_s=1e5 * boxes * (1 - lost) ** doubled)
+            work = boxes if weak else 1
+            time_s = 1e6 * work / one.metric("tokens_per_s")
+            run = Identity("decode", Entry(0, system), point).label
+            changed = {"run": run, "point": point, "accelerators": 8 * boxes}
+            out.append(dataclasses.replace(one, metrics={**one.metrics, "makespan_s": time_s}, **changed))
+    return Results(tuple(out))
+
+
+def moved(resources=3) -> Results:
+    """A run whose first resource is full half of the time, and the others a part of it, in four stretches."""
+    one = made()
+    whole = round(one.metric("makespan_s") * 1e12)
+    names = [f"port.out[{i}]" for i in range(resources)]
+    links = {
+        "resource": np.array(names, dtype=object),
+        "instances": np.array([4] + [1] * (resources - 1)),
+        "start_ps": np.array([0] + [whole // 2] * (resources - 1)),
+        "end_ps": np.array([whole // 2] + [whole] * (resources - 1)),
+        "utilization": np.array([1.0] + [0.4] * (resources - 1)),
+        "times": np.array([1] + [4] * (resources - 1)),
+        "each_ps": np.array([whole // 2] + [whole // 16] * (resources - 1)),
+    }
+    return Results((one, dataclasses.replace(one, run="moved", columns={**one.columns, "links": links})))
+
+
 def of(kind) -> Results:
+    if kind in ("scaling", "links"):
+        return grown() if kind == "scaling" else moved()
     if kind in ("latency", "queue"):
         return served()
     if kind in ("tornado", "break-even"):
@@ -285,6 +326,59 @@ def test_rays_have_round_numbers(tokens_per_J):
     for text in said:
         digits = text.split()[0].replace(",", "").replace(".", "").strip("0")
         assert digits in ("1", "2", "3", "5"), text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.mpl_image_compare(baseline_dir="../pictures", tolerance=TOLERANCE, savefig_kwargs=SMALL)
+def test_looks(kind):
+    return KINDS[kind](of(kind)).get_figure()
+
+
+@pytest.mark.mpl_image_compare(baseline_dir="../pictures", tolerance=TOLERANCE, savefig_kwargs=SMALL)
+def test_looks_of_predicted():
+    groups = [pairs("ring", "judged", [1.0, 1.2]), pairs("tree", "fitted", [1.05]), pairs("ring", "left_out", [0.5])]
+    return predicted.draw(groups, title="Rings").get_figure()
+
+
+def test_strong_scaling_is_the_same_work():
+    ax = scaling.draw(grown())
+    throughput, perfect = ax.lines[:2]
+    assert throughput.get_xdata().tolist() == [8, 16, 32, 64]
+    assert perfect.get_ydata() == pytest.approx(1e5 * np.array([1, 2, 4, 8]))
+    _, lower = ax.get_figure().axes
+    assert lower.lines[0].get_ydata() == pytest.approx(100 * 0.98 ** np.arange(4))
+    assert lower.lines[1].get_ydata() == pytest.approx(100 * 0.85 ** np.arange(4))
+    assert ax.get_title(loc="left").startswith("Strong scaling")
+    times = scaling.draw(grown(), metric="makespan_s")
+    assert times.lines[1].get_ydata() == pytest.approx(10 / np.array([1, 2, 4, 8]))
+
+
+def test_weak_scaling_is_work_that_grows_and_keys_that_go_together_are_one_line():
+    ax = scaling.draw(grown(weak=True), metric="makespan_s")
+    assert len(ax.lines) == 4 and ax.get_title(loc="left").startswith("Weak scaling")
+    assert ax.lines[1].get_ydata() == pytest.approx([10] * 4)
+
+
+@pytest.mark.parametrize("metric", ["mfu", "power_avg_W"])
+def test_scaling_is_of_throughput_or_time(metric):
+    with pytest.raises(InputError, match=f"scaling draws no '{metric}'. Allowed: tokens_per_s, makespan_s"):
+        scaling.draw(grown(), metric=metric)
+
+
+def test_links_in_use_are_means_over_stretches():
+    ax = links.draw(moved())  # the first that moved anything
+    assert ax.get_title(loc="left") == "Links in use: moved"
+    shown = np.asarray(ax.images[0].get_array())
+    assert shown[0, :199] == pytest.approx(np.full(199, 100)) and not shown[0, 201:].any()
+    # four stretches of a sixteenth each are half of the half that they are in
+    assert shown[1].mean() == pytest.approx(40 / 4, rel=1e-6)
+    assert ax.get_yticklabels()[0].get_text() == "port.out[0]  ×4"
+
+
+def test_of_many_links_those_most_in_use_are_drawn():
+    ax = links.draw(moved(40))
+    assert ax.images[0].get_array().shape[0] == 24
+    assert ax.get_title(loc="left").endswith("24 of 40 classes of links, those most in use")
 
 
 @pytest.mark.parametrize("kind", KINDS)
