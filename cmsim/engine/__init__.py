@@ -6,6 +6,7 @@ from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
+from cmsim.engine.many import plans, played
 from cmsim.engine.memory import check_memory, fullest_B, memory_B
 from cmsim.engine.perturb import Jitter, Perturbation
 from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan, plan_together
@@ -39,9 +40,11 @@ __all__ = [
     "memory_drawn",
     "plan",
     "plan_together",
+    "plans",
     "play",
     "play_loops",
     "play_within",
+    "played",
     "run_bound",
     "whole",
     "whole_columns",

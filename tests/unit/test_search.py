@@ -22,7 +22,7 @@ from cmsim.search import OBJECTIVES, SearchResult, axes, price, probes, question
 from cmsim.search.axes import Question
 from cmsim.search.price import pipeline_s
 from cmsim.search.space import Space, space
-from cmsim.search.together import plans
+from cmsim.engine import plans
 from cmsim.workload import generate
 from cmsim.workload.model import load_model
 from cmsim.workload.schedules import GPipe, Interleaved, OneForwardOneBackward, ZeroBubbleH1

@@ -1,0 +1,89 @@
+"""Runs that differ in nothing but numbers of their workload, made together: planned, priced and played as one.
+
+The one place where runs are grouped. What comes out of a group is what each gives by itself, byte for byte; who is not
+made here, for whatever reason, is made alone, and then says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cmsim import engine, kinds, results
+from cmsim.errors import CmsimError
+from cmsim.execution import formats, played
+from cmsim.execution.machines import Machines
+from cmsim.execution.options import options_of
+from cmsim.execution.played import Play
+from cmsim.hardware import System
+from cmsim.results import Result
+from cmsim.scenario import Run
+from cmsim.workload import Programs, generate
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A run with its programs, before it is planned; ``number``: among those that were asked for."""
+
+    number: int
+    run: Run
+    system: System
+    options: engine.Options
+    programs: Programs
+
+    def goes_with(self, other: _Made) -> bool:
+        return self.system is other.system and self.options == other.options
+
+
+def results_of(runs: Sequence[Run], machines: Machines) -> list[Result | None]:
+    """The result of each run; None of those that are to be made alone."""
+    out: list[Result | None] = [None] * len(runs)
+    if len(runs) < 2:
+        return out
+    groups: list[list[_Made]] = []
+    for number, one in enumerate(runs):
+        made = _made(number, one, machines)
+        if made is None:
+            continue
+        group = next((some for some in groups if made.goes_with(some[0])), None)
+        if group is None:
+            groups.append([made])
+        else:
+            group.append(made)
+    for group in groups:
+        try:
+            found = _results(group, machines)
+        except CmsimError:
+            continue
+        for made, result in zip(group, found, strict=True):
+            out[made.number] = result
+    return out
+
+
+def _made(number: int, one: Run, machines: Machines) -> _Made | None:
+    """A run that may go with others; None where it has something that only it can tell of, or is refused."""
+    if one.open or one.uncertainty is not None or one.network == "flow" or one.faults:
+        return None
+    if not isinstance(kinds.get(one.spec.kind).execution, kinds.PlayedKind):
+        return None
+    try:
+        system = machines(one)
+        formats.check(one.spec, system.accelerator)
+        programs = generate.programs(one.spec, system, base=machines.base, loops=True)
+        engine.check_memory(programs, system)
+        return _Made(number, one, system, options_of(one, system), programs)
+    except CmsimError:
+        return None
+
+
+def _results(group: Sequence[_Made], machines: Machines) -> list[Result]:
+    first = group[0]
+    went = engine.played([one.programs for one in group], first.system, first.options)
+    plays = [
+        Play(one.run, one.system, one.programs, one.options, *its, machines.base)
+        for one, its in zip(group, went, strict=True)
+    ]
+    return [played.whole(results.check(played.result(one)), one) for one in plays]
+
+
+__all__ = ["results_of"]
