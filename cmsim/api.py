@@ -28,6 +28,7 @@ from cmsim.execution import (
     system,
 )
 from cmsim.hardware import System
+from cmsim.reading.look import one_look
 from cmsim.results import Result, Results
 from cmsim.scenario import Record, Run, Scenario, load_scenario
 from cmsim.version import __version__
@@ -255,7 +256,11 @@ def evaluate(
     InputError
         For what is wrong with the input.
     """
-    machines = machines or Machines()
+    with one_look():
+        return _became(one, machines or Machines(), progress)
+
+
+def _became(one: Run, machines: Machines, progress: Callable[[float], None] | None) -> results.Outcome:
     try:
         tried = choice.best(one, machines, progress)
         found = result_of(tried)

@@ -16,6 +16,7 @@ from cmsim.execution.machines import Machines
 from cmsim.execution.options import options_of
 from cmsim.execution.played import Play
 from cmsim.hardware import System
+from cmsim.reading.look import one_look
 from cmsim.results import Result
 from cmsim.scenario import Run
 from cmsim.workload import Programs, generate
@@ -40,6 +41,12 @@ def results_of(runs: Sequence[Run], machines: Machines) -> list[Result | None]:
     out: list[Result | None] = [None] * len(runs)
     if len(runs) < 2:
         return out
+    with one_look():
+        _fill(out, runs, machines)
+    return out
+
+
+def _fill(out: list[Result | None], runs: Sequence[Run], machines: Machines) -> None:
     groups: list[list[_Made]] = []
     for number, one in enumerate(runs):
         made = _made(number, one, machines)
@@ -57,7 +64,6 @@ def results_of(runs: Sequence[Run], machines: Machines) -> list[Result | None]:
             continue
         for made, result in zip(group, found, strict=True):
             out[made.number] = result
-    return out
 
 
 def _made(number: int, one: Run, machines: Machines) -> _Made | None:
