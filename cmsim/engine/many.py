@@ -20,8 +20,6 @@ import numpy as np
 from cmsim.arrays import Ints
 from cmsim.engine.calls import notes_of
 from cmsim.engine.plan import Options, Plan, plan, planned
-from cmsim.engine.play import play
-from cmsim.engine.steady import play_loops
 from cmsim.engine.timeline import Timeline
 from cmsim.hardware import System
 from cmsim.network import Log, Stretches
@@ -52,31 +50,38 @@ class Line:
     each: list[Plan]
     joint: Ints
 
+    def spans(self, timeline: Timeline) -> tuple[Ints, Ints]:
+        """When each begins and ends. [ps]"""
+        begin_ps: Ints = timeline.end_ps[0][self.joint]
+        return begin_ps, np.append(timeline.start_ps[0][self.joint[1:]], timeline.kept_ps)
+
+    def apart(self, timeline: Timeline) -> list[Timeline]:
+        """The timeline of each, from its beginning on."""
+        (start,), (end,), (wait,) = timeline.start_ps, timeline.end_ps, timeline.wait_ps
+        begin = end[self.joint]
+        moved = timeline.segments.columns()
+        order = np.argsort(moved.start_ps, kind="stable")
+        bounds = np.append(np.searchsorted(moved.start_ps[order], begin), len(order)).tolist()
+        out = []
+        for number, (one, since) in enumerate(zip(self.each, begin.tolist(), strict=True)):
+            rows = slice(int(self.joint[number]) + 1, int(self.joint[number]) + 1 + len(one.programs.ops))
+            own = moved.rows(order[bounds[number] : bounds[number + 1]], -since)
+            used, demand = np.unique(own.demand, return_inverse=True)
+            part = Stretches([own.demands[at] for at in used.tolist()], demand, own.start_ps, own.end_ps, own.rate_Bps)
+            out.append(Timeline([start[rows] - since], [end[rows] - since], [wait[rows]], Log([part])))
+        return out
+
 
 def plans(programs: Sequence[Programs], system: System, options: Options) -> list[Plan]:
     """A plan of each, as `cmsim.engine.plan` makes them."""
-    if not _fit(programs, options):
+    if not fit(programs, options):
         return [plan(one, system, options) for one in programs]
     return lined_up(programs, system, options).each
 
 
-def played(programs: Sequence[Programs], system: System, options: Options) -> list[tuple[Plan, Timeline]]:
-    """A plan of each and how it went, as each by itself. Raises what any of them would."""
-    if _fit(programs, options):
-        line = lined_up(programs, system, options)
-        if len(line.joint):
-            return list(zip(line.each, _apart(line, play(line.plan)), strict=True))
-        return [(one, play(one)) for one in line.each]
-    out = []
-    for one in programs:
-        found = play_loops(plan(one, system, options))
-        assert found is not None, "without a limit a plan is played to its end"
-        out.append(found)
-    return out
-
-
-def _fit(programs: Sequence[Programs], options: Options) -> bool:
-    """Whether programs may stand in one table: they have the same groups, and use them for the same collectives."""
+def fit(programs: Sequence[Programs], options: Options) -> bool:
+    """Whether programs, more than one, may stand in one table: they have the same groups, and use them for the same
+    collectives."""
     first = programs[0]
     if len(programs) == 1 or options.jitter is not None or options.faults or options.network == "flow":
         return False
@@ -226,21 +231,4 @@ def _renumbered(tables: Sequence[OpTable]) -> list[OpTable]:
     return [replace(table, **change) for table, change in zip(tables, changed, strict=True)]  # type: ignore[arg-type]
 
 
-def _apart(line: Line, timeline: Timeline) -> list[Timeline]:
-    """The timeline of each, from its beginning on."""
-    (start,), (end,), (wait,) = timeline.start_ps, timeline.end_ps, timeline.wait_ps
-    begin = end[line.joint]
-    moved = timeline.segments.columns()
-    order = np.argsort(moved.start_ps, kind="stable")
-    bounds = np.append(np.searchsorted(moved.start_ps[order], begin), len(order)).tolist()
-    out = []
-    for number, (one, since) in enumerate(zip(line.each, begin.tolist(), strict=True)):
-        rows = slice(int(line.joint[number]) + 1, int(line.joint[number]) + 1 + len(one.programs.ops))
-        own = moved.rows(order[bounds[number] : bounds[number + 1]], -since)
-        used, demand = np.unique(own.demand, return_inverse=True)
-        part = Stretches([own.demands[at] for at in used.tolist()], demand, own.start_ps, own.end_ps, own.rate_Bps)
-        out.append(Timeline([start[rows] - since], [end[rows] - since], [wait[rows]], Log([part])))
-    return out
-
-
-__all__ = ["Line", "lined_up", "plans", "played"]
+__all__ = ["Line", "fit", "lined_up", "plans"]

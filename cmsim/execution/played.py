@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cmsim import cost, energy, engine, results
+from cmsim.arrays import Columns
 from cmsim.engine import record
 from cmsim.errors import InfeasibleError
 from cmsim.execution import formats, money
@@ -103,10 +104,49 @@ def rates(one: Run, billed: System, programs: Programs, makespan_s: float) -> di
     return results.of_time(one.spec.kind, facts, makespan_s=makespan_s, accelerators=billed.packages)
 
 
-def result(played: Play) -> Result:
+@dataclass(frozen=True)
+class Measures:
+    """What metrics are made of: power, and where the time went; and the columns that both follow from, where they were
+    made for this run alone."""
+
+    power: energy.Power
+    went: record.Breakdown
+    ops: Columns = field(default_factory=dict)
+    links: Columns = field(default_factory=dict)
+
+
+def measures(played: Play) -> Measures:
+    """Of one run by itself."""
+    plan, timeline, full = played.plan, played.timeline, played.run.record == "full"
+    ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
+    links = record.links_columns(plan, timeline)
+    clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
+    power = energy.power_over_time(
+        played.billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat
+    )
+    return Measures(power, record.breakdown(plan, timeline), ops, links)
+
+
+def measured_apart(line: engine.Line, timeline: engine.Timeline, billed: System) -> list[Measures]:
+    """Of runs on one system that were played as one; without columns."""
+    begin_ps, end_ps = line.spans(timeline)
+    wanted = (*energy.OPS, "clock") if line.plan.clock.size else energy.OPS
+    ops = record.ops_columns(line.plan, timeline, wanted)
+    links = record.links_columns(line.plan, timeline)
+    power = energy.powers(billed, ops, links, begin_ps=begin_ps, end_ps=end_ps)
+    went = record.breakdowns(line.plan, timeline, begin_ps, end_ps)
+    return [Measures(*one) for one in zip(power, went, strict=True)]
+
+
+def only_time(one: Run) -> bool:
+    """Whether of a run nothing is kept but what follows from its length."""
+    return one.record == "none" and results.follows_time(one.spec.kind, one.of)
+
+
+def result(played: Play, measured: Measures | None = None) -> Result:
     """What was played, measured, and recorded as far as its run says; of a steady state only what was (``whole``)."""
     one, system, programs, options = played.run, played.system, played.programs, played.options
-    if one.record == "none" and results.follows_time(one.spec.kind, one.of):
+    if only_time(one):
         return _of_time(played)
     plan, timeline, billed = played.plan, played.timeline, played.billed
     means, makespan_s = means_of(one), to_s(timeline.makespan_ps)
@@ -115,15 +155,12 @@ def result(played: Play) -> Result:
         healthy = engine.plan(plan.programs, system, replace(options, faults=()))
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     full = one.record == "full"
-    ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
-    links = record.links_columns(plan, timeline)
-    clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
-    power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    measured = measured or measures(played)
+    power, went, ops = measured.power, measured.went, measured.ops
     watts, missing = energy.power_metrics(billed, power)
     rent, unpriced = cost.rent(billed)
     ends, assumed = energy.band_metrics(billed, power)
     moves = _over_time(one, billed, power)
-    went = record.breakdown(plan, timeline)
     facts: Facts = means.facts(one.spec, programs.facts)
     fabric_s = means.bounds_s(one.spec, system, programs, plan)
     numbers = results.metrics(
@@ -166,7 +203,7 @@ def result(played: Play) -> Result:
         facts=facts,
         machine=machine_facts(billed),
         columns={
-            **({"ops": ops, "links": links, "power": power.columns()} if full else {}),
+            **({"ops": ops, "links": measured.links, "power": power.columns()} if full else {}),
             **({"power_curve": moves.columns()} if full and moves else {}),
         },
         kind=one.spec.kind,

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cmsim import engine, kinds, results
-from cmsim.errors import CmsimError
+from cmsim.errors import CmsimError, FailedError
 from cmsim.execution import formats, played
+from cmsim.execution.choice import result_of
 from cmsim.execution.machines import Machines
-from cmsim.execution.options import options_of
+from cmsim.execution.options import means_of, options_of
 from cmsim.execution.played import Play
 from cmsim.hardware import System
 from cmsim.reading.look import one_look
@@ -70,7 +71,7 @@ def _made(number: int, one: Run, machines: Machines) -> _Made | None:
     """A run that may go with others; None where it has something that only it can tell of, or is refused."""
     if one.open or one.uncertainty is not None or one.network == "flow" or one.faults:
         return None
-    if not isinstance(kinds.get(one.spec.kind).execution, kinds.PlayedKind):
+    if not isinstance(kinds.get(one.spec.kind).execution, kinds.PlayedKind) or means_of(one).of_ops:
         return None
     try:
         system = machines(one)
@@ -83,13 +84,25 @@ def _made(number: int, one: Run, machines: Machines) -> _Made | None:
 
 
 def _results(group: Sequence[_Made], machines: Machines) -> list[Result]:
-    first = group[0]
-    went = engine.played([one.programs for one in group], first.system, first.options)
-    plays = [
-        Play(one.run, one.system, one.programs, one.options, *its, machines.base)
-        for one, its in zip(group, went, strict=True)
-    ]
-    return [played.whole(results.check(played.result(one)), one) for one in plays]
+    first, programs = group[0], [one.programs for one in group]
+    if not engine.fit(programs, first.options):
+        raise FailedError("these runs do not go together")
+    line = engine.lined_up(programs, first.system, first.options)
+    if not len(line.joint):
+        plays = [_play(one, plan, engine.play(plan), machines) for one, plan in zip(group, line.each, strict=True)]
+        return [result_of(one) for one in plays]
+    whole = engine.play(line.plan)
+    parts = zip(group, line.each, line.apart(whole), strict=True)
+    plays = [_play(one, plan, timeline, machines) for one, plan, timeline in parts]
+    billed = plays[0].billed
+    if any(one.billed != billed or one.run.record == "full" or played.only_time(one.run) for one in plays):
+        return [result_of(one) for one in plays]
+    measured = played.measured_apart(line, whole, billed)
+    return [results.check(played.result(one, own)) for one, own in zip(plays, measured, strict=True)]
+
+
+def _play(made: _Made, plan: engine.Plan, timeline: engine.Timeline, machines: Machines) -> Play:
+    return Play(made.run, made.system, made.programs, made.options, plan, timeline, machines.base)
 
 
 __all__ = ["results_of"]

@@ -18,7 +18,7 @@ _SEEN: ContextVar[dict[Hashable, Any] | None] = ContextVar("seen", default=None)
 
 @contextlib.contextmanager
 def one_look() -> Iterator[None]:
-    """Until the end, folders are as they were when they were first looked at; inside of another, it is the same look."""
+    """Until the end, folders are as they were when first looked at; inside of another, it is the same look."""
     token = _SEEN.set({}) if _SEEN.get() is None else None
     try:
         yield
