@@ -27,6 +27,7 @@ from cmsim.execution import (
     result_of,
     system,
 )
+from cmsim.execution.together import results_of
 from cmsim.hardware import System
 from cmsim.reading.look import one_look
 from cmsim.results import Result, Results
@@ -184,20 +185,53 @@ def _stored(
 def _each(
     runs: Sequence[Run], machines: Machines, jobs: int | None, progress: Progress | None
 ) -> Iterator[results.Outcome]:
-    def here(item: tuple[int, Run]) -> results.Outcome:
-        number, one = item
-        return evaluate(one, machines, progress=_share(progress, one.key, number, len(runs)))
+    def here(packet: Sequence[tuple[int, Run]]) -> Iterator[results.Outcome]:
+        def alone(one: Run) -> results.Outcome:
+            return evaluate(one, machines, progress=_share(progress, one.key, numbers[one.key], len(runs)))
+
+        numbers = {one.key: number for number, one in packet}
+
+        return evaluate_all([one for _, one in packet], machines, alone)
 
     away = functools.partial(_evaluated, machines.base)
-    for done, one in enumerate(side_by_side.in_order(here, away, list(enumerate(runs)), jobs), 1):
+    for done, one in enumerate(side_by_side.in_packets(here, away, list(enumerate(runs)), jobs), 1):
         if progress is not None:
             progress(one.run, done / len(runs))
         yield one
 
 
-def _evaluated(base: Path | None, item: tuple[int, Run]) -> results.Outcome:
+def _evaluated(base: Path | None, packet: Sequence[tuple[int, Run]]) -> Iterator[results.Outcome]:
     """In a process that was started for it, whose systems are read once."""
-    return evaluate(item[1], machines_of(base))
+    return evaluate_all([one for _, one in packet], machines_of(base))
+
+
+def evaluate_all(
+    runs: Sequence[Run], machines: Machines, alone: Callable[[Run], results.Outcome] | None = None
+) -> Iterator[results.Outcome]:
+    """What becomes of each of several runs, in their order; those that go together are made together.
+
+    Parameters
+    ----------
+    runs
+        Of one scenario; some tens of them at once are made quickest.
+    machines
+        Systems loaded before.
+    alone
+        What becomes of a run that is made by itself; default: `evaluate`.
+
+    Yields
+    ------
+    Outcome
+        What `evaluate` gives of each.
+
+    Raises
+    ------
+    InputError
+        In the place of the run whose input is wrong.
+    """
+    by_itself = alone or functools.partial(evaluate, machines=machines)
+    for one, found in zip(runs, results_of(runs, machines), strict=True):
+        yield by_itself(one) if found is None else found
 
 
 @functools.lru_cache(maxsize=1)
@@ -467,6 +501,7 @@ __all__ = [
     "compare",
     "digests",
     "evaluate",
+    "evaluate_all",
     "export_chakra",
     "manifest",
     "options_of",

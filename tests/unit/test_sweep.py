@@ -70,8 +70,10 @@ def test_a_sweep_that_was_ended_goes_on(whole: Path, tmp_path: Path, after: int,
     with pytest.raises(InputError, match=f"has {after} points of a sweep. Go on with --resume"):
         sweep.sweep(SCENARIO, out=out)
     ran: list[str] = []
-    alone = points.point
-    monkeypatch.setattr(points, "point", lambda base, one: ran.append(one.key) or alone(base, one))
+    several = points.several
+    monkeypatch.setattr(
+        points, "several", lambda base, some: ran.extend(one.key for one in some) or several(base, some)
+    )
     sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
     assert len(ran) == 6 - after
     assert bytes_of(out) == bytes_of(whole)
