@@ -73,8 +73,9 @@ class Power:
 
     def joules(self, power_W: Floats | None = None) -> dict[str, float]:
         """Integral over time by component, in their order; of ``middle_W`` if of nothing else. [J]"""
-        joules = (self.middle_W if power_W is None else power_W) * np.diff(self.edges_ps) / PS_PER_S
-        return {name: float(row.sum()) for name, row in zip(COMPONENTS, joules, strict=True)}
+        joules = (self.middle_W if power_W is None else power_W) * np.diff(self.edges_ps)
+        joules /= PS_PER_S
+        return dict(zip(COMPONENTS, joules.sum(axis=1).tolist(), strict=True))
 
     def columns(self) -> Columns:
         """One row per component and interval: component, start_ps, end_ps, power_W and its band; by component, then in
@@ -177,31 +178,26 @@ def _components_W(
 
     engines_J: of compute, memory and link, shape (3, intervals) [J]    at_work: ranks that run a program [1]
     """
-    compute_W, memory_W, link_W = engines_J / seconds
     ports, fed = use
-
     fixed, chips, node = constant(system), system.spec.scale_up.power, system.spec.node
     facility = system.spec.facility
-    level = np.ones(len(seconds))
     sockets_W = system.packages / node.accelerators * node.cpus * (node.cpu_active_W - node.cpu_idle_W)
-    parts: dict[str, Floats] = {
-        "accelerators_idle": system.packages * board.idle * level,
-        "accelerators_active": at_work / system.ranks_per_package * (board.active - board.idle) * level,
-        "accelerators_compute": compute_W,
-        "accelerators_memory": memory_W,
-        "accelerators_link": link_W,
-        "hosts": fixed.hosts_W + sockets_W * node.cpu_feeding * fed,
-        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * ports,
-        "optical_modules": fixed.optical_modules_W * level,
-        "nics": fixed.nics_W * level,
-    }
-    cooled_W = sum(parts.values())
-    parts["fans"] = fans_W(cooled_W, facility.fan_fraction)
-    direct_W = cooled_W + parts["fans"]
-    parts["power_supplies"] = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
-    parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
-    assert tuple(parts) == COMPONENTS
-    return np.stack(list(parts.values()))
+    out = np.empty((len(COMPONENTS), len(seconds)))
+    part = dict(zip(COMPONENTS, out, strict=True))
+    part["accelerators_idle"][:] = system.packages * board.idle
+    part["accelerators_active"][:] = at_work / system.ranks_per_package * (board.active - board.idle)
+    for name, joules in zip(("compute", "memory", "link"), engines_J, strict=True):
+        np.divide(joules, seconds, out=part[f"accelerators_{name}"])
+    part["hosts"][:] = fixed.hosts_W + sockets_W * node.cpu_feeding * fed
+    part["switch_chips"][:] = fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * ports
+    part["optical_modules"][:] = fixed.optical_modules_W
+    part["nics"][:] = fixed.nics_W
+    cooled_W = sum(out[: COMPONENTS.index("fans")])
+    part["fans"][:] = fans_W(cooled_W, facility.fan_fraction)
+    direct_W = cooled_W + part["fans"]
+    part["power_supplies"][:] = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
+    part["facility"][:] = overhead_W(direct_W + part["power_supplies"], facility.pue)
+    return out
 
 
 @dataclass(frozen=True)

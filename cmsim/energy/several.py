@@ -44,7 +44,7 @@ def powers(system: System, ops: Columns, links: Columns, *, begin_ps: Ints, end_
     out, start = [], 0
     for a, b in bounds:
         own = slice(start, start := start + b - a - 1)
-        out.append(Power(at_ps[a:b] - at_ps[a], *(np.ascontiguousarray(part[:, own]) for part in watts)))
+        out.append(Power(at_ps[a:b] - at_ps[a], *(part[:, own] for part in watts)))
     return out
 
 

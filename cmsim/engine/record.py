@@ -324,8 +324,8 @@ def _sweep(
     ends = [0, until_ps, *((repeat.from_ps, repeat.until_ps) if repeat.times else ())]
     edges, position = np.unique(np.concatenate([start, end, ends]), return_inverse=True)
     count = np.zeros((len(edges), lanes), np.int64)
-    np.add.at(count, (position[: len(start)], lane), 1)
-    np.add.at(count, (position[len(start) : 2 * len(start)], lane), -1)
+    np.add.at(count.reshape(-1), position[: len(start)] * lanes + lane, 1)
+    np.add.at(count.reshape(-1), position[len(start) : 2 * len(start)] * lanes + lane, -1)
     begin, finish = repeat.within(edges[:-1], edges[1:])
     return edges, np.diff(edges) + repeat.times * (finish - begin), np.cumsum(count, axis=0)[:-1]
 

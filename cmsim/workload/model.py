@@ -137,7 +137,12 @@ class ModelSpec:
     def recurrent_layers(self) -> int:
         return sum(mixer == "recurrence" for mixer, _ in self.kinds)
 
-    @property
+    @functools.cached_property
+    def each_layer(self) -> tuple[tuple[LayerKind, bool], ...]:
+        """`kind` and `narrow` of every layer."""
+        return tuple((self.kind(layer), self.narrow(layer)) for layer in range(self.layers))
+
+    @functools.cached_property
     def drafting_layer(self) -> int:
         """The layer that a draft layer is like: the last one with attention, or the last one."""
         return max((n for n in range(self.layers) if self.kind(n).mixer == "attention"), default=self.layers - 1)
