@@ -30,7 +30,7 @@ START_s = 1.0
 #: items that go to a process at once, at most: what a stop waits for, and what a reader has to wait with
 _AT_ONCE = 16
 #: and of work that is quicker with several in hand, for about so long [s]
-_MOST_AT_ONCE, _MOMENT_s = 64, 0.25
+_MOST_AT_ONCE, _MOMENT_s = 64, 1.0
 #: packets of each process that are under way or wait to be read: more are not begun before they are asked for
 _AHEAD = 3
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cmsim import engine, kinds, results
-from cmsim.errors import CmsimError, FailedError
+from cmsim.errors import CmsimError
 from cmsim.execution import formats, played
 from cmsim.execution.choice import result_of
 from cmsim.execution.machines import Machines
@@ -59,11 +59,7 @@ def _fill(out: list[Result | None], runs: Sequence[Run], machines: Machines) -> 
         else:
             group.append(made)
     for group in groups:
-        try:
-            found = _results(group, machines)
-        except CmsimError:
-            continue
-        for made, result in zip(group, found, strict=True):
+        for made, result in zip(group, _results(group, machines), strict=True):
             out[made.number] = result
 
 
@@ -83,10 +79,26 @@ def _made(number: int, one: Run, machines: Machines) -> _Made | None:
         return None
 
 
-def _results(group: Sequence[_Made], machines: Machines) -> list[Result]:
+def _results(group: Sequence[_Made], machines: Machines) -> list[Result | None]:
+    if engine.fit([one.programs for one in group], group[0].options):
+        try:
+            return [*_as_one(group, machines)]
+        except CmsimError:
+            return [None] * len(group)
+    return [_by_itself(one, machines) for one in group]
+
+
+def _by_itself(made: _Made, machines: Machines) -> Result | None:
+    try:
+        went = engine.play_loops(engine.plan(made.programs, made.system, made.options))
+        assert went is not None, "without a limit a plan is played to its end"
+        return result_of(_play(made, *went, machines))
+    except CmsimError:
+        return None
+
+
+def _as_one(group: Sequence[_Made], machines: Machines) -> list[Result]:
     first, programs = group[0], [one.programs for one in group]
-    if not engine.fit(programs, first.options):
-        raise FailedError("these runs do not go together")
     line = engine.lined_up(programs, first.system, first.options)
     if not len(line.joint):
         plays = [_play(one, plan, engine.play(plan), machines) for one, plan in zip(group, line.each, strict=True)]
