@@ -27,7 +27,7 @@ from cmsim.execution import (
     result_of,
     system,
 )
-from cmsim.execution.together import results_of
+from cmsim.execution.together import outcomes_of
 from cmsim.hardware import System
 from cmsim.reading.look import one_look
 from cmsim.results import Result, Results
@@ -186,12 +186,12 @@ def _each(
     runs: Sequence[Run], machines: Machines, jobs: int | None, progress: Progress | None
 ) -> Iterator[results.Outcome]:
     def here(packet: Sequence[tuple[int, Run]]) -> Iterator[results.Outcome]:
+        numbers = {one.key: number for number, one in packet}
+
         def alone(one: Run) -> results.Outcome:
             return evaluate(one, machines, progress=_share(progress, one.key, numbers[one.key], len(runs)))
 
-        numbers = {one.key: number for number, one in packet}
-
-        return evaluate_all([one for _, one in packet], machines, alone)
+        return outcomes_of([one for _, one in packet], machines, alone)
 
     away = functools.partial(_evaluated, machines.base)
     for done, one in enumerate(side_by_side.in_packets(here, away, list(enumerate(runs)), jobs), 1):
@@ -202,36 +202,8 @@ def _each(
 
 def _evaluated(base: Path | None, packet: Sequence[tuple[int, Run]]) -> Iterator[results.Outcome]:
     """In a process that was started for it, whose systems are read once."""
-    return evaluate_all([one for _, one in packet], machines_of(base))
-
-
-def evaluate_all(
-    runs: Sequence[Run], machines: Machines, alone: Callable[[Run], results.Outcome] | None = None
-) -> Iterator[results.Outcome]:
-    """What becomes of each of several runs, in their order; those that go together are made together.
-
-    Parameters
-    ----------
-    runs
-        Of one scenario; some tens of them at once are made quickest.
-    machines
-        Systems loaded before.
-    alone
-        What becomes of a run that is made by itself; default: `evaluate`.
-
-    Yields
-    ------
-    Outcome
-        What `evaluate` gives of each.
-
-    Raises
-    ------
-    InputError
-        In the place of the run whose input is wrong.
-    """
-    by_itself = alone or functools.partial(evaluate, machines=machines)
-    for one, found in zip(runs, results_of(runs, machines), strict=True):
-        yield by_itself(one) if found is None else found
+    machines = machines_of(base)
+    return outcomes_of([one for _, one in packet], machines, functools.partial(evaluate, machines=machines))
 
 
 @functools.lru_cache(maxsize=1)
@@ -501,7 +473,6 @@ __all__ = [
     "compare",
     "digests",
     "evaluate",
-    "evaluate_all",
     "export_chakra",
     "manifest",
     "options_of",

@@ -22,6 +22,7 @@ from cmsim.engine.perturb import Jitter, Perturbation, alike, drawn, rank_factor
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
+from cmsim.reading.look import of_one
 from cmsim.topology import Fabric, Paths, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, on_clock, to_ps
 from cmsim.workload.loops import whole
@@ -296,6 +297,10 @@ def _states(system: System, options: Options, factors: Floats) -> tuple[tuple[in
 
 def rates(system: System) -> compute.Rates:
     """What kernels run on: one rank's peaks and the stack's efficiencies."""
+    return of_one("rates", system, lambda: _rates(system))
+
+
+def _rates(system: System) -> compute.Rates:
     gap_s = system.stack.host.gap_us * US
     return compute.Rates(
         peak_FLOPps=compute.with_variants(

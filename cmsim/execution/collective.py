@@ -12,7 +12,7 @@ from cmsim import collectives, engine, topology
 from cmsim.execution.means import Means
 from cmsim.hardware import System
 from cmsim.kinds.collective import CollectiveFacts, CollectiveSpec
-from cmsim.reading.look import seen
+from cmsim.reading.look import of_one
 from cmsim.workload import Programs
 
 
@@ -43,9 +43,11 @@ class CollectiveMeans(Means):
             whole = topology.paths(system)
             least = messages.bound_of_matrix(shares * size_B, paths=whole, ranks=ranks, software=nothing)
         else:
-            # runs of one packet ask of the same group; the system is kept beside it, so that it stays the one
-            look = ("group", id(system), ranks.tobytes())
-            _, group = seen(look, lambda: (system, messages.group_on(topology.paths(system), ranks)))
+            group = of_one(
+                f"group {ranks.tobytes()!r}",
+                system,
+                lambda: messages.group_on(topology.paths(system), ranks),
+            )
             adds = plan.fabric.in_network_reduction and system.stack.collectives.in_network
             least = messages.bound_of_group(name, size_B, group=group, software=nothing, in_network=adds)
         return {

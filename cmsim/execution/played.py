@@ -15,6 +15,7 @@ from cmsim.execution import formats, money
 from cmsim.execution.options import means_of, options_of
 from cmsim.hardware import System
 from cmsim.kinds import Facts, MachineFacts
+from cmsim.reading.look import of_one
 from cmsim.results import Result
 from cmsim.scenario import Run
 from cmsim.units import to_ps, to_s
@@ -105,29 +106,29 @@ def rates(one: Run, billed: System, programs: Programs, makespan_s: float) -> di
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What metrics are made of: power, and where the time went; and the columns that both follow from, where they were
-    made for this run alone."""
+class Weighed:
+    """What metrics are made of: what is billed, power, and where the time went; and the columns that these follow from,
+    where they were made for this run alone."""
 
+    billed: System
     power: energy.Power
     went: record.Breakdown
     ops: Columns = field(default_factory=dict)
     links: Columns = field(default_factory=dict)
 
 
-def measures(played: Play) -> Measures:
+def measures(played: Play) -> Weighed:
     """Of one run by itself."""
     plan, timeline, full = played.plan, played.timeline, played.run.record == "full"
     ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
     links = record.links_columns(plan, timeline)
     clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
-    power = energy.power_over_time(
-        played.billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat
-    )
-    return Measures(power, record.breakdown(plan, timeline), ops, links)
+    billed = played.billed
+    power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    return Weighed(billed, power, record.breakdown(plan, timeline), ops, links)
 
 
-def measured_apart(line: engine.Line, timeline: engine.Timeline, billed: System) -> list[Measures]:
+def measured_apart(line: engine.Line, timeline: engine.Timeline, billed: System) -> list[Weighed]:
     """Of runs on one system that were played as one; without columns."""
     begin_ps, end_ps = line.spans(timeline)
     wanted = (*energy.OPS, "clock") if line.plan.clock.size else energy.OPS
@@ -135,7 +136,7 @@ def measured_apart(line: engine.Line, timeline: engine.Timeline, billed: System)
     links = record.links_columns(line.plan, timeline)
     power = energy.powers(billed, ops, links, begin_ps=begin_ps, end_ps=end_ps)
     went = record.breakdowns(line.plan, timeline, begin_ps, end_ps)
-    return [Measures(*one) for one in zip(power, went, strict=True)]
+    return [Weighed(billed, *one) for one in zip(power, went, strict=True)]
 
 
 def only_time(one: Run) -> bool:
@@ -143,12 +144,12 @@ def only_time(one: Run) -> bool:
     return one.record == "none" and results.follows_time(one.spec.kind, one.of)
 
 
-def result(played: Play, measured: Measures | None = None) -> Result:
+def result(played: Play, measured: Weighed | None = None) -> Result:
     """What was played, measured, and recorded as far as its run says; of a steady state only what was (``whole``)."""
     one, system, programs, options = played.run, played.system, played.programs, played.options
     if only_time(one):
         return _of_time(played)
-    plan, timeline, billed = played.plan, played.timeline, played.billed
+    plan, timeline = played.plan, played.timeline
     means, makespan_s = means_of(one), to_s(timeline.makespan_ps)
     impact = None
     if options.faults:
@@ -156,9 +157,9 @@ def result(played: Play, measured: Measures | None = None) -> Result:
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     full = one.record == "full"
     measured = measured or measures(played)
-    power, went, ops = measured.power, measured.went, measured.ops
+    billed, power, went, ops = measured.billed, measured.power, measured.went, measured.ops
     watts, missing = energy.power_metrics(billed, power)
-    rent, unpriced = cost.rent(billed)
+    rent, unpriced = of_one("rent", billed, lambda: cost.rent(billed))
     ends, assumed = energy.band_metrics(billed, power)
     moves = _over_time(one, billed, power)
     facts: Facts = means.facts(one.spec, programs.facts)
@@ -201,7 +202,7 @@ def result(played: Play, measured: Measures | None = None) -> Result:
             *plan.notes,
         ),
         facts=facts,
-        machine=machine_facts(billed),
+        machine=of_one("machine", billed, lambda: machine_facts(billed)),
         columns={
             **({"ops": ops, "links": measured.links, "power": power.columns()} if full else {}),
             **({"power_curve": moves.columns()} if full and moves else {}),

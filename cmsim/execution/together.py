@@ -6,7 +6,7 @@ made here, for whatever reason, is made alone, and then says what is wrong with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cmsim import engine, kinds, results
@@ -18,7 +18,7 @@ from cmsim.execution.options import means_of, options_of
 from cmsim.execution.played import Play
 from cmsim.hardware import System
 from cmsim.reading.look import one_look
-from cmsim.results import Result
+from cmsim.results import Outcome, Result
 from cmsim.scenario import Run
 from cmsim.workload import Programs, generate
 
@@ -35,6 +35,13 @@ class _Made:
 
     def goes_with(self, other: _Made) -> bool:
         return self.system is other.system and self.options == other.options
+
+
+def outcomes_of(runs: Sequence[Run], machines: Machines, alone: Callable[[Run], Outcome]) -> Iterator[Outcome]:
+    """What becomes of each of several runs, in their order. ``alone``: of one that is made by itself; it raises what
+    is wrong with its input."""
+    for one, found in zip(runs, results_of(runs, machines), strict=True):
+        yield alone(one) if found is None else found
 
 
 def results_of(runs: Sequence[Run], machines: Machines) -> list[Result | None]:
@@ -106,9 +113,10 @@ def _as_one(group: Sequence[_Made], machines: Machines) -> list[Result]:
     whole = engine.play(line.plan)
     parts = zip(group, line.each, line.apart(whole), strict=True)
     plays = [_play(one, plan, timeline, machines) for one, plan, timeline in parts]
-    billed = plays[0].billed
-    if any(one.billed != billed or one.run.record == "full" or played.only_time(one.run) for one in plays):
+    apart = {one.run.exclusive for one in group} == {True, False}
+    if apart or any(one.run.record == "full" or played.only_time(one.run) for one in group):
         return [result_of(one) for one in plays]
+    billed = plays[0].billed
     measured = played.measured_apart(line, whole, billed)
     return [results.check(played.result(one, own)) for one, own in zip(plays, measured, strict=True)]
 
@@ -117,4 +125,4 @@ def _play(made: _Made, plan: engine.Plan, timeline: engine.Timeline, machines: M
     return Play(made.run, made.system, made.programs, made.options, plan, timeline, machines.base)
 
 
-__all__ = ["results_of"]
+__all__ = ["outcomes_of", "results_of"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from cmsim import api, side_by_side
 from cmsim.errors import InputError, Problem
+from cmsim.execution.together import outcomes_of
 from cmsim.results import Outcome
 from cmsim.scenario import Run
 
@@ -45,7 +46,7 @@ def point(base: Path | None, one: Run) -> Outcome:
 
 def several(base: Path | None, runs: Sequence[Run]) -> Iterator[Outcome]:
     """The same of several, those that go together made together."""
-    return api.evaluate_all(runs, api.machines_of(base), functools.partial(point, base))
+    return outcomes_of(runs, api.machines_of(base), functools.partial(point, base))
 
 
 def _packet(base: Path | None, runs: Sequence[Run]) -> list[Outcome]:

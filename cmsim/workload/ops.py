@@ -18,7 +18,7 @@ from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.compute import Shape
 from cmsim.errors import InputError
 from cmsim.kinds import Facts
-from cmsim.workload.outline import Block, Copied, Outline, Words, Written, outline
+from cmsim.workload.outline import Block, ByHand, Copied, Outline, Words, outline
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
@@ -366,7 +366,7 @@ class _Reader:
         """The number of a builder among the blocks; a block is read once."""
         if id(build) in self._known:
             return self._known[id(build)]
-        parts: list[Written | Copied] = []
+        parts: list[ByHand | Copied] = []
         for part in build._parts:
             if isinstance(part, _Rows):
                 first = len(self.words)
@@ -375,7 +375,7 @@ class _Reader:
                 self.shape += [self.shapes.setdefault(one, len(self.shapes) - 1) for one in part.shapes]
                 for row, traffic in part.traffic.items():
                     self.exchange[first + row] = self._exchange(traffic)
-                parts.append(Written(first, len(self.words), tuple(part.waits)))
+                parts.append(ByHand(first, len(self.words), tuple(part.waits)))
             else:
                 parts.append(Copied(self.block(part.block), part.first, part.after))
         self.blocks.append(tuple(parts))

@@ -23,7 +23,7 @@ _KIND = 2
 _MOST_ROWS = 1 << 12
 
 
-class Written(NamedTuple):
+class ByHand(NamedTuple):
     """Rows of a block that were written one by one: numbers of the first and of the one after the last, and pairs of a
     row of the block and one that it waits for (negative: see `cmsim.workload.ops.awaited`)."""
 
@@ -40,7 +40,7 @@ class Copied(NamedTuple):
     after: tuple[tuple[int, ...], ...]
 
 
-Block = tuple[Written | Copied, ...]
+Block = tuple[ByHand | Copied, ...]
 
 
 class Outline(NamedTuple):
@@ -120,7 +120,7 @@ def _laid(block: Block, before: Sequence[_Laid]) -> _Laid:
     deps: list[Ints] = []
     later: list[tuple[int, int]] = []
     for part in block:
-        if isinstance(part, Written):
+        if isinstance(part, ByHand):
             written.append(np.arange(part.first, part.end))
             pairs = np.array(part.waits, np.int64).reshape(-1, 2)
             owners.append(pairs[:, 0])
@@ -140,4 +140,4 @@ def _laid(block: Block, before: Sequence[_Laid]) -> _Laid:
     return _Laid(np.concatenate(written), owner[inside], dep[inside], left_open)
 
 
-__all__ = ["Block", "Copied", "Outline", "Words", "Written", "outline"]
+__all__ = ["Block", "ByHand", "Copied", "Outline", "Words", "outline"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from cmsim import api, engine, sweep
-from cmsim.execution import Machines
-from cmsim.execution.together import results_of
+from cmsim.execution import Machines, together
+from cmsim.execution.together import outcomes_of, results_of
 from cmsim.reading import builtin_files
 from cmsim.reading.look import one_look, seen
 from cmsim.results import Result, became
@@ -68,9 +69,9 @@ def test_runs_made_together_are_as_those_made_alone(name: str, record: Any) -> N
     machines = Machines()
     found = results_of(scenario.runs, machines)
     assert sum(one is not None for one in found) >= 2
-    for run, together in zip(scenario.runs, found, strict=True):
+    for run, one in zip(scenario.runs, found, strict=True):
         alone = api.evaluate(run, machines)
-        assert together is None or (isinstance(alone, Result) and said(together) == said(alone))
+        assert one is None or (isinstance(alone, Result) and said(one) == said(alone))
 
 
 def test_a_run_that_is_refused_says_so_beside_others_that_are_made() -> None:
@@ -83,17 +84,18 @@ def test_a_run_that_is_refused_says_so_beside_others_that_are_made() -> None:
     )
     machines = Machines()
     assert [one is None for one in results_of(scenario.runs, machines)] == [False, False, True, False]
-    found = [became(one) for one in api.evaluate_all(scenario.runs, machines)]
+    alone = functools.partial(api.evaluate, machines=machines)
+    found = [became(one) for one in outcomes_of(scenario.runs, machines, alone)]
     assert found == ["result", "result", "infeasible", "result"]
 
 
 def test_a_sweep_writes_what_it_writes_where_nothing_is_made_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = sweep.sweep(DIFFER["decode"], out=tmp_path / "together", record="full", jobs=1)
-    monkeypatch.setattr(api, "results_of", lambda runs, _: [None] * len(runs))
+    ours = sweep.sweep(DIFFER["decode"], out=tmp_path / "together", record="full", jobs=1)
+    monkeypatch.setattr(together, "results_of", lambda runs, _: [None] * len(runs))
     alone = sweep.sweep(DIFFER["decode"], out=tmp_path / "alone", record="full", jobs=1)
-    assert [one.run for one in together.outcomes] == [one.run for one in alone.outcomes]
+    assert [one.run for one in ours.outcomes] == [one.run for one in alone.outcomes]
     whole = [
         {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
         for folder in (tmp_path / "together", tmp_path / "alone")
