@@ -19,12 +19,18 @@ from cmsim.scenario import load_scenario
 from cmsim.workload import generate
 
 DECODE: dict[str, Any] = {"kind": "decode", "model": "llama-3.1-8b", "batch_per_accelerator": 8, "context_tokens": 4096}
-#: of one class of ranks, with measured kernels, with measured calls, with micro-batches that meet on links; of several
+#: of one class of ranks: two of measured kernels, of notes that differ; micro-batches that meet on links; measured
+#: calls; and of several classes
 DIFFER = {
     "decode": {
         "systems": ["hgx_h100"],
         "workload": DECODE,
         "sweep": {"workload.batch_per_accelerator": [1, 8, 500], "workload.context_tokens": [64, 90000]},
+    },
+    "prompts": {
+        "systems": ["hgx_h200"],
+        "workload": {"kind": "prefill", "model": "llama-3.1-8b", "batch_per_accelerator": 1, "prompt_tokens": 64},
+        "sweep": {"workload.prompt_tokens": [64, 1000, 30000]},
     },
     "experts": {
         "systems": [{"system": "cloudmatrix384", "accelerators": 32}],
