@@ -43,11 +43,8 @@ class CollectiveMeans(Means):
             whole = topology.paths(system)
             least = messages.bound_of_matrix(shares * size_B, paths=whole, ranks=ranks, software=nothing)
         else:
-            group = of_one(
-                f"group {ranks.tobytes()!r}",
-                system,
-                lambda: messages.group_on(topology.paths(system), ranks),
-            )
+            look = ("group", ranks.tobytes())
+            group = of_one(look, system, lambda: messages.group_on(topology.paths(system), ranks))
             adds = plan.fabric.in_network_reduction and system.stack.collectives.in_network
             least = messages.bound_of_group(name, size_B, group=group, software=nothing, in_network=adds)
         return {

@@ -38,7 +38,7 @@ def seen(what: Hashable, look: Callable[[], T]) -> T:
     return found
 
 
-def of_one(what: str, whose: object, look: Callable[[], T]) -> T:
+def of_one(what: Hashable, whose: object, look: Callable[[], T]) -> T:
     """The same of something that follows from one object, told from others by its identity; it is kept beside the
     answer, so that nothing else gets that."""
     if _SEEN.get() is None:
