@@ -204,20 +204,31 @@ def _lanes(plan: Plan, timeline: Timeline, rank_class: int) -> list[tuple[Ints, 
 def _parts_s(length_ps: Ints, count: Ints, bounds: Sequence[tuple[int, int]]) -> list[dict[str, float]]:
     """Seconds by limiter, of pieces of time and how many run per lane in each; ``bounds``: the pieces of each run."""
     running = count[:, : len(LIMITERS)].sum(axis=1)
-    shares = np.ascontiguousarray((length_ps * count[:, : len(LIMITERS)].T) / np.maximum(running, 1))
-    left, others = running == 0, []
+    parts_ps: list[list[float]] = [[] for _ in bounds]
+    for lane in range(len(LIMITERS)):
+        shared = length_ps * count[:, lane] / np.maximum(running, 1)
+        for own, (first, last) in zip(parts_ps, bounds, strict=True):
+            own.append(float(np.sum(shared[first:last])))
+    left = running == 0
     for lane, name in ((_LINK, "link"), (_LATENCY, "latency"), (_IMBALANCE, "imbalance"), (_HOST, "host")):
         here = left & (count[:, lane] > 0)
-        others.append((LIMITERS.index(name), np.append(0, np.cumsum(np.where(here, length_ps, 0)))))
+        _put_down(parts_ps, name, length_ps, here, bounds)
         left &= ~here
-    others.append((LIMITERS.index("bubble"), np.append(0, np.cumsum(np.where(left, length_ps, 0)))))
-    out = []
-    for first, last in bounds:
-        parts_ps = [float(np.sum(row)) for row in shares[:, first:last]]
-        for of, until in others:
-            parts_ps[of] += int(until[last] - until[first])
-        out.append({f"{name}_s": parts_ps[i] / PS_PER_S for i, name in enumerate(LIMITERS)})
-    return out
+    _put_down(parts_ps, "bubble", length_ps, left, bounds)
+    return [{f"{name}_s": own[i] / PS_PER_S for i, name in enumerate(LIMITERS)} for own in parts_ps]
+
+
+def _put_down(
+    parts_ps: list[list[float]],
+    name: str,
+    length_ps: Ints,
+    here: NDArray[np.bool_],
+    bounds: Sequence[tuple[int, int]],
+) -> None:
+    """Put pieces of time down to a limiter, in place."""
+    until = np.append(0, np.cumsum(np.where(here, length_ps, 0)))
+    for own, (first, last) in zip(parts_ps, bounds, strict=True):
+        own[LIMITERS.index(name)] += int(until[last] - until[first])
 
 
 def _limiter(parts_s: dict[str, float]) -> str:

@@ -22,6 +22,9 @@ from cmsim.results import Outcome, Result
 from cmsim.scenario import Run
 from cmsim.workload import Programs, generate
 
+#: runs that are kept in full and made as one, at most: their frames are large
+_FULL = 4
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -60,8 +63,9 @@ def _fill(out: list[Result | None], runs: Sequence[Run], machines: Machines) -> 
         made = _made(number, one, machines)
         if made is None:
             continue
-        group = next((some for some in groups if made.goes_with(some[0])), None)
-        if group is None:
+        # the last of them that it goes with
+        group = next((some for some in reversed(groups) if made.goes_with(some[0])), None)
+        if group is None or (one.record == "full" and len(group) == _FULL):
             groups.append([made])
         else:
             group.append(made)

@@ -420,7 +420,8 @@ def assemble(
     slots = tuple(groups)
     read = _Reader()
     programs = [read.block(build) for build in builders]
-    laid = outline(tuple(read.words), tuple(read.blocks), programs, slots)
+    rows = sum(len(build) for build in builders)
+    laid = outline(tuple(read.words), tuple(read.blocks), programs, slots, rows=rows)
     ptr = np.zeros(len(builders) + 1, np.int64)
     np.cumsum(laid.lengths, out=ptr[1:])
     ranks = len(program)

@@ -19,7 +19,7 @@ Words = tuple[str, str, int, str, str, str, str]
 #: the words that are numbered, by column
 _NUMBERED = {"name": 0, "stream": 1, "kernel": 3, "precision": 4, "slot": 5, "collective": 6}
 _KIND = 2
-#: of programs with more rows that were written, none is kept: who has so many has few of them
+#: of programs with more rows, written or copied, none is kept: it would hold memory for those who come again seldom
 _MOST_ROWS = 1 << 12
 
 
@@ -56,14 +56,14 @@ class Outline(NamedTuple):
 
 
 def outline(
-    words: tuple[Words, ...], blocks: tuple[Block, ...], programs: Sequence[int], slots: tuple[str, ...]
+    words: tuple[Words, ...], blocks: tuple[Block, ...], programs: Sequence[int], slots: tuple[str, ...], *, rows: int
 ) -> Outline:
     """The outline of programs.
 
     words   of rows that were written, in the order in which codes are given    blocks: each behind those it copies
-    programs  block of each    slots: by number
+    programs  block of each    slots: by number    rows: of all programs
     """
-    make = _kept if len(words) <= _MOST_ROWS else _made
+    make = _kept if rows <= _MOST_ROWS else _made
     return make(words, blocks, tuple(programs), slots)
 
 
@@ -111,7 +111,7 @@ def _made(
     return made
 
 
-_kept = functools.lru_cache(maxsize=32)(_made)
+_kept = functools.lru_cache(maxsize=16)(_made)
 
 
 def _laid(block: Block, before: Sequence[_Laid]) -> _Laid:
