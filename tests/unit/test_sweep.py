@@ -118,19 +118,11 @@ def test_a_wider_sweep_runs_what_is_new(whole: Path, tmp_path: Path, monkeypatch
         sweep.sweep(SCENARIO, out=out, record="none", resume=True)
 
 
-def test_what_is_wrong_at_a_point_fails_that_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from cmsim import api
-
-    alone = api.evaluate
-
-    def some(one: Any, machines: Any) -> Any:
-        if one.point["workloads.decode.batch_per_accelerator"] == 8:
-            raise InputError("this one is wrong")
-        return alone(one, machines)
-
-    monkeypatch.setattr(api, "evaluate", some)
-    found = sweep.sweep(SCENARIO, out=tmp_path / "out", jobs=1)
-    assert [(one.outcome, one.message) for one in found.missing][:2] == [("failed", "this one is wrong")] * 2
+def test_what_is_wrong_at_a_point_fails_that_point(tmp_path: Path):
+    swept = {"workload.model": ["no-such-model", "llama-3.1-8b"], "workload.batch_per_accelerator": [1, 8, 64]}
+    found = sweep.sweep({**SCENARIO, "sweep": swept}, out=tmp_path / "out", jobs=1)
+    assert [one.outcome for one in found.missing] == ["failed"] * 3
+    assert all("no model named 'no-such-model'" in one.message for one in found.missing)
     assert len(found.results) == 3
 
 
