@@ -140,13 +140,39 @@ BENCHMARKS = (
         target_s=1.5,
         target_MB=200,
     ),
+    *(
+        Benchmark(
+            name,
+            f"`python benchmarks/sweep.py {name}`: {what}, `record: summary`, into a folder over all cores; memory is "
+            "that of the largest process",
+            ("benchmarks/sweep.py", name),
+            target_s=10.0,
+            target_MB=300,
+        )
+        for name, what in (
+            ("collective_10k", "10,000 all-reduces, 2,500 sizes by four algorithms"),
+            ("decode_10k", "10,000 decode points, batches by contexts"),
+        )
+    ),
     Benchmark(
-        "decode_10k",
-        "`python benchmarks/sweep.py`: 10,000 decode points, `record: summary`, into a store over all cores; memory is "
-        "that of the largest process",
-        ("benchmarks/sweep.py",),
-        target_s=60.0,
-        target_MB=300,
+        "decode_500",
+        "`python benchmarks/sweep.py decode_500`: 500 decode points of two micro-batches, over all cores; the ratio is "
+        "that of two cores to one",
+        ("benchmarks/sweep.py", "decode_500"),
+        target_s=20.0,
+        target_ratio=0.556,
+        beside=("benchmarks/sweep.py", "decode_500", "--jobs", "1"),
+        beside_is="on one core",
+    ),
+    *(
+        Benchmark(
+            name, f"`python benchmarks/shown.py {name}`: {what}", ("benchmarks/shown.py", name), target_s, prints=prints
+        )
+        for name, what, target_s, prints in (
+            ("report", "`cmsim report` of five folders of results, at most 5 MB", 6.0, r"report: ([\d.]+) s"),
+            ("timeline", "the figure of a run of 100,000 ops", 3.0, r"timeline: ([\d.]+) s"),
+            ("perfetto", "the trace of a run, a million events", 5.0, r"perfetto: ([\d.]+) s"),
+        )
     ),
     *(
         Benchmark(

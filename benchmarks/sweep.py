@@ -1,8 +1,9 @@
-"""A sweep into a store of results: ten thousand decode points over all cores, written as they come, read as one frame.
+"""A sweep into a folder, as `cmsim sweep` makes it, and the folder read as one frame.
 
-    python benchmarks/sweep.py [--jobs N]
+    python benchmarks/sweep.py [SCENARIO] [--jobs N]
 
-Prints how long the runs took, and the reading; exits with 1 where a point gave no result.
+SCENARIO is a file in benchmarks/scenarios without its ending; default decode_10k. Prints how long the sweep took, and
+the reading; exits with 1 where a point gave no result.
 """
 
 from __future__ import annotations
@@ -13,29 +14,25 @@ import tempfile
 import time
 from pathlib import Path
 
-from cmsim import api
-from cmsim.results import Store
-from cmsim.scenario import load_scenario
+from cmsim import sweep
 
-SCENARIO = Path(__file__).resolve().parent / "scenarios" / "decode_10k.yaml"
+SCENARIOS = Path(__file__).resolve().parent / "scenarios"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ten thousand decode points into a store.")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: as `cmsim run` has it")
+    parser = argparse.ArgumentParser(description="Points of a scenario into a folder.")
+    parser.add_argument("scenario", nargs="?", default="decode_10k", help="of benchmarks/scenarios")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: as `cmsim sweep` has it")
     asked = parser.parse_args()
     begin_s = time.perf_counter()
-    scenario = load_scenario(SCENARIO)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "store")
-        points = sum(1 for _ in api.outcomes(scenario, store=store, jobs=asked.jobs))
+        found = sweep.sweep(SCENARIOS / f"{asked.scenario}.yaml", out=Path(folder) / "points", jobs=asked.jobs)
         ran_s = time.perf_counter()
-        frame = store.metrics()
+        points = len(found.metrics)
         read_s = time.perf_counter()
-        parts = len(list((store.folder / "runs").iterdir()))
-    print(f"{points} points in {parts} parts: {ran_s - begin_s:.1f} s; read: {read_s - ran_s:.2f} s")
-    if points != len(scenario.runs) or (frame["outcome"] != "result").any():
-        sys.exit(f"{(frame['outcome'] != 'result').sum()} of {points} points gave no result")
+    print(f"{points} points: {ran_s - begin_s:.1f} s; read: {read_s - ran_s:.2f} s")
+    if found.missing:
+        sys.exit(f"{len(found.missing)} of {len(found.outcomes)} points gave no result")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ from cmsim.execution import (
     result_of,
     system,
 )
+from cmsim.execution.together import outcomes_of
 from cmsim.hardware import System
+from cmsim.reading.look import one_look
 from cmsim.results import Result, Results
 from cmsim.scenario import Record, Run, Scenario, load_scenario
 from cmsim.version import __version__
@@ -183,20 +185,25 @@ def _stored(
 def _each(
     runs: Sequence[Run], machines: Machines, jobs: int | None, progress: Progress | None
 ) -> Iterator[results.Outcome]:
-    def here(item: tuple[int, Run]) -> results.Outcome:
-        number, one = item
-        return evaluate(one, machines, progress=_share(progress, one.key, number, len(runs)))
+    def here(packet: Sequence[tuple[int, Run]]) -> Iterator[results.Outcome]:
+        numbers = {one.key: number for number, one in packet}
+
+        def alone(one: Run) -> results.Outcome:
+            return evaluate(one, machines, progress=_share(progress, one.key, numbers[one.key], len(runs)))
+
+        return outcomes_of([one for _, one in packet], machines, alone)
 
     away = functools.partial(_evaluated, machines.base)
-    for done, one in enumerate(side_by_side.in_order(here, away, list(enumerate(runs)), jobs), 1):
+    for done, one in enumerate(side_by_side.in_packets(here, away, list(enumerate(runs)), jobs), 1):
         if progress is not None:
             progress(one.run, done / len(runs))
         yield one
 
 
-def _evaluated(base: Path | None, item: tuple[int, Run]) -> results.Outcome:
+def _evaluated(base: Path | None, packet: Sequence[tuple[int, Run]]) -> Iterator[results.Outcome]:
     """In a process that was started for it, whose systems are read once."""
-    return evaluate(item[1], machines_of(base))
+    machines = machines_of(base)
+    return outcomes_of([one for _, one in packet], machines, functools.partial(evaluate, machines=machines))
 
 
 @functools.lru_cache(maxsize=1)
@@ -255,7 +262,11 @@ def evaluate(
     InputError
         For what is wrong with the input.
     """
-    machines = machines or Machines()
+    with one_look():
+        return _became(one, machines or Machines(), progress)
+
+
+def _became(one: Run, machines: Machines, progress: Callable[[float], None] | None) -> results.Outcome:
     try:
         tried = choice.best(one, machines, progress)
         found = result_of(tried)

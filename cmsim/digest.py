@@ -45,6 +45,7 @@ class Digests:
         self.base = base
         self._files: dict[Path, str] = {}
         self._systems: dict[int, tuple[System, str]] = {}
+        self._contents: dict[str, list[str]] = {}
         self._ours = _sum(self._content(names.DATA / folder) for folder in _BUILT_IN)
 
     def of(self, run: Run, systems: Sequence[System]) -> str:
@@ -68,9 +69,11 @@ class Digests:
 
     def _named(self, name: str) -> list[str]:
         """Contents of every file that a text may mean: which of them is read is for who reads it to say."""
-        roots = [self.base] if self.base else []
-        at = [root / name for root in (*roots, Path.cwd(), *(names.DATA / home for home in _HOMES))]
-        return [self._content(path) for path in at if exists(path, folders=True)]
+        if name not in self._contents:
+            roots = [self.base] if self.base else []
+            at = [root / name for root in (*roots, Path.cwd(), *(names.DATA / home for home in _HOMES))]
+            self._contents[name] = [self._content(path) for path in at if exists(path, folders=True)]
+        return self._contents[name]
 
     def _content(self, path: Path) -> str:
         if path not in self._files:

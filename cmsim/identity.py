@@ -5,6 +5,7 @@ A run's label is made from its identity and never taken apart again: whoever nee
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Identity:
     entry: Entry
     point: Point = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def label(self) -> str:
         """``workload/system`` or ``workload/system/point``; runs that differ have different ones, but for names that
         hold what holds a label together, which scenarios refuse."""

@@ -23,6 +23,16 @@ ScenarioName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 
 
+AllowPolicies = Annotated[
+    bool,
+    typer.Option(
+        "--allow-policies",
+        help="Let jobs be scheduled by a function of yours that the scenario names (policy: module:function). It "
+        "is a program: it runs as you.",
+    ),
+]
+
+
 @app.command()
 def run(
     scenario: ScenarioName,
@@ -59,14 +69,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    allow_policies: Annotated[
-        bool,
-        typer.Option(
-            "--allow-policies",
-            help="Let jobs be scheduled by a function of yours that the scenario names (policy: module:function). It "
-            "is a program: it runs as you.",
-        ),
-    ] = False,
+    allow_policies: AllowPolicies = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:

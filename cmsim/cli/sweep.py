@@ -10,7 +10,7 @@ import typer
 
 from cmsim.cli import say
 from cmsim.cli.app import app, loaded
-from cmsim.cli.run import Json, ScenarioName
+from cmsim.cli.run import AllowPolicies, Json, ScenarioName
 from cmsim.errors import InfeasibleError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario first. May be repeated."),
     ] = None,
+    allow_policies: AllowPolicies = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress.")] = False,
 ) -> None:
@@ -71,6 +72,7 @@ def sweep(
     loaded()
     with _Bar(quiet=quiet) as bar:
         common: dict[str, Any] = {"out": out, "set": say.settings(set_ or []), "record": record, "resume": resume}
+        common["allow_policies"] = allow_policies
         if trials is None:
             results = room.sweep(scenario, jobs=jobs, dask=dask, progress=bar, **common)
         else:

@@ -15,6 +15,7 @@ from cmsim.energy.power import (
     power_metrics,
     power_over_time,
 )
+from cmsim.energy.several import powers
 
 __all__ = [
     "BAND",
@@ -34,6 +35,7 @@ __all__ = [
     "limited",
     "power_metrics",
     "power_over_time",
+    "powers",
     "rated_W",
     "scale_up_modules",
     "switch_chips",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from cmsim.hardware import BoardWatts, System, board_watts
 from cmsim.hardware.supplies import lost_W
+from cmsim.reading.look import of_one
 from cmsim.topology import Powered, powered, wiring
 
 #: every component, in the order in which power passes them: what is on boards, then what feeds and cools it
@@ -42,6 +43,10 @@ def constant(system: System) -> Constant:
     Switches and modules of a domain used in part count in proportion to the nodes used. Source:
     cmsim.topology.powered, whose state with nothing to do this is.
     """
+    return of_one("constant", system, lambda: _constant(system))
+
+
+def _constant(system: System) -> Constant:
     parts = _powered(system, board_watts(system.accelerator))
     return Constant(
         accelerators_W=parts.packages * parts.package_idle_W,

@@ -73,8 +73,9 @@ class Power:
 
     def joules(self, power_W: Floats | None = None) -> dict[str, float]:
         """Integral over time by component, in their order; of ``middle_W`` if of nothing else. [J]"""
-        joules = (self.middle_W if power_W is None else power_W) * np.diff(self.edges_ps) / PS_PER_S
-        return {name: float(row.sum()) for name, row in zip(COMPONENTS, joules, strict=True)}
+        joules = (self.middle_W if power_W is None else power_W) * np.diff(self.edges_ps)
+        joules /= PS_PER_S
+        return dict(zip(COMPONENTS, joules.sum(axis=1).tolist(), strict=True))
 
     def columns(self) -> Columns:
         """One row per component and interval: component, start_ps, end_ps, power_W and its band; by component, then in
@@ -110,67 +111,93 @@ def power_over_time(system: System, ops: Columns, links: Columns, *, makespan_ps
     """
     if makespan_ps <= 0:
         raise InfeasibleError("a run that takes no time has no power")
-    profiles = [replace(one, repeat=repeat) for one in _profiles(system, ops, links)]
-    edges = _edges(profiles, makespan_ps)
+    profiles = [replace(one, repeat=repeat) for one in profiles_of(system, ops, links)]
+    edges = edges_of(profiles, makespan_ps)
     boards = [board_watts(system.accelerator), *(band(system.accelerator) or ())]
-    use, engines_J = _integrals(system, boards, profiles, edges)
+    use, engines_J = integrals_of(system, boards, profiles, edges)
     at_work = sum(profile.count for profile in profiles)
+    seconds = np.diff(edges) / PS_PER_S
+    return Power(edges, *banded_W(system, boards, engines_J, seconds, use, at_work=at_work))
+
+
+def banded_W(
+    system: System,
+    boards: Sequence[BoardWatts],
+    engines_J: Sequence[Floats],
+    seconds: Floats,
+    use: tuple[Floats, Floats],
+    *,
+    at_work: int,
+) -> list[Floats]:
+    """Power of components as files have the watts of packages, and at both ends of their ranges. [W]"""
     parts_W = [
-        _components_W(system, board, mine_J, edges, use, at_work=at_work)
+        _components_W(system, board, mine_J, seconds, use, at_work=at_work)
         for board, mine_J in zip(boards, engines_J, strict=True)
     ]
-    middle_W, low_W, high_W = parts_W if len(parts_W) > 1 else parts_W * 3
-    return Power(edges, middle_W, low_W, high_W)
+    return parts_W if len(parts_W) > 1 else parts_W * 3
 
 
-def _integrals(
-    system: System, boards: Sequence[BoardWatts], profiles: Sequence[_Profile], edges: Ints
+def integrals_of(
+    system: System, boards: Sequence[BoardWatts], profiles: Sequence[Profile], edges: Ints
 ) -> tuple[tuple[Floats, Floats], list[Floats]]:
     """Mean use of all ports, and share of ranks with an op in flight, over each interval [1]; and for each board the
     energy of compute, memory and link, held under its limit, shape (3, intervals) [J]."""
-    seconds, per_rank = np.diff(edges) / PS_PER_S, 1 / system.ranks_per_package
+    seconds = np.diff(edges) / PS_PER_S
     total = np.zeros((2 + 3 * len(boards), len(seconds)))
     for profile in profiles:
-        held_W = [per_rank * _held_W(profile.engines, board) for board in boards]
-        rows = np.concatenate([profile.port[None], profile.feeding[None], *held_W])
-        total += profile.count * profile.integral(rows, edges)
+        total += profile.count * profile.integral(profile_rows(system, boards, profile), edges)
+    return shared_out(system, total, seconds)
+
+
+def profile_rows(system: System, boards: Sequence[BoardWatts], profile: Profile) -> Floats:
+    """Use of the port, whether an op is in flight [1], and for each board what engines draw [W], of one rank, shape
+    (rows, instants)."""
+    per_rank = 1 / system.ranks_per_package
+    held_W = [per_rank * _held_W(profile.engines, board) for board in boards]
+    return np.concatenate([profile.port[None], profile.feeding[None], *held_W])
+
+
+def shared_out(system: System, total: Floats, seconds: Floats) -> tuple[tuple[Floats, Floats], list[Floats]]:
+    """Integrals of `_rows` over all ranks and intervals, as `_integrals` gives them."""
     ports, feeding = total[:2] / seconds / system.ranks
     return (ports, feeding), [total[row : row + 3] for row in range(2, len(total), 3)]
 
 
+def over_intervals(moved: Floats) -> Floats:
+    """Integrals over intervals of what moves in each, as differences of running sums: as a whole run has them."""
+    until = np.zeros((len(moved), moved.shape[1] + 1))
+    np.cumsum(moved, axis=1, out=until[:, 1:])
+    out: Floats = np.diff(until, axis=1) / PS_PER_S
+    return out
+
+
 def _components_W(
-    system: System, board: BoardWatts, engines_J: Floats, edges: Ints, use: tuple[Floats, Floats], *, at_work: int
+    system: System, board: BoardWatts, engines_J: Floats, seconds: Floats, use: tuple[Floats, Floats], *, at_work: int
 ) -> Floats:
     """Mean power of each component over each interval, shape (components, intervals). [W]
 
     engines_J: of compute, memory and link, shape (3, intervals) [J]    at_work: ranks that run a program [1]
     """
-    seconds = np.diff(edges) / PS_PER_S
-    compute_W, memory_W, link_W = engines_J / seconds
     ports, fed = use
-
     fixed, chips, node = constant(system), system.spec.scale_up.power, system.spec.node
     facility = system.spec.facility
-    level = np.ones(len(seconds))
     sockets_W = system.packages / node.accelerators * node.cpus * (node.cpu_active_W - node.cpu_idle_W)
-    parts: dict[str, Floats] = {
-        "accelerators_idle": system.packages * board.idle * level,
-        "accelerators_active": at_work / system.ranks_per_package * (board.active - board.idle) * level,
-        "accelerators_compute": compute_W,
-        "accelerators_memory": memory_W,
-        "accelerators_link": link_W,
-        "hosts": fixed.hosts_W + sockets_W * node.cpu_feeding * fed,
-        "switch_chips": fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * ports,
-        "optical_modules": fixed.optical_modules_W * level,
-        "nics": fixed.nics_W * level,
-    }
-    cooled_W = sum(parts.values())
-    parts["fans"] = fans_W(cooled_W, facility.fan_fraction)
-    direct_W = cooled_W + parts["fans"]
-    parts["power_supplies"] = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
-    parts["facility"] = overhead_W(direct_W + parts["power_supplies"], facility.pue)
-    assert tuple(parts) == COMPONENTS
-    return np.stack(list(parts.values()))
+    out = np.empty((len(COMPONENTS), len(seconds)))
+    part = dict(zip(COMPONENTS, out, strict=True))
+    part["accelerators_idle"][:] = system.packages * board.idle
+    part["accelerators_active"][:] = at_work / system.ranks_per_package * (board.active - board.idle)
+    for name, joules in zip(("compute", "memory", "link"), engines_J, strict=True):
+        np.divide(joules, seconds, out=part[f"accelerators_{name}"])
+    part["hosts"][:] = fixed.hosts_W + sockets_W * node.cpu_feeding * fed
+    part["switch_chips"][:] = fixed.switch_chips_W + switch_chips(system) * chips.chip_dynamic_W * ports
+    part["optical_modules"][:] = fixed.optical_modules_W
+    part["nics"][:] = fixed.nics_W
+    cooled_W = sum(out[: COMPONENTS.index("fans")])
+    part["fans"][:] = fans_W(cooled_W, facility.fan_fraction)
+    direct_W = cooled_W + part["fans"]
+    part["power_supplies"][:] = lost_W(direct_W, full_W=full_W(system, board), facility=facility)
+    part["facility"][:] = overhead_W(direct_W + part["power_supplies"], facility.pue)
+    return out
 
 
 @dataclass(frozen=True)
@@ -197,7 +224,7 @@ class Busy:
 
 def busy(system: System, ops: Columns, links: Columns, *, makespan_ps: int) -> Busy:
     """How busy a run kept its packages; arguments as of `power_over_time`."""
-    profiles = _profiles(system, ops, links)
+    profiles = profiles_of(system, ops, links)
     time_s = makespan_ps / PS_PER_S
     return Busy(
         seconds=np.concatenate([one.count * np.diff(one.at_ps) / PS_PER_S for one in profiles]),
@@ -281,7 +308,7 @@ def _assumed_note(system: System) -> str:
 
 
 @dataclass(frozen=True)
-class _Profile:
+class Profile:
     """How busy one rank of a class is, constant between instants.
 
     at_ps     instants where it may change, from 0; the last stretch has none
@@ -302,12 +329,12 @@ class _Profile:
     def integral(self, value: Floats, edges: Ints) -> Floats:
         """Of step functions, shape (rows, instants), over every interval between edges; the unit of time is one
         second."""
-        until = np.zeros(value.shape)
-        np.cumsum(value[:, :-1] * np.diff(self.at_ps), axis=1, out=until[:, 1:])
+        moved = value[:, :-1] * np.diff(self.at_ps)
         if edges is self.at_ps:
-            integral: Floats = np.diff(until, axis=1) / PS_PER_S
-        else:
-            integral = self.repeat.integrals(edges, self.at_ps, until) / PS_PER_S
+            return over_intervals(moved)
+        until = np.zeros(value.shape)
+        np.cumsum(moved, axis=1, out=until[:, 1:])
+        integral: Floats = self.repeat.integrals(edges, self.at_ps, until) / PS_PER_S
         return integral
 
 
@@ -320,8 +347,8 @@ def _held_W(engines: Floats, board: BoardWatts) -> Floats:
     return engines_W
 
 
-def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
-    """Of every rank class that has ops or a busy port."""
+def profiles_of(system: System, ops: Columns, links: Columns, begin_ps: Sequence[int] | Ints = (0,)) -> list[Profile]:
+    """Of every rank class that has ops or a busy port. ``begin_ps``: of runs that follow each other"""
     timed = ops["end_ps"] > ops["start_ps"]
     busy = np.stack(_busy(system, ops))
     # rows of single links stand for several equal stretches
@@ -349,9 +376,15 @@ def _profiles(system: System, ops: Columns, links: Columns) -> list[_Profile]:
         at_ps, level = _steps(start, end, height)
         level[3] = np.minimum(level[3], 1.0)  # fed is fed, however many ops are in flight
         # kernels side by side share the engines: none is busier than the busiest of them alone would make it
-        level[:2] = np.minimum(level[:2], height[:2].max(axis=1, initial=0.0)[:, None])
+        most = height[:2].max(axis=1, initial=0.0)[:, None]
+        if len(begin_ps) > 1:
+            most, of_run = np.zeros((2, len(begin_ps))), np.searchsorted(begin_ps, start, side="right") - 1
+            for row, column in zip(most, height[:2], strict=True):
+                np.maximum.at(row, of_run, column)
+            most = most[:, np.maximum(np.searchsorted(begin_ps, at_ps, side="right") - 1, 0)]
+        level[:2] = np.minimum(level[:2], most)
         level[1] = np.maximum(level[1], np.minimum(level[1] + passing * level[2], 1.0))
-        out.append(_Profile(at_ps, level[:3], level[3], level[2], int(ops["multiplicity"][at])))
+        out.append(Profile(at_ps, level[:3], level[3], level[2], int(ops["multiplicity"][at])))
     return out
 
 
@@ -409,7 +442,7 @@ def _steps(start: Ints, end: Ints, height: Floats) -> tuple[Ints, Floats]:
     return at_ps, level
 
 
-def _edges(profiles: list[_Profile], makespan_ps: int) -> Ints:
+def edges_of(profiles: list[Profile], makespan_ps: int) -> Ints:
     """Shared ends of intervals: every instant where something changes, or an even grid. [ps]"""
     if len(profiles) == 1 and profiles[0].at_ps[-1] == makespan_ps and len(profiles[0].at_ps) <= MOST_INTERVALS + 1:
         return profiles[0].at_ps  # of one class of ranks, its own instants

@@ -6,6 +6,7 @@ from cmsim.engine.bound import memory_drawn, run_bound
 from cmsim.engine.calls import Call
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.impact import Impact, Saturated, impact
+from cmsim.engine.many import Line, fit, lined_up, plans
 from cmsim.engine.memory import check_memory, fullest_B, memory_B
 from cmsim.engine.perturb import Jitter, Perturbation
 from cmsim.engine.plan import Fault, Options, Plan, hold_s, plan, plan_together
@@ -21,6 +22,7 @@ __all__ = [
     "Folding",
     "Impact",
     "Jitter",
+    "Line",
     "Options",
     "Perturbation",
     "Plan",
@@ -29,16 +31,19 @@ __all__ = [
     "Session",
     "Timeline",
     "check_memory",
+    "fit",
     "fold",
     "fullest_B",
     "hold_s",
     "impact",
     "least_ps",
+    "lined_up",
     "members",
     "memory_B",
     "memory_drawn",
     "plan",
     "plan_together",
+    "plans",
     "play",
     "play_loops",
     "play_within",

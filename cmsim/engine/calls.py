@@ -34,6 +34,7 @@ class PricedCall:
     traffic      who sends how much to whom, a position in ``Programs.traffic``; -1 where all blocks are alike
     small        an engine's own kernel does it
     choice, row  the chooser's answer and where in it this call stands
+    note         what is to be said of how it was priced, "" for nothing
     """
 
     group: int
@@ -46,6 +47,7 @@ class PricedCall:
     choice: Choice
     row: int
     small: bool = False
+    note: str = ""
 
     @property
     def algorithm(self) -> str:
@@ -85,7 +87,8 @@ class Carrier(Protocol):
 @dataclass(frozen=True)
 class Call:
     """A communication op of one group class, priced and placed; see ``PlacedCall``. ``bound``: of its port, its NICs
-    and the bisections it crosses, see ``cmsim.collectives.wire`` [s]"""
+    and the bisections it crosses, see ``cmsim.collectives.wire`` [s]; ``note``: what is to be said of how it was priced
+    """
 
     collective: str
     algorithm: str
@@ -95,6 +98,7 @@ class Call:
     ideal_s: float
     sent_B: float
     bound: tuple[float, float, float]
+    note: str = ""
 
     @property
     def page(self) -> str:
@@ -106,13 +110,11 @@ class Call:
 
 @dataclass(frozen=True)
 class CallTable:
-    """Calls, the call of every op row of each class (-1 for compute), the resources that demands number, and what is
-    to be said of how calls were priced."""
+    """Calls, the call of every op row of each class (-1 for compute), and the resources that demands number."""
 
     calls: list[Call]
     call: list[Ints]
     resources: Resources
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Pricer:
             what.append(np.stack([group, code, ops.bytes_B[first:last][rows], exchange], axis=1))
         keys = np.concatenate(what) if what else np.zeros((0, 4))
         distinct, inverse = _distinct(keys)
-        wanted, bounds, notes = self._priced_calls(distinct, (*ops.collectives, "send_recv"))
+        wanted, bounds = self._priced_calls(distinct, (*ops.collectives, "send_recv"))
         laid, resources = carrier.place(wanted)
         calls = [
             Call(
@@ -171,6 +173,7 @@ class Pricer:
                 ideal_s=one.ideal_s,
                 sent_B=one.sent_B,
                 bound=bound,
+                note=priced.note,
             )
             for priced, one, bound in zip(wanted, laid, bounds, strict=True)
         ]
@@ -182,7 +185,7 @@ class Pricer:
             column[rows] = inverse[at : at + len(rows)]
             at += len(rows)
             call.append(column)
-        return CallTable(calls, call, resources, notes)
+        return CallTable(calls, call, resources)
 
     def _no_size(self, size_B: Floats, code: Ints) -> NDArray[np.bool_]:
         """Sizes that cost nothing anybody could say; ``code`` into the names of collectives, send_recv last."""
@@ -199,11 +202,11 @@ class Pricer:
 
     def _priced_calls(
         self, distinct: Floats, names: tuple[str, ...]
-    ) -> tuple[list[PricedCall], list[tuple[float, float, float]], tuple[str, ...]]:
-        """One call for each row (group class, position in ``names``, size, traffic), its lower bounds on the wire [s],
-        and notes."""
+    ) -> tuple[list[PricedCall], list[tuple[float, float, float]]]:
+        """One call for each row (group class, position in ``names``, size, traffic), and its lower bounds on the wire.
+        [s]"""
         if not len(distinct):
-            return [], [], ()
+            return [], []
         unknown = [name for name in names if name not in COLLECTIVES]
         if unknown:
             raise InputError(f"no collective named '{unknown[0]}'. Allowed: {', '.join(COLLECTIVES)}.")
@@ -211,7 +214,6 @@ class Pricer:
         size_B = distinct[:, 2]
         layout = self._layout()
         out: list[PricedCall | None] = [None] * len(distinct)
-        notes: list[str] = []
         bounds = [(0.0, 0.0, 0.0)] * len(distinct)
         codes = np.array([COLLECTIVES.index(name) for name in names])[distinct[:, 1].astype(np.int64)]
         for code in np.unique(codes):
@@ -223,7 +225,6 @@ class Pricer:
             small = small_sum(self.system.stack, collective, size_B[which]) & (size <= in_domain)
             wire = link(self.system, self.levels, collective, size, small)
             choice, said = self._choice(collective, rows, wire)
-            notes += said
             bound_s = wire_bound_s(collective, rows, wire)
             inner = np.where(in_domain < size, in_domain, in_node).tolist()
             for i, row in enumerate(which.tolist()):
@@ -238,12 +239,14 @@ class Pricer:
                     choice=choice,
                     row=i,
                     small=bool(small[i]),
+                    note=said[i] if said else "",
                 )
                 bounds[row] = float(bound_s.port_s[i]), float(bound_s.nic_s[i]), float(bound_s.bisection_s[i])
-        return [priced for priced in out if priced is not None], bounds, tuple(notes)
+        return [priced for priced in out if priced is not None], bounds
 
     def _choice(self, collective: str, rows: Rows, wire: Link) -> tuple[Choice, Sequence[str]]:
-        """By the cheapest of formulas and library, a named one, or as the system's own library would; and notes."""
+        """By the cheapest of formulas and library, a named one, or as the system's own library would; and what is to be
+        said of each row, empty where that is nothing of any."""
         if collective in _FIXED:
             return choose(rows, wire, algorithm="best"), ()
         ours = {*NAMES, "hierarchical"} - {"none"}
@@ -302,6 +305,12 @@ def _distinct(keys: Floats) -> tuple[Floats, Ints]:
         code = np.unique(code * len(values) + part, return_inverse=True)[1]
     _, first = np.unique(code, return_index=True)
     return keys[first], code
+
+
+def notes_of(calls: Sequence[Call]) -> list[str]:
+    """What is to be said of how calls were priced, by collective, each once."""
+    by_collective = sorted((one for one in calls if one.note), key=lambda one: COLLECTIVES.index(one.collective))
+    return [note for _, note in dict.fromkeys((one.collective, one.note) for one in by_collective)]
 
 
 def receiving(programs: Programs) -> set[tuple[int, int]]:

@@ -6,6 +6,7 @@ with all its algorithms in another.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -15,12 +16,13 @@ import numpy as np
 from cmsim import compute
 from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.engine.by_level import ByLevel
-from cmsim.engine.calls import Call, Pricer
+from cmsim.engine.calls import Call, Pricer, notes_of
 from cmsim.engine.fold import Folding, fold, members
 from cmsim.engine.perturb import Jitter, Perturbation, alike, drawn, rank_factors, scattered
 from cmsim.engine.resources import Resources, resources
 from cmsim.errors import InfeasibleError, InputError, Problem
 from cmsim.hardware import System, board_watts
+from cmsim.reading.look import of_one
 from cmsim.topology import Fabric, Paths, fabric, paths, places
 from cmsim.units import BYTES_PER_ELEMENT, US, on_clock, to_ps
 from cmsim.workload.loops import whole
@@ -118,7 +120,16 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
 
     A loop of programs stays one where a run can have a steady state (see ``cmsim.engine.steady``).
     """
-    options = options or Options()
+    return planned(programs, system, options or Options())[0]
+
+
+def planned(
+    programs: Programs, system: System, options: Options, owner: Ints | None = None
+) -> tuple[Plan, list[tuple[str, ...]]]:
+    """A plan; and what is to be said of the kernels of each of several workloads that stand in one table.
+
+    owner: of each op row, its workload, -1 for none; default: all are of one
+    """
     programs = programs if _recurs(options, system) else whole(programs)
     if programs.ranks > system.ranks:
         raise InfeasibleError(
@@ -175,7 +186,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         folding = folded(start)
         links, incidence = resources(folding, levels, factors, node, leaf, programs.ranks)
         priced = pricer(folding).price(ByLevel(programs, system, levels, folding, who, links, incidence))
-    priced_ops = _kernel_seconds(programs, system, options)
+    priced_ops = _kernel_seconds(programs, system, options, owner)
     classes = len(folding.first)
     class_factor = factors[folding.first, 0]
     scatters = frozenset(scatter.tolist())
@@ -188,7 +199,7 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         if options.jitter is not None and first in scatters:
             held_s = held_s * drawn(options.jitter, programs.ops.kind[rows], rank=first, seed=options.seed)
         hold_ps.append(to_ps(held_s))
-    return Plan(
+    made = Plan(
         programs,
         system,
         levels,
@@ -201,9 +212,10 @@ def plan(programs: Programs, system: System, options: Options | None = None) -> 
         priced.call,
         options.network,
         _issued_ps(programs, system, folding),
-        (*priced_ops.notes, *priced.notes),
+        (*itertools.chain(*priced_ops.notes), *notes_of(priced.calls)),
         priced_ops.clock,
     )
+    return made, priced_ops.notes
 
 
 def _seats(system: System, ranks: int) -> list[Numbers]:
@@ -285,6 +297,10 @@ def _states(system: System, options: Options, factors: Floats) -> tuple[tuple[in
 
 def rates(system: System) -> compute.Rates:
     """What kernels run on: one rank's peaks and the stack's efficiencies."""
+    return of_one("rates", system, lambda: _rates(system))
+
+
+def _rates(system: System) -> compute.Rates:
     gap_s = system.stack.host.gap_us * US
     return compute.Rates(
         peak_FLOPps=compute.with_variants(
@@ -308,21 +324,22 @@ def rates(system: System) -> compute.Rates:
 def hold_s(programs: Programs, system: System, options: Options | None = None) -> tuple[Floats, tuple[str, ...]]:
     """Device time of every op row at factor 1, 0 for communication, shape (rows,) [s]; and what is to be said of it."""
     priced = _kernel_seconds(programs, system, options or Options())
-    return priced.seconds, priced.notes
+    return priced.seconds, priced.notes[0]
 
 
-def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, ...]]:
+def _measured_seconds(ops: OpTable, system: System, owner: Ints | None) -> tuple[Floats, list[tuple[str, ...]]]:
     """Device time of ops whose sizes are known and whose class the stack prices by measured kernels, else NaN [s]; and
-    what is to be said of where it comes from.
+    what is to be said to each owner of where it comes from.
 
     The timed loops of tables have the gap between kernels in them.
     """
     measured = system.stack.measured
     kept = np.array([measured.classes.get(name, 0.0) for name in ops.kernels] + [0.0])[ops.kernel]
     out = np.full(len(ops), np.nan)
+    owners = 1 if owner is None else int(owner.max(initial=-1)) + 1
     if not ops.shapes or not kept.any():
-        return out, ()
-    from cmsim.kernels.of_shapes import shape_times_us  # brings all kinds of kernels along
+        return out, [()] * owners
+    from cmsim.kernels.of_shapes import shape_times_for  # brings all kinds of kernels along
 
     rows = np.flatnonzero((ops.shape >= 0) & (kept > 0))
     # as `np.unique` of both, which compares rows and takes several times as long
@@ -330,8 +347,9 @@ def _measured_seconds(ops: OpTable, system: System) -> tuple[Floats, tuple[str, 
     key, back = np.unique(ops.shape[rows] * len(cores) + core, return_inverse=True)
     shapes = [ops.shapes[number] for number in (key // len(cores)).tolist()]
     devices = system.accelerator.dies / system.ranks_per_package
-    time_us, notes = shape_times_us(
-        shapes, cores[key % len(cores)], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
+    askers = [np.arange(len(key))] if owner is None else [np.unique(back[owner[rows] == one]) for one in range(owners)]
+    time_us, notes = shape_times_for(
+        askers, shapes, cores[key % len(cores)], system.accelerator, devices=devices, gemm_formats=measured.gemm_formats
     )
     if measured.longest_us is not None:
         time_us = np.where(time_us > measured.longest_us, np.nan, time_us)
@@ -404,16 +422,16 @@ def peak_FLOPps(ops: OpTable, system: System) -> Floats:
 
 
 class _Priced(NamedTuple):
-    """Device time of every op row [s], what binds it, its clock as of a plan, and notes."""
+    """Device time of every op row [s], what binds it, its clock as of a plan, and notes for each owner of rows."""
 
     seconds: Floats
     bound: Ints
     clock: Floats
-    notes: tuple[str, ...]
+    notes: list[tuple[str, ...]]
 
 
-def _kernel_seconds(programs: Programs, system: System, options: Options) -> _Priced:
-    """What ops cost a device; recorded times replace modelled ones where asked."""
+def _kernel_seconds(programs: Programs, system: System, options: Options, owner: Ints | None = None) -> _Priced:
+    """What ops cost a device; recorded times replace modelled ones where asked. ``owner``: as of `planned`"""
     ops = programs.ops
     recorded = ~np.isnan(ops.recorded_s)
     kept = recorded & (ops.kind == COMPUTE)
@@ -434,7 +452,7 @@ def _kernel_seconds(programs: Programs, system: System, options: Options) -> _Pr
     bound = np.full(len(ops), -1, np.int64)
     seconds[asked] = priced.time_s
     bound[asked] = priced.bound
-    measured_s, notes = _measured_seconds(ops, system)
+    measured_s, notes = _measured_seconds(ops, system, owner)
     seconds = np.where(np.isnan(measured_s) | ~asked, seconds, measured_s)
     held, power = np.ones(len(ops)), system.accelerator.power
     if system.stack.sustained:

@@ -20,7 +20,7 @@ from cmsim.engine.bound import without_work
 from cmsim.engine.intervals import RATE_UNIT, intervals, stretches
 from cmsim.engine.plan import Plan, peak_FLOPps
 from cmsim.engine.timeline import Timeline
-from cmsim.repeats import Repeat
+from cmsim.repeats import ONCE, Repeat
 from cmsim.units import PS_PER_S, to_ps
 from cmsim.workload.ops import COLLECTIVE, COMPUTE, HOST, KINDS, LATE, RECV, SEND
 
@@ -146,8 +146,7 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
     order. Else to host work, and what is left is bubble; so is a receive that waits for its sender.
     Busy time is time when a kernel runs or data moves; of equally busy classes the lowest number is taken.
     """
-    ops, repeat = plan.programs.ops, timeline.repeat
-    latency_ps = to_ps([call.latency_s for call in plan.calls] + [0.0])
+    repeat = timeline.repeat
     exposed = np.zeros(plan.classes)
     busy = np.zeros(plan.classes, np.int64)
     for rank_class in range(plan.classes):
@@ -157,44 +156,84 @@ def breakdown(plan: Plan, timeline: Timeline) -> Breakdown:
         busy[rank_class] = _union_ps([*kernels, *moves], repeat)
     worst = int(np.argmax(busy)) if len(busy) else 0
 
-    rows = plan.rows_of(worst)
-    start, end, kind = timeline.start_ps[worst], timeline.end_ps[worst], ops.kind[rows]
-    call = plan.call[worst]
+    _, length_ps, count = _sweep(_lanes(plan, timeline, worst), _HOST + 1, timeline.kept_ps, repeat)
+    (parts_s,) = _parts_s(length_ps, count, [(0, len(length_ps))])
+    ranks = max(int(plan.folding.count.sum()), 1)
+    return Breakdown(worst, parts_s, _limiter(parts_s), float(exposed @ plan.folding.count) / ranks / PS_PER_S)
+
+
+def breakdowns(plan: Plan, timeline: Timeline, begin_ps: Ints, end_ps: Ints) -> list[Breakdown]:
+    """Of several runs that one class of ranks makes one after the other, what `breakdown` says of each."""
+    kernels, waits, moves = _stretches(plan, timeline, 0)
+    alone = _covered_ps(kernels, begin_ps)
+    exposed = (_covered_ps([*kernels, *waits, *moves], begin_ps) - alone).tolist()
+    edges, length_ps, count = _sweep(_lanes(plan, timeline, 0), _HOST + 1, timeline.kept_ps, ONCE)
+    bounds = zip(np.searchsorted(edges, begin_ps).tolist(), np.searchsorted(edges, end_ps).tolist(), strict=True)
+    ranks, each = max(int(plan.folding.count.sum()), 1), float(plan.folding.count[0])
+    return [
+        Breakdown(0, parts_s, _limiter(parts_s), exposed_ps * each / ranks / PS_PER_S)
+        for parts_s, exposed_ps in zip(_parts_s(length_ps, count, list(bounds)), exposed, strict=True)
+    ]
+
+
+#: lanes after those of the kernels, by falling precedence
+_LINK, _LATENCY, _IMBALANCE, _HOST = range(len(LIMITERS), len(LIMITERS) + 4)
+
+
+def _lanes(plan: Plan, timeline: Timeline, rank_class: int) -> list[tuple[Ints, Ints, Ints | int]]:
+    """Stretches of a class with the lanes that they are on."""
+    ops, rows = plan.programs.ops, plan.rows_of(rank_class)
+    start, end, kind = timeline.start_ps[rank_class], timeline.end_ps[rank_class], ops.kind[rows]
+    call, latency_ps = plan.call[rank_class], to_ps([call.latency_s for call in plan.calls] + [0.0])
     limit = _limit(plan, np.arange(rows.start, rows.stop), call)
-    (waits, moves) = _stretches(plan, timeline, worst)[1:]
+    (waits, moves) = _stretches(plan, timeline, rank_class)[1:]
     lead = [np.minimum(start_ps + latency_ps[call[kind >= COLLECTIVE]], end_ps) for start_ps, end_ps in moves]
-    of = {name: i for i, name in enumerate(LIMITERS)}
     kernel = kind == COMPUTE
     stretches: list[tuple[Ints, Ints, Ints | int]] = [(start[kernel], end[kernel], limit[kernel])]
-    # lanes after those of the kernels, by falling precedence
-    link, latency, imbalance, host = range(len(LIMITERS), len(LIMITERS) + 4)
-    stretches += [(at, end_ps, link) for at, (_, end_ps) in zip(lead, moves, strict=True)]
-    stretches += [(start_ps, at, latency) for at, (start_ps, _) in zip(lead, moves, strict=True)]
-    stretches += [(start_ps, end_ps, imbalance) for start_ps, end_ps in waits]
+    stretches += [(at, end_ps, _LINK) for at, (_, end_ps) in zip(lead, moves, strict=True)]
+    stretches += [(start_ps, at, _LATENCY) for at, (start_ps, _) in zip(lead, moves, strict=True)]
+    stretches += [(start_ps, end_ps, _IMBALANCE) for start_ps, end_ps in waits]
     late = (kind == HOST) & (ops.name_id[rows] == (ops.names.index(LATE) if LATE in ops.names else -1))
-    for told, lane in ((late, imbalance), ((kind == HOST) & ~late, host)):
+    for told, lane in ((late, _IMBALANCE), ((kind == HOST) & ~late, _HOST)):
         stretches.append((start[told], end[told], lane))
     if timeline.host_ps:
-        stretches.append((start - timeline.host_ps[worst], start, host))
-    length_ps, count = _sweep(stretches, host + 1, timeline.kept_ps, repeat)
+        stretches.append((start - timeline.host_ps[rank_class], start, _HOST))
+    return stretches
 
-    parts_ps = np.zeros(len(LIMITERS))
+
+def _parts_s(length_ps: Ints, count: Ints, bounds: Sequence[tuple[int, int]]) -> list[dict[str, float]]:
+    """Seconds by limiter, of pieces of time and how many run per lane in each; ``bounds``: the pieces of each run."""
     running = count[:, : len(LIMITERS)].sum(axis=1)
-    for i in range(len(LIMITERS)):
-        parts_ps[i] = np.sum(length_ps * count[:, i] / np.maximum(running, 1))
+    parts_ps: list[list[float]] = [[] for _ in bounds]
+    for lane in range(len(LIMITERS)):
+        shared = length_ps * count[:, lane] / np.maximum(running, 1)
+        for own, (first, last) in zip(parts_ps, bounds, strict=True):
+            own.append(float(np.sum(shared[first:last])))
     left = running == 0
-    for lane, name in ((link, "link"), (latency, "latency"), (imbalance, "imbalance"), (host, "host")):
+    for lane, name in ((_LINK, "link"), (_LATENCY, "latency"), (_IMBALANCE, "imbalance"), (_HOST, "host")):
         here = left & (count[:, lane] > 0)
-        parts_ps[of[name]] += length_ps[here].sum()
+        _put_down(parts_ps, name, length_ps, here, bounds)
         left &= ~here
-    parts_ps[of["bubble"]] += length_ps[left].sum()
-    ranks = max(int(plan.folding.count.sum()), 1)
-    return Breakdown(
-        rank_class=worst,
-        parts_s={f"{name}_s": float(parts_ps[i]) / PS_PER_S for name, i in of.items()},
-        limiter=LIMITERS[int(np.argmax(parts_ps))],
-        exposed_comm_s=float(exposed @ plan.folding.count) / ranks / PS_PER_S,
-    )
+    _put_down(parts_ps, "bubble", length_ps, left, bounds)
+    return [{f"{name}_s": own[i] / PS_PER_S for i, name in enumerate(LIMITERS)} for own in parts_ps]
+
+
+def _put_down(
+    parts_ps: list[list[float]],
+    name: str,
+    length_ps: Ints,
+    here: NDArray[np.bool_],
+    bounds: Sequence[tuple[int, int]],
+) -> None:
+    """Put pieces of time down to a limiter, in place."""
+    until = np.append(0, np.cumsum(np.where(here, length_ps, 0)))
+    for own, (first, last) in zip(parts_ps, bounds, strict=True):
+        own[LIMITERS.index(name)] += int(until[last] - until[first])
+
+
+def _limiter(parts_s: dict[str, float]) -> str:
+    """The largest part, the first of equals."""
+    return max(LIMITERS, key=lambda name: parts_s[f"{name}_s"])
 
 
 def _rows(plan: Plan) -> tuple[Ints, Ints]:
@@ -258,13 +297,7 @@ def _stretches(
 
 def _union_ps(stretches: list[_Stretch], repeat: Repeat) -> int:
     """Length of time covered by any of the stretches. [ps]"""
-    start = np.concatenate([start for start, _ in stretches])
-    end = np.concatenate([end for _, end in stretches])
-    order = np.argsort(start, kind="stable")
-    start, end = start[order], end[order]
-    if not len(start):
-        return 0
-    start = np.maximum(start, np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]]))
+    start, end = _union(stretches)
     covered = int(np.maximum(end - start, 0).sum())
     if not repeat.times:
         return covered
@@ -272,21 +305,40 @@ def _union_ps(stretches: list[_Stretch], repeat: Repeat) -> int:
     return covered + repeat.times * int(np.maximum(end - start, 0).sum())
 
 
+def _covered_ps(stretches: list[_Stretch], begin_ps: Ints) -> Ints:
+    """The same of each of several runs that follow each other. [ps]"""
+    start, end = _union(stretches)
+    until = np.append(0, np.cumsum(np.maximum(end - start, 0)))
+    out: Ints = np.diff(until[np.append(np.searchsorted(start, begin_ps), len(start))])
+    return out
+
+
+def _union(stretches: list[_Stretch]) -> tuple[Ints, Ints]:
+    """Stretches by their start, without what those before them cover."""
+    start = np.concatenate([start for start, _ in stretches])
+    end = np.concatenate([end for _, end in stretches])
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    if len(start):
+        start = np.maximum(start, np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]]))
+    return start, end
+
+
 def _sweep(
     stretches: list[tuple[Ints, Ints, Ints | int]], lanes: int, until_ps: int, repeat: Repeat
-) -> tuple[Ints, Ints]:
-    """Cut 0..until where anything starts or ends: length of each piece, as often as it comes [ps], and how many run per
-    lane in it."""
+) -> tuple[Ints, Ints, Ints]:
+    """Cut 0..until where anything starts or ends [ps]: there, length of each piece, as often as it comes [ps], and how
+    many run per lane in it."""
     start = np.concatenate([start for start, _, _ in stretches])
     end = np.concatenate([end for _, end, _ in stretches])
     lane = np.concatenate([np.broadcast_to(lane, start.shape) for start, _, lane in stretches])
     ends = [0, until_ps, *((repeat.from_ps, repeat.until_ps) if repeat.times else ())]
     edges, position = np.unique(np.concatenate([start, end, ends]), return_inverse=True)
     count = np.zeros((len(edges), lanes), np.int64)
-    np.add.at(count, (position[: len(start)], lane), 1)
-    np.add.at(count, (position[len(start) : 2 * len(start)], lane), -1)
+    np.add.at(count.reshape(-1), position[: len(start)] * lanes + lane, 1)
+    np.add.at(count.reshape(-1), position[len(start) : 2 * len(start)] * lanes + lane, -1)
     begin, finish = repeat.within(edges[:-1], edges[1:])
-    return np.diff(edges) + repeat.times * (finish - begin), np.cumsum(count, axis=0)[:-1]
+    return edges, np.diff(edges) + repeat.times * (finish - begin), np.cumsum(count, axis=0)[:-1]
 
 
-__all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "links_columns", "ops_columns"]
+__all__ = ["LIMITERS", "Breakdown", "Columns", "breakdown", "breakdowns", "links_columns", "ops_columns"]

@@ -12,6 +12,7 @@ from cmsim import collectives, engine, topology
 from cmsim.execution.means import Means
 from cmsim.hardware import System
 from cmsim.kinds.collective import CollectiveFacts, CollectiveSpec
+from cmsim.reading.look import of_one
 from cmsim.workload import Programs
 
 
@@ -36,13 +37,16 @@ class CollectiveMeans(Means):
         assert isinstance(programs.facts, CollectiveFacts)
         name, size_B = spec.collective, programs.facts.size_B
         ranks = np.flatnonzero((programs.groups == programs.groups[0].max()).any(axis=1))
-        whole, nothing = topology.paths(system), messages.Software()
+        nothing = messages.Software()
         if programs.traffic:
             (shares,) = programs.traffic
+            whole = topology.paths(system)
             least = messages.bound_of_matrix(shares * size_B, paths=whole, ranks=ranks, software=nothing)
         else:
+            look = ("group", ranks.tobytes())
+            group = of_one(look, system, lambda: messages.group_on(topology.paths(system), ranks))
             adds = plan.fabric.in_network_reduction and system.stack.collectives.in_network
-            least = messages.bound(name, size_B, paths=whole, ranks=ranks, software=nothing, in_network=adds)
+            least = messages.bound_of_group(name, size_B, group=group, software=nothing, in_network=adds)
         return {
             "egress": least.egress_s,
             "ingress": least.ingress_s,

@@ -20,6 +20,9 @@ class Means:
     spec, facts  of the workload, of the classes that its kind declares
     """
 
+    #: whether ``recorded`` looks at the ops of a run
+    of_ops = False
+
     def options(self, _spec: Any, _system: System) -> dict[str, Any]:
         """Fields of `engine.Options` that the workload sets."""
         return {}

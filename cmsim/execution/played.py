@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cmsim import cost, energy, engine, results
+from cmsim.arrays import Columns
 from cmsim.engine import record
 from cmsim.errors import InfeasibleError
 from cmsim.execution import formats, money
 from cmsim.execution.options import means_of, options_of
 from cmsim.hardware import System
 from cmsim.kinds import Facts, MachineFacts
+from cmsim.reading.look import of_one
 from cmsim.results import Result
 from cmsim.scenario import Run
 from cmsim.units import to_ps, to_s
@@ -103,27 +105,63 @@ def rates(one: Run, billed: System, programs: Programs, makespan_s: float) -> di
     return results.of_time(one.spec.kind, facts, makespan_s=makespan_s, accelerators=billed.packages)
 
 
-def result(played: Play) -> Result:
+@dataclass(frozen=True)
+class Weighed:
+    """What metrics are made of: what is billed, power, and where the time went; and the columns that these follow from,
+    where they were made for this run alone."""
+
+    billed: System
+    power: energy.Power
+    went: record.Breakdown
+    ops: Columns = field(default_factory=dict)
+    links: Columns = field(default_factory=dict)
+
+
+def measures(played: Play) -> Weighed:
+    """Of one run by itself."""
+    plan, timeline, full = played.plan, played.timeline, played.run.record == "full"
+    ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
+    links = record.links_columns(plan, timeline)
+    clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
+    billed = played.billed
+    power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    return Weighed(billed, power, record.breakdown(plan, timeline), ops, links)
+
+
+def measured_apart(line: engine.Line, timeline: engine.Timeline, billed: System) -> list[Weighed]:
+    """Of runs on one system that were played as one; without columns."""
+    begin_ps, end_ps = line.spans(timeline)
+    wanted = (*energy.OPS, "clock") if line.plan.clock.size else energy.OPS
+    ops = record.ops_columns(line.plan, timeline, wanted)
+    links = record.links_columns(line.plan, timeline)
+    power = energy.powers(billed, ops, links, begin_ps=begin_ps, end_ps=end_ps)
+    went = record.breakdowns(line.plan, timeline, begin_ps, end_ps)
+    return [Weighed(billed, *one) for one in zip(power, went, strict=True)]
+
+
+def only_time(one: Run) -> bool:
+    """Whether of a run nothing is kept but what follows from its length."""
+    return one.record == "none" and results.follows_time(one.spec.kind, one.of)
+
+
+def result(played: Play, measured: Weighed | None = None) -> Result:
     """What was played, measured, and recorded as far as its run says; of a steady state only what was (``whole``)."""
     one, system, programs, options = played.run, played.system, played.programs, played.options
-    if one.record == "none" and results.follows_time(one.spec.kind, one.of):
+    if only_time(one):
         return _of_time(played)
-    plan, timeline, billed = played.plan, played.timeline, played.billed
+    plan, timeline = played.plan, played.timeline
     means, makespan_s = means_of(one), to_s(timeline.makespan_ps)
     impact = None
     if options.faults:
         healthy = engine.plan(plan.programs, system, replace(options, faults=()))
         impact = engine.impact((healthy, engine.play(healthy)), (plan, timeline))
     full = one.record == "full"
-    ops = record.ops_columns(plan, timeline, None if full else _MEASURED)
-    links = record.links_columns(plan, timeline)
-    clocked = {**ops, **record.ops_columns(plan, timeline, ("clock",))} if plan.clock.size else ops
-    power = energy.power_over_time(billed, clocked, links, makespan_ps=timeline.makespan_ps, repeat=timeline.repeat)
+    measured = measured or measures(played)
+    billed, power, went, ops = measured.billed, measured.power, measured.went, measured.ops
     watts, missing = energy.power_metrics(billed, power)
-    rent, unpriced = cost.rent(billed)
+    rent, unpriced = of_one("rent", billed, lambda: cost.rent(billed))
     ends, assumed = energy.band_metrics(billed, power)
     moves = _over_time(one, billed, power)
-    went = record.breakdown(plan, timeline)
     facts: Facts = means.facts(one.spec, programs.facts)
     fabric_s = means.bounds_s(one.spec, system, programs, plan)
     numbers = results.metrics(
@@ -164,9 +202,9 @@ def result(played: Play) -> Result:
             *plan.notes,
         ),
         facts=facts,
-        machine=machine_facts(billed),
+        machine=of_one("machine", billed, lambda: machine_facts(billed)),
         columns={
-            **({"ops": ops, "links": links, "power": power.columns()} if full else {}),
+            **({"ops": ops, "links": measured.links, "power": power.columns()} if full else {}),
             **({"power_curve": moves.columns()} if full and moves else {}),
         },
         kind=one.spec.kind,

@@ -19,6 +19,8 @@ _TALKS = ("collective", "send_recv")
 
 
 class ReplayMeans(Means):
+    of_ops = True
+
     def options(self, spec: TraceSpec, system: System) -> dict[str, Any]:
         if spec.compute == "recorded" or spec.recorded_on is None:
             return {"recorded": spec.compute}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cmsim.arrays import Floats
+from cmsim.arrays import Floats, Ints
 from cmsim.compute.shape import Shape
 from cmsim.errors import InputError
 from cmsim.hardware import AcceleratorSpec
@@ -14,7 +14,7 @@ from cmsim.kernels.data import kernel_data, kernel_machine
 from cmsim.kernels.families import sizes_of
 from cmsim.kernels.kinds import KINDS
 from cmsim.kernels.kinds.kind import KernelRows
-from cmsim.kernels.times import Timed, times_us
+from cmsim.kernels.times import Timed, times_for
 
 
 def shape_times_us(
@@ -25,16 +25,33 @@ def shape_times_us(
     devices: float = 1.0,
     gemm_formats: Mapping[str, str] | None = None,
 ) -> Timed:
+    """Time of each shape as one op, and what is to be said of it; see `shape_times_for`."""
+    us, (notes,) = shape_times_for(
+        [np.arange(len(shapes))], shapes, cores, spec, devices=devices, gemm_formats=gemm_formats
+    )
+    return Timed(us, notes)
+
+
+def shape_times_for(
+    askers: Sequence[Ints],
+    shapes: Sequence[Shape],
+    cores: Floats,
+    spec: AcceleratorSpec,
+    *,
+    devices: float = 1.0,
+    gemm_formats: Mapping[str, str] | None = None,
+) -> tuple[Floats, list[tuple[str, ...]]]:
     """Time of each shape as one op: what a table's row has beside it (host work, kernels that are ops of their own) is
     left out. NaN where neither the accelerator nor a part with the same cores has measured rows of the kind. [us]
 
     cores: share of the device's cores, one a shape [1]
     devices: that share each kernel, more than 1 where a rank is a package of several [1]
     gemm_formats: by precision the format of the table's products that stand for it, where it is not the same
+    askers: the shapes that each of several asks for, in order; each gets notes on its own
     """
     formats = gemm_formats or {}
     out = np.full(len(shapes), np.nan)
-    notes: list[str] = []
+    notes: list[list[str]] = [[] for _ in askers]
     keys = np.array([f"{one.kind} {share}" for one, share in zip(shapes, cores.tolist(), strict=True)])
     # the folder of tables is looked at once for each kind, not for each shape
     sizes = {kind: sizes_of(kind) for kind in {one.kind for one in shapes}}
@@ -51,9 +68,13 @@ def shape_times_us(
         if data.same_cores:
             rows = _rows([_in_format(shapes[at], formats) for at in here.tolist()])
             machine = kernel_machine(spec).scaled(devices, float(cores[here[0]]))
-            out[here], said = times_us(kind, rows, spec, data, machine=machine, as_op=True)
-            notes += said
-    return Timed(out, tuple(notes))
+            place = np.full(len(shapes), -1)
+            place[here] = np.arange(len(here))
+            own = [place[mine][place[mine] >= 0] for mine in askers]
+            out[here], said = times_for(own, kind, rows, spec, data, machine=machine, as_op=True)
+            for mine, whose, more in zip(notes, own, said, strict=True):
+                mine += more if len(whose) else ()
+    return out, [tuple(said) for said in notes]
 
 
 def _like_measured(shape: Shape, sizes: Mapping[str, float]) -> bool:

@@ -6,7 +6,7 @@ says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -49,16 +49,29 @@ def times_us(
     row: what errors call each row    machine: default one device of the accelerator
     as_op: without what a run has as ops of its own (`Kind.op_us`)
     """
+    us, (notes,) = times_for([np.arange(len(rows))], kind, rows, spec, data, file, row, machine, as_op)
+    return Timed(us, notes)
+
+
+def times_for(
+    askers: Sequence[Ints],
+    kind: KernelKind,
+    rows: KernelRows,
+    spec: AcceleratorSpec,
+    data: Found,
+    file: str = "",
+    row: Ints | None = None,
+    machine: Machine | None = None,
+    as_op: bool = False,
+) -> tuple[Floats, list[tuple[str, ...]]]:
+    """As `times_us`, of rows that several ask for; notes for each. ``askers``: the rows of each"""
     machine = machine or kernel_machine(spec)
     page_us = kind.op_us if as_op and kind.op_us is not None else kind.time_us
-    notes: list[str] = []
-    if data.inherited:
-        own = f"constants of {data.of}, shares of its own peaks{_host(spec, data)}"
-        notes.append(f"{spec.name} has no measured rows of '{kind.name}': {own}")
+    foreign: dict[int, str] = {}
     larger = 1.0 if data.same_cores else _core_ratio(machine, kernel_machine(load_accelerator(data.of)))
     out = np.empty(len(rows))
     names, code = kind.variants(rows)
-    outside = 0
+    outside = np.zeros(len(rows), bool)
     for number in np.unique(code).tolist():
         here = np.flatnonzero(code == number)
         wanted = names[number]
@@ -69,7 +82,7 @@ def times_us(
             raise InputError(Problem(problem, file, key=f"row {at}: {kind.texts[0]}"))
         name = choose_variant(wanted, data.variants)
         if name.partition("/")[0] != wanted.partition("/")[0]:
-            notes.append(
+            foreign[number] = (
                 f"{data.of} has no measured '{kind.name}' of {wanted}: constants of {name}, against the own peak"
             )
         constants = {
@@ -82,33 +95,38 @@ def times_us(
             wanted: str = wanted,
             constants: Mapping[str, float] = constants,
             residual: Residual | None = residual,
-        ) -> int:
+        ) -> None:
             part = rows.take(block)
             found = page_us(part, machine, wanted, constants)
-            outside = 0
             if residual is not None:
                 factor, beyond = residual.factor(kind.all_axes(part, machine))
                 if len(far := np.flatnonzero(beyond > 0)):
                     near = kind.nearest(part.take(far), machine, residual.low, residual.high)
                     edge, _ = residual.factor(kind.all_axes(near, machine))
                     factor[far] = carried(edge, page_us(near, machine, wanted, constants), found[far])
-                    outside = int((beyond > APART).sum())
+                    outside[block] = beyond > APART
                 found *= factor
             out[block] = np.maximum(found, kind.least_us(part, machine, wanted))
-            return outside
 
         # in blocks that fit the cache, side by side: NumPy lets go of the interpreter
         blocks = [here[start : start + _BLOCK] for start in range(0, len(here), _BLOCK)]
         if len(blocks) < 4:
-            outside += sum(map(block_us, blocks))
+            for block in blocks:
+                block_us(block)
         else:
             with ThreadPoolExecutor(_THREADS) as pool:
-                outside += sum(pool.map(block_us, blocks))
-    if outside:
-        notes.append(
-            f"{outside} of {len(rows)} different rows of '{kind.name}' lie outside what was measured on {data.of}"
-        )
-    return Timed(out, tuple(notes))
+                list(pool.map(block_us, blocks))
+    inherited = f"constants of {data.of}, shares of its own peaks{_host(spec, data)}" if data.inherited else ""
+    all_notes = []
+    for mine in askers:
+        notes = [f"{spec.name} has no measured rows of '{kind.name}': {inherited}"] if inherited else []
+        notes += [foreign[number] for number in np.unique(code[mine]).tolist() if number in foreign]
+        if beyond := int(np.count_nonzero(outside[mine])):
+            notes.append(
+                f"{beyond} of {len(mine)} different rows of '{kind.name}' lie outside what was measured on {data.of}"
+            )
+        all_notes.append(tuple(notes))
+    return out, all_notes
 
 
 def _host(spec: AcceleratorSpec, data: Found) -> str:

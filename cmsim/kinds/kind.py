@@ -7,6 +7,7 @@ reference. A page names code of rooms above by its dotted place, so that this ro
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
@@ -220,6 +221,11 @@ class Kind:
             raise ValueError(f"metrics of the kind '{self.name}', {what}")
         if taken := {one.name for one in dataclasses.fields(self.facts)} & MachineFacts.__dataclass_fields__.keys():
             raise ValueError(f"facts of the kind '{self.name}' are called as those of machines: {sorted(taken)}")
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        """Of all metrics and their ends."""
+        return frozenset(name for metric in self.metrics for name in metric.names)
 
     def metric(self, name: str) -> Metric:
         """The metric of that name, or whose end it is. Raises KeyError."""

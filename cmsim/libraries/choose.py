@@ -130,17 +130,18 @@ def _name(at: Place, collective: str, ranks: int, near: int, size_B: float) -> s
 
 
 def notes(at: Place, rows: Rows, which: NDArray[np.bool_]) -> list[str]:
-    """What is said of some rows of one collective that lie outside what was measured, each once."""
+    """What is said of each row of one collective that lies outside what was measured, "" of the others and of rows that
+    are not asked of."""
     collective = COLLECTIVES[int(rows.collective[0])]
-    found: dict[str, None] = {}
-    columns = (rows.ranks[which], rows.in_domain[which], rows.size_B[which])
-    for ranks, near, size_B in zip(*(column.tolist() for column in columns), strict=True):
+    found = [""] * len(rows)
+    asked = np.flatnonzero(which)
+    columns = (asked, rows.ranks[asked], rows.in_domain[asked], rows.size_B[asked])
+    for row, ranks, near, size_B in zip(*(column.tolist() for column in columns), strict=True):
         far = near < ranks
         here = replace(at, domain_ranks=near if far else max(near, ranks))
         (ways,) = reach(here, collective, ranks=np.array([float(ranks)]), size_B=np.array([float(size_B)])).tolist()
-        if said := note(at, collective, ways, far=far):
-            found[said] = None
-    return list(found)
+        found[row] = note(at, collective, ways, far=far)
+    return found
 
 
 def page(collective: str, name: str) -> str:

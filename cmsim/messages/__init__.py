@@ -1,6 +1,6 @@
 """A collective as its messages on the links of a fabric: max-min fair, round by round."""
 
-from cmsim.messages.bounds import Bound, bound, bound_of_matrix
+from cmsim.messages.bounds import Bound, GroupOn, bound, bound_of_group, bound_of_matrix, group_on
 from cmsim.messages.collective import (
     BusyLinks,
     FlowResult,
@@ -21,17 +21,20 @@ __all__ = [
     "BusyLinks",
     "Classes",
     "FlowResult",
+    "GroupOn",
     "MessagePlan",
     "Messages",
     "RoundTime",
     "Software",
     "all_to_all_v",
     "bound",
+    "bound_of_group",
     "bound_of_matrix",
     "candidate_rounds",
     "check_count",
     "collective_time",
     "from_matrix",
+    "group_on",
     "members",
     "merge",
     "plan",

@@ -63,11 +63,43 @@ def bound(
     size_B: S as in ``collectives`` [B]    paths: at the full rate of the wires    ranks: the group, its root first
     software: what a message's latency holds beside the wire    in_network: whether switches add and multicast
     """
-    p = len(ranks)
+    return bound_of_group(collective, size_B, group=group_on(paths, ranks), software=software, in_network=in_network)
+
+
+@dataclass(frozen=True)
+class GroupOn:
+    """What bounds need to know of a group of ranks on a fabric, its root first.
+
+    port_Bps   of each rank [B/s]    farthest_s  latency of the farthest pair [s]
+    cuts       of each way to part the group: ranks of a part, whether the root is there, what it sends at most [B/s]
+    """
+
+    port_Bps: Floats
+    farthest_s: float
+    cuts: list[tuple[Floats, NDArray[np.bool_], Floats]]
+
+
+def group_on(paths: Paths, ranks: Ints) -> GroupOn:
+    """A group on a fabric, whatever it does."""
+    if len(ranks) < 2:
+        return GroupOn(np.zeros(len(ranks)), 0.0, [])
+    cuts = []
+    for home, capacity in paths.cuts(ranks):
+        names, member = np.unique(home, return_inverse=True)
+        count = np.bincount(member.reshape(-1), minlength=len(names))
+        root = np.bincount(member.reshape(-1)[:1], minlength=len(names)) > 0
+        cuts.append((count.astype(np.float64), root, capacity[names]))
+    return GroupOn(paths.port_Bps(ranks), paths.farthest_s(ranks), cuts)
+
+
+def bound_of_group(
+    collective: str, size_B: float, *, group: GroupOn, software: Software, in_network: bool = False
+) -> Bound:
+    """As `bound`, of a group that was looked at before. [s]"""
+    p, ports = len(group.port_Bps), group.port_Bps
     if p < 2:
         return Bound(0.0, 0.0, 0.0, 0.0)
     out, into = _needs(collective, np.ones(p), np.arange(p) == 0, p)
-    ports = paths.port_Bps(ranks)
     egress, ingress = _worst_s(out * size_B, ports), _worst_s(into * size_B, ports)
     if not in_network:
         total = size_B * {"all_reduce": 2.0 * (p - 1), "all_gather": p - 1.0, "reduce_scatter": p - 1.0}.get(
@@ -75,13 +107,10 @@ def bound(
         )
         egress, ingress = (max(side, total / float(ports.sum())) for side in (egress, ingress))
     bisection = 0.0
-    for home, capacity in paths.cuts(ranks):
-        names, member = np.unique(home, return_inverse=True)
-        count = np.bincount(member.reshape(-1), minlength=len(names))
-        root = np.bincount(member.reshape(-1)[:1], minlength=len(names)) > 0
-        for side in _needs(collective, count.astype(np.float64), root, p):
-            bisection = max(bisection, _worst_s(side * size_B, capacity[names]))
-    return Bound(egress, ingress, bisection, _latency_s(paths.farthest_s(ranks), software))
+    for count, root, capacity in group.cuts:
+        for side in _needs(collective, count, root, p):
+            bisection = max(bisection, _worst_s(side * size_B, capacity))
+    return Bound(egress, ingress, bisection, _latency_s(group.farthest_s, software))
 
 
 def bound_of_matrix(matrix_B: Floats, *, paths: Paths, ranks: Ints, software: Software) -> Bound:

@@ -16,11 +16,13 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from cmsim.reading import names
+from cmsim.reading.look import seen
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +59,10 @@ def while_unchanged(*folders: str, most: int = 64) -> Callable[[Callable[P, T]],
 def _state(folder: str) -> tuple[object, ...]:
     """A folder as it is now: where it stands, and the state of every file in it."""
     where = names.DATA / folder
+    return seen(("state", where), lambda: _looked_at(where))
+
+
+def _looked_at(where: Path) -> tuple[object, ...]:
     found: list[_File] = []
     with os.scandir(where) as entries:
         for entry in entries:

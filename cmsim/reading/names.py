@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cmsim.errors import InputError, did_you_mean, nearest
+from cmsim.reading.look import seen
 from cmsim.reading.regular import exists
 
 _PACKAGE = Path(__file__).parents[1]
@@ -14,8 +15,10 @@ DATA = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parent
 
 
 def builtin_files(folder: str, pattern: str = "*.yaml") -> dict[str, Path]:
-    """Built-in files of a folder by name (file name without ending), sorted."""
-    return {path.name.removesuffix(pattern.lstrip("*")): path for path in sorted((DATA / folder).glob(pattern))}
+    """Built-in files of a folder by name (file name without ending), sorted; nobody may change them."""
+    where, ending = DATA / folder, pattern.lstrip("*")
+    look = ("files", where, pattern)
+    return seen(look, lambda: {path.name.removesuffix(ending): path for path in sorted(where.glob(pattern))})
 
 
 def builtin_tree(folder: str) -> dict[str, Path]:

@@ -375,8 +375,8 @@ def _undeclared(result: Result) -> Iterator[str]:
     if not result.kind:
         return
     kind = result.declared
-    known = {name for metric in kind.metrics for name in metric.names}
-    yield from (f"the metric {name} is not declared by the kind {kind.name}" for name in result.metrics.keys() - known)
+    undeclared = result.metrics.keys() - kind.names
+    yield from (f"the metric {name} is not declared by the kind {kind.name}" for name in undeclared)
     declared = {frame.name: frame for frame in kind.frames}
     for name, columns in result.columns.items():
         frame = declared.get(name)

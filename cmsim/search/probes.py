@@ -176,7 +176,7 @@ def _passes(
     kinds = kinds_of(asked.model)
     cases = [(one, kind, count) for one in variants for kind in kinds for count in counts]
     made = [_programs(asked, {**at, **one}, few(asked.model, kind, count)) for one, kind, count in cases]
-    plans = together.plans(made, asked.system, how)
+    plans = engine.plans(made, asked.system, how)
     read = [_of_three(plan) for plan in plans] if len(counts) == 1 else _of_one(plans)
     return [_times(read[first : first + len(kinds)]) for first in range(0, len(read), len(kinds))]
 

@@ -1,94 +1,16 @@
-"""Programs of the same ranks and groups, planned as one: what is priced in columns is priced once for all of them."""
+"""What a step does once, of several programs of the same ranks and groups: priced in one plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 
 import numpy as np
 
 from cmsim import engine
-from cmsim.arrays import Floats, Ints
+from cmsim.arrays import Floats
 from cmsim.hardware import System
 from cmsim.units import PS_PER_S
-from cmsim.workload.ops import COLLECTIVE, COMPUTE, OpTable, ProgramBuilder, Programs, assemble
-
-#: columns of codes -> what they number
-_CODED = {
-    "name_id": "names",
-    "stream": "streams",
-    "kernel": "kernels",
-    "precision": "precisions",
-    "collective": "collectives",
-    "shape": "shapes",
-}
-
-
-def plans(programs: Sequence[Programs], system: System, options: engine.Options) -> list[engine.Plan]:
-    """A plan of each, as `engine.plan` makes them, of programs with the same ranks and groups and no loops."""
-    first = programs[0]
-    if len(programs) == 1 or any(one.slots != first.slots or one.loop is not None for one in programs):
-        return [engine.plan(one, system, options) for one in programs]
-    joined, starts = _joined(programs)
-    whole = engine.plan(joined, system, options)
-    return [_cut(whole, one, starts[number]) for number, one in enumerate(programs)]
-
-
-def _cut(whole: engine.Plan, one: Programs, starts: Ints) -> engine.Plan:
-    """The plan of one of the programs; starts: of each of its programs the first row in that of all. [1]"""
-    hold, call, issue, bound = [], [], [], np.zeros(len(one.ops), np.int64)
-    for rank_class in range(whole.classes):
-        program = whole.program_of(rank_class)
-        length = int(one.program_ptr[program + 1] - one.program_ptr[program])
-        rows = slice(int(starts[program]), int(starts[program]) + length)
-        hold.append(whole.hold_ps[rank_class][rows])
-        call.append(whole.call[rank_class][rows])
-        if whole.issue_ps:
-            issue.append(whole.issue_ps[rank_class][:length])
-        at = int(whole.programs.program_ptr[program])
-        bound[one.program_ptr[program] : one.program_ptr[program + 1]] = whole.bound[at + rows.start : at + rows.stop]
-    return replace(whole, programs=one, hold_ps=hold, call=call, issue_ps=issue, bound=bound)
-
-
-def _joined(programs: Sequence[Programs]) -> tuple[Programs, list[Ints]]:
-    """All of them one after the other in every program, and where each begins in it."""
-    tables = _renumbered([one.ops for one in programs])
-    count = len(programs[0].program_ptr) - 1
-    order, starts, lengths = [], [np.zeros(count, np.int64) for _ in programs], np.zeros(count, np.int64)
-    offset = np.append(0, np.cumsum([len(one.ops) for one in programs]))
-    for program in range(count):
-        for number, one in enumerate(programs):
-            first, last = int(one.program_ptr[program]), int(one.program_ptr[program + 1])
-            starts[number][program] = lengths[program]
-            lengths[program] += last - first
-            order.append(np.arange(first, last) + offset[number])
-    row = np.concatenate(order)
-    columns = {
-        name: np.concatenate([getattr(one, name) for one in tables])[row]
-        for name in (field.name for field in fields(OpTable))
-        if isinstance(getattr(tables[0], name), np.ndarray)
-        and not name.startswith("dep_")
-        and all(len(getattr(one, name)) == len(one) for one in tables)
-    }
-    # they are priced only: nothing waits
-    ptr, idx = np.zeros(len(row) + 1, np.int64), np.zeros(0, np.int64)
-    ops = replace(tables[0], **columns, dep_ptr=ptr, dep_idx=idx)
-    return replace(programs[0], ops=ops, program_ptr=np.append(0, np.cumsum(lengths))), starts
-
-
-def _renumbered(tables: Sequence[OpTable]) -> list[OpTable]:
-    """The same tables with one numbering of names."""
-    out = list(tables)
-    for column, names in _CODED.items():
-        known: dict[object, int] = {}
-        for table in tables:
-            for name in getattr(table, names):
-                known.setdefault(name, len(known))
-        for at, table in enumerate(tables):
-            numbers = np.array([*(known[name] for name in getattr(table, names)), -1], np.int64)
-            codes = getattr(table, column)
-            out[at] = replace(out[at], **{column: numbers[codes] if len(codes) else codes, names: tuple(known)})
-    return out
+from cmsim.workload.ops import COLLECTIVE, COMPUTE, ProgramBuilder, Programs, assemble
 
 
 def once_a_step(

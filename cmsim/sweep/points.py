@@ -10,6 +10,7 @@ from typing import Any
 
 from cmsim import api, side_by_side
 from cmsim.errors import InputError, Problem
+from cmsim.execution.together import outcomes_of
 from cmsim.results import Outcome
 from cmsim.scenario import Run
 
@@ -31,8 +32,8 @@ def each(
     if dask is not None:
         yield from _on_dask(runs, base, jobs, dask)
         return
-    work = functools.partial(point, base)
-    yield from zip(runs, side_by_side.in_order(work, work, list(runs.values()), jobs), strict=True)
+    work = functools.partial(several, base)
+    yield from zip(runs, side_by_side.in_packets(work, work, list(runs.values()), jobs), strict=True)
 
 
 def point(base: Path | None, one: Run) -> Outcome:
@@ -43,8 +44,13 @@ def point(base: Path | None, one: Run) -> Outcome:
         return api.failed(one, str(error))
 
 
+def several(base: Path | None, runs: Sequence[Run]) -> Iterator[Outcome]:
+    """The same of several, those that go together made together."""
+    return outcomes_of(runs, api.machines_of(base), functools.partial(point, base))
+
+
 def _packet(base: Path | None, runs: Sequence[Run]) -> list[Outcome]:
-    return [point(base, one) for one in runs]
+    return list(several(base, runs))
 
 
 def _on_dask(
@@ -119,4 +125,4 @@ class _Closing:
         self.cluster.close()
 
 
-__all__ = ["PATIENCE_s", "each", "point"]
+__all__ = ["PATIENCE_s", "each", "point", "several"]

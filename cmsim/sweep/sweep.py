@@ -30,6 +30,7 @@ def sweep(
     jobs: int | None = None,
     dask: str | None = None,
     progress: Progress | None = None,
+    allow_policies: bool = False,
 ) -> Results:
     """Every point of a scenario, each run once, into a folder.
 
@@ -51,6 +52,8 @@ def sweep(
         Address of a Dask scheduler to run on, or ``local`` for one that is started for it.
     progress
         Called after each point with how far it is.
+    allow_policies
+        Whether runs may call a function of yours that the scenario names (``policy: module:function``).
 
     Returns
     -------
@@ -64,6 +67,8 @@ def sweep(
         Dask scheduler that does not answer. What the folder has stays.
     """
     loaded = load_scenario(scenario, set=set).recorded(record)
+    if allow_policies:
+        loaded = loaded.allowing_policies()
     machines = Machines(loaded.base)
     api.check_asked(loaded, machines)
     runs = dict(zip(api.digests(loaded, machines), loaded.runs, strict=True))

@@ -33,6 +33,7 @@ def study(
     record: Record = "summary",
     resume: bool = False,
     progress: Progress | None = None,
+    allow_policies: bool = False,
 ) -> Results:
     """So many points of a sweep, each drawn where a metric promises to be best.
 
@@ -42,7 +43,7 @@ def study(
         With one workload on one system, and a sweep of any size.
     trials
         Different points to run.
-    out, set, record, resume, progress
+    out, set, record, resume, progress, allow_policies
         As of `sweep`.
     objective
         Metric that decides; default: the one that `best` takes for this kind of workload.
@@ -89,6 +90,8 @@ def study(
                 in_vain += 1
                 continue
             loaded = space.at(where).recorded(record)
+            if allow_policies:
+                loaded = loaded.allowing_policies()
             (digest,) = api.digests(loaded, machines)
             in_vain = in_vain + 1 if digest in order else 0
             if digest not in known:

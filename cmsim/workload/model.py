@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from cmsim import reading
 from cmsim.compute import kv_bytes_per_token, mla_kv_bytes_per_token
 from cmsim.errors import InputError, Problem, did_you_mean
+from cmsim.reading.look import seen
 from cmsim.workload.families import FAMILIES, Keys, Stored, settle, stored_in, text_tower, vision_tower
 from cmsim.workload.recurrence import Recurrence
 from cmsim.workload.vision import VisionTower
@@ -136,7 +137,12 @@ class ModelSpec:
     def recurrent_layers(self) -> int:
         return sum(mixer == "recurrence" for mixer, _ in self.kinds)
 
-    @property
+    @functools.cached_property
+    def each_layer(self) -> tuple[tuple[LayerKind, bool], ...]:
+        """`kind` and `narrow` of every layer."""
+        return tuple((self.kind(layer), self.narrow(layer)) for layer in range(self.layers))
+
+    @functools.cached_property
     def drafting_layer(self) -> int:
         """The layer that a draft layer is like: the last one with attention, or the last one."""
         return max((n for n in range(self.layers) if self.kind(n).mixer == "attention"), default=self.layers - 1)
@@ -388,7 +394,11 @@ def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSp
     list (``families.settings``): of no matter, said in a note, or refused. Keys that start with ``_cmsim`` are ours.
     Raises InputError with all problems of the file.
     """
-    path = reading.find(str(name_or_path), MODELS, "model", pattern="*.json", base=base)
+    return seen(("model", str(name_or_path), base), lambda: _load(str(name_or_path), base))
+
+
+def _load(name_or_path: str, base: Path | None) -> ModelSpec:
+    path = reading.find(name_or_path, MODELS, "model", pattern="*.json", base=base)
     if path.is_dir():
         path = path / "config.json"
     text = reading.read_text(path)
@@ -396,7 +406,7 @@ def load_model(name_or_path: str | Path, *, base: Path | None = None) -> ModelSp
     return parse_model(text, name=name, file=str(path))
 
 
-# a sweep asks for its model at each point
+# runs of a scenario ask for the same model
 @functools.lru_cache(maxsize=16)
 def parse_model(text: str, *, name: str, file: str) -> ModelSpec:
     """A model from the text of a ``config.json``; ``file`` only names it in errors."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,13 @@ from cmsim.arrays import Floats, Ints, Numbers
 from cmsim.compute import Shape
 from cmsim.errors import InputError
 from cmsim.kinds import Facts
+from cmsim.workload.outline import Block, ByHand, Copied, Outline, Words, outline
 
 #: what an op does: hold its stream, meet a group and move data, or move data to or from one peer
 KINDS = ("compute", "host", "collective", "send", "recv")
 COMPUTE, HOST, COLLECTIVE, SEND, RECV = range(len(KINDS))
+#: time of what nobody recorded
+_UNKNOWN = float("nan")
 #: name of host rows that stand for a wait: the slowest rank of a group comes so late
 LATE = "slowest rank"
 
@@ -248,12 +251,12 @@ class ProgramBuilder:
         after: Sequence[int] = (),
     ) -> int:
         """Add a kernel; returns its row, to be named in ``after`` of others."""
-        row = (name, stream, COMPUTE, kernel, precision, flops, bytes_B, cores, recorded_s, "", "", shape, None)
-        return self._add(row, after)
+        words = (name, stream, COMPUTE, kernel, precision, "", "")
+        return self._add(words, (flops, bytes_B, cores, recorded_s), after, shape)
 
     def host(self, name: str, *, stream: str, recorded_s: float, after: Sequence[int] = ()) -> int:
         """Add host work of a known length."""
-        return self._add((name, stream, HOST, "", "", 0.0, 0.0, 1.0, recorded_s, "", "", None, None), after)
+        return self._add((name, stream, HOST, "", "", "", ""), (0.0, 0.0, 1.0, recorded_s), after)
 
     def collective(
         self,
@@ -271,16 +274,16 @@ class ProgramBuilder:
         traffic: where blocks differ, who sends what share of the size to whom, shape (members, members); ops with the
             same array have the same traffic
         """
-        row = (name, stream, COLLECTIVE, "", "", 0.0, size_B, 1.0, float("nan"), slot, collective, None, traffic)
-        return self._add(row, after)
+        words = (name, stream, COLLECTIVE, "", "", slot, collective)
+        return self._add(words, (0.0, size_B, 1.0, _UNKNOWN), after, traffic=traffic)
 
     def send(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a send on the channel in ``slot``. It does not wait for the receiver."""
-        return self._add((name, stream, SEND, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None, None), after)
+        return self._add((name, stream, SEND, "", "", slot, ""), (0.0, size_B, 1.0, _UNKNOWN), after)
 
     def recv(self, name: str, *, stream: str, size_B: float, slot: str, after: Sequence[int] = ()) -> int:
         """Add a receive: ends when the matching send (n-th on the channel) has arrived."""
-        return self._add((name, stream, RECV, "", "", 0.0, size_B, 1.0, float("nan"), slot, "", None, None), after)
+        return self._add((name, stream, RECV, "", "", slot, ""), (0.0, size_B, 1.0, _UNKNOWN), after)
 
     def append(self, block: ProgramBuilder, after: Sequence[Sequence[int]] = ()) -> int:
         """Add all ops of another builder; returns the row of its first.
@@ -293,14 +296,25 @@ class ProgramBuilder:
         self._length += len(block)
         return first
 
-    def _add(self, row: tuple[Any, ...], after: Sequence[int]) -> int:
+    def _add(
+        self,
+        words: Words,
+        numbers: tuple[float, float, float, float],
+        after: Sequence[int],
+        shape: Shape | None = None,
+        traffic: Floats | None = None,
+    ) -> int:
         if not self._parts or not isinstance(self._parts[-1], _Rows):
-            self._parts.append(_Rows(self._length))
+            self._parts.append(_Rows())
         part = self._parts[-1]
         assert isinstance(part, _Rows)
-        part.rows.append(row)
+        part.words.append(words)
+        part.numbers += numbers
+        part.shapes.append(shape)
+        if traffic is not None:
+            part.traffic[len(part.words) - 1] = traffic
         owner = self._length
-        part.deps.extend((owner, dep) for dep in after)
+        part.waits.extend((owner, dep) for dep in after)
         self._length += 1
         return owner
 
@@ -312,11 +326,14 @@ def awaited(number: int) -> int:
 
 @dataclass
 class _Rows:
-    """Rows added by hand, and (row, row it waits for) pairs; numbers count from the program's first row."""
+    """Rows added by hand, their numbers one after the other, and (row, row it waits for) pairs; numbers of rows count
+    from the program's first, of those with traffic from the first here."""
 
-    first: int
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    deps: list[tuple[int, int]] = field(default_factory=list)
+    words: list[Words] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
+    shapes: list[Shape | None] = field(default_factory=list)
+    traffic: dict[int, Floats] = field(default_factory=dict)
+    waits: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -328,81 +345,42 @@ class _Copy:
     after: tuple[tuple[int, ...], ...]
 
 
-#: positions of a row's text columns, in the order in which names are numbered
-_TEXT = {"name": 0, "stream": 1, "kernel": 3, "precision": 4, "slot": 9, "collective": 10}
-_NUMBER = {"kind": 2, "flops": 5, "bytes_B": 6, "cores": 7, "recorded_s": 8}
-_SHAPE, _TRAFFIC = 11, 12
+#: numbers of a row, in their order
+_NUMBERS = ("flops", "bytes_B", "cores", "recorded_s")
 
 
-class _Block(NamedTuple):
-    """A block as columns: pairs of a row and the row of the block it waits for, and of a row and the number of what it
-    is told to wait for when the block is appended."""
-
-    columns: dict[str, NDArray[Any]]
-    owner: Ints
-    dep: Ints
-    left_open: list[tuple[int, int]]
-
-
-class _Compiler:
-    """Turns builders into columns. Names are numbered in order of first use; a block is turned once."""
+class _Reader:
+    """What builders wrote, each row once: in the order in which codes are given."""
 
     def __init__(self) -> None:
-        self.numbers: dict[str, dict[str, int]] = {key: {"": -1} for key in _TEXT}
+        self.words: list[Words] = []
+        self.numbers: list[float] = []
+        self.shape: list[int] = []
         self.shapes: dict[Shape | None, int] = {None: -1}
+        self.exchange: dict[int, int] = {}
         self.traffic: list[Floats] = []
-        self._blocks: dict[int, _Block] = {}
+        self.blocks: list[Block] = []
+        self._known: dict[int, int] = {}
 
-    def columns(self, build: ProgramBuilder) -> tuple[dict[str, NDArray[Any]], Ints, Ints]:
-        """Columns by name, and the dependency pairs: row, row it waits for (negative: see `awaited`)."""
-        parts: list[dict[str, NDArray[Any]]] = []
-        owners: list[Ints] = []
-        deps: list[Ints] = []
-        later: list[tuple[int, int]] = []
+    def block(self, build: ProgramBuilder) -> int:
+        """The number of a builder among the blocks; a block is read once."""
+        if id(build) in self._known:
+            return self._known[id(build)]
+        parts: list[ByHand | Copied] = []
         for part in build._parts:
             if isinstance(part, _Rows):
-                parts.append(self._rows(part.rows))
-                pairs = np.array(part.deps, np.int64).reshape(-1, 2)
-                owners.append(pairs[:, 0])
-                deps.append(pairs[:, 1])
-                continue
-            block = self._block(part.block)
-            parts.append(block.columns)
-            owners.append(block.owner + part.first)
-            deps.append(block.dep + part.first)
-            for row, number in block.left_open:
-                later += [(row + part.first, waits) for waits in part.after[number]]
-        # of one row what it waits for inside a block comes first, wherever the pairs stand
-        pairs = np.array(later, np.int64).reshape(-1, 2)
-        owners.append(pairs[:, 0])
-        deps.append(pairs[:, 1])
-        keys = (*_TEXT, *_NUMBER, "shape", "exchange")
-        return {key: np.concatenate([part[key] for part in parts]) for key in keys}, _joined(owners), _joined(deps)
-
-    def _block(self, build: ProgramBuilder) -> _Block:
-        if id(build) not in self._blocks:
-            columns, owner, dep = self.columns(build)
-            inside = dep >= 0
-            left_open = list(zip(owner[~inside].tolist(), (-1 - dep[~inside]).tolist(), strict=True))
-            self._blocks[id(build)] = _Block(columns, owner[inside], dep[inside], left_open)
-        return self._blocks[id(build)]
-
-    def _rows(self, rows: list[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
-        columns = list(zip(*rows, strict=True))
-        out: dict[str, NDArray[Any]] = {}
-        for key, position in _TEXT.items():
-            known = self.numbers[key]
-            codes = [known.setdefault(value, len(known) - 1) for value in columns[position]]
-            out[key] = np.array(codes, np.int64)
-        for key, position in _NUMBER.items():
-            out[key] = np.array(columns[position], np.int64 if key == "kind" else np.float64)
-        shapes = self.shapes
-        out["shape"] = np.array([shapes.setdefault(one, len(shapes) - 1) for one in columns[_SHAPE]], np.int64)
-        out["exchange"] = np.full(len(rows), -1, np.int64)
-        for row, traffic in enumerate(columns[_TRAFFIC]):
-            if traffic is not None:
-                out["exchange"][row] = self._exchange(traffic)
-        return out
+                first = len(self.words)
+                self.words += part.words
+                self.numbers += part.numbers
+                self.shape += [self.shapes.setdefault(one, len(self.shapes) - 1) for one in part.shapes]
+                for row, traffic in part.traffic.items():
+                    self.exchange[first + row] = self._exchange(traffic)
+                parts.append(ByHand(first, len(self.words), tuple(part.waits)))
+            else:
+                parts.append(Copied(self.block(part.block), part.first, part.after))
+        self.blocks.append(tuple(parts))
+        self._known[id(build)] = len(self.blocks) - 1
+        return self._known[id(build)]
 
     def _exchange(self, traffic: Floats) -> int:
         """Arrays are told apart by identity: they are large."""
@@ -412,8 +390,17 @@ class _Compiler:
         return known
 
 
-def _joined(parts: list[Ints]) -> Ints:
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+def _table(read: _Reader, laid: Outline) -> OpTable:
+    """What was read, as it is laid out."""
+    numbers = np.array(read.numbers, np.float64).reshape(-1, len(_NUMBERS)).T[:, laid.written]
+    columns: dict[str, NDArray[Any]] = {**laid.columns, **dict(zip(_NUMBERS, numbers, strict=True))}
+    columns["shape"] = np.array(read.shape, np.int64)[laid.written]
+    if read.traffic:
+        exchange = np.full(len(read.words), -1, np.int64)
+        exchange[list(read.exchange)] = list(read.exchange.values())
+        columns["exchange"] = exchange[laid.written]
+    names = {**laid.names, "shape": tuple(one for one in read.shapes if one is not None)}
+    return OpTable.of_columns(columns, names, laid.dep_ptr, laid.dep_idx)
 
 
 def assemble(
@@ -431,41 +418,25 @@ def assemble(
     """Programs from builders (one per distinct program), ranks and groups (slot name -> group id per rank)."""
     assert builders and all(len(build) for build in builders), "a workload without ops"
     slots = tuple(groups)
-    compiler = _Compiler()
-    compiler.numbers["slot"].update({name: i for i, name in enumerate(slots)})
-    made = [compiler.columns(build) for build in builders]
-    columns = {key: np.concatenate([part[0][key] for part in made]) for key in made[0][0]}
-    assert len(compiler.numbers["slot"]) == len(slots) + 1, "an op uses a slot that has no groups"
-    counts, deps = [], []
-    for build, (_, owner, dep) in zip(builders, made, strict=True):
-        assert not len(dep) or dep.min() >= 0, "a block's wait was left open"
-        order = np.argsort(owner, kind="stable")
-        counts.append(np.bincount(owner, minlength=len(build)))
-        deps.append(dep[order])
-    dep_ptr = np.zeros(len(columns["kind"]) + 1, np.int64)
-    np.cumsum(_joined(counts), out=dep_ptr[1:])
-    names: dict[str, tuple[Any, ...]] = {
-        key: tuple(name for name in known if name) for key, known in compiler.numbers.items()
-    }
-    names["shape"] = tuple(one for one in compiler.shapes if one is not None)
-    if not compiler.traffic:
-        del columns["exchange"]
-    ops = OpTable.of_columns(columns, names, dep_ptr, _joined(deps))
+    read = _Reader()
+    programs = [read.block(build) for build in builders]
+    rows = sum(len(build) for build in builders)
+    laid = outline(tuple(read.words), tuple(read.blocks), programs, slots, rows=rows)
     ptr = np.zeros(len(builders) + 1, np.int64)
-    np.cumsum([len(build) for build in builders], out=ptr[1:])
+    np.cumsum(laid.lengths, out=ptr[1:])
     ranks = len(program)
     table = np.empty((ranks, len(slots)), np.int32)
     for column, slot in enumerate(slots):
         assert groups[slot].max(initial=-1) <= np.iinfo(np.int32).max, "more groups than their numbers have room for"
         table[:, column] = groups[slot]
     return Programs(
-        ops=ops,
+        ops=_table(read, laid),
         program_ptr=ptr,
         program=np.asarray(program, np.int64),
         slots=slots,
         groups=table,
         facts=facts or Facts(),
-        traffic=tuple(compiler.traffic),
+        traffic=tuple(read.traffic),
         notes=tuple(notes),
         footprint_B={key: np.asarray(value, np.float64) for key, value in (footprint_B or {}).items()},
         plan=dict(plan or {}),

@@ -389,6 +389,12 @@ def test_a_policy_runs_where_it_is_allowed(tmp_path):
     assert said.exit_code == 2 and "--allow-policies" in said.output
     said = CliRunner().invoke(app, ["run", str(tmp_path / "jobs.yaml"), "--quiet", "--allow-policies"])
     assert said.exit_code == 0, said.output
+    sweep = ["sweep", str(tmp_path / "jobs.yaml"), "--jobs", "1", "--quiet", "--out", str(tmp_path / "swept")]
+    assert CliRunner().invoke(app, sweep).exit_code == 1, "its one point has failed"
+    said = CliRunner().invoke(app, [*sweep, "--resume", "--allow-policies"])
+    assert said.exit_code == 1, "and is never run again"
+    sweep[-1] = str(tmp_path / "allowed")
+    assert CliRunner().invoke(app, [*sweep, "--allow-policies"]).exit_code == 0
     left = own(tmp_path, "never", allow_policies=True)
     assert left.metrics["jobs_left"] == 4
 

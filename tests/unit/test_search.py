@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cmsim import api, engine
 from cmsim.cli.app import app
+from cmsim.engine import plans
 from cmsim.errors import InfeasibleError, InputError
 from cmsim.execution import options_of
 from cmsim.results import Result
@@ -22,7 +23,6 @@ from cmsim.search import OBJECTIVES, SearchResult, axes, price, probes, question
 from cmsim.search.axes import Question
 from cmsim.search.price import pipeline_s
 from cmsim.search.space import Space, space
-from cmsim.search.together import plans
 from cmsim.workload import generate
 from cmsim.workload.model import load_model
 from cmsim.workload.schedules import GPipe, Interleaved, OneForwardOneBackward, ZeroBubbleH1

@@ -70,8 +70,10 @@ def test_a_sweep_that_was_ended_goes_on(whole: Path, tmp_path: Path, after: int,
     with pytest.raises(InputError, match=f"has {after} points of a sweep. Go on with --resume"):
         sweep.sweep(SCENARIO, out=out)
     ran: list[str] = []
-    alone = points.point
-    monkeypatch.setattr(points, "point", lambda base, one: ran.append(one.key) or alone(base, one))
+    several = points.several
+    monkeypatch.setattr(
+        points, "several", lambda base, some: ran.extend(one.key for one in some) or several(base, some)
+    )
     sweep.sweep(SCENARIO, out=out, jobs=1, resume=True)
     assert len(ran) == 6 - after
     assert bytes_of(out) == bytes_of(whole)
@@ -116,19 +118,11 @@ def test_a_wider_sweep_runs_what_is_new(whole: Path, tmp_path: Path, monkeypatch
         sweep.sweep(SCENARIO, out=out, record="none", resume=True)
 
 
-def test_what_is_wrong_at_a_point_fails_that_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from cmsim import api
-
-    alone = api.evaluate
-
-    def some(one: Any, machines: Any) -> Any:
-        if one.point["workloads.decode.batch_per_accelerator"] == 8:
-            raise InputError("this one is wrong")
-        return alone(one, machines)
-
-    monkeypatch.setattr(api, "evaluate", some)
-    found = sweep.sweep(SCENARIO, out=tmp_path / "out", jobs=1)
-    assert [(one.outcome, one.message) for one in found.missing][:2] == [("failed", "this one is wrong")] * 2
+def test_what_is_wrong_at_a_point_fails_that_point(tmp_path: Path):
+    swept = {"workload.model": ["no-such-model", "llama-3.1-8b"], "workload.batch_per_accelerator": [1, 8, 64]}
+    found = sweep.sweep({**SCENARIO, "sweep": swept}, out=tmp_path / "out", jobs=1)
+    assert [one.outcome for one in found.missing] == ["failed"] * 3
+    assert all("no model named 'no-such-model'" in one.message for one in found.missing)
     assert len(found.results) == 3
 
 

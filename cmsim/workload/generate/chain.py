@@ -6,7 +6,8 @@ two micro-batches (or a forward and a backward pass) hide each other's dispatch 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,12 +76,14 @@ def interleave(
     """
     last: list[int] = [-1] * len(chains)
     wait: list[Sequence[int]] = list(after) if after is not None else [()] * len(chains)
-    turns = [
-        [(number, chain[turn]) for number, chain in enumerate(chains) if turn < len(chain)]
-        for turn in range(max((len(chain) for chain in chains), default=0))
-    ]
-    for first, period, times in _repeated(turns):
-        here = turns[first : first + period]
+    known: dict[int, int] = {}
+    numbers = tuple(tuple(known.setdefault(id(piece), len(known)) for piece in chain) for chain in chains)
+    alone = frozenset(known[id(piece)] for chain in chains for piece in chain if piece.after)
+    for first, period, times in _repeated(numbers, alone):
+        here = [
+            [(number, chain[turn]) for number, chain in enumerate(chains) if turn < len(chain)]
+            for turn in range(first, first + period)
+        ]
         if times == 1:
             _add(build, here, last, wait)
             continue
@@ -148,19 +151,26 @@ def _compute(build: ProgramBuilder, piece: Piece, kernels: Sequence[Kernel], aft
     return row
 
 
-def _repeated(turns: Sequence[Sequence[tuple[int, Piece]]]) -> Iterator[tuple[int, int, int]]:
-    """(first, period, times) of runs of turns that cover all: the very same pieces, so many times over."""
-    keys = [tuple((number, id(piece)) for number, piece in turn) for turn in turns]
-    alone = [any(piece.after for _, piece in turn) for turn in turns]
-    at = 0
-    while at < len(turns):
-        again = next((n for n in range(at + 1, min(at + 1 + _PERIOD, len(turns))) if keys[n] == keys[at]), at)
+@functools.lru_cache(maxsize=64)  # runs of one scenario have other kernels in pieces that come in the same order
+def _repeated(chains: tuple[tuple[int, ...], ...], alone: frozenset[int]) -> tuple[tuple[int, int, int], ...]:
+    """(first, period, times) of runs of turns that cover all: the very same pieces, so many times over. Each turn takes
+    a piece of every chain, as far as it goes.
+
+    chains   numbers of the pieces of each    alone   pieces that come once
+    """
+    turns = max((len(chain) for chain in chains), default=0)
+    keys = [tuple(chain[turn] if turn < len(chain) else -1 for chain in chains) for turn in range(turns)]
+    single = [not alone.isdisjoint(key) for key in keys]
+    out, at = [], 0
+    while at < turns:
+        again = next((n for n in range(at + 1, min(at + 1 + _PERIOD, turns)) if keys[n] == keys[at]), at)
         period, times = max(again - at, 1), 1
-        if again > at and not any(alone[at:again]):
+        if again > at and not any(single[at:again]):
             while keys[at + times * period : at + (times + 1) * period] == keys[at : at + period]:
                 times += 1
-        yield at, (period if times > 1 else 1), times
+        out.append((at, period if times > 1 else 1, times))
         at += period * times if times > 1 else 1
+    return tuple(out)
 
 
 def joined(pieces: Sequence[Piece]) -> list[Piece]:

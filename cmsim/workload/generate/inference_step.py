@@ -186,7 +186,7 @@ class InferenceStep:
         if opening:
             pieces.append(Piece(layers.embedding(model, tokens, form), stream=stream, cores=cores))
         # layers of one kind are the same pieces
-        kinds = [(model.kind(layer), model.narrow(layer)) for layer in which]
+        kinds = [model.each_layer[layer] for layer in which]
         made = {kind: self._layer(held, mixture, *kind) for kind in dict.fromkeys(kinds)}
         for kind in kinds:
             pieces += made[kind]
