@@ -269,7 +269,8 @@ class Fluid:
         share = np.concatenate([np.array(demand.shares, np.float64) for demand in demands])
         used, local = np.unique(resource, return_inverse=True)
         capacity = np.array([self._capacity_Bps[i] for i in used])
-        return max_min_Bps(capacity, local, number, share, len(demands)).tolist()
+        rates: list[float] = max_min_Bps(capacity, local, number, share, len(demands)).tolist()
+        return rates
 
     def pace(self, demand: Demand) -> tuple[float, int]:
         # demands recur, and identity tells them apart at no cost
