@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +77,7 @@ def open_description(path: Path) -> Description:
         raise InputError(Problem("needs the package infragraph: pip install 'cmsim[infragraph]'", str(path))) from None
     service = InfraGraphService()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of components that nothing joins: what matters is looked for below
-            service.set_graph(Infrastructure().deserialize(copy.deepcopy(document.data)))
+        service.set_graph(Infrastructure().deserialize(copy.deepcopy(document.data)))
     # it takes fields as they come, and says what is wrong with one by whatever happens
     except (GraphError, InfrastructureError, NotImplementedError, *_ODD) as error:
         raise InputError(Problem(f"infragraph cannot read it: {error}", str(path))) from None

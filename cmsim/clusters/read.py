@@ -136,7 +136,7 @@ def _fabric(made: _Made, wired: WiringFound, links_name: str) -> str:
     theirs: dict[str, Any] = made.like.spec.scale_up.model_dump(mode="json", exclude_defaults=True)
     theirs.setdefault("links_per_pair", getattr(made.like.spec.scale_up, "links_per_pair", None))
     keys: dict[str, Any] = {"wiring": wired.wiring}
-    same = theirs["wiring"] == wired.wiring
+    same = theirs["wiring"] == keys["wiring"]
     said, taken = [], []
     given = dict(wired.keys)
     if same and given.get("link_GBps", 0) is None:
@@ -164,7 +164,7 @@ def _fabric(made: _Made, wired: WiringFound, links_name: str) -> str:
             f"{', '.join(taken)} of the fabric as {made.like.spec.name}: link {wired.of} has no such number"
         )
     table = ""
-    if wired.wiring == "custom":
+    if wired.table:
         keys["file"] = links_name
         table = _links(made, wired)
         made.notes.append(f"the fabric is no switch, mesh or planes of cmsim: a table of {len(wired.table)} links")

@@ -39,7 +39,7 @@ def tuned(memory_B: float, weights_B: float, token_B: float, *, prompt: int, ans
     token_B: a cached token of it, over all accelerators [B]    prompt, answer: tokens of a request [1]
 
     >>> tuned(79.65 * 2**30, 8.03e9, 65536, prompt=2048, answer=2048)
-    TunedLimits(sequences=288, step_tokens=2336)
+    TunedLimits(sequences=384, step_tokens=2432)
     """
     requests = _CACHES * (memory_B - weights_B) / (token_B * (prompt + answer))
     raw = min(requests, _MOST_SEQUENCES)

@@ -240,7 +240,7 @@ def test_outcomes_come_as_they_are_asked_for(monkeypatch):
     kinds = []
     for number, one in enumerate(each, 1):
         kinds.append(one.outcome if not isinstance(one, Result) else "result")
-        assert len(played) == number
+        assert number > 1 or len(played) == 1, "others are begun once it is known how long they take"
     assert kinds == ["result", "infeasible", "result"]
 
 

@@ -166,7 +166,7 @@ def test_processes_start_where_that_pays(
     monkeypatch.setattr(side_by_side, "cores", lambda: cores)
     spread: list[int] = []
 
-    def elsewhere(_: Any, items: list[float], jobs: int) -> list[float]:
+    def elsewhere(_: Any, items: list[float], jobs: int, size: int) -> list[float]:
         spread.extend((len(items), jobs))
         return items
 
