@@ -99,21 +99,20 @@ def prepared(table: str, stacks: list[str], rows: int, folder: Path, seed: int) 
     return out
 
 
+def off(times: np.ndarray, group: Group) -> np.ndarray:
+    """Errors of TPOT, TTFT and throughput, not a number where a row has none, shape (rows, 3). [1]"""
+    ratio = times / np.array([one.wanted for *_, one in group])
+    ratio[:, 2] = 1 / ratio[:, 2]  # the time of a token of the output
+    return ratio - 1
+
+
 def errors(of: HostFit, what: str, group: Group, x: np.ndarray) -> None:
     """Prints errors before and after."""
     if not group:
         return
     some = [one for *_, one in group]
-    wanted = np.array([one.wanted for one in some])
-    said = []
-    for which, name in enumerate(("TPOT", "TTFT", "throughput")):
-        for when, times in (("before", of.times(some, None)), ("after", of.times(some, x))):
-            ratio = times[:, which] / wanted[:, which]
-            off = 100 * np.abs((1 / ratio if name == "throughput" else ratio) - 1)
-            off = off[np.isfinite(off)]
-            if len(off):
-                said.append(f"{name} {when} {np.median(off):.1f} / {np.percentile(off, 90):.1f} %")
-    print(f"  {what} ({len(some)} rows): " + ", ".join(said), flush=True)
+    before, after = (said(off(of.times(some, at), group)) for at in (None, x))
+    print(f"  {what} ({len(some)} rows): before {before}; after {after}", flush=True)
 
 
 def systems(group: Group, held: str) -> list[str]:
@@ -143,14 +142,13 @@ def left_out(of: HostFit, x: np.ndarray, apart: Group) -> np.ndarray:
     with np.errstate(divide="ignore"):  # a constant of 0 stays 0
         at = np.log(np.array(list(known.values())))
     some = [one for *_, one in apart]
-    off: np.ndarray = whole.times(some, at) / np.array([(one.tpot_s, one.ttft_s) for one in some]) - 1
-    return off
+    return off(whole.times(some, at), apart)
 
 
-def said(off: np.ndarray) -> str:
-    """Median and 90th percentile of absolute errors, and the median with its sign, of both times."""
+def said(found: np.ndarray) -> str:
+    """Median and 90th percentile of absolute errors, and the median with its sign, of what rows have."""
     parts = []
-    for name, one in zip(("TPOT", "TTFT"), 100 * off.T, strict=True):
+    for name, one in zip(("TPOT", "TTFT", "throughput"), 100 * found.T, strict=True):
         one = one[np.isfinite(one)]
         if len(one):
             size = np.abs(one)
@@ -188,9 +186,9 @@ def fit(stack: str, group: Group, held: str, without: str) -> np.ndarray | None:
     errors(of, "models held out", [one for one in group if re.search(held, one[1], re.IGNORECASE)], x)
     if not without or not apart:
         return None
-    off = left_out(of, x, apart)
-    print(f"  {without} left out ({len(apart)} rows): {said(off)}", flush=True)
-    return off
+    found = left_out(of, x, apart)
+    print(f"  {without} left out ({len(apart)} rows): {said(found)}", flush=True)
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -216,7 +214,7 @@ def main(arguments: list[str]) -> None:
                 apart += [fit(stack, some, held, one) for one in there if len(there) > 1]
             else:
                 apart.append(fit(stack, some, held, given.without))
-        if found := [off for off in apart if off is not None]:
+        if found := [one for one in apart if one is not None]:
             together = np.concatenate(found)
             print(f"systems left out together ({len(together)} rows): {said(together)}")
 

@@ -29,7 +29,7 @@ R = TypeVar("R")
 START_s = 1.0
 #: items that go to a process at once, at most: what a stop waits for, and what a reader has to wait with
 _AT_ONCE = 16
-#: and of work that is quicker with several in hand, for about so long [s]
+#: and of work that is quicker with several in hand; either for about so long [s]
 _MOST_AT_ONCE, _MOMENT_s = 64, 1.0
 #: packets of each process that are under way or wait to be read: more are not begun before they are asked for
 _AHEAD = 3
@@ -74,13 +74,13 @@ def in_packets(
             yield answer
             begin_s = time.monotonic()
     if done < len(items):
-        size = max(_AT_ONCE, _in_hand(done, spent_s, most))
-        yield from _spread(away, items[done:], min(jobs or cores(), len(items) - done), size)
+        jobs = min(jobs or cores(), len(items) - done)
+        yield from _spread(away, items[done:], jobs, max(_AT_ONCE, most), done, spent_s)
 
 
 def _in_hand(done: int, spent_s: float, most: int) -> int:
-    """Items for a moment's work, by the mean of what is done; one where that is not known."""
-    return max(1, min(most, int(_MOMENT_s * done / max(spent_s, 1e-9))))
+    """Items for a moment's work, by the mean of what is done, and no more than that are: a few may say too little."""
+    return max(1, min(most, done, int(_MOMENT_s * done / max(spent_s, 1e-9))))
 
 
 def _pays(done: int, spent_s: float, left: int) -> bool:
@@ -92,21 +92,26 @@ def _pays(done: int, spent_s: float, left: int) -> bool:
     return left_s / min(cores(), left) + 2 * START_s < left_s
 
 
-def _spread(away: Callable[[Sequence[T]], Iterable[R]], items: Sequence[T], jobs: int, most: int) -> Iterator[R]:
-    size = max(1, min(most, len(items) // (4 * jobs)))
-    packets = iter([items[at : at + size] for at in range(0, len(items), size)])
+def _spread(
+    away: Callable[[Sequence[T]], Iterable[R]], items: Sequence[T], jobs: int, most: int, done: int, spent_s: float
+) -> Iterator[R]:
+    """done, spent_s: items before these, and how long they took together [s]"""
+    most, at = max(1, min(most, len(items) // (4 * jobs))), 0
     fresh = multiprocessing.get_context("spawn")
     stop = fresh.Event()
-    under_way: deque[Future[tuple[list[R], CmsimError | None]]] = deque()
+    under_way: deque[Future[tuple[list[R], CmsimError | None, float]]] = deque()
     with ProcessPoolExecutor(jobs, mp_context=fresh, initializer=_begin, initargs=(stop,)) as pool:
         try:
             while True:
-                while len(under_way) < _AHEAD * jobs and (packet := next(packets, None)):
+                while len(under_way) < _AHEAD * jobs and at < len(items):
+                    packet = items[at : at + _in_hand(done, spent_s, most)]
+                    at += len(packet)
                     with _undisturbed():  # processes start with the first
                         under_way.append(pool.submit(_done, away, packet))
                 if not under_way:
                     return
-                answers, error = under_way.popleft().result()
+                answers, error, took_s = under_way.popleft().result()
+                done, spent_s = done + len(answers), spent_s + took_s
                 yield from answers
                 if error is not None:
                     raise error
@@ -151,17 +156,18 @@ def _begin(stop: Event) -> None:
     _STOP.append(stop)
 
 
-def _done(work: Callable[[Sequence[T]], Iterable[R]], items: Sequence[T]) -> tuple[list[R], CmsimError | None]:
-    """Answers up to the first error, and that."""
+def _done(work: Callable[[Sequence[T]], Iterable[R]], items: Sequence[T]) -> tuple[list[R], CmsimError | None, float]:
+    """Answers up to the first error, that, and how long it took. [s]"""
     answers: list[R] = []
+    found, begin_s = None, time.monotonic()
     try:
         for answer in work(items):
             answers.append(answer)
             if _STOP[0].is_set():
                 break
     except CmsimError as error:
-        return answers, error
-    return answers, None
+        found = error
+    return answers, found, time.monotonic() - begin_s
 
 
 __all__ = ["START_s", "cores", "in_order", "in_packets"]

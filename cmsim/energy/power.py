@@ -158,7 +158,7 @@ def profile_rows(system: System, boards: Sequence[BoardWatts], profile: Profile)
 
 
 def shared_out(system: System, total: Floats, seconds: Floats) -> tuple[tuple[Floats, Floats], list[Floats]]:
-    """Integrals of `_rows` over all ranks and intervals, as `_integrals` gives them."""
+    """Integrals of `profile_rows` over all ranks and intervals, as `integrals_of` gives them."""
     ports, feeding = total[:2] / seconds / system.ranks
     return (ports, feeding), [total[row : row + 3] for row in range(2, len(total), 3)]
 

@@ -27,17 +27,24 @@ _FULL = 4
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A run with its programs, before it is planned; ``number``: among those that were asked for."""
+class _Asked:
+    """A run that may go with others; ``number``: among those that were asked for."""
 
     number: int
     run: Run
     system: System
     options: engine.Options
-    programs: Programs
 
-    def goes_with(self, other: _Made) -> bool:
-        return self.system is other.system and self.options == other.options
+    def goes_with(self, other: _Asked) -> bool:
+        alike = self.system is other.system and self.run.spec.kind == other.run.spec.kind
+        return alike and self.options == other.options
+
+
+@dataclass(frozen=True)
+class _Made(_Asked):
+    """The same with its programs, before it is planned."""
+
+    programs: Programs
 
 
 def outcomes_of(runs: Sequence[Run], machines: Machines, alone: Callable[[Run], Outcome]) -> Iterator[Outcome]:
@@ -58,23 +65,31 @@ def results_of(runs: Sequence[Run], machines: Machines) -> list[Result | None]:
 
 
 def _fill(out: list[Result | None], runs: Sequence[Run], machines: Machines) -> None:
-    groups: list[list[_Made]] = []
+    groups: list[list[_Asked]] = []
     for number, one in enumerate(runs):
-        made = _made(number, one, machines)
-        if made is None:
+        asked = _asked(number, one, machines)
+        if asked is None:
             continue
         # the last of them that it goes with
-        group = next((some for some in reversed(groups) if made.goes_with(some[0])), None)
+        group = next((some for some in reversed(groups) if asked.goes_with(some[0])), None)
         if group is None or (one.record == "full" and len(group) == _FULL):
-            groups.append([made])
+            groups.append([asked])
         else:
-            group.append(made)
+            group.append(asked)
     for group in groups:
-        for made, result in zip(group, _results(group, machines), strict=True):
-            out[made.number] = result
+        if len(group) > 1:
+            _fill_group(out, group, machines)
 
 
-def _made(number: int, one: Run, machines: Machines) -> _Made | None:
+def _fill_group(out: list[Result | None], group: Sequence[_Asked], machines: Machines) -> None:
+    """Programs may be large: those of one group alone are held."""
+    made = [one for asked in group if (one := _made(asked, machines)) is not None]
+    if made:
+        for one, result in zip(made, _results(made, machines), strict=True):
+            out[one.number] = result
+
+
+def _asked(number: int, one: Run, machines: Machines) -> _Asked | None:
     """A run that may go with others; None where it has something that only it can tell of, or is refused."""
     if one.open or one.uncertainty is not None or one.network == "flow" or one.faults:
         return None
@@ -83,9 +98,16 @@ def _made(number: int, one: Run, machines: Machines) -> _Made | None:
     try:
         system = machines(one)
         formats.check(one.spec, system.accelerator)
-        programs = generate.programs(one.spec, system, base=machines.base, loops=True)
-        engine.check_memory(programs, system)
-        return _Made(number, one, system, options_of(one, system), programs)
+        return _Asked(number, one, system, options_of(one, system))
+    except CmsimError:
+        return None
+
+
+def _made(asked: _Asked, machines: Machines) -> _Made | None:
+    try:
+        programs = generate.programs(asked.run.spec, asked.system, base=machines.base, loops=True)
+        engine.check_memory(programs, asked.system)
+        return _Made(asked.number, asked.run, asked.system, asked.options, programs)
     except CmsimError:
         return None
 

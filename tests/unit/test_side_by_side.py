@@ -9,7 +9,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,32 @@ class Clock:
         return took_s
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_more_than_a_moment_of_work_is_in_hand(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    monkeypatch.setattr(side_by_side, "time", clock := Clock())
+    monkeypatch.setattr(side_by_side, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(side_by_side, "_STOP", [threading.Event()])
+
+    def sizes(took_s: list[float]) -> list[int]:
+        out: list[int] = []
+
+        def work(packet: Any) -> list[float]:
+            out.append(len(packet))
+            return [clock.work(one) for one in packet]
+
+        assert list(side_by_side.in_packets(work, work, took_s, jobs)) == took_s
+        return out
+
+    assert sizes([3.0] * 100) == [1] * 100
+    quick = sizes([1e-3] * 800)
+    if jobs == 1:
+        assert quick == [1, 1, 2, 4, 8, 16, 32, *[64] * 11, 32]
+    else:  # of those under way nothing was known
+        assert quick[:6] == [1] * 6 and max(quick) == 64
+    # one that was refused at once says little of others
+    assert max(sizes([1e-6] + [3.0] * 100)) == 1
+
+
 @pytest.mark.parametrize(
     ("each_s", "count", "cores", "here"),
     [
@@ -166,7 +194,7 @@ def test_processes_start_where_that_pays(
     monkeypatch.setattr(side_by_side, "cores", lambda: cores)
     spread: list[int] = []
 
-    def elsewhere(_: Any, items: list[float], jobs: int, size: int) -> list[float]:
+    def elsewhere(_: Any, items: list[float], jobs: int, *__: Any) -> list[float]:
         spread.extend((len(items), jobs))
         return items
 

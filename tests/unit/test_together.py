@@ -80,6 +80,26 @@ def test_runs_made_together_are_as_those_made_alone(name: str, record: Any) -> N
         assert one is None or (isinstance(alone, Result) and said(one) == said(alone))
 
 
+def test_kinds_go_apart_and_who_goes_with_nobody_is_made_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = DIFFER["prompts"]["workload"]
+    scenario = load_scenario(
+        {
+            "systems": ["hgx_h100"],
+            "workloads": {"decode": DECODE, "prompts": prompts},
+            "sweep": {"workloads.decode.batch_per_accelerator": [4, 8]},
+        }
+    )
+    runs = scenario.runs
+    written: list[str] = []
+    programs = generate.programs
+    monkeypatch.setattr(
+        generate, "programs", lambda spec, *_, **how: written.append(spec.kind) or programs(spec, *_, **how)
+    )
+    found = results_of(runs, Machines())
+    assert {run.spec.kind for run, one in zip(runs, found, strict=True) if one is not None} == {"decode"}
+    assert written == ["decode"] * 2, "programs of others are not held meanwhile"
+
+
 def test_a_run_that_is_refused_says_so_beside_others_that_are_made() -> None:
     scenario = load_scenario(
         {
