@@ -18,6 +18,7 @@ from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.plots.place import Page
 from cmsim.plots.series import MARKERS, STROKES, Series, colours, series, system_of
+from cmsim.plots.trade_off import beside
 from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
@@ -77,14 +78,7 @@ def draw(results: Results | Sequence[Any], ax: Axes | None = None) -> Axes:
         style.label(below.yaxis, "million tokens/s per megawatt")
     style.label((below or ax).xaxis, "tokens/s of a user")
     style.head(ax, "What users get and what accelerators give")
-    ax.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        frameon=False,
-        fontsize=style.FONT["note"],
-        labelcolor=style.INK,
-        handlelength=2.6,
-    )
+    beside(ax)
     for panel in (ax, below):
         if panel is not None:
             _pace(panel, clouds, sorted(set(paces)))
