@@ -236,7 +236,7 @@ def _limit(one: Result) -> dict[str, Any]:
     shares = sorted(
         ((name.removesuffix("_s"), value / total) for name, value in one.breakdown.items()), key=lambda x: -x[1]
     )
-    parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares if share >= _LEAST_SHARE)
+    parts = ", ".join(f"{name} {100 * share:.0f}\u00a0%" for name, share in shares if share >= _LEAST_SHARE)
     bound = "" if not one.bound else f"{one.bound['fraction']:.0%} of what {one.bound['name']} allows"
     return {"run": _called(one), "limiter": one.limiter, "bound": bound, "parts": parts}
 

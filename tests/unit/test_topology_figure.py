@@ -133,6 +133,7 @@ def test_systems_and_scenarios_are_drawn(tmp_path, root):
     wrong = plot("faults", "--run", "less thre modules")
     assert wrong.exit_code != 0 and "Did you mean 'less three modules'?" in wrong.output
     assert "is for scenarios" in plot("hgx_h100", "--run", "x").output
+    assert "is a folder; topology draws a system or a scenario" in plot(str(tmp_path)).output
     assert "one system or scenario, got 2" in plot("hgx_h100", "faults").output
 
 
