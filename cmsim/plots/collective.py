@@ -86,15 +86,7 @@ def _line(ax: Axes, below: Axes | None, line: Series, unit: float) -> None:
         np.array([of(one) for one in line.runs])
         for of in (lambda one: one.metric("time_s"), lambda one: one.metric("busbw_GBps"), _bound_s)
     )
-    look: dict[str, Any] = {
-        "color": line.colour,
-        "linestyle": line.stroke,
-        "linewidth": 1.8,
-        "marker": line.marker,
-        "markersize": _SIZE,
-        "markeredgecolor": "white",
-        "zorder": 3,
-    }
+    look = line.look(_SIZE) | {"zorder": 3}
     thin: dict[str, Any] = {"color": line.colour, "linestyle": (0, (2, 2)), "linewidth": 1.0, "zorder": 2}
     ax.plot(size_B, time_s / unit, label=line.name, **look)
     bounded = bound_s > 0
