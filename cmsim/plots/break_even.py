@@ -70,7 +70,7 @@ def _panel(ax: Axes, found: BreakEven, along: str, looks: dict[str, str]) -> Non
     ax.set_ylim(0, top)
     ax.grid(axis="y", color=style.FAINT, linewidth=0.6)
     ax.locator_params(axis="x", nbins=5)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    style.thousands(ax.xaxis)
     style.label(ax.xaxis, found.label(along))
 
 

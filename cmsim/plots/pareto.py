@@ -70,7 +70,7 @@ def draw(results: Results | Sequence[Any], ax: Axes | None = None) -> Axes:
         panel.margins(0.05)
         panel.set_xscale("log")
         style.log_ticks(panel.xaxis)
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        style.thousands(panel.yaxis)
         panel.set_ylim(bottom=0)
         panel.grid(axis="y", color=style.FAINT, linewidth=0.6)
     style.label(ax.yaxis, "tokens/s per accelerator")

@@ -64,6 +64,7 @@ def draw(found: Any, ax: Axes | None = None) -> Axes:
         )
     style.label(ax.xaxis, "memory left on the fullest rank [GB]")
     style.label(ax.yaxis, "tokens/s per accelerator")
+    style.thousands(ax.yaxis)
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
     style.head(ax, f"{len(goes):,} plans of {found.question}")

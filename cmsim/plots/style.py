@@ -228,6 +228,11 @@ def halo(text: Any) -> None:
     text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
+def thousands(axis: Any) -> None:
+    """Ticks whose thousands stand apart, without idle zeros."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+
+
 def log_ticks(axis: Any, *, few: bool = False) -> None:
     """Ticks of a logarithmic axis at 1, 2 and 5, written out, at more where it spans little; ``few``: at powers of ten
     alone. Called when everything is drawn.

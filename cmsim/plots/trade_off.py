@@ -54,7 +54,7 @@ def drawn(ax: Axes, lines: list[Series], at: list[list[tuple[float, float]]], x_
         ax.plot(x, y, label=line.name, **line.look(_SIZE))
     style.label(ax.xaxis, x_label)
     style.label(ax.yaxis, y_label)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    style.thousands(ax.yaxis)
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
     beside(ax)
