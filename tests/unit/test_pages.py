@@ -196,7 +196,7 @@ def test_slow_commands(command, tmp_path, monkeypatch):
 
 def test_pages_hold_what_this_looks_for():
     found = {page: [step.command.split("#")[0].strip() for step in steps(page) if step.command] for page in PAGES}
-    assert len(found["README.md"]) == 14 and found["README.md"][0] == "cmsim run scenarios/service.yaml"
+    assert len(found["README.md"]) == 13 and found["README.md"][0].startswith("cmsim run scenarios/headline.yaml")
     assert {step.file for step in steps("docs/howto/choose-a-plan.md")} == {"", "plan.yaml"}
     assert {step.file for step in steps("docs/tutorial.md")} == {"", "serve.yaml", "slow.csv"}
     assert "cmsim run scenarios/faults.yaml" in found["docs/howto/break-a-fabric.md"]
