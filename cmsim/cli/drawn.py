@@ -44,6 +44,8 @@ def system(sources: list[str], entry: str | None) -> Sketch:
     is_ours = _is_built_in(path.stem if path.parent.name == "scenarios" else source)
     if kind_of(read_yaml(path)) == "scenario" if is_file else is_ours:
         return _of_scenario(source, entry)
+    if exists(path, folders=True) and path.is_dir():
+        raise InputError(Problem("is a folder; topology draws a system or a scenario, of its name or file", source))
     if entry is not None:
         raise InputError(Problem("is for scenarios, which have several systems", key="--run"))
     return sketch(load_system(source))

@@ -38,9 +38,9 @@ def draw(results: Results, ax: Axes | None = None) -> Axes:
         assert figure is not None
         figure.suptitle(_wrapped(found.said()), x=0.01, ha="left", fontsize=style.FONT["title"], color=style.INK)
     else:
-        style.head(top, _wrapped(found.said()))
+        style.head(top, _wrapped(found.said()), above=14)
     style.label(top.yaxis, f"USD per million {found.of}s")
-    top.legend(frameon=False, fontsize=style.FONT["note"], labelcolor=style.INK, loc="best")
+    style.legend(top, {(its := system_of(one)): looks[its] for one in (found.first, found.second)})
     return top
 
 
@@ -52,7 +52,7 @@ def _panel(ax: Axes, found: BreakEven, along: str, looks: dict[str, str]) -> Non
         low, high = (y * end for end in found.band(result, along))
         colour = looks[system_of(result)]
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
-        ax.plot(x, y, color=colour, linewidth=1.8, label=system_of(result), zorder=3)
+        ax.plot(x, y, color=colour, linewidth=1.8, zorder=3)
         ax.plot(
             [found.now(result, along)], [found.cost_now(result)], "o", color=colour, markeredgecolor="white", zorder=4
         )
@@ -70,7 +70,7 @@ def _panel(ax: Axes, found: BreakEven, along: str, looks: dict[str, str]) -> Non
     ax.set_ylim(0, top)
     ax.grid(axis="y", color=style.FAINT, linewidth=0.6)
     ax.locator_params(axis="x", nbins=5)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    style.thousands(ax.xaxis)
     style.label(ax.xaxis, found.label(along))
 
 

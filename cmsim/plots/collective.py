@@ -12,6 +12,7 @@ from cmsim import numbers
 from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.plots.series import Series, series
+from cmsim.plots.trade_off import beside
 from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def draw(results: Results, ax: Axes | None = None, *, measured: Sequence[Mapping
     groups = [group for table in measured for group in _groups(table)]
     below: Axes | None = None
     if ax is None:
-        ax, below = style.panels((7.6, 7.4), (1.2, 1.0))
+        ax, below = style.panels((9.2, 7.4), (1.2, 1.0))
     ax = style.axes(ax)
     times_s = [one.metric("time_s") for line in lines for one in line.runs]
     unit, name = numbers.scale(float(np.sqrt(min(times_s) * max(times_s))), "s")
@@ -69,8 +70,7 @@ def draw(results: Results, ax: Axes | None = None, *, measured: Sequence[Mapping
     for one in (ax, below):
         if one is not None:
             one.grid(axis="both", which="major", color=style.FAINT, linewidth=0.6)
-    # times rise with the size: the corner above small ones is free
-    ax.legend(loc="upper left", fontsize=style.FONT["note"], labelcolor=style.INK, framealpha=0.9, edgecolor="none")
+    beside(ax)
     style.head(ax, "Collectives against their size")
     return ax
 
@@ -86,15 +86,7 @@ def _line(ax: Axes, below: Axes | None, line: Series, unit: float) -> None:
         np.array([of(one) for one in line.runs])
         for of in (lambda one: one.metric("time_s"), lambda one: one.metric("busbw_GBps"), _bound_s)
     )
-    look: dict[str, Any] = {
-        "color": line.colour,
-        "linestyle": line.stroke,
-        "linewidth": 1.8,
-        "marker": line.marker,
-        "markersize": _SIZE,
-        "markeredgecolor": "white",
-        "zorder": 3,
-    }
+    look = line.look(_SIZE) | {"zorder": 3}
     thin: dict[str, Any] = {"color": line.colour, "linestyle": (0, (2, 2)), "linewidth": 1.0, "zorder": 2}
     ax.plot(size_B, time_s / unit, label=line.name, **look)
     bounded = bound_s > 0

@@ -44,6 +44,7 @@ def draw(results: Results, ax: Axes | None = None, *, metric: str | None = None)
     longest = max(float(times.max()) for times in served.values())
     unit, name = numbers.scale(longest, "s")
     ax = style.axes(ax, size=(8.6, 5.0))
+    alike = len({line.workload for line in lines}) == 1  # markers are of workloads
     for line in lines:
         for one in line.runs:
             times = np.sort(served[one.run])
@@ -56,6 +57,9 @@ def draw(results: Results, ax: Axes | None = None, *, metric: str | None = None)
                 color=lighter(line.colour, 0.6 * pale),
                 linestyle=line.stroke,
                 linewidth=1.8,
+                marker="" if alike else line.marker,
+                markevery=[int(mark * len(times)) for mark in _MARKS],
+                markeredgecolor="white",
                 label=said,
             )
     for mark in _MARKS:

@@ -18,6 +18,7 @@ from cmsim.errors import InputError
 from cmsim.plots import style
 from cmsim.plots.place import Page
 from cmsim.plots.series import MARKERS, STROKES, Series, colours, series, system_of
+from cmsim.plots.trade_off import beside
 from cmsim.results import Result, Results
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def draw(results: Results | Sequence[Any], ax: Axes | None = None) -> Axes:
         panel.margins(0.05)
         panel.set_xscale("log")
         style.log_ticks(panel.xaxis)
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        style.thousands(panel.yaxis)
         panel.set_ylim(bottom=0)
         panel.grid(axis="y", color=style.FAINT, linewidth=0.6)
     style.label(ax.yaxis, "tokens/s per accelerator")
@@ -77,14 +78,7 @@ def draw(results: Results | Sequence[Any], ax: Axes | None = None) -> Axes:
         style.label(below.yaxis, "million tokens/s per megawatt")
     style.label((below or ax).xaxis, "tokens/s of a user")
     style.head(ax, "What users get and what accelerators give")
-    ax.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        frameon=False,
-        fontsize=style.FONT["note"],
-        labelcolor=style.INK,
-        handlelength=2.6,
-    )
+    beside(ax)
     for panel in (ax, below):
         if panel is not None:
             _pace(panel, clouds, sorted(set(paces)))

@@ -63,7 +63,7 @@ def draw(results: Results, ax: Axes | None = None, *, per: str = "") -> Axes:
         _band(ax, line.runs, x, y, line.colour)
         for one, here, there in zip(line.runs, x, y, strict=True):
             _bar(ax, one, rate_name(one), (here, there), line.colour, across=True)
-        ax.plot(x, y, **_look(line), zorder=3)
+        ax.plot(x, y, **line.look(_SIZE), zorder=3)
     said = _rays(ax, [x / y for x, y in points], x_unit, y_unit)
     over = f" per {per.replace('_', ' ')}" if per else ""
     throughput = f"throughput{over} [{_thousands(x_name)}tokens/s]"
@@ -116,17 +116,6 @@ def _columns(line: Series, x_unit: float, y_unit: float, per: str) -> tuple[tupl
     return (list(x), x_unit), (list(y), y_unit)
 
 
-def _look(line: Series) -> dict[str, Any]:
-    return {
-        "color": line.colour,
-        "linestyle": line.stroke,
-        "linewidth": 1.8,
-        "marker": line.marker,
-        "markersize": _SIZE,
-        "markeredgecolor": "white",
-    }
-
-
 def _latency_s(result: Result) -> float | None:
     """How long users of a run wait; None where its kind has nobody who does."""
     latency = result.declared.latency
@@ -147,7 +136,7 @@ def _waits(ax: Axes, lines: list[Series], x_unit: float, per: str) -> None:
             assert latency is not None
             _bar(ax, one, latency[0], (x, wait / unit), line.colour, across=False)
         if there:
-            ax.plot([x for x, _ in there], [wait / unit for _, wait in there], **_look(line), zorder=3)
+            ax.plot([x for x, _ in there], [wait / unit for _, wait in there], **line.look(_SIZE), zorder=3)
     if max(times) > _WIDE * min(times):
         ax.set_yscale("log")
         ax.set_ylim(min(times) / unit / 2, max(times) / unit * 2)

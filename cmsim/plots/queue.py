@@ -37,6 +37,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None) ->
     ax.set_ylim(bottom=0)
     ax.set_xlim(0, float(edges[-1]) / unit)
     style.label(ax.yaxis, "requests, mean")
+    style.thousands(ax.yaxis)
     style.legend(ax, {"running": style.SERIES[0], "waiting": style.SERIES[1]})
     if lower is not None:
         scale, prefix = numbers.scale(float(load["cached_tokens"].max()) or 1.0, "")

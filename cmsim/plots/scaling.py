@@ -124,15 +124,7 @@ def _kind(line: Series) -> str:
 def _line(ax: Axes, below: Axes | None, line: Series, values: Floats, is_rate: bool) -> None:
     size = np.array([one.accelerators for one in line.runs], float)
     rate = np.array([_rate(one) for one in line.runs])
-    look = {
-        "color": line.colour,
-        "linestyle": line.stroke,
-        "linewidth": 1.8,
-        "marker": line.marker,
-        "markersize": _SIZE,
-        "markeredgecolor": "white",
-        "zorder": 3,
-    }
+    look = line.look(_SIZE) | {"zorder": 3}
     perfect = values[0] * (size / size[0] if is_rate else _work(line) * size[0] / size)
     ax.plot(size, values, label=line.name, **look)
     ax.plot(size, perfect, color=line.colour, linewidth=1.0, linestyle=_DASHED, zorder=2)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cmsim.plots import style
 from cmsim.plots.place import Page
+from cmsim.plots.trade_off import beside
 from cmsim.units import GB
 
 if TYPE_CHECKING:
@@ -63,10 +64,11 @@ def draw(found: Any, ax: Axes | None = None) -> Axes:
         )
     style.label(ax.xaxis, "memory left on the fullest rank [GB]")
     style.label(ax.yaxis, "tokens/s per accelerator")
+    style.thousands(ax.yaxis)
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
     style.head(ax, f"{len(goes):,} plans of {found.question}")
-    ax.legend(loc="lower left", frameon=False, fontsize=style.FONT["note"], labelcolor=style.INK)
+    beside(ax)
     _say(ax, found, left_GB, each)
     return ax
 

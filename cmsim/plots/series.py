@@ -45,6 +45,17 @@ class Series:
     stroke: Any = "-"
     marker: str = "o"
 
+    def look(self, size: float) -> dict[str, Any]:
+        """How the line is drawn, its marks of a size. [points]"""
+        return {
+            "color": self.colour,
+            "linestyle": self.stroke,
+            "linewidth": 1.8,
+            "marker": self.marker,
+            "markersize": size,
+            "markeredgecolor": "white",
+        }
+
     def said(self, result: Result) -> str:
         """The value of the key along the line that a run has."""
         return {head: value for head, (value, _) in _point(result, [result]).items()}.get(self.along, "")

@@ -86,7 +86,7 @@ class Sheet:
         if self.discs:
             across, up, side = zip(*self.discs, strict=True)
             size = [(one * cell_pt) ** 2 for one in side]
-            ax.scatter(across, up, s=size, color="white", edgecolors=style.INK, linewidths=0.9, zorder=3)
+            ax.scatter(across, up, s=size, color="white", edgecolors=style.INK, linewidths=0.9, zorder=3, clip_on=False)
         self._broken(ax, cell_pt)
         for (x, y), text, how in self.words:
             ax.text(x, y, text, ha=how, va="center", fontsize=style.FONT["note"], color=style.MUTED, zorder=5)
@@ -108,7 +108,7 @@ class Sheet:
             at += [(x, y) for x, y, left in self.crosses if (left <= 0) == down]
             if at:
                 x, y = zip(*at, strict=True)
-                ax.scatter(x, y, **cross(down), s=min(max(0.7 * cell_pt, 4.5), 8.0) ** 2, zorder=6)
+                ax.scatter(x, y, **cross(down), s=min(max(0.7 * cell_pt, 4.5), 8.0) ** 2, zorder=6, clip_on=False)
 
     def has_broken(self) -> tuple[bool, bool]:
         """Whether anything is down, and whether anything is slow."""
@@ -130,6 +130,15 @@ def bow(start: Point, end: Point, bend: float) -> list[Point]:
     middle, t = (a + b) / 2 + 2 * away, np.linspace(0, 1, _STEPS)[:, None]
     curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * middle + t**2 * b
     return [(float(x), float(y)) for x, y in curve]
+
+
+def between(start: Point, end: Point, height: float) -> Point:
+    """Where a line is at a height.
+
+    >>> between((0.0, 0.0), (4.0, 8.0), 6.0)
+    (3.0, 6.0)
+    """
+    return start[0] + (height - start[1]) / (end[1] - start[1]) * (end[0] - start[0]), height
 
 
 def some(count: int, most: int, must: Iterable[int] = ()) -> list[int]:

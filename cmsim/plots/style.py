@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -200,19 +200,24 @@ def legend(ax: Axes, colours: Mapping[str, str], *, columns: int | None = None) 
     """Coloured words in a line above the axes."""
     from matplotlib.patches import Patch
 
+    patches = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
+    above(ax, patches, columns or len(colours), handlelength=1.0, handleheight=1.0)
+
+
+def above(ax: Axes, handles: Sequence[Any], columns: int, **look: Any) -> None:
+    """A legend in lines above the axes, where no data can lie."""
     ax.legend(
-        handles=[Patch(facecolor=colour, label=name) for name, colour in colours.items()],
+        handles=handles,
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
-        ncols=columns or len(colours),
+        ncols=columns,
         frameon=False,
         fontsize=FONT["note"],
         labelcolor=INK,
-        handlelength=1.0,
-        handleheight=1.0,
         columnspacing=1.4,
         borderaxespad=0.2,
         borderpad=0.1,
+        **look,
     )
 
 
@@ -221,6 +226,11 @@ def halo(text: Any) -> None:
     from matplotlib.patheffects import withStroke
 
     text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
+def thousands(axis: Any) -> None:
+    """Ticks whose thousands stand apart, without idle zeros."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def log_ticks(axis: Any, *, few: bool = False) -> None:

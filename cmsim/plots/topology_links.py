@@ -40,8 +40,8 @@ def lay(sheet: Sheet, joined: Neighbours) -> list[str]:
     side = 0.6 if grid else 0.9
     for point in at[:count].tolist():
         sheet.square(point, side)
-    words = _links(sheet, joined, at, focus, colours)
     shown = _switches(sheet, joined, at, focus)
+    words = _links(sheet, joined, at, focus, colours)
     if 0 < shown < len(joined.switches):
         words.append(f"{shown} of {len(joined.switches):,} switches (rings on top) are drawn")
     _broken(sheet, joined, at, straight=focus < 0)
@@ -156,7 +156,9 @@ def _curve(at: Floats, start: int, end: int) -> list[tuple[float, float]]:
 
 
 def _switches(sheet: Sheet, joined: Neighbours, at: Floats, focus: int) -> int:
-    """Rings of switches, those of the accelerator in focus and those that are broken; how many are drawn."""
+    """Rings of switches, those of the accelerator in focus and those that are broken, side by side (``at`` is set); how
+    many are drawn.
+    """
     count = len(joined.coord)
     if focus < 0:
         sheet.discs += [(*point, 1.0) for point in at[count:].tolist()]

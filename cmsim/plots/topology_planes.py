@@ -11,7 +11,7 @@ import numpy as np
 from cmsim.arrays import Bools, Floats
 from cmsim.plots import style
 from cmsim.plots.series import lighter
-from cmsim.plots.sheet import DOWN, Sheet
+from cmsim.plots.sheet import DOWN, Sheet, between
 from cmsim.topology.sketch import Planes
 
 #: accelerators are drawn by themselves up to so many, else node by node; a sheet is at least so wide
@@ -66,7 +66,8 @@ def _one(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Bools], top:
             sheet.cross((float(at[chip]), height), left)
             continue
         for i in np.flatnonzero(broken[:, chip]).tolist():
-            sheet.cut([(float(x[i]), float(y[i])), (float(at[chip]), height)], float(planes.port[i, chip]))
+            ends = (float(x[i]), float(y[i])), (float(at[chip]), height)
+            sheet.cut(ends, float(planes.port[i, chip]), at=between(*ends, (top + height) / 2))
     sheet.rows.append((height, f"{chips} switch chips"))
     sheet.top = height
     return [f"every accelerator has {planes.port_GBps:,.4g} GB/s each way to every switch chip"]
@@ -85,6 +86,7 @@ def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Bools], top:
     for node in range(nodes):
         sheet.line([(column[node], top), (column[node], float(row.max()))], alpha=0.5, width=0.6)
     many = int(_chips(planes)[2].sum()) > _LINES
+    marks = (float(row.max()) + high) / 2  # where there are no chips that one may seem to be on
     for plane in range(count):
         colour = style.SERIES[plane % len(style.SERIES)]
         pale = lighter(colour, 0.35)
@@ -98,7 +100,7 @@ def _two(sheet: Sheet, planes: Planes, where: tuple[Floats, Floats, Bools], top:
             sheet.square((float(column[node]), float(row[plane])), 0.72, pale)
         for chip in range(chips):
             sheet.square(upper[plane, chip].tolist(), 0.72 * side, pale)
-        _broken(sheet, planes, plane, (column, float(row[plane])), (upper[plane], side), lines=not many)
+        _broken(sheet, planes, plane, (column, float(row[plane])), (upper[plane], side), None if many else marks)
         for i in np.flatnonzero(broken[:, plane]).tolist():
             at = (float(x[i]) + 0.3, top + 0.7 + 1.2 * plane / count)
             if (
@@ -141,9 +143,16 @@ def _chips(planes: Planes) -> tuple[Floats, Floats, Bools]:
 
 
 def _broken(
-    sheet: Sheet, planes: Planes, plane: int, first: tuple[Floats, float], second: tuple[Floats, float], *, lines: bool
+    sheet: Sheet,
+    planes: Planes,
+    plane: int,
+    first: tuple[Floats, float],
+    second: tuple[Floats, float],
+    marks: float | None,
 ) -> None:
-    """Chips and lanes of a plane that are down or slow; without ``lines`` how much every chip has lost."""
+    """Chips and lanes of a plane that are down or slow, lanes with their mark at a height; without one how much every
+    chip has lost.
+    """
     (column, row), (upper, step) = first, second
     lower, higher, every = _chips(planes)
     lower_left, upper_left, loose = lower[:, plane], higher[plane], every[:, plane]
@@ -151,10 +160,10 @@ def _broken(
         sheet.cross(upper[chip].tolist(), float(upper_left[chip]))
     for node in np.flatnonzero(lower_left < 1).tolist():
         sheet.cross((float(column[node]), row), float(lower_left[node]))
-    if lines:
+    if marks is not None:
         for node, chip in np.argwhere(loose).tolist():
-            end = upper[chip].tolist()
-            sheet.cut([(float(column[node]), row), (end[0], end[1])], float(planes.uplink[node, plane, chip]))
+            ends = (float(column[node]), row), (float(upper[chip, 0]), float(upper[chip, 1]))
+            sheet.cut(ends, float(planes.uplink[node, plane, chip]), at=between(*ends, marks))
         return
     lost = np.where(loose, 1 - planes.uplink[:, plane], 0.0)
     at = [*((float(x), row) for x in column), *((x, y) for x, y in upper.tolist())]

@@ -60,7 +60,7 @@ def draw(results: Results, ax: Axes | None = None, *, run: str | None = None, me
     ax.margins(x=0.09)
     style.label(ax.xaxis, _label(result, metric, unit, rest))
     style.head(ax, f"What {style.words(metric).partition(' [')[0]} depends on\n{result.run}")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    style.thousands(ax.xaxis)
     return ax
 
 

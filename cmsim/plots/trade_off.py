@@ -51,20 +51,10 @@ def drawn(ax: Axes, lines: list[Series], at: list[list[tuple[float, float]]], x_
     """Lines through their points, named beside the figure, from 0 up."""
     for line, points in zip(lines, at, strict=True):
         x, y = zip(*points, strict=True)
-        ax.plot(
-            x,
-            y,
-            color=line.colour,
-            linestyle=line.stroke,
-            linewidth=1.8,
-            marker=line.marker,
-            markersize=_SIZE,
-            markeredgecolor="white",
-            label=line.name,
-        )
+        ax.plot(x, y, label=line.name, **line.look(_SIZE))
     style.label(ax.xaxis, x_label)
     style.label(ax.yaxis, y_label)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    style.thousands(ax.yaxis)
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
     beside(ax)

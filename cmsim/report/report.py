@@ -35,6 +35,8 @@ FIGURES: Mapping[str, str] = {
 }
 #: runs of which figures of single runs are drawn at most, rows of a table that stand open, notes of a workload
 _MOST_ROWS, _MOST_NOTES = 60, 12
+#: shares below round to 0 %
+_LEAST_SHARE = 0.005
 
 
 def write_report(results: Results, path: str | Path, *, title: str = "", per: Sequence[str] = ()) -> Path:
@@ -73,7 +75,7 @@ def write_report(results: Results, path: str | Path, *, title: str = "", per: Se
         "tables": [_table(group, per) for group in _groups(results.results)],
         "missing": [(one.run, one.outcome, " ".join(one.message.split())) for one in results.missing],
         "figures": _figures(results),
-        "limits": [_limit(one) for one in results.results[:_MOST_ROWS]],
+        "limits": [_limit(one) for one in results.results[:_MOST_ROWS] if one.breakdown or one.bound],
         "more": max(len(results.results) - _MOST_ROWS, 0),
         "bands": [band for one in results.results[:_MOST_ROWS] if (band := _band(one))],
         "intervals": _intervals(results.results),
@@ -170,7 +172,8 @@ def _table(runs: Sequence[Result], of: Sequence[str]) -> dict[str, Any]:
     keys = list(dict.fromkeys(key for one in runs for key in pairs(one)))
     metrics = [name for name in first.declared.headline if any(name in one.metrics for one in runs)]
     rates = {name: what for what in of if (name := f"{rate_name(first)}_per_{what}") not in metrics}
-    heads = ["system", *keys, *metrics, *rates, "limiter", "bound reached"]
+    ends = [("limiter", any(one.limiter for one in runs)), ("bound reached", any(one.bound for one in runs))]
+    heads = ["system", *keys, *metrics, *rates, *(name for name, there in ends if there)]
     rows = []
     for one in runs:
         own = pairs(one)
@@ -179,7 +182,8 @@ def _table(runs: Sequence[Result], of: Sequence[str]) -> dict[str, Any]:
         cells += [_cell(name, throughput_per(one, what)) for name, what in rates.items()]
         share = one.bound.get("fraction")
         reached = ("", "") if share is None else (f"{share:.0%} of {one.bound['name']}", float(share))
-        rows.append([*cells, _cell("", one.limiter), reached])
+        last = [_cell("", one.limiter), reached]
+        rows.append([*cells, *(cell for cell, (_, there) in zip(last, ends, strict=True) if there)])
     return {"title": first.workload, "kind": first.declared.name, "heads": [_words(one) for one in heads], "rows": rows}
 
 
@@ -227,11 +231,14 @@ def _inside(svg: str, prefix: str) -> str:
 
 
 def _limit(one: Result) -> dict[str, Any]:
-    """Where the time of a run goes, as shares of it."""
+    """Where the time of a run goes, as shares of it, the largest first, without those that round to nothing."""
     total = sum(one.breakdown.values()) or 1.0
-    parts = [(name.removesuffix("_s"), value / total) for name, value in one.breakdown.items() if value > 0]
+    shares = sorted(
+        ((name.removesuffix("_s"), value / total) for name, value in one.breakdown.items()), key=lambda x: -x[1]
+    )
+    parts = ", ".join(f"{name} {100 * share:.0f}\u00a0%" for name, share in shares if share >= _LEAST_SHARE)
     bound = "" if not one.bound else f"{one.bound['fraction']:.0%} of what {one.bound['name']} allows"
-    return {"run": _called(one), "limiter": one.limiter, "bound": bound, "parts": sorted(parts, key=lambda x: -x[1])}
+    return {"run": _called(one), "limiter": one.limiter, "bound": bound, "parts": parts}
 
 
 def _called(one: Result) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from cmsim.errors import InputError
 from cmsim.traces import load_trace
@@ -92,7 +93,7 @@ def test_mutations_are_read_or_refused(tmp_path: Path, seed: str) -> None:
     rng = random.Random(seed)
     path = tmp_path / "fuzz.0.et"
     outcomes = {True: 0, False: 0}
-    for turn in range(320):
+    for turn in range(8 * settings.default.max_examples):
         mutant = changed(messages, rng) if turn % 2 else mutated(data, rng)
         path.write_bytes(mutated(gzip.compress(mutant, 1), rng) if turn % 10 == 0 else mutant)
         try:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
 SPEC = importlib.util.spec_from_file_location("cmsim_fuzz", PATH)
@@ -16,7 +17,7 @@ sys.modules["cmsim_fuzz"] = fuzz
 SPEC.loader.exec_module(fuzz)
 
 #: mutations of each format
-INPUTS = 120
+INPUTS = 3 * settings.default.max_examples
 
 
 @pytest.mark.parametrize("form", sorted(fuzz.SAMPLES))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from cmsim.errors import InputError
 from cmsim.jobs import IMPORTERS, Jobs, Nodes, load_jobs, load_nodes, open_jobs
@@ -378,7 +379,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, case: str, damaged: D
     rng = random.Random(f"jobs {case}")
     path = tmp_path / "trace"
     outcomes = {"read": 0, "refused": 0}
-    for round_ in range(150):
+    for round_ in range(4 * settings.default.max_examples):
         path.write_bytes(damaged(text.encode(), rng))
         try:
             found = open_jobs(path, format=name if round_ % 2 else None)

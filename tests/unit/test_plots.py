@@ -856,6 +856,13 @@ def test_latency_is_of_requests_that_were_served(what, longest):
         latency.draw(served(), metric="ttf")
 
 
+def test_services_of_one_system_are_told_apart():
+    one = served()
+    other = [dataclasses.replace(its, run=f"other/{its.run}", workload="other") for its in one]
+    marks = {line.get_marker() for line in latency.draw(Results((*one, *other))).lines if line.get_label()[0] != "_"}
+    assert len(marks) == 2 and "" not in marks
+
+
 def test_a_service_over_time():
     ax = queue.draw(served(), run="serving/box/rate_per_s=4")
     running, waiting = ax.lines

@@ -22,6 +22,14 @@ TWO: dict[str, Any] = {
     "sweep": {"workload.batch_per_accelerator": [2, 16, 100000]},
 }
 
+SERVED: dict[str, Any] = {
+    "kind": "serving",
+    "model": "llama-3.1-8b",
+    "arrivals": {"process": "poisson", "rate_per_s": 10, "requests": 20},
+    "lengths": {"prompt_tokens": 100, "output_tokens": 10},
+    "slo": {"ttft_s": 1, "tpot_s": 0.1},
+}
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,6 +49,21 @@ def test_the_page_says_what_the_results_say(page: Path):
         assert f'data-value="{one.metrics["tpot_s"]}"' in row and one.system in row
     assert "2 infeasible" not in said and said.count("is infeasible:") == 2
     assert "&lt;Two&gt; &amp; more" in text and "<Two>" not in text
+
+
+def test_what_is_not_known_of_any_run_has_no_column(tmp_path: Path):
+    question = {
+        "systems": ["hgx_h100"],
+        "workloads": {"served": SERVED, "step": {**TWO["workload"], "model": "llama-3.1-8b"}},
+    }
+    found = cmsim.run(question, record="summary")
+    text = write_report(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    served, step = re.findall(r"<caption>.*?</table>", text, re.S)
+    assert ">limiter<" not in served and ">limiter<" in step and ">bound reached<" in step
+    limits = text.partition("What limits it")[2].partition("</section>")[0]
+    assert "<td>served on" not in limits and "<td>step on" in limits
+    parts = re.search(r'class="words">([^<]*)</td>', limits)[1]
+    assert parts and not parts.endswith(",") and not re.search(r"\b0\W*%", parts)
 
 
 def test_intervals_are_told(tmp_path: Path):

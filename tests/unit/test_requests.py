@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from cmsim.errors import InputError
 from cmsim.reading.formats import sniffed
@@ -537,7 +538,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, case: str, damaged: D
     rng = random.Random(f"requests {case}")
     path = tmp_path / "trace"
     outcomes = {"read": 0, "refused": 0}
-    for round_ in range(150):
+    for round_ in range(4 * settings.default.max_examples):
         path.write_bytes(damaged(text.encode(), rng))
         try:
             found = open_requests(path, format=name if round_ % 2 else None)

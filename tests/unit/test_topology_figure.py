@@ -86,6 +86,36 @@ def test_a_tenth_of_the_lanes_is_in_the_chips():
     assert marks(ax, DOWN) == 0
 
 
+@pytest.mark.parametrize("name", ["cloudmatrix384", "tpu_v6e_pod", "atlas950_superpod"])
+def test_nothing_is_cut_off(name):
+    faults = {"tpu_v6e_pod": {"link/0/1": 0, "link/0/15": 0, "link/100/116": 0.3, "rank/40/port": 0}}
+    ax = topology.draw(sketch(load_system(name), faults.get(name, {"rank/40/port": 0})))
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    (left, bottom), (right, top) = figure.get_tightbbox().get_points()
+    width, height = figure.get_size_inches()
+    assert left >= 0 and bottom >= 0 and right <= width and top <= height
+    assert top > height - 0.3 and bottom < 0.3
+
+
+def test_a_broken_lane_has_its_mark_beside_all_chips():
+    # the middle of this lane is a chip of plane 0, which is whole
+    ax = topology.draw(sketch(load_system("cloudmatrix384"), ["module/5/6/15"]))
+    (mark,) = next(one for one in ax.collections if one.get_zorder() == 6).get_offsets()
+    squares = [one for one in ax.collections if type(one).__name__ == "PolyCollection"]
+    boxes = [path.get_extents() for one in squares for path in one.get_paths()]
+    assert not any(box.x0 <= mark[0] <= box.x1 and box.y0 <= mark[1] <= box.y1 for box in boxes)
+
+
+def test_links_of_an_accelerator_end_at_its_switch():
+    # a second switch is drawn beside that of the accelerator, for something of it is broken
+    ax = topology.draw(sketch(load_system("atlas950_superpod"), ["rank/40/port"]))
+    discs = next(one for one in ax.collections if one.get_zorder() == 3 and len(one.get_offsets()) == 2).get_offsets()
+    links = [line for one in ax.collections if one.get_zorder() == 3.5 for line in one.get_segments()]
+    highest = max((point for line in links for point in line), key=lambda point: point[1])
+    assert min(np.abs(discs - highest).sum(axis=1)) < 1e-9
+
+
 # where a graph of one's own lies best is found by a minimiser, whose last digits are those of a machine
 @pytest.mark.parametrize("name", [name for name in WIRINGS if name != "custom"])
 @pytest.mark.mpl_image_compare(baseline_dir="../pictures", tolerance=TOLERANCE, savefig_kwargs=SMALL)
@@ -103,6 +133,7 @@ def test_systems_and_scenarios_are_drawn(tmp_path, root):
     wrong = plot("faults", "--run", "less thre modules")
     assert wrong.exit_code != 0 and "Did you mean 'less three modules'?" in wrong.output
     assert "is for scenarios" in plot("hgx_h100", "--run", "x").output
+    assert "is a folder; topology draws a system or a scenario" in plot(str(tmp_path)).output
     assert "one system or scenario, got 2" in plot("hgx_h100", "faults").output
 
 
