@@ -156,7 +156,7 @@ class WhatIf:
     # what takes long
 
     def prepare(self, scenario: Scenario) -> None:
-        """Makes what one system lacks, the first that lacks something."""
+        """Makes one thing that is lacking, of the first system that lacks something."""
         run = next((one for one in scenario.runs if self.known.get(scenario, one) is None), None)
         if run is not None:
             self.known.make(scenario, run)
