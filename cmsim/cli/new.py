@@ -73,6 +73,10 @@ def new(
     from cmsim.clusters import describes
 
     if describes(from_):
+        if arg or env or case is not None:
+            raise InputError(
+                Problem("a description of a cluster has no jobs; leave --arg, --env and --case out", "--from")
+            )
         _system(from_, system[0] if system else None, out, explain=explain, force=force)
         return
     from cmsim.launch import Reader, explained, scenario_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,6 @@ _WORDS = {
     "utilization": "utilization",
     "slo_attainment": "have what is promised",
 }
-_COLUMN = ("left", "width")
 
 
 @dataclass(frozen=True)
@@ -236,11 +235,8 @@ def _fall(why: Why) -> dict[str, Any]:
 
 
 def _bar(what: str, name: str, text: str, colour: str, left: float, width: float, most: float) -> dict[str, Any]:
-    places: Mapping[str, float] = dict(zip(_COLUMN, (left, width), strict=True))
-    return {
-        **{"what": what, "name": name, "text": text, "colour": colour},
-        **{key: round(100 * value / most, 2) for key, value in places.items()},
-    }
+    left, width = (round(100 * value / most, 2) for value in (left, width))
+    return {"what": what, "name": name, "text": text, "colour": colour, "left": left, "width": width}
 
 
 __all__ = ["Shown", "shown", "words"]

@@ -25,8 +25,6 @@ KINDS: Mapping[str, str] = {
 }
 #: what a service is loaded with, by the process of its arrivals
 LOADS: Mapping[str, str] = {"poisson": "a rate", "closed": "users"}
-#: requests of a service that is played: enough for its percentiles, and soon through
-_REQUESTS = 300
 _MORE = "more keys"
 #: fields that are no keys of a workload, or have a place of their own
 _OWN = ("systems", "model", "kind", "process", "more")
@@ -175,11 +173,12 @@ class FilledForm:
         made = cls(tuple(data["systems"]), "", "")
         for raw in data["workloads"].values():
             kind = raw["kind"]
-            if kind in KINDS and kind not in made.of:
+            if kind in KINDS and kind not in made.of and _has_load(raw):
                 made.of[kind] = _values(kind, raw)
                 made.model, made.kind = made.model or str(raw["model"]), made.kind or kind
         if not made.kind:
-            raise InputError(Problem(f"the page asks {', '.join(KINDS)}; there is none here", start.file, key="ui"))
+            asks = f"{', '.join(KINDS)} (arrivals {' or '.join(LOADS)}, a number of them)"
+            raise InputError(Problem(f"the page asks {asks}; there is none here", start.file, key="ui"))
         if "decode" in made.of:
             made.kind = "decode"
         return made
@@ -223,7 +222,8 @@ class FilledForm:
             for key in _FORMATS if one.name == "formats" else (one.name,):
                 _put(workload, key, values[one.name])
         if self.kind == "serving":
-            workload["arrivals"] = {"process": values["process"], **workload["arrivals"], "requests": _REQUESTS}
+            # how many requests there are follows the load: a fixed number of them would be fewer than many users
+            workload["arrivals"] = {"process": values["process"], **workload.get("arrivals", {})}
             workload["sensitivity"] = False
         data = {"name": "What if", "schema_version": 1, "systems": list(self.systems), "workload": workload}
         for key, value in _more(values["more"]).items():
@@ -263,6 +263,14 @@ def _values(kind: str, raw: Mapping[str, Any]) -> dict[str, Any]:
             _taken(rest, name)
     out["more"] = "".join(_lines(rest, {one.name.partition(".")[0] for one in fields(kind)} | {"precision"}))
     return out
+
+
+def _has_load(raw: Mapping[str, Any]) -> bool:
+    """Whether a workload is a step, or a service with a load that a slider has."""
+    if raw["kind"] != "serving":
+        return True
+    arrivals = raw["arrivals"]
+    return arrivals.get("process") in LOADS and arrivals.get("rate_per_s") != "most"
 
 
 def _lines(rest: Mapping[str, Any], shared: set[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from cmsim.errors import CmsimError, InputError, Problem
 from cmsim.scenario import Scenario
 from cmsim.ui import drawn
-from cmsim.ui.form import FormField
+from cmsim.ui.form import FilledForm, FormField
 from cmsim.ui.told import WhatIsKnown
 from cmsim.ui.whatif import Answer, WhatIf
 
@@ -232,24 +232,34 @@ def serve(
     port     0: one that is free    address  of this machine; others reach it anywhere but at `LOOPBACK`
     origins  whose pages may talk to it beside its own: HOST:PORT    start  as of `PersonsPage`
 
-    Raises InputError where the library is not there, and where nothing can listen there.
+    Raises InputError where the library is not there, where nothing can listen there, for an origin that is none, and
+    for a scenario that the page cannot ask.
     """
     panel = _panel()
+    from bokeh.server.util import create_hosts_allowlist as hosts_of
+
+    if not address or ":" in address:  # origins are HOST:PORT, which has no place for one of IPv6
+        raise InputError(Problem(f"must be a name or an address of IPv4, got {address!r}", key="--address"))
+    if start is not None:
+        FilledForm.of_scenario(start)
     known, worker = WhatIsKnown(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="cmsim-ui")
     port = port or _free(address)
-    own = [f"{host}:{port}" for host in dict.fromkeys((address, LOOPBACK, "localhost"))]
+    allowed = [*(f"{host}:{port}" for host in dict.fromkeys((address, LOOPBACK, "localhost"))), *origins]
     try:
+        hosts_of(allowed, port)  # the library looks at them when it listens already
         server = panel.io.server.get_server(
             {"/": lambda: PersonsPage(known, worker, start).page()},
             port=port,
             address=address,
-            websocket_origin=[*own, *origins],
+            websocket_origin=allowed,
             title="cmsim: what if",
         )
     except OSError as error:
         raise InputError(
             Problem(f"cannot listen at {address}:{port}: {error.strerror or error}", key="--port")
         ) from None
+    except ValueError as error:  # what the library says of a host
+        raise InputError(Problem(f"{error}; write HOST:PORT", key="--allow-origin")) from None
     return server, f"http://{address}:{port}/"
 
 

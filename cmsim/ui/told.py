@@ -19,7 +19,7 @@ import numpy as np
 
 from cmsim import api, steps
 from cmsim.arrays import Floats
-from cmsim.errors import CmsimError, InfeasibleError
+from cmsim.errors import CmsimError, InfeasibleError, InputError
 from cmsim.kinds.decode import DecodeSpec
 from cmsim.kinds.prefill import PrefillSpec
 from cmsim.kinds.serving import ServingSpec
@@ -222,7 +222,7 @@ class ServiceTold:
         """A load that may be asked for next; None where all that matter are there."""
         if self._reason:
             return None
-        load = _load_of(run)
+        load = load_of(run)
         left = [one for one in _LOADS if not self._knows(one) and abs(math.log2(one / load)) <= _FAR]
         return min(left, key=lambda one: abs(math.log(one / load)), default=None)
 
@@ -242,8 +242,9 @@ class ServiceTold:
         """The loads that were played, with queues that do not grow."""
         unit = "users" if self._key == "concurrency" else "requests/s"
         there = dict(self._at)  # which others add to
-        loads = sorted(load for load, metrics in there.items() if metrics)
-        x, y = (np.array([there[load][name] for load in loads]) for name in axes_of("serving"))
+        axes = axes_of("serving")  # answers of one token have no time between two
+        loads = sorted(load for load, metrics in there.items() if all(name in metrics for name in axes))
+        x, y = (np.array([there[load][name] for load in loads]) for name in axes)
         return ToldLine(run.system.label, x, y, tuple(f"{load:,.4g} {unit}" for load in loads))
 
     def row(self, run: Run) -> ToldRow:
@@ -254,7 +255,7 @@ class ServiceTold:
         below, above = self._at.get(low), self._at.get(high)
         if not below or not above:
             return ToldRow(run.system.label, reason=_EDGE if below else GROWS)
-        share = 0.0 if low == high else (_load_of(run) - low) / (high - low)
+        share = 0.0 if low == high else (load_of(run) - low) / (high - low)
         names = [name for name in below if name in above]
         return ToldRow(run.system.label, {name: (1 - share) * below[name] + share * above[name] for name in names})
 
@@ -262,7 +263,7 @@ class ServiceTold:
         return load in self._at or any(one < load and not metrics for one, metrics in dict(self._at).items())
 
     def _around(self, run: Run) -> list[float]:
-        return _around(_load_of(run), _LOADS)
+        return _around(load_of(run), _LOADS)
 
 
 def _load_key(run: Run) -> str:
@@ -271,8 +272,12 @@ def _load_key(run: Run) -> str:
     return "concurrency" if run.spec.arrivals.process == "closed" else "rate_per_s"
 
 
-def _load_of(run: Run) -> float:
-    return float(getattr(run.spec.arrivals, _load_key(run)))  # type: ignore[attr-defined]
+def load_of(run: Run) -> float:
+    """The load that is asked. Raises InputError where it is to be found or follows from a trace or a curve."""
+    load = getattr(run.spec.arrivals, key := _load_key(run))  # type: ignore[attr-defined]
+    if not isinstance(load, int | float):
+        raise InputError(f"the page asks a load that is a number, got {key}: {load}. `cmsim run` takes all")
+    return float(load)
 
 
 def metrics_of(result: Result) -> dict[str, float]:
@@ -315,20 +320,18 @@ class WhatIsKnown:
         found = self._found(scenario, run)
         return None if found is None or found.needs(run) else found
 
-    def make(self, scenario: Scenario, run: Run) -> Told:
-        """The same, with what is still to be made: a second or some."""
+    def make(self, scenario: Scenario, run: Run) -> None:
+        """Makes the next thing of those that are still to be made, so that who asks something else need not wait."""
         found = self._found(scenario, run)
         if found is None:
             found = self._made(run)
             self._keep(key_of(scenario, run), found)
         if not isinstance(found, Unfit):
             try:
-                for one in found.needs(run):
+                for one in found.needs(run)[:1]:
                     found.play(one)  # type: ignore[arg-type]
             except CmsimError as error:
-                found = Unfit(" ".join(str(error).split()))
-                self._keep(key_of(scenario, run), found)
-        return found
+                self._keep(key_of(scenario, run), Unfit(" ".join(str(error).split())))
 
     def _made(self, run: Run) -> Told:
         try:
@@ -404,5 +407,6 @@ __all__ = [
     "WhatIsKnown",
     "axes_of",
     "key_of",
+    "load_of",
     "metrics_of",
 ]

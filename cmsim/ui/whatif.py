@@ -23,7 +23,7 @@ from cmsim.plots import style, waterfall
 from cmsim.results import Outcome, Result, Results
 from cmsim.scenario import Run, Scenario, load_scenario
 from cmsim.ui.form import FilledForm, FormField
-from cmsim.ui.told import GROWS, ToldLine, ToldRow, WhatIsKnown, axes_of, metrics_of
+from cmsim.ui.told import GROWS, ToldLine, ToldRow, WhatIsKnown, axes_of, load_of, metrics_of
 
 #: the scenario that the page starts from where nobody names one
 START = "supernode_against_rack"
@@ -123,6 +123,13 @@ class WhatIf:
         loaded = load_scenario(data)
         if odd := [run.key for run in loaded.runs if run.point]:
             raise InputError(f"a page asks one point: {len(odd)} runs have values of a sweep. `cmsim sweep` takes all")
+        for run in loaded.runs:
+            if run.spec.kind != self.form.kind:
+                raise InputError(
+                    f"more keys make it {run.spec.kind}, and the workload that is chosen is {self.form.kind}"
+                )
+            if isinstance(run.spec, ServingSpec):
+                load_of(run)
         return loaded
 
     def yaml(self) -> str:
@@ -156,7 +163,7 @@ class WhatIf:
     # what takes long
 
     def prepare(self, scenario: Scenario) -> None:
-        """Makes what one system lacks, the first that lacks something."""
+        """Makes one thing that is lacking, of the first system that lacks something."""
         run = next((one for one in scenario.runs if self.known.get(scenario, one) is None), None)
         if run is not None:
             self.known.make(scenario, run)
@@ -211,7 +218,7 @@ class WhatIf:
         if not isinstance(scenario.runs[0].spec, ServingSpec):
             return done
         runs = {run.key: run for run in scenario.runs}
-        steps = [self._played(_step(runs[one.run], one, self.known.machines)) for one in done if not _late(one)]
+        steps = [self._played(_step(runs[one.run], one, self.known.machines)) for one in done if _answers(one)]
         return [one for one in steps if isinstance(one, Result)]
 
 
@@ -244,6 +251,11 @@ def _row(one: Outcome) -> ToldRow:
         return ToldRow(system, reason=" ".join(one.message.split()))
     said = {name: value for name, value in metrics_of(one).items() if math.isfinite(value)}
     return ToldRow(system, said, one.limiter, GROWS if _late(one) else "")
+
+
+def _answers(one: Result) -> bool:
+    """Whether a service keeps up, and has steps of answers: one token comes with the prompt."""
+    return not _late(one) and "tpot_mean_s" in one.metrics
 
 
 def _late(one: Result) -> bool:

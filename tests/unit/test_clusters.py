@@ -238,6 +238,7 @@ def test_by_commands(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert "wrote two.yaml: 16 accelerators" in done.stderr
     assert "name the system that has them" in ran("new", "--from", "two.yaml").stderr
+    assert "leave --arg, --env and --case out" in ran("new", "--from", "two.yaml", "--case", "3").stderr
     done = ran("new", "--from", "two.yaml", "--system", "hgx_h100")
     assert done.exit_code == 0, done.output
     assert "wrote two.system.yaml; next: cmsim show two.system.yaml" in done.stderr

@@ -92,6 +92,64 @@ def test_a_scenario_that_the_page_cannot_ask_is_refused():
         FilledForm.of_scenario(load_scenario({**TWO, "systems": [{"system": "hgx_h100", "name": "mine"}]}))
 
 
+def a_service(**keys: Any) -> dict[str, Any]:
+    lengths = {"prompt_tokens": 64, "output_tokens": 16}
+    workload = {
+        "kind": "serving",
+        "model": "llama-3.1-8b",
+        "parallel": {"tp": 2},
+        "accelerators": 2,
+        "lengths": lengths,
+    }
+    return {"systems": ["hgx_h100"], "workload": {**workload, **keys}}
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        {"process": "poisson", "rate_per_s": "most"},
+        {"process": "gamma", "rate_per_s": 2},
+        {"process": "curve", "curve": [[0, 1], [10, 2]]},
+    ],
+)
+def test_a_service_without_a_load_of_the_form_is_refused(arrivals: dict[str, Any]):
+    start = load_scenario(a_service(arrivals=arrivals, slo={"ttft_s": 2.0, "tpot_s": 0.05}))
+    with pytest.raises(InputError, match="arrivals poisson or closed, a number"):
+        FilledForm.of_scenario(start)
+
+
+def test_what_more_keys_ask_that_the_page_does_not_is_said(known: WhatIsKnown):
+    one = asked(known, kind="serving")
+    one.change({"more": "workload.arrivals.rate_per_s: most"})
+    assert "a load that is a number, got rate_per_s: most" in one.answer().error
+    one.change({"more": "workload: {kind: collective, collective: all_reduce, message_bytes: 1000}"})
+    assert "more keys make it collective" in one.answer().error
+
+
+def test_many_users_are_all_there(known: WhatIsKnown):
+    one = WhatIf(known, load_scenario(a_service(arrivals={"process": "closed", "concurrency": 512})))
+    [row] = told(one).rows
+    assert 400 < row.metrics["in_system_mean"] <= 512
+
+
+def test_answers_of_one_token_have_no_time_between_two(known: WhatIsKnown):
+    one = WhatIf(known, load_scenario(a_service(arrivals={"process": "closed", "concurrency": 4})))
+    one.change({"more": "workload.lengths.output_tokens: 1"})
+    played = one.play(told(one))
+    assert played.rows[0].metrics["output_tokens_per_s_per_accelerator"] > 0 and not played.why
+    assert "tpot_mean_s" not in played.columns
+
+
+def test_what_is_lacking_is_made_one_by_one():
+    one = asked(WhatIsKnown(), context_tokens=900, systems=["hgx_h100"])
+    answer = one.answer()
+    assert answer.missing and answer.scenario is not None
+    one.prepare(answer.scenario)
+    assert one.answer().missing  # of two lengths one; who asks something else now does not wait for the other
+    one.prepare(answer.scenario)
+    assert not one.answer().missing
+
+
 def test_what_is_told_of_a_played_point_is_what_is_played(known: WhatIsKnown):
     one = asked(known)
     first = one.answer()
@@ -184,9 +242,9 @@ def test_a_system_keeps_its_colour(known: WhatIsKnown):
     assert one.colour("hgx_h200") == second != first == one.colour("hgx_a100")
 
 
-def test_a_service_is_told_between_loads_that_were_played(known: WhatIsKnown, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cmsim.ui.form._REQUESTS", 40)
+def test_a_service_is_told_between_loads_that_were_played(known: WhatIsKnown):
     one = asked(known, kind="serving")
+    one.change({"more": "workload.arrivals.requests: 40"})
     one.change({"systems": ["hgx_h100"], "accelerators": 2, "arrivals.rate_per_s": 2, "lengths.output_tokens": 32})
     answer = told(one)
     played = one.play(answer)
@@ -264,6 +322,23 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(SystemExit):
         app(["ui", "--no-open"])
     assert "pip install 'cmsim[ui]'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")  # the library's own
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"address": "::1", "port": 5099}, "--address: must be a name or an address of IPv4, got '::1'"),
+        ({"origins": ["http://x.y"]}, "--allow-origin: Invalid port in host value: http://x.y; write HOST:PORT"),
+        ({"start": "allreduce"}, "the page asks decode"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before(how: dict[str, Any], said: str):
+    pytest.importorskip("panel", reason="pip install -e '.[ui]'")
+    if "start" in how:
+        how = {"start": load_scenario(how["start"])}
+    with pytest.raises(InputError, match=re.escape(said)):
+        page.serve(**how)
 
 
 @pytest.mark.parametrize(("address", "warned"), [("127.0.0.1", False), ("0.0.0.0", True), ("somewhere", True)])
