@@ -96,7 +96,7 @@ def _laid(at: Place, rows: Rows, link: Link, took_s: Floats, latency_s: Floats, 
     """Some rows as the library takes them: names, and one phase of latency and bytes."""
     collective = COLLECTIVES[int(rows.collective[0])]
     port, nic = (
-        float(np.asarray(rate)) * float(np.asarray(share))
+        np.broadcast_to(np.multiply(rate, share), len(rows))[which]
         for rate, share in ((link.port_Bps, link.port_efficiency), (link.nic_Bps, link.nic_efficiency))
     )
     names: dict[str, int] = {}

@@ -157,6 +157,20 @@ def test_small_sums_go_by_kernels_of_the_engine():
     assert took_us(8, 2, upto_B=65535) == took_us(-8, 2)
 
 
+def test_the_library_may_be_quicker_than_an_engine_s_own_kernel():
+    """Calls of one question have efficiencies of their own; it ended in a TypeError where the library took some."""
+
+    def tpot_s(**small: Any) -> float:
+        stack = {f"stack.collectives.small.{key}": value for key, value in {"upto_B": 1e6, **small}.items()}
+        decode = {"kind": "decode", "model": "llama-3.1-8b", "batch_per_accelerator": 8, "context_tokens": 1024}
+        systems = [{"system": "hgx_h100", "set": stack}]
+        (one,) = cmsim.run({"systems": systems, "workload": {**decode, "parallel": {"tp": 8}}})
+        return one.metric("tpot_s")
+
+    slow = tpot_s(scale_up_efficiency=1e-6)
+    assert tpot_s() <= slow < 1.5 * tpot_s(), "the library does them, not a kernel at a millionth of the port"
+
+
 def test_a_small_sum_does_the_norm_and_the_cast_behind_it():
     keys = {"count": 2, "parallel": {"tp": 2}, "batch_per_accelerator": 4}
     keys |= {"precision": {"weights": "fp8", "activations": "fp8"}}
