@@ -26,7 +26,7 @@ from cmsim.reading import Document, Path_
 #: what the package raises where a field is of another kind
 _ODD = (AttributeError, LookupError, TypeError, ValueError)
 #: components and edges of all instances together
-_MOST_NODES, _MOST_EDGES = 50_000, 500_000
+MOST_NODES, _MOST_EDGES = 50_000, 500_000
 #: devices that lie in each other
 _DEEPEST = 8
 #: problems that are listed before the rest is counted
@@ -118,8 +118,8 @@ class _Check:
             else:
                 self.instances[str(one.get("name"))] = of, one["count"]
         nodes = sum(count * self._nodes(device, 0) for device, count in self.instances.values())
-        if nodes > _MOST_NODES:
-            yield self.document.problem(("instances",), f"hold {nodes:,} components; allowed: up to {_MOST_NODES:,}")
+        if nodes > MOST_NODES:
+            yield self.document.problem(("instances",), f"hold {nodes:,} components; allowed: up to {MOST_NODES:,}")
             return
         for at, device in self._entries(data, (), "devices"):
             yield from self._of_edges(device, at, str(device.get("name")))
@@ -136,7 +136,7 @@ class _Check:
     def _nodes(self, device: str, depth: int) -> int:
         """Components of a device, those of devices in it too."""
         if depth > _DEEPEST:
-            return _MOST_NODES + 1
+            return MOST_NODES + 1
         return sum(
             count * (self._nodes(name, depth + 1) if inner and name in self.devices else 1)
             for name, (count, inner) in self.devices[device].items()

@@ -102,7 +102,7 @@ def _any(pair: Pair, kind: dict[str, str], what: str) -> bool:
 
 
 def _edges(found: Description, at: dict[str, str]) -> dict[Pair, Edge]:
-    """Edges between hosts' components and whole boxes; what lies in parallel is added up."""
+    """Edges between hosts' components and whole boxes; rates of what lies in parallel are added up."""
     out: dict[Pair, Edge] = {}
     for a, b, said in found.graph.edges(data=True):
         pair = frozenset((at[a], at[b]))
@@ -113,8 +113,10 @@ def _edges(found: Description, at: dict[str, str]) -> dict[Pair, Edge]:
             told = f"{said.get('bandwidth')}, {said.get('latency')}"
             raise found.problem(f"link {said['link']} has {told}: a rate is above 0, a latency 0 or more", "links")
         if pair in out:
-            before = out[pair].GBps
-            GBps = None if before is None or GBps is None else before + GBps
+            before = out[pair]
+            GBps = None if before.GBps is None or GBps is None else before.GBps + GBps
+            # what is sent over all of them is there with the last part
+            us = None if before.latency_us is None or us is None else max(before.latency_us, us)
         out[pair] = Edge(str(said.get("link")), GBps, us)
     return out
 

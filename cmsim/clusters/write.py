@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from cmsim import reading
+from cmsim.clusters.description import MOST_NODES
 from cmsim.errors import InputError, Problem
 from cmsim.hardware import System
 from cmsim.topology.graph import build
@@ -83,6 +84,9 @@ class _Made:
         self.edges: list[tuple[str, _End, _End]] = []
         if system.packages % self.per_host:
             message = f"{system.packages} accelerators do not fill hosts of {self.per_host}"
+            raise InputError(Problem(message, system.name))
+        if system.packages > MOST_NODES:
+            message = f"{system.packages:,} accelerators; allowed: up to {MOST_NODES:,}, the components that are read"
             raise InputError(Problem(message, system.name))
         self.graph = build(system)
 

@@ -118,6 +118,8 @@ class LengthsSpec(Spec):
             raise ValueError("path: lengths come from a file or from numbers, not both")
         if len(said) == 1:
             raise ValueError("prompt_tokens, output_tokens: both or none")
+        if self.warm and not self.shared:
+            raise ValueError("warm: goes with `shared` above 0, the share that is in caches")
         return self
 
 

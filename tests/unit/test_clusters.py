@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import random
 import sys
+from types import SimpleNamespace
 
+import networkx
 import pytest
 import yaml
 from infragraph import Infrastructure
@@ -24,6 +26,7 @@ import cmsim
 from cmsim.cli.app import app
 from cmsim.clusters import describes, read_cluster, write_cluster
 from cmsim.clusters.description import open_description
+from cmsim.clusters.fabric import _edges
 from cmsim.errors import CmsimError, InputError
 from cmsim.hardware import load_system
 
@@ -219,6 +222,20 @@ def test_what_cannot_be_mapped_says_why(written):
         data["devices"][0]["components"][1]["choice"] = "memory"
 
     assert "no component is an `xpu`" in refused(written(several(MI300X(), 1), unknown), "mi300x_8")
+
+
+def test_more_than_is_read_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="800,000 accelerators; allowed: up to 50,000"):
+        write_cluster(load_system("hgx_h100", domains=100_000), tmp_path / "out.yaml")
+    assert not list(tmp_path.iterdir())
+
+
+def test_links_in_parallel_add_up_and_are_as_late_as_the_last():
+    graph = networkx.MultiGraph()
+    for us in (5, 1):
+        graph.add_edge("a", "b", link="cable", bandwidth="25 GBps", latency=f"{us} us")
+    (edge,) = _edges(SimpleNamespace(graph=graph), {"a": "a", "b": "b"}).values()
+    assert (edge.GBps, edge.latency_us) == (50, 5)
 
 
 def test_without_the_package(written, monkeypatch):

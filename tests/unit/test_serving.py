@@ -800,6 +800,7 @@ WRONG = [
     ({"arrivals": {"process": "poisson", "rate_per_s": -1}}, "rate_per_s"),
     ({"lengths": {}}, "lengths: prompt_tokens and output_tokens"),
     ({"lengths": {"prompt_tokens": 10}}, "both or none"),
+    ({"lengths": {"prompt_tokens": 10, "output_tokens": 5, "warm": True}}, "warm: goes with `shared` above 0"),
     ({"lengths": {"prompt_tokens": 0, "output_tokens": 1}}, "prompt_tokens"),
     ({"prefill": {"accelerators": 1}}, "prefill, decode: both pools or none"),
     ({"prefill": {"accelerators": 1}, "decode": {"accelerators": 1}}, "accelerators: each pool has its own"),
